@@ -1,0 +1,127 @@
+"""Atomic files and done markers: a reader sees the old file or the new one, never half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from lors.errors import LorsError
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
+    """Open a temporary file beside `path`; on clean exit fsync it and rename it over `path`.
+
+    On any exception the temporary file is removed and `path` stays as it was. Text is UTF-8
+    with ``\\n`` line ends.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    binary = "b" in mode
+    descriptor, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
+    )
+    try:
+        with open(
+            descriptor,
+            mode,
+            encoding=None if binary else "utf-8",
+            newline=None if binary else "\n",
+        ) as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        # mkstemp files are private; give the result the permissions any new file would have.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Atomically write `text` to `path` as UTF-8."""
+    with atomic_write(path) as handle:
+        handle.write(text)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Atomically write `value` as indented UTF-8 JSON; NaN and infinities are refused."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        LorsError: the file is missing or is not valid JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LorsError("file not found", where=path) from None
+    except ValueError as error:
+        raise LorsError("not valid JSON", where=path, got=str(error)) from None
+
+
+def hash_of(value: Any) -> str:
+    """A short stable hash (16 hex digits of SHA-256) of a JSON-serialisable value."""
+    encoded = json.dumps(value, sort_keys=True, ensure_ascii=True, default=str).encode()
+    return hashlib.sha256(encoded).hexdigest()[:16]
+
+
+def file_digest(path: str | os.PathLike) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+class DoneMarker:
+    """A marker file that is written last and remembers what the finished work was made from.
+
+    Args:
+        path: the marker (conventionally ``<dir>/.done``).
+        inputs: JSON-serialisable description of everything the result depends on.
+    """
+
+    def __init__(self, path: str | os.PathLike, inputs: Mapping[str, Any]):
+        self.path = Path(path)
+        self.inputs = json.loads(json.dumps(inputs, default=str))
+
+    def is_done(self) -> bool:
+        """True if the work was finished from these very inputs, False if it never finished.
+
+        Raises:
+            LorsError: the marker was written for other inputs; the difference is shown.
+        """
+        if not self.path.exists():
+            return False
+        previous = read_json(self.path)["inputs"]
+        if previous == self.inputs:
+            return True
+        keys = sorted(set(previous) | set(self.inputs))
+        different = [
+            f"{key}: {previous.get(key)!r} -> {self.inputs.get(key)!r}"
+            for key in keys
+            if previous.get(key) != self.inputs.get(key)
+        ]
+        raise LorsError(
+            "this directory holds a finished result that was made with other settings",
+            where=self.path.parent,
+            got="\n    " + "\n    ".join(different),
+            hint="use another --expdir/--dumpdir, put the settings back, "
+            f"or remove {self.path.parent} to make it again",
+        )
+
+    def mark(self) -> None:
+        """Record that the work is finished."""
+        write_json(self.path, {"inputs": self.inputs, "hash": hash_of(self.inputs)})

@@ -1,0 +1,61 @@
+"""Logging and the command-line entry shared by every program in :mod:`lors.bin`.
+
+Log lines go to stderr as ``2025-01-01T12:00:00 (merge.py:88) message``; results go to stdout.
+Nothing is configured at import: :func:`run_main` does it when a program starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from lors.errors import LorsError
+
+FORMAT = "%(asctime)s (%(filename)s:%(lineno)d) %(message)s"
+DATE_FORMAT = "%Y-%m-%dT%H:%M:%S"
+
+
+def setup_logging(level: int = logging.INFO) -> None:
+    """Send log records of `level` and above to stderr in the collection's line format."""
+    logging.basicConfig(
+        level=level, format=FORMAT, datefmt=DATE_FORMAT, stream=sys.stderr, force=True
+    )
+
+
+def show_progress() -> bool:
+    """Whether progress bars make sense: stderr is a terminal, or LORS_PROGRESS=1 says so."""
+    forced = os.environ.get("LORS_PROGRESS")
+    return forced == "1" if forced in ("0", "1") else sys.stderr.isatty()
+
+
+def run_main(
+    parser: argparse.ArgumentParser,
+    work: Callable[[argparse.Namespace], None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse `argv`, run `work(args)` and return the exit code.
+
+    0 on success; 2 for a usage error (argparse exits with 2 itself), 1 for any other
+    :class:`LorsError` or operating-system error, 130 after Ctrl-C. An exception that is none of
+    these is a bug and propagates with its traceback (Python then exits with 1).
+    """
+    args = parser.parse_args(argv)
+    setup_logging()
+    # Being terminated must run the same clean-up (temporary files, pools) as Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        work(args)
+    except LorsError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        return 130
+    return 0
