@@ -28,7 +28,7 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
     )
     try:
-        with open(
+        with os.fdopen(
             descriptor,
             mode,
             encoding=None if binary else "utf-8",
@@ -40,11 +40,11 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         # mkstemp files are private; give the result the permissions any new file would have.
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+            Path(temporary).unlink()
         raise
 
 
@@ -81,47 +81,59 @@ def hash_of(value: Any) -> str:
 
 def file_digest(path: str | os.PathLike) -> str:
     """SHA-256 (hex) of a file's bytes."""
-    with open(path, "rb") as handle:
+    with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 class DoneMarker:
-    """A marker file that is written last and remembers what the finished work was made from.
+    """Remembers, beside a result, what it is made from and whether it is finished.
+
+    ``start()`` before the work and ``mark()`` after it; a later run with the same inputs finds it
+    done, a later run with other inputs is refused, finished or not.
 
     Args:
-        path: the marker (conventionally ``<dir>/.done``).
+        path: the marker (conventionally ``<dir>/.done``); ``<path>.started`` stands beside it
+            while the work is unfinished.
         inputs: JSON-serialisable description of everything the result depends on.
     """
 
     def __init__(self, path: str | os.PathLike, inputs: Mapping[str, Any]):
         self.path = Path(path)
+        self.started = self.path.with_name(self.path.name + ".started")
         self.inputs = json.loads(json.dumps(inputs, default=str))
 
     def is_done(self) -> bool:
         """True if the work was finished from these very inputs, False if it never finished.
 
         Raises:
-            LorsError: the marker was written for other inputs; the difference is shown.
+            LorsError: a marker was written for other inputs; the difference is shown.
         """
-        if not self.path.exists():
-            return False
-        previous = read_json(self.path)["inputs"]
+        for marker in (self.path, self.started):
+            if marker.exists():
+                self._check(read_json(marker)["inputs"])
+        return self.path.exists()
+
+    def _check(self, previous: Mapping[str, Any]) -> None:
         if previous == self.inputs:
-            return True
-        keys = sorted(set(previous) | set(self.inputs))
+            return
         different = [
             f"{key}: {previous.get(key)!r} -> {self.inputs.get(key)!r}"
-            for key in keys
+            for key in sorted(set(previous) | set(self.inputs))
             if previous.get(key) != self.inputs.get(key)
         ]
         raise LorsError(
-            "this directory holds a finished result that was made with other settings",
+            "this directory holds a result that was made with other settings",
             where=self.path.parent,
             got="\n    " + "\n    ".join(different),
             hint="use another --expdir/--dumpdir, put the settings back, "
             f"or remove {self.path.parent} to make it again",
         )
 
+    def start(self) -> None:
+        """Record what is being made here, before the first file of it is written."""
+        write_json(self.started, {"inputs": self.inputs})
+
     def mark(self) -> None:
         """Record that the work is finished."""
         write_json(self.path, {"inputs": self.inputs, "hash": hash_of(self.inputs)})
+        self.started.unlink(missing_ok=True)

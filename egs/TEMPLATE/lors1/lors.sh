@@ -1,0 +1,222 @@
+#!/usr/bin/env bash
+# Usage: ./run.sh [options]
+#
+# Fine-tune one expert per language and task from one base model, merge them, and compare.
+#
+# Stages (a number or a name):
+#    1 data       the corpus, as Kaldi data directories (local/data.sh)
+#    2 format     16 kHz mono FLAC, one copy for recognition and translation
+#    3 base       the base model: taken as it is, or trained (--train_base true)
+#    4 stats      the shapes of the training data that ESPnet needs
+#    5 experts    fine-tuning: languages x tasks
+#    6 joint      the joint multi-lingual multi-task baseline, with the experts' budget together
+#    7 tune       parameters of every merge method, on dev, with one budget for all
+#    8 merge      over languages for each task, and over languages and tasks
+#    9 inference  of the test sets
+#   10 score      WER and BLEU, normalised performance, RESULTS.md and plots
+#   11 pack       the LoRS models as ESPnet zip files
+#
+# A finished stage is not done again: call the same command after an interruption. Results made
+# with other settings are never overwritten; choose another --expdir.
+#
+# shellcheck source-path=SCRIPTDIR
+set -euo pipefail
+
+## Which stages
+stage=1      # first stage to run
+stop_stage=11 # last stage to run
+skip_train=false # leave out stages 3 to 6: the models are there
+dry_run=false # print the commands of each stage instead of running them
+## What to build
+langs="de es fr" # languages (Common Voice codes)
+tasks="asr st" # asr (recognition), st (translation into English), or both
+methods="average task_arithmetic lors" # merge methods to compare
+seed=1       # seed of the training
+## Where
+datadir=data # data directories of stage 1
+dumpdir=dump # data directories of stage 2
+expdir=exp   # models, hypotheses and results
+## On what
+nj=2         # jobs at the same time
+ngpu=0       # GPUs of a training job (0: train on the CPU)
+device=cpu   # device of inference, e.g. cuda
+## Base model
+base_model=base # directory of the base model (config.yaml, model.pth and the files they name)
+train_base=false # train the base model instead, on the pool of --base_langs
+base_langs="ca de es fr id it nl pt ru sv-SE" # languages of the base model that is trained
+vocab_size=600 # BPE pieces of the base model that is trained
+base_config=conf/train_base.yaml # training of the base model
+## Configurations
+train_config=conf/train_expert.yaml # fine-tuning of experts and joint model
+tune_config=conf/tune.yaml # settings of each merge method to try on dev
+inference_config=conf/inference_greedy.yaml # inference of the test sets
+## For local/data.sh
+data_opts="" # further options, as one word
+
+command_line="./run.sh $*"
+. utils/log.sh
+. utils/parse_options.sh
+if [ $# -gt 0 ]; then die -2 "unexpected argument: $1" "what to do: --help lists every option"; fi
+. ./path.sh
+. ./cmd.sh
+. ./db.sh
+
+stage_names=(data format base stats experts joint tune merge inference score pack)
+stage_number() {
+    local number
+    for number in "${!stage_names[@]}"; do
+        if [[ $1 == "${stage_names[number]}" || $1 == $((number + 1)) ]]; then
+            echo $((number + 1))
+            return
+        fi
+    done
+    die -2 "unknown stage: $1" "expected: 1 to ${#stage_names[@]}, or one of: ${stage_names[*]}"
+}
+stage=$(stage_number "$stage")
+stop_stage=$(stage_number "$stop_stage")
+
+read -ra langs_a <<<"$langs"
+read -ra tasks_a <<<"$tasks"
+read -ra methods_a <<<"$methods"
+read -ra base_langs_a <<<"$base_langs"
+read -ra train_cmd_a <<<"$train_cmd"
+read -ra infer_cmd_a <<<"$infer_cmd"
+read -ra data_opts_a <<<"$data_opts"
+pairs=()
+for lang in "${langs_a[@]}"; do
+    for task in "${tasks_a[@]}"; do pairs+=("${lang}_$task"); done
+done
+base_pairs=()
+for lang in "${base_langs_a[@]}"; do base_pairs+=("${lang}_asr" "${lang}_st"); done
+# Merges over languages, one a task; with two tasks also one over languages and tasks.
+scopes=("${tasks_a[@]}")
+systems=(base expert joint)
+for method in "${methods_a[@]}"; do systems+=("$method.langs"); done
+if [ ${#tasks_a[@]} -gt 1 ]; then
+    scopes+=(asr_st)
+    for method in "${methods_a[@]}"; do systems+=("$method.langs_tasks"); done
+fi
+experiment=(--expdir "$expdir" --dump "$dumpdir" --langs "${langs_a[@]}" --tasks "${tasks_a[@]}")
+
+run() {
+    if [ "$dry_run" = true ]; then
+        printf '%q ' "$@"
+        echo
+    else
+        "$@"
+    fi
+}
+
+# Whether a stage is to be run; says so, and how long the one before took.
+started=
+begin() {
+    local now=$SECONDS
+    if [ -n "$started" ]; then log "stage $started took $((now - started_at)) s"; fi
+    started=
+    if [ "$stage" -gt "$1" ] || [ "$stop_stage" -lt "$1" ]; then return 1; fi
+    if [ "$skip_train" = true ] && [ "$1" -ge 3 ] && [ "$1" -le 6 ]; then return 1; fi
+    started="$1 (${stage_names[$1 - 1]})" started_at=$now
+    log "stage $started: $2"
+}
+on_exit() {
+    if [ "$1" -ne 0 ] && [ -n "$started" ]; then
+        log "stage $started failed; after mending the cause, go on with: $command_line"
+    fi
+}
+trap 'on_exit $?' EXIT
+
+if begin 1 "corpus of ${langs_a[*]}"; then
+    run local/data.sh --out "$datadir" --langs "$langs" --nj "$nj" --seed 0 "${data_opts_a[@]}"
+    if [ "$train_base" = true ]; then
+        run local/data.sh --pool true --out "$datadir/pool" --langs "$base_langs" --nj "$nj" \
+            --seed 0 "${data_opts_a[@]}"
+    fi
+fi
+
+if begin 2 "16 kHz mono FLAC in $dumpdir"; then
+    run "$python" -m lors.bin.format_audio --data "$datadir" --dump "$dumpdir" \
+        --langs "${langs_a[@]}" --splits train dev test --nj "$nj"
+    if [ "$train_base" = true ]; then
+        run "$python" -m lors.bin.format_audio --data "$datadir/pool" --dump "$dumpdir/pool" \
+            --langs "${base_langs_a[@]}" --splits train dev --nj "$nj"
+    fi
+fi
+
+if begin 3 "base model in $expdir/base"; then
+    if [ "$train_base" = true ]; then
+        from_scratch=(--tokens "$expdir/base" --pairs "${base_pairs[@]}" --dump "$dumpdir/pool"
+            --config "$base_config" --cmd "$train_cmd --num_threads $nj")
+        if [ ! -e "$expdir/base/tokens.txt" ]; then
+            run "$python" -m lors.bin.train_tokenizer --dump "$dumpdir/pool" \
+                --langs "${base_langs_a[@]}" --config "$base_config" --vocab_size "$vocab_size" \
+                --out "$expdir/base"
+        fi
+        run "$python" -m lors.bin.train "${from_scratch[@]}" --collect_stats \
+            --out "$expdir/base_stats"
+        run "$python" -m lors.bin.train "${from_scratch[@]}" --stats "$expdir/base_stats" \
+            --out "$expdir/base" --seed "$seed" --ngpu "$ngpu"
+    else
+        run "$python" -m lors.bin.import_base --base_model "$base_model" --out "$expdir/base"
+    fi
+fi
+
+fine_tuning=(--base "$expdir/base" --pairs "${pairs[@]}" --dump "$dumpdir" --config "$train_config")
+
+if begin 4 "shapes of the training data"; then
+    run "$python" -m lors.bin.train "${fine_tuning[@]}" --collect_stats --out "$expdir/stats" \
+        --cmd "$train_cmd --num_threads $nj"
+fi
+
+fine_tuning+=(--stats "$expdir/stats" --seed "$seed" --ngpu "$ngpu")
+
+if begin 5 "${#pairs[@]} experts: ${pairs[*]}"; then
+    run "${train_cmd_a[@]}" --gpu "$ngpu" --max_jobs_run "$nj" JOB=1:${#pairs[@]} \
+        "$expdir/log/train_expert.JOB.log" \
+        "$python" -m lors.bin.train "${fine_tuning[@]}" --only JOB --out "$expdir/expert"
+fi
+
+if begin 6 "joint model of ${pairs[*]}"; then
+    run "${train_cmd_a[@]}" --gpu "$ngpu" --num_threads "$nj" "$expdir/log/train_joint.log" \
+        "$python" -m lors.bin.train "${fine_tuning[@]}" --out "$expdir/joint" \
+        --cmd "utils/run.py --num_threads $nj"
+fi
+
+if begin 7 "merges of scope ${scopes[*]} on dev"; then
+    run "${infer_cmd_a[@]}" --max_jobs_run "$nj" JOB=1:${#scopes[@]} "$expdir/log/tune.JOB.log" \
+        "$python" -m lors.bin.tune "${experiment[@]}" --grid "$tune_config" \
+        --inference_config "$inference_config" --device "$device" --only JOB
+fi
+
+if begin 8 "merged models in $expdir/merged"; then
+    run "$python" -m lors.bin.merge_tuned --expdir "$expdir" --methods "${methods_a[@]}" \
+        --langs "${langs_a[@]}" --scopes "${scopes[@]}"
+fi
+
+if begin 9 "test sets by ${systems[*]}"; then
+    run "${infer_cmd_a[@]}" --max_jobs_run "$nj" JOB=1:"$nj" "$expdir/log/inference.JOB.log" \
+        "$python" -m lors.bin.inference "${experiment[@]}" --systems "${systems[@]}" --split test \
+        --inference_config "$inference_config" --device "$device" --job JOB --num_jobs "$nj"
+fi
+
+if begin 10 "scores, $expdir/RESULTS.md"; then
+    run "$python" -m lors.bin.score_expdir "${experiment[@]}" --systems "${systems[@]}" --split test
+    run "$python" -m lors.bin.results --expdirs "$expdir" --out "$expdir/RESULTS.md" \
+        --plots "$expdir/plots" --command "$command_line"
+fi
+
+if begin 11 "ESPnet zip files in $expdir/packed"; then
+    for scope in "${scopes[@]}"; do
+        model=$expdir/merged/lors.$scope
+        if [ ! -e "$model/model.pth" ] || [ "$expdir/packed/lors.$scope.zip" -nt "$model/model.pth" ]
+        then
+            continue
+        fi
+        mkdir -p "$expdir/packed"
+        run "$python" -m espnet2.bin.pack s2t --s2t_train_config "$model/config.yaml" \
+            --s2t_model_file "$model/model.pth" --option "$expdir/base/bpe.model" \
+            --option "$expdir/base/feats_stats.npz" --outpath "$expdir/packed/lors.$scope.zip"
+    done
+fi
+
+if begin 99 ""; then :; fi
+log "done in $SECONDS s"

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Usage: local/data.sh --langs "de es" --out data
+#
+# Speak the synthetic corpus (in the layout of Common Voice 4 and CoVoST 2) and prepare it by the
+# same code as the real one.
+#
+# shellcheck source-path=SCRIPTDIR
+set -euo pipefail
+
+langs="de es fr" # languages (Common Voice codes)
+out=data        # data directories to write
+nj=2            # processes
+seed=0          # seed of the corpus
+pool=false      # the data of the base model instead of the experts'
+num_train=300   # training clips a language
+num_dev=100     # dev clips a language
+num_test=160    # test clips a language
+
+. utils/log.sh
+. utils/parse_options.sh
+if [ $# -gt 0 ]; then die -2 "unexpected argument: $1" "what to do: --help lists every option"; fi
+. ./path.sh
+
+corpus=downloads/domain
+condition=domain
+if [ "$pool" = true ]; then corpus=downloads/pool condition=pool; fi
+read -ra langs_a <<<"$langs"
+"$python" -m lors.bin.make_espeak_corpus --out "$corpus" --condition "$condition" \
+    --langs "${langs_a[@]}" --num_train "$num_train" --num_dev "$num_dev" \
+    --num_test "$num_test" --seed "$seed" --nj "$nj"
+"$python" -m lors.bin.prepare_covost2 --common_voice "$corpus/cv-corpus-4-2019-12-10" \
+    --covost2 "$corpus/covost2" --langs "${langs_a[@]}" --out "$out"

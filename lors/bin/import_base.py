@@ -1,0 +1,68 @@
+"""Take a published base model into an experiment."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import sys
+from pathlib import Path
+
+import yaml
+
+from lors.config import read_yaml
+from lors.errors import LorsError
+from lors.fileio import DoneMarker, atomic_write, file_digest
+from lors.log import run_main
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lors.bin.import_base",
+        description="Copy a base model (config.yaml, model.pth, bpe.model, feats_stats.npz) into "
+        "an experiment; the paths in its config.yaml are set to the copies.",
+    )
+    parser.add_argument("--base_model", required=True, help="directory of the published model")
+    parser.add_argument("--out", required=True, help="directory to write, e.g. EXPDIR/base")
+    return parser
+
+
+def work(args: argparse.Namespace) -> None:
+    source, out = Path(args.base_model), Path(args.out)
+    config = read_yaml(source / "config.yaml")
+    files = ["model.pth"]
+    if config.get("bpemodel"):
+        config["bpemodel"] = str(out / Path(config["bpemodel"]).name)
+        files.append(Path(config["bpemodel"]).name)
+    stats_file = config.get("normalize_conf", {}).get("stats_file")
+    if stats_file:
+        config["normalize_conf"]["stats_file"] = str(out / Path(stats_file).name)
+        files.append(Path(stats_file).name)
+    missing = [str(source / name) for name in files if not (source / name).exists()]
+    if missing:
+        raise LorsError(
+            "the base model is not complete",
+            where=source,
+            got=f"missing: {', '.join(missing)}",
+            hint="give --base_model the directory of a model, or train one: --train_base true",
+        )
+    digests = {name: file_digest(source / name) for name in ["config.yaml", *files]}
+    marker = DoneMarker(out / ".done", digests)
+    if marker.is_done():
+        return
+    marker.start()
+    for name in files:
+        with (source / name).open("rb") as reader, atomic_write(out / name, "wb") as writer:
+            shutil.copyfileobj(reader, writer)
+    with atomic_write(out / "config.yaml") as handle:
+        yaml.safe_dump(config, handle, sort_keys=False, allow_unicode=True)
+    marker.mark()
+    logging.info("base model %s copied to %s", source, out)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_main(get_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

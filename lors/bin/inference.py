@@ -1,0 +1,51 @@
+"""Command line of :mod:`lors.inference`: decode test sets with the models of an experiment."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from lors.config import load_config
+from lors.expdir import ExpDir, Pair
+from lors.inference import InferenceConfig, infer
+from lors.log import run_main
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lors.bin.inference",
+        description="Decode with each system of an experiment; hypotheses go to "
+        "EXPDIR/inference/<split>/<system>/<lang>_<task>. Finished ones are left alone.",
+    )
+    parser.add_argument("--expdir", required=True)
+    parser.add_argument("--dump", required=True, help="data directories <lang>/<split>")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--systems", nargs="+", required=True, help="e.g. base expert lors.langs")
+    parser.add_argument("--langs", nargs="+", required=True)
+    parser.add_argument("--tasks", nargs="+", required=True, choices=["asr", "st"])
+    parser.add_argument("--inference_config", required=True)
+    parser.add_argument("--job", type=int, default=1, help="which part of the work, from 1")
+    parser.add_argument("--num_jobs", type=int, default=1, help="number of parts")
+    parser.add_argument("--device", default="cpu")
+    return parser
+
+
+def work(args: argparse.Namespace) -> None:
+    expdir = ExpDir(args.expdir)
+    pairs = [Pair(lang, task) for lang in args.langs for task in args.tasks]
+    units = [
+        (pair, expdir.model(system, pair, args.tasks), expdir.hypothesis(args.split, system, pair))
+        for system in args.systems
+        for pair in pairs
+    ]
+    part = units[args.job - 1 :: args.num_jobs]
+    options = load_config(InferenceConfig, args.inference_config)
+    infer(part, args.dump, args.split, options, args.device)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_main(get_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Merge experts that were fine-tuned from one base model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lors.config import REQUIRED, build, describe, parse_assignments, read_yaml
+from lors.errors import UsageError
+from lors.log import run_main
+from lors.merge import MergePlan, open_inputs, run_merge, summary
+from lors.merge_methods import METHODS
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lors.bin.merge",
+        description=__doc__,
+        epilog="example: python -m lors.bin.merge --method lors --base base/valid.acc.best.pth "
+        "--experts de/valid.acc.best.pth fr/valid.acc.best.pth --out merged/model.pth "
+        "--params rank=7 density=0.2 scaling_coef=0.2",
+    )
+    parser.add_argument(
+        "--config", help="YAML file with any of the options below (conf/merge_*.yaml)"
+    )
+    parser.add_argument("--base", help="checkpoint of the base model")
+    parser.add_argument("--experts", nargs="+", help="checkpoints fine-tuned from the base model")
+    parser.add_argument("--out", help="merged model to write (.pth or .safetensors)")
+    parser.add_argument("--method", help="merge method, see --list_methods")
+    parser.add_argument(
+        "--params",
+        nargs="+",
+        metavar="NAME=VALUE",
+        help="parameters of the method and scaling_coef; they override those of --config",
+    )
+    parser.add_argument(
+        "--policy",
+        help="which tensors are pruned, merged whole or copied: a name from lors/policies or a "
+        ".yaml file (default: found from the names of the tensors)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "float16", "bfloat16"],
+        help="dtype of the merged model (default: the base model's)",
+    )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="check the files and print the plan; write nothing"
+    )
+    parser.add_argument("--list_methods", action="store_true", help="print all methods and exit")
+    return parser
+
+
+def get_plan(args: argparse.Namespace) -> MergePlan:
+    """The plan of --config and the options, which have the last word."""
+    values = read_yaml(args.config) if args.config else {}
+    options = ("base", "experts", "method", "policy", "dtype")
+    values |= {name: getattr(args, name) for name in options if getattr(args, name) is not None}
+    if args.params:
+        params = values.get("params") or {}
+        if isinstance(params, dict):  # anything else is reported by build()
+            values["params"] = params | parse_assignments(args.params, "--params")
+    where = f"{args.config} and the command line" if args.config else "the command line"
+    return build(MergePlan, values, where)
+
+
+def list_methods() -> str:
+    """A description of every method and its parameters."""
+    lines = []
+    for name in METHODS:
+        method = METHODS.get(name)
+        lines += [name, f"  {method.summary}"]
+        for parameter, key in method.parameters.items():
+            default = "required" if key.default is REQUIRED else f"default {key.default}"
+            lines.append(f"    {parameter} ({describe(key.annotation)}; {default})")
+            lines.append(f"        {method.help(parameter)}")
+        default = "1/number of experts" if method.combines == "sum" else "1"
+        lines += [f"    scaling_coef (a number; default {default})", ""]
+    lines.append("merged model = base + scaling_coef * (what the method makes of the task vectors)")
+    return "\n".join(lines)
+
+
+def work(args: argparse.Namespace) -> None:
+    if args.list_methods:
+        print(list_methods())
+        return
+    plan = get_plan(args)
+    if args.dry_run:
+        print(summary(plan, open_inputs(plan)))
+        return
+    if args.out is None:
+        raise UsageError("no place for the merged model", where="--out", expected="a file name")
+    run_merge(plan, args.out)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_main(get_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Command line of :mod:`lors.train`: collect statistics, or train one model through ESPnet."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from lors.config import read_yaml
+from lors.expdir import Pair
+from lors.log import run_main
+from lors.train import collect_stats, fine_tuning_config, from_scratch_config, train
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lors.bin.train",
+        description="Train an ESPnet S2T model on language-task pairs, from scratch (--tokens) "
+        "or from a base model (--base). With --collect_stats, only collect the shapes and "
+        "feature statistics that training needs.",
+    )
+    start = parser.add_mutually_exclusive_group(required=True)
+    start.add_argument("--base", help="model directory to fine-tune (config.yaml, model.pth)")
+    start.add_argument("--tokens", help="directory of tokens.txt and bpe.model: from scratch")
+    parser.add_argument("--pairs", nargs="+", required=True, help="e.g. de_asr de_st")
+    parser.add_argument("--dump", required=True, help="data directories <lang>/{train,dev}")
+    parser.add_argument("--config", required=True, help="ESPnet training options (YAML)")
+    parser.add_argument("--out", required=True, help="directory to write")
+    parser.add_argument(
+        "--only", type=int, help="train on this one of the pairs (from 1) alone, into OUT/<pair>"
+    )
+    parser.add_argument("--stats", help="directory of --collect_stats (needed to train)")
+    parser.add_argument("--collect_stats", action="store_true")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--ngpu", type=int, default=0)
+    parser.add_argument("--cmd", default="utils/run.py", help="job wrapper, default: %(default)s")
+    return parser
+
+
+def work(args: argparse.Namespace) -> None:
+    config = read_yaml(args.config)
+    if args.base:
+        config = fine_tuning_config(args.base, config)
+    else:
+        config = from_scratch_config(args.tokens, config)
+    pairs = [Pair.parse(name) for name in args.pairs]
+    out = Path(args.out)
+    if args.only is not None:
+        pairs = [pairs[args.only - 1]]
+        out = out / str(pairs[0])
+    if args.collect_stats:
+        collect_stats(pairs, args.dump, config, out, args.cmd)
+    else:
+        options = {"stats": args.stats, "seed": args.seed, "cmd": args.cmd, "ngpu": args.ngpu}
+        train(pairs, args.dump, config, out, **options)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    if not args.collect_stats and not args.stats:
+        parser.error("--stats is needed to train")
+    return run_main(parser, work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

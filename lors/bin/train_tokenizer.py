@@ -1,0 +1,50 @@
+"""Command line of :func:`lors.models.espnet_tokens.train_tokenizer`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from lors.config import read_yaml
+from lors.datadir import read_data_dir
+from lors.log import run_main
+from lors.models.espnet_tokens import train_tokenizer
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lors.bin.train_tokenizer",
+        description="Train the BPE vocabulary of a new S2T model on the transcripts and "
+        "translations of the training data.",
+    )
+    parser.add_argument("--dump", required=True, help="data directories <lang>/train")
+    parser.add_argument("--langs", nargs="+", required=True)
+    parser.add_argument("--config", required=True, help="training options with preprocessor_conf")
+    parser.add_argument("--vocab_size", type=int, required=True, help="number of BPE pieces")
+    parser.add_argument("--out", required=True, help="receives bpe.model and tokens.txt")
+    return parser
+
+
+def work(args: argparse.Namespace) -> None:
+    conf = read_yaml(args.config)["preprocessor_conf"]
+    texts = []
+    for lang in args.langs:
+        for utterance in read_data_dir(Path(args.dump) / lang / "train"):
+            texts += [utterance.text, *utterance.translations.values()]
+    train_tokenizer(
+        texts,
+        args.out,
+        langs=args.langs,
+        vocab_size=args.vocab_size,
+        speech_length=conf["speech_length"],
+        speech_resolution=conf["speech_resolution"],
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_main(get_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,325 @@
+"""Model checkpoints: opened lazily, written atomically.
+
+Checkpoints are data. Files of PyTorch are read with ``weights_only=True``, so nothing in them is
+ever run; a file that cannot be read in this way is refused.
+"""
+
+from __future__ import annotations
+
+import abc
+import datetime
+import functools
+import hashlib
+import math
+import os
+import pickle
+import re
+import shutil
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from lors.errors import LorsError, UsageError
+from lors.fileio import atomic_write
+
+Spec = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+"""Shape and dtype of every tensor of a model, in order."""
+
+# ESPnet's training checkpoint keeps its statistics beside the weights as durations and numpy
+# numbers; these types hold values only.
+HARMLESS_GLOBALS = [
+    datetime.timedelta,
+    # The constructor of numpy numbers, under its names in numpy 1 and 2.
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "bool")),
+]
+SAFETENSORS_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+class Checkpoint(abc.ABC):
+    """The named tensors of one model file; a tensor's values are read when it is asked for."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @staticmethod
+    def open(path: str | os.PathLike) -> Checkpoint:
+        """Open a checkpoint file.
+
+        Known are ``.pth``/``.pt`` with a plain state dict (ESPnet), an ESPnet training checkpoint
+        (its ``model``) or an OpenAI Whisper model (its ``model_state_dict``), and
+        ``.safetensors``.
+
+        Raises:
+            LorsError: the file is missing, truncated, corrupt, of another kind, or needs code.
+        """
+        path = Path(path)
+        if path.suffix not in OPENERS:
+            raise LorsError(
+                "not a kind of checkpoint that LoRS reads",
+                where=path,
+                expected=f"a file that ends in {', '.join(OPENERS)}",
+            )
+        if not path.is_file():
+            raise LorsError(
+                "checkpoint not found" if not path.exists() else "not a file", where=path
+            )
+        return OPENERS[path.suffix](path)
+
+    @abc.abstractmethod
+    def names(self) -> list[str]:
+        """Tensor names in the order of the file."""
+
+    @abc.abstractmethod
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor (KeyError if there is none of this name)."""
+
+    @abc.abstractmethod
+    def dtype(self, name: str) -> torch.dtype:
+        """Type of a tensor's elements (KeyError if there is none of this name)."""
+
+    @abc.abstractmethod
+    def tensor(self, name: str) -> Tensor:
+        """A tensor (KeyError if there is none of this name); it must not be modified."""
+
+    def spec(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and dtype of every tensor, in the order of the file."""
+        return {name: (self.shape(name), self.dtype(name)) for name in self.names()}
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all names, shapes, dtypes and values.
+
+        It does not depend on the order of the tensors or the kind of file: the same weights as
+        ``.pth`` and as ``.safetensors`` have one fingerprint. Computed once for each object.
+        """
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        whole = hashlib.sha256()
+        for name in sorted(self.names()):
+            tensor = self.tensor(name)
+            # reshape first: a tensor without dimensions cannot be viewed as bytes.
+            values = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+            line = (name, list(tensor.shape), str(tensor.dtype), hashlib.sha256(values).hexdigest())
+            whole.update(repr(line).encode())
+        return whole.hexdigest()
+
+
+class _TorchCheckpoint(Checkpoint):
+    """A file of ``torch.save``, memory-mapped where its format allows it."""
+
+    def __init__(self, path: Path):
+        super().__init__(path)
+        self._state = _state_dict(path, _load_torch(path))
+
+    def names(self) -> list[str]:
+        return list(self._state)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._state[name].shape)
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._state[name].dtype
+
+    def tensor(self, name: str) -> Tensor:
+        return self._state[name].detach()
+
+
+class _SafetensorsCheckpoint(Checkpoint):
+    """A single ``.safetensors`` file."""
+
+    def __init__(self, path: Path):
+        super().__init__(path)
+        try:
+            self._file = safetensors.safe_open(str(path), framework="pt")
+        except safetensors.SafetensorError as error:
+            raise _corrupt(path, error) from None
+        self._spec = {}
+        for name in self._file.keys():  # noqa: SIM118 - not a dict, it has no iterator
+            part = self._file.get_slice(name)
+            if part.get_dtype() not in SAFETENSORS_DTYPES:
+                raise LorsError(
+                    f"dtype {part.get_dtype()} is not supported", where=f"{path}: {name}"
+                )
+            self._spec[name] = (tuple(part.get_shape()), SAFETENSORS_DTYPES[part.get_dtype()])
+
+    def names(self) -> list[str]:
+        return list(self._spec)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._spec[name][0]
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._spec[name][1]
+
+    def tensor(self, name: str) -> Tensor:
+        if name not in self._spec:
+            raise KeyError(name)
+        return self._file.get_tensor(name)
+
+
+OPENERS: dict[str, Callable[[Path], Checkpoint]] = {
+    ".pth": _TorchCheckpoint,
+    ".pt": _TorchCheckpoint,
+    ".safetensors": _SafetensorsCheckpoint,
+}
+
+
+def _corrupt(path: Path, error: Exception) -> LorsError:
+    return LorsError(
+        "cannot read this checkpoint: the file is truncated or corrupt",
+        where=path,
+        got=f"{type(error).__name__}: {error}".split("\n")[0],
+        hint="copy or download the file again",
+    )
+
+
+def _load_torch(path: Path) -> Any:
+    """What ``torch.save`` stored, with nothing run and the values left on disk where possible."""
+    with path.open("rb") as handle:  # a file that may not be read is not a corrupt one
+        start = handle.read(2)
+    try:
+        # Only the zip format (PyTorch 1.6 and later) can be mapped.
+        is_zip = zipfile.is_zipfile(path)
+        if start == b"PK" and not is_zip:
+            raise EOFError("the end of the archive is missing")
+        with torch.serialization.safe_globals(HARMLESS_GLOBALS):
+            return torch.load(path, map_location="cpu", mmap=is_zip, weights_only=True)
+    except Exception as error:
+        # What is raised for a damaged file depends on where the damage is: nearly anything.
+        needed = re.search(r"GLOBAL (\S+)", str(error))
+        if needed is None or not isinstance(error, pickle.UnpicklingError):
+            raise _corrupt(path, error) from error
+        raise LorsError(
+            "this checkpoint needs code to be run when it is read, and LoRS never does that",
+            where=path,
+            expected="a file of tensors only",
+            got=f"a pickle that asks for {needed[1]}",
+            hint="in the program that made it (and only if you trust the file) save the weights "
+            'alone: torch.save(model.state_dict(), "model.pth")',
+        ) from None
+
+
+def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
+    """The model's weights within what a file holds."""
+
+    def is_state(value: Any) -> bool:
+        return (
+            isinstance(value, Mapping)
+            and len(value) > 0
+            and all(isinstance(entry, Tensor) for entry in value.values())
+        )
+
+    if is_state(content):
+        return dict(content)
+    keys = list(content) if isinstance(content, Mapping) else []
+    for key in ("model", "model_state_dict"):
+        if key in keys and is_state(content[key]):
+            return dict(content[key])
+    raise LorsError(
+        "no model weights found in this file",
+        where=path,
+        expected="a state dict, or one under 'model' (ESPnet) or 'model_state_dict' (Whisper)",
+        got=f"a {type(content).__name__} with keys: {', '.join(map(str, keys[:20])) or 'none'}",
+    )
+
+
+class CheckpointWriter:
+    """Write a model file tensor by tensor; it appears under its name only when it is whole.
+
+    Use as a context manager and call :meth:`add` for every tensor. ``.pth`` becomes a plain state
+    dict as ESPnet reads it, ``.safetensors`` a single safetensors file. After any exception in
+    the ``with`` block the target is what it was before.
+
+    Args:
+        path: the target; its ending chooses the format.
+        spec: shape and dtype of every tensor that will be added.
+
+    Raises:
+        UsageError: the ending is neither ``.pth`` nor ``.safetensors``.
+        LorsError: there is not enough disk space (checked on entry), or writing fails.
+    """
+
+    SUFFIXES = (".pth", ".safetensors")
+
+    def __init__(self, path: str | os.PathLike, spec: Spec):
+        self.path = Path(path)
+        self.spec = dict(spec)
+        self._tensors: dict[str, Tensor] = {}
+        if self.path.suffix not in self.SUFFIXES:
+            raise UsageError(
+                "cannot tell the kind of model file to write",
+                where=self.path,
+                expected=f"a name that ends in {' or '.join(self.SUFFIXES)}",
+            )
+
+    def __enter__(self) -> CheckpointWriter:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Names and alignment cost well under 1 KB a tensor.
+        needed = size_of(self.spec) + 1024 * len(self.spec)
+        free = shutil.disk_usage(self.path.parent).free
+        if free < needed:
+            raise LorsError(
+                "not enough disk space for the model",
+                where=self.path,
+                expected=f"{needed / 1e6:.1f} MB free",
+                got=f"{free / 1e6:.1f} MB",
+                hint="make room or choose another place with --out",
+            )
+        return self
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Add one tensor; ValueError if it is not what `spec` announced."""
+        if name in self._tensors:
+            raise ValueError(f"{name} was added twice")
+        if self.spec.get(name) != (tuple(tensor.shape), tensor.dtype):
+            raise ValueError(f"{name}: {tuple(tensor.shape)} {tensor.dtype} was not announced")
+        # A copy of its own: a view would drag the whole storage of its input into the file.
+        self._tensors[name] = tensor.detach().clone(memory_format=torch.contiguous_format)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            return
+        missing = [name for name in self.spec if name not in self._tensors]
+        if missing:
+            raise ValueError(f"announced but never added: {', '.join(missing)}")
+        try:
+            with atomic_write(self.path, "wb") as handle:
+                if self.path.suffix == ".safetensors":
+                    handle.write(safetensors.torch.save(self._tensors))
+                else:
+                    torch.save(self._tensors, handle)
+        except (OSError, RuntimeError) as error:
+            # torch wraps the operating system's error; the original is its context.
+            raise LorsError(
+                "the model could not be written",
+                where=self.path,
+                got=error.__context__ or error,
+                hint="check the free space and the permissions of the directory",
+            ) from error
+
+
+def size_of(spec: Spec) -> int:
+    """Bytes that the tensors of `spec` take."""
+    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in spec.values())

@@ -1,0 +1,1 @@
+"""Corpora: reading real ones and making a synthetic one."""

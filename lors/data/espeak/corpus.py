@@ -1,0 +1,406 @@
+"""The files of the synthetic corpus: who says what, in Common Voice 4 and CoVoST 2 layout."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import logging
+import multiprocessing
+import random
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from lors.data.espeak import audio, grammar, voices
+from lors.data.espeak.voices import SPLITS, Condition, Speaker
+from lors.errors import LorsError, UsageError, unknown_name
+from lors.fileio import DoneMarker, atomic_write, file_digest, write_text
+from lors.log import show_progress
+
+logger = logging.getLogger(__name__)
+
+COMMON_VOICE = "cv-corpus-4-2019-12-10"
+COLUMNS = ("client_id", "path", "sentence", "up_votes", "down_votes", "age", "gender", "accent")
+REPORTED_COLUMNS = ("sentence", "sentence_id", "locale", "reason")
+VERSION = 1
+"""To be raised when the same settings make another corpus than before."""
+RESERVE = 3
+"""Further sentences drawn for each clip; all but the longest stand in for those that when spoken
+turn out too long."""
+KINDS = {
+    **{split: split for split in SPLITS},
+    "train_covost": "train",
+    "validated_only": "train",
+    "other": "train",
+    "invalidated": "train",
+}
+"""The kinds of clips and the split whose speakers and sentences they have."""
+VOTES = {"other": (0, 0), "invalidated": (0, 2)}
+"""Votes for and against the clips that are not validated; the others have two for."""
+COVOST_SHARE = 0.03
+"""Part of the training clips that only CoVoST 2 trains on (split ``train_covost``)."""
+SPARE_SHARE = 0.01
+"""Clips, relative to the training clips, in each file that CoVoST 2 makes no use of."""
+SPLIT_SHARES = {"train": 0.7, "dev": 0.1, "test": 0.2}
+"""How all sentences there could ever be are divided among the splits."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a corpus depends on."""
+
+    out: Path
+    languages: tuple[str, ...]
+    condition: str
+    num_train: int
+    num_dev: int
+    num_test: int
+    seed: int = 0
+    vocab_holdout: float | None = None
+    """Takes the place of the condition's own value if given."""
+
+    def count(self, split: str) -> int:
+        """Number of clips that CoVoST 2 uses in `split`."""
+        return {"train": self.num_train, "dev": self.num_dev, "test": self.num_test}[split]
+
+
+class Candidate(NamedTuple):
+    """A sentence that a clip may consist of."""
+
+    sentence: str
+    translation: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip to be spoken: the first of its candidates that is not too long when spoken."""
+
+    kind: str
+    speaker: Speaker
+    candidates: tuple[Candidate, ...]
+
+
+Pair = tuple[str, str]
+Spoken = tuple[str, Speaker, Candidate]
+Mapper = Callable[[Callable[[Clip], Candidate], Iterable[Clip]], Iterable[Candidate]]
+
+
+def make_corpus(settings: Settings, nj: int = 1) -> None:
+    """Write the corpus under ``settings.out``, with `nj` processes; what is there is kept.
+
+    A language is finished when its ``.done`` is there; an interrupted run goes on where it
+    stopped. The files are the same for every `nj`.
+
+    Raises:
+        UsageError: a language, condition or number that cannot be.
+        LorsError: no espeak-ng, or a directory that holds something else.
+    """
+    _check_numbers(settings, nj)
+    todo = []
+    for language in dict.fromkeys(settings.languages):
+        if language not in grammar.languages():
+            raise unknown_name("language", language, grammar.languages())
+        condition = voices.load_condition(
+            settings.condition, language, vocab_holdout=settings.vocab_holdout
+        )
+        if not _is_finished(settings, language, condition):
+            todo.append((language, condition))
+    if not todo:
+        logger.info("%s is complete, nothing to do", settings.out)
+        return
+    audio.check_programs(
+        {voice for _, condition in todo for voice in condition.voices},
+        {variant for _, condition in todo for variant in condition.variants},
+    )
+    total = len(todo) * sum(clip_counts(settings).values())
+    with (
+        _workers(nj) as mapper,
+        tqdm(total=total, unit="clip", disable=not show_progress()) as progress,
+    ):
+        for language, condition in todo:
+            progress.set_description(f"{settings.condition} {language}")
+            _make_language(settings, language, condition, mapper, progress)
+
+
+def language_dir(out: Path, language: str) -> Path:
+    """Where Common Voice's files of one language are."""
+    return out / COMMON_VOICE / language
+
+
+def _make_language(
+    settings: Settings, language: str, condition: Condition, mapper: Mapper, progress: tqdm
+) -> None:
+    """Plan, speak and write one language; the marker comes last."""
+    clips = plan(settings, language, condition)
+    directory = language_dir(settings.out, language)
+    (directory / "clips").mkdir(parents=True, exist_ok=True)
+    marker = _marker(settings, language, condition)
+    marker.start()
+    spoken = []
+    for clip, candidate in zip(clips, mapper(partial(make_clip, condition), clips), strict=True):
+        spoken.append((clip.kind, clip.speaker, candidate))
+        progress.update()
+    for name, text in common_voice_tables(spoken).items():
+        write_text(directory / name, text)
+    covost = settings.out / "covost2" / f"covost_v2.{language}_{grammar.TARGET}.tsv"
+    write_text(covost, covost_table(spoken))
+    marker.mark()
+    logger.info("%s: %d clips in %s", language, len(spoken), directory)
+
+
+def plan(settings: Settings, language: str, condition: Condition) -> list[Clip]:
+    """Who could say what in each clip of one language; the same settings give the same plan."""
+    counts = clip_counts(settings)
+    wanted = {
+        split: sum(count for kind, count in counts.items() if KINDS[kind] == split)
+        for split in SPLITS
+    }
+    sentences = draw_sentences(settings, language, condition, wanted)
+    seed = (settings.seed, settings.condition, language)
+    speakers = {
+        split: voices.draw_speakers(
+            condition, min(condition.speakers[split], settings.count(split)), *seed, split
+        )
+        for split in SPLITS
+    }
+    paths = _clip_paths(language_dir(settings.out, language) / "clips", language, seed)
+    clips = []
+    for kind, count in counts.items():
+        people = speakers[KINDS[kind]]
+        for number in range(count):
+            clips.append(
+                Clip(
+                    kind=kind,
+                    speaker=people[number % len(people)],
+                    candidates=tuple(
+                        Candidate(*pair, next(paths)) for pair in next(sentences[KINDS[kind]])
+                    ),
+                )
+            )
+    return clips
+
+
+def _clip_paths(directory: Path, language: str, seed: Sequence[object]) -> Iterator[Path]:
+    """File names in Common Voice's form (eight digits or more; here ten), without repetition."""
+    used = set()
+    for number in itertools.count():
+        digits = 10**9 + grammar.stable_hash("clip", *seed, number) % (9 * 10**9)
+        if digits not in used:
+            used.add(digits)
+            yield directory / f"common_voice_{language}_{digits}.mp3"
+
+
+def draw_sentences(
+    settings: Settings, language: str, condition: Condition, wanted: Mapping[str, int]
+) -> dict[str, Iterator[list[Pair]]]:
+    """For each split, `wanted` lists of (sentence, translation) pairs in the order to be tried.
+
+    All sentences differ. The split that a sentence can occur in is a function of its meaning
+    alone: a test sentence is in no training set, of whatever corpus, seed or language.
+
+    Raises:
+        LorsError: the grammar does not hold that many sentences.
+    """
+    source, target = grammar.load(language), grammar.load(grammar.TARGET)
+    words = grammar.vocabulary(source, condition.vocab_holdout)
+    rng = random.Random(f"sentences {settings.seed} {settings.condition} {language}")
+    numbers = {split: (1 + RESERVE) * count for split, count in wanted.items()}
+    drawn: dict[str, list[Pair]] = {split: [] for split in SPLITS}
+    seen: set[str] = set()
+    attempts = 0
+    while any(len(drawn[split]) < numbers[split] for split in SPLITS):
+        attempts += 1
+        if attempts > 100 * sum(numbers.values()):
+            raise LorsError(
+                f"the grammar has too few sentences for {sum(wanted.values())} clips",
+                where=f"language {language}",
+                hint="ask for fewer clips",
+            )
+        meaning = grammar.draw(rng, target.templates, words)
+        split, sentence = split_of(meaning), source.render(meaning)
+        if len(drawn[split]) < numbers[split] and sentence not in seen:
+            seen.add(sentence)
+            drawn[split].append((sentence, target.render(meaning)))
+    return {split: _with_reserve(drawn[split], wanted[split]) for split in SPLITS}
+
+
+def _with_reserve(pairs: Sequence[Pair], count: int) -> Iterator[list[Pair]]:
+    """Share out `pairs` among `count` clips: any for a start, then a medium and a short one."""
+    reserve = sorted(pairs[count:], key=lambda pair: (len(pair[0]), pair))
+    for number in range(count):
+        ranks = range(RESERVE - 2, -1, -1)
+        yield [pairs[number], *(reserve[rank * count + number] for rank in ranks)]
+
+
+def split_of(meaning: grammar.Meaning) -> str:
+    """The split whose sentences may mean this."""
+    position = grammar.stable_hash("split", meaning.key()) / 2**64
+    for split, share in SPLIT_SHARES.items():
+        if position < share:
+            return split
+        position -= share
+    return SPLITS[-1]
+
+
+def make_clip(condition: Condition, clip: Clip) -> Candidate:
+    """Speak and write one clip, unless it is there already; returns what is said in it.
+
+    Raises:
+        LorsError: every candidate is too long.
+    """
+    for candidate in clip.candidates:
+        if candidate.path.exists():
+            return candidate
+    for candidate in clip.candidates:
+        speech = audio.speak(candidate.sentence, clip.speaker)
+        samples = audio.record(speech, clip.speaker, condition, candidate.path.stem)
+        if samples is not None:
+            mp3 = audio.encode(samples, clip.speaker.sample_rate)
+            with atomic_write(candidate.path, "wb") as handle:
+                handle.write(mp3)
+            return candidate
+    raise LorsError(
+        "no sentence could be spoken in the time a clip may last",
+        where=f"voice {clip.speaker.voice}, {clip.speaker.rate_wpm} words per minute",
+        expected=f"{audio.MIN_SECONDS} to {audio.MAX_SECONDS} s",
+        got=" / ".join(candidate.sentence for candidate in clip.candidates),
+        hint=f"raise rate_wpm in {voices.CONDITIONS_FILE}",
+    )
+
+
+def common_voice_tables(spoken: Sequence[Spoken]) -> dict[str, str]:
+    """The text of each of Common Voice's TSV files, by file name.
+
+    As in the real corpus, ``validated`` has every clip that two listeners accepted, in or out of
+    a split. Nothing is quoted: the files are raw tab-separated text.
+    """
+    rows: dict[str, list[tuple]] = {
+        name: [COLUMNS] for name in (*SPLITS, "validated", "invalidated", "other")
+    }
+    for kind, speaker, candidate in spoken:
+        if kind not in VOTES:
+            rows["validated"].append(_row(speaker, candidate, (2, 0)))
+        if kind in rows:
+            rows[kind].append(_row(speaker, candidate, VOTES.get(kind, (2, 0))))
+    rows["reported"] = [REPORTED_COLUMNS]
+    return {f"{name}.tsv": _tsv(lines) for name, lines in rows.items()}
+
+
+def covost_table(spoken: Sequence[Spoken]) -> str:
+    """The text of CoVoST 2's TSV file."""
+    lines: list[tuple] = [("path", "translation", "split")]
+    for kind, _, candidate in spoken:
+        if kind in (*SPLITS, "train_covost"):
+            lines.append((candidate.path.name, candidate.translation, kind))
+    return _tsv(lines)
+
+
+def _row(speaker: Speaker, candidate: Candidate, votes: tuple[int, int]) -> tuple:
+    name, sentence = candidate.path.name, candidate.sentence
+    return (speaker.client_id, name, sentence, *votes, speaker.age, speaker.gender, "")
+
+
+def _tsv(rows: Iterable[Sequence[object]]) -> str:
+    return "".join("\t".join(map(str, row)) + "\n" for row in rows)
+
+
+def clip_counts(settings: Settings) -> dict[str, int]:
+    """How many clips of each kind there are; train and train_covost together are num_train."""
+    covost = round(COVOST_SHARE * settings.num_train)
+    spare = max(1, round(SPARE_SHARE * settings.num_train))
+    return {
+        "train": settings.num_train - covost,
+        "train_covost": covost,
+        "dev": settings.num_dev,
+        "test": settings.num_test,
+        **dict.fromkeys(("validated_only", *VOTES), spare),
+    }
+
+
+def _check_numbers(settings: Settings, nj: int) -> None:
+    for name, value in (*((f"num_{split}", settings.count(split)) for split in SPLITS), ("nj", nj)):
+        if value < 1:
+            raise UsageError(f"--{name} is too small", expected="1 or more", got=value)
+    holdout = settings.vocab_holdout
+    if holdout is not None and not 0 <= holdout <= voices.MAX_HOLDOUT:
+        expected = f"0 to {voices.MAX_HOLDOUT}"
+        raise UsageError("--vocab_holdout is out of range", expected=expected, got=holdout)
+    if not settings.languages:
+        raise UsageError("--langs is empty", expected=" ".join(grammar.languages()))
+
+
+def _marker(settings: Settings, language: str, condition: Condition) -> DoneMarker:
+    """The marker in the language's directory, for everything its files depend on."""
+    inputs = {
+        "version": VERSION,
+        **{key: getattr(settings, key) for key in ("condition", "seed")},
+        **{f"num_{split}": settings.count(split) for split in SPLITS},
+        **dataclasses.asdict(condition),
+        "grammars": {
+            code: file_digest(grammar.GRAMMAR_DIR / f"{code}.yaml")[:16]
+            for code in (language, grammar.TARGET)
+        },
+    }
+    return DoneMarker(language_dir(settings.out, language) / ".done", inputs)
+
+
+def _is_finished(settings: Settings, language: str, condition: Condition) -> bool:
+    """Whether a language is complete.
+
+    Raises:
+        LorsError: its directory has files that these settings would not make.
+    """
+    marker = _marker(settings, language, condition)
+    directory = marker.path.parent
+    try:
+        done = marker.is_done()
+    except LorsError as error:
+        raise LorsError(
+            "this directory has a synthetic corpus that was made with other settings",
+            where=directory,
+            got=error.got,
+            hint=f"use another --out, put the settings back, or remove {directory}",
+        ) from None
+    if not done and not marker.started.exists() and any(directory.glob("*")):
+        raise LorsError(
+            "this directory has files that do not come from here",
+            where=directory,
+            expected="an empty directory or none",
+            hint="use another --out",
+        )
+    return done
+
+
+@contextlib.contextmanager
+def _workers(nj: int) -> Iterator[Mapper]:
+    """A function like :func:`map` that works in `nj` processes and keeps the order."""
+    if nj == 1:
+        yield map
+        return
+    # spawn: the workers have nothing of this process, whatever runs in it (threads, a GPU).
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(nj, mp_context=context, initializer=_ignore_interrupt)
+    try:
+        yield partial(executor.map, chunksize=8)
+    except BrokenProcessPool:
+        raise LorsError(
+            "a worker process was killed",
+            hint="see if the memory is full, then run the same command again: it goes on from here",
+        ) from None
+    finally:
+        # After an error or Ctrl-C nothing that is still waiting is begun.
+        executor.shutdown(cancel_futures=True)
+
+
+def _ignore_interrupt() -> None:
+    """Leave Ctrl-C to the main process, which stops the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

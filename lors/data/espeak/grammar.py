@@ -1,0 +1,209 @@
+"""Sentences with true English translations, drawn from a grammar of phrases.
+
+A sentence starts as a :class:`Meaning` (a template and one concept per slot) that belongs to no
+language; a :class:`Grammar` renders it in its language. The files in ``grammar/`` hold the words;
+``grammar/README.md`` describes their format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lors.errors import LorsError, unknown_name
+
+GRAMMAR_DIR = Path(__file__).parent / "grammar"
+TARGET = "en"
+NOUNS = {"persons": "person_adjectives", "things": "thing_adjectives"}
+"""The noun categories and the category of each one's adjectives."""
+PHRASES = ("transitive", "intransitive", "places", "times")
+CATEGORIES = (*NOUNS, *NOUNS.values(), *PHRASES)
+SLOTS = {
+    "person": "persons",
+    "thing": "things",
+    "transitive": "transitive",
+    "intransitive": "intransitive",
+    "place": "places",
+    "time": "times",
+}
+"""Which category of concepts fills each slot of a template."""
+ADJECTIVE_PROBABILITY = 0.5
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a sentence says: a template, and (concept, adjective concept or "") for each slot."""
+
+    template: str
+    concepts: Mapping[str, tuple[str, str]] = field(hash=False)
+
+    def key(self) -> str:
+        """A text that is the same for the same meaning, whatever the language."""
+        slots = " ".join(
+            f"{slot}={'+'.join(self.concepts[slot])}" for slot in sorted(self.concepts)
+        )
+        return f"{self.template} {slots}"
+
+
+class Grammar:
+    """One language's words and word order.
+
+    Args:
+        data: the content of a grammar file.
+        where: the file it came from, for error messages.
+
+    Raises:
+        LorsError: the content is not a complete grammar; every problem is listed.
+    """
+
+    def __init__(self, data: Mapping[str, Any], where: object = None):
+        problems = check(data)
+        if problems:
+            raise LorsError(
+                f"incomplete grammar: {len(problems)} problem(s)",
+                where=where,
+                got="\n    " + "\n    ".join(problems),
+                hint=f"the format is described in {GRAMMAR_DIR / 'README.md'}",
+            )
+        self.language: str = data["language"]
+        self.templates: dict[str, str] = data["templates"]
+        self.classes: dict[str, Any] = data["classes"]
+        self.words: dict[str, dict[str, Any]] = {name: data[name] for name in CATEGORIES}
+        self.rewrites = [(re.compile(find), put) for find, put in data.get("rewrites") or []]
+
+    def render(self, meaning: Meaning) -> str:
+        """The sentence, with a capital first letter and a full stop."""
+        phrases = {}
+        for slot, (concept, adjective) in meaning.concepts.items():
+            entry = self.words[SLOTS[slot]][concept]
+            if SLOTS[slot] in NOUNS:
+                phrases[slot] = self._noun_phrase(slot, entry, adjective)
+            else:
+                phrases[slot] = entry
+        sentence = self.templates[meaning.template].format(**phrases)
+        for pattern, replacement in self.rewrites:
+            sentence = pattern.sub(replacement, sentence)
+        return f"{sentence[0].upper()}{sentence[1:]}."
+
+    def _noun_phrase(self, slot: str, entry: tuple[str, str], adjective: str) -> str:
+        name, noun = entry
+        patterns, gender = self.classes[name][slot], self.classes[name]["gender"]
+        if not adjective:
+            return patterns[0].format(noun=noun)
+        form = self.words[NOUNS[SLOTS[slot]]][adjective][gender]
+        return patterns[1].format(noun=noun, adj=form)
+
+
+def is_text(value: Any) -> bool:
+    """Whether `value` is a string with something in it."""
+    return isinstance(value, str) and bool(value.strip())
+
+
+def check(data: Any) -> list[str]:
+    """Everything that is wrong with the content of a grammar file, one line each."""
+    if not isinstance(data, Mapping):
+        return ["the file is not a mapping"]
+    required = ("language", "templates", "classes", *CATEGORIES)
+    problems = [f"'{key}' is missing" for key in required if not data.get(key)]
+    if problems:
+        return problems
+    for name, template in data["templates"].items():
+        unknown = set(re.findall(r"\{(\w*)\}", template)) - set(SLOTS)
+        problems += [f"templates.{name}: unknown slot '{slot}'" for slot in sorted(unknown)]
+    for category, adjectives in NOUNS.items():
+        slot = category.removesuffix("s")
+        genders = set()
+        for concept, entry in data[category].items():
+            where = f"{category}.{concept}"
+            # YAML reads an unquoted no, on or yes as true or false: words must be checked as text.
+            if not (isinstance(entry, list) and len(entry) == 2 and is_text(entry[1])):
+                problems.append(f"{where}: expected [class, noun], got {entry!r}")
+            elif entry[0] not in data["classes"]:
+                problems.append(f"{where}: unknown class '{entry[0]}'")
+            elif len(data["classes"][entry[0]].get(slot) or ()) != 2:
+                problems.append(f"classes.{entry[0]}: no two patterns for '{slot}' ({where})")
+            else:
+                genders.add(data["classes"][entry[0]].get("gender"))
+        for concept, forms in data[adjectives].items():
+            problems += [
+                f"{adjectives}.{concept}: no form for gender '{gender}'"
+                for gender in sorted(genders)
+                if not (isinstance(forms, Mapping) and is_text(forms.get(gender)))
+            ]
+    for category in PHRASES:
+        problems += [
+            f"{category}.{concept}: expected words, got {words!r}"
+            for concept, words in data[category].items()
+            if not is_text(words)
+        ]
+    return problems
+
+
+def languages() -> list[str]:
+    """The Common Voice codes of the source languages that have a grammar."""
+    return sorted(path.stem for path in GRAMMAR_DIR.glob("*.yaml") if path.stem != TARGET)
+
+
+def load(language: str) -> Grammar:
+    """Read one language's grammar.
+
+    Raises:
+        UsageError: there is no grammar for this language.
+        LorsError: the file is not valid YAML or not a complete grammar.
+    """
+    if language not in (*languages(), TARGET):
+        raise unknown_name("language", language, languages())
+    path = GRAMMAR_DIR / f"{language}.yaml"
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise LorsError("not valid YAML", where=path, got=str(error)) from None
+    return Grammar(data, where=path)
+
+
+def stable_hash(*parts: object) -> int:
+    """A 64-bit hash that is the same in every process and on every machine."""
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+def vocabulary(grammar: Grammar, holdout: float) -> dict[str, list[str]]:
+    """The concepts of each category, without a share `holdout` that depends only on the language.
+
+    The concepts with the lowest hash of (language, concept) are left out, so that every corpus
+    with the same holdout lacks the same ones and a larger holdout lacks those and more.
+    """
+    kept = {}
+    for category in CATEGORIES:
+        concepts = sorted(
+            grammar.words[category],
+            key=lambda concept: stable_hash(grammar.language, category, concept),
+        )
+        kept[category] = sorted(concepts[round(holdout * len(concepts)) :])
+    return kept
+
+
+def draw(rng: random.Random, templates: Collection[str], words: Mapping[str, list]) -> Meaning:
+    """A meaning at random: the template and each concept uniformly, adjectives half the time.
+
+    Args:
+        rng: the source of randomness.
+        templates: template strings by name, of any language (they all have the same slots).
+        words: concepts by category, as from :func:`vocabulary`.
+    """
+    name = rng.choice(sorted(templates))
+    concepts = {}
+    for slot in sorted(re.findall(r"\{(\w+)\}", templates[name])):
+        category = SLOTS[slot]
+        concept, adjective = rng.choice(words[category]), ""
+        if category in NOUNS and rng.random() < ADJECTIVE_PROBABILITY:
+            adjective = rng.choice(words[NOUNS[category]])
+        concepts[slot] = (concept, adjective)
+    return Meaning(name, concepts)

@@ -1,0 +1,182 @@
+"""Acoustic conditions and the speakers drawn from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lors.errors import LorsError, unknown_name
+
+CONDITIONS_FILE = Path(__file__).parent / "conditions.yaml"
+CONDITIONS = ("pool", "domain")
+SPLITS = ("train", "dev", "test")
+NOISE_COLOURS = {"white": 0.0, "pink": 1.0, "brown": 2.0}
+"""The exponent a of each noise colour: power spectral density proportional to 1/f^a."""
+FEMALE = {"f1", "f2", "f3", "f4", "f5", "whisperf", "grandma"}
+"""The espeak-ng variants that are women's voices."""
+MAX_HOLDOUT = 0.5
+AGES = ("teens", "twenties", "thirties", "fourties", "fifties", "sixties")
+"""Common Voice's own labels, its spelling of "fourties" included."""
+LIMITS = {
+    "pitch": (0, 99),
+    "rate_wpm": (80, 450),
+    "level_dbfs": (-60, -6),
+    "rt60_s": (0.01, 3),
+    "drr_db": (-20, 60),
+    "snr_db": (-20, 80),
+    "band_hz": (1, 11025),
+    "overdrive_db": (0, 60),
+}
+"""What the ends of each range may be."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """How one language sounds in one condition; ``conditions.yaml`` describes the fields."""
+
+    voices: tuple[str, ...]
+    variants: tuple[str, ...]
+    pitch: tuple[float, float]
+    rate_wpm: tuple[float, float]
+    level_dbfs: tuple[float, float]
+    rt60_s: tuple[float, float]
+    drr_db: tuple[float, float]
+    noise_colour: tuple[str, ...]
+    snr_db: tuple[float, float]
+    band_hz: tuple[float, float] | None
+    overdrive_db: tuple[float, float] | None
+    sample_rate: tuple[int, ...]
+    speakers: Mapping[str, int]
+    vocab_holdout: float
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with the values, one line each."""
+        found = []
+        for name, (low, high) in LIMITS.items():
+            value = getattr(self, name)
+            if value is None and name in ("band_hz", "overdrive_db"):
+                continue
+            if not (_is_range(value) and low <= value[0] <= value[1] <= high):
+                found.append(f"{name}: expected [low, high] within {low} to {high}, got {value}")
+        for name in ("voices", "variants", "noise_colour", "sample_rate"):
+            if not (isinstance(getattr(self, name), tuple) and getattr(self, name)):
+                found.append(f"{name}: expected a list that is not empty")
+        for colour in set(self.noise_colour or ()) - set(NOISE_COLOURS):
+            found.append(f"noise_colour: unknown '{colour}', one of {', '.join(NOISE_COLOURS)}")
+        if set(self.speakers) != set(SPLITS) or min(self.speakers.values()) < 1:
+            found.append(f"speakers: expected a number of 1 or more for each of {SPLITS}")
+        if not 0 <= self.vocab_holdout <= MAX_HOLDOUT:
+            found.append(f"vocab_holdout: expected 0 to {MAX_HOLDOUT}, got {self.vocab_holdout}")
+        return found
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """One person: an espeak-ng voice with its habits, in a room, at a microphone."""
+
+    client_id: str
+    age: str
+    gender: str
+    voice: str
+    pitch: int
+    rate_wpm: int
+    level_dbfs: float
+    rt60_s: float
+    drr_db: float
+    noise_colour: str
+    overdrive_db: float | None
+    sample_rate: int
+
+
+def load_condition(
+    name: str, language: str, path: Path = CONDITIONS_FILE, vocab_holdout: float | None = None
+) -> Condition:
+    """Read one condition for one language.
+
+    Args:
+        name: ``pool`` or ``domain``.
+        language: Common Voice code.
+        path: the conditions file.
+        vocab_holdout: takes the place of the file's value if given.
+
+    Raises:
+        UsageError: unknown condition, unknown key, or no espeak-ng voice for the language.
+        LorsError: values that are no use; every one is listed.
+    """
+    if name not in CONDITIONS:
+        raise unknown_name("condition", name, CONDITIONS)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise LorsError("not valid YAML", where=path, got=str(error)) from None
+    if language not in data["voices"]:
+        raise unknown_name("language", language, data["voices"], where=path)
+    values: dict[str, Any] = {"voices": data["voices"][language], **data["defaults"]}
+    for part in ("all", language):
+        values.update(data[name].get(part) or {})
+    if vocab_holdout is not None:
+        values["vocab_holdout"] = vocab_holdout
+    where = f"{path}, condition {name}, language {language}"
+    fields = [field.name for field in dataclasses.fields(Condition)]
+    for key in values:
+        if key not in fields:
+            raise unknown_name("key", key, fields, where=where)
+    missing = sorted(set(fields) - set(values))
+    if missing:
+        raise LorsError("keys are missing", where=where, expected=", ".join(missing))
+    condition = Condition(
+        **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    )
+    problems = condition.problems()
+    if problems:
+        raise LorsError("invalid values", where=where, got="\n    " + "\n    ".join(problems))
+    return condition
+
+
+def _is_range(value: Any) -> bool:
+    """Whether `value` is a pair of numbers."""
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in value)
+    )
+
+
+def draw_speakers(condition: Condition, count: int, *seed: object) -> list[Speaker]:
+    """Draw `count` different speakers; the same `seed` parts give the same speakers.
+
+    Variants and accents are dealt out in turn (in a drawn order), so that even a few speakers
+    cover them; everything else is drawn independently.
+    """
+    speakers = []
+    for number in range(count):
+        rng = random.Random("\x1f".join(map(str, ("speaker", *seed, number))))
+        order = random.Random("\x1f".join(map(str, ("order", *seed))))
+        variants = order.sample(condition.variants, len(condition.variants))
+        variant = variants[number % len(variants)]
+        voice = rng.choice(condition.voices)
+        overdrive = condition.overdrive_db
+        speakers.append(
+            Speaker(
+                client_id=hashlib.sha512(rng.randbytes(32)).hexdigest(),
+                age=rng.choice(AGES),
+                gender="female" if variant in FEMALE else "male",
+                voice=f"{voice}+{variant}",
+                pitch=round(rng.uniform(*condition.pitch)),
+                rate_wpm=round(rng.uniform(*condition.rate_wpm)),
+                level_dbfs=round(rng.uniform(*condition.level_dbfs), 2),
+                rt60_s=round(rng.uniform(*condition.rt60_s), 3),
+                drr_db=round(rng.uniform(*condition.drr_db), 2),
+                noise_colour=rng.choice(condition.noise_colour),
+                overdrive_db=None if overdrive is None else round(rng.uniform(*overdrive), 2),
+                sample_rate=rng.choice(condition.sample_rate),
+            )
+        )
+    return speakers

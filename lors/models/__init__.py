@@ -1,0 +1,1 @@
+"""Model families: how each is trained, prompted and decoded."""

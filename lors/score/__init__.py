@@ -1,0 +1,19 @@
+"""Scores of recognition and translation, and the measures derived from them.
+
+>>> from lors.score import score_asr, score_st, normalised_performance
+"""
+
+from lors.score.asr import score_asr
+from lors.score.normalised import METRICS, Metric, metric_of, normalised_performance
+from lors.score.pairing import match_utterances
+from lors.score.st import score_st
+
+__all__ = [
+    "METRICS",
+    "Metric",
+    "match_utterances",
+    "metric_of",
+    "normalised_performance",
+    "score_asr",
+    "score_st",
+]

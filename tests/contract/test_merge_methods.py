@@ -1,0 +1,128 @@
+"""What every merge method must do; a new file in lors/merge_methods is tested by itself."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+
+from lors import merge_methods
+from lors.config import REQUIRED, load_config, read_yaml
+from lors.errors import UsageError
+from lors.merge import MergePlan
+from lors.merge_methods import METHODS, SUPPLIED
+
+CONF = Path(__file__).parents[2] / "conf"
+SHAPES = [(), (1,), (7,), (6, 9), (9, 6), (1, 4), (5, 3, 3)]
+
+
+@pytest.fixture(params=sorted(METHODS))
+def method(request):
+    return METHODS.get(request.param)
+
+
+def deltas_of(shape, count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator) for _ in range(count)]
+
+
+def supplied(shape, prune):
+    return {"prune": prune and len(shape) >= 2}
+
+
+def apply(method, deltas, prune=True, **params):
+    params = method.resolve(params, len(deltas), "test")
+    return method(deltas, params, supplied(deltas[0].shape, prune))
+
+
+def test_all_files_are_registered():
+    files = {path.stem for path in Path(merge_methods.__file__).parent.glob("*.py")} - {"__init__"}
+    modules = {METHODS.get(name).function.__module__.rsplit(".", 1)[1] for name in METHODS}
+    assert modules == files and len(METHODS) >= len(files)
+
+
+def test_signature_and_documentation(method):
+    arguments = inspect.signature(method.function).parameters
+    assert next(iter(arguments)) == "deltas"
+    for name, argument in list(arguments.items())[1:]:
+        assert argument.kind is argument.KEYWORD_ONLY, name
+        assert method.help(name), f"{method.name}: {name} is not documented"
+    assert not set(method.parameters) & {*SUPPLIED, "scaling_coef"}
+    assert method.summary.endswith(".") or ":" in method.summary
+    assert 20 < len(method.summary) < 100
+
+
+def test_there_is_a_configuration_that_fits(method):
+    path = CONF / f"merge_{method.name}.yaml"
+    values = read_yaml(path)
+    plan = MergePlan(base="b", experts=("e",), method=values["method"], params=values["params"])
+    assert values["method"] == method.name
+    assert set(values["params"]) == {*method.parameters, "scaling_coef"} == set(plan.params)
+    head = path.read_text().split("method:")[0]
+    for part in ("# Prerequisite:", "# Launch:", f"--config conf/{path.name}", "--params"):
+        assert part in head, f"{path}: {part} is missing"
+    with pytest.raises(UsageError, match="base: missing"):
+        load_config(MergePlan, path)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("prune", [True, False])
+def test_result_and_purity(method, shape, count, prune):
+    deltas = deltas_of(shape, count)
+    before = [delta.clone() for delta in deltas]
+    result = apply(method, deltas, prune)
+    again = apply(method, deltas, prune)
+    assert result.shape == torch.Size(shape) and result.dtype == torch.float32
+    assert torch.isfinite(result).all()
+    assert torch.equal(result, again)
+    assert all(torch.equal(delta, old) for delta, old in zip(deltas, before, strict=True))
+
+
+def test_takes_any_sequence(method):
+    deltas = deltas_of((6, 9), 3)
+    assert torch.equal(apply(method, tuple(deltas)), apply(method, deltas))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_nothing_learnt_nothing_merged(method, shape):
+    assert not apply(method, [torch.zeros(shape)] * 3).any()
+
+
+@pytest.mark.parametrize("shape", [(7,), (6, 9)])
+def test_order_of_the_experts_does_not_matter(method, shape):
+    deltas = deltas_of(shape, 4)
+    forward, backward = apply(method, deltas), apply(method, deltas[::-1])
+    assert torch.allclose(forward, backward, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(7,), (6, 9)])
+def test_scale_of_the_task_vectors_is_kept(method, shape):
+    deltas = deltas_of(shape, 3)
+    doubled = apply(method, [2 * delta for delta in deltas])
+    assert torch.allclose(doubled, 2 * apply(method, deltas), rtol=1e-5, atol=1e-6)
+
+
+def test_sum_or_mean_is_what_the_method_says(method):
+    """N copies of a task vector: a sum grows N-fold, a mean stays; so defaults start alike."""
+    delta = deltas_of((6, 9), 1)[0]
+    for prune in (True, False):
+        one, three = apply(method, [delta], prune), apply(method, [delta] * 3, prune)
+        factor = 3 if method.combines == "sum" else 1
+        assert torch.allclose(three, factor * one, rtol=1e-5, atol=1e-6)
+        coef = method.resolve({}, 3, "test")["scaling_coef"]
+        assert torch.allclose(coef * three, one, rtol=1e-5, atol=1e-6)
+
+
+def test_parameters_are_checked(method):
+    for name, key in method.parameters.items():
+        for wrong in ("text", None, [1], float("nan")):
+            with pytest.raises(UsageError, match=f"{name}: expected"):
+                method.resolve({name: wrong}, 2, "test")
+        assert key.default is REQUIRED or method.resolve({}, 2, "x")[name] == key.default
+    with pytest.raises(UsageError) as caught:
+        method.resolve({"scaling_coeff": 1, "scaling_coef": float("inf")}, 2, "the place")
+    text = str(caught.value)
+    assert "2 problems" in text and "the place" in text
+    assert "scaling_coeff: unknown (did you mean scaling_coef?)" in text
+    assert "scaling_coef: expected a number (finite), got inf" in text

@@ -1,0 +1,70 @@
+"""Batched greedy search against ESPnet's own Speech2Text with beam 1, utterance by utterance."""
+
+import numpy as np
+import pytest
+
+from lors.errors import LorsError
+from lors.expdir import Pair
+from tests.integration.tiny_s2t import make_model
+
+pytestmark = pytest.mark.espnet
+PAIRS = [Pair("de", "asr"), Pair("de", "st"), Pair("es", "asr"), Pair("es", "st")]
+
+
+@pytest.fixture(scope="module")
+def waveforms():
+    rng = np.random.default_rng(0)
+    lengths = [4000, 9000, 16000, 31999, 32000, 40000, 12345, 20000, 8000, 27000]
+    return [rng.normal(size=n).astype(np.float32) * rng.uniform(0.01, 1) for n in lengths]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_equals_espnet_beam_1(tmp_path, waveforms, seed):
+    from espnet2.bin.s2t_inference import Speech2Text
+
+    from lors.models.espnet_s2t import S2TModel, language_symbol, task_symbol
+
+    directory = make_model(tmp_path / "model", seed)
+    ours = S2TModel(directory / "model.pth")
+    prompts = [PAIRS[i % len(PAIRS)] for i in range(len(waveforms))]
+    theirs = Speech2Text(
+        s2t_train_config=directory / "config.yaml",
+        s2t_model_file=directory / "model.pth",
+        beam_size=1,
+        ctc_weight=0.0,
+    )
+    expected = [
+        theirs(w, lang_sym=language_symbol(p.lang), task_sym=task_symbol(p.task))[0][3]
+        for w, p in zip(waveforms, prompts, strict=True)
+    ]
+    assert len(set(expected)) > 1, "a model that always says the same tests nothing"
+    for batch_size in (1, 3, 64):
+        assert ours.transcribe(waveforms, prompts, batch_size) == expected
+
+
+def test_beam_search_is_espnets(tmp_path, waveforms):
+    from espnet2.bin.s2t_inference import Speech2Text
+
+    from lors.models.espnet_s2t import S2TModel
+
+    directory = make_model(tmp_path / "model")
+    ours = S2TModel(directory / "model.pth")
+    theirs = Speech2Text(
+        s2t_train_config=directory / "config.yaml",
+        s2t_model_file=directory / "model.pth",
+        beam_size=3,
+    )
+    expected = [theirs(w, lang_sym="<spa>", task_sym="<asr>")[0][3] for w in waveforms[:3]]
+    assert ours.transcribe_beam(waveforms[:3], [Pair("es", "asr")] * 3, 3) == expected
+
+
+def test_unknown_language_and_weights_of_another_model(tmp_path, waveforms):
+    from lors.models.espnet_s2t import S2TModel
+
+    model = S2TModel(make_model(tmp_path / "model") / "model.pth")
+    with pytest.raises(LorsError, match="does not know <fra>"):
+        model.transcribe(waveforms[:1], [Pair("fr", "asr")])
+    state = model.model.state_dict()
+    state.pop("ctc.ctc_lo.bias")
+    with pytest.raises(LorsError, match=r"ctc\.ctc_lo\.bias"):
+        model.load_state(state)

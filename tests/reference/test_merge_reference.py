@@ -1,0 +1,162 @@
+"""Merged models against the formulas of the methods, written out in float64 numpy."""
+
+import numpy as np
+import pytest
+import torch
+
+from lors.checkpoint import Checkpoint
+from lors.merge import MergePlan, merged_delta, run_merge
+
+WIDTH, HIDDEN = 48, 96
+PRUNED = {
+    "encoder.encoders.0.self_attn.linear_q.weight": (WIDTH, WIDTH),
+    "encoder.encoders.0.self_attn.linear_out.weight": (WIDTH, WIDTH),
+    "encoder.encoders.0.feed_forward.w_1.weight": (HIDDEN, WIDTH),
+    "encoder.encoders.0.feed_forward.w_2.weight": (WIDTH, HIDDEN),
+    "decoder.decoders.0.self_attn.linear_q.weight": (WIDTH, WIDTH),
+    "decoder.decoders.0.src_attn.linear_v.weight": (WIDTH, WIDTH),
+    "decoder.decoders.0.feed_forward.w_1.weight": (HIDDEN, WIDTH, 1),
+}
+WHOLE = {
+    "encoder.embed.conv.0.weight": (WIDTH, 1, 3, 3),
+    "encoder.encoders.0.self_attn.linear_q.bias": (WIDTH,),
+    "encoder.encoders.0.norm1.weight": (WIDTH,),
+    "decoder.embed.0.weight": (60, WIDTH),
+    "decoder.output_layer.weight": (60, WIDTH),
+    "ctc.ctc_lo.bias": (60,),
+}
+
+
+def dense(shape, random):
+    return random.normal(size=shape)
+
+
+def decaying(shape, random):
+    """A spectrum that falls by ten orders of magnitude: an ill-conditioned task vector."""
+    rows, columns = shape[0], int(np.prod(shape[1:]))
+    full_rank = min(rows, columns)
+    left = np.linalg.qr(random.normal(size=(rows, full_rank)))[0]
+    right = np.linalg.qr(random.normal(size=(columns, full_rank)))[0]
+    return ((left * 10.0 ** -np.linspace(0, 10, full_rank)) @ right.T).reshape(shape)
+
+
+def mixed(shape, random):
+    """Low-rank, sparse and dense parts, as in real fine-tuning."""
+    rows, columns = shape[0], int(np.prod(shape[1:]))
+    low_rank = random.normal(size=(rows, 4)) @ random.normal(size=(4, columns)) / 2
+    sparse = random.normal(size=shape) * (random.random(size=shape) < 0.05) * 5
+    return low_rank.reshape(shape) + sparse + 0.5 * random.normal(size=shape)
+
+
+def one_direction(shape, random):
+    """Exact rank one with entries of very different sizes."""
+    rows, columns = shape[0], int(np.prod(shape[1:]))
+    column = 10.0 ** random.uniform(-4, 0, size=rows)
+    return np.outer(column, random.normal(size=columns)).reshape(shape)
+
+
+KINDS = {f.__name__: f for f in (dense, decaying, mixed, one_direction)}
+
+
+@pytest.fixture(params=KINDS)
+def models(request, tmp_path):
+    """Paths of a base and three experts whose task vectors are of one kind."""
+    random = np.random.default_rng(1)
+    make = KINDS[request.param]
+    base = {
+        name: torch.from_numpy(random.normal(size=shape) / np.sqrt(WIDTH)).float()
+        for name, shape in {**PRUNED, **WHOLE}.items()
+    }
+    base["normalize.mean"] = torch.ones(80)
+    base["encoder.norm.num_batches_tracked"] = torch.tensor(5)
+    paths = [tmp_path / "base.pth"]
+    torch.save(base, paths[0])
+    for number in range(3):
+        expert = dict(base)
+        for name, shape in {**PRUNED, **WHOLE}.items():
+            tau = make(shape, random) if name in PRUNED else random.normal(size=shape)
+            scale = 0.1 * base[name].norm().item() / np.linalg.norm(tau)
+            expert[name] = base[name] + torch.from_numpy(scale * tau).float()
+        expert["encoder.norm.num_batches_tracked"] = torch.tensor(9 + number)
+        paths.append(tmp_path / f"expert{number}.pth")
+        torch.save(expert, paths[-1])
+    return paths
+
+
+def float64(path):
+    return {name: value.double().numpy() for name, value in torch.load(path).items()}
+
+
+def lors_float64(tau, rank, density):
+    flat = tau.reshape(tau.shape[0], -1)
+    left, values, right = np.linalg.svd(flat, full_matrices=False)
+    low_rank = (left[:, :rank] * values[:rank]) @ right[:rank]
+    residual = flat - low_rank
+    keep = int(residual.size * density)
+    order = np.argsort(-np.abs(residual).ravel(), kind="stable")
+    sparse = np.zeros(residual.size)
+    sparse[order[:keep]] = residual.ravel()[order[:keep]]
+    return (low_rank + sparse.reshape(residual.shape)).reshape(tau.shape)
+
+
+def reference(method, taus, pruned, params):
+    if method == "lors" and pruned:
+        return sum(lors_float64(tau, params["rank"], params["density"]) for tau in taus)
+    return np.mean(taus, axis=0) if method == "average" else np.sum(taus, axis=0)
+
+
+SETTINGS = [
+    ("average", {"scaling_coef": 1.0}),
+    ("task_arithmetic", {"scaling_coef": 0.3}),
+    *(
+        ("lors", {"rank": rank, "density": density, "scaling_coef": 0.2})
+        for rank, density in [(7, 0.2), (0, 0.1), (4, 0.0), (30, 0.05), (48, 0.5), (3, 1.0), (0, 0)]
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "params"), SETTINGS, ids=str)
+def test_merged_model_and_delta_equal_the_formula(models, tmp_path, method, params):
+    base_path, *expert_paths = models
+    plan = MergePlan(str(base_path), tuple(map(str, expert_paths)), method, params)
+    run_merge(plan, tmp_path / "out" / "merged.pth")
+    merged = torch.load(tmp_path / "out" / "merged.pth")
+    delta = merged_delta(plan)
+    base, *experts = map(float64, models)
+    assert set(delta) == {*PRUNED, *WHOLE} and set(merged) == set(base)
+    for name in delta:
+        taus = [expert[name] - base[name] for expert in experts]
+        expected_delta = reference(method, taus, name in PRUNED, params)
+        expected = base[name] + params["scaling_coef"] * expected_delta
+        error = np.linalg.norm(delta[name].numpy() - expected_delta)
+        assert error <= 1e-5 * np.linalg.norm(expected_delta), name
+        assert merged[name].dtype == torch.float32
+        error = np.linalg.norm(merged[name].numpy() - expected) / np.linalg.norm(expected)
+        assert error <= 1e-6, name
+    assert merged["encoder.norm.num_batches_tracked"] == 5
+    assert torch.equal(merged["normalize.mean"], torch.ones(80))
+
+
+def test_size_of_a_real_layer():
+    """One matrix of Whisper-small's MLP, authors' setting, straight through the method."""
+    from lors.merge_methods.lors import lors
+
+    random = np.random.default_rng(2)
+    taus = [mixed((3072, 768), random).astype(np.float32) for _ in range(2)]
+    result = lors([torch.from_numpy(tau) for tau in taus], prune=True, rank=7, density=0.2)
+    expected = sum(lors_float64(tau.astype(np.float64), 7, 0.2) for tau in taus)
+    error = np.linalg.norm(result.numpy() - expected) / np.linalg.norm(expected)
+    assert error <= 1e-5
+
+
+def test_average_is_task_arithmetic_by_one_over_n(models):
+    base, *experts = map(str, models)
+    average = merged_delta(MergePlan(base, tuple(experts), "average"))
+    total = merged_delta(MergePlan(base, tuple(experts), "task_arithmetic"))
+    for name, value in average.items():
+        assert torch.allclose(value, total[name] / 3, rtol=1e-6, atol=0)
+    states = [Checkpoint.open(path) for path in experts]
+    name = "decoder.embed.0.weight"
+    mean = sum(state.tensor(name).double() for state in states) / 3
+    merged = Checkpoint.open(base).tensor(name) + average[name]
+    assert torch.allclose(merged.double(), mean, rtol=0, atol=1e-6)

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Usage: tests/run.sh [pytest arguments]
+#  e.g.: tests/run.sh                       everything but the tests that need a GPU
+#        tests/run.sh -m "not slow"         what ends within a few minutes
+#        tests/run.sh tests/unit -k merge   some of the unit tests
+#        tests/run.sh -m gpu                what needs a GPU
+#
+# Does all of its own set-up (utils/install.sh), then checks the sources with ruff and shellcheck
+# and runs the tests with pytest, whose closing line is the last line of output.
+# shellcheck source-path=SCRIPTDIR
+set -euo pipefail
+
+root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+. utils/log.sh
+
+if [ "${1:-}" = -h ] || [ "${1:-}" = --help ]; then
+    sed -n '2,/^[^#]/{/^# shellcheck/d;s/^# \{0,1\}//p}' "$0"
+    exit 0
+fi
+
+LORS_PYTHON=$(utils/install.sh --test_tools true)
+PATH=$(dirname "$LORS_PYTHON"):$PATH
+PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} # for an environment that the lors package is not in
+export LORS_PYTHON PATH PYTHONPATH
+
+log "checking the sources with ruff and shellcheck"
+ruff check --quiet --output-format concise .
+ruff format --check --quiet . || die "some files are not formatted" "what to do: ruff format ."
+mapfile -t scripts < <(
+    find . \( -name .venv -o -name .git -o -name downloads -o -name dump -o -name exp \) -prune -o \
+        -type f \( -name '*.sh' -o -path ./.ci/run \) -print
+)
+shellcheck --external-sources "${scripts[@]}"
+log "set-up and checks of ${#scripts[@]} shell scripts and all Python files: $SECONDS s"
+
+export LORS_TESTS_BEGAN=$((EPOCHSECONDS - SECONDS)) # tests/conftest.py reports the total time
+exec "$LORS_PYTHON" -m pytest -m "not gpu" "$@"

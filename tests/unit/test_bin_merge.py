@@ -1,0 +1,135 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lors.bin.merge import main
+from lors.merge_methods import METHODS
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = []
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        state = {
+            "encoder.encoders.0.self_attn.linear_q.weight": torch.randn(8, 8, generator=generator),
+            "decoder.decoders.0.self_attn.linear_q.weight": torch.randn(8, 8, generator=generator),
+            "ctc.ctc_lo.bias": torch.randn(5, generator=generator),
+        }
+        paths.append(str(tmp_path / f"{'base' if seed == 0 else f'e{seed}'}.pth"))
+        torch.save(state, paths[-1])
+    return paths
+
+
+def arguments(files, tmp_path, *more):
+    base, *experts = files
+    return ["--base", base, "--experts", *experts, "--out", str(tmp_path / "m" / "m.pth"), *more]
+
+
+def record(tmp_path):
+    return yaml.safe_load((tmp_path / "m" / "merge.yaml").read_text())["plan"]
+
+
+def test_method_and_params(files, tmp_path):
+    more = ["--method", "lors", "--params", "rank=3", "density=0.1", "scaling_coef=0.2"]
+    assert main(arguments(files, tmp_path, *more)) == 0
+    assert record(tmp_path)["params"] == {"rank": 3, "density": 0.1, "scaling_coef": 0.2}
+    assert len(torch.load(tmp_path / "m" / "m.pth", weights_only=True)) == 3
+
+
+def test_options_override_the_config(files, tmp_path):
+    config = str(CONF / "merge_lors.yaml")
+    more = ["--config", config, "--params", "density=0", "--dtype", "float16"]
+    assert main(arguments(files, tmp_path, *more)) == 0
+    assert record(tmp_path)["params"] == {"rank": 7, "density": 0.0, "scaling_coef": 0.2}
+    assert record(tmp_path)["dtype"] == "float16"
+
+
+def test_config_may_name_the_models(files, tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump({"base": files[0], "experts": files[1:], "method": "average"}))
+    assert main(["--config", str(config), "--out", str(tmp_path / "m" / "m.pth")]) == 0
+    assert record(tmp_path)["experts"] == files[1:]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_shipped_configs_run(files, tmp_path, name):
+    config = str(CONF / f"merge_{name}.yaml")
+    assert main(arguments(files, tmp_path, "--config", config)) == 0
+    assert record(tmp_path)["method"] == name
+
+
+def test_dry_run_writes_nothing(files, tmp_path, capsys):
+    before = sorted(tmp_path.rglob("*"))
+    more = ["--method", "lors", "--dry_run"]
+    assert main(arguments(files, tmp_path, *more)) == 0
+    printed = capsys.readouterr().out
+    assert "rank=7 density=0.2 scaling_coef=0.5" in printed and "prune" in printed
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_list_methods(capsys):
+    assert main(["--list_methods"]) == 0
+    printed = capsys.readouterr().out
+    for name in METHODS:
+        assert f"\n{name}\n" in f"\n{printed}"
+    assert "density (a number from 0 to 1; default 0.2)" in printed
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ([], "method: missing"),
+        (["--method", "losr"], "did you mean lors"),
+        (["--method", "lors", "--params", "rnak=3"], "did you mean rank"),
+        (["--method", "lors", "--params", "rank=many"], "rank: expected an integer, got 'many'"),
+        (["--method", "lors", "--params", "rank"], "not of the form name=value"),
+        (["--method", "lors", "--policy", "espnet"], "unknown policy 'espnet'"),
+    ],
+)
+def test_usage_errors_exit_2(files, tmp_path, capsys, more, expected):
+    assert main(arguments(files, tmp_path, *more)) == 2
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
+
+
+def test_missing_out_base_and_experts(files, capsys):
+    assert main(["--method", "lors", "--base", files[0], "--experts", files[1]]) == 2
+    assert "--out" in capsys.readouterr().err
+    assert main(["--method", "lors", "--out", "x.pth"]) == 2
+    error = capsys.readouterr().err
+    assert "base: missing" in error and "experts: missing" in error
+
+
+def test_data_errors_exit_1(files, tmp_path, capsys):
+    Path(files[1]).write_bytes(b"PK")
+    assert main(arguments(files, tmp_path, "--method", "lors")) == 1
+    assert files[1] in capsys.readouterr().err
+
+
+def test_unknown_option_exits_2():
+    with pytest.raises(SystemExit) as caught:
+        main(["--metod", "lors"])
+    assert caught.value.code == 2
+
+
+def test_merging_needs_no_espnet(files, tmp_path):
+    """The whole merge with the packages that only recipes need made unimportable."""
+    code = (
+        "import sys\n"
+        "for name in ('espnet', 'espnet2', 'torchaudio', 'soundfile', 'sentencepiece', 'jiwer',\n"
+        "             'sacrebleu', 'whisper', 'librosa', 'matplotlib'):\n"
+        "    sys.modules[name] = None\n"
+        "from lors.bin.merge import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    options = arguments(files, tmp_path, "--method", "lors")
+    done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "m" / "m.pth").exists()

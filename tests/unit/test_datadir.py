@@ -1,0 +1,170 @@
+"""Kaldi data directories: order, round trip, and every problem at once."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+
+import pytest
+
+from lors.datadir import (
+    Utterance,
+    read_data_dir,
+    read_scp,
+    read_text,
+    validate_data_dir,
+    write_data_dir,
+    write_text,
+)
+from lors.errors import LorsError
+
+
+def utterance(key, speaker="s", **values):
+    defaults = {"lang": "de", "text": "ein Satz", "translations": {"en": "a sentence"}}
+    return Utterance(key, f"/audio/{key}.mp3", speaker, **(defaults | values))
+
+
+def write_files(path, **files):
+    """Files of a data directory as given; `_` in a name stands for a dot."""
+    path.mkdir(exist_ok=True)
+    for name, content in files.items():
+        content = content if isinstance(content, bytes) else content.encode()
+        (path / name.replace("_", ".")).write_bytes(content)
+    return path
+
+
+VALID = {
+    "wav_scp": "a-1 /1.wav\na-2 /2.wav\nb-1 /3.wav\n",
+    "utt2spk": "a-1 a\na-2 a\nb-1 b\n",
+    "spk2utt": "a a-1 a-2\nb b-1\n",
+    "text": "a-1 eins\na-2\nb-1 drei vier\n",
+    "utt2dur": "a-1 1.5\na-2 2\nb-1 3\n",
+}
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    utterances = [
+        utterance("s1-b", "s1", text="", duration=1.25),
+        utterance("s1-a", "s1", lang="sv-SE", text='null "x', duration=30.0),
+        utterance("s2-a", "s2", translations={"en": ""}, duration=0.1),
+    ]
+    write_data_dir(tmp_path / "d", utterances)
+    assert read_data_dir(tmp_path / "d") == sorted(utterances, key=lambda utt: utt.id)
+    assert (tmp_path / "d" / "spk2utt").read_text() == "s1 s1-a s1-b\ns2 s2-a\n"
+    assert (tmp_path / "d" / "text").read_text() == 's1-a null "x\ns1-b\ns2-a ein Satz\n'
+    assert validate_data_dir(tmp_path / "d") == []
+
+
+def test_order_is_that_of_sort_in_the_c_locale(tmp_path):
+    # Upper and lower case, punctuation around "-", beyond ASCII and beyond 16 bits.
+    alphabet = ["a", "B", "-", "_", "0", "é", "ß", "ﬀ", "𝄞", "z"]
+    rng = random.Random(0)
+    ids = {"".join(rng.choices(alphabet, k=rng.randint(1, 5))) for _ in range(300)}
+    write_text(tmp_path / "ids", dict.fromkeys(ids, ""))
+    ours = (tmp_path / "ids").read_bytes()
+    theirs = subprocess.run(
+        ["sort"], input=ours, env=os.environ | {"LC_ALL": "C"}, capture_output=True, check=True
+    ).stdout
+    assert ours == theirs and len(ours.splitlines()) == len(ids)
+
+
+def test_a_hypothesis_may_be_empty_but_a_path_may_not(tmp_path):
+    (tmp_path / "hyp").write_text("u2 some  words \nu1\n")
+    assert read_text(tmp_path / "hyp") == {"u2": "some  words", "u1": ""}
+    with pytest.raises(LorsError, match="'u1' has no value"):
+        read_scp(tmp_path / "hyp")
+
+
+def test_reading_lists_every_bad_line(tmp_path):
+    (tmp_path / "text").write_bytes(b"a x\n\nb \xff\na y\n   \nc z")
+    with pytest.raises(LorsError) as error:
+        read_text(tmp_path / "text")
+    for problem in ("line 2: blank", "line 3: not UTF-8", "line 5: blank", "'a' appears 2 times"):
+        assert problem in str(error.value)
+    with pytest.raises(LorsError, match="file not found"):
+        read_text(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({"text": "a-2\na-1 x\nb-1 y\n"}, "text: not sorted in C order: 'a-1' comes after 'a-2'"),
+        ({"text": "a-1 x\nb-1 y\n"}, "text: lacks 1 utterance(s) of utt2spk (a-2)"),
+        (
+            {"text_en": "a-1 x\na-2 y\nb-1 z\nc-1 q\n"},
+            "text.en: has 1 utterance(s) that utt2spk lacks (c-1)",
+        ),
+        ({"text": ""}, "text: empty"),
+        ({"wav_scp": "a-1 /1.wav\na-2\nb-1 /3.wav\n"}, "wav.scp: id 'a-2' has no value"),
+        ({"utt2spk": "a-1 a\na-1 a\na-2 a\nb-1 b\n"}, "utt2spk: id 'a-1' appears 2 times"),
+        ({"utt2spk": "a-1 a\na-2 b\nb-1 b\n"}, "do not start with their speaker's id (a-2)"),
+        ({"spk2utt": "a a-1\nb b-1\n"}, "does not agree with utt2spk for 1 speaker(s) (a)"),
+        ({"utt2dur": "a-1 0\na-2 x\nb-1 nan\n"}, "3 value(s) are not positive numbers"),
+        ({"text": b"a-1 \xff\na-2\nb-1\n"}, "text line 1: not UTF-8"),
+    ],
+)
+def test_each_problem_is_named(tmp_path, files, problem):
+    path = write_files(tmp_path / "d", **(VALID | files))
+    assert any(problem in found for found in validate_data_dir(path))
+    with pytest.raises(LorsError) as error:
+        read_data_dir(path)
+    assert problem in str(error.value)
+
+
+def test_all_problems_are_told_at_once(tmp_path):
+    path = write_files(
+        tmp_path / "d",
+        wav_scp="b /2.wav\na /1.wav\n",
+        utt2spk="a a\nb x\n",
+        text="a eins\na eins\n",
+    )
+    found = "\n".join(validate_data_dir(path))
+    for problem in (
+        "spk2utt: file is missing",
+        "wav.scp: not sorted",
+        "text: id 'a' appears 2 times",
+        "text: lacks 1",
+        "utt2spk: 1 utterance id(s) do not start",
+    ):
+        assert problem in found
+
+
+def test_a_valid_directory_has_no_problem_until_its_audio_is_looked_for(tmp_path):
+    path = write_files(tmp_path / "d", **VALID)
+    assert validate_data_dir(path) == []
+    assert validate_data_dir(path, check_audio=True) == [
+        "wav.scp: 3 audio file(s) are not there (a-1, a-2, b-1)"
+    ]
+    with pytest.raises(LorsError, match="data directory not found"):
+        validate_data_dir(tmp_path / "other")
+
+
+def test_files_that_the_new_content_lacks_are_removed(tmp_path):
+    path = tmp_path / "d"
+    write_data_dir(path, [utterance("s-1", duration=1.0, translations={"en": "x", "fr": "y"})])
+    write_data_dir(path, [utterance("s-1")])
+    assert sorted(file.name for file in path.iterdir()) == [
+        "spk2utt", "text", "text.en", "utt2lang", "utt2spk", "wav.scp",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("utterances", "problem"),
+    [
+        ([], "wav.scp: empty"),
+        ([utterance("s-1"), utterance("s-1")], "'s-1' appears 2 times"),
+        ([utterance("s-1"), utterance("s-2", text=None)], "text: lacks 1"),
+        ([utterance("t-1")], "do not start with their speaker's id"),
+        ([utterance("s-1", text="two\nlines")], "text: a value spans several lines"),
+        ([utterance("s 1")], "free of white space"),
+    ],
+)
+def test_an_invalid_directory_is_not_written(tmp_path, utterances, problem):
+    path = tmp_path / "d"
+    write_data_dir(path, [utterance("s-0")])
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    with pytest.raises(LorsError) as error:
+        write_data_dir(path, utterances)
+    assert problem in str(error.value)
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before

