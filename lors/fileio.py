@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import reprlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -85,6 +86,22 @@ def file_digest(path: str | os.PathLike) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+_BRIEF = reprlib.Repr()  # a vocabulary, say, is not shown in full
+_BRIEF.maxstring = _BRIEF.maxother = 100
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """``name: old -> new`` of each value that differs, nested ones with the names around them."""
+    lines = []
+    for key in sorted(set(before) | set(now)):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            lines.append(f"{prefix}{key}: {_BRIEF.repr(old)} -> {_BRIEF.repr(new)}")
+    return lines
+
+
 class DoneMarker:
     """Remembers, beside a result, what it is made from and whether it is finished.
 
@@ -116,11 +133,7 @@ class DoneMarker:
     def _check(self, previous: Mapping[str, Any]) -> None:
         if previous == self.inputs:
             return
-        different = [
-            f"{key}: {previous.get(key)!r} -> {self.inputs.get(key)!r}"
-            for key in sorted(set(previous) | set(self.inputs))
-            if previous.get(key) != self.inputs.get(key)
-        ]
+        different = _differences(previous, self.inputs)
         raise LorsError(
             "this directory holds a result that was made with other settings",
             where=self.path.parent,

@@ -93,7 +93,7 @@ def read_test_set(directory: str | os.PathLike, limit: int | None = None) -> Tes
         tuple(u.id for u in utterances),
         tuple(read_audio(u.wav) for u in utterances),
         {
-            "asr": {u.id: u.text for u in utterances},
+            "asr": {u.id: u.text for u in utterances if u.text is not None},
             "st": {u.id: u.translations["en"] for u in utterances if "en" in u.translations},
         },
     )
@@ -140,6 +140,10 @@ def infer(
         if not model_file.exists():
             raise LorsError("no model", where=model_file, hint="run the stage that makes it")
         directory = Path(dump) / pair.lang / split
+        if not directory.is_dir():
+            raise LorsError(
+                "data directory not found", where=directory, hint="run stage 2 (format)"
+            )
         marker = DoneMarker(
             out.with_name(f".{out.name}.done"),
             {

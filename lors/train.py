@@ -6,11 +6,13 @@ A model directory holds ``config.yaml`` (ESPnet's, with the architecture and the
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
 import subprocess
 import sys
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from lors.config import read_yaml
 from lors.errors import LorsError
 from lors.expdir import Pair
 from lors.fileio import DoneMarker, atomic_write, file_digest, write_text
-from lors.models.espnet_data import write_training_data
+from lors.models.espnet_data import check_symbols, write_training_data
 
 SPLITS = ("train", "dev")
 DATA_FILES = {
@@ -61,20 +63,23 @@ MODEL_KEYS = (
 log = logging.getLogger(__name__)
 
 
-def fine_tuning_config(base: str | os.PathLike, config: Mapping[str, Any]) -> dict[str, Any]:
+def fine_tuning_config(
+    base: str | os.PathLike, config: Mapping[str, Any], pairs: Sequence[Pair]
+) -> dict[str, Any]:
     """`config` completed by the architecture and vocabulary of the base model.
 
     Raises:
-        LorsError: `config` sets a key that is the base's to decide.
+        LorsError: `config` sets a key that is the base's to decide, or the base does not know a
+            language or task of `pairs`.
     """
     of_base = read_yaml(Path(base) / "config.yaml")
+    check_symbols(pairs, of_base["token_list"], Path(base) / "config.yaml")
     clash = [key for key in config if key in MODEL_KEYS]
     if clash:
         raise LorsError(
             "a fine-tuning configuration must leave the model to its base",
-            where=Path(base) / "config.yaml",
             got=f"keys {', '.join(clash)}",
-            hint="remove them from the training configuration",
+            hint=f"remove them; they are taken from {Path(base) / 'config.yaml'}",
         )
     model = {key: of_base[key] for key in MODEL_KEYS if of_base.get(key) is not None}
     return {**config, **model, "init_param": [str(Path(base) / "model.pth")]}
@@ -134,6 +139,9 @@ def collect_stats(
     elif config.get("normalize") == "global_mvn":
         config.pop("normalize_conf")  # about to be collected
         config["normalize"] = None
+        # S2T models pad speech with silence; statistics of padded speech would mostly be its.
+        # Trimmed to its first second instead, every clip gives speech alone.
+        config["preprocessor_conf"] = {**config["preprocessor_conf"], "speech_length": 1.0}
     marker = DoneMarker(out / ".done", {"config": config, "data": _digests(out / "data")})
     if marker.is_done():
         return
@@ -202,6 +210,7 @@ def train(
             part = out / "data" / split / name
             _select_shapes(Path(stats) / option / name, ids[split], seed, part)
             options += [f"--{option}_shape_file", str(part)]
+    _discard_torn_checkpoint(out)
     _launch(config, out, [*options, "--resume", "true"], cmd, ngpu)
     best = out / "valid.acc.best.pth"
     if not best.exists():
@@ -210,6 +219,30 @@ def train(
     link.unlink(missing_ok=True)
     link.symlink_to(best.name)
     marker.mark()
+
+
+def _discard_torn_checkpoint(out: Path) -> None:
+    """Remove the checkpoint of a training that was stopped while it was saving.
+
+    ESPnet writes ``checkpoint.pth`` in place and then the same weights as ``<epoch>epoch.pth``,
+    to which it links ``latest.pth``. It cannot go on from a half of the first, and without the
+    second it would take an older epoch for the best. The training starts over then.
+    """
+    files = [out / "checkpoint.pth", out / "latest.pth"]
+    if not files[0].exists():
+        return
+    # The directory of a zip file is at its end: without it the file is not whole.
+    whole = all(path.exists() and zipfile.is_zipfile(path) for path in files)
+    if whole:
+        from lors.checkpoint import Checkpoint  # torch is slow to import: only to go on
+
+        # What LoRS does not read, for code in it, ESPnet may.
+        with contextlib.suppress(LorsError):
+            checkpoint, latest = (Checkpoint.open(path).fingerprint() for path in files)
+            whole = checkpoint == latest
+    if not whole:
+        log.warning("%s was left unfinished by an interruption: training starts over", files[0])
+        files[0].unlink()
 
 
 def _digests(data: Path) -> dict[str, str]:
@@ -257,9 +290,10 @@ cd {shlex.quote(str(Path.cwd()))}\n{shlex.join(command)}\n"
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         tail = (train_log.read_text() if train_log.exists() else done.stderr).splitlines()[-30:]
+        resume = f"bash {shlex.quote(str(out / 'run.sh'))}"
         raise LorsError(
             "ESPnet training failed",
             where=train_log,
             got="\n    " + "\n    ".join(tail),
-            hint=f"mend the cause and run the stage again, or: bash {out / 'run.sh'}",
+            hint=f"mend the cause and run the stage again, or: {resume}",
         )

@@ -53,15 +53,18 @@ def read_grid(path: str | os.PathLike) -> Grid:
     """
     content = read_yaml(path)
     limit = content.pop("utterances_per_language", None)
+    if limit is not None and not (type(limit) is int and limit > 0):
+        where = f"{path}: utterances_per_language"
+        raise UsageError("not a number of utterances", where=where, expected="1 or more", got=limit)
     points = {}
     for method, grid in content.items():
         parts = grid if isinstance(grid, list) else [grid]
-        bad = [p for p in parts if not isinstance(p, dict) or not all(map(_is_list, p.values()))]
-        if bad:
+        good = [isinstance(p, dict) and all(map(_is_list, p.values())) for p in parts]
+        if not parts or not all(good):
             raise UsageError(
                 "a grid maps each parameter to a list of values",
                 where=f"{path}: {method}",
-                got=bad[0],
+                got=grid,
             )
         points[method] = tuple(
             dict(zip(part, values, strict=True))
@@ -175,18 +178,25 @@ def tune(
 
     Raises:
         LorsError: a model or data is missing, or a sweep was made from other settings.
+        UsageError: an unknown method or parameter in `grid`.
     """
     scope = "_".join(sorted({pair.task for pair in pairs}))
+    for method, points in grid.points.items():
+        for point in points:
+            plan_of(expdir, pairs, method, point)  # a wrong parameter is found before any work
     models = [expdir.base, *(expdir.expert(pair) for pair in pairs)]
     missing = [d / "model.pth" for d in models if not (d / "model.pth").exists()]
     if missing:
         names = ", ".join(map(str, missing))
         raise LorsError("models to merge are missing", got=names, hint="run the earlier stages")
+    dev = {pair.lang: Path(dump) / pair.lang / "dev" for pair in pairs}
+    missing = [str(directory) for directory in dev.values() if not directory.is_dir()]
+    if missing:
+        names = ", ".join(missing)
+        raise LorsError("data directories not found", got=names, hint="run stage 2 (format)")
     common = {
         "models": {str(d.relative_to(expdir.root)): file_digest(d / "model.pth") for d in models},
-        "data": {
-            pair.lang: file_digest(Path(dump) / pair.lang / "dev" / "utt2dur") for pair in pairs
-        },
+        "data": {lang: file_digest(directory / "utt2dur") for lang, directory in dev.items()},
         "limit": grid.limit,
     }
     todo = {}

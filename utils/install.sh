@@ -204,30 +204,29 @@ clear_unusable_venv() {
     rm -rf "$venv"
 }
 
-has_gpu() { nvidia-smi >/dev/null 2>&1; }
-
 install_packages() {
     local torch
     torch=$(grep -E '^torch==' "$lock_file")
-    if has_gpu; then
-        pip_install --constraint "$lock_file" "$torch,!=${torch#torch==}+cpu"
+    if nvidia-smi >/dev/null 2>&1; then
+        step "torch with CUDA" \
+            pip_install --constraint "$lock_file" "$torch,!=${torch#torch==}+cpu"
     fi
-    pip_install --no-deps -r "$lock_file"
-    if ! "$venv/bin/python" -c 'import torch'; then
-        echo "torch does not start without the CUDA libraries that it asks for: installing them"
-        pip_install --constraint "$lock_file" "$torch"
+    step "$(grep -c '^[^#].*==' "$lock_file") packages" pip_install --no-deps -r "$lock_file"
+    if ! "$venv/bin/python" -c 'import torch' >>"$log_file" 2>&1; then
+        log "this torch asks for the CUDA libraries, some GB more; see --help for one without"
+        step "CUDA libraries" pip_install --constraint "$lock_file" "$torch"
     fi
 }
 
 # torchaudio's compiled parts are linked with CUDA and stop `import torchaudio` beside a CPU-only
-# torch; its Python parts, which are all that is needed, work without them.
+# torch. Its Python parts, which are all that is needed, work without them.
 strip_torchaudio() {
     local directory
-    if "$venv/bin/python" -c 'import sys, torch; sys.exit(torch.version.cuda is None)'; then return; fi
-    directory=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')/torchaudio/lib
-    if compgen -G "$directory/*.so" >/dev/null; then
-        rm "$directory"/*.so
-        log "torchaudio in .venv: removed the libraries that need CUDA (this torch is for CPUs)"
+    if "$venv/bin/python" -c 'import torchaudio' >>"$log_file" 2>&1; then return; fi
+    directory=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
+    if compgen -G "$directory/torchaudio/lib/*.so" >/dev/null; then
+        rm "$directory"/torchaudio/lib/*.so
+        log "torchaudio in .venv: removed its compiled parts, which need CUDA (this torch has none)"
     fi
 }
 
@@ -251,7 +250,7 @@ make_venv() {
     log "installing the Python packages of requirements.lock into .venv, about a minute ..."
     if [ ! -x "$venv/bin/pip" ]; then step "virtual environment" "$python" -m venv "$venv"; fi
     step "build tools" pip_install "$(grep -E '^setuptools==' "$lock_file")"
-    step "$(grep -c '^[^#].*==' "$lock_file") packages" install_packages
+    install_packages
     strip_torchaudio
     step "lors" pip_install --no-deps --editable "$root"
     step "check" check_imports

@@ -19,7 +19,8 @@ ended. Options (before or after JOB=; - and _ mean the same; --name value or --n
 
 A job that ends takes the processes that it left behind with it, as on a cluster. Exit status: 0,
 or 1 if any job failed, 2 for a wrong call, 128 + signal after Ctrl-C, TERM or HUP, which end all
-jobs first. LORS_PROGRESS=0/1 hides or shows the progress line; without it, a terminal has it.
+jobs first; so does the end of the program that made the call. LORS_PROGRESS=0/1 hides or shows
+the progress line; without it, a terminal has it.
 """
 
 from __future__ import annotations
@@ -234,23 +235,31 @@ class Job:
 class SignalQueue:
     """Signals as values to wait for: none is lost and none interrupts other code.
 
-    HUP stays ignored where nohup has set it so.
+    The end of the calling process counts as HUP: its jobs must not run on unseen, perhaps beside
+    those of a second call. Where nohup has made HUP ignored, both stay ignored.
     """
 
     def __init__(self) -> None:
+        self.parent = os.getppid()
+        self.ignores_hangup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         self.read_end, write_end = os.pipe()
         os.set_blocking(self.read_end, False)
         os.set_blocking(write_end, False)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         for signum in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
+            if signum != signal.SIGHUP or not self.ignores_hangup:
                 signal.signal(signum, lambda *_: None)
 
     def wait(self, seconds: float) -> int:
         """Wait for a signal; return the first one that asks to stop, or 0."""
-        if not select.select([self.read_end], [], [], seconds)[0]:
-            return 0
-        return next((s for s in os.read(self.read_end, 4096) if s != signal.SIGCHLD), 0)
+        if select.select([self.read_end], [], [], seconds)[0]:
+            for signum in os.read(self.read_end, 4096):
+                if signum != signal.SIGCHLD:
+                    return signum
+        return 0
+
+    def caller_is_gone(self) -> bool:
+        return os.getppid() != self.parent and not self.ignores_hangup
 
 
 class Progress:
@@ -301,8 +310,8 @@ class Runner:
                 self._start_jobs()
                 self.progress.show(self.done, len(self.running), len(self.failed))
                 stop = self.signals.wait(1.0)
-                if stop:
-                    return stop
+                if stop or self.signals.caller_is_gone():
+                    return stop or signal.SIGHUP
                 for job in [job for job in self.running if job.has_ended()]:
                     self._finish(job)
             self.progress.show(self.done, 0, len(self.failed))

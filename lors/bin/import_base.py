@@ -14,6 +14,7 @@ from lors.config import read_yaml
 from lors.errors import LorsError
 from lors.fileio import DoneMarker, atomic_write, file_digest
 from lors.log import run_main
+from lors.train import MODEL_KEYS
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -29,12 +30,14 @@ def get_parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     source, out = Path(args.base_model), Path(args.out)
-    config = read_yaml(source / "config.yaml")
+    # What describes the model; where and how it was trained says nothing here.
+    keys = {*MODEL_KEYS, "init", "specaug", "specaug_conf"}
+    config = {k: v for k, v in read_yaml(source / "config.yaml").items() if k in keys}
     files = ["model.pth"]
     if config.get("bpemodel"):
         config["bpemodel"] = str(out / Path(config["bpemodel"]).name)
         files.append(Path(config["bpemodel"]).name)
-    stats_file = config.get("normalize_conf", {}).get("stats_file")
+    stats_file = (config.get("normalize_conf") or {}).get("stats_file")
     if stats_file:
         config["normalize_conf"]["stats_file"] = str(out / Path(stats_file).name)
         files.append(Path(stats_file).name)

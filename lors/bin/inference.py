@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from lors.config import load_config
+from lors.errors import UsageError
 from lors.expdir import ExpDir, Pair
 from lors.inference import InferenceConfig, infer
 from lors.log import run_main
@@ -31,6 +32,9 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
+    if not 1 <= args.job <= args.num_jobs:
+        expected = f"1 to --num_jobs ({args.num_jobs})"
+        raise UsageError("no such part of the work", where="--job", expected=expected, got=args.job)
     expdir = ExpDir(args.expdir)
     pairs = [Pair(lang, task) for lang in args.langs for task in args.tasks]
     units = [

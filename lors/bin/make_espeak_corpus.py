@@ -11,8 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from lors.data.espeak.corpus import Settings, make_corpus
+from lors.data.espeak.corpus import make_corpus
 from lors.data.espeak.grammar import languages
+from lors.data.espeak.plan import Settings
 from lors.data.espeak.voices import CONDITIONS
 from lors.log import run_main
 

@@ -33,7 +33,9 @@ def work(args: argparse.Namespace) -> None:
             params = sweep["grid"][sweep["best"]]["params"]
             out = expdir.merged(method, scope)
             models = [expdir.base, *map(expdir.expert, pairs)]
-            digests = {str(d): file_digest(d / "model.pth") for d in models}
+            digests = {
+                str(d.relative_to(expdir.root)): file_digest(d / "model.pth") for d in models
+            }
             marker = DoneMarker(out / ".done", {"params": params, "models": digests})
             if marker.is_done():
                 continue

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from lors.config import read_yaml
+from lors.errors import UsageError
 from lors.expdir import Pair
 from lors.log import run_main
 from lors.train import collect_stats, fine_tuning_config, from_scratch_config, train
@@ -38,14 +39,17 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
+    pairs = [Pair.parse(name) for name in args.pairs]
     config = read_yaml(args.config)
     if args.base:
-        config = fine_tuning_config(args.base, config)
+        config = fine_tuning_config(args.base, config, pairs)
     else:
         config = from_scratch_config(args.tokens, config)
-    pairs = [Pair.parse(name) for name in args.pairs]
     out = Path(args.out)
     if args.only is not None:
+        if not 1 <= args.only <= len(pairs):
+            expected = f"1 to {len(pairs)}"
+            raise UsageError("no such pair", where="--only", expected=expected, got=args.only)
         pairs = [pairs[args.only - 1]]
         out = out / str(pairs[0])
     if args.collect_stats:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lors.config import read_yaml
 from lors.datadir import read_data_dir
+from lors.errors import UsageError
 from lors.log import run_main
 from lors.models.espnet_tokens import train_tokenizer
 
@@ -27,7 +28,14 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
-    conf = read_yaml(args.config)["preprocessor_conf"]
+    conf = read_yaml(args.config).get("preprocessor_conf") or {}
+    missing = [name for name in ("speech_length", "speech_resolution") if name not in conf]
+    if missing:
+        raise UsageError(
+            "the training configuration does not say which timestamp symbols to make",
+            where=args.config,
+            expected=f"preprocessor_conf with {' and '.join(missing)}",
+        )
     texts = []
     for lang in args.langs:
         for utterance in read_data_dir(Path(args.dump) / lang / "train"):

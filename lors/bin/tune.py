@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
+from collections.abc import Iterable
 
 from lors.config import load_config
+from lors.errors import UsageError, unknown_name
 from lors.expdir import ExpDir, Pair
 from lors.inference import InferenceConfig
 from lors.log import run_main
@@ -25,6 +28,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--langs", nargs="+", required=True)
     parser.add_argument("--tasks", nargs="+", required=True, choices=["asr", "st"])
     parser.add_argument("--grid", required=True, help="conf/tune.yaml")
+    parser.add_argument("--methods", nargs="+", help="of the grid's methods, these only")
     parser.add_argument("--inference_config", required=True)
     parser.add_argument(
         "--only", type=int, help="only this scope, from 1, the widest first (a job of an array)"
@@ -33,12 +37,32 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def scopes_of(tasks: Iterable[str]) -> list[tuple[str, ...]]:
+    """The sets of tasks to merge over, in an order that all jobs of an array agree on.
+
+    The widest merge takes as long as all others together, so it starts first.
+    """
+    tasks = sorted(set(tasks))
+    single = [(task,) for task in tasks]
+    return [tuple(tasks), *single] if len(tasks) > 1 else single
+
+
 def work(args: argparse.Namespace) -> None:
     options = load_config(InferenceConfig, args.inference_config)
     grid = read_grid(args.grid)
-    # The widest merge takes as long as all others together, so it starts first.
-    scopes = sorted({(task,) for task in args.tasks} | {tuple(sorted(args.tasks))}, key=len)[::-1]
-    for scope in scopes if args.only is None else [scopes[args.only - 1]]:
+    if args.methods:
+        for method in args.methods:
+            if method not in grid.points:
+                raise unknown_name("merge method", method, grid.points, where=args.grid)
+        points = {method: grid.points[method] for method in args.methods}
+        grid = dataclasses.replace(grid, points=points)
+    scopes = scopes_of(args.tasks)
+    if args.only is not None:
+        if not 1 <= args.only <= len(scopes):
+            expected = f"1 to {len(scopes)}"
+            raise UsageError("no such scope", where="--only", expected=expected, got=args.only)
+        scopes = [scopes[args.only - 1]]
+    for scope in scopes:
         pairs = [Pair(lang, task) for task in scope for lang in args.langs]
         tune(ExpDir(args.expdir), pairs, args.dump, grid, options, args.device)
 

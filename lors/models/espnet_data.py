@@ -58,6 +58,27 @@ def task_symbol(task: str, target: str = "en") -> str:
     return "<asr>" if task == "asr" else f"<st_{ISO_639_3[target]}>"
 
 
+def check_symbols(pairs: Sequence[Pair], tokens: Sequence[str], where: object) -> None:
+    """Check that a vocabulary has the prompts of `pairs`.
+
+    Sentencepiece would otherwise spell an unknown prompt letter by letter, without a word.
+
+    Raises:
+        LorsError: symbols are missing; all of them are named.
+    """
+    symbols = {s for p in pairs for s in (language_symbol(p.lang), task_symbol(p.task))}
+    missing = sorted(symbols - set(tokens))
+    if missing:
+        known = [lang for lang in ISO_639_3 if language_symbol(lang) in set(tokens)]
+        raise LorsError(
+            f"the base model does not know {' '.join(missing)}",
+            where=where,
+            expected=f"languages among {' '.join(known)}",
+            hint="choose such languages, or train a base model of your own: "
+            '--train_base true --base_langs "..." with a new --expdir',
+        )
+
+
 def special_symbols(langs: Sequence[str], speech_length: float, resolution: float) -> list[str]:
     """The symbols of a new S2T vocabulary that stand for no text, in vocabulary order.
 
@@ -94,13 +115,16 @@ def write_training_data(
         The utterance ids, sorted.
 
     Raises:
-        LorsError: a data directory is missing or invalid, or has no translation for an ST pair.
+        LorsError: a data directory is missing or invalid, or has no transcripts, or no translation
+            for an ST pair; or an utterance id appears twice.
     """
     rows: dict[str, tuple[str, str, str]] = {}
     for pair in pairs:
         directory = Path(dump) / pair.lang / split
         prefix = language_symbol(pair.lang) + task_symbol(pair.task) + NO_TIMESTAMPS
         for utterance in read_data_dir(directory):
+            if utterance.text is None:
+                raise LorsError("data without transcripts", where=directory / "text")
             text = utterance.text if pair.task == "asr" else utterance.translations.get("en")
             if text is None:
                 raise LorsError(
@@ -108,7 +132,15 @@ def write_training_data(
                     where=directory / "text.en",
                     got=f"utterance {utterance.id} is not in it",
                 )
-            rows[f"{utterance.id}-{pair.task}"] = (
+            key = f"{utterance.id}-{pair.task}"
+            if key in rows:
+                raise LorsError(
+                    "an utterance appears twice",
+                    where=directory,
+                    got=f"utterance {utterance.id}, task {pair.task}",
+                    hint="name every pair once, and give each language its own utterance ids",
+                )
+            rows[key] = (
                 utterance.wav,
                 f"{prefix} {text}",
                 utterance.text,

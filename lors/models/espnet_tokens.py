@@ -52,7 +52,7 @@ def train_tokenizer(
             "cannot train a tokenizer",
             expected=f"texts for {vocab_size} BPE pieces",
             got=str(error),
-            hint="lower the vocabulary size",
+            hint="give more text, or the vocabulary size that the message asks for",
         ) from None
     pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     known = {"<unk>", "<s>", "</s>", *symbols}

@@ -40,34 +40,39 @@ CONFIG = {
         "text_ctc_name": "text_ctc",
         "fs": 16000,
         "na_symbol": "<na>",
-        "speech_length": 2.0,
         "speech_resolution": 0.5,
         "speech_init_silence": 0.1,
         "text_prev_apply_prob": 0.0,
         "time_apply_prob": 1.0,
         "notime_symbol": "<notimestamps>",
         "first_time_symbol": "<0.00>",
-        "last_time_symbol": "<2.00>",
     },
 }
 
 
-def make_model(directory: Path, seed: int = 0, **changes) -> Path:
+def make_model(
+    directory: Path, seed: int = 0, texts=TEXTS, vocab_size=30, speech_length=2.0, **changes
+) -> Path:
     """Write ``config.yaml``, ``model.pth`` and ``bpe.model`` into `directory`; returns it."""
     from espnet2.tasks.s2t import S2TTask
 
     directory.mkdir(parents=True, exist_ok=True)
-    conf = CONFIG["preprocessor_conf"]
+    conf = {
+        **CONFIG["preprocessor_conf"],
+        "speech_length": speech_length,
+        "last_time_symbol": f"<{speech_length:.2f}>",
+    }
     train_tokenizer(
-        TEXTS,
+        texts,
         directory,
         langs=["de", "es"],
-        vocab_size=30,
-        speech_length=conf["speech_length"],
+        vocab_size=vocab_size,
+        speech_length=speech_length,
         speech_resolution=conf["speech_resolution"],
     )
     config = {
         **CONFIG,
+        "preprocessor_conf": conf,
         "token_list": (directory / "tokens.txt").read_text(encoding="utf-8").splitlines(),
         "bpemodel": str(directory / "bpe.model"),
         **changes,

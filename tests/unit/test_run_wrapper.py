@@ -269,6 +269,24 @@ def test_hangup_stays_ignored_where_nohup_said_so(tmp_path):
     assert wrapper.wait(timeout=20) == 0
 
 
+@pytest.mark.parametrize("nohup", [False, True])
+def test_jobs_end_with_the_caller_unless_nohup_said_otherwise(tmp_path, nohup):
+    script = "echo $$ > pid; sleep 3; touch finished"
+    command = f'{"nohup " * nohup}"{WRAPPER}" x.log bash -c "{script}" & echo $! > wrapper; wait'
+    caller = subprocess.Popen(
+        ["bash", "-c", command.replace("$$", "\\$\\$")],
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    caller.kill()
+    caller.wait()
+    wrapper, job = (int((tmp_path / name).read_text()) for name in ("wrapper", "pid"))
+    wait_until(lambda: not is_running(wrapper) and not is_running(job))
+    assert (tmp_path / "finished").exists() == nohup
+
+
 def test_a_finished_job_leaves_no_process_behind(tmp_path):
     assert run("x.log", "sh", "-c", "sleep 300 & echo $! > pid", cwd=tmp_path).returncode == 0
     pid = int((tmp_path / "pid").read_text())

@@ -43,8 +43,8 @@ device=cpu   # device of inference, e.g. cuda
 ## Base model
 base_model=base # directory of the base model (config.yaml, model.pth and the files they name)
 train_base=false # train the base model instead, on the pool of --base_langs
-base_langs="ca de es fr id it nl pt ru sv-SE" # languages of the base model that is trained
-vocab_size=600 # BPE pieces of the base model that is trained
+base_langs="de es fr" # languages of the base model that is trained
+vocab_size=500 # BPE pieces of the base model that is trained
 base_config=conf/train_base.yaml # training of the base model
 ## Configurations
 train_config=conf/train_expert.yaml # fine-tuning of experts and joint model
@@ -59,7 +59,6 @@ command_line="./run.sh $*"
 if [ $# -gt 0 ]; then die -2 "unexpected argument: $1" "what to do: --help lists every option"; fi
 . ./path.sh
 . ./cmd.sh
-. ./db.sh
 
 stage_names=(data format base stats experts joint tune merge inference score pack)
 stage_number() {
@@ -77,6 +76,11 @@ stop_stage=$(stage_number "$stop_stage")
 
 read -ra langs_a <<<"$langs"
 read -ra tasks_a <<<"$tasks"
+for task in "${tasks_a[@]}"; do
+    if [[ $task != asr && $task != st ]]; then
+        die -2 "unknown task: $task" "where: --tasks" "expected: asr, st, or both: 'asr st'"
+    fi
+done
 read -ra methods_a <<<"$methods"
 read -ra base_langs_a <<<"$base_langs"
 read -ra train_cmd_a <<<"$train_cmd"
@@ -183,8 +187,8 @@ fi
 
 if begin 7 "merges of scope ${scopes[*]} on dev"; then
     run "${infer_cmd_a[@]}" --max_jobs_run "$nj" JOB=1:${#scopes[@]} "$expdir/log/tune.JOB.log" \
-        "$python" -m lors.bin.tune "${experiment[@]}" --grid "$tune_config" \
-        --inference_config "$inference_config" --device "$device" --only JOB
+        "$python" -m lors.bin.tune "${experiment[@]}" --methods "${methods_a[@]}" \
+        --grid "$tune_config" --inference_config "$inference_config" --device "$device" --only JOB
 fi
 
 if begin 8 "merged models in $expdir/merged"; then
@@ -205,16 +209,19 @@ if begin 10 "scores, $expdir/RESULTS.md"; then
 fi
 
 if begin 11 "ESPnet zip files in $expdir/packed"; then
-    for scope in "${scopes[@]}"; do
-        model=$expdir/merged/lors.$scope
-        if [ ! -e "$model/model.pth" ] || [ "$expdir/packed/lors.$scope.zip" -nt "$model/model.pth" ]
-        then
-            continue
-        fi
-        mkdir -p "$expdir/packed"
-        run "$python" -m espnet2.bin.pack s2t --s2t_train_config "$model/config.yaml" \
-            --s2t_model_file "$model/model.pth" --option "$expdir/base/bpe.model" \
-            --option "$expdir/base/feats_stats.npz" --outpath "$expdir/packed/lors.$scope.zip"
+    with_model=() # the files that the model's configuration names
+    for file in "$expdir"/base/{bpe.model,feats_stats.npz}; do
+        if [ -e "$file" ]; then with_model+=(--option "$file"); fi
+    done
+    for method in "${methods_a[@]}"; do
+        if [ "$method" != lors ]; then continue; fi
+        for scope in "${scopes[@]}"; do
+            model=$expdir/merged/$method.$scope zip=$expdir/packed/$method.$scope
+            if [ "$zip.zip" -nt "$model/model.pth" ]; then continue; fi
+            run "$python" -m espnet2.bin.pack s2t --s2t_train_config "$model/config.yaml" \
+                --s2t_model_file "$model/model.pth" "${with_model[@]}" --outpath "$zip.part.zip"
+            run mv "$zip.part.zip" "$zip.zip"
+        done
     done
 fi
 

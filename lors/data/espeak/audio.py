@@ -44,7 +44,7 @@ def check_programs(voices: Collection[str], variants: Collection[str]) -> None:
         ("voice variants", variants, [PROGRAM, "--voices=variant"]),
     ):
         listing = _run(command).decode("utf-8", errors="replace").split()
-        # A voice is listed by its language code, a variant by its file "!v/<variant>".
+        # The listing has a column of files: "gmw/de" for a voice, "!v/m1" for a variant.
         known = {word.removeprefix("!v/") for word in listing}
         missing = sorted(set(wanted) - known)
         if missing:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import logging
 import multiprocessing
-import random
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple
 
 from tqdm import tqdm
 
 from lors.data.espeak import audio, grammar, voices
+from lors.data.espeak.plan import Candidate, Clip, Settings, clip_counts, language_dir, plan
 from lors.data.espeak.voices import SPLITS, Condition, Speaker
 from lors.errors import LorsError, UsageError, unknown_name
 from lors.fileio import DoneMarker, atomic_write, file_digest, write_text
@@ -27,69 +23,12 @@ from lors.log import show_progress
 
 logger = logging.getLogger(__name__)
 
-COMMON_VOICE = "cv-corpus-4-2019-12-10"
 COLUMNS = ("client_id", "path", "sentence", "up_votes", "down_votes", "age", "gender", "accent")
 REPORTED_COLUMNS = ("sentence", "sentence_id", "locale", "reason")
 VERSION = 1
 """To be raised when the same settings make another corpus than before."""
-RESERVE = 3
-"""Further sentences drawn for each clip; all but the longest stand in for those that when spoken
-turn out too long."""
-KINDS = {
-    **{split: split for split in SPLITS},
-    "train_covost": "train",
-    "validated_only": "train",
-    "other": "train",
-    "invalidated": "train",
-}
-"""The kinds of clips and the split whose speakers and sentences they have."""
 VOTES = {"other": (0, 0), "invalidated": (0, 2)}
 """Votes for and against the clips that are not validated; the others have two for."""
-COVOST_SHARE = 0.03
-"""Part of the training clips that only CoVoST 2 trains on (split ``train_covost``)."""
-SPARE_SHARE = 0.01
-"""Clips, relative to the training clips, in each file that CoVoST 2 makes no use of."""
-SPLIT_SHARES = {"train": 0.7, "dev": 0.1, "test": 0.2}
-"""How all sentences there could ever be are divided among the splits."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that a corpus depends on."""
-
-    out: Path
-    languages: tuple[str, ...]
-    condition: str
-    num_train: int
-    num_dev: int
-    num_test: int
-    seed: int = 0
-    vocab_holdout: float | None = None
-    """Takes the place of the condition's own value if given."""
-
-    def count(self, split: str) -> int:
-        """Number of clips that CoVoST 2 uses in `split`."""
-        return {"train": self.num_train, "dev": self.num_dev, "test": self.num_test}[split]
-
-
-class Candidate(NamedTuple):
-    """A sentence that a clip may consist of."""
-
-    sentence: str
-    translation: str
-    path: Path
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One clip to be spoken: the first of its candidates that is not too long when spoken."""
-
-    kind: str
-    speaker: Speaker
-    candidates: tuple[Candidate, ...]
-
-
-Pair = tuple[str, str]
 Spoken = tuple[str, Speaker, Candidate]
 Mapper = Callable[[Callable[[Clip], Candidate], Iterable[Clip]], Iterable[Candidate]]
 
@@ -131,11 +70,6 @@ def make_corpus(settings: Settings, nj: int = 1) -> None:
             _make_language(settings, language, condition, mapper, progress)
 
 
-def language_dir(out: Path, language: str) -> Path:
-    """Where Common Voice's files of one language are."""
-    return out / COMMON_VOICE / language
-
-
 def _make_language(
     settings: Settings, language: str, condition: Condition, mapper: Mapper, progress: tqdm
 ) -> None:
@@ -155,100 +89,6 @@ def _make_language(
     write_text(covost, covost_table(spoken))
     marker.mark()
     logger.info("%s: %d clips in %s", language, len(spoken), directory)
-
-
-def plan(settings: Settings, language: str, condition: Condition) -> list[Clip]:
-    """Who could say what in each clip of one language; the same settings give the same plan."""
-    counts = clip_counts(settings)
-    wanted = {
-        split: sum(count for kind, count in counts.items() if KINDS[kind] == split)
-        for split in SPLITS
-    }
-    sentences = draw_sentences(settings, language, condition, wanted)
-    seed = (settings.seed, settings.condition, language)
-    speakers = {
-        split: voices.draw_speakers(
-            condition, min(condition.speakers[split], settings.count(split)), *seed, split
-        )
-        for split in SPLITS
-    }
-    paths = _clip_paths(language_dir(settings.out, language) / "clips", language, seed)
-    clips = []
-    for kind, count in counts.items():
-        people = speakers[KINDS[kind]]
-        for number in range(count):
-            clips.append(
-                Clip(
-                    kind=kind,
-                    speaker=people[number % len(people)],
-                    candidates=tuple(
-                        Candidate(*pair, next(paths)) for pair in next(sentences[KINDS[kind]])
-                    ),
-                )
-            )
-    return clips
-
-
-def _clip_paths(directory: Path, language: str, seed: Sequence[object]) -> Iterator[Path]:
-    """File names in Common Voice's form (eight digits or more; here ten), without repetition."""
-    used = set()
-    for number in itertools.count():
-        digits = 10**9 + grammar.stable_hash("clip", *seed, number) % (9 * 10**9)
-        if digits not in used:
-            used.add(digits)
-            yield directory / f"common_voice_{language}_{digits}.mp3"
-
-
-def draw_sentences(
-    settings: Settings, language: str, condition: Condition, wanted: Mapping[str, int]
-) -> dict[str, Iterator[list[Pair]]]:
-    """For each split, `wanted` lists of (sentence, translation) pairs in the order to be tried.
-
-    All sentences differ. The split that a sentence can occur in is a function of its meaning
-    alone: a test sentence is in no training set, of whatever corpus, seed or language.
-
-    Raises:
-        LorsError: the grammar does not hold that many sentences.
-    """
-    source, target = grammar.load(language), grammar.load(grammar.TARGET)
-    words = grammar.vocabulary(source, condition.vocab_holdout)
-    rng = random.Random(f"sentences {settings.seed} {settings.condition} {language}")
-    numbers = {split: (1 + RESERVE) * count for split, count in wanted.items()}
-    drawn: dict[str, list[Pair]] = {split: [] for split in SPLITS}
-    seen: set[str] = set()
-    attempts = 0
-    while any(len(drawn[split]) < numbers[split] for split in SPLITS):
-        attempts += 1
-        if attempts > 100 * sum(numbers.values()):
-            raise LorsError(
-                f"the grammar has too few sentences for {sum(wanted.values())} clips",
-                where=f"language {language}",
-                hint="ask for fewer clips",
-            )
-        meaning = grammar.draw(rng, target.templates, words)
-        split, sentence = split_of(meaning), source.render(meaning)
-        if len(drawn[split]) < numbers[split] and sentence not in seen:
-            seen.add(sentence)
-            drawn[split].append((sentence, target.render(meaning)))
-    return {split: _with_reserve(drawn[split], wanted[split]) for split in SPLITS}
-
-
-def _with_reserve(pairs: Sequence[Pair], count: int) -> Iterator[list[Pair]]:
-    """Share out `pairs` among `count` clips: any for a start, then a medium and a short one."""
-    reserve = sorted(pairs[count:], key=lambda pair: (len(pair[0]), pair))
-    for number in range(count):
-        ranks = range(RESERVE - 2, -1, -1)
-        yield [pairs[number], *(reserve[rank * count + number] for rank in ranks)]
-
-
-def split_of(meaning: grammar.Meaning) -> str:
-    """The split whose sentences may mean this."""
-    position = grammar.stable_hash("split", meaning.key()) / 2**64
-    for split, share in SPLIT_SHARES.items():
-        if position < share:
-            return split
-        position -= share
-    return SPLITS[-1]
 
 
 def make_clip(condition: Condition, clip: Clip) -> Candidate:
@@ -313,19 +153,6 @@ def _tsv(rows: Iterable[Sequence[object]]) -> str:
     return "".join("\t".join(map(str, row)) + "\n" for row in rows)
 
 
-def clip_counts(settings: Settings) -> dict[str, int]:
-    """How many clips of each kind there are; train and train_covost together are num_train."""
-    covost = round(COVOST_SHARE * settings.num_train)
-    spare = max(1, round(SPARE_SHARE * settings.num_train))
-    return {
-        "train": settings.num_train - covost,
-        "train_covost": covost,
-        "dev": settings.num_dev,
-        "test": settings.num_test,
-        **dict.fromkeys(("validated_only", *VOTES), spare),
-    }
-
-
 def _check_numbers(settings: Settings, nj: int) -> None:
     for name, value in (*((f"num_{split}", settings.count(split)) for split in SPLITS), ("nj", nj)):
         if value < 1:
@@ -345,6 +172,7 @@ def _marker(settings: Settings, language: str, condition: Condition) -> DoneMark
         **{key: getattr(settings, key) for key in ("condition", "seed")},
         **{f"num_{split}": settings.count(split) for split in SPLITS},
         **dataclasses.asdict(condition),
+        "seconds": [audio.MIN_SECONDS, audio.MAX_SECONDS],
         "grammars": {
             code: file_digest(grammar.GRAMMAR_DIR / f"{code}.yaml")[:16]
             for code in (language, grammar.TARGET)

@@ -35,6 +35,13 @@ LIMITS = {
     "overdrive_db": (0, 60),
 }
 """What the ends of each range may be."""
+CHOICES = {
+    "voices": (),
+    "variants": (),
+    "noise_colour": tuple(NOISE_COLOURS),
+    "sample_rate": (32000, 44100, 48000),
+}
+"""The lists that values are drawn from, and what they may hold where that is known here."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +72,16 @@ class Condition:
                 continue
             if not (_is_range(value) and low <= value[0] <= value[1] <= high):
                 found.append(f"{name}: expected [low, high] within {low} to {high}, got {value}")
-        for name in ("voices", "variants", "noise_colour", "sample_rate"):
-            if not (isinstance(getattr(self, name), tuple) and getattr(self, name)):
-                found.append(f"{name}: expected a list that is not empty")
-        for colour in set(self.noise_colour or ()) - set(NOISE_COLOURS):
-            found.append(f"noise_colour: unknown '{colour}', one of {', '.join(NOISE_COLOURS)}")
-        if set(self.speakers) != set(SPLITS) or min(self.speakers.values()) < 1:
+        for name, known in CHOICES.items():
+            value = getattr(self, name)
+            if not (isinstance(value, tuple) and value):
+                found.append(f"{name}: expected a list that is not empty, got {value}")
+            elif known and set(value) - set(known):
+                found.append(f"{name}: expected some of {', '.join(map(str, known))}, got {value}")
+        speakers = self.speakers if isinstance(self.speakers, Mapping) else {}
+        if set(speakers) != set(SPLITS) or not all(_is_count(n) for n in speakers.values()):
             found.append(f"speakers: expected a number of 1 or more for each of {SPLITS}")
-        if not 0 <= self.vocab_holdout <= MAX_HOLDOUT:
+        if not (_is_number(self.vocab_holdout) and 0 <= self.vocab_holdout <= MAX_HOLDOUT):
             found.append(f"vocab_holdout: expected 0 to {MAX_HOLDOUT}, got {self.vocab_holdout}")
         return found
 
@@ -116,6 +125,9 @@ def load_condition(
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise LorsError("not valid YAML", where=path, got=str(error)) from None
+    absent = [part for part in ("defaults", "voices", *CONDITIONS) if not (data or {}).get(part)]
+    if absent:
+        raise LorsError("parts are missing", where=path, expected=", ".join(absent))
     if language not in data["voices"]:
         raise unknown_name("language", language, data["voices"], where=path)
     values: dict[str, Any] = {"voices": data["voices"][language], **data["defaults"]}
@@ -140,13 +152,16 @@ def load_condition(
     return condition
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
 def _is_range(value: Any) -> bool:
-    """Whether `value` is a pair of numbers."""
-    return (
-        isinstance(value, tuple)
-        and len(value) == 2
-        and all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in value)
-    )
+    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_number, value))
 
 
 def draw_speakers(condition: Condition, count: int, *seed: object) -> list[Speaker]:
@@ -156,10 +171,10 @@ def draw_speakers(condition: Condition, count: int, *seed: object) -> list[Speak
     cover them; everything else is drawn independently.
     """
     speakers = []
+    order = random.Random("\x1f".join(map(str, ("order", *seed))))
+    variants = order.sample(condition.variants, len(condition.variants))
     for number in range(count):
         rng = random.Random("\x1f".join(map(str, ("speaker", *seed, number))))
-        order = random.Random("\x1f".join(map(str, ("order", *seed))))
-        variants = order.sample(condition.variants, len(condition.variants))
         variant = variants[number % len(variants)]
         voice = rng.choice(condition.voices)
         overdrive = condition.overdrive_db

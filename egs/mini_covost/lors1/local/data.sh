@@ -15,18 +15,20 @@ pool=false      # the data of the base model instead of the experts'
 num_train=300   # training clips a language
 num_dev=100     # dev clips a language
 num_test=160    # test clips a language
+num_pool=1500   # training clips a language of the base model's data
 
 . utils/log.sh
 . utils/parse_options.sh
 if [ $# -gt 0 ]; then die -2 "unexpected argument: $1" "what to do: --help lists every option"; fi
-. ./path.sh
 
 corpus=downloads/domain
 condition=domain
-if [ "$pool" = true ]; then corpus=downloads/pool condition=pool; fi
+if [ "$pool" = true ]; then
+    corpus=downloads/pool condition=pool num_train=$num_pool num_dev=40 num_test=10
+fi
 read -ra langs_a <<<"$langs"
-"$python" -m lors.bin.make_espeak_corpus --out "$corpus" --condition "$condition" \
+local/make_espeak_corpus.sh --out "$corpus" --condition "$condition" \
     --langs "${langs_a[@]}" --num_train "$num_train" --num_dev "$num_dev" \
     --num_test "$num_test" --seed "$seed" --nj "$nj"
-"$python" -m lors.bin.prepare_covost2 --common_voice "$corpus/cv-corpus-4-2019-12-10" \
+local/prepare_covost2.sh --common_voice "$corpus/cv-corpus-4-2019-12-10" \
     --covost2 "$corpus/covost2" --langs "${langs_a[@]}" --out "$out"

@@ -1,1 +1,0 @@
-../../TEMPLATE/lors1/db.sh

@@ -1,0 +1,198 @@
+"""What every recipe of the collection keeps to: its files, its options, its configurations."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lors.config import build, load_config, read_yaml
+from lors.inference import InferenceConfig
+from lors.merge import MergePlan
+from lors.merge_methods import METHODS
+from lors.tune import read_grid
+from tests.integration.recipe import Recipe
+
+ROOT = Path(__file__).parents[2]
+TEMPLATE = ROOT / "egs" / "TEMPLATE" / "lors1"
+RECIPES = {path.parent.name: path for path in sorted(ROOT.glob("egs/*/lors1")) if path != TEMPLATE}
+CONFIGS = {
+    str(path.relative_to(ROOT)): path
+    for folder in (ROOT, *RECIPES.values())
+    for path in sorted(folder.glob("conf/*"))
+}
+# What each stage is to run.
+STAGES = {
+    "data": ["local/data.sh"],
+    "format": ["lors.bin.format_audio"],
+    "base": ["lors.bin.import_base"],
+    "stats": ["lors.bin.train --base", "--collect_stats"],
+    "experts": ["utils/run.py", "JOB=1:6", "lors.bin.train --base", "--only JOB"],
+    "joint": ["utils/run.py", "lors.bin.train --base"],
+    "tune": ["utils/run.py", "JOB=1:3", "lors.bin.tune"],
+    "merge": ["lors.bin.merge_tuned"],
+    "inference": ["utils/run.py", "lors.bin.inference", "--split test"],
+    "score": ["lors.bin.score_expdir", "lors.bin.results"],
+    "pack": ["espnet2.bin.pack s2t", "lors.asr_st"],
+}
+OPTIONS = """
+stage stop_stage skip_train dry_run langs tasks methods seed datadir dumpdir expdir nj ngpu device
+base_model train_base base_langs vocab_size base_config train_config tune_config inference_config
+data_opts
+"""
+
+
+def test_there_are_recipes_and_configurations():
+    assert "mini_covost" in RECIPES
+    assert {"train", "inference", "tune", "merge"} <= {kind_of(path) for path in CONFIGS.values()}
+
+
+def run(recipe: Recipe, *options: str) -> subprocess.CompletedProcess:
+    """``./run.sh`` with its log lines among its output."""
+    return subprocess.run(
+        [recipe / "run.sh", *options],
+        env={**os.environ, "LORS_PYTHON": sys.executable},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+
+
+# --- files and options --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_files_of_a_recipe(name):
+    recipe = RECIPES[name]
+    for script in ("run.sh", "local/data.sh", "lors.sh", "path.sh", "cmd.sh"):
+        assert os.access(recipe / script, os.X_OK), script
+    assert (recipe / "README.md").read_text(encoding="utf-8").startswith("# ")
+    assert list((recipe / "conf").glob("*.yaml"))
+    # What recipes have in common is there once.
+    for script in ("lors.sh", "path.sh", "cmd.sh", "utils"):
+        assert (recipe / script).is_symlink(), script
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_help_has_every_option_and_stage(name, tmp_path):
+    recipe = Recipe(tmp_path / name, name)
+    done = run(recipe, "--help")
+    assert done.returncode == 0
+    for option in OPTIONS.split():
+        # The option, what it is for, and its default.
+        assert re.search(rf"^ +--{option} +\S.*\[.*\]$", done.stdout, re.MULTILINE), option
+    for number, stage in enumerate(STAGES, 1):
+        assert re.search(rf"^ +{number} +{stage} +\S", done.stdout, re.MULTILINE), stage
+
+
+def test_help_is_complete():
+    """No option of lors.sh is missing above."""
+    source = (TEMPLATE / "lors.sh").read_text(encoding="utf-8").split("parse_options.sh")[0]
+    assert sorted(re.findall(r"^(\w+)=.* # ", source, re.MULTILINE)) == sorted(OPTIONS.split())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_dry_run_prints_the_commands_of_every_stage(name, tmp_path):
+    recipe = Recipe(tmp_path / name, name)
+    before = sorted(recipe.directory.rglob("*"))
+    done = run(recipe, "--dry_run", "true", "--langs", "de es fr")
+    assert done.returncode == 0, done.stdout
+    parts = re.split(r"^.* stage \d+ \((\w+)\): .*\n", done.stdout, flags=re.MULTILINE)
+    printed = dict(zip(parts[1::2], parts[2::2], strict=True))
+    assert list(printed) == list(STAGES)
+    for stage, words in STAGES.items():
+        assert all(word in printed[stage] for word in words), (stage, printed[stage])
+    assert sorted(recipe.directory.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_dry_run_of_a_base_model_of_ones_own(name, tmp_path):
+    recipe = Recipe(tmp_path / name, name)
+    done = run(recipe, "--dry_run", "true", "--train_base", "true", "--stop_stage", "base")
+    assert done.returncode == 0, done.stdout
+    for words in (
+        "--pool true",
+        "dump/pool",
+        "lors.bin.train_tokenizer",
+        "lors.bin.train --tokens",
+    ):
+        assert words in done.stdout
+    assert "import_base" not in done.stdout
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_stages_can_be_left_out(name, tmp_path):
+    recipe = Recipe(tmp_path / name, name)
+    done = run(recipe, "--dry_run", "--skip_train", "--stage", "format", "--stop_stage", "8")
+    assert re.findall(r"stage \d+ \((\w+)\): ", done.stdout) == ["format", "tune", "merge"]
+
+
+# --- configurations -----------------------------------------------------------------------------
+
+
+def kind_of(path: Path) -> str:
+    return path.stem.partition("_")[0]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configuration_opens_with_how_it_is_used(name):
+    lines = CONFIGS[name].read_text(encoding="utf-8").splitlines()
+    comment = []
+    for line in lines:
+        if not line.startswith("#"):
+            break
+        comment.append(line.lower())
+    for word in ("prerequisite", "launch", "override"):
+        assert any(re.match(rf"# {word}\b.*", line) for line in comment), word
+
+
+@pytest.mark.parametrize("name", [n for n, p in CONFIGS.items() if kind_of(p) == "inference"])
+def test_inference_configuration_loads(name):
+    assert load_config(InferenceConfig, CONFIGS[name]).batch_size >= 1
+
+
+@pytest.mark.parametrize("name", [n for n, p in CONFIGS.items() if kind_of(p) == "merge"])
+def test_merge_configuration_makes_a_plan(name):
+    values = read_yaml(CONFIGS[name])
+    plan = build(MergePlan, {"base": "base.pth", "experts": ["a.pth", "b.pth"], **values}, name)
+    assert CONFIGS[name].stem == f"merge_{plan.method}"
+    assert set(values["params"]) == set(plan.params), "every parameter is spelt out"
+
+
+@pytest.mark.parametrize("name", [n for n, p in CONFIGS.items() if kind_of(p) == "tune"])
+def test_tuning_configuration_loads(name):
+    grid = read_grid(CONFIGS[name])
+    assert set(grid.points) <= set(METHODS) and grid.limit is not None
+    for method, points in grid.points.items():
+        for point in points:
+            MergePlan("base.pth", ("a.pth", "b.pth"), method, point)
+
+
+@pytest.fixture(scope="module")
+def espnet_options() -> dict[str, argparse.Action]:
+    from espnet2.tasks.s2t import S2TTask
+
+    return {action.dest: action for action in S2TTask.get_parser()._actions}
+
+
+@pytest.mark.espnet
+@pytest.mark.parametrize("name", [n for n, p in CONFIGS.items() if kind_of(p) == "train"])
+def test_training_configuration_has_only_options_of_espnet(name, espnet_options):
+    config = read_yaml(CONFIGS[name])
+    assert set(config) <= set(espnet_options)
+    for key, value in config.items():
+        choices = espnet_options[key].choices
+        assert choices is None or value in choices, (key, value)
+
+
+def test_every_configuration_is_of_a_known_kind():
+    """And so is checked by one of the tests above."""
+    kinds = {"train", "inference", "tune", "merge", "slurm"}
+    assert {kind_of(path) for path in CONFIGS.values()} <= kinds

@@ -1,0 +1,45 @@
+"""One run of the mini recipe at a smaller size, which all integration tests compare with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from lors.datadir import read_data_dir
+from tests.integration.recipe import LANGS, OPTIONS, Ended, Recipe, write_configs
+from tests.integration.tiny_s2t import make_model
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A finished experiment: its recipe directory and what its two commands said."""
+
+    recipe: Recipe
+    data: Ended
+    rest: Ended
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> tuple[Recipe, Ended]:
+    """A recipe directory after stage 2, with a base model that knows its letters."""
+    recipe = Recipe(tmp_path_factory.mktemp("reference") / "mini_covost")
+    write_configs(recipe)
+    data = recipe.run(*OPTIONS, "--stop_stage", "format")
+    assert data.status == 0, data.stderr
+    texts = [
+        text
+        for lang in LANGS
+        for utterance in read_data_dir(recipe / f"dump/{lang}/train")
+        for text in (utterance.text, utterance.translations["en"])
+    ]
+    make_model(recipe / "tiny_base", texts=texts, vocab_size=60, speech_length=4.0)
+    return recipe, data
+
+
+@pytest.fixture(scope="session")
+def reference(corpus) -> Reference:
+    recipe, data = corpus
+    rest = recipe.run(*OPTIONS)
+    assert rest.status == 0, rest.stderr
+    return Reference(recipe, data, rest)

@@ -1,0 +1,191 @@
+"""A recipe directory of its own for a test, and ways to run and to interrupt it there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PRODUCTS = ("downloads", "data", "dump", "exp")  # what a recipe makes in its directory
+TIMEOUT = 900  # seconds; a run takes one or two minutes on two quiet cores
+
+LANGS = ["de", "es"]
+DATA_OPTS = ["--data_opts", "--num_train 12 --num_dev 6 --num_test 6"]
+TRAINING = ["--base_model", "tiny_base", "--train_config", "conf/tiny_expert.yaml"]
+TUNING = ["--tune_config", "conf/tiny_tune.yaml"]
+OPTIONS = ["--langs", " ".join(LANGS), *DATA_OPTS, *TRAINING, *TUNING]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command that has ended said."""
+
+    status: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+class Recipe:
+    """A copy of a recipe outside the checkout; its code stays the checkout's own.
+
+    Args:
+        directory: where the copy is made.
+        name: the recipe, a folder of ``egs``.
+    """
+
+    def __init__(self, directory: Path, name: str = "mini_covost"):
+        self.directory = directory
+        if not directory.exists():
+            _copy(ROOT / "egs" / name / "lors1", directory)
+
+    def __truediv__(self, path: str) -> Path:
+        return self.directory / path
+
+    @property
+    def exp(self) -> Path:
+        return self.directory / "exp"
+
+    def run(self, *options: str, environment: dict[str, str] | None = None, **how) -> Ended:
+        """``./run.sh`` with `options`, to its end."""
+        began = time.monotonic()
+        with self._start(options, environment or {}, **how) as process:
+            try:
+                stdout, stderr = process.communicate(timeout=TIMEOUT)
+            except BaseException:
+                os.killpg(process.pid, signal.SIGTERM)
+                raise
+        return Ended(process.returncode, stdout, stderr, time.monotonic() - began)
+
+    def run_and_interrupt(self, *options: str, when: Callable[[], bool]) -> Ended:
+        """The same, but Ctrl-C as soon as `when` says so: SIGINT to the whole process group."""
+        began = time.monotonic()
+        with self._start(options, {}) as process:
+            while not when():
+                if process.poll() is not None or time.monotonic() - began > TIMEOUT:
+                    os.killpg(process.pid, signal.SIGTERM)
+                    raise AssertionError(f"no time to interrupt: {process.communicate()}")
+                time.sleep(0.02)
+            os.killpg(process.pid, signal.SIGINT)
+            stdout, stderr = process.communicate(timeout=60)
+        return Ended(process.returncode, stdout, stderr, time.monotonic() - began)
+
+    def _start(self, options, environment: dict[str, str], **how) -> subprocess.Popen:
+        return subprocess.Popen(
+            [self / "run.sh", *options],
+            env={**os.environ, "LORS_PYTHON": sys.executable, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            **how,
+        )
+
+    def fork(self, directory: Path, *parts: str) -> Recipe:
+        """Another copy of the recipe, with the same data and a copy of these parts of ``exp``."""
+        other = Recipe(directory)
+        for name in ("downloads", "data", "dump"):
+            (other / name).symlink_to(self / name)
+        for part in parts:
+            shutil.copytree(self.exp / part, other.exp / part, symlinks=True)
+        return other
+
+    def processes(self) -> list[str]:
+        """Command lines of all processes that run in the recipe's directory."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                if (entry / "cwd").readlink().is_relative_to(self.directory.resolve()):
+                    found.append((entry / "cmdline").read_text().replace("\0", " "))
+            except (OSError, ValueError):
+                continue  # no process, or one that has just ended or is another user's
+        return found
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a recipe directory; its links lead to where they led before."""
+    target.mkdir(parents=True)
+    for entry in source.iterdir():
+        if entry.name in PRODUCTS:
+            continue
+        if entry.is_symlink():
+            (target / entry.name).symlink_to(entry.resolve())
+        elif entry.is_dir():
+            _copy(entry, target / entry.name)
+        else:
+            shutil.copy2(entry, target / entry.name)
+
+
+def file_times(directory: Path) -> dict[str, int]:
+    """When each file below `directory` was last changed."""
+    return {
+        str(path.relative_to(directory)): path.lstat().st_mtime_ns
+        for path in sorted(directory.rglob("*"))
+        if not path.is_dir()
+    }
+
+
+def state(model: Path) -> dict[str, torch.Tensor]:
+    """The weights in a model directory."""
+    return torch.load(model / "model.pth", weights_only=True)
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Whether two models have the same weights, bit for bit."""
+    return list(first) == list(second) and all(torch.equal(first[n], second[n]) for n in first)
+
+
+def stages_of(log: str) -> list[str]:
+    """The names of the stages that a run says it has begun."""
+    return re.findall(r"stage \d+ \((\w+)\): ", log)
+
+
+def derive_config(recipe: Recipe, source: str, target: str, **changes) -> None:
+    """Write ``conf/target``: the recipe's own ``conf/source`` with some values changed."""
+    config = yaml.safe_load((recipe / f"conf/{source}").read_text(encoding="utf-8"))
+    (recipe / f"conf/{target}").write_text(yaml.safe_dump({**config, **changes}))
+
+
+def write_configs(recipe: Recipe) -> None:
+    """The recipe's configurations, made small enough for models that train within seconds."""
+    masks = {"freq_mask_width_range": [0, 4], "num_freq_mask": 1, "num_time_mask": 1}
+    training = {"batch_size": 6, "optim_conf": {"lr": 0.003}, "scheduler": None, "log_interval": 10}
+    derive_config(
+        recipe,
+        "train_expert.yaml",
+        "tiny_expert.yaml",
+        **training,
+        specaug_conf={"apply_time_warp": False, **masks},
+        num_iters_per_epoch=20,
+        max_epoch=3,
+    )
+    layers = {"attention_heads": 2, "linear_units": 32, "num_blocks": 1}
+    derive_config(
+        recipe,
+        "train_base.yaml",
+        "tiny_base.yaml",
+        **training,
+        encoder_conf={"input_layer": "conv1d2", "output_size": 16, **layers},
+        decoder_conf=layers,
+        num_iters_per_epoch=2,
+        max_epoch=2,
+    )
+    tune = {
+        "utterances_per_language": 4,
+        "average": {"scaling_coef": [1.0]},
+        "task_arithmetic": {"scaling_coef": [0.4, 0.7]},
+        "lors": {"rank": [2], "density": [0.2], "scaling_coef": [0.4, 0.7]},
+    }
+    (recipe / "conf/tiny_tune.yaml").write_text(yaml.safe_dump(tune))

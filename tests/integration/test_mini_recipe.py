@@ -1,0 +1,358 @@
+"""The mini recipe from nothing to packed models, at a smaller size: what it makes, and reruns."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pytest
+import sacrebleu
+import soundfile
+import torch
+import yaml
+
+from lors.datadir import read_data_dir, read_text, validate_data_dir
+from lors.fileio import read_json
+from lors.text import get_normaliser
+from tests.integration.recipe import (
+    LANGS,
+    OPTIONS,
+    Recipe,
+    derive_config,
+    file_times,
+    same,
+    stages_of,
+    state,
+    write_configs,
+)
+from tests.reference.test_merge_reference import float64, lors_float64
+
+pytestmark = [pytest.mark.espnet, pytest.mark.slow]
+
+SPLITS = {"train": 12, "dev": 6, "test": 6}
+TASKS = ["asr", "st"]
+PAIRS = [f"{lang}_{task}" for lang in LANGS for task in TASKS]
+METHODS = ["average", "task_arithmetic", "lors"]
+SCOPES = {"asr": ["asr"], "st": ["st"], "asr_st": ["asr", "st"]}
+MERGES = [(method, scope) for method in METHODS for scope in SCOPES]
+SYSTEMS = ["base", "expert", "joint"] + [
+    f"{method}.{over}" for method in METHODS for over in ("langs", "langs_tasks")
+]
+STAGES = ["data", "format", "base", "stats", "experts", "joint"]
+STAGES += ["tune", "merge", "inference", "score", "pack"]
+
+
+# --- products -----------------------------------------------------------------------------------
+
+
+def test_says_what_it_does_and_how_long_it_takes(reference):
+    assert stages_of(reference.data.stderr) == STAGES[:2]
+    assert stages_of(reference.rest.stderr) == STAGES
+    took = re.findall(r"stage \d+ \((\w+)\) took \d+ s", reference.rest.stderr)
+    assert took == STAGES
+    assert re.search(r"done in \d+ s\n$", reference.rest.stderr)
+    assert "Traceback" not in reference.rest.stderr
+    # Logs go to stderr; stdout has the table.
+    assert "stage 5" not in reference.rest.stdout
+    table = reference.rest.stdout.splitlines()
+    for name in ("base", "expert", "joint", *METHODS):
+        assert any(line.startswith(name) for line in table), name
+
+
+@pytest.mark.parametrize("lang", LANGS)
+@pytest.mark.parametrize("split", SPLITS)
+def test_data_directories(reference, lang, split):
+    for kind in ("data", "dump"):
+        directory = reference.recipe / f"{kind}/{lang}/{split}"
+        assert validate_data_dir(directory, check_audio=True) == []
+        utterances = read_data_dir(directory)
+        assert len(utterances) == SPLITS[split]
+        assert all(u.lang == lang and u.text and u.translations["en"] for u in utterances)
+    info = soundfile.info(utterances[0].wav)
+    assert (info.samplerate, info.channels, info.format) == (16000, 1, "FLAC")
+    assert info.duration == pytest.approx(utterances[0].duration, abs=1e-3)
+
+
+def test_training_moves_every_model_away_from_the_base(reference):
+    exp = reference.recipe.exp
+    base = state(exp / "base")
+    trained = [state(exp / "expert" / pair) for pair in PAIRS] + [state(exp / "joint")]
+    for number, model in enumerate(trained):
+        assert {n: v.shape for n, v in model.items()} == {n: v.shape for n, v in base.items()}
+        assert not any(same(model, other) for other in [base, *trained[:number]])
+
+
+def test_joint_model_has_the_budget_of_all_experts_together(reference):
+    exp = reference.recipe.exp
+    expert = yaml.safe_load((exp / "expert" / "de_asr" / "config.yaml").read_text())
+    joint = yaml.safe_load((exp / "joint" / "config.yaml").read_text())
+    assert joint["num_iters_per_epoch"] == len(PAIRS) * expert["num_iters_per_epoch"] == 80
+    differ = {key for key in expert if expert[key] != joint[key]}
+    assert {key for key in differ if "shape_file" not in key and "data_path" not in key} == {
+        "num_iters_per_epoch",
+        "config",
+        "output_dir",
+    }
+
+
+@pytest.mark.parametrize(("method", "scope"), MERGES)
+def test_merged_model_equals_the_formula_in_float64(reference, method, scope):
+    exp = reference.recipe.exp
+    sweep = read_json(exp / "tune" / f"{method}.{scope}" / "sweep.json")
+    params = sweep["grid"][sweep["best"]]["params"]
+    merged = exp / "merged" / f"{method}.{scope}"
+    assert yaml.safe_load((merged / "merge.yaml").read_text())["plan"]["params"] == params
+    base = float64(exp / "base" / "model.pth")
+    experts = [
+        float64(exp / "expert" / f"{lang}_{task}" / "model.pth")
+        for task in SCOPES[scope]
+        for lang in LANGS
+    ]
+    result = float64(merged / "model.pth")
+    assert list(result) == list(base)
+    for name, value in base.items():
+        taus = [expert[name] - value for expert in experts]
+        if method == "lors" and is_pruned(name, value):
+            taus = [lors_float64(tau, params["rank"], params["density"]) for tau in taus]
+        delta = np.mean(taus, axis=0) if method == "average" else np.sum(taus, axis=0)
+        expected = value + params["scaling_coef"] * delta
+        error = np.linalg.norm(result[name] - expected)
+        assert error <= 1e-5 * np.linalg.norm(expected), name
+
+
+def is_pruned(name: str, value: np.ndarray) -> bool:
+    """The weight matrices of attention and feed-forward layers, and no others."""
+    return value.ndim >= 2 and re.search(r"coders\.\d+\.(self_attn|src_attn|feed_forward)", name)
+
+
+def espnet(config: Path, model: Path, **options):
+    from espnet2.bin.s2t_inference import Speech2Text
+
+    return Speech2Text(s2t_train_config=config, s2t_model_file=model, beam_size=1, **options)
+
+
+def hypotheses(search, test_set) -> dict[str, str]:
+    """What ESPnet's own search makes of some German utterances."""
+    symbols = {"lang_sym": "<deu>", "task_sym": "<asr>"}
+    return {
+        u.id: search(soundfile.read(u.wav, dtype="float32")[0], **symbols)[0][3] for u in test_set
+    }
+
+
+def test_merged_model_is_an_ordinary_model_of_espnet(reference, monkeypatch):
+    monkeypatch.chdir(reference.recipe.directory)
+    model = reference.recipe.exp / "merged" / "lors.asr_st"
+    search = espnet(model / "config.yaml", model / "model.pth", ctc_weight=0.0)
+    some = read_data_dir(reference.recipe / "dump/de/test")[:3]
+    ours = read_text(reference.recipe.exp / "inference/test/lors.langs_tasks/de_asr")
+    assert hypotheses(search, some) == {u.id: ours[u.id] for u in some}
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_packed_model_opens_anywhere(reference, tmp_path, monkeypatch, scope):
+    from espnet2.main_funcs.pack_funcs import unpack
+
+    packed = reference.recipe.exp / "packed"
+    assert sorted(p.name for p in packed.iterdir()) == sorted(f"lors.{s}.zip" for s in SCOPES)
+    monkeypatch.chdir(tmp_path)
+    files = unpack(packed / f"lors.{scope}.zip", tmp_path / "unpacked")
+    merged = reference.recipe.exp / "merged" / f"lors.{scope}"
+    config, model = (Path(files[key]) for key in ("s2t_train_config", "s2t_model_file"))
+    assert same(torch.load(model, weights_only=True), state(merged))
+    if scope == "asr_st":
+        search = espnet(config, model, ctc_weight=0.0)
+        some = read_data_dir(reference.recipe / "dump/de/test")[:1]
+        ours = read_text(reference.recipe.exp / "inference/test/lors.langs_tasks/de_asr")
+        assert hypotheses(search, some) == {u.id: ours[u.id] for u in some}
+
+
+# --- results ------------------------------------------------------------------------------------
+
+
+def tables(report: str) -> dict[str, list[dict[str, str]]]:
+    """Heading -> rows (column -> cell) of the tables of a RESULTS.md."""
+    found: dict[str, list[dict[str, str]]] = {}
+    heading, header = "", None
+    for line in report.replace("\\", "").splitlines():
+        if line.startswith("## "):
+            heading, header = line[3:], None
+        elif line.startswith("| "):
+            cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+            if header is None:
+                header = cells
+            elif not cells[0].startswith(":--"):
+                found.setdefault(heading, []).append(dict(zip(header, cells, strict=True)))
+    return found
+
+
+def recomputed(recipe: Recipe, system: str, pair: str) -> float:
+    """WER or BLEU from the files, by jiwer (after our normaliser) and sacreBLEU themselves."""
+    lang, task = pair.split("_")
+    ours = read_text(recipe.exp / "inference" / "test" / system / pair)
+    truth = read_text(recipe / f"dump/{lang}/test/{'text' if task == 'asr' else 'text.en'}")
+    assert list(ours) == list(truth)
+    said, meant = list(ours.values()), list(truth.values())
+    if task == "st":
+        return sacrebleu.corpus_bleu(said, [meant]).score
+    normalise = get_normaliser(lang)
+    return 100 * jiwer.wer([normalise(t) for t in meant], [normalise(t) for t in said])
+
+
+def test_results_are_those_of_the_hypotheses(reference):
+    recipe = reference.recipe
+    report = tables((recipe.exp / "RESULTS.md").read_text(encoding="utf-8"))
+    over = {"languages": ".langs", "languages and tasks": ".langs_tasks", "-": ""}
+    headings = {
+        "asr": "Speech recognition: WER in % (lower is better)",
+        "st": "Speech translation: BLEU (higher is better)",
+    }
+    for task, heading in headings.items():
+        rows = {row["system"] + over[row["merged over"]]: row for row in report[heading]}
+        assert sorted(rows) == sorted(SYSTEMS)
+        for system, row in rows.items():
+            scores = {lang: recomputed(recipe, system, f"{lang}_{task}") for lang in LANGS}
+            for lang, score in scores.items():
+                assert row[lang] == f"{score:.1f}", (system, lang, task)
+            assert float(row["average"]) == pytest.approx(sum(scores.values()) / 2, abs=0.051)
+        assert rows["base"]["norm. perf."] == "0.00" and rows["expert"]["norm. perf."] == "1.00"
+    assert {row["utterances"] for row in report["The test sets"]} == {"6"}
+
+
+def test_report_says_how_it_was_made(reference):
+    report = (reference.recipe.exp / "RESULTS.md").read_text(encoding="utf-8")
+    command = report.split("```bash\n")[1].split("\n")[0]
+    assert command.startswith("./run.sh ")
+    for option, value in zip(OPTIONS[::2], OPTIONS[1::2], strict=True):
+        assert option in command and value.split()[-1] in command
+    plots = re.findall(r"!\[[^]]*\]\(([^)]*)\)", report)
+    assert plots and all((reference.recipe.exp / plot).stat().st_size > 1000 for plot in plots)
+
+
+def test_sweeps_try_the_same_number_of_settings(reference):
+    for method, scope in MERGES:
+        sweep = read_json(reference.recipe.exp / "tune" / f"{method}.{scope}" / "sweep.json")
+        assert len(sweep["grid"]) == (1 if method == "average" else 2)
+        pairs = {f"{lang}_{task}" for task in SCOPES[scope] for lang in LANGS}
+        assert all(set(point["scores"]) == pairs for point in sweep["grid"])
+        assert all(s["utterances"] == 4 for p in sweep["grid"] for s in p["scores"].values())
+
+
+# --- again, and interrupted ---------------------------------------------------------------------
+
+
+def test_rerun_changes_nothing(reference):
+    recipe = reference.recipe
+    kept = ("base", "stats", "expert", "joint", "tune", "merged", "inference", "packed")
+    before = {part: file_times(recipe.exp / part) for part in kept}
+    audio = file_times(recipe / "downloads"), file_times(recipe / "dump")
+    scores = {path: path.read_bytes() for path in recipe.exp.glob("scores/**/*.json")}
+    ended = recipe.run(*OPTIONS)
+    assert ended.status == 0, ended.stderr
+    assert {part: file_times(recipe.exp / part) for part in kept} == before
+    assert (file_times(recipe / "downloads"), file_times(recipe / "dump")) == audio
+    assert {path: path.read_bytes() for path in recipe.exp.glob("scores/**/*.json")} == scores
+    assert ended.seconds < reference.rest.seconds / 3
+
+
+@pytest.mark.parametrize("stage", ["score", "10"])
+def test_a_stage_by_name_or_number(reference, tmp_path, stage):
+    recipe = reference.recipe.fork(tmp_path / "recipe", "inference", "tune")
+    ended = recipe.run(*OPTIONS, "--stage", stage, "--stop_stage", stage)
+    assert ended.status == 0, ended.stderr
+    assert stages_of(ended.stderr) == ["score"]
+    report = [
+        (r.exp / "RESULTS.md").read_text(encoding="utf-8").split("## Command")[0]
+        for r in (recipe, reference.recipe)
+    ]
+    assert report[0] == report[1]
+
+
+def assert_interrupted(recipe: Recipe, ended) -> None:
+    assert ended.status == 130, ended.stderr
+    assert "go on with: ./run.sh" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert recipe.processes() == []
+
+
+def test_interrupted_corpus_is_the_same_in_the_end(corpus, tmp_path):
+    reference, _ = corpus
+    recipe = Recipe(tmp_path / "mini_covost")
+    clips = recipe / "downloads/domain/cv-corpus-4-2019-12-10/de/clips"
+    command = [*OPTIONS, "--stop_stage", "format"]
+    ended = recipe.run_and_interrupt(*command, when=lambda: len(list(clips.glob("*.mp3"))) > 5)
+    assert_interrupted(recipe, ended)
+    assert not (recipe / "data").exists() and not (clips.parent / ".done").exists()
+    ended = recipe.run(*command)
+    assert ended.status == 0, ended.stderr
+    for part in ("downloads", "data", "dump"):
+        assert contents(recipe, part) == contents(reference, part)
+
+
+def contents(recipe: Recipe, part: str) -> dict[str, bytes]:
+    """Files below a part of the recipe, which may name the recipe's own place."""
+    place = str(recipe.directory.resolve()).encode()
+    files = (p for p in (recipe / part).rglob("*") if p.is_file() and p.name != ".done")
+    return {
+        str(p.relative_to(recipe.directory)): p.read_bytes().replace(place, b"RECIPE")
+        for p in files
+    }
+
+
+def test_interrupted_training_and_search_give_the_same_result(reference, tmp_path):
+    recipe = reference.recipe.fork(tmp_path / "mini_covost", "base", "stats", "joint")
+    command = [*OPTIONS, "--stage", "experts", "--stop_stage", "score"]
+    expert, tune = recipe.exp / "expert", recipe.exp / "tune"
+
+    ended = recipe.run_and_interrupt(*command, when=lambda: any(expert.glob("*/1epoch.pth")))
+    assert_interrupted(recipe, ended)
+    assert not (expert / "de_asr" / ".done").exists() and not tune.exists()
+
+    ended = recipe.run_and_interrupt(*command, when=lambda: any(tune.glob("*/partial.json")))
+    assert_interrupted(recipe, ended)
+    assert (
+        "Resume" in (expert / "de_asr" / "train.log").read_text()
+        or "resume" in (expert / "de_asr" / "train.log").read_text()
+    )
+    assert not (recipe.exp / "merged").exists()
+
+    ended = recipe.run(*command)
+    assert ended.status == 0, ended.stderr
+    for model in [f"expert/{pair}" for pair in PAIRS] + [f"merged/{m}.{s}" for m, s in MERGES]:
+        assert same(state(recipe.exp / model), state(reference.recipe.exp / model)), model
+    for name in ("tune", "scores"):
+        files = {
+            str(path.relative_to(recipe.exp)): read_json(path)
+            for path in (recipe.exp / name).rglob("*.json")
+        }
+        assert files == {part: read_json(reference.recipe.exp / part) for part in files} and len(
+            files
+        ) == len(list((reference.recipe.exp / name).rglob("*.json")))
+    assert recipe.processes() == []
+
+
+# --- a base model of one's own ------------------------------------------------------------------
+
+
+def test_training_the_base_model(tmp_path):
+    recipe = Recipe(tmp_path / "mini_covost")
+    write_configs(recipe)
+    derive_config(recipe, "tiny_expert.yaml", "short_expert.yaml", num_iters_per_epoch=2)
+    ended = recipe.run(
+        *("--train_base", "true", "--base_langs", "de es", "--vocab_size", "60"),
+        *("--base_config", "conf/tiny_base.yaml", "--train_config", "conf/short_expert.yaml"),
+        *("--data_opts", "--num_train 12 --num_dev 2 --num_test 2 --num_pool 12"),
+        *("--langs", "de", "--tasks", "asr", "--stop_stage", "experts"),
+    )
+    assert ended.status == 0, ended.stderr
+    base = recipe.exp / "base"
+    tokens = (base / "tokens.txt").read_text(encoding="utf-8").splitlines()
+    assert {"<deu>", "<spa>", "<asr>", "<st_eng>", "<notimestamps>"} <= set(tokens)
+    statistics = np.load(base / "feats_stats.npz")
+    assert statistics["sum"].shape == (80,) and statistics["count"] > 0
+    model, expert = state(base), state(recipe.exp / "expert" / "de_asr")
+    assert model["decoder.embed.0.weight"].shape[0] == len(tokens)
+    assert list(model) == list(expert) and not same(model, expert)
+    pool = read_data_dir(recipe / "dump/pool/es/train")
+    assert len(pool) == 12 and not (recipe / "dump/es").exists()

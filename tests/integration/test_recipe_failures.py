@@ -1,0 +1,180 @@
+"""Runs of the mini recipe that go wrong: what the user is told, and what is left behind."""
+
+from __future__ import annotations
+
+import re
+import resource
+import shutil
+
+import pytest
+import torch
+
+from tests.integration.recipe import (
+    OPTIONS,
+    Recipe,
+    derive_config,
+    file_times,
+    same,
+    stages_of,
+    state,
+)
+
+pytestmark = [pytest.mark.espnet, pytest.mark.slow]
+
+# The programs that the recipe's scripts need besides Python; espeak-ng and apt are none of them.
+TOOLS = "bash env dirname basename id grep sed cut tail head cat tr mkdir rm mv flock df awk date"
+ONE_EXPERT = ["--langs", "de", "--tasks", "asr", *OPTIONS[2:]]
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Recipe:
+    """A recipe directory in which nothing has been made."""
+    return Recipe(tmp_path / "mini_covost")
+
+
+def made(recipe: Recipe) -> list[str]:
+    """What of a recipe's products is there."""
+    return [name for name in ("downloads", "data", "dump", "exp") if (recipe / name).exists()]
+
+
+# --- before anything is made --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--stop-stag", "3"], "did you mean --stop_stage?"),
+        (["--train_base", "maybe"], "--train_base: expected true or false, got 'maybe'"),
+        (["--stage", "trian"], "unknown stage: trian"),
+        (["--tasks", "asr mt"], "unknown task: mt"),
+        (["--langs", "de tlh"], "unknown language 'tlh'"),
+        (["stray"], "unexpected argument: stray"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_made(recipe, options, told):
+    ended = recipe.run(*options)
+    assert ended.status == 2, ended.stderr
+    assert told in ended.stderr and "Traceback" not in ended.stderr
+    assert made(recipe) == []
+
+
+def test_unknown_names_come_with_the_valid_ones(recipe):
+    assert "ca, de, es, fr, id, it, nl, pt, ru, sv-SE" in recipe.run("--langs", "tlh").stderr
+    stages = recipe.run("--stage", "trian").stderr
+    assert "1 to 11, or one of: data format base stats experts joint tune merge" in stages
+
+
+def test_no_espeak_and_no_apt(recipe, tmp_path):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for tool in TOOLS.split():
+        (programs / tool).symlink_to(shutil.which(tool))
+    ended = recipe.run(environment={"PATH": str(programs)})
+    assert ended.status == 1, ended.stderr
+    assert (
+        "system packages are missing and cannot be installed from here: espeak-ng" in ended.stderr
+    )
+    assert "apt-get install -y espeak-ng" in ended.stderr
+    assert "command not found" not in ended.stderr and made(recipe) == []
+
+
+def test_base_model_that_is_not_there(corpus, tmp_path):
+    recipe = corpus[0].fork(tmp_path / "mini_covost")
+    ended = recipe.run(*OPTIONS, "--base_model", "nowhere", "--stage", "base")
+    assert ended.status == 1
+    assert "nowhere" in ended.stderr and "--train_base true" in ended.stderr
+    assert "stage 3 (base) failed" in ended.stderr and not (recipe.exp / "base").exists()
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+def test_failing_training_shows_its_log_and_how_to_go_on(reference, tmp_path):
+    recipe = reference.recipe.fork(tmp_path / "mini_covost", "base", "stats")
+    derive_config(recipe, "tiny_expert.yaml", "bad.yaml", optim="adamww")
+    command = [*ONE_EXPERT, "--train_config", "conf/bad.yaml", "--stage", "experts"]
+    ended = recipe.run(*command)
+    assert ended.status == 1
+    assert "invalid choice: 'adamww'" in ended.stderr or "adamww" in ended.stderr
+    assert "exp/log/train_expert.1.log" in ended.stderr
+    assert "exp/expert/de_asr/train.log" in ended.stderr
+    assert re.search(r"stage 5 \(experts\) failed.* go on with: ./run.sh .*conf/bad", ended.stderr)
+    assert not (recipe.exp / "expert/de_asr/model.pth").exists()
+    assert stages_of(ended.stderr) == ["experts"]
+
+
+@pytest.mark.parametrize("stage", ["stats", "experts"])
+def test_other_configuration_in_the_same_expdir(reference, tmp_path, stage):
+    parts = ("base", "stats", "expert")
+    recipe = reference.recipe.fork(tmp_path / "mini_covost", *parts)
+    derive_config(recipe, "tiny_expert.yaml", "other.yaml", optim_conf={"lr": 0.5})
+    before = {part: file_times(recipe.exp / part) for part in parts}
+    command = [*ONE_EXPERT, "--train_config", "conf/other.yaml", "--stage", stage]
+    ended = recipe.run(*OPTIONS, *command, "--stop_stage", stage)
+    assert ended.status == 1, ended.stderr
+    assert "made with other settings" in ended.stderr
+    assert "config.optim_conf.lr: 0.003 -> 0.5" in ended.stderr
+    assert "use another --expdir" in ended.stderr
+    for part, times in before.items():
+        now = file_times(recipe.exp / part)
+        assert {name for name in now if now[name] != times.get(name)} <= {"data"}, part
+
+
+def test_full_disk_while_training_saves(reference, tmp_path):
+    """ESPnet writes its checkpoint in place: half of it must not stop the next run."""
+    recipe = reference.recipe.fork(tmp_path / "mini_covost", "base", "stats")
+    size = (recipe.exp / "base/model.pth").stat().st_size
+    command = [*ONE_EXPERT, "--stage", "experts", "--stop_stage", "experts"]
+    ended = recipe.run(*command, preexec_fn=lambda: limit_file_size(2 * size))
+    assert ended.status == 1, ended.stderr
+    assert "stage 5 (experts) failed" in ended.stderr
+    expert = recipe.exp / "expert/de_asr"
+    assert not (expert / "model.pth").exists()
+    assert (expert / "checkpoint.pth").exists(), "the limit was reached before or after saving"
+    ended = recipe.run(*command)
+    assert ended.status == 0, ended.stderr
+    assert same(state(expert), state(reference.recipe.exp / "expert/de_asr"))
+
+
+def limit_file_size(size: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+# --- merging ------------------------------------------------------------------------------------
+
+
+def test_full_disk_while_merging(reference, tmp_path):
+    recipe = reference.recipe.fork(tmp_path / "mini_covost", "base", "expert", "tune")
+    size = (recipe.exp / "base/model.pth").stat().st_size
+    command = [*OPTIONS, "--stage", "merge", "--stop_stage", "merge"]
+    ended = recipe.run(*command, preexec_fn=lambda: limit_file_size(size // 2))
+    assert ended.status == 1, ended.stderr
+    assert "the model could not be written" in ended.stderr and "File too large" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    left = [path.name for path in (recipe.exp / "merged").rglob("*") if path.is_file()]
+    assert left == [".done.started"]
+    ended = recipe.run(*command)
+    assert ended.status == 0, ended.stderr
+    for model in (recipe.exp / "merged").iterdir():
+        assert same(state(model), state(reference.recipe.exp / "merged" / model.name))
+
+
+@pytest.mark.parametrize("stage", ["tune", "merge"])
+def test_experts_of_another_shape(reference, tmp_path, stage):
+    """Both stages that merge name every tensor that does not fit, and every expert it is in."""
+    parts = ("base", "expert", "tune") if stage == "merge" else ("base", "expert")
+    recipe = reference.recipe.fork(tmp_path / "mini_covost", *parts)
+    model = recipe.exp / "expert/es_asr/model.pth"
+    weights = dict(state(model.parent))
+    weights["ctc.ctc_lo.bias"] = torch.zeros(3)
+    weights["one.too.many"] = torch.zeros(1)
+    del weights["decoder.embed.0.weight"]
+    model.unlink()  # a link to ESPnet's own file
+    torch.save(weights, model)
+    options = [*OPTIONS, "--tasks", "asr", "--stage", stage, "--stop_stage", stage]
+    ended = recipe.run(*options)
+    assert ended.status == 1, ended.stderr
+    for name in ("ctc.ctc_lo.bias", "one.too.many", "decoder.embed.0.weight"):
+        assert name in ended.stderr
+    assert "expert/es_asr/model.pth" in ended.stderr
+    assert not (recipe.exp / "merged").exists() or not list(recipe.exp.glob("merged/*/model.pth"))

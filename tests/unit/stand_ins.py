@@ -1,0 +1,169 @@
+"""Small data directories, and what stands in for ESPnet where its own work is not the question."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+from lors.datadir import Utterance, write_data_dir
+from lors.expdir import Pair
+
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+QUERY = "encoder.encoders.0.self_attn.linear_q.weight"
+OUTPUT_BIAS = "ctc.ctc_lo.bias"
+
+
+def sentence(number: int, lang: str) -> str:
+    return " ".join(f"{word}{number}{lang[0]}" for word in WORDS)
+
+
+def translation(number: int, lang: str) -> str:
+    return f"translation of {sentence(number, lang).upper()}"
+
+
+def write_dump(dump: Path, langs=("de", "es"), splits=("train", "dev"), utterances=3) -> Path:
+    """Data directories without audio files."""
+    for lang in langs:
+        for split in splits:
+            rows = [
+                Utterance(
+                    id=f"spk{k}-{lang}-{split}",
+                    wav=f"/audio/{lang}/{split}/{k}.flac",
+                    speaker=f"spk{k}",
+                    lang=lang,
+                    text=sentence(k, lang),
+                    translations={"en": translation(k, lang)},
+                    duration=1.0 + k,
+                )
+                for k in range(utterances)
+            ]
+            write_data_dir(dump / lang / split, rows)
+    return dump
+
+
+def write_audio_dump(dump: Path, langs=("de", "es"), splits=("dev",), utterances=3) -> Path:
+    """The same with audio whose first sample tells :class:`FakeS2TModel` what was said."""
+    write_dump(dump, langs, splits, utterances)
+    for lang in langs:
+        for split in splits:
+            scp = dump / lang / split / "wav.scp"
+            lines = []
+            for k, line in enumerate(scp.read_text().splitlines()):
+                path = dump / lang / split / f"{k}.flac"
+                soundfile.write(path, np.full(800, (k + 1) / 128, dtype=np.float32), 16000)
+                lines.append(f"{line.split()[0]} {path}\n")
+            scp.write_text("".join(lines))
+    return dump
+
+
+def write_model(directory: Path, seed: int = 0, words: dict[str, int] | None = None) -> Path:
+    """A model directory for merging and for :class:`FakeS2TModel`.
+
+    Args:
+        words: pair -> number of words at the start of a sentence that the model gets right; the
+            others get 1.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(seed)
+    right = [(words or {}).get(pair, 1) for pair in FakeS2TModel.PAIRS]
+    state = {
+        QUERY: torch.randn(8, 8, generator=generator),
+        "decoder.decoders.0.self_attn.linear_q.weight": torch.randn(8, 8, generator=generator),
+        OUTPUT_BIAS: torch.tensor(right, dtype=torch.float32),
+    }
+    torch.save(state, directory / "model.pth")
+    (directory / "config.yaml").write_text("encoder: transformer\n")
+    return directory
+
+
+class FakeS2TModel:
+    """The interface of :class:`lors.models.espnet_s2t.S2TModel`, without ESPnet.
+
+    How much of a sentence it gets right depends on the weights that are loaded, so that a merge
+    can be good or bad. What happens is kept in `calls`.
+    """
+
+    PAIRS = ("de_asr", "es_asr", "de_st", "es_st")
+    calls: list[tuple] = []  # noqa: RUF012 - shared on purpose; tests empty it
+
+    def __init__(self, model_file, config=None, device="cpu"):
+        self.load_state(torch.load(model_file, weights_only=True))
+        self.calls[-1] = ("load", str(model_file), device)
+
+    def load_state(self, state):
+        self.calls.append(("load_state",))
+        self.right = dict(zip(self.PAIRS, state[OUTPUT_BIAS].tolist(), strict=True))
+
+    def transcribe(self, waveforms, prompts, batch_size=64):
+        self.calls.append(("greedy", len(waveforms), batch_size))
+        return [self._say(w, p) for w, p in zip(waveforms, prompts, strict=True)]
+
+    def transcribe_beam(self, waveforms, prompts, beam_size, ctc_weight=0.0, penalty=0.0):
+        self.calls.append(("beam", len(waveforms), beam_size, ctc_weight, penalty))
+        return [self._say(w, p) for w, p in zip(waveforms, prompts, strict=True)]
+
+    def _say(self, waveform: np.ndarray, pair: Pair) -> str:
+        number = round(float(waveform[0]) * 128) - 1
+        text = (sentence if pair.task == "asr" else translation)(number, pair.lang)
+        words = text.split()
+        right = round(self.right[str(pair)])
+        return " ".join(words[:right] + ["wrong"] * (right - len(words)))
+
+
+LAUNCH = """
+import contextlib, runpy, sys
+split = sys.argv.index("--")
+options = dict(zip(sys.argv[1:split:2], sys.argv[2:split:2]))
+python, flag, module, *sys.argv[1:] = sys.argv[split + 1 :]
+assert (python, flag) == (sys.executable, "-m")
+with open(options["--log"], "w") as log, contextlib.redirect_stdout(log):
+    runpy.run_module(module, run_name="__main__")
+"""
+TRAIN = """
+import json, os, sys
+from pathlib import Path
+words = sys.argv[1:]
+options = [(words[i][2:], words[i + 1]) for i in range(0, len(words), 2)]
+of = dict(options)
+out = Path(of["output_dir"])
+with open(out / "calls.jsonl", "a") as calls:
+    calls.write(json.dumps(options) + "\\n")
+if os.environ.get("FAIL"):
+    print("\\n".join(f"line {n}" for n in range(40)))
+    print(os.environ["FAIL"])
+    sys.exit(3)
+if of.get("collect_stats") == "true":
+    for split in ("train", "valid"):
+        (out / split).mkdir(exist_ok=True)
+        keys = Path(of[f"{split}_shape_file"]).read_text().split()[::2]
+        for name in ("speech_shape", "text_shape"):
+            (out / split / name).write_text("".join(f"{k} {len(k)},80\\n" for k in keys))
+    (out / "train" / "feats_stats.npz").write_bytes(b"statistics")
+elif not os.environ.get("NO_MODEL"):
+    (out / "config.yaml").write_text("encoder: transformer\\n")
+    (out / "4epoch.pth").write_bytes(b"weights")
+    (out / "valid.acc.best.pth").unlink(missing_ok=True)
+    (out / "valid.acc.best.pth").symlink_to("4epoch.pth")
+"""
+
+
+def fake_espnet(directory: Path, monkeypatch) -> None:
+    """Put an ``espnet2`` before the real one that answers at once and notes how it was called."""
+    package = directory / "espnet2" / "bin"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("")
+    (package / "launch.py").write_text(LAUNCH)
+    (package / "s2t_train.py").write_text(TRAIN)
+    monkeypatch.setenv("PYTHONPATH", str(directory))
+
+
+def calls_of(out: Path) -> list[list[tuple[str, str]]]:
+    """The options (name, value) of every call of the fake ``s2t_train`` with this output_dir."""
+    path = out / "calls.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [[tuple(option) for option in json.loads(line)] for line in lines]

@@ -1,0 +1,406 @@
+"""The command lines of a recipe's stages, from the base model to the scores."""
+
+import itertools
+import json
+
+import pytest
+import torch
+import yaml
+from stand_ins import (
+    OUTPUT_BIAS,
+    FakeS2TModel,
+    calls_of,
+    fake_espnet,
+    sentence,
+    write_audio_dump,
+    write_dump,
+    write_model,
+)
+
+from lors.bin import import_base, inference, merge_tuned, score_expdir, train, tune
+from lors.datadir import write_text
+from lors.expdir import ExpDir, Pair
+from lors.fileio import read_json, write_json
+
+PAIRS = [Pair(lang, task) for task in ("asr", "st") for lang in ("de", "es")]
+BOTH = ["--langs", "de", "es", "--tasks", "asr", "st"]
+
+
+@pytest.fixture
+def model(monkeypatch):
+    monkeypatch.setattr("lors.tune.S2TModel", FakeS2TModel)
+    monkeypatch.setattr("lors.models.espnet_s2t.S2TModel", FakeS2TModel)
+    monkeypatch.setattr(FakeS2TModel, "calls", [])
+    return FakeS2TModel
+
+
+@pytest.fixture
+def expdir(tmp_path):
+    expdir = ExpDir(tmp_path / "exp")
+    write_model(expdir.base, 0)
+    for seed, pair in enumerate(PAIRS, 1):
+        write_model(expdir.expert(pair), seed, {str(pair): 7})
+    return expdir
+
+
+# --- import_base
+
+
+@pytest.fixture
+def published(tmp_path):
+    directory = tmp_path / "published"
+    directory.mkdir()
+    config = {
+        "token_list": ["<blank>", "ü"],
+        "bpemodel": "exp/theirs/bpe.model",
+        "normalize": "global_mvn",
+        "normalize_conf": {"stats_file": "/home/them/stats/feats_stats.npz"},
+        "encoder": "transformer",
+    }
+    (directory / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True))
+    for name in ("model.pth", "bpe.model", "feats_stats.npz", "unrelated.txt"):
+        (directory / name).write_bytes(name.encode())
+    return directory
+
+
+def import_into(published, out):
+    return import_base.main(["--base_model", str(published), "--out", str(out)])
+
+
+def test_import_copies_the_model_and_points_its_config_at_the_copies(published, tmp_path):
+    out = tmp_path / "exp" / "base"
+    assert import_into(published, out) == 0
+    names = {"config.yaml", "model.pth", "bpe.model", "feats_stats.npz", ".done"}
+    assert {path.name for path in out.iterdir()} == names
+    for name in ("model.pth", "bpe.model", "feats_stats.npz"):
+        assert (out / name).read_bytes() == name.encode()
+    before, after = (
+        yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))
+        for place in (published, out)
+    )
+    assert after == {
+        **before,
+        "bpemodel": str(out / "bpe.model"),
+        "normalize_conf": {"stats_file": str(out / "feats_stats.npz")},
+    }
+
+
+def test_import_of_a_model_without_statistics(published, tmp_path):
+    config = yaml.safe_load((published / "config.yaml").read_text())
+    for normalize in ({"normalize": "utterance_mvn", "normalize_conf": {}}, {"normalize": None}):
+        changed = {**config, "normalize_conf": None, **normalize}
+        (published / "config.yaml").write_text(yaml.safe_dump(changed))
+        out = tmp_path / str(normalize["normalize"])
+        assert import_into(published, out) == 0
+        assert (out / "bpe.model").exists() and not (out / "feats_stats.npz").exists()
+
+
+def test_import_names_every_missing_file(published, tmp_path, capsys):
+    for name in ("model.pth", "bpe.model", "feats_stats.npz"):
+        (published / name).unlink()
+    assert import_into(published, tmp_path / "base") == 1
+    error = capsys.readouterr().err
+    for name in ("model.pth", "bpe.model", "feats_stats.npz"):
+        assert str(published / name) in error
+    assert "--train_base true" in error and not (tmp_path / "base").exists()
+
+
+def test_import_of_no_model(tmp_path, capsys):
+    assert import_into(tmp_path / "nowhere", tmp_path / "base") == 1
+    assert f"{tmp_path}/nowhere/config.yaml" in capsys.readouterr().err
+
+
+def test_import_is_not_repeated_and_not_mixed(published, tmp_path, capsys):
+    out = tmp_path / "base"
+    assert import_into(published, out) == 0
+    before = (out / "model.pth").stat().st_mtime_ns
+    assert import_into(published, out) == 0
+    assert (out / "model.pth").stat().st_mtime_ns == before
+    (published / "model.pth").write_bytes(b"a newer one")
+    assert import_into(published, out) == 1
+    assert "made with other settings" in capsys.readouterr().err
+    assert (out / "model.pth").read_bytes() == b"model.pth"
+
+
+# --- train
+
+
+@pytest.fixture
+def training(tmp_path, monkeypatch):
+    """The options of a fine-tuning whose statistics are there."""
+    fake_espnet(tmp_path / "espnet", monkeypatch)
+    write_dump(tmp_path / "dump")
+    write_model(tmp_path / "base")
+    (tmp_path / "train.yaml").write_text("num_iters_per_epoch: 10\n")
+    options = ["--base", str(tmp_path / "base"), "--dump", str(tmp_path / "dump")]
+    options += ["--config", str(tmp_path / "train.yaml"), "--pairs", "de_asr", "es_st"]
+    stats = str(tmp_path / "stats")
+    assert train.main([*options, "--collect_stats", "--out", stats]) == 0
+    return [*options, "--stats", stats]
+
+
+def test_train_one_of_the_pairs_and_all(training, tmp_path):
+    out = tmp_path / "expert"
+    for number in (1, 2):
+        assert train.main([*training, "--out", str(out), "--only", str(number)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["de_asr", "es_st"]
+    assert train.main([*training, "--out", str(tmp_path / "joint"), "--seed", "7"]) == 0
+    for place, iterations, seed in ((out / "es_st", 10, 1), (tmp_path / "joint", 20, 7)):
+        config = yaml.safe_load((place / "train.yaml").read_text())
+        assert (config["num_iters_per_epoch"], config["seed"]) == (iterations, seed)
+        assert (place / "model.pth").exists() and len(calls_of(place)) == 1
+
+
+def test_train_from_scratch(tmp_path, monkeypatch):
+    fake_espnet(tmp_path / "espnet", monkeypatch)
+    dump, config, tokens = (tmp_path / name for name in ("dump", "train.yaml", "tokens"))
+    write_dump(dump)
+    tokens.mkdir()
+    config.write_text("max_epoch: 3\n")
+    options = ["--tokens", str(tokens), "--dump", str(dump), "--config", str(config)]
+    options += ["--pairs", "de_asr"]
+    stats = str(tmp_path / "stats")
+    assert train.main([*options, "--collect_stats", "--out", stats]) == 0
+    assert train.main([*options, "--stats", stats, "--out", str(tmp_path / "base")]) == 0
+    written = yaml.safe_load((tmp_path / "base" / "train.yaml").read_text())
+    assert written["bpemodel"] == str(tokens / "bpe.model") and "init_param" not in written
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--only", "0"], "expected: 1 to 2"),
+        (["--only", "3"], "expected: 1 to 2"),
+        (["--pairs", "de_asr", "es_mt"], "got: es_mt"),
+    ],
+)
+def test_train_usage_errors(training, tmp_path, capsys, more, message):
+    assert train.main([*training, "--out", str(tmp_path / "out"), *more]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("lacking", ["--stats", "--base", "--pairs", "--dump", "--config"])
+def test_train_needs_its_options(training, tmp_path, lacking):
+    place = training.index(lacking)
+    following = (i for i in range(place + 1, len(training)) if training[i].startswith("--"))
+    end = next(following, len(training))
+    with pytest.raises(SystemExit) as caught:
+        train.main([*training[:place], *training[end:], "--out", str(tmp_path / "out")])
+    assert caught.value.code == 2
+
+
+def test_train_has_one_start(training, tmp_path):
+    with pytest.raises(SystemExit) as caught:
+        train.main([*training, "--tokens", "exp", "--out", str(tmp_path / "out")])
+    assert caught.value.code == 2
+
+
+def test_failed_training_exits_1(training, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FAIL", "it broke")
+    assert train.main([*training, "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert "it broke" in error and f"bash {tmp_path}/out/run.sh" in error
+
+
+# --- tune, merge_tuned
+
+
+@pytest.fixture
+def tuning(expdir, tmp_path, model):
+    write_audio_dump(tmp_path / "dump", splits=["dev", "test"])
+    (tmp_path / "tune.yaml").write_text(
+        "average: {scaling_coef: [1.0]}\ntask_arithmetic: {scaling_coef: [0.2, 1.0, 0.5]}\n"
+    )
+    (tmp_path / "inference.yaml").write_text("beam_size: 1\n")
+    options = ["--expdir", str(expdir.root), "--dump", str(tmp_path / "dump"), *BOTH]
+    config = ["--inference_config", str(tmp_path / "inference.yaml")]
+    return [*options, "--grid", str(tmp_path / "tune.yaml"), *config]
+
+
+def merging(expdir, *scopes, methods=("average", "task_arithmetic")):
+    langs = ["--langs", "de", "es"]
+    return ["--expdir", str(expdir.root), "--methods", *methods, *langs, "--scopes", *scopes]
+
+
+def test_scopes_are_in_one_order_for_all_jobs():
+    """Each job of an array works out the list for itself: it must not depend on hashes."""
+    for tasks in itertools.permutations(["asr", "st"]):
+        assert tune.scopes_of(tasks) == [("asr", "st"), ("asr",), ("st",)]
+    assert tune.scopes_of(["st"]) == tune.scopes_of(["st", "st"]) == [("st",)]
+
+
+def test_tune_all_scopes_or_one(tuning, expdir):
+    assert tune.main([*tuning, "--only", "3"]) == 0
+    methods = ("average", "task_arithmetic")
+    folders = (expdir.root / "tune").iterdir
+    assert {path.name for path in folders()} == {f"{method}.st" for method in methods}
+    assert tune.main(tuning) == 0
+    every = {f"{method}.{scope}" for method in methods for scope in ("asr", "st", "asr_st")}
+    assert {path.name for path in folders()} == every
+    of_asr = read_json(expdir.sweep("average", "asr"))
+    assert set(of_asr["grid"][0]["scores"]) == {"de_asr", "es_asr"}
+
+
+def test_tune_usage_errors(tuning, expdir, tmp_path, capsys):
+    for only in ("0", "4"):
+        assert tune.main([*tuning, "--only", only]) == 2
+        assert "expected: 1 to 3" in capsys.readouterr().err
+    (tmp_path / "inference.yaml").write_text("beam: 1\n")
+    assert tune.main(tuning) == 2
+    assert "did you mean beam_size" in capsys.readouterr().err
+    assert not (expdir.root / "tune").exists()
+
+
+def test_merge_uses_the_parameters_that_were_chosen(tuning, expdir):
+    assert tune.main(tuning) == 0
+    assert read_json(expdir.sweep("task_arithmetic", "asr_st"))["best"] == 1
+    sweep = read_json(expdir.sweep("task_arithmetic", "st"))
+    write_json(expdir.sweep("task_arithmetic", "st"), {**sweep, "best": 2})
+    assert merge_tuned.main(merging(expdir, "asr", "st", "asr_st")) == 0
+    expected = {
+        "average.asr": (1.0, [4, 4, 1, 1]),
+        "task_arithmetic.asr": (1.0, [7, 7, 1, 1]),
+        "task_arithmetic.st": (0.5, [1, 1, 4, 4]),
+        "task_arithmetic.asr_st": (1.0, [7, 7, 7, 7]),
+    }
+    for name, (coef, right) in expected.items():
+        directory = expdir.merged(*name.split("."))
+        record = yaml.safe_load((directory / "merge.yaml").read_text())
+        assert record["plan"]["params"] == {"scaling_coef": coef}
+        state = torch.load(directory / "model.pth", weights_only=True)
+        assert state[OUTPUT_BIAS].tolist() == pytest.approx(right)
+        assert (directory / "config.yaml").read_text() == "encoder: transformer\n"
+
+
+def test_merge_is_not_repeated_and_not_mixed(tuning, expdir, capsys):
+    assert tune.main([*tuning, "--only", "2"]) == 0
+    options = merging(expdir, "asr")
+    assert merge_tuned.main(options) == 0
+    file = expdir.merged("task_arithmetic", "asr") / "model.pth"
+    before = file.stat().st_mtime_ns
+    assert merge_tuned.main(options) == 0 and file.stat().st_mtime_ns == before
+    sweep = read_json(expdir.sweep("task_arithmetic", "asr"))
+    write_json(expdir.sweep("task_arithmetic", "asr"), {**sweep, "best": 0})
+    assert merge_tuned.main(options) == 1
+    assert "made with other settings" in capsys.readouterr().err
+    assert file.stat().st_mtime_ns == before
+
+
+def test_merge_does_not_depend_on_how_the_expdir_is_written(tuning, expdir, monkeypatch):
+    assert tune.main([*tuning, "--only", "2"]) == 0
+    assert merge_tuned.main(merging(expdir, "asr")) == 0
+    monkeypatch.chdir(expdir.root.parent)
+    assert merge_tuned.main(merging(ExpDir("exp"), "asr")) == 0
+
+
+def test_merge_without_a_sweep_or_an_expert(tuning, expdir, capsys):
+    assert merge_tuned.main(merging(expdir, "asr")) == 1
+    assert "average.asr/sweep.json" in capsys.readouterr().err
+    assert tune.main([*tuning, "--only", "2"]) == 0
+    (expdir.expert(PAIRS[0]) / "model.pth").unlink()
+    assert merge_tuned.main(merging(expdir, "asr")) == 1
+    assert "expert/de_asr/model.pth" in capsys.readouterr().err
+
+
+# --- inference, score_expdir
+
+
+@pytest.fixture
+def inferring(tuning):
+    grid = tuning.index("--grid")
+    return [*tuning[:grid], *tuning[grid + 2 :], "--systems", "base", "expert"]
+
+
+def hypotheses(expdir):
+    return {
+        str(path.relative_to(expdir.root / "inference"))
+        for path in (expdir.root / "inference").rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+EVERY = {f"test/{system}/{pair}" for system in ("base", "expert") for pair in PAIRS}
+
+
+def test_parts_of_the_inference_make_a_whole(inferring, expdir, model):
+    parts = []
+    for job in (1, 2, 3):
+        before = hypotheses(expdir)
+        assert inference.main([*inferring, "--job", str(job), "--num_jobs", "3"]) == 0
+        parts.append(hypotheses(expdir) - before)
+    assert set().union(*parts) == EVERY and sorted(map(len, parts)) == [2, 3, 3]
+    model.calls.clear()
+    assert inference.main(inferring) == 0
+    assert model.calls == []
+
+
+def test_more_jobs_than_work(inferring, expdir):
+    assert inference.main([*inferring, "--job", "20", "--num_jobs", "20"]) == 0
+    assert hypotheses(expdir) == set()
+
+
+def test_inference_of_merged_models_in_another_split(tuning, inferring, expdir):
+    assert tune.main(tuning) == 0
+    assert merge_tuned.main(merging(expdir, "asr", "st", "asr_st")) == 0
+    systems = ["task_arithmetic.langs", "average.langs_tasks"]
+    assert inference.main([*inferring, "--systems", *systems, "--split", "dev"]) == 0
+    assert hypotheses(expdir) == {f"dev/{system}/{pair}" for system in systems for pair in PAIRS}
+    lines = expdir.hypothesis("dev", systems[0], PAIRS[0]).read_text().splitlines()
+    first_words = " ".join(sentence(0, "de").split()[:7])
+    assert lines[0] == f"spk0-de-dev {first_words}"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--job", "0"], "expected: 1 to --num_jobs (1)"),
+        (["--job", "3", "--num_jobs", "2"], "expected: 1 to --num_jobs (2)"),
+        (["--num_jobs", "0"], "no such part"),
+        (["--systems", "base", "bsae"], "got: bsae"),
+    ],
+)
+def test_inference_usage_errors(inferring, expdir, capsys, more, message):
+    assert inference.main([*inferring, *more]) == 2
+    assert message in capsys.readouterr().err and hypotheses(expdir) == set()
+
+
+def test_inference_of_an_unknown_task(inferring):
+    with pytest.raises(SystemExit) as caught:
+        inference.main([*inferring, "--tasks", "mt"])
+    assert caught.value.code == 2
+
+
+def test_scores_of_every_system(inferring, expdir, tmp_path):
+    assert inference.main(inferring) == 0
+    place = inferring.index("--inference_config")
+    options = [*inferring[:place], *inferring[place + 2 :]]
+    assert score_expdir.main(options) == 0
+    assert {
+        str(path.relative_to(expdir.root / "scores"))
+        for path in (expdir.root / "scores").rglob("*.json")
+    } == {f"{name}.json" for name in EVERY}
+    result = json.loads(expdir.score("test", "expert", Pair("es", "asr")).read_text())
+    assert result["wer"] == pytest.approx(100 / 8)
+    assert (result["task"], result["lang"], result["utterances"]) == ("asr", "es", 3)
+    assert result["ref"] == str(tmp_path / "dump" / "es" / "test" / "text")
+    assert result["hyp"] == str(expdir.hypothesis("test", "expert", Pair("es", "asr")))
+    bleu = [
+        read_json(expdir.score("test", s, Pair("es", "st")))["bleu"] for s in ("base", "expert")
+    ]
+    assert bleu[0] < 1 < 50 < bleu[1] < 100
+
+
+def test_scores_need_every_hypothesis(expdir, tmp_path, capsys):
+    write_dump(tmp_path / "dump", splits=["test"])
+    options = ["--expdir", str(expdir.root), "--dump", str(tmp_path / "dump"), "--systems", "base"]
+    options += ["--langs", "de", "--tasks", "asr"]
+    assert score_expdir.main(options) == 1
+    assert "inference/test/base/de_asr" in capsys.readouterr().err
+    hypothesis = expdir.hypothesis("test", "base", PAIRS[0])
+    write_text(hypothesis, {f"spk{k}-de-test": "one" for k in range(2)})
+    assert score_expdir.main(options) == 1
+    assert "1 without a hypothesis: spk2-de-test" in capsys.readouterr().err
+    assert not (expdir.root / "scores").exists()
+    write_text(hypothesis, {f"spk{k}-de-test": sentence(k, "de") for k in range(3)})
+    assert score_expdir.main(options) == 0
+    assert read_json(expdir.score("test", "base", PAIRS[0]))["wer"] == 0

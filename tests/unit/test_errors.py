@@ -1,0 +1,37 @@
+"""lors.errors: what the user is told."""
+
+import pytest
+
+from lors.errors import LorsError, UsageError, unknown_name
+
+
+def test_message_has_every_part_that_was_given():
+    error = LorsError("no such tensor", where="a.pth", expected="x.w", got="", hint="see --help")
+    assert str(error) == (
+        "no such tensor\n  where: a.pth\n  expected: x.w\n  got: \n  what to do: see --help"
+    )
+    assert str(LorsError("no such tensor")) == "no such tensor"
+    assert (error.what, error.where, error.hint) == ("no such tensor", "a.pth", "see --help")
+
+
+def test_exit_codes():
+    assert LorsError.exit_code == 1 and UsageError.exit_code == 2
+    assert issubclass(UsageError, LorsError)
+
+
+def test_unknown_name_lists_what_is_near_and_what_is_valid():
+    error = unknown_name(
+        "method", "averge", {"lors", "average", "task_arithmetic"}, where="--method"
+    )
+    assert isinstance(error, UsageError)
+    assert str(error) == (
+        "unknown method 'averge'\n  where: --method\n"
+        "  expected: one of: average, lors, task_arithmetic\n  what to do: did you mean average?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("zzz", None), ("ties", "did you mean ties2 or ties1?")]
+)
+def test_unknown_name_guesses_only_what_is_near(name, hint):
+    assert unknown_name("method", name, ["ties1", "ties2", "lors"]).hint == hint

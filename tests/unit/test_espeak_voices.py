@@ -1,0 +1,96 @@
+"""Acoustic conditions and speakers."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from lors.data.espeak import voices
+from lors.errors import LorsError, UsageError
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """A function that writes a copy of the conditions file with some values put in."""
+
+    def edit(**parts):
+        data = yaml.safe_load(voices.CONDITIONS_FILE.read_text(encoding="utf-8"))
+        for name, values in parts.items():
+            data[name].update(values)
+        path = tmp_path / "conditions.yaml"
+        path.write_text(yaml.safe_dump(data), encoding="utf-8")
+        return path
+
+    return edit
+
+
+def test_language_comes_before_all_before_defaults(edited):
+    path = edited(domain={"all": {"pitch": [1, 2], "snr_db": [3, 4]}, "de": {"snr_db": [5, 6]}})
+    german = voices.load_condition("domain", "de", path)
+    assert (german.pitch, german.snr_db) == ((1, 2), (5, 6))
+    assert voices.load_condition("domain", "nl", path).pitch != (1, 2)  # nl has its own
+    assert voices.load_condition("pool", "de", path).pitch == (30, 70)
+
+
+def test_holdout_can_be_overridden():
+    assert voices.load_condition("domain", "de", vocab_holdout=0.3).vocab_holdout == 0.3
+
+
+def test_unknown_names():
+    with pytest.raises(UsageError, match="unknown condition 'pol'"):
+        voices.load_condition("pol", "de")
+    with pytest.raises(UsageError, match="unknown language 'xx'"):
+        voices.load_condition("pool", "xx")
+
+
+def test_unknown_key_names_the_near_one(edited):
+    with pytest.raises(UsageError, match="unknown key 'snr'") as caught:
+        voices.load_condition("domain", "de", edited(domain={"de": {"snr": [1, 2]}}))
+    assert "snr_db" in str(caught.value)
+
+
+def test_all_wrong_values_at_once(edited):
+    wrong = {
+        "pitch": [50, 20],
+        "rate_wpm": "fast",
+        "noise_colour": ["mauve"],
+        "variants": [],
+        "speakers": {"train": 0, "dev": 1, "test": 1},
+    }
+    with pytest.raises(LorsError) as caught:
+        voices.load_condition("domain", "de", edited(domain={"de": wrong}))
+    text = str(caught.value)
+    assert "language de" in text
+    for name in wrong:
+        assert f"\n    {name}:" in text
+
+
+def test_missing_default(edited, tmp_path):
+    data = yaml.safe_load(edited().read_text(encoding="utf-8"))
+    del data["defaults"]["pitch"]
+    path = tmp_path / "short.yaml"
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    with pytest.raises(LorsError, match=r"(?s)keys are missing.*pitch"):
+        voices.load_condition("pool", "de", path)
+
+
+def test_speakers_are_different_people_within_the_ranges():
+    condition = voices.load_condition("domain", "fr")
+    speakers = voices.draw_speakers(condition, 40, 0, "train")
+    assert len({speaker.client_id for speaker in speakers}) == 40
+    assert {speaker.voice.split("+")[1] for speaker in speakers} == set(condition.variants)
+    assert {speaker.voice.split("+")[0] for speaker in speakers} == set(condition.voices)
+    for speaker in speakers:
+        assert len(speaker.client_id) == 128 and set(speaker.client_id) <= set("0123456789abcdef")
+        for name in ("pitch", "rate_wpm", "level_dbfs", "rt60_s", "drr_db"):
+            low, high = getattr(condition, name)
+            assert low <= getattr(speaker, name) <= high
+    sounds = {dataclasses.astuple(speaker)[3:] for speaker in speakers}
+    assert len(sounds) == 40
+
+
+def test_speakers_depend_on_the_seed_only():
+    condition = voices.load_condition("pool", "de")
+    five = voices.draw_speakers(condition, 5, 0, "train")
+    assert voices.draw_speakers(condition, 9, 0, "train")[:5] == five
+    assert not set(voices.draw_speakers(condition, 5, 0, "dev")) & set(five)

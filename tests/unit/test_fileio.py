@@ -1,0 +1,143 @@
+"""lors.fileio: whole files or none, and markers that remember what work was made from."""
+
+import hashlib
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from lors.errors import LorsError
+from lors.fileio import (
+    DoneMarker,
+    atomic_write,
+    file_digest,
+    hash_of,
+    read_json,
+    write_json,
+    write_text,
+)
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_writing_makes_parents_and_keeps_utf8_and_line_ends(tmp_path):
+    path = tmp_path / "a" / "b" / "x.txt"
+    write_text(path, "ü\nя\r\n")
+    assert path.read_bytes() == "ü\nя\r\n".encode()
+    with atomic_write(path, "wb") as handle:
+        handle.write(b"\x00\xff")
+    assert path.read_bytes() == b"\x00\xff"
+    assert names(path.parent) == ["x.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_failed_writing_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "x.txt"
+    for before in ([], ["x.txt"]):
+        with pytest.raises(error), atomic_write(path) as handle:
+            handle.write("half")
+            handle.flush()
+            assert len(names(tmp_path)) == len(before) + 1  # not the file itself
+            raise error
+        assert names(tmp_path) == before
+        write_text(path, "old")
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_permissions_are_those_of_any_new_file(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "x", "")
+        assert os.umask(mask) == mask  # unchanged by the writing
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o666 & ~mask
+
+
+def test_full_disk_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x"
+    write_text(path, "old")
+    code = (
+        "import resource, signal, sys; from lors.fileio import write_text\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "write_text(sys.argv[1], 'x' * 100000)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert done.returncode == 1 and "File too large" in done.stderr
+    assert path.read_text() == "old" and names(tmp_path) == ["x"]
+
+
+def test_json_round_trip(tmp_path):
+    value = {"a": [1, 2.5, None, True], "ü": "я"}
+    write_json(tmp_path / "x.json", value)
+    assert read_json(tmp_path / "x.json") == value
+    assert "ü" in (tmp_path / "x.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_json_refuses_what_is_no_number(tmp_path, value):
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "x.json", {"score": value})
+    assert names(tmp_path) == []
+
+
+def test_json_that_cannot_be_read(tmp_path):
+    with pytest.raises(LorsError, match="file not found"):
+        read_json(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text('{"a": ')
+    with pytest.raises(LorsError, match="not valid JSON") as caught:
+        read_json(tmp_path / "x.json")
+    assert str(tmp_path / "x.json") in str(caught.value)
+
+
+def test_hash_depends_on_values_and_not_on_order():
+    assert hash_of({"a": 1, "b": [1, 2]}) == hash_of({"b": [1, 2], "a": 1})
+    different = [{"a": 1}, {"a": 2}, {"a": "1"}, {"b": 1}, [1, 2], [2, 1], "ü", "u"]
+    assert len({hash_of(value) for value in different}) == len(different)
+    # The same in every process, unlike Python's own hash().
+    assert hash_of({"a": 1}) == hashlib.sha256(b'{"a": 1}').hexdigest()[:16]
+
+
+def test_file_digest(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc" * 100000)
+    assert file_digest(tmp_path / "x") == hashlib.sha256(b"abc" * 100000).hexdigest()
+
+
+def test_done_marker(tmp_path):
+    path = tmp_path / "work" / ".done"
+    inputs = {"seed": 1, "langs": ("de", "es"), "config": tmp_path / "x.yaml"}
+    assert not DoneMarker(path, inputs).is_done()
+    DoneMarker(path, inputs).start()
+    assert not DoneMarker(path, inputs).is_done()  # begun, interrupted, and to be done again
+    DoneMarker(path, inputs).mark()
+    assert DoneMarker(path, dict(reversed(inputs.items()))).is_done()
+    assert names(path.parent) == [".done"]
+    assert read_json(path)["hash"] == hash_of(read_json(path)["inputs"])
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("inputs", "difference"),
+    [
+        ({"seed": 2, "lr": 0.1}, "seed: 1 -> 2"),
+        ({"seed": 1}, "lr: 0.1 -> None"),
+        ({"seed": 1, "lr": 0.1, "new": "x"}, "new: None -> 'x'"),
+    ],
+)
+def test_done_marker_of_other_work_is_refused_with_the_difference(
+    tmp_path, inputs, difference, finished
+):
+    marker = DoneMarker(tmp_path / ".done", {"seed": 1, "lr": 0.1})
+    marker.start()
+    if finished:
+        marker.mark()
+    with pytest.raises(LorsError, match="made with other settings") as caught:
+        DoneMarker(tmp_path / ".done", inputs).is_done()
+    assert str(caught.value.got).strip() == difference
+    assert str(tmp_path) in str(caught.value)

@@ -1,0 +1,230 @@
+"""Reading of test sets, and which files inference makes, with a stand-in for the model."""
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from stand_ins import FakeS2TModel, sentence, write_audio_dump, write_model
+
+from lors import inference
+from lors.config import load_config
+from lors.datadir import Utterance, read_data_dir, read_text, write_data_dir
+from lors.errors import LorsError, UsageError
+from lors.expdir import ExpDir, Pair
+from lors.inference import InferenceConfig, infer, read_audio, read_test_set
+
+DE, ES = Pair("de", "asr"), Pair("es", "st")
+GREEDY = InferenceConfig(batch_size=7)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    monkeypatch.setattr("lors.models.espnet_s2t.S2TModel", FakeS2TModel)
+    monkeypatch.setattr(FakeS2TModel, "calls", [])
+    return FakeS2TModel.calls
+
+
+@pytest.fixture
+def dump(tmp_path):
+    return write_audio_dump(tmp_path / "dump", splits=["test"])
+
+
+@pytest.fixture
+def expdir(tmp_path):
+    expdir = ExpDir(tmp_path / "exp")
+    write_model(expdir.base, 0)
+    write_model(expdir.joint, 1, {"de_asr": 3})
+    return expdir
+
+
+@pytest.fixture
+def work(expdir):
+    return [
+        (pair, expdir.root / system, expdir.hypothesis("test", system, pair))
+        for pair in (DE, ES)
+        for system in ("base", "joint")
+    ]
+
+
+def kinds(calls):
+    return [call[0] for call in calls if call[0] != "load_state"]
+
+
+# --- audio and test sets
+
+
+def test_audio_is_float32_of_one_dimension(tmp_path):
+    samples = np.array([0.0, 0.5, -0.25], dtype=np.float32)
+    soundfile.write(tmp_path / "a.flac", samples, 16000)
+    read = read_audio(tmp_path / "a.flac")
+    assert read.dtype == np.float32 and read.tolist() == samples.tolist()
+
+
+@pytest.mark.parametrize(
+    ("shape", "rate", "got"),
+    [((800,), 8000, "8000 Hz, 1 channel"), ((800, 2), 16000, "16000 Hz, 2 channels")],
+)
+def test_audio_of_the_wrong_form(tmp_path, shape, rate, got):
+    soundfile.write(tmp_path / "a.flac", np.zeros(shape, dtype=np.float32), rate)
+    with pytest.raises(LorsError, match="wrong form") as caught:
+        read_audio(tmp_path / "a.flac")
+    error = caught.value
+    assert got in error.got and "stage 2" in error.hint and error.where == tmp_path / "a.flac"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not audio"])
+def test_audio_that_cannot_be_read(tmp_path, content):
+    path = tmp_path / "a.flac"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(LorsError, match="cannot read audio") as caught:
+        read_audio(path)
+    assert caught.value.where == path
+
+
+def test_test_set(dump):
+    test_set = read_test_set(dump / "de" / "test")
+    assert test_set.ids == tuple(f"spk{k}-de-test" for k in range(3))
+    assert [round(float(w[0]) * 128) for w in test_set.waveforms] == [1, 2, 3]
+    assert test_set.references["asr"] == {f"spk{k}-de-test": sentence(k, "de") for k in range(3)}
+    assert test_set.references["st"]["spk1-de-test"].startswith("translation of ")
+    first = read_test_set(dump / "de" / "test", limit=2)
+    assert first.ids == test_set.ids[:2] and len(first.waveforms) == 2
+    assert read_test_set(dump / "de" / "test", limit=9).ids == test_set.ids
+
+
+def test_test_set_without_texts(dump):
+    directory = dump / "de" / "test"
+    rows = [
+        Utterance(**{**vars(u), "text": None, "translations": {}}) for u in read_data_dir(directory)
+    ]
+    write_data_dir(directory, rows)
+    assert read_test_set(directory).references == {"asr": {}, "st": {}}
+
+
+# --- configuration
+
+
+def test_configuration(tmp_path):
+    path = tmp_path / "inference.yaml"
+    path.write_text("beam_size: 5\nctc_weight: 0.3\n")
+    options = load_config(InferenceConfig, path)
+    assert options == InferenceConfig(5, 64, 0.3, 0.0) and not options.is_greedy
+    path.write_text("")
+    assert load_config(InferenceConfig, path).is_greedy
+    assert not InferenceConfig(beam_size=1, ctc_weight=0.3).is_greedy
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"beam_size": 0}, "beam_size: expected an integer at least 1, got 0"),
+        ({"beam_size": 1.5}, "beam_size: expected an integer"),
+        ({"batch_size": 0}, "batch_size: expected an integer at least 1"),
+        ({"ctc_weight": 1.1}, "ctc_weight: expected a number from 0 to 1, got 1.1"),
+        ({"penalty": "high"}, "penalty: expected a number"),
+        ({"beamsize": 5}, "did you mean beam_size"),
+    ],
+)
+def test_wrong_configuration(tmp_path, content, message):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(UsageError) as caught:
+        load_config(InferenceConfig, tmp_path / "c.yaml")
+    assert message in str(caught.value)
+
+
+# --- inference
+
+
+def test_every_hypothesis_by_its_own_model(calls, work, dump, expdir):
+    infer(work, dump, "test", GREEDY, device="cuda:7")
+    de, es = sentence(1, "de").split(), ["translation"]
+    for system, right in (("base", 1), ("joint", 3)):
+        texts = read_text(expdir.hypothesis("test", system, DE))
+        assert list(texts) == [f"spk{k}-de-test" for k in range(3)]
+        assert texts["spk1-de-test"].split() == de[:right]
+        assert read_text(expdir.hypothesis("test", system, ES))["spk2-es-test"].split() == es
+    # Each model is loaded once, whatever the order of the work.
+    assert kinds(calls) == ["load", "greedy", "greedy"] * 2
+    assert {call[2] for call in calls if call[0] == "load"} == {"cuda:7"}
+    assert ("greedy", 3, 7) in calls
+
+
+def test_empty_hypotheses_are_written(calls, dump, expdir, work):
+    write_model(expdir.base, 0, {"de_asr": 0})
+    infer(work[:1], dump, "test", GREEDY)
+    assert work[0][2].read_text() == "".join(f"spk{k}-de-test\n" for k in range(3))
+
+
+def test_beam_search_gets_its_options(calls, dump, work):
+    infer(work[:1], dump, "test", InferenceConfig(beam_size=4, ctc_weight=0.2, penalty=0.5))
+    assert calls[-1] == ("beam", 3, 4, 0.2, 0.5)
+
+
+def test_finished_files_are_left_alone(calls, dump, work):
+    infer(work, dump, "test", GREEDY)
+    before = {out: out.stat().st_mtime_ns for *_, out in work}
+    calls.clear()
+    infer(work, dump, "test", GREEDY)
+    assert calls == [] and before == {out: out.stat().st_mtime_ns for *_, out in work}
+    # A file that was removed is made again, alone.
+    work[3][2].unlink()
+    infer(work, dump, "test", GREEDY)
+    assert kinds(calls) == ["load", "greedy"] and work[3][2].exists()
+
+
+def test_interrupted_inference_goes_on(calls, dump, work, monkeypatch):
+    real, count = inference.decode, []
+
+    def interrupted(*args):
+        count.append(args)
+        if len(count) == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(inference, "decode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        infer(work, dump, "test", GREEDY)
+    assert sum(out.exists() for *_, out in work) == 2
+    infer(work, dump, "test", GREEDY)
+    assert len(count) == 3 + 2 and all(out.exists() for *_, out in work)
+    names = {path.name for path in work[0][2].parent.iterdir()}
+    assert names == {"de_asr", ".de_asr.done", "es_st", ".es_st.done"}
+
+
+def other_model(expdir, dump, options):
+    write_model(expdir.base, 5)
+    return options
+
+
+def other_data(expdir, dump, options):
+    write_audio_dump(dump, splits=["test"], utterances=2)
+    return options
+
+
+def other_options(expdir, dump, options):
+    return InferenceConfig(beam_size=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [(other_model, "model:"), (other_data, "data:"), (other_options, "beam_size: 1 -> 2")],
+)
+def test_hypotheses_of_other_settings_are_not_overwritten(calls, dump, work, expdir, change, shown):
+    infer(work[:1], dump, "test", GREEDY)
+    before = work[0][2].read_text()
+    options = change(expdir, dump, GREEDY)
+    with pytest.raises(LorsError, match="made with other settings") as caught:
+        infer(work[:1], dump, "test", options)
+    assert shown in str(caught.value) and work[0][2].read_text() == before
+
+
+def test_missing_model_and_data(calls, dump, work, expdir):
+    (expdir.base / "model.pth").unlink()
+    with pytest.raises(LorsError, match="no model") as caught:
+        infer(work[:1], dump, "test", GREEDY)
+    assert caught.value.where == expdir.base / "model.pth"
+    with pytest.raises(LorsError, match="data directory not found") as caught:
+        infer(work[1:2], dump, "dev", GREEDY)
+    assert caught.value.where == dump / "de" / "dev"
+    assert calls == []

@@ -1,0 +1,119 @@
+"""lors.log: log lines, and the exit codes of every program."""
+
+import argparse
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lors.errors import LorsError, UsageError
+from lors.log import run_main, setup_logging, show_progress
+
+
+@pytest.fixture(autouse=True)
+def leave_the_process_as_it_was():
+    """run_main sets a signal handler and the root logger's handlers."""
+    handler, handlers = signal.getsignal(signal.SIGTERM), logging.getLogger().handlers[:]
+    level = logging.getLogger().level
+    yield
+    signal.signal(signal.SIGTERM, handler)
+    logging.getLogger().handlers[:] = handlers
+    logging.getLogger().setLevel(level)
+
+
+def main_that(action):
+    """run_main of a program with one option that calls action(args)."""
+    parser = argparse.ArgumentParser(prog="python -m lors.bin.example")
+    parser.add_argument("--x", type=int, default=0)
+    return lambda *argv: run_main(parser, action, argv)
+
+
+def raising(error):
+    def action(args):
+        raise error
+
+    return action
+
+
+def test_log_lines(capsys):
+    setup_logging()
+    logging.info("%d clips", 3)
+    logging.debug("not shown")
+    captured = capsys.readouterr()
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d \(test_log\.py:\d+\) 3 clips\n", captured.err
+    )
+    assert captured.out == ""
+
+
+def test_nothing_is_configured_at_import():
+    code = "import logging, lors.log, signal; print(logging.root.handlers, "
+    code += "signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] True\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (LorsError("no clips", where="a.tsv"), 1, "error: no clips\n  where: a.tsv\n"),
+        (UsageError("bad option"), 2, "error: bad option\n"),
+        (
+            FileNotFoundError(2, "No such file", "a.tsv"),
+            1,
+            "error: [Errno 2] No such file: 'a.tsv'\n",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_errors_become_a_message_and_an_exit_code(capsys, error, status, text):
+    assert main_that(raising(error))() == status
+    captured = capsys.readouterr()
+    prog = "python -m lors.bin.example: "
+    assert captured.err == prog + text and captured.out == ""
+
+
+def test_success_passes_the_options_on(capsys):
+    seen = []
+    assert main_that(lambda args: seen.append(args.x))("--x", "3") == 0
+    assert seen == [3] and capsys.readouterr().err == ""
+
+
+def test_wrong_option_exits_with_2():
+    with pytest.raises(SystemExit) as caught:
+        main_that(raising(AssertionError("not reached")))("--y", "3")
+    assert caught.value.code == 2
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        main_that(lambda args: 1 / args.x)()
+
+
+def test_being_terminated_runs_the_clean_up(tmp_path):
+    def work(args):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        finally:
+            (tmp_path / "clean").touch()
+
+    with pytest.raises(SystemExit) as caught:
+        main_that(work)()
+    assert caught.value.code == 143 and (tmp_path / "clean").exists()
+
+
+@pytest.mark.parametrize(
+    ("forced", "terminal", "shown"),
+    [("1", False, True), ("0", True, False), (None, True, True), (None, False, False)],
+)
+def test_progress_is_for_terminals_unless_forced(monkeypatch, forced, terminal, shown):
+    monkeypatch.delenv("LORS_PROGRESS", raising=False)
+    if forced is not None:
+        monkeypatch.setenv("LORS_PROGRESS", forced)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    assert show_progress() is shown

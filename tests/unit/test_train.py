@@ -1,0 +1,350 @@
+"""Training with a stand-in for ESPnet: what it is given, and when it is called at all."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from stand_ins import calls_of, fake_espnet, write_dump
+
+from lors.datadir import read_text
+from lors.errors import LorsError
+from lors.expdir import Pair
+from lors.fileio import file_digest
+from lors.models.espnet_data import write_training_data
+from lors.train import (
+    _discard_torn_checkpoint,
+    _select_shapes,
+    collect_stats,
+    fine_tuning_config,
+    from_scratch_config,
+    train,
+)
+
+PAIRS = [Pair("de", "asr"), Pair("es", "st")]
+CONFIG = {"num_iters_per_epoch": 50, "max_epoch": 4, "batch_type": "unsorted"}
+BASE_CONFIG = {
+    "token_list": ["<blank>", "<unk>", "a", "<sos>", "<eos>"],
+    "token_type": "bpe",
+    "bpemodel": "exp/base/bpe.model",
+    "normalize": "global_mvn",
+    "normalize_conf": {"stats_file": "exp/base/feats_stats.npz"},
+    "encoder": "transformer",
+    "encoder_conf": {"output_size": 128},
+    "preencoder": None,
+    "model_conf": {"ctc_weight": 0.3},
+    "max_epoch": 99,
+    "specaug": "specaug",
+    "output_dir": "elsewhere",
+}
+
+
+@pytest.fixture
+def base(tmp_path):
+    directory = tmp_path / "base"
+    directory.mkdir()
+    (directory / "config.yaml").write_text(yaml.safe_dump(BASE_CONFIG))
+    (directory / "model.pth").write_bytes(b"base weights")
+    return directory
+
+
+@pytest.fixture
+def project(tmp_path, base, monkeypatch):
+    """Data, a fine-tuning configuration and its statistics."""
+    fake_espnet(tmp_path / "espnet", monkeypatch)
+    dump = write_dump(tmp_path / "dump")
+    config = fine_tuning_config(base, CONFIG)
+    for split, name in (("train", "train"), ("dev", "valid")):
+        ids = write_training_data(PAIRS, dump, split, tmp_path / "data")
+        (tmp_path / "stats" / name).mkdir(parents=True)
+        for kind in ("speech", "text"):
+            path = tmp_path / "stats" / name / f"{kind}_shape"
+            path.write_text("".join(f"{i} {len(i)}\n" for i in ids))
+    return {"dump": dump, "config": config, "stats": tmp_path / "stats", "seed": 1, "cmd": "run.pl"}
+
+
+def written_config(out):
+    return yaml.safe_load((out / "train.yaml").read_text())
+
+
+def test_fine_tuning_takes_the_model_from_its_base(base):
+    config = fine_tuning_config(base, {"max_epoch": 4, "optim": "adamw"})
+    assert config == {
+        **{k: BASE_CONFIG[k] for k in ("token_list", "token_type", "bpemodel", "normalize")},
+        **{k: BASE_CONFIG[k] for k in ("normalize_conf", "encoder", "encoder_conf", "model_conf")},
+        "max_epoch": 4,
+        "optim": "adamw",
+        "init_param": [str(base / "model.pth")],
+    }
+
+
+def test_fine_tuning_cannot_change_the_model(base):
+    clash = {"max_epoch": 4, "encoder": "conformer", "token_list": ["b"]}
+    with pytest.raises(LorsError, match="leave the model to its base") as caught:
+        fine_tuning_config(base, clash)
+    assert caught.value.got == "keys encoder, token_list"
+
+
+def test_fine_tuning_without_a_base(tmp_path):
+    with pytest.raises(LorsError, match="file not found") as caught:
+        fine_tuning_config(tmp_path, CONFIG)
+    assert caught.value.where == tmp_path / "config.yaml"
+
+
+def test_from_scratch_config():
+    given = {"max_epoch": 4, "encoder": "transformer"}
+    config = from_scratch_config("exp/base", given)
+    names = {"bpemodel": "exp/base/bpe.model", "token_list": "exp/base/tokens.txt"}
+    assert config == {**given, "token_type": "bpe", **names}
+    config = from_scratch_config("exp/base", {"normalize": "global_mvn"})
+    assert config["normalize_conf"] == {"stats_file": "exp/base/feats_stats.npz"}
+    assert given == {"max_epoch": 4, "encoder": "transformer"}
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    path = tmp_path / "stats" / "train" / "speech_shape"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(f"utt{n:02d} {100 + n},80\n" for n in range(40)))
+    return path
+
+
+def test_selected_shapes_are_shuffled_by_the_seed(shapes, tmp_path):
+    ids = [f"utt{n:02d}" for n in range(0, 40, 2)]
+    orders = []
+    for number, seed in enumerate([1, 1, 2]):
+        _select_shapes(shapes, ids, seed, tmp_path / str(number))
+        table = read_text(tmp_path / str(number))
+        assert table == {i: f"{100 + int(i[3:])},80" for i in ids}  # all of them and no other
+        orders.append(list(table))
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[0]) == ids != orders[0]
+
+
+def test_speech_and_text_shapes_are_in_the_same_order(project, tmp_path):
+    train(PAIRS, out=tmp_path / "joint", **project)
+    speech, text = (
+        list(read_text(tmp_path / "joint" / "data" / "train" / f"{kind}_shape"))
+        for kind in ("speech", "text")
+    )
+    assert speech == text and len(speech) == 6
+
+
+def test_missing_statistics(shapes, tmp_path):
+    with pytest.raises(LorsError, match="2 utterances without statistics") as caught:
+        _select_shapes(shapes, ["utt00", "utt77", "utt78"], 1, tmp_path / "out")
+    assert "utt77, utt78" in str(caught.value) and f"remove {tmp_path / 'stats'}" in str(
+        caught.value
+    )
+    with pytest.raises(LorsError, match="no statistics"):
+        _select_shapes(tmp_path / "nowhere" / "train" / "x", ["utt00"], 1, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_statistics_of_a_fine_tuning(project, tmp_path):
+    (tmp_path / "stats" / "train" / "speech_shape").unlink()
+    collect_stats(PAIRS, project["dump"], project["config"], tmp_path / "stats", "run.pl")
+    [options] = calls_of(tmp_path / "stats")
+    assert ("collect_stats", "true") in options and ("use_preprocessor", "true") in options
+    config = written_config(tmp_path / "stats")
+    # The base brings its statistics: they stay in the model, and are not collected again.
+    assert config["normalize_conf"] == BASE_CONFIG["normalize_conf"]
+    assert config["model_conf"] == {"ctc_weight": 0.3, "extract_feats_in_collect_stats": False}
+    assert "init_param" not in config
+    ids = list(read_text(tmp_path / "stats" / "train" / "speech_shape"))
+    assert len(ids) == 6 and ids[0] == "spk0-de-train-asr"
+    assert not (tmp_path / "base" / "feats_stats.npz").exists()
+
+
+def test_statistics_from_scratch_are_kept_beside_the_vocabulary(tmp_path, monkeypatch):
+    fake_espnet(tmp_path / "espnet", monkeypatch)
+    dump = write_dump(tmp_path / "dump")
+    options = {"normalize": "global_mvn", "preprocessor_conf": {"speech_length": 4.0, "fs": 16000}}
+    config = from_scratch_config(tmp_path / "tokens", options)
+    (tmp_path / "tokens").mkdir()
+    collect_stats(PAIRS, dump, config, tmp_path / "stats", "run.pl")
+    assert (tmp_path / "tokens" / "feats_stats.npz").read_bytes() == b"statistics"
+    # What is about to be collected cannot be used yet.
+    written = written_config(tmp_path / "stats")
+    assert written["normalize"] is None and "normalize_conf" not in written
+    # Statistics of speech, not of the silence it is padded with.
+    assert written["preprocessor_conf"] == {"speech_length": 1.0, "fs": 16000}
+    assert config["normalize_conf"]["stats_file"] == str(tmp_path / "tokens" / "feats_stats.npz")
+    collect_stats(PAIRS, dump, config, tmp_path / "stats", "run.pl")
+    assert len(calls_of(tmp_path / "stats")) == 1
+    with pytest.raises(LorsError, match="made with other settings"):
+        collect_stats(PAIRS[:1], dump, config, tmp_path / "stats", "run.pl")
+
+
+def test_training_leaves_a_model(project, tmp_path):
+    out = tmp_path / "expert" / "de_asr"
+    train(PAIRS[:1], out=out, **project)
+    assert (out / "model.pth").read_bytes() == b"weights"
+    assert not Path((out / "model.pth").readlink()).is_absolute()
+    [options] = calls_of(out)
+    data = [value for name, value in options if name == "train_data_path_and_name_and_type"]
+    folder = out / "data" / "train"
+    assert data == [
+        f"{folder}/wav.scp,speech,sound",
+        f"{folder}/text,text,text",
+        f"{folder}/text_prev,text_prev,text",
+        f"{folder}/text_ctc,text_ctc,text",
+    ]
+    valid = [value for name, value in options if name == "valid_shape_file"]
+    assert valid == [f"{out}/data/dev/speech_shape", f"{out}/data/dev/text_shape"]
+    assert ("resume", "true") in options
+    config = written_config(out)
+    assert config["seed"] == 1 and config["init_param"] == [str(tmp_path / "base" / "model.pth")]
+    assert len(read_text(folder / "text")) == 3
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_budget_counts_per_pair(project, tmp_path, number):
+    """The joint model gets the budget of all experts together."""
+    train(PAIRS[:number], out=tmp_path / "out", **project)
+    assert written_config(tmp_path / "out")["num_iters_per_epoch"] == 50 * number
+    assert project["config"]["num_iters_per_epoch"] == 50
+
+
+def test_budget_of_whole_epochs_is_left_alone(project, tmp_path):
+    config = {k: v for k, v in project["config"].items() if k != "num_iters_per_epoch"}
+    train(PAIRS, out=tmp_path / "out", **{**project, "config": config})
+    assert "num_iters_per_epoch" not in written_config(tmp_path / "out")
+
+
+def test_finished_training_is_not_done_again(project, tmp_path):
+    out = tmp_path / "out"
+    train(PAIRS, out=out, **project)
+    before = (out / "run.sh").stat().st_mtime_ns
+    train(PAIRS, out=out, **project)
+    assert len(calls_of(out)) == 1 and (out / "run.sh").stat().st_mtime_ns == before
+
+
+def change_data(project, tmp_path):
+    write_dump(tmp_path / "dump", utterances=2)
+
+
+def change_base(project, tmp_path):
+    (tmp_path / "base" / "model.pth").write_bytes(b"other weights")
+
+
+def change_seed(project, tmp_path):
+    project["seed"] = 2
+
+
+def change_config(project, tmp_path):
+    project["config"] = {**project["config"], "max_epoch": 5}
+
+
+@pytest.mark.parametrize(
+    ("change", "shown", "finished"),
+    [
+        (change_data, "data.train/wav.scp: ", True),
+        (change_base, "base: ", True),
+        (change_seed, "config.seed: 1 -> 2", True),
+        (change_config, "config.max_epoch: 4 -> 5", True),
+        (change_config, "config.max_epoch: 4 -> 5", False),
+    ],
+)
+def test_other_settings_in_the_same_directory(
+    project, tmp_path, monkeypatch, change, shown, finished
+):
+    out = tmp_path / "out"
+    if finished:
+        train(PAIRS, out=out, **project)
+    else:
+        monkeypatch.setenv("FAIL", "stopped")
+        with pytest.raises(LorsError, match="training failed"):
+            train(PAIRS, out=out, **project)
+        monkeypatch.delenv("FAIL")
+    change(project, tmp_path)
+    with pytest.raises(LorsError, match="made with other settings") as caught:
+        train(PAIRS, out=out, **project)
+    assert shown in str(caught.value) and len(calls_of(out)) == 1
+
+
+def test_failed_training_shows_the_log_and_how_to_resume(project, tmp_path, monkeypatch):
+    out = tmp_path / "the out"
+    monkeypatch.setenv("FAIL", "RuntimeError: the disk is full")
+    with pytest.raises(LorsError, match="ESPnet training failed") as caught:
+        train(PAIRS, out=out, **project)
+    message = str(caught.value)
+    assert caught.value.where == out / "train.log"
+    assert "RuntimeError: the disk is full" in message and "line 39" in message
+    assert "line 9\n" not in message  # the tail, not all of it
+    assert f"bash '{out}/run.sh'" in message
+    assert not (out / "model.pth").exists() and not (out / ".done").exists()
+
+    # The cause is mended; the line that the message gave starts the training again ...
+    monkeypatch.delenv("FAIL")
+    resume = caught.value.hint.rpartition("or: ")[2]
+    subprocess.run(["bash", "-c", resume], check=True, stderr=subprocess.DEVNULL, cwd="/")
+    first, second = calls_of(out)
+    assert first == second and (out / "valid.acc.best.pth").exists()
+    # ... and so does the stage, which finishes what is around it.
+    train(PAIRS, out=out, **project)
+    assert (out / "model.pth").exists() and (out / ".done").exists()
+    assert not (out / ".done.started").exists()
+
+
+def weights(seed):
+    return {"linear.weight": torch.randn(50, 50, generator=torch.Generator().manual_seed(seed))}
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "latest", "kept"),
+    [
+        (weights(1), weights(1), True),
+        (weights(2), weights(1), False),  # stopped before the epoch's own file was written
+        (b"half", weights(1), False),
+        (weights(1), b"half", False),
+        (weights(1), None, False),
+        (None, weights(1), None),
+        (None, None, None),
+    ],
+)
+def test_training_that_was_stopped_while_saving(tmp_path, checkpoint, latest, kept):
+    for name, content in (("checkpoint.pth", checkpoint), ("latest.pth", latest)):
+        state = {"model": content, "reporter": {}} if name == "checkpoint.pth" else content
+        if content == b"half":
+            torch.save({"model": weights(1)}, tmp_path / name)
+            whole = (tmp_path / name).read_bytes()
+            (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+        elif content is not None:
+            torch.save(state, tmp_path / name)
+    _discard_torn_checkpoint(tmp_path)
+    assert (tmp_path / "checkpoint.pth").exists() == bool(kept)
+    assert (tmp_path / "latest.pth").exists() == (latest is not None)
+
+
+def test_a_launcher_that_cannot_start(project, tmp_path):
+    """There is no log then: its own words are shown."""
+    (tmp_path / "espnet" / "espnet2" / "bin" / "launch.py").write_text("raise OSError('no run.pl')")
+    with pytest.raises(LorsError, match=r"OSError: no run\.pl"):
+        train(PAIRS, out=tmp_path / "out", **project)
+
+
+def test_training_without_a_model(project, tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_MODEL", "1")
+    with pytest.raises(LorsError, match="training left no model") as caught:
+        train(PAIRS, out=tmp_path / "out", **project)
+    assert "train.log" in caught.value.hint
+    assert not (tmp_path / "out" / ".done").exists()
+
+
+def test_launch_gets_wrapper_log_and_gpus_as_they_are(project, tmp_path):
+    out = tmp_path / "out; touch x"
+    cmd = "slurm.pl --mem 4G"
+    train(PAIRS, out=out, ngpu=2, **{**project, "cmd": cmd})
+    script = (out / "run.sh").read_text()
+    assert f"--cmd '{cmd}' --log '{out}/train.log' --ngpu 2 -- " in script
+    assert f"--output_dir '{out}'" in script
+    assert calls_of(out) and not list(tmp_path.glob("x*"))
+
+
+def test_digest_of_the_base_is_of_its_content(project, tmp_path):
+    train(PAIRS, out=tmp_path / "out", **project)
+    marker = yaml.safe_load((tmp_path / "out" / ".done").read_text())
+    assert marker["inputs"]["base"] == [file_digest(tmp_path / "base" / "model.pth")]
+    assert marker["inputs"]["pairs"] == ["de_asr", "es_st"]

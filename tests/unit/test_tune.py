@@ -1,0 +1,296 @@
+"""The search for merge parameters, with a stand-in for the model."""
+
+import pytest
+import yaml
+from stand_ins import FakeS2TModel, write_audio_dump, write_model
+
+from lors.datadir import Utterance, read_data_dir, write_data_dir
+from lors.errors import LorsError, UsageError
+from lors.expdir import ExpDir, Pair
+from lors.fileio import read_json
+from lors.inference import InferenceConfig, read_test_set
+from lors.score.sweeps import read_sweeps
+from lors.tune import Grid, plan_of, read_grid, score, tune
+
+PAIRS = [Pair("de", "asr"), Pair("es", "asr")]
+POINTS = tuple({"scaling_coef": c} for c in (0.2, 1.0, 0.6, 2.0))
+LORS = tuple(
+    {"rank": rank, "density": 0.5, "scaling_coef": c} for rank in (1, 3) for c in (0.5, 0.9)
+)
+GRID = Grid({"average": ({"scaling_coef": 1.0},), "task_arithmetic": POINTS, "lors": LORS}, None)
+OPTIONS = InferenceConfig(batch_size=5, beam_size=8)
+
+
+@pytest.fixture(autouse=True)
+def calls(monkeypatch):
+    monkeypatch.setattr("lors.tune.S2TModel", FakeS2TModel)
+    monkeypatch.setattr(FakeS2TModel, "calls", [])
+    return FakeS2TModel.calls
+
+
+@pytest.fixture
+def dump(tmp_path):
+    return write_audio_dump(tmp_path / "dump")
+
+
+def make_expdir(root):
+    """Experts know 7 of 8 words in their own language; the base one."""
+    expdir = ExpDir(root)
+    write_model(expdir.base, 0)
+    for seed, name in enumerate(("de_asr", "es_asr", "de_st", "es_st"), 1):
+        write_model(expdir.expert(Pair.parse(name)), seed, {name: 7})
+    return expdir
+
+
+@pytest.fixture
+def expdir(tmp_path):
+    return make_expdir(tmp_path / "exp")
+
+
+def merges(calls):
+    """How many merges were decoded: models that came from a file are not among them."""
+    return sum(call[0] == "load_state" for call in calls)
+
+
+# --- the grid
+
+
+def grid_file(tmp_path, content):
+    path = tmp_path / "tune.yaml"
+    path.write_text(
+        content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False)
+    )
+    return path
+
+
+def test_grid_is_the_product_of_its_lists(tmp_path):
+    content = {
+        "utterances_per_language": 60,
+        "average": {"scaling_coef": [1.0]},
+        "lors": {"rank": [2, 6], "density": [0.2], "scaling_coef": [0.3, 0.5]},
+    }
+    grid = read_grid(grid_file(tmp_path, content))
+    assert grid.limit == 60
+    assert grid.points["average"] == ({"scaling_coef": 1.0},)
+    assert grid.points["lors"] == tuple(
+        {"rank": rank, "density": 0.2, "scaling_coef": coef}
+        for rank in (2, 6)
+        for coef in (0.3, 0.5)
+    )
+
+
+def test_grid_as_a_list_of_grids(tmp_path):
+    content = "lors:\n- {rank: [2], scaling_coef: [0.3, 0.5]}\n- {rank: [6], scaling_coef: [1]}\n"
+    grid = read_grid(grid_file(tmp_path, content))
+    assert grid.limit is None
+    assert grid.points["lors"] == (
+        {"rank": 2, "scaling_coef": 0.3},
+        {"rank": 2, "scaling_coef": 0.5},
+        {"rank": 6, "scaling_coef": 1},
+    )
+
+
+def test_methods_get_the_same_budget(tmp_path):
+    content = {
+        "average": {"scaling_coef": [1.0]},  # nothing to choose
+        "task_arithmetic": {"scaling_coef": [0.1, 0.2, 0.3]},
+        "lors": {"rank": [2, 6], "scaling_coef": [0.1, 0.2]},
+    }
+    with pytest.raises(UsageError, match="same budget") as caught:
+        read_grid(grid_file(tmp_path, content))
+    assert caught.value.got == "task_arithmetic: 3, lors: 4"
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [0.3, None, "scaling_coef", {"rank": 3}, {"rank": []}, {"rank": {"a": 1}}, [], [[3]], [{}, 3]],
+)
+def test_malformed_grid(tmp_path, grid):
+    with pytest.raises(UsageError, match="maps each parameter to a list") as caught:
+        read_grid(grid_file(tmp_path, {"lors": grid}))
+    assert caught.value.where.endswith("tune.yaml: lors")
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2.5, "all", True])
+def test_wrong_number_of_utterances(tmp_path, limit):
+    content = {"utterances_per_language": limit, "lors": {"rank": [1]}}
+    with pytest.raises(UsageError, match="not a number of utterances"):
+        read_grid(grid_file(tmp_path, content))
+
+
+# --- plan and scores
+
+
+def test_plan_names_base_and_experts(expdir):
+    plan = plan_of(expdir, PAIRS, "task_arithmetic", {"scaling_coef": 0.3})
+    assert plan.base == str(expdir.root / "base" / "model.pth")
+    experts = [expdir.root / "expert" / name / "model.pth" for name in ("de_asr", "es_asr")]
+    assert plan.experts == tuple(map(str, experts))
+    assert (plan.method, plan.params) == ("task_arithmetic", {"scaling_coef": 0.3})
+
+
+def test_score_of_each_task(dump):
+    test_set = read_test_set(dump / "de" / "dev")
+    result = score({i: f"{t} x" for i, t in test_set.references["asr"].items()}, test_set, PAIRS[0])
+    assert result["wer"] == 100 / 8 and "bleu" not in result
+    result = score(test_set.references["st"], test_set, Pair("de", "st"))
+    assert result["bleu"] == pytest.approx(100) and "wer" not in result
+
+
+# --- the search
+
+
+def test_sweep_is_written_and_its_best_point_known(expdir, dump):
+    tune(expdir, PAIRS, dump, GRID, OPTIONS)
+    sweep = read_json(expdir.sweep("task_arithmetic", "asr"))
+    assert (sweep["method"], sweep["scope"]) == ("task_arithmetic", "asr")
+    assert tuple(point["params"] for point in sweep["grid"]) == POINTS
+    # 1 + 6 c words of 8 are right in each language; at c = 2 there are wrong words behind them.
+    wers = [point["scores"]["de_asr"]["wer"] for point in sweep["grid"]]
+    assert wers == pytest.approx([100 * n / 8 for n in (6, 1, 3, 5)])
+    objectives = [point["objective"] for point in sweep["grid"]]
+    assert objectives == pytest.approx([(87.5 - wer) / 75 for wer in wers])
+    assert sweep["best"] == 1
+    assert [read_json(expdir.sweep(m, "asr"))["best"] for m in ("average", "lors")] == [0, 1]
+    of_lors = read_json(expdir.sweep("lors", "asr"))["grid"]
+    assert tuple(point["params"] for point in of_lors) == LORS
+    assert {path.name for path in expdir.sweep("lors", "asr").parent.iterdir()} == {
+        "sweep.json",
+        ".done",
+    }
+
+
+def test_sweeps_are_what_the_report_reads(expdir, dump):
+    tune(expdir, PAIRS, dump, GRID, OPTIONS)
+    assert len(read_sweeps([expdir.root])) == 3
+
+
+def test_search_is_greedy_on_the_first_utterances(expdir, dump, calls):
+    tune(expdir, PAIRS, dump, Grid({"average": ({},)}, 2), OPTIONS, device="cuda:3")
+    decoded = [call for call in calls if call[0] not in ("load", "load_state")]
+    assert set(decoded) == {("greedy", 2, 5)}
+    # base and merge in both languages, each expert in its own
+    assert len(decoded) == 2 + 2 + 2
+    assert [call[2] for call in calls if call[0] == "load"] == ["cuda:3"] * 3
+    sweep = read_json(expdir.sweep("average", "asr"))
+    assert sweep["grid"][0]["scores"]["de_asr"]["utterances"] == 2
+
+
+def test_merge_over_languages_and_tasks(expdir, dump):
+    pairs = [*PAIRS, Pair("de", "st"), Pair("es", "st")]
+    tune(expdir, pairs, dump, Grid({"task_arithmetic": POINTS}, None), OPTIONS)
+    sweep = read_json(expdir.sweep("task_arithmetic", "asr_st"))
+    assert set(sweep["grid"][0]["scores"]) == {str(pair) for pair in pairs}
+    # All 7 words are those of the experts, in each of the four pairs: as good as the experts.
+    assert sweep["grid"][1]["objective"] == pytest.approx(1) and sweep["best"] == 1
+
+
+@pytest.mark.parametrize("after", [1, 3, 6, 8])
+def test_interrupted_search_ends_with_the_same_files(expdir, dump, tmp_path, calls, after):
+    whole = make_expdir(tmp_path / "whole")
+    tune(whole, PAIRS, dump, GRID, OPTIONS)
+    calls.clear()
+
+    class Interrupted(FakeS2TModel):
+        def load_state(self, state):
+            if merges(self.calls) == after:
+                raise KeyboardInterrupt
+            super().load_state(state)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lors.tune.S2TModel", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tune(expdir, PAIRS, dump, GRID, OPTIONS)
+    assert merges(calls) == after
+    calls.clear()
+    tune(expdir, PAIRS, dump, GRID, OPTIONS)
+    assert merges(calls) == 9 - after  # nothing is decoded twice
+    for method in GRID.points:
+        first, second = (e.sweep(method, "asr").read_bytes() for e in (whole, expdir))
+        assert first == second
+    assert not list(expdir.root.rglob("partial.json"))
+
+
+def test_finished_search_does_nothing(expdir, dump, calls):
+    without_lors = {method: of for method, of in GRID.points.items() if method != "lors"}
+    tune(expdir, PAIRS, dump, Grid(without_lors, None), OPTIONS)
+    calls.clear()
+    tune(expdir, PAIRS, dump, Grid(without_lors, None), OPTIONS)
+    assert calls == []
+    tune(expdir, PAIRS, dump, GRID, OPTIONS)
+    assert merges(calls) == len(LORS)  # the method that was added, alone
+
+
+def other_points(expdir, dump):
+    return Grid({"task_arithmetic": (*POINTS[:3], {"scaling_coef": 1.5})}, None)
+
+
+def other_limit(expdir, dump):
+    return Grid({"task_arithmetic": POINTS}, 2)
+
+
+def other_model(expdir, dump):
+    write_model(expdir.expert(PAIRS[0]), 9, {"de_asr": 5})
+    return Grid({"task_arithmetic": POINTS}, None)
+
+
+def other_data(expdir, dump):
+    directory = dump / "de" / "dev"
+    rows = [Utterance(**{**vars(u), "duration": 9.0}) for u in read_data_dir(directory)]
+    write_data_dir(directory, rows)
+    return Grid({"task_arithmetic": POINTS}, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        (other_points, "points: "),
+        (other_limit, "limit: None -> 2"),
+        (other_model, "expert/de_asr"),
+        (other_data, "data.de: "),
+    ],
+)
+def test_search_with_other_settings_is_refused(expdir, dump, calls, change, shown):
+    tune(expdir, PAIRS, dump, GRID, OPTIONS)
+    before = expdir.sweep("task_arithmetic", "asr").read_bytes()
+    grid = change(expdir, dump)
+    calls.clear()
+    with pytest.raises(LorsError, match="made with other settings") as caught:
+        tune(expdir, PAIRS, dump, grid, OPTIONS)
+    assert shown in str(caught.value) and calls == []
+    assert expdir.sweep("task_arithmetic", "asr").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "message"),
+    [("losr", {}, "did you mean lors"), ("lors", {"rnak": 3}, "did you mean rank")],
+)
+def test_wrong_grid_is_found_before_any_work(expdir, dump, calls, method, params, message):
+    grid = Grid({**GRID.points, method: (params,)}, None)
+    with pytest.raises(UsageError, match=message):
+        tune(expdir, PAIRS, dump, grid, OPTIONS)
+    assert calls == [] and not (expdir.root / "tune").exists()
+    tune(expdir, PAIRS, dump, GRID, OPTIONS)  # the mended grid is not refused
+
+
+def test_all_missing_models_are_named(expdir, dump):
+    (expdir.base / "model.pth").unlink()
+    (expdir.expert(PAIRS[1]) / "model.pth").unlink()
+    with pytest.raises(LorsError, match="models to merge are missing") as caught:
+        tune(expdir, PAIRS, dump, GRID, OPTIONS)
+    assert "base/model.pth" in caught.value.got and "es_asr/model.pth" in caught.value.got
+    assert "de_asr" not in caught.value.got
+
+
+def test_all_missing_data_are_named(expdir, tmp_path):
+    with pytest.raises(LorsError, match="data directories not found") as caught:
+        tune(expdir, PAIRS, tmp_path / "nothing", GRID, OPTIONS)
+    assert "nothing/de/dev" in caught.value.got and "nothing/es/dev" in caught.value.got
+
+
+def test_data_without_what_is_scored(expdir, dump):
+    directory = dump / "de" / "dev"
+    rows = [Utterance(**{**vars(u), "text": None}) for u in read_data_dir(directory)]
+    write_data_dir(directory, rows)
+    with pytest.raises(LorsError, match="reference"):
+        tune(expdir, PAIRS, dump, GRID, OPTIONS)
