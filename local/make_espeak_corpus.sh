@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Speak a synthetic corpus in the layout of Common Voice 4 and CoVoST 2 with espeak-ng; called from
 # a recipe's directory. Options: local/make_espeak_corpus.sh --help
+# shellcheck source-path=SCRIPTDIR/../egs/TEMPLATE/lors1
 set -euo pipefail
 . ./path.sh
-# shellcheck disable=SC2154 # path.sh sets it
 exec "$python" -m lors.bin.make_espeak_corpus "$@"

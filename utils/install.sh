@@ -212,6 +212,7 @@ install_packages() {
             pip_install --constraint "$lock_file" "$torch,!=${torch#torch==}+cpu"
     fi
     step "$(grep -c '^[^#].*==' "$lock_file") packages" pip_install --no-deps -r "$lock_file"
+    log "first start of torch, which byte-compiles it ..."
     if ! "$venv/bin/python" -c 'import torch' >>"$log_file" 2>&1; then
         log "this torch asks for the CUDA libraries, some GB more; see --help for one without"
         step "CUDA libraries" pip_install --constraint "$lock_file" "$torch"

@@ -9,7 +9,6 @@ import numpy as np
 import soundfile
 import torch
 
-from lors.datadir import Utterance, write_data_dir
 from lors.expdir import Pair
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
@@ -29,19 +28,23 @@ def write_dump(dump: Path, langs=("de", "es"), splits=("train", "dev"), utteranc
     """Data directories without audio files."""
     for lang in langs:
         for split in splits:
-            rows = [
-                Utterance(
-                    id=f"spk{k}-{lang}-{split}",
-                    wav=f"/audio/{lang}/{split}/{k}.flac",
-                    speaker=f"spk{k}",
-                    lang=lang,
-                    text=sentence(k, lang),
-                    translations={"en": translation(k, lang)},
-                    duration=1.0 + k,
-                )
-                for k in range(utterances)
-            ]
-            write_data_dir(dump / lang / split, rows)
+            ids = [f"spk{k}-{lang}-{split}" for k in range(utterances)]
+            tables = {
+                "wav.scp": [f"/audio/{lang}/{split}/{k}.flac" for k in range(utterances)],
+                "utt2spk": [f"spk{k}" for k in range(utterances)],
+                "utt2lang": [lang] * utterances,
+                "utt2dur": [f"{1 + k}.0000" for k in range(utterances)],
+                "text": [sentence(k, lang) for k in range(utterances)],
+                "text.en": [translation(k, lang) for k in range(utterances)],
+            }
+            directory = dump / lang / split
+            directory.mkdir(parents=True, exist_ok=True)
+            # Not by write_data_dir: it waits for the disk, and hundreds of tests begin like this.
+            for name, values in tables.items():
+                lines = [f"{i} {value}\n" for i, value in zip(ids, values, strict=True)]
+                (directory / name).write_text("".join(lines))
+            spk2utt = "".join(f"spk{k} {i}\n" for k, i in enumerate(ids))
+            (directory / "spk2utt").write_text(spk2utt)
     return dump
 
 

@@ -25,7 +25,7 @@ from lors.train import (
 PAIRS = [Pair("de", "asr"), Pair("es", "st")]
 CONFIG = {"num_iters_per_epoch": 50, "max_epoch": 4, "batch_type": "unsorted"}
 BASE_CONFIG = {
-    "token_list": ["<blank>", "<unk>", "a", "<sos>", "<eos>"],
+    "token_list": ["<blank>", "<unk>", "<deu>", "<spa>", "<asr>", "<st_eng>", "<sos>", "<eos>"],
     "token_type": "bpe",
     "bpemodel": "exp/base/bpe.model",
     "normalize": "global_mvn",
@@ -54,7 +54,7 @@ def project(tmp_path, base, monkeypatch):
     """Data, a fine-tuning configuration and its statistics."""
     fake_espnet(tmp_path / "espnet", monkeypatch)
     dump = write_dump(tmp_path / "dump")
-    config = fine_tuning_config(base, CONFIG)
+    config = fine_tuning_config(base, CONFIG, PAIRS)
     for split, name in (("train", "train"), ("dev", "valid")):
         ids = write_training_data(PAIRS, dump, split, tmp_path / "data")
         (tmp_path / "stats" / name).mkdir(parents=True)
@@ -69,7 +69,7 @@ def written_config(out):
 
 
 def test_fine_tuning_takes_the_model_from_its_base(base):
-    config = fine_tuning_config(base, {"max_epoch": 4, "optim": "adamw"})
+    config = fine_tuning_config(base, {"max_epoch": 4, "optim": "adamw"}, PAIRS)
     assert config == {
         **{k: BASE_CONFIG[k] for k in ("token_list", "token_type", "bpemodel", "normalize")},
         **{k: BASE_CONFIG[k] for k in ("normalize_conf", "encoder", "encoder_conf", "model_conf")},
@@ -82,13 +82,21 @@ def test_fine_tuning_takes_the_model_from_its_base(base):
 def test_fine_tuning_cannot_change_the_model(base):
     clash = {"max_epoch": 4, "encoder": "conformer", "token_list": ["b"]}
     with pytest.raises(LorsError, match="leave the model to its base") as caught:
-        fine_tuning_config(base, clash)
+        fine_tuning_config(base, clash, PAIRS)
     assert caught.value.got == "keys encoder, token_list"
+
+
+def test_fine_tuning_in_a_language_that_the_base_does_not_know(base):
+    pairs = [*PAIRS, Pair("sv-SE", "asr"), Pair("fr", "st")]
+    with pytest.raises(LorsError, match="does not know <fra> <swe>") as caught:
+        fine_tuning_config(base, CONFIG, pairs)
+    assert caught.value.expected == "languages among de es"
+    assert "--train_base true" in caught.value.hint
 
 
 def test_fine_tuning_without_a_base(tmp_path):
     with pytest.raises(LorsError, match="file not found") as caught:
-        fine_tuning_config(tmp_path, CONFIG)
+        fine_tuning_config(tmp_path, CONFIG, PAIRS)
     assert caught.value.where == tmp_path / "config.yaml"
 
 
