@@ -161,14 +161,14 @@ def derive_config(recipe: Recipe, source: str, target: str, **changes) -> None:
 def write_configs(recipe: Recipe) -> None:
     """The recipe's configurations, made small enough for models that train within seconds."""
     masks = {"freq_mask_width_range": [0, 4], "num_freq_mask": 1, "num_time_mask": 1}
-    training = {"batch_size": 6, "optim_conf": {"lr": 0.003}, "scheduler": None, "log_interval": 10}
+    training = {"batch_size": 6, "optim_conf": {"lr": 0.005}, "scheduler": None, "log_interval": 5}
     derive_config(
         recipe,
         "train_expert.yaml",
         "tiny_expert.yaml",
         **training,
         specaug_conf={"apply_time_warp": False, **masks},
-        num_iters_per_epoch=20,
+        num_iters_per_epoch=15,
         max_epoch=3,
     )
     layers = {"attention_heads": 2, "linear_units": 32, "num_blocks": 1}

@@ -88,7 +88,7 @@ def test_joint_model_has_the_budget_of_all_experts_together(reference):
     exp = reference.recipe.exp
     expert = yaml.safe_load((exp / "expert" / "de_asr" / "config.yaml").read_text())
     joint = yaml.safe_load((exp / "joint" / "config.yaml").read_text())
-    assert joint["num_iters_per_epoch"] == len(PAIRS) * expert["num_iters_per_epoch"] == 80
+    assert joint["num_iters_per_epoch"] == len(PAIRS) * expert["num_iters_per_epoch"] == 60
     differ = {key for key in expert if expert[key] != joint[key]}
     assert {key for key in differ if "shape_file" not in key and "data_path" not in key} == {
         "num_iters_per_epoch",
@@ -305,16 +305,14 @@ def test_interrupted_training_and_search_give_the_same_result(reference, tmp_pat
     command = [*OPTIONS, "--stage", "experts", "--stop_stage", "score"]
     expert, tune = recipe.exp / "expert", recipe.exp / "tune"
 
-    ended = recipe.run_and_interrupt(*command, when=lambda: any(expert.glob("*/1epoch.pth")))
+    ended = recipe.run_and_interrupt(*command, when=lambda: any(expert.glob("*/latest.pth")))
     assert_interrupted(recipe, ended)
-    assert not (expert / "de_asr" / ".done").exists() and not tune.exists()
+    begun = [link.parent for link in expert.glob("*/latest.pth")]
+    assert begun and not any(expert.glob("*/.done")) and not tune.exists()
 
     ended = recipe.run_and_interrupt(*command, when=lambda: any(tune.glob("*/partial.json")))
     assert_interrupted(recipe, ended)
-    assert (
-        "Resume" in (expert / "de_asr" / "train.log").read_text()
-        or "resume" in (expert / "de_asr" / "train.log").read_text()
-    )
+    assert all("training was resumed" in (d / "train.log").read_text() for d in begun)
     assert not (recipe.exp / "merged").exists()
 
     ended = recipe.run(*command)
@@ -322,13 +320,10 @@ def test_interrupted_training_and_search_give_the_same_result(reference, tmp_pat
     for model in [f"expert/{pair}" for pair in PAIRS] + [f"merged/{m}.{s}" for m, s in MERGES]:
         assert same(state(recipe.exp / model), state(reference.recipe.exp / model)), model
     for name in ("tune", "scores"):
-        files = {
-            str(path.relative_to(recipe.exp)): read_json(path)
-            for path in (recipe.exp / name).rglob("*.json")
-        }
-        assert files == {part: read_json(reference.recipe.exp / part) for part in files} and len(
-            files
-        ) == len(list((reference.recipe.exp / name).rglob("*.json")))
+        ours, theirs = (r.exp / name for r in (recipe, reference.recipe))
+        files = sorted(path.relative_to(theirs) for path in theirs.rglob("*.json"))
+        assert files == sorted(path.relative_to(ours) for path in ours.rglob("*.json"))
+        assert [read_json(ours / file) for file in files] == [read_json(theirs / f) for f in files]
     assert recipe.processes() == []
 
 

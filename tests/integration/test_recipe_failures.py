@@ -113,7 +113,7 @@ def test_other_configuration_in_the_same_expdir(reference, tmp_path, stage):
     ended = recipe.run(*OPTIONS, *command, "--stop_stage", stage)
     assert ended.status == 1, ended.stderr
     assert "made with other settings" in ended.stderr
-    assert "config.optim_conf.lr: 0.003 -> 0.5" in ended.stderr
+    assert "config.optim_conf.lr: 0.005 -> 0.5" in ended.stderr
     assert "use another --expdir" in ended.stderr
     for part, times in before.items():
         now = file_times(recipe.exp / part)

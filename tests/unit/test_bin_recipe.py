@@ -241,6 +241,14 @@ def test_tune_all_scopes_or_one(tuning, expdir):
     assert set(of_asr["grid"][0]["scores"]) == {"de_asr", "es_asr"}
 
 
+def test_tune_some_of_the_methods(tuning, expdir, capsys):
+    assert tune.main([*tuning, "--only", "2", "--methods", "task_arithmetic"]) == 0
+    assert [path.name for path in (expdir.root / "tune").iterdir()] == ["task_arithmetic.asr"]
+    assert tune.main([*tuning, "--methods", "average", "task_aritmetic"]) == 2
+    told = capsys.readouterr().err
+    assert "did you mean task_arithmetic" in told and "one of: average, task_arithmetic" in told
+
+
 def test_tune_usage_errors(tuning, expdir, tmp_path, capsys):
     for only in ("0", "4"):
         assert tune.main([*tuning, "--only", only]) == 2

@@ -128,6 +128,7 @@ def test_done_marker(tmp_path):
         ({"seed": 2, "lr": 0.1}, "seed: 1 -> 2"),
         ({"seed": 1}, "lr: 0.1 -> None"),
         ({"seed": 1, "lr": 0.1, "new": "x"}, "new: None -> 'x'"),
+        ({"seed": 1, "lr": {"first": 1}}, "lr: 0.1 -> {'first': 1}"),
     ],
 )
 def test_done_marker_of_other_work_is_refused_with_the_difference(
@@ -141,3 +142,16 @@ def test_done_marker_of_other_work_is_refused_with_the_difference(
         DoneMarker(tmp_path / ".done", inputs).is_done()
     assert str(caught.value.got).strip() == difference
     assert str(tmp_path) in str(caught.value)
+
+
+def test_difference_of_nested_settings_names_what_differs(tmp_path):
+    tokens = [f"token{number}" for number in range(600)]
+    config = {"optim_conf": {"lr": 0.1, "eps": 1}, "token_list": tokens, "path": "x" * 90}
+    DoneMarker(tmp_path / ".done", {"config": config}).mark()
+    other = {**config, "optim_conf": {"lr": 0.2, "eps": 1}, "token_list": tokens[:-1]}
+    with pytest.raises(LorsError) as caught:
+        DoneMarker(tmp_path / ".done", {"config": {**other, "path": "y" * 90}}).is_done()
+    lines = [line.strip() for line in caught.value.got.strip().splitlines()]
+    assert lines[0] == "config.optim_conf.lr: 0.1 -> 0.2"
+    assert lines[1] == f"config.path: {'x' * 90!r} -> {'y' * 90!r}"
+    assert lines[2].startswith("config.token_list: [") and len(lines[2]) < 300 and len(lines) == 3

@@ -356,3 +356,30 @@ def test_digest_of_the_base_is_of_its_content(project, tmp_path):
     marker = yaml.safe_load((tmp_path / "out" / ".done").read_text())
     assert marker["inputs"]["base"] == [file_digest(tmp_path / "base" / "model.pth")]
     assert marker["inputs"]["pairs"] == ["de_asr", "es_st"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "starts_over"),
+    [
+        (None, False),
+        ("half a checkpoint", True),
+        ("no model of its epoch", True),
+        ("half a model of its epoch", True),
+        ("the model of an older epoch", True),
+    ],
+)
+def test_interruption_while_espnet_saves(project, tmp_path, caplog, damage, starts_over):
+    out = tmp_path / "out"
+    out.mkdir()
+    weights = {"a": torch.ones(1000)}
+    torch.save({"model": weights, "optimizers": [{"step": 3}]}, out / "checkpoint.pth")
+    torch.save({"a": torch.zeros(1000)} if damage and "older" in damage else weights, out / "2.pth")
+    (out / "latest.pth").symlink_to("2.pth")
+    if damage == "no model of its epoch":
+        (out / "2.pth").unlink()
+    elif damage and "half" in damage:
+        path = out / ("checkpoint.pth" if "checkpoint" in damage else "2.pth")
+        path.write_bytes(path.read_bytes()[:-700])
+    train(PAIRS, out=out, **project)
+    assert (out / "checkpoint.pth").exists() != starts_over
+    assert ("training starts over" in caplog.text) == starts_over

@@ -218,7 +218,7 @@ def _workers(nj: int) -> Iterator[Mapper]:
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(nj, mp_context=context, initializer=_ignore_interrupt)
     try:
-        yield partial(executor.map, chunksize=8)
+        yield partial(executor.map, chunksize=4)
     except BrokenProcessPool:
         raise LorsError(
             "a worker process was killed",
