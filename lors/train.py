@@ -73,7 +73,7 @@ def fine_tuning_config(
             language or task of `pairs`.
     """
     of_base = read_yaml(Path(base) / "config.yaml")
-    check_symbols(pairs, of_base["token_list"], Path(base) / "config.yaml")
+    check_symbols(pairs, of_base.get("token_list") or [], Path(base) / "config.yaml")
     clash = [key for key in config if key in MODEL_KEYS]
     if clash:
         raise LorsError(
@@ -174,8 +174,9 @@ def train(
     """Train one model on the data of `pairs`; an interrupted training goes on where it was.
 
     Args:
-        pairs: language-task pairs; ``num_iters_per_epoch`` of `config` counts per pair, so
-            that a joint model gets the budget of all its experts together.
+        pairs: language-task pairs; ``num_iters_per_epoch`` and the scheduler's ``total_steps``
+            of `config` count per pair, so that a joint model gets the budget of all its experts
+            together.
         dump: data directories ``<lang>/{train,dev}``.
         config: ESPnet options, from :func:`fine_tuning_config` or :func:`from_scratch_config`.
         out: the model directory to make.
@@ -191,6 +192,10 @@ def train(
     config = {**config, "seed": seed}
     if config.get("num_iters_per_epoch"):
         config["num_iters_per_epoch"] *= len(pairs)
+    schedule = config.get("scheduler_conf") or {}
+    if "total_steps" in schedule:  # of onecyclelr, which has to know the length of the training
+        total = schedule["total_steps"] * len(pairs)
+        config["scheduler_conf"] = {**schedule, "total_steps": total}
     ids = write_data(pairs, dump, out)
     base = config.get("init_param", [])
     inputs = {
@@ -260,14 +265,14 @@ def _select_shapes(shapes: Path, ids: Sequence[str], seed: int, out: Path) -> No
     try:
         lines = dict(line.split(maxsplit=1) for line in shapes.read_text().splitlines())
     except FileNotFoundError:
-        raise LorsError("no statistics", where=shapes, hint="run stage 3 (stats) first") from None
+        raise LorsError("no statistics", where=shapes, hint="run stage 4 (stats) first") from None
     missing = [i for i in ids if i not in lines]
     if missing:
         raise LorsError(
             f"{len(missing)} utterances without statistics",
             where=shapes,
             got=", ".join(missing[:3]),
-            hint=f"the data changed: remove {shapes.parents[1]} and run stage 3 (stats) again",
+            hint=f"the data changed: remove {shapes.parents[1]} and run stage 4 (stats) again",
         )
     order = np.random.default_rng(seed).permutation(len(ids))
     write_text(out, "".join(f"{ids[i]} {lines[ids[i]]}\n" for i in order))
@@ -289,7 +294,7 @@ cd {shlex.quote(str(Path.cwd()))}\n{shlex.join(command)}\n"
     write_text(out / "run.sh", script)
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        tail = (train_log.read_text() if train_log.exists() else done.stderr).splitlines()[-30:]
+        tail = (train_log.read_text() if train_log.exists() else done.stderr).splitlines()[-20:]
         resume = f"bash {shlex.quote(str(out / 'run.sh'))}"
         raise LorsError(
             "ESPnet training failed",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import resource
 import shutil
 
@@ -17,6 +16,7 @@ from tests.integration.recipe import (
     same,
     stages_of,
     state,
+    told_to_go_on,
 )
 
 pytestmark = [pytest.mark.espnet, pytest.mark.slow]
@@ -98,7 +98,8 @@ def test_failing_training_shows_its_log_and_how_to_go_on(reference, tmp_path):
     assert "invalid choice: 'adamww'" in ended.stderr or "adamww" in ended.stderr
     assert "exp/log/train_expert.1.log" in ended.stderr
     assert "exp/expert/de_asr/train.log" in ended.stderr
-    assert re.search(r"stage 5 \(experts\) failed.* go on with: ./run.sh .*conf/bad", ended.stderr)
+    assert "stage 5 (experts) failed" in ended.stderr
+    assert told_to_go_on(ended.stderr) == ["cd", str(recipe.directory), "&&", "./run.sh", *command]
     assert not (recipe.exp / "expert/de_asr/model.pth").exists()
     assert stages_of(ended.stderr) == ["experts"]
 
@@ -116,8 +117,7 @@ def test_other_configuration_in_the_same_expdir(reference, tmp_path, stage):
     assert "config.optim_conf.lr: 0.005 -> 0.5" in ended.stderr
     assert "use another --expdir" in ended.stderr
     for part, times in before.items():
-        now = file_times(recipe.exp / part)
-        assert {name for name in now if now[name] != times.get(name)} <= {"data"}, part
+        assert file_times(recipe.exp / part) == times, part
 
 
 def test_full_disk_while_training_saves(reference, tmp_path):

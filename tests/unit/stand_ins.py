@@ -79,7 +79,9 @@ def write_model(directory: Path, seed: int = 0, words: dict[str, int] | None = N
         OUTPUT_BIAS: torch.tensor(right, dtype=torch.float32),
     }
     torch.save(state, directory / "model.pth")
-    (directory / "config.yaml").write_text("encoder: transformer\n")
+    (directory / "config.yaml").write_text(
+        "encoder: transformer\ntoken_list: [<deu>, <spa>, <asr>, <st_eng>]\n"
+    )
     return directory
 
 

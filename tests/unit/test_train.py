@@ -14,7 +14,6 @@ from lors.expdir import Pair
 from lors.fileio import file_digest
 from lors.models.espnet_data import write_training_data
 from lors.train import (
-    _discard_torn_checkpoint,
     _select_shapes,
     collect_stats,
     fine_tuning_config,
@@ -294,36 +293,6 @@ def test_failed_training_shows_the_log_and_how_to_resume(project, tmp_path, monk
     train(PAIRS, out=out, **project)
     assert (out / "model.pth").exists() and (out / ".done").exists()
     assert not (out / ".done.started").exists()
-
-
-def weights(seed):
-    return {"linear.weight": torch.randn(50, 50, generator=torch.Generator().manual_seed(seed))}
-
-
-@pytest.mark.parametrize(
-    ("checkpoint", "latest", "kept"),
-    [
-        (weights(1), weights(1), True),
-        (weights(2), weights(1), False),  # stopped before the epoch's own file was written
-        (b"half", weights(1), False),
-        (weights(1), b"half", False),
-        (weights(1), None, False),
-        (None, weights(1), None),
-        (None, None, None),
-    ],
-)
-def test_training_that_was_stopped_while_saving(tmp_path, checkpoint, latest, kept):
-    for name, content in (("checkpoint.pth", checkpoint), ("latest.pth", latest)):
-        state = {"model": content, "reporter": {}} if name == "checkpoint.pth" else content
-        if content == b"half":
-            torch.save({"model": weights(1)}, tmp_path / name)
-            whole = (tmp_path / name).read_bytes()
-            (tmp_path / name).write_bytes(whole[: len(whole) // 2])
-        elif content is not None:
-            torch.save(state, tmp_path / name)
-    _discard_torn_checkpoint(tmp_path)
-    assert (tmp_path / "checkpoint.pth").exists() == bool(kept)
-    assert (tmp_path / "latest.pth").exists() == (latest is not None)
 
 
 def test_a_launcher_that_cannot_start(project, tmp_path):

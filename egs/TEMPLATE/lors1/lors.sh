@@ -53,7 +53,12 @@ inference_config=conf/inference_greedy.yaml # inference of the test sets
 ## For local/data.sh
 data_opts="" # further options, as one word
 
-command_line="./run.sh $*"
+# As it can be typed again.
+command_line=./run.sh
+for word in "$@"; do
+    if [[ -z $word || $word == *[!A-Za-z0-9_./:=,+-]* ]]; then word=${word@Q}; fi
+    command_line+=" $word"
+done
 . utils/log.sh
 . utils/parse_options.sh
 if [ $# -gt 0 ]; then die -2 "unexpected argument: $1" "what to do: --help lists every option"; fi
@@ -124,7 +129,8 @@ begin() {
 }
 on_exit() {
     if [ "$1" -ne 0 ] && [ -n "$started" ]; then
-        log "stage $started failed; after mending the cause, go on with: $command_line"
+        log "stage $started failed; after mending the cause, go on with:"
+        log "cd ${PWD@Q} && $command_line"
     fi
 }
 trap 'on_exit $?' EXIT
