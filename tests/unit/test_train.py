@@ -214,6 +214,15 @@ def test_budget_counts_per_pair(project, tmp_path, number):
     assert project["config"]["num_iters_per_epoch"] == 50
 
 
+def test_the_schedule_is_as_long_as_the_training(project, tmp_path):
+    schedule = {"max_lr": 0.001, "total_steps": 200}
+    config = {**project["config"], "scheduler": "onecyclelr", "scheduler_conf": schedule}
+    train(PAIRS, out=tmp_path / "out", **{**project, "config": config})
+    written = written_config(tmp_path / "out")["scheduler_conf"]
+    assert written == {"max_lr": 0.001, "total_steps": 200 * len(PAIRS)}
+    assert schedule["total_steps"] == 200
+
+
 def test_budget_of_whole_epochs_is_left_alone(project, tmp_path):
     config = {k: v for k, v in project["config"].items() if k != "num_iters_per_epoch"}
     train(PAIRS, out=tmp_path / "out", **{**project, "config": config})
