@@ -19,7 +19,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PRODUCTS = ("downloads", "data", "dump", "exp")  # what a recipe makes in its directory
-TIMEOUT = 900  # seconds; a run takes one or two minutes on two quiet cores
+TIMEOUT = 3600  # seconds, so that nothing hangs for ever; a run takes a minute or two
 
 LANGS = ["de", "es"]
 DATA_OPTS = ["--data_opts", "--num_train 12 --num_dev 6 --num_test 6"]
@@ -171,7 +171,7 @@ def write_configs(recipe: Recipe) -> None:
     """The recipe's configurations, made small enough for models that train within seconds."""
     masks = {"apply_time_warp": False, "num_freq_mask": 1, "freq_mask_width_range": [0, 4]}
     masks |= {"num_time_mask": 1, "time_mask_width_range": [0, 10]}
-    training = {"batch_size": 6, "optim_conf": {"lr": 0.005}, "scheduler": None, "log_interval": 5}
+    training = {"batch_size": 6, "optim_conf": {"lr": 0.005}, "log_interval": 5}
     derive_config(
         recipe,
         "train_expert.yaml",
@@ -180,6 +180,7 @@ def write_configs(recipe: Recipe) -> None:
         specaug_conf=masks,
         num_iters_per_epoch=15,
         max_epoch=3,
+        scheduler_conf={"max_lr": 0.005, "total_steps": 45},
     )
     layers = {"attention_heads": 2, "linear_units": 32, "num_blocks": 1}
     derive_config(
@@ -191,6 +192,7 @@ def write_configs(recipe: Recipe) -> None:
         decoder_conf=layers,
         num_iters_per_epoch=2,
         max_epoch=2,
+        scheduler_conf={"max_lr": 0.005, "total_steps": 4},
     )
     tune = {
         "utterances_per_language": 4,

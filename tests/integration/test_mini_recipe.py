@@ -91,9 +91,11 @@ def test_joint_model_has_the_budget_of_all_experts_together(reference):
     expert = yaml.safe_load((exp / "expert" / "de_asr" / "config.yaml").read_text())
     joint = yaml.safe_load((exp / "joint" / "config.yaml").read_text())
     assert joint["num_iters_per_epoch"] == len(PAIRS) * expert["num_iters_per_epoch"] == 60
+    assert joint["scheduler_conf"]["total_steps"] == 4 * 45
     differ = {key for key in expert if expert[key] != joint[key]}
     assert {key for key in differ if "shape_file" not in key and "data_path" not in key} == {
         "num_iters_per_epoch",
+        "scheduler_conf",
         "config",
         "output_dir",
     }
@@ -333,7 +335,9 @@ def test_interrupted_training_and_search_give_the_same_result(reference, tmp_pat
 def test_training_the_base_model(tmp_path):
     recipe = Recipe(tmp_path / "mini_covost")
     write_configs(recipe)
-    derive_config(recipe, "tiny_expert.yaml", "short_expert.yaml", num_iters_per_epoch=2)
+    schedule = {"max_lr": 0.005, "total_steps": 6}
+    short = {"num_iters_per_epoch": 2, "scheduler_conf": schedule}
+    derive_config(recipe, "tiny_expert.yaml", "short_expert.yaml", **short)
     ended = recipe.run(
         *("--train_base", "true", "--base_langs", "de es", "--vocab_size", "60"),
         *("--base_config", "conf/tiny_base.yaml", "--train_config", "conf/short_expert.yaml"),

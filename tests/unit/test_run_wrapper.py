@@ -250,7 +250,7 @@ def test_signals_end_every_process_of_every_job(tmp_path, signums, script, statu
     for signum in signums:
         wrapper.send_signal(signum)
         time.sleep(0.3)
-    assert wrapper.wait(timeout=20) == status
+    assert wrapper.wait(timeout=120) == status
     if script is STUBBORN and len(signums) == 2:
         assert time.monotonic() - began < 4
     wait_until(lambda: not any(map(is_running, pids)), seconds=2)
@@ -266,7 +266,7 @@ def test_hangup_stays_ignored_where_nohup_said_so(tmp_path):
     wrapper = subprocess.Popen(command, cwd=tmp_path, env=environment())
     wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGHUP)
-    assert wrapper.wait(timeout=20) == 0
+    assert wrapper.wait(timeout=120) == 0
 
 
 @pytest.mark.parametrize("nohup", [False, True])
