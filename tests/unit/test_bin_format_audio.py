@@ -65,11 +65,11 @@ def test_interrupt_and_run_again_gives_the_same_result(tmp_path, stop):
     command += [*arguments(tmp_path, "--langs", "de", "--splits", "train")]
     audio = tmp_path / "dump/de/train/audio"
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not list(audio.glob("*/*.flac")) and time.monotonic() < deadline:
         time.sleep(0.005)
     os.killpg(process.pid, stop)  # as Ctrl-C in a terminal: to the program and its workers
-    error = process.communicate(timeout=30)[1]
+    error = process.communicate(timeout=120)[1]
     first = {path: path.stat().st_ino for path in audio.glob("*/*.flac")}
     assert process.returncode == (130 if stop == signal.SIGINT else 143), error
     assert "Traceback" not in error

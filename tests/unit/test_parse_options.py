@@ -73,7 +73,7 @@ def run(script, *arguments, cwd=None, name=None):
         cwd=cwd or script.parent,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )
 
 
