@@ -1,8 +1,13 @@
 """What all tests share: their order and the report of the total time."""
 
 import os
+import signal
 import time
 from pathlib import Path
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, which the processes that
+# the tests interrupt would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TIERS = ("unit", "contract", "reference", "integration")
 

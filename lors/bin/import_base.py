@@ -32,8 +32,9 @@ def work(args: argparse.Namespace) -> None:
     source, out = Path(args.base_model), Path(args.out)
     # What describes the model; where and how it was trained says nothing here.
     keys = {*MODEL_KEYS, "init", "specaug", "specaug_conf"}
-    config = {k: v for k, v in read_yaml(source / "config.yaml").items() if k in keys}
-    files = ["model.pth"]
+    described = read_yaml(source / "config.yaml") if (source / "config.yaml").exists() else {}
+    config = {k: v for k, v in described.items() if k in keys}
+    files = ["config.yaml", "model.pth"]
     if config.get("bpemodel"):
         config["bpemodel"] = str(out / Path(config["bpemodel"]).name)
         files.append(Path(config["bpemodel"]).name)
@@ -49,12 +50,12 @@ def work(args: argparse.Namespace) -> None:
             got=f"missing: {', '.join(missing)}",
             hint="give --base_model the directory of a model, or train one: --train_base true",
         )
-    digests = {name: file_digest(source / name) for name in ["config.yaml", *files]}
+    digests = {name: file_digest(source / name) for name in files}
     marker = DoneMarker(out / ".done", digests)
     if marker.is_done():
         return
     marker.start()
-    for name in files:
+    for name in files[1:]:
         with (source / name).open("rb") as reader, atomic_write(out / name, "wb") as writer:
             shutil.copyfileobj(reader, writer)
     with atomic_write(out / "config.yaml") as handle:

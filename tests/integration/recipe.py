@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -58,10 +59,10 @@ class Recipe:
     def exp(self) -> Path:
         return self.directory / "exp"
 
-    def run(self, *options: str, environment: dict[str, str] | None = None, **how) -> Ended:
-        """``./run.sh`` with `options`, to its end."""
+    def run(self, *options: str, environment: dict[str, str] | None = None, limit=None) -> Ended:
+        """``./run.sh`` with `options`, to its end; no file may grow beyond `limit` bytes."""
         began = time.monotonic()
-        with self._start(options, environment or {}, **how) as process:
+        with self._start(options, environment or {}, limit) as process:
             try:
                 stdout, stderr = process.communicate(timeout=TIMEOUT)
             except BaseException:
@@ -74,15 +75,19 @@ class Recipe:
         began = time.monotonic()
         with self._start(options, {}) as process:
             while not when():
-                if process.poll() is not None or time.monotonic() - began > TIMEOUT:
-                    os.killpg(process.pid, signal.SIGTERM)
-                    raise AssertionError(f"no time to interrupt: {process.communicate()}")
+                assert process.poll() is None, f"ended by itself: {process.communicate()[1]}"
                 time.sleep(0.02)
             os.killpg(process.pid, signal.SIGINT)
             stdout, stderr = process.communicate(timeout=60)
         return Ended(process.returncode, stdout, stderr, time.monotonic() - began)
 
-    def _start(self, options, environment: dict[str, str], **how) -> subprocess.Popen:
+    def _start(self, options, environment: dict[str, str], limit=None) -> subprocess.Popen:
+        def prepare() -> None:
+            # A shell that starts tests in the background has SIGINT ignored.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if limit is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
         return subprocess.Popen(
             [self / "run.sh", *options],
             env={**os.environ, "LORS_PYTHON": sys.executable, **environment},
@@ -91,12 +96,13 @@ class Recipe:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            **how,
+            preexec_fn=prepare,
         )
 
     def fork(self, directory: Path, *parts: str) -> Recipe:
         """Another copy of the recipe, with the same data and a copy of these parts of ``exp``."""
         other = Recipe(directory)
+        write_configs(other)
         for name in ("downloads", "data", "dump"):
             (other / name).symlink_to(self / name)
         for part in parts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 
 import pytest
@@ -125,7 +124,7 @@ def test_full_disk_while_training_saves(reference, tmp_path):
     recipe = reference.recipe.fork(tmp_path / "mini_covost", "base", "stats")
     size = (recipe.exp / "base/model.pth").stat().st_size
     command = [*ONE_EXPERT, "--stage", "experts", "--stop_stage", "experts"]
-    ended = recipe.run(*command, preexec_fn=lambda: limit_file_size(2 * size))
+    ended = recipe.run(*command, limit=2 * size)
     assert ended.status == 1, ended.stderr
     assert "stage 5 (experts) failed" in ended.stderr
     expert = recipe.exp / "expert/de_asr"
@@ -136,10 +135,6 @@ def test_full_disk_while_training_saves(reference, tmp_path):
     assert same(state(expert), state(reference.recipe.exp / "expert/de_asr"))
 
 
-def limit_file_size(size: int) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-
-
 # --- merging ------------------------------------------------------------------------------------
 
 
@@ -147,7 +142,7 @@ def test_full_disk_while_merging(reference, tmp_path):
     recipe = reference.recipe.fork(tmp_path / "mini_covost", "base", "expert", "tune")
     size = (recipe.exp / "base/model.pth").stat().st_size
     command = [*OPTIONS, "--stage", "merge", "--stop_stage", "merge"]
-    ended = recipe.run(*command, preexec_fn=lambda: limit_file_size(size // 2))
+    ended = recipe.run(*command, limit=size // 2)
     assert ended.status == 1, ended.stderr
     assert "the model could not be written" in ended.stderr and "File too large" in ended.stderr
     assert "Traceback" not in ended.stderr
