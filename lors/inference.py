@@ -37,12 +37,15 @@ class InferenceConfig:
         batch_size: utterances decoded together by the greedy search.
         ctc_weight: weight of the CTC prefix scores in the beam search.
         penalty: score added for each token in the beam search.
+        maxlenratio: at most that many tokens for each encoder frame, which ends a hypothesis that
+            repeats itself; 0 for no limit but one token a frame.
     """
 
     beam_size: Annotated[int, Range(1)] = 1
     batch_size: Annotated[int, Range(1)] = 64
     ctc_weight: Annotated[float, Range(0, 1)] = 0.0
     penalty: float = 0.0
+    maxlenratio: Annotated[float, Range(0, 1)] = 0.0
 
     @property
     def is_greedy(self) -> bool:
@@ -109,10 +112,17 @@ def decode(
     """
     prompts = [pair] * len(test_set.ids)
     if options.is_greedy:
-        texts = model.transcribe(test_set.waveforms, prompts, options.batch_size)
+        texts = model.transcribe(
+            test_set.waveforms, prompts, options.batch_size, options.maxlenratio
+        )
     else:
         texts = model.transcribe_beam(
-            test_set.waveforms, prompts, options.beam_size, options.ctc_weight, options.penalty
+            test_set.waveforms,
+            prompts,
+            options.beam_size,
+            options.ctc_weight,
+            options.penalty,
+            options.maxlenratio,
         )
     return dict(zip(test_set.ids, texts, strict=True))
 

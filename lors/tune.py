@@ -6,6 +6,7 @@ normalised performance (:mod:`lors.score.normalised`) over the language-task pai
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
 import os
@@ -126,7 +127,7 @@ class Tuner:
         device: str = "cpu",
     ):
         self.expdir, self.pairs = expdir, tuple(pairs)
-        self.options = InferenceConfig(batch_size=options.batch_size)
+        self.options = dataclasses.replace(options, beam_size=1, ctc_weight=0.0, penalty=0.0)
         self.model = S2TModel(expdir.base / "model.pth", device=device)
         langs = dict.fromkeys(pair.lang for pair in pairs)
         self.dev = {lang: read_test_set(Path(dump) / lang / "dev", limit) for lang in langs}
@@ -198,6 +199,7 @@ def tune(
         "models": {str(d.relative_to(expdir.root)): file_digest(d / "model.pth") for d in models},
         "data": {lang: file_digest(directory / "utt2dur") for lang, directory in dev.items()},
         "limit": grid.limit,
+        "maxlenratio": options.maxlenratio,
     }
     todo = {}
     for method, points in grid.points.items():

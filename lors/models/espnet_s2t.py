@@ -113,15 +113,18 @@ class S2TModel:
         waveforms: Sequence[np.ndarray],
         prompts: Sequence[Pair],
         batch_size: int = 64,
+        maxlenratio: float = 0.0,
     ) -> list[str]:
         """Greedy transcription or translation, many utterances at once.
 
-        The result equals ESPnet's ``Speech2Text`` with ``beam_size=1, ctc_weight=0``.
+        The result equals ESPnet's ``Speech2Text`` with ``beam_size=1, ctc_weight=0`` and the same
+        `maxlenratio`.
 
         Args:
             waveforms: 16 kHz mono float32 arrays of shape (samples,).
             prompts: the language and task of each.
             batch_size: utterances decoded together.
+            maxlenratio: at most that many tokens for each encoder frame; 0 for one a frame.
 
         Returns:
             One text an utterance, in the order given.
@@ -137,16 +140,18 @@ class S2TModel:
             lengths = torch.full((len(chunk),), self.samples, device=self.device)
             encoded, _ = self.model.encode(speech.to(self.device), lengths)
             prompt = [self._prompt(pair) for pair in prompts[start : start + batch_size]]
-            texts += [self._text(ids) for ids in self._greedy(encoded, prompt)]
+            texts += [self._text(ids) for ids in self._greedy(encoded, prompt, maxlenratio)]
         return texts
 
-    def _greedy(self, encoded: torch.Tensor, prompt: list[list[int]]) -> list[list[int]]:
+    def _greedy(
+        self, encoded: torch.Tensor, prompt: list[list[int]], maxlenratio: float
+    ) -> list[list[int]]:
         """Token ids after the prompt, without <eos>, for `encoded` of shape (batch, time, size)."""
         tokens = torch.tensor(prompt, device=encoded.device)
         step = _IncrementalDecoder(self.model.decoder, encoded)
         finished = torch.zeros(len(tokens), dtype=torch.bool, device=encoded.device)
         start = tokens.size(1)
-        for _ in range(encoded.size(1)):  # ESPnet's bound: as many tokens as encoder frames
+        for _ in range(max(1, int((maxlenratio or 1.0) * encoded.size(1)))):
             logits = step(tokens)
             logits[:, self._forbidden] = -torch.inf
             best = logits.argmax(dim=-1)
@@ -167,12 +172,17 @@ class S2TModel:
         beam_size: int,
         ctc_weight: float = 0.0,
         penalty: float = 0.0,
+        maxlenratio: float = 0.0,
     ) -> list[str]:
         """The same by ESPnet's own beam search, one utterance at a time."""
         from espnet2.bin.s2t_inference import Speech2Text
 
         search = Speech2Text(
-            beam_size=beam_size, ctc_weight=ctc_weight, penalty=penalty, **self._beam_options
+            beam_size=beam_size,
+            ctc_weight=ctc_weight,
+            penalty=penalty,
+            maxlenratio=maxlenratio,
+            **self._beam_options,
         )
         search.s2t_model.load_state_dict(self.model.state_dict())
         texts = []

@@ -18,8 +18,10 @@ def waveforms():
     return [rng.normal(size=n).astype(np.float32) * rng.uniform(0.01, 1) for n in lengths]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_equals_espnet_beam_1(tmp_path, waveforms, seed):
+@pytest.mark.parametrize(
+    ("seed", "maxlenratio"), [(0, 0.0), (1, 0.0), (2, 0.0), (0, 0.5), (1, 0.25), (2, 0.75)]
+)
+def test_equals_espnet_beam_1(tmp_path, waveforms, seed, maxlenratio):
     from espnet2.bin.s2t_inference import Speech2Text
 
     from lors.models.espnet_s2t import S2TModel, language_symbol, task_symbol
@@ -32,6 +34,7 @@ def test_equals_espnet_beam_1(tmp_path, waveforms, seed):
         s2t_model_file=directory / "model.pth",
         beam_size=1,
         ctc_weight=0.0,
+        maxlenratio=maxlenratio,
     )
     expected = [
         theirs(w, lang_sym=language_symbol(p.lang), task_sym=task_symbol(p.task))[0][3]
@@ -39,7 +42,7 @@ def test_equals_espnet_beam_1(tmp_path, waveforms, seed):
     ]
     assert len(set(expected)) > 1, "a model that always says the same tests nothing"
     for batch_size in (1, 3, 64):
-        assert ours.transcribe(waveforms, prompts, batch_size) == expected
+        assert ours.transcribe(waveforms, prompts, batch_size, maxlenratio) == expected
 
 
 def test_beam_search_is_espnets(tmp_path, waveforms):

@@ -103,12 +103,14 @@ class FakeS2TModel:
         self.calls.append(("load_state",))
         self.right = dict(zip(self.PAIRS, state[OUTPUT_BIAS].tolist(), strict=True))
 
-    def transcribe(self, waveforms, prompts, batch_size=64):
-        self.calls.append(("greedy", len(waveforms), batch_size))
+    def transcribe(self, waveforms, prompts, batch_size=64, maxlenratio=0.0):
+        self.calls.append(("greedy", len(waveforms), batch_size, maxlenratio))
         return [self._say(w, p) for w, p in zip(waveforms, prompts, strict=True)]
 
-    def transcribe_beam(self, waveforms, prompts, beam_size, ctc_weight=0.0, penalty=0.0):
-        self.calls.append(("beam", len(waveforms), beam_size, ctc_weight, penalty))
+    def transcribe_beam(
+        self, waveforms, prompts, beam_size, ctc_weight=0.0, penalty=0.0, maxlenratio=0.0
+    ):
+        self.calls.append(("beam", len(waveforms), beam_size, ctc_weight, penalty, maxlenratio))
         return [self._say(w, p) for w, p in zip(waveforms, prompts, strict=True)]
 
     def _say(self, waveform: np.ndarray, pair: Pair) -> str:

@@ -14,7 +14,7 @@ from lors.expdir import ExpDir, Pair
 from lors.inference import InferenceConfig, infer, read_audio, read_test_set
 
 DE, ES = Pair("de", "asr"), Pair("es", "st")
-GREEDY = InferenceConfig(batch_size=7)
+GREEDY = InferenceConfig(batch_size=7, maxlenratio=0.4)
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_every_hypothesis_by_its_own_model(calls, work, dump, expdir):
     # Each model is loaded once, whatever the order of the work.
     assert kinds(calls) == ["load", "greedy", "greedy"] * 2
     assert {call[2] for call in calls if call[0] == "load"} == {"cuda:7"}
-    assert ("greedy", 3, 7) in calls
+    assert ("greedy", 3, 7, 0.4) in calls
 
 
 def test_empty_hypotheses_are_written(calls, dump, expdir, work):
@@ -157,8 +157,8 @@ def test_empty_hypotheses_are_written(calls, dump, expdir, work):
 
 
 def test_beam_search_gets_its_options(calls, dump, work):
-    infer(work[:1], dump, "test", InferenceConfig(beam_size=4, ctc_weight=0.2, penalty=0.5))
-    assert calls[-1] == ("beam", 3, 4, 0.2, 0.5)
+    infer(work[:1], dump, "test", InferenceConfig(beam_size=4, ctc_weight=0.2, penalty=0.5, maxlenratio=0.3))
+    assert calls[-1] == ("beam", 3, 4, 0.2, 0.5, 0.3)
 
 
 def test_finished_files_are_left_alone(calls, dump, work):

@@ -18,7 +18,7 @@ LORS = tuple(
     {"rank": rank, "density": 0.5, "scaling_coef": c} for rank in (1, 3) for c in (0.5, 0.9)
 )
 GRID = Grid({"average": ({"scaling_coef": 1.0},), "task_arithmetic": POINTS, "lors": LORS}, None)
-OPTIONS = InferenceConfig(batch_size=5, beam_size=8)
+OPTIONS = InferenceConfig(batch_size=5, beam_size=8, maxlenratio=0.4)
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +168,7 @@ def test_sweeps_are_what_the_report_reads(expdir, dump):
 def test_search_is_greedy_on_the_first_utterances(expdir, dump, calls):
     tune(expdir, PAIRS, dump, Grid({"average": ({},)}, 2), OPTIONS, device="cuda:3")
     decoded = [call for call in calls if call[0] not in ("load", "load_state")]
-    assert set(decoded) == {("greedy", 2, 5)}
+    assert set(decoded) == {("greedy", 2, 5, 0.4)}
     # base and merge in both languages, each expert in its own
     assert len(decoded) == 2 + 2 + 2
     assert [call[2] for call in calls if call[0] == "load"] == ["cuda:3"] * 3

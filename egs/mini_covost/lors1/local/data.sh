@@ -15,7 +15,7 @@ pool=false      # the data of the base model instead of the experts'
 num_train=700   # training clips a language
 num_dev=100     # dev clips a language
 num_test=160    # test clips a language
-num_pool=1500   # training clips a language of the base model's data
+num_pool=3000   # training clips a language of the base model's data
 
 . utils/log.sh
 . utils/parse_options.sh
