@@ -160,6 +160,12 @@ class Tuner:
             yield {"params": plan.params, "objective": objective, "scores": scores}
 
 
+def _digests(directory: Path) -> dict[str, str]:
+    """What the scores depend on: which audio it is, and the references."""
+    files = [directory / name for name in ("utt2dur", "text", "text.en")]
+    return {path.name: file_digest(path) for path in files if path.exists()}
+
+
 def _shape(plan: MergePlan) -> dict[str, Any]:
     """The parameters that the merged delta depends on."""
     return {name: value for name, value in plan.params.items() if name != "scaling_coef"}
@@ -197,7 +203,7 @@ def tune(
         raise LorsError("data directories not found", got=names, hint="run stage 2 (format)")
     common = {
         "models": {str(d.relative_to(expdir.root)): file_digest(d / "model.pth") for d in models},
-        "data": {lang: file_digest(directory / "utt2dur") for lang, directory in dev.items()},
+        "data": {lang: _digests(directory) for lang, directory in dev.items()},
         "limit": grid.limit,
         "maxlenratio": options.maxlenratio,
     }

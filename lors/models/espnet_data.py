@@ -74,8 +74,8 @@ def check_symbols(pairs: Sequence[Pair], tokens: Sequence[str], where: object) -
             f"the base model does not know {' '.join(missing)}",
             where=where,
             expected=f"languages among {' '.join(known)}",
-            hint="choose such languages, or train a base model of your own: "
-            '--train_base true --base_langs "..." with a new --expdir',
+            hint="choose such languages, or train a base model of your own: --train_base true "
+            "with a new --expdir",
         )
 
 

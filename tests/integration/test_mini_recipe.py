@@ -20,6 +20,7 @@ from lors.text import get_normaliser
 from tests.integration.recipe import (
     LANGS,
     OPTIONS,
+    ROOT,
     Recipe,
     derive_config,
     file_times,
@@ -134,6 +135,8 @@ def is_pruned(name: str, value: np.ndarray) -> bool:
 def espnet(config: Path, model: Path, **options):
     from espnet2.bin.s2t_inference import Speech2Text
 
+    limit = yaml.safe_load((ROOT / "egs/mini_covost/lors1/conf/inference_greedy.yaml").read_text())
+    options["maxlenratio"] = limit["maxlenratio"]
     return Speech2Text(s2t_train_config=config, s2t_model_file=model, beam_size=1, **options)
 
 

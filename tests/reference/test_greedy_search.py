@@ -19,7 +19,7 @@ def waveforms():
 
 
 @pytest.mark.parametrize(
-    ("seed", "maxlenratio"), [(0, 0.0), (1, 0.0), (2, 0.0), (0, 0.5), (1, 0.25), (2, 0.75)]
+    ("seed", "maxlenratio"), [(0, 0.0), (1, 0.0), (2, 0.0), (1, 0.25), (2, 0.75)]
 )
 def test_equals_espnet_beam_1(tmp_path, waveforms, seed, maxlenratio):
     from espnet2.bin.s2t_inference import Speech2Text

@@ -157,7 +157,12 @@ def test_empty_hypotheses_are_written(calls, dump, expdir, work):
 
 
 def test_beam_search_gets_its_options(calls, dump, work):
-    infer(work[:1], dump, "test", InferenceConfig(beam_size=4, ctc_weight=0.2, penalty=0.5, maxlenratio=0.3))
+    infer(
+        work[:1],
+        dump,
+        "test",
+        InferenceConfig(beam_size=4, ctc_weight=0.2, penalty=0.5, maxlenratio=0.3),
+    )
     assert calls[-1] == ("beam", 3, 4, 0.2, 0.5, 0.3)
 
 

@@ -247,7 +247,7 @@ def other_data(expdir, dump):
         (other_points, "points: "),
         (other_limit, "limit: None -> 2"),
         (other_model, "expert/de_asr"),
-        (other_data, "data.de: "),
+        (other_data, "data.de.utt2dur: "),
     ],
 )
 def test_search_with_other_settings_is_refused(expdir, dump, calls, change, shown):

@@ -43,7 +43,7 @@ device=cpu   # device of inference, e.g. cuda
 ## Base model
 base_model=base # directory of the base model (config.yaml, model.pth and the files they name)
 train_base=false # train the base model instead, on the pool of --base_langs
-base_langs="de es fr" # languages of the base model that is trained
+base_langs="" # languages of the base model that is trained (default: --langs)
 vocab_size=500 # BPE pieces of the base model that is trained
 base_config=conf/train_base.yaml # training of the base model
 ## Configurations
@@ -87,7 +87,7 @@ for task in "${tasks_a[@]}"; do
     fi
 done
 read -ra methods_a <<<"$methods"
-read -ra base_langs_a <<<"$base_langs"
+read -ra base_langs_a <<<"${base_langs:-$langs}"
 read -ra train_cmd_a <<<"$train_cmd"
 read -ra infer_cmd_a <<<"$infer_cmd"
 read -ra data_opts_a <<<"$data_opts"
@@ -138,7 +138,7 @@ trap 'on_exit $?' EXIT
 if begin 1 "corpus of ${langs_a[*]}"; then
     run local/data.sh --out "$datadir" --langs "$langs" --nj "$nj" --seed 0 "${data_opts_a[@]}"
     if [ "$train_base" = true ]; then
-        run local/data.sh --pool true --out "$datadir/pool" --langs "$base_langs" --nj "$nj" \
+        run local/data.sh --pool true --out "$datadir/pool" --langs "${base_langs_a[*]}" --nj "$nj" \
             --seed 0 "${data_opts_a[@]}"
     fi
 fi
