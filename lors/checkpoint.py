@@ -7,18 +7,21 @@ ever run; a file that cannot be read in this way is refused.
 from __future__ import annotations
 
 import abc
+import contextlib
 import datetime
 import functools
 import hashlib
+import io
+import json
 import math
 import os
 import pickle
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import safetensors
@@ -27,7 +30,7 @@ import torch
 from torch import Tensor
 
 from lors.errors import LorsError, UsageError
-from lors.fileio import atomic_write
+from lors.fileio import atomic_write, read_json
 
 Spec = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 """Shape and dtype of every tensor of a model, in order."""
@@ -67,13 +70,18 @@ class Checkpoint(abc.ABC):
         """Open a checkpoint file.
 
         Known are ``.pth``/``.pt`` with a plain state dict (ESPnet), an ESPnet training checkpoint
-        (its ``model``) or an OpenAI Whisper model (its ``model_state_dict``), and
-        ``.safetensors``.
+        (its ``model``) or an OpenAI Whisper model (its ``model_state_dict``), ``.safetensors``,
+        the index of a sharded one (``.safetensors.index.json``), and a directory of Hugging Face
+        that holds either.
 
         Raises:
             LorsError: the file is missing, truncated, corrupt, of another kind, or needs code.
         """
         path = Path(path)
+        if path.is_dir():
+            path = _file_of(path)
+        if path.name.endswith(INDEX_SUFFIX):
+            return _ShardedCheckpoint(path)
         if path.suffix not in OPENERS:
             raise LorsError(
                 "not a kind of checkpoint that LoRS reads",
@@ -101,6 +109,10 @@ class Checkpoint(abc.ABC):
     @abc.abstractmethod
     def tensor(self, name: str) -> Tensor:
         """A tensor (KeyError if there is none of this name); it must not be modified."""
+
+    def factors(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """For an adapter, ``(B, A)`` in float32 with B A what it adds to this tensor; else None."""
+        return None
 
     def spec(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Shape and dtype of every tensor, in the order of the file."""
@@ -179,6 +191,60 @@ class _SafetensorsCheckpoint(Checkpoint):
         return self._file.get_tensor(name)
 
 
+class _ShardedCheckpoint(Checkpoint):
+    """Several ``.safetensors`` files with an index, as Hugging Face writes large models."""
+
+    def __init__(self, path: Path):
+        super().__init__(path)
+        index = read_json(path).get("weight_map")
+        if not isinstance(index, Mapping) or not index:
+            raise LorsError("no weight_map in this index", where=path)
+        # A file name only: an index cannot lead elsewhere.
+        names = {name: path.parent / Path(str(file)).name for name, file in index.items()}
+        missing = sorted({str(file) for file in names.values() if not file.is_file()})
+        if missing:
+            raise LorsError("parts of the model are missing", where=path, got=", ".join(missing))
+        shards = {file: _SafetensorsCheckpoint(file) for file in dict.fromkeys(names.values())}
+        self._shard_of = {name: shards[file] for name, file in names.items()}
+        held = {name for shard in shards.values() for name in shard.names()}
+        differ = sorted(held ^ set(names))
+        if differ:
+            raise LorsError(
+                "the index and the parts of the model do not list the same tensors",
+                where=path,
+                got=", ".join(differ),
+            )
+
+    def names(self) -> list[str]:
+        return list(self._shard_of)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._shard_of[name].shape(name)
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._shard_of[name].dtype(name)
+
+    def tensor(self, name: str) -> Tensor:
+        return self._shard_of[name].tensor(name)
+
+
+INDEX_SUFFIX = ".safetensors.index.json"
+DIRECTORY_FILES = ("model.safetensors", f"model{INDEX_SUFFIX}")
+
+
+def _file_of(directory: Path) -> Path:
+    """The model file in a directory of Hugging Face."""
+    found = [directory / name for name in DIRECTORY_FILES if (directory / name).is_file()]
+    if not found:
+        raise LorsError(
+            "no model in this directory",
+            where=directory,
+            expected=" or ".join(DIRECTORY_FILES),
+            hint="give the model file itself",
+        )
+    return found[0]
+
+
 OPENERS: dict[str, Callable[[Path], Checkpoint]] = {
     ".pth": _TorchCheckpoint,
     ".pt": _TorchCheckpoint,
@@ -248,9 +314,10 @@ def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
 class CheckpointWriter:
     """Write a model file tensor by tensor; it appears under its name only when it is whole.
 
-    Use as a context manager and call :meth:`add` for every tensor. ``.pth`` becomes a plain state
-    dict as ESPnet reads it, ``.safetensors`` a single safetensors file. After any exception in
-    the ``with`` block the target is what it was before.
+    Use as a context manager and call :meth:`add` for every tensor, in the order of `spec`. Each
+    goes straight to the file, so that no more than one is in memory.
+    ``.pth`` becomes a plain state dict as ESPnet reads it, ``.safetensors`` a single safetensors
+    file. After any exception in the ``with`` block the target is what it was before.
 
     Args:
         path: the target; its ending chooses the format.
@@ -266,7 +333,9 @@ class CheckpointWriter:
     def __init__(self, path: str | os.PathLike, spec: Spec):
         self.path = Path(path)
         self.spec = dict(spec)
-        self._tensors: dict[str, Tensor] = {}
+        self._missing = list(self.spec)[::-1]
+        self._stack = contextlib.ExitStack()
+        self._layout: _SafetensorsLayout | _TorchLayout | None = None
         if self.path.suffix not in self.SUFFIXES:
             raise UsageError(
                 "cannot tell the kind of model file to write",
@@ -287,30 +356,48 @@ class CheckpointWriter:
                 got=f"{free / 1e6:.1f} MB",
                 hint="make room or choose another place with --out",
             )
+        with self._told():
+            self._file = self._stack.enter_context(atomic_write(self.path, "wb"))
+            layout = _SafetensorsLayout if self.path.suffix == ".safetensors" else _TorchLayout
+            self._layout = layout(self._file, self.spec)
         return self
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Add one tensor; ValueError if it is not what `spec` announced."""
-        if name in self._tensors:
-            raise ValueError(f"{name} was added twice")
-        if self.spec.get(name) != (tuple(tensor.shape), tensor.dtype):
+        """Write one tensor; ValueError if it is not what `spec` announced."""
+        if not self._missing or name != self._missing[-1]:
+            raise ValueError(f"{name} was added twice, out of order or not announced")
+        if self.spec[name] != (tuple(tensor.shape), tensor.dtype):
             raise ValueError(f"{name}: {tuple(tensor.shape)} {tensor.dtype} was not announced")
-        # A copy of its own: a view would drag the whole storage of its input into the file.
-        self._tensors[name] = tensor.detach().clone(memory_format=torch.contiguous_format)
+        self._missing.pop()
+        values = _bytes_of(tensor)
+        with self._told():
+            self._layout.write(name, values)
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if error is not None:
+            self._abandon(error)
             return
-        missing = [name for name in self.spec if name not in self._tensors]
-        if missing:
-            raise ValueError(f"announced but never added: {', '.join(missing)}")
+        if self._missing:
+            left_out = ValueError(f"announced but never added: {', '.join(self._missing[::-1])}")
+            self._abandon(left_out)
+            raise left_out
+        with self._told():
+            self._layout.finish()
+            self._stack.close()
+
+    def _abandon(self, error: BaseException) -> None:
+        """Remove the unfinished file."""
+        if self._layout is not None:
+            self._layout.abandon()
+        self._stack.__exit__(type(error), error, error.__traceback__)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of the operating system as the user is to see them."""
         try:
-            with atomic_write(self.path, "wb") as handle:
-                if self.path.suffix == ".safetensors":
-                    handle.write(safetensors.torch.save(self._tensors))
-                else:
-                    torch.save(self._tensors, handle)
+            yield
         except (OSError, RuntimeError) as error:
+            self._abandon(error)
             # torch wraps the operating system's error; the original is its context.
             raise LorsError(
                 "the model could not be written",
@@ -318,6 +405,95 @@ class CheckpointWriter:
                 got=error.__context__ or error,
                 hint="check the free space and the permissions of the directory",
             ) from error
+
+
+class _SafetensorsLayout:
+    """A safetensors file: the length of a JSON header, the header, the values one after another."""
+
+    def __init__(self, file: IO[bytes], spec: Spec):
+        self._file = file
+        names = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        self._offsets = {}
+        end = 0
+        # Large elements first, so that every tensor is aligned to its element size.
+        for name in sorted(spec, key=lambda name: -spec[name][1].itemsize):
+            shape, dtype = spec[name]
+            start, end = end, end + math.prod(shape) * dtype.itemsize
+            header[name] = {
+                "dtype": names[dtype],
+                "shape": list(shape),
+                "data_offsets": [start, end],
+            }
+            self._offsets[name] = start
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.flush()
+        self._start = 8 + len(text)
+        os.ftruncate(file.fileno(), self._start + end)
+
+    def write(self, name: str, values: np.ndarray) -> None:
+        _write_at(self._file, values, self._start + self._offsets[name])
+
+    def finish(self) -> None:
+        pass  # all is in its place
+
+    def abandon(self) -> None:
+        pass
+
+
+class _TorchLayout:
+    """A file of ``torch.save``: a zip archive of stored, uncompressed records, one a tensor."""
+
+    ALIGNMENT = 64
+    """Of the values in the file, in bytes: torch's own, so that they can be memory-mapped."""
+
+    def __init__(self, file: IO[bytes], spec: Spec):
+        # torch itself writes all that is not values; memory that is never touched takes no space.
+        skeleton = io.BytesIO()
+        empty = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in spec.items()}
+        with torch.serialization.skip_data():
+            torch.save(empty, skeleton)
+        self._file = file
+        self._archive = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED)
+        with zipfile.ZipFile(skeleton) as source:
+            root = source.namelist()[0].split("/")[0]
+            self._record = {name: f"{root}/data/{number}" for number, name in enumerate(spec)}
+            for record in source.namelist():
+                if "/data/" not in record:
+                    self._write(record, source.read(record))
+
+    def write(self, name: str, values: np.ndarray) -> None:
+        self._write(self._record[name], values.data)
+
+    def _write(self, record: str, content: bytes | memoryview) -> None:
+        # Fixed fields and a fixed date: the same model is the same file.
+        info = zipfile.ZipInfo(record)
+        # The header has 30 bytes, the name, this padding field and zipfile's field of 64-bit sizes.
+        start = self._file.tell() + 30 + len(record.encode()) + 4 + 20
+        padding = -start % self.ALIGNMENT
+        info.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
+        with self._archive.open(info, "w", force_zip64=True) as handle:
+            handle.write(content)
+
+    def finish(self) -> None:
+        self._archive.close()
+
+    def abandon(self) -> None:
+        self._archive.fp = None  # else the archive is completed when it is collected
+
+
+def _bytes_of(tensor: Tensor) -> np.ndarray:
+    # reshape first: a tensor without dimensions cannot be viewed as bytes.
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def _write_at(file: IO[bytes], values: np.ndarray, offset: int) -> None:
+    view = memoryview(values)
+    while view:
+        written = os.pwrite(file.fileno(), view, offset)
+        view, offset = view[written:], offset + written
 
 
 def size_of(spec: Spec) -> int:

@@ -49,6 +49,29 @@ def low_rank_approx(matrix: Tensor, rank: int) -> Tensor:
     return low_rank.reshape(matrix.shape).to(matrix.dtype)
 
 
+def low_rank_of_product(up: Tensor, down: Tensor, rank: int) -> Tensor:
+    """The best approximation of ``up @ down`` of at most `rank`, without decomposing the product.
+
+    Two QR factorisations leave a core of the inner size only, whose decomposition is that of the
+    product. Where the inner size is at most `rank` there is nothing to do: it is the product.
+
+    Args:
+        up: out x r.
+        down: r x in.
+        rank: 0 or more.
+
+    Returns:
+        A float64 tensor, out x in.
+    """
+    up, down = up.double(), down.double()
+    if rank >= up.shape[1]:
+        return up @ down
+    left, left_core = torch.linalg.qr(up)
+    right, right_core = torch.linalg.qr(down.T)
+    u, values, v = torch.linalg.svd(left_core @ right_core.T)
+    return ((left @ u[:, :rank]) * values[:rank]) @ (v[:rank] @ right.T)
+
+
 def magnitude_prune(matrix: Tensor, density: float) -> Tensor:
     """Keep the ``int(numel * density)`` entries of largest magnitude, set the others to zero.
 
@@ -66,15 +89,63 @@ def magnitude_prune(matrix: Tensor, density: float) -> Tensor:
     """
     if not 0 <= density <= 1:
         raise ValueError(f"density must be from 0 to 1, got {density}")
-    keep = int(matrix.numel() * density)
-    if keep == 0:
-        return torch.zeros_like(matrix)
-    if keep == matrix.numel():
-        return matrix.clone()
-    magnitudes = matrix.abs().reshape(-1).numpy()
-    first_kept = magnitudes.size - keep
-    threshold = np.partition(magnitudes, first_kept)[first_kept]
-    kept = magnitudes > threshold
+    return torch.where(_largest(matrix, int(matrix.numel() * density)), matrix, 0)
+
+
+def _largest(tensor: Tensor, count: int) -> Tensor:
+    """A mask of exactly `count` entries of largest magnitude; of ties the first in row-major order.
+
+    Selecting the threshold and comparing is some 30 times quicker than sorting.
+    """
+    if count == 0 or count == tensor.numel():
+        return torch.full(tensor.shape, count > 0)
+    magnitudes = tensor.abs().reshape(-1).numpy()
+    first = magnitudes.size - count
+    threshold = np.partition(magnitudes, first)[first]
+    mask = magnitudes > threshold
     ties = np.flatnonzero(magnitudes == threshold)
-    kept[ties[: keep - np.count_nonzero(kept)]] = True
-    return torch.where(torch.from_numpy(kept).reshape(matrix.shape), matrix, 0)
+    mask[ties[: count - np.count_nonzero(mask)]] = True
+    return torch.from_numpy(mask).reshape(tensor.shape)
+
+
+def magnitude_band(tensor: Tensor, density: float, gamma: float) -> Tensor:
+    """Set the ``int(numel * gamma)`` largest magnitudes to zero and keep the next ones.
+
+    Args:
+        tensor: a tensor of any shape, without NaN.
+        density: the kept fraction; less if there are not so many entries below the largest.
+        gamma: the fraction of largest entries that goes.
+
+    Returns:
+        A new tensor with the shape and dtype of `tensor`.
+
+    Raises:
+        ValueError: `density` or `gamma` is outside 0 to 1.
+    """
+    if not 0 <= gamma <= 1:
+        raise ValueError(f"gamma must be from 0 to 1, got {gamma}")
+    outliers = int(tensor.numel() * gamma)
+    keep = min(int(tensor.numel() * density), tensor.numel() - outliers)
+    band = _largest(tensor, outliers + keep) & ~_largest(tensor, outliers)
+    return torch.where(band, tensor, 0)
+
+
+def random_prune(tensor: Tensor, density: float, random: np.random.Generator) -> Tensor:
+    """Keep every entry with probability `density` and divide it by that; the others become zero.
+
+    Args:
+        tensor: a tensor of any shape.
+        density: probability to be kept, above 0 and at most 1.
+        random: where the mask comes from.
+
+    Returns:
+        A new float32 tensor with the shape of `tensor` and, in the mean, its values.
+
+    Raises:
+        ValueError: `density` is not in its range.
+    """
+    if not 0 < density <= 1:
+        raise ValueError(f"density must be above 0 and at most 1, got {density}")
+    draws = random.random(tensor.numel(), dtype=np.float32)
+    kept = torch.from_numpy(draws < density).reshape(tensor.shape)
+    return torch.where(kept, tensor / density, 0)

@@ -36,12 +36,19 @@ class TaskVector:
     def delta(self, name: str) -> Tensor:
         """``finetuned - base`` of a floating-point tensor, in float32 and in its own shape.
 
+        Of an adapter it is the product of its factors, not rounded to the base model's dtype.
+
         Raises:
             LorsError: a value is NaN or infinite.
         """
-        base, finetuned = self.base.tensor(name), self.finetuned.tensor(name)
-        delta = finetuned.float() - base.float()
-        if not torch.isfinite(delta).all():
+        base, factors = self.base.tensor(name), self.finetuned.factors(name)
+        if factors is None:
+            finetuned = self.finetuned.tensor(name)
+            delta = finetuned.float() - base.float()
+        else:
+            finetuned = delta = (factors[0].double() @ factors[1].double()).float()
+        # A sum of finite numbers is finite unless it overflows: one quick look for most tensors.
+        if not torch.isfinite(delta.sum()) and not torch.isfinite(delta).all():
             for checkpoint, tensor in ((self.base, base), (self.finetuned, finetuned)):
                 bad = int((~torch.isfinite(tensor)).sum())
                 if bad:
@@ -65,6 +72,6 @@ def _mismatches(base: Checkpoint, finetuned: Checkpoint) -> list[str]:
         (shape, dtype), (other_shape, other_dtype) = expected[name], got[name]
         if shape != other_shape:
             problems.append(f"{name}: shape {list(shape)}, in the expert {list(other_shape)}")
-        if dtype != other_dtype:
+        if dtype != other_dtype and not (dtype.is_floating_point and other_dtype.is_floating_point):
             problems.append(f"{name}: {dtype}, in the expert {other_dtype}")
     return sorted(problems)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -40,6 +41,29 @@ def get_parser() -> argparse.ArgumentParser:
         ".yaml file (default: found from the names of the tensors)",
     )
     parser.add_argument(
+        "--weights",
+        nargs="+",
+        type=float,
+        help="a factor for every expert's task vector, negative to take it away (default: 1)",
+    )
+    parser.add_argument(
+        "--svc",
+        type=float,
+        metavar="ALPHA",
+        help="calibrate the singular values of a sum, with this floor of the coefficients",
+    )
+    parser.add_argument(
+        "--onto",
+        help="merged model to add the experts to; --base is still what they were trained from",
+    )
+    parser.add_argument("--seed", type=int, help="of the methods that draw at random (default: 0)")
+    parser.add_argument(
+        "--nj",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="threads; the result does not depend on it (default: %(default)s)",
+    )
+    parser.add_argument(
         "--dtype",
         choices=["float32", "float16", "bfloat16"],
         help="dtype of the merged model (default: the base model's)",
@@ -54,7 +78,10 @@ def get_parser() -> argparse.ArgumentParser:
 def get_plan(args: argparse.Namespace) -> MergePlan:
     """The plan of --config and the options, which have the last word."""
     values = read_yaml(args.config) if args.config else {}
-    options = ("base", "experts", "method", "policy", "dtype")
+    options = (
+        *("base", "experts", "method", "policy", "dtype"),
+        *("weights", "svc", "onto", "seed"),
+    )
     values |= {name: getattr(args, name) for name in options if getattr(args, name) is not None}
     if args.params:
         params = values.get("params") or {}
@@ -88,9 +115,11 @@ def work(args: argparse.Namespace) -> None:
     if args.dry_run:
         print(summary(plan, open_inputs(plan)))
         return
+    if args.nj < 1:
+        raise UsageError("no threads to work with", where="--nj", expected="1 or more", got=args.nj)
     if args.out is None:
         raise UsageError("no place for the merged model", where="--out", expected="a file name")
-    run_merge(plan, args.out)
+    run_merge(plan, args.out, args.nj)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

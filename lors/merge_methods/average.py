@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from lors.merge_methods import merge_method
+from lors.merge_methods import joint_method
+from lors.subspace import mean_of
 
 
-@merge_method(combines="mean")
+@joint_method(combines="mean")
 def average(deltas: Sequence[Tensor]) -> Tensor:
     """Mean of the task vectors: with scaling_coef 1 the average of the experts' weights.
 
@@ -23,4 +22,4 @@ def average(deltas: Sequence[Tensor]) -> Tensor:
     Returns:
         The merged delta, same shape.
     """
-    return functools.reduce(torch.add, deltas) / len(deltas)
+    return mean_of(deltas)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor
 
-from lors.merge_methods import merge_method
+from lors.merge_methods import sum_method
 
 
-@merge_method(combines="sum")
-def task_arithmetic(deltas: Sequence[Tensor]) -> Tensor:
+@sum_method
+def task_arithmetic(delta: Tensor) -> Tensor:
     """Sum of the task vectors.
 
     delta = sum_t tau_t (Ilharco et al., "Editing Models with Task Arithmetic", ICLR 2023).
 
     Args:
-        deltas: task vectors of one tensor, one for each expert, float32, all of one shape.
+        delta: task vector of one tensor of one expert, float32.
 
     Returns:
-        The merged delta, same shape.
+        The same: every expert contributes its whole task vector.
     """
-    return functools.reduce(torch.add, deltas)
+    return delta

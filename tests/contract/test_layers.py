@@ -14,15 +14,15 @@ LAYERS = [
     {"lors", "lors.errors"},
     {"lors.log", "lors.fileio"},
     {"lors.config", "lors.registry", "lors.text", "lors.datadir", "lors.expdir"},
-    {"lors.checkpoint", "lors.prune", "lors.policy"},
-    {"lors.task_vector", "lors.merge_methods"},
+    {"lors.checkpoint", "lors.prune", "lors.subspace", "lors.signs", "lors.policy", "lors.naming"},
+    {"lors.task_vector", "lors.merge_methods", "lors.calibration", "lors.expert"},
     {"lors.merge", "lors.score", "lors.data", "lors.models"},
-    {"lors.train", "lors.inference", "lors.results", "lors.plots", "lors.pack"},
+    {"lors.train", "lors.inference", "lors.results", "lors.plots", "lors.pack", "lors.inspection"},
     {"lors.tune"},
     {"lors.bin"},
 ]
 # What `pip install lors` brings: import names of the base requirements in setup.py.
-MERGING = {"torch", "numpy", "scipy", "safetensors", "yaml", "tqdm"}
+MERGING = {"torch", "numpy", "scipy", "safetensors", "yaml", "tqdm", "threadpoolctl"}
 
 
 def module_name(path, root):

@@ -10,6 +10,7 @@ from lors.bin.merge import main
 from lors.merge_methods import METHODS
 
 CONF = Path(__file__).parents[2] / "conf"
+FURTHER = {"order": "low_rank_first", "keep_norm": False}
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def record(tmp_path):
 def test_method_and_params(files, tmp_path):
     more = ["--method", "lors", "--params", "rank=3", "density=0.1", "scaling_coef=0.2"]
     assert main(arguments(files, tmp_path, *more)) == 0
-    assert record(tmp_path)["params"] == {"rank": 3, "density": 0.1, "scaling_coef": 0.2}
+    assert record(tmp_path)["params"] == {"rank": 3, "density": 0.1, **FURTHER, "scaling_coef": 0.2}
     assert len(torch.load(tmp_path / "m" / "m.pth", weights_only=True)) == 3
 
 
@@ -47,7 +48,7 @@ def test_options_override_the_config(files, tmp_path):
     config = str(CONF / "merge_lors.yaml")
     more = ["--config", config, "--params", "density=0", "--dtype", "float16"]
     assert main(arguments(files, tmp_path, *more)) == 0
-    assert record(tmp_path)["params"] == {"rank": 7, "density": 0.0, "scaling_coef": 0.2}
+    assert record(tmp_path)["params"] == {"rank": 7, "density": 0.0, **FURTHER, "scaling_coef": 0.2}
     assert record(tmp_path)["dtype"] == "float16"
 
 
@@ -70,7 +71,9 @@ def test_dry_run_writes_nothing(files, tmp_path, capsys):
     more = ["--method", "lors", "--dry_run"]
     assert main(arguments(files, tmp_path, *more)) == 0
     printed = capsys.readouterr().out
-    assert "rank=7 density=0.2 scaling_coef=0.5" in printed and "prune" in printed
+    assert (
+        "rank=7 density=0.2 " in printed and " scaling_coef=0.5" in printed and "prune" in printed
+    )
     assert sorted(tmp_path.rglob("*")) == before
 
 

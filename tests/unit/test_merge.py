@@ -47,13 +47,22 @@ def files(tmp_path):
     return [str(tmp_path / name) for name in names]
 
 
+PARAMS = {
+    "rank": 2,
+    "density": 0.1,
+    "order": "low_rank_first",
+    "keep_norm": False,
+    "scaling_coef": 0.5,
+}
+
+
 @pytest.fixture
 def plan(files):
     return MergePlan(files[0], tuple(files[1:]), "lors", {"rank": 2, "density": 0.1})
 
 
 def test_plan_is_resolved_and_frozen(plan):
-    assert plan.params == {"rank": 2, "density": 0.1, "scaling_coef": 0.5}
+    assert plan.params == PARAMS
     assert MergePlan("b", ("e",) * 5, "lors").scaling_coef == 0.2
     assert MergePlan("b", ("e",) * 5, "average").scaling_coef == 1.0
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -85,10 +94,13 @@ def test_run_merge_writes_model_record_and_config(plan, tmp_path):
         "base": plan.base,
         "experts": list(plan.experts),
         "method": "lors",
-        "params": {"rank": 2, "density": 0.1, "scaling_coef": 0.5},
+        "params": PARAMS,
         "policy": "espnet_s2t",
         "dtype": None,
         "seed": 0,
+        "weights": [1.0, 1.0],
+        "svc": None,
+        "onto": None,
     }
     assert record["model"] == "model.pth" and record["lors_version"] == lors.__version__
     assert record["tensors"] == {"prune": 2, "whole": 1, "copy": 2}
@@ -277,8 +289,92 @@ def test_interrupted_merge_leaves_the_earlier_one_whole(plan, tmp_path, monkeypa
 
 def test_summary(plan):
     text = summary(plan, open_inputs(plan))
-    for part in ("lors: rank=2 density=0.1 scaling_coef=0.5", "espnet_s2t", *plan.experts):
+    for part in (
+        "lors: rank=2 density=0.1 order=low_rank_first keep_norm=False scaling_coef=0.5",
+        "espnet_s2t",
+        *plan.experts,
+    ):
         assert part in text
     rows = {line.split()[0]: line.split()[1:] for line in text.splitlines()[-4:]}
     assert rows["prune"][:2] == ["2", "112"] and rows["whole"][:2] == ["1", "8"]
     assert rows["copy"][:2] == ["2", "4"] and rows["total"][:2] == ["5", "124"]
+
+
+# --- weights, calibration, merging onto merged models --------------------------------------------
+
+
+def merged_by(files, **options):
+    given = {"method": "lors", "params": {"rank": 2, "density": 0.1, "scaling_coef": 0.5}}
+    return dict(iter_merged(MergePlan(files[0], tuple(files[1:]), **{**given, **options})))
+
+
+def test_weights_scale_task_vectors(files):
+    base = torch.load(files[0])
+    only = [merged_by([files[0], expert])[PRUNED] - base[PRUNED] for expert in files[1:]]
+    both = merged_by(files, weights=(2.0, -0.5))[PRUNED] - base[PRUNED]
+    assert torch.allclose(both, 2 * only[0] - 0.5 * only[1], atol=1e-6)
+    with pytest.raises(UsageError, match="a weight for every expert"):
+        MergePlan("b", ("e", "f"), "lors", weights=(1.0,))
+
+
+def test_onto_adds_and_takes_away(files, tmp_path):
+    params = {"rank": 2, "density": 0.1, "scaling_coef": 0.5}
+    first = MergePlan(files[0], (files[1],), "lors", params)
+    run_merge(first, tmp_path / "one" / "model.pth")
+    one = str(tmp_path / "one" / "model.pth")
+    run_merge(
+        MergePlan(files[0], (files[2],), "lors", params, onto=one), tmp_path / "two" / "model.pth"
+    )
+    two = torch.load(tmp_path / "two" / "model.pth")
+    for name, value in merged_by(files).items():
+        assert torch.allclose(two[name], value, atol=1e-6), name
+    record = yaml.safe_load((tmp_path / "two" / "merge.yaml").read_text())
+    assert record["onto"] == yaml.safe_load((tmp_path / "one" / "merge.yaml").read_text())
+    # Again without the first one, which is two steps back.
+    forget = MergePlan(
+        files[0], (files[1],), "lors", params, weights=(-1,), onto=str(tmp_path / "two/model.pth")
+    )
+    run_merge(forget, tmp_path / "three" / "model.pth")
+    three = torch.load(tmp_path / "three" / "model.pth")
+    for name, value in merged_by([files[0], files[2]]).items():
+        assert torch.allclose(three[name], value, atol=1e-6), name
+    again = dataclasses.replace(forget, weights=(1.0,))
+    with pytest.raises(LorsError, match="is in the merged model already"):
+        run_merge(again, tmp_path / "four" / "model.pth")
+    assert not (tmp_path / "four" / "model.pth").exists()
+
+
+def test_onto_a_model_of_another_base(files, tmp_path):
+    run_merge(MergePlan(files[2], (files[1],), "lors"), tmp_path / "one" / "model.pth")
+    plan = MergePlan(files[0], (files[1],), "lors", onto=str(tmp_path / "one" / "model.pth"))
+    with pytest.raises(LorsError, match="made from another base model"):
+        run_merge(plan, tmp_path / "two" / "model.pth")
+
+
+@pytest.mark.parametrize("option", [{"svc": 0.5}, {"onto": "m.pth"}])
+def test_what_only_sums_can(option):
+    with pytest.raises(UsageError, match=r"needs a method that sums(.|\n)*lors"):
+        MergePlan("b", ("e",), "ties", **option)
+
+
+def test_calibration_touches_pruned_matrices_only(files):
+    plain, calibrated = merged_by(files), merged_by(files, svc=0.5)
+    assert torch.equal(plain[BIAS], calibrated[BIAS])
+    assert not torch.allclose(plain[PRUNED], calibrated[PRUNED], atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["lors", "dare_ties", "tsv_m", "karcher"])
+def test_the_same_for_any_number_of_threads(files, method):
+    plan = MergePlan(files[0], tuple(files[1:]), method)
+    alone = dict(iter_merged(plan))
+    for nj in (1, 2, 5):
+        together = list(iter_merged(plan, nj=nj))
+        assert [name for name, _ in together] == list(alone)
+        assert all(torch.equal(alone[name], tensor) for name, tensor in together)
+
+
+def test_masks_depend_on_seed_tensor_and_expert(files):
+    one, same = (merged_by(files, method="dare_linear", params={}) for _ in range(2))
+    other = merged_by(files, method="dare_linear", params={}, seed=1)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one[PRUNED], other[PRUNED])

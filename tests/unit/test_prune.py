@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lors.prune import low_rank_approx, magnitude_prune
+from lors.prune import low_rank_approx, low_rank_of_product, magnitude_prune
 
 
 def reference_low_rank(matrix, rank):
@@ -96,3 +96,15 @@ def test_neither_modifies_nor_shares_its_argument():
 def test_magnitude_prune_rejects_densities_outside_0_to_1(density):
     with pytest.raises(ValueError, match="from 0 to 1"):
         magnitude_prune(torch.ones(3), density)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 3, 5, 6, 99])
+@pytest.mark.parametrize("shape", [(20, 9), (9, 20), (4, 4)])
+def test_low_rank_of_a_product_is_that_of_the_matrix(shape, rank):
+    random = np.random.default_rng(rank)
+    up = random.normal(size=(shape[0], 6)) * [5, 4, 3, 2, 1, 0.5]
+    down = random.normal(size=(6, shape[1]))
+    result = low_rank_of_product(torch.from_numpy(up), torch.from_numpy(down), rank).numpy()
+    left, values, right = np.linalg.svd(up @ down, full_matrices=False)
+    expected = (left[:, :rank] * values[:rank]) @ right[:rank]
+    assert np.allclose(result, expected, atol=1e-10 * values[0])

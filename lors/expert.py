@@ -1,0 +1,301 @@
+"""Experts in whatever form they come, as checkpoints with the names of their base model.
+
+A fine-tuned model may name its tensors as another kind of file does (Whisper of OpenAI, Hugging
+Face, ESPnet). A low-rank adapter (LoRA) is a model whose task vector comes in two thin factors. Two
+kinds of files hold adapters: a directory of PEFT (``adapter_config.json`` and
+``adapter_model.safetensors``), and a checkpoint of ESPnet with ``*.lora_A`` and ``*.lora_B``,
+alone or among the model's weights, whose scale stands in the ``config.yaml`` beside it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lors.checkpoint import Checkpoint
+from lors.config import read_yaml
+from lors.errors import LorsError
+from lors.fileio import read_json
+from lors.naming import tied_names, translation
+
+PEFT_CONFIG = "adapter_config.json"
+PEFT_MODEL = "adapter_model.safetensors"
+PEFT_PREFIX = "base_model.model."
+ESPNET_CONFIG = "config.yaml"
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What an adapter's file holds, under the names of its own kind of file.
+
+    Attributes:
+        tensors: the file.
+        factors: adapted weight -> names of its factors B (out x r) and A (r x in).
+        scale: adapted weight -> factor of B A.
+        whole: weight that was trained as a whole -> its name in the file.
+    """
+
+    tensors: Checkpoint
+    factors: Mapping[str, tuple[str, str]]
+    scale: Mapping[str, float]
+    whole: Mapping[str, str]
+
+
+class AdaptedCheckpoint(Checkpoint):
+    """A base model with an adapter, as if the adapter were merged into it.
+
+    Args:
+        base: the model that the adapter was trained on.
+        path: an adapter of PEFT (a directory) or of ESPnet (a checkpoint file).
+
+    Raises:
+        LorsError: a file is missing or damaged, a factor has no partner, the adapter does more
+            than add a product of two factors (DoRA, for one), or it does not fit the base model.
+    """
+
+    def __init__(self, base: Checkpoint, path: Path):
+        super().__init__(path)
+        self._base = base
+        parts = _read_peft(path) if path.is_dir() else _read_espnet(path)
+        self._tensors = parts.tensors
+        own = [*parts.factors, *parts.whole]
+        to_base = {name: name for name in own} | {
+            theirs: ours for ours, theirs in translation(base.names(), own).items()
+        }
+        self._factors = {to_base[name]: pair for name, pair in parts.factors.items()}
+        self._scale = {to_base[name]: scale for name, scale in parts.scale.items()}
+        self._whole = {to_base[name]: name_ for name, name_ in parts.whole.items()}
+        self._check_fit()
+
+    def _check_fit(self) -> None:
+        spec = self._base.spec()
+        got = {name: self._tensors.shape(key) for name, key in self._whole.items()}
+        for name, (up, down) in self._factors.items():
+            got[name] = (self._tensors.shape(up)[0], self._tensors.shape(down)[1])
+        problems = []
+        for name, shape in got.items():
+            if name not in spec:
+                problems.append(f"{name}: not in the base model")
+            elif spec[name][0] != shape:
+                problems.append(
+                    f"{name}: shape {list(spec[name][0])}, in the adapter {list(shape)}"
+                )
+        if problems:
+            raise LorsError(
+                "the adapter does not fit the base model",
+                where=self.path,
+                expected=f"the names and shapes of {self._base.path}",
+                got="\n    - ".join(["", *sorted(problems)]),
+                hint="an adapter must be given with the very model that it was trained on",
+            )
+
+    def names(self) -> list[str]:
+        return self._base.names()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._base.shape(name)
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._base.dtype(name)
+
+    def tensor(self, name: str) -> Tensor:
+        base = self._base.tensor(name)
+        factors = self.factors(name)
+        if factors is None:
+            return self._tensors.tensor(self._whole[name]) if name in self._whole else base
+        up, down = factors
+        return (base.double() + up.double() @ down.double()).to(base.dtype)
+
+    def factors(self, name: str) -> tuple[Tensor, Tensor] | None:
+        if name not in self._factors:
+            return None
+        if name in self._whole:
+            # A weight that is not the base's has its adapter merged into it already.
+            weight = self._tensors.tensor(self._whole[name])
+            if not torch.equal(weight, self._base.tensor(name)):
+                return None
+        up, down = (self._tensors.tensor(key).float() for key in self._factors[name])
+        return up * self._scale[name], down
+
+    def fingerprint(self) -> str:
+        return self._tensors.fingerprint()
+
+
+class RenamedCheckpoint(Checkpoint):
+    """A checkpoint under other names.
+
+    Args:
+        checkpoint: the file.
+        name_of: new name -> name in the file; tensors that are not among them are left out.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, name_of: Mapping[str, str]):
+        super().__init__(checkpoint.path)
+        self._checkpoint, self._name_of = checkpoint, dict(name_of)
+
+    def names(self) -> list[str]:
+        return list(self._name_of)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._checkpoint.shape(self._name_of[name])
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._checkpoint.dtype(self._name_of[name])
+
+    def tensor(self, name: str) -> Tensor:
+        return self._checkpoint.tensor(self._name_of[name])
+
+
+def open_model(path: str | os.PathLike) -> Checkpoint:
+    """Open a model file without the tensors in it that only repeat others (Whisper's output layer).
+
+    Raises:
+        LorsError: as :meth:`Checkpoint.open`, or a tensor is no repetition although it should be.
+    """
+    checkpoint = Checkpoint.open(path)
+    tied = tied_names(checkpoint.names())
+    for name, original in tied.items():
+        if not torch.equal(checkpoint.tensor(name), checkpoint.tensor(original)):
+            raise LorsError(
+                f"{name} is not {original}, to which models of this kind tie it",
+                where=checkpoint.path,
+                hint="train with tied word embeddings, as the model comes",
+            )
+    if not tied:
+        return checkpoint
+    return RenamedCheckpoint(
+        checkpoint, {name: name for name in checkpoint.names() if name not in tied}
+    )
+
+
+def open_expert(base: Checkpoint, path: str | os.PathLike) -> Checkpoint:
+    """Open a fine-tuned model or an adapter under the names of its base model.
+
+    Raises:
+        LorsError: as :meth:`Checkpoint.open` and :class:`AdaptedCheckpoint`.
+    """
+    if is_adapter(path):
+        return AdaptedCheckpoint(base, Path(path))
+    expert = open_model(path)
+    name_of = translation(base.names(), expert.names())
+    if not name_of:
+        return expert
+    # What has no counterpart keeps its name, to be told with all that does not fit.
+    others = set(expert.names()) - set(name_of.values())
+    return RenamedCheckpoint(expert, name_of | {name: name for name in others})
+
+
+def is_adapter(path: str | os.PathLike) -> bool:
+    """Whether a path is a PEFT directory or a checkpoint that has factors of LoRA in it."""
+    path = Path(path)
+    if path.is_dir():
+        return (path / PEFT_CONFIG).is_file()
+    if path.suffix not in (".pth", ".pt") or not path.is_file():
+        return False
+    return any(name.endswith(".lora_A") for name in Checkpoint.open(path).names())
+
+
+def _read_peft(directory: Path) -> _Parts:
+    config = read_json(directory / PEFT_CONFIG)
+    problems = [
+        f"{key}: {config[key]}"
+        for key, plain in (("peft_type", "LORA"), ("use_dora", False), ("fan_in_fan_out", False))
+        if config.get(key, plain) != plain
+    ]
+    tensors = Checkpoint.open(directory / PEFT_MODEL)
+    stems: dict[str, dict[str, str]] = {}
+    whole = {}
+    for name in tensors.names():
+        short = name.removeprefix(PEFT_PREFIX)
+        found = re.fullmatch(r"(.+)\.lora_([AB])(?:\.\w+)?\.weight", short)
+        if found:
+            stems.setdefault(found[1], {})[found[2]] = name
+        elif ".lora_" in short:
+            problems.append(f"{name}: not a factor of a linear layer")
+        else:
+            whole[re.sub(r"\.modules_to_save(\.\w+)?|\.base_layer", "", short)] = name
+    if problems:
+        raise LorsError(
+            "this adapter does not just add low-rank matrices",
+            where=directory / PEFT_CONFIG,
+            expected="LoRA of linear layers",
+            got="\n    - ".join(["", *problems]),
+            hint="merge it into its model with PEFT's merge_and_unload() and give that model",
+        )
+
+    def scale(module: str, rank: int) -> float:
+        alpha = _by_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))
+        rank = _by_pattern(config.get("rank_pattern"), module, rank)
+        return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+    return _adapter(directory / PEFT_MODEL, tensors, stems, scale, whole)
+
+
+def _by_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
+    """PEFT's settings for single modules: the first key that ends the module's name."""
+    for pattern, value in (patterns or {}).items():
+        if re.fullmatch(rf"(.*\.)?({pattern})", module):
+            return value
+    return default
+
+
+def _read_espnet(path: Path) -> _Parts:
+    tensors = Checkpoint.open(path)
+    stems: dict[str, dict[str, str]] = {}
+    whole = {}
+    for name in tensors.names():
+        found = re.fullmatch(r"(.+)\.lora_([AB])", name)
+        if found:
+            stems.setdefault(found[1], {})[found[2]] = name
+        else:
+            whole[name] = name
+    source = path.parent / ESPNET_CONFIG
+    config = read_yaml(source) if source.is_file() else {}
+    settings = config.get("adapter_conf") or {}
+    if "alpha" not in settings:
+        raise LorsError(
+            "the scale of this adapter is not known",
+            where=source,
+            expected="adapter_conf with the rank and alpha of its training",
+            got="no such file" if not source.is_file() else "no adapter_conf with alpha",
+            hint="put the config.yaml of the training beside the checkpoint",
+        )
+    return _adapter(path, tensors, stems, lambda _, rank: settings["alpha"] / rank, whole)
+
+
+def _adapter(
+    path: Path,
+    tensors: Checkpoint,
+    stems: Mapping[str, Mapping[str, str]],
+    scale: Callable[[str, int], float],
+    whole: Mapping[str, str],
+) -> _Parts:
+    problems = []
+    factors, scales = {}, {}
+    for stem, pair in stems.items():
+        if len(pair) < 2:
+            problems.append(f"{next(iter(pair.values()))}: its partner is missing")
+            continue
+        up, down = tensors.shape(pair["B"]), tensors.shape(pair["A"])
+        if len(up) != 2 or len(down) != 2 or up[1] != down[0]:
+            problems.append(f"{stem}: factors of shape {list(up)} and {list(down)}")
+            continue
+        weight = f"{stem}.weight"
+        factors[weight] = (pair["B"], pair["A"])
+        scales[weight] = scale(stem, down[0])
+    if problems or not factors:
+        raise LorsError(
+            "not a whole adapter",
+            where=path,
+            expected="a factor lora_A (r x in) and lora_B (out x r) for every adapted layer",
+            got="\n    - ".join(["", *problems]) if problems else "no factors at all",
+        )
+    return _Parts(tensors, factors, scales, whole)

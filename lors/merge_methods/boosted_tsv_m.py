@@ -1,0 +1,43 @@
+"""BoostedTSV-M: TSV-Merge after raising small singular values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from torch import Tensor
+
+from lors.config import Range
+from lors.merge_methods import joint_method
+from lors.subspace import merge_matrices, merge_singular_vectors, thin_svd
+
+
+@joint_method(combines="mean")
+def boosted_tsv_m(
+    deltas: Sequence[Tensor], *, prune: bool, beta: Annotated[float, Range(0, 1)] = 0.9
+) -> Tensor:
+    """tsv_m of task vectors whose small singular values are raised.
+
+    In each task vector the first singular value at which the cumulative energy (squares) reaches
+    the fraction beta is the floor of all later ones: directions that matter little to one expert
+    do not collapse in the merge. Then as tsv_m; with beta 1 it is tsv_m.
+
+    Args:
+        deltas: task vectors of one tensor, one for each expert, float32, all of one shape.
+        prune: whether this tensor is a matrix to prune.
+        beta: fraction of the energy; smaller raises more.
+
+    Returns:
+        The merged delta, same shape.
+    """
+
+    def boosted(tau: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        left, values, right = thin_svd(tau)
+        energy = np.cumsum(values**2)
+        if beta == 1 or energy[-1] == 0:
+            return left, values, right
+        floor = values[np.searchsorted(energy, beta * energy[-1])]
+        return left, np.maximum(values, floor), right
+
+    return merge_matrices(deltas, prune, lambda taus: merge_singular_vectors(map(boosted, taus)))

@@ -1,0 +1,36 @@
+"""Model Breadcrumbs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from torch import Tensor
+
+from lors.config import Range
+from lors.merge_methods import sum_method
+from lors.prune import magnitude_band
+
+
+@sum_method
+def breadcrumbs(
+    delta: Tensor,
+    *,
+    density: Annotated[float, Range(0, 1)] = 0.9,
+    gamma: Annotated[float, Range(0, 1)] = 0.01,
+) -> Tensor:
+    """Sum of the task vectors without their largest and their smallest entries.
+
+    Of each tau_t the fraction gamma of largest magnitude is dropped as outliers, and of the others
+    those of smallest magnitude until the fraction density is left (Davari, Belilovsky, "Model
+    Breadcrumbs: Scaling Multi-Task Model Merging with Sparse Masks", ECCV 2024; there the smallest
+    85 % and the largest 1 % go). If gamma + density is more than 1, nothing small is dropped.
+
+    Args:
+        delta: task vector of one tensor of one expert, float32.
+        density: fraction of the entries that is kept.
+        gamma: fraction of the entries that is dropped for being the largest.
+
+    Returns:
+        The expert's part of the merged delta, same shape.
+    """
+    return magnitude_band(delta, density, gamma)

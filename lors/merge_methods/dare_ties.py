@@ -1,0 +1,39 @@
+"""DARE with the sign election of TIES."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import numpy as np
+from torch import Tensor
+
+from lors.config import Range
+from lors.merge_methods import joint_method
+from lors.prune import random_prune
+from lors.signs import disjoint_mean
+
+
+@joint_method(combines="mean")
+def dare_ties(
+    deltas: Sequence[Tensor],
+    *,
+    random_of: Callable[[int], np.random.Generator],
+    density: Annotated[float, Range(0.001, 1)] = 0.2,
+) -> Tensor:
+    """Drop entries at random, rescale, elect signs, and average the entries that agree.
+
+    As ties, but each tau_t is trimmed as in dare_linear: an entry is kept with probability density
+    and then divided by it (Yu et al., ICML 2024, section on merging).
+
+    Args:
+        deltas: task vectors of one tensor, one for each expert, float32, all of one shape.
+        random_of: makes the generator of an expert's mask.
+        density: probability that an entry is kept.
+
+    Returns:
+        The merged delta, same shape.
+    """
+    return disjoint_mean(
+        lambda index: random_prune(deltas[index], density, random_of(index)), len(deltas)
+    )

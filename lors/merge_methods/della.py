@@ -1,0 +1,59 @@
+"""DELLA-Merging."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lors.config import Range
+from lors.merge_methods import joint_method
+from lors.signs import disjoint_mean
+
+
+@joint_method(combines="mean")
+def della(
+    deltas: Sequence[Tensor],
+    *,
+    random_of: Callable[[int], np.random.Generator],
+    density: Annotated[float, Range(0.001, 1)] = 0.2,
+    epsilon: Annotated[float, Range(0, 1)] = 0.1,
+) -> Tensor:
+    """Drop small entries more often than large ones, rescale, elect signs, average what agrees.
+
+    In every row the magnitudes are ranked, and the probability to keep an entry grows linearly
+    with its rank from density - epsilon / 2 to density + epsilon / 2 (cut off at 0 and 1); a kept
+    entry is divided by its own probability. Then as ties (Deep, Bhardwaj, Poria, "DELLA-Merging:
+    Reducing Interference in Model Merging through Magnitude-Based Sampling", arXiv 2406.11617).
+
+    Args:
+        deltas: task vectors of one tensor, one for each expert, float32, all of one shape.
+        random_of: makes the generator of an expert's mask.
+        density: mean probability that an entry is kept.
+        epsilon: difference of the probabilities of the largest and the smallest entry of a row.
+
+    Returns:
+        The merged delta, same shape.
+    """
+    return disjoint_mean(
+        lambda index: _magnitude_sample(deltas[index], density, epsilon, random_of(index)),
+        len(deltas),
+    )
+
+
+def _magnitude_sample(
+    delta: Tensor, density: float, epsilon: float, random: np.random.Generator
+) -> Tensor:
+    rows = delta.reshape(delta.shape[0] if delta.ndim > 1 else 1, -1).numpy()
+    width = rows.shape[1]
+    spread = np.linspace(-0.5, 0.5, width) if width > 1 else np.zeros(1)
+    by_rank = np.clip(density + epsilon * spread, 0, 1).astype(np.float32)
+    order = np.argsort(np.abs(rows), axis=1, kind="stable")
+    keep = np.empty_like(rows)
+    np.put_along_axis(keep, order, np.broadcast_to(by_rank, rows.shape), axis=1)
+    kept = random.random(rows.shape, dtype=np.float32) < keep
+    sampled = np.divide(rows, keep, out=np.zeros_like(rows), where=kept)
+    return torch.from_numpy(sampled).reshape(delta.shape)

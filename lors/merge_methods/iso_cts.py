@@ -1,0 +1,55 @@
+"""Iso-CTS: isotropic merging in common and task-specific subspaces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from torch import Tensor
+
+from lors.config import Range
+from lors.merge_methods import joint_method
+from lors.subspace import merge_matrices, polar_factor, thin_svd
+
+
+@joint_method(combines="mean")
+def iso_cts(
+    deltas: Sequence[Tensor],
+    *,
+    prune: bool,
+    common_fraction: Annotated[float, Range(0, 1)] = 0.8,
+) -> Tensor:
+    """The common subspace and each expert's own directions, with one singular value for all.
+
+    The leading singular vectors of sum_t tau_t span the common subspace; of each tau_t the leading
+    ones of what lies outside it are added, as many for every expert as there is room; the singular
+    vectors are replaced by their polar factors and the singular values by their mean (Marczak et
+    al., ICML 2025), here divided by the number of experts, so that scaling_coef counts as for a
+    mean. Tensors that the policy does not prune are averaged.
+
+    Args:
+        deltas: task vectors of one tensor, one for each expert, float32, all of one shape.
+        prune: whether this tensor is a matrix to prune.
+        common_fraction: fraction of the full rank that the common subspace takes.
+
+    Returns:
+        The merged delta, same shape.
+    """
+
+    def merge(taus: list[np.ndarray]) -> np.ndarray:
+        left, values, right = thin_svd(sum(taus))
+        own = (len(values) - int(len(values) * common_fraction)) // len(taus)
+        common = len(values) - own * len(taus)
+        lefts, spectra, rights = [left[:, :common]], [values[:common]], [right[:common]]
+        if own:
+            for tau in taus:
+                outside = tau - lefts[0] @ (lefts[0].T @ tau)
+                left, values, right = thin_svd(outside)
+                lefts.append(left[:, :own])
+                spectra.append(values[:own])
+                rights.append(right[:own])
+        mean = np.concatenate(spectra).mean() / len(taus)
+        return mean * (polar_factor(np.hstack(lefts)) @ polar_factor(np.vstack(rights)))
+
+    return merge_matrices(deltas, prune, merge)

@@ -1,0 +1,30 @@
+"""Magnitude pruning alone: the fine half of LoRS-Merging."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from torch import Tensor
+
+from lors.config import Range
+from lors.merge_methods import sum_method
+from lors.prune import magnitude_prune
+
+
+@sum_method
+def mp(delta: Tensor, *, prune: bool, density: Annotated[float, Range(0, 1)] = 0.2) -> Tensor:
+    """Sum of the sparse parts of the task vectors (LoRS-Merging without its low-rank part).
+
+    delta = sum_t S_t, where S_t is tau_t with only its largest magnitudes kept: the "MP" ablation
+    of Zhao, Sun, Zhang, arXiv 2502.17380. Tensors that the policy does not prune keep their whole
+    task vectors.
+
+    Args:
+        delta: task vector of one tensor of one expert, float32.
+        prune: whether this tensor is a matrix to prune.
+        density: fraction of the entries that is kept.
+
+    Returns:
+        The expert's part of the merged delta, same shape.
+    """
+    return magnitude_prune(delta, density) if prune else delta

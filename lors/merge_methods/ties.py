@@ -1,0 +1,31 @@
+"""TIES-Merging."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from torch import Tensor
+
+from lors.config import Range
+from lors.merge_methods import joint_method
+from lors.prune import magnitude_prune
+from lors.signs import disjoint_mean
+
+
+@joint_method(combines="mean")
+def ties(deltas: Sequence[Tensor], *, density: Annotated[float, Range(0, 1)] = 0.2) -> Tensor:
+    """Trim, elect signs, and average the entries that agree with the elected sign.
+
+    Each tau_t keeps its largest magnitudes; the sign of an entry is that of the sum over experts;
+    delta is the mean of the kept entries that have this sign (Yadav et al., "TIES-Merging:
+    Resolving Interference When Merging Models", NeurIPS 2023). The trimming is for each tensor.
+
+    Args:
+        deltas: task vectors of one tensor, one for each expert, float32, all of one shape.
+        density: fraction of the entries of each task vector that is kept.
+
+    Returns:
+        The merged delta, same shape.
+    """
+    return disjoint_mean(lambda index: magnitude_prune(deltas[index], density), len(deltas))

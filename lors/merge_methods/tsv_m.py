@@ -1,0 +1,29 @@
+"""TSV-Merge: task singular vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from lors.merge_methods import joint_method
+from lors.subspace import merge_matrices, merge_singular_vectors, thin_svd
+
+
+@joint_method(combines="mean")
+def tsv_m(deltas: Sequence[Tensor], *, prune: bool) -> Tensor:
+    """The leading singular vectors of each task vector, made orthogonal to those of the others.
+
+    Each of N task vectors keeps its full_rank / N leading singular triplets U_t, S_t, V_t; they
+    are put side by side, U and V are replaced by their polar factors, and delta = U S V'
+    (Gargiulo et al., "Task Singular Vectors: Reducing Task Interference in Model Merging",
+    CVPR 2025). Tensors that the policy does not prune are averaged.
+
+    Args:
+        deltas: task vectors of one tensor, one for each expert, float32, all of one shape.
+        prune: whether this tensor is a matrix to prune.
+
+    Returns:
+        The merged delta, same shape.
+    """
+    return merge_matrices(deltas, prune, lambda taus: merge_singular_vectors(map(thin_svd, taus)))

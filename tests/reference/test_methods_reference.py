@@ -1,0 +1,316 @@
+"""Every merge method against its formula, written out plainly in float64 numpy.
+
+Nothing of lors is used for the expected values but the random numbers of the masks.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from lors.calibration import calibrate_singular_values
+from lors.merge_methods import METHODS
+
+SHAPES = [(14, 14), (24, 10), (10, 24), (8, 6, 3)]
+
+
+def deltas_of(shape, seed, count):
+    """Task vectors as fine-tuning makes them: a shared part, and low-rank, sparse, dense parts."""
+    random = np.random.default_rng(seed)
+    rows, columns = shape[0], int(np.prod(shape[1:]))
+    shared = random.normal(size=(rows, columns))
+    made = []
+    for _ in range(count):
+        low_rank = random.normal(size=(rows, 2)) @ random.normal(size=(2, columns))
+        sparse = random.normal(size=(rows, columns)) * (random.random((rows, columns)) < 0.1) * 4
+        dense = 0.5 * random.normal(size=(rows, columns))
+        made.append((0.3 * shared + low_rank + sparse + dense).reshape(shape).astype(np.float32))
+    return made
+
+
+def random_of(index):
+    return np.random.default_rng([11, index])
+
+
+def merge(name, deltas, prune=True, **params):
+    method = METHODS.get(name)
+    params = method.resolve(params, len(deltas), "test")
+    supplied = {"prune": prune, "random_of": random_of, "factors_of": lambda _: None}
+    return method([torch.from_numpy(d) for d in deltas], params, supplied).numpy()
+
+
+# --- the formulas -------------------------------------------------------------------------------
+
+
+def svd(matrix):
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    return left, values, right
+
+
+def truncated(matrix, rank):
+    left, values, right = svd(matrix)
+    return left[:, :rank] @ np.diag(values[:rank]) @ right[:rank]
+
+
+def largest(matrix, count):
+    order = np.argsort(-np.abs(matrix), axis=None, kind="stable")
+    kept = np.zeros(matrix.size)
+    kept[order[:count]] = 1
+    return matrix * kept.reshape(matrix.shape)
+
+
+def polar(matrix):
+    left, _, right = svd(matrix)
+    return left @ right
+
+
+def elected_mean(parts):
+    parts = np.array(parts)
+    elected = np.sign(parts.sum(axis=0))
+    agrees = (np.sign(parts) == elected) & (parts != 0)
+    return (parts * agrees).sum(axis=0) / np.maximum(agrees.sum(axis=0), 1)
+
+
+def mask(tau, index, density):
+    return random_of(index).random(tau.size, dtype=np.float32).reshape(tau.shape) < density
+
+
+def average(taus):
+    return np.mean(taus, axis=0)
+
+
+def task_arithmetic(taus):
+    return np.sum(taus, axis=0)
+
+
+def svp(taus, rank=7):
+    return sum(truncated(tau, rank) for tau in taus)
+
+
+def mp(taus, density=0.2):
+    return sum(largest(tau, int(tau.size * density)) for tau in taus)
+
+
+def lors(taus, rank=7, density=0.2, order="low_rank_first", keep_norm=False):
+    total = 0
+    for tau in taus:
+        count = int(tau.size * density)
+        if order == "sparse_first":
+            sparse = largest(tau, count)
+            part = sparse + truncated(tau - sparse, rank)
+        else:
+            low_rank = truncated(tau, rank)
+            rest = tau - low_rank if order == "low_rank_first" else tau
+            part = low_rank + largest(rest, count)
+        total = total + part * (np.linalg.norm(tau) / np.linalg.norm(part) if keep_norm else 1)
+    return total
+
+
+def ties(taus, density=0.2):
+    return elected_mean([largest(tau, int(tau.size * density)) for tau in taus])
+
+
+def dare_linear(taus, density=0.2):
+    return sum(tau * mask(tau, index, density) / density for index, tau in enumerate(taus))
+
+
+def dare_ties(taus, density=0.2):
+    return elected_mean([tau * mask(tau, i, density) / density for i, tau in enumerate(taus)])
+
+
+def della(taus, density=0.2, epsilon=0.1):
+    parts = []
+    for index, tau in enumerate(taus):
+        part = np.zeros_like(tau)
+        random = random_of(index)
+        for row in range(len(tau)):
+            draws = random.random(tau.shape[1], dtype=np.float32)
+            for rank, column in enumerate(np.argsort(np.abs(tau[row]), kind="stable")):
+                keep = density - epsilon / 2 + epsilon * rank / (tau.shape[1] - 1)
+                keep = min(max(keep, 0), 1)
+                if draws[column] < np.float32(keep):
+                    part[row, column] = tau[row, column] / keep
+        parts.append(part)
+    return elected_mean(parts)
+
+
+def breadcrumbs(taus, density=0.9, gamma=0.01):
+    total = 0
+    for tau in taus:
+        outliers = int(tau.size * gamma)
+        keep = min(int(tau.size * density), tau.size - outliers)
+        total = total + largest(tau, outliers + keep) - largest(tau, outliers)
+    return total
+
+
+def model_stock(taus):
+    count = len(taus)
+    cosines = [
+        np.sum(one * other) / (np.linalg.norm(one) * np.linalg.norm(other))
+        for i, one in enumerate(taus)
+        for other in taus[:i]
+    ]
+    cosine = max(np.mean(cosines), 0)
+    return count * cosine / (1 + (count - 1) * cosine) * np.mean(taus, axis=0)
+
+
+def karcher(taus):
+    """By descent along geodesics in the full space, with many small steps."""
+    units = [tau.ravel() / np.linalg.norm(tau) for tau in taus]
+    mean = np.sum(units, axis=0)
+    mean /= np.linalg.norm(mean)
+    for _ in range(2000):
+        tangent = 0
+        for unit in units:
+            angle = np.arccos(np.clip(mean @ unit, -1, 1))
+            away = unit - (mean @ unit) * mean
+            if np.linalg.norm(away) > 1e-15:
+                tangent = tangent + angle * away / np.linalg.norm(away)
+        mean = mean + 0.1 * tangent
+        mean /= np.linalg.norm(mean)
+    return np.mean([np.linalg.norm(tau) for tau in taus]) * mean.reshape(taus[0].shape)
+
+
+def side_by_side(decompositions):
+    keep = max(len(decompositions[0][1]) // len(decompositions), 1)
+    lefts = np.hstack([left[:, :keep] for left, _, _ in decompositions])
+    values = np.hstack([values[:keep] for _, values, _ in decompositions])
+    rights = np.vstack([right[:keep] for _, _, right in decompositions])
+    return polar(lefts) @ np.diag(values) @ polar(rights)
+
+
+def tsv_m(taus):
+    return side_by_side([svd(tau) for tau in taus])
+
+
+def boosted_tsv_m(taus, beta=0.9):
+    boosted = []
+    for tau in taus:
+        left, values, right = svd(tau)
+        energy = np.cumsum(values**2) / np.sum(values**2)
+        first = next(i for i, share in enumerate(energy) if share >= beta)
+        boosted.append((left, np.where(values < values[first], values[first], values), right))
+    return side_by_side(boosted)
+
+
+def iso_c(taus):
+    left, values, right = svd(np.sum(taus, axis=0))
+    return values.mean() * (left @ right) / len(taus)
+
+
+def iso_cts(taus, common_fraction=0.8):
+    left, values, right = svd(np.sum(taus, axis=0))
+    full = len(values)
+    own = (full - int(full * common_fraction)) // len(taus)
+    common = full - own * len(taus)
+    lefts, spectrum, rights = [left[:, :common]], list(values[:common]), [right[:common]]
+    project = np.eye(len(left)) - lefts[0] @ lefts[0].T
+    for tau in taus:
+        u, s, v = svd(project @ tau)
+        lefts.append(u[:, :own])
+        spectrum += list(s[:own])
+        rights.append(v[:own])
+    return np.mean(spectrum) * polar(np.hstack(lefts)) @ polar(np.vstack(rights)) / len(taus)
+
+
+def star(taus, eta=0.4):
+    total = 0
+    for tau in taus:
+        left, values, right = svd(tau)
+        rank = next(k for k in range(1, len(values) + 1) if values[:k].sum() >= eta * values.sum())
+        kept = values[:rank] * values.sum() / values[:rank].sum()
+        total = total + left[:, :rank] @ np.diag(kept) @ right[:rank]
+    return total
+
+
+def wudi(taus, steps=300, learning_rate=1e-5):
+    """Adam as in its paper (Kingma, Ba, 2015) with the gradient of the loss by the definition."""
+    merged = np.sum(taus, axis=0)
+    first, second = np.zeros_like(merged), np.zeros_like(merged)
+    for step in range(1, steps + 1):
+        gradient = sum(2 * (merged - tau) @ tau.T @ tau / np.linalg.norm(tau) ** 2 for tau in taus)
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        merged = merged - learning_rate * (first / (1 - 0.9**step)) / (
+            np.sqrt(second / (1 - 0.999**step)) + 1e-8
+        )
+    return merged
+
+
+FORMULAS = {name: globals()[name] for name in METHODS}
+SUMMED_WHOLE = {name for name in METHODS if METHODS.get(name).per_expert}
+OTHER_PARAMS = {
+    "svp": {"rank": 3},
+    "mp": {"density": 0.05},
+    "lors": {"rank": 3, "density": 0.1},
+    "ties": {"density": 0.7},
+    "dare_linear": {"density": 0.6},
+    "dare_ties": {"density": 0.6},
+    "della": {"density": 0.5, "epsilon": 0.4},
+    "breadcrumbs": {"density": 0.3, "gamma": 0.2},
+    "boosted_tsv_m": {"beta": 0.5},
+    "iso_cts": {"common_fraction": 0.5},
+    "star": {"eta": 0.75},
+    "wudi": {"steps": 40, "learning_rate": 0.01},
+}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_equals_the_formula(name, shape, count):
+    deltas = deltas_of(shape, [len(name), count], count)
+    taus = [delta.astype(np.float64).reshape(shape[0], -1) for delta in deltas]
+    for params in ({}, OTHER_PARAMS.get(name, {})):
+        merged = merge(name, deltas, **params).reshape(taus[0].shape)
+        expected = FORMULAS[name](taus, **params) if count > 1 or name != "model_stock" else taus[0]
+        assert np.linalg.norm(merged - expected) <= 1e-5 * np.linalg.norm(expected), params
+
+
+@pytest.mark.parametrize("keep_norm", [False, True])
+@pytest.mark.parametrize("order", ["low_rank_first", "sparse_first", "independent"])
+def test_variants_of_lors(order, keep_norm):
+    deltas = deltas_of((24, 10), 5, 3)
+    options = {"rank": 2, "density": 0.1, "order": order, "keep_norm": keep_norm}
+    expected = lors([d.astype(np.float64) for d in deltas], **options)
+    merged = merge("lors", deltas, **options)
+    assert np.linalg.norm(merged - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_what_is_not_pruned(name):
+    """Methods that are defined for matrices sum or average the other tensors."""
+    deltas = deltas_of((24, 10), 6, 3)
+    by_entry = {
+        "ties",
+        "dare_linear",
+        "dare_ties",
+        "della",
+        "breadcrumbs",
+        "model_stock",
+        "karcher",
+    }
+    if name in by_entry:
+        expected = merge(name, deltas, prune=True)
+    else:
+        expected = (np.sum if name in SUMMED_WHOLE else np.mean)(np.float64(deltas), axis=0)
+    merged = merge(name, deltas, prune=False)
+    assert np.linalg.norm(merged - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1.0, 3.0])
+@pytest.mark.parametrize("shape", [(14, 14), (24, 10), (10, 24)])
+def test_calibration_equals_the_formula(shape, alpha):
+    parts = deltas_of(shape, 8, 3)
+    taus = [part.astype(np.float64) for part in parts]
+    merged = np.sum(taus, axis=0)
+    left, values, right = svd(merged)
+    calibrated = []
+    for r, value in enumerate(values):
+        coefficients = []
+        for tau in taus:
+            own, all_ = left[:, r] @ tau, left[:, r] @ merged
+            coefficients.append(max(alpha, (all_ @ own) / (own @ own)))
+        calibrated.append(value * len(taus) / sum(coefficients))
+    expected = left @ np.diag(calibrated) @ right
+    result = calibrate_singular_values([torch.from_numpy(part) for part in parts], alpha).numpy()
+    assert np.linalg.norm(result - expected) <= 1e-5 * np.linalg.norm(expected)

@@ -1,0 +1,266 @@
+"""Experts in other forms than their base: other names, tied tensors, shards, adapters."""
+
+import json
+
+import pytest
+import torch
+
+from lors.checkpoint import Checkpoint
+from lors.errors import LorsError
+from lors.expert import is_adapter, open_expert, open_model
+from lors.merge import MergePlan, iter_merged, run_merge
+from lors.task_vector import TaskVector
+from tests.unit.whisper_files import (
+    WIDTH,
+    hugging_face_state,
+    openai_state,
+    write_espnet,
+    write_hugging_face,
+    write_openai,
+    write_peft,
+)
+
+FORMS = {
+    "openai": lambda place, state: write_openai(place.with_suffix(".pt"), state),
+    "espnet": lambda place, state: write_espnet(place.with_suffix(".pth"), state),
+    "hugging_face": write_hugging_face,
+    "tied": lambda place, state: write_hugging_face(place, state, tied=True),
+    "sharded": lambda place, state: write_hugging_face(place, state, shards=3, tied=True),
+}
+QUERY = "encoder.blocks.1.attn.query.weight"
+HF_QUERY = "model.encoder.layers.1.self_attn.q_proj"
+
+
+def contents(checkpoint):
+    return {name: checkpoint.tensor(name) for name in checkpoint.names()}
+
+
+def equal(one, other):
+    return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# --- names --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("base_form", FORMS)
+def test_any_form_of_whisper_fits_any_other(tmp_path, base_form, form):
+    base = open_model(FORMS[base_form](tmp_path / "base", openai_state(0)))
+    expert = open_expert(base, FORMS[form](tmp_path / "expert", openai_state(1)))
+    same_form = open_model(FORMS[base_form](tmp_path / "same", openai_state(1)))
+    assert set(expert.names()) == set(base.names())
+    assert equal(contents(expert), contents(same_form))
+    assert expert.spec().keys() == same_form.spec().keys()
+
+
+@pytest.mark.parametrize("base_form", FORMS)
+def test_merges_of_mixed_forms_are_the_same_model(tmp_path, base_form):
+    base = FORMS[base_form](tmp_path / "base", openai_state(0))
+    mixed = [FORMS[f](tmp_path / f, openai_state(i + 1)) for i, f in enumerate(FORMS)]
+    alike = [FORMS[base_form](tmp_path / f"{i}", openai_state(i + 1)) for i in range(len(FORMS))]
+    params = {"rank": 2, "density": 0.3}
+    plans = [MergePlan(str(base), tuple(map(str, e)), "lors", params) for e in (mixed, alike)]
+    one, other = (dict(iter_merged(plan)) for plan in plans)
+    assert equal(one, other) and "proj_out.weight" not in one
+    sinusoids = [name for name in one if "encoder" in name and "position" in name]
+    assert len(sinusoids) == 1 and torch.equal(one[sinusoids[0]], torch.ones(6, WIDTH))
+
+
+def test_untied_output_layer_is_refused(tmp_path):
+    directory = write_hugging_face(tmp_path / "m", openai_state(0))
+    state = hugging_face_state(openai_state(0))
+    state["proj_out.weight"] = torch.zeros_like(state["model.decoder.embed_tokens.weight"])
+    import safetensors.torch
+
+    safetensors.torch.save_file(state, directory / "model.safetensors")
+    with pytest.raises(LorsError, match=r"proj_out\.weight is not model\.decoder\.embed_tokens"):
+        open_model(directory)
+
+
+def test_what_has_no_counterpart_is_listed(tmp_path):
+    state = openai_state(1)
+    state["encoder.extra"] = torch.ones(1)
+    del state["decoder.ln.bias"]
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    expert = open_expert(base, write_openai(tmp_path / "e.pt", state))
+    with pytest.raises(LorsError) as caught:
+        TaskVector(base, expert)
+    assert "encoder.extra: not in the base model" in str(caught.value)
+    assert "model.decoder.layer_norm.bias: missing in the expert" in str(caught.value)
+
+
+def test_half_precision_files_of_openai(tmp_path):
+    halves = [{n: v.half() for n, v in openai_state(seed).items()} for seed in (0, 1)]
+    base = open_model(write_openai(tmp_path / "b.pt", halves[0]))
+    same = TaskVector(base, open_expert(base, write_openai(tmp_path / "e.pt", halves[1])))
+    assert same.delta(QUERY).dtype == torch.float32
+    assert torch.equal(same.delta(QUERY), halves[1][QUERY].float() - halves[0][QUERY].float())
+    single = TaskVector(base, open_expert(base, write_openai(tmp_path / "s.pt", openai_state(1))))
+    assert torch.equal(single.delta(QUERY), openai_state(1)[QUERY] - halves[0][QUERY].float())
+
+
+# --- shards -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    return write_hugging_face(tmp_path / "m", openai_state(0), shards=3)
+
+
+def test_index_or_directory(sharded):
+    by_directory = Checkpoint.open(sharded)
+    by_index = Checkpoint.open(sharded / "model.safetensors.index.json")
+    assert equal(contents(by_directory), contents(by_index))
+    assert equal(contents(by_directory), hugging_face_state(openai_state(0)))
+
+
+def test_damaged_sets_of_shards(sharded, tmp_path):
+    index = sharded / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    first = content["weight_map"].pop("model.encoder.conv1.bias")
+    index.write_text(json.dumps(content))
+    with pytest.raises(LorsError, match=r"do not list the same(.|\n)*model\.encoder\.conv1\.bias"):
+        Checkpoint.open(sharded)
+    (sharded / first).unlink()
+    with pytest.raises(LorsError, match=f"parts of the model are missing(.|\n)*{first}"):
+        Checkpoint.open(sharded)
+    index.write_text("{}")
+    with pytest.raises(LorsError, match="no weight_map"):
+        Checkpoint.open(sharded)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LorsError, match="no model in this directory"):
+        Checkpoint.open(tmp_path / "empty")
+
+
+def test_an_index_leads_nowhere_else(sharded, tmp_path):
+    index = sharded / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"] = {n: f"../other/{f}" for n, f in content["weight_map"].items()}
+    index.write_text(json.dumps(content))
+    assert equal(contents(Checkpoint.open(sharded)), hugging_face_state(openai_state(0)))
+
+
+# --- adapters -----------------------------------------------------------------------------------
+
+
+def factors_of(seed=5, rank=2):
+    generator = torch.Generator().manual_seed(seed)
+    down = torch.randn(rank, WIDTH, generator=generator)
+    return down, torch.randn(WIDTH, rank, generator=generator)
+
+
+@pytest.mark.parametrize("base_form", FORMS)
+def test_peft_adapter_on_any_form(tmp_path, base_form):
+    down, up = factors_of()
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: (down, up)})
+    assert is_adapter(adapter)
+    base = open_model(FORMS[base_form](tmp_path / "base", openai_state(0)))
+    vector = TaskVector(base, open_expert(base, adapter))
+    changed = [name for name in base.names() if vector.delta(name).any()]
+    assert len(changed) == 1
+    assert torch.allclose(vector.delta(changed[0]), 8 / 2 * up @ down, rtol=1e-6, atol=1e-6)
+    merged = vector.finetuned.tensor(changed[0])
+    assert torch.allclose(merged - base.tensor(changed[0]), 4 * up @ down, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "scale"),
+    [
+        ({"use_rslora": True}, 8 / 2**0.5),
+        ({"alpha_pattern": {"self_attn.q_proj": 3}}, 3 / 2),
+        ({"alpha_pattern": {"k_proj": 3}}, 8 / 2),
+        ({"lora_alpha": 1}, 1 / 2),
+    ],
+)
+def test_scale_of_peft(tmp_path, settings, scale):
+    down, up = factors_of()
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: (down, up)}, **settings)
+    delta = TaskVector(base, open_expert(base, adapter)).delta(f"{HF_QUERY}.weight")
+    assert torch.allclose(delta, scale * up @ down, rtol=1e-6, atol=1e-6)
+
+
+def test_low_rank_parts_of_an_adapter_are_the_adapter(tmp_path):
+    """Rank 2 within rank 7: LoRS keeps all of it, and of the rest, which is zero, nothing."""
+    down, up = factors_of()
+    base = write_hugging_face(tmp_path / "base", openai_state(0))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: (down, up)})
+    merged = dict(iter_merged(MergePlan(str(base), (str(adapter),), "lors")))
+    delta = merged[f"{HF_QUERY}.weight"] - open_model(base).tensor(f"{HF_QUERY}.weight")
+    assert torch.allclose(delta, 4 * up @ down, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"use_dora": True}, "use_dora: True"),
+        ({"peft_type": "IA3"}, "peft_type: IA3"),
+        ({"fan_in_fan_out": True}, "fan_in_fan_out: True"),
+    ],
+)
+def test_other_adapters_are_refused(tmp_path, settings, told):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()}, **settings)
+    with pytest.raises(LorsError, match=told):
+        open_expert(base, adapter)
+
+
+def test_adapter_of_another_model(tmp_path):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    wide = (torch.ones(2, WIDTH + 1), torch.ones(WIDTH, 2))
+    factors = {HF_QUERY: wide, "model.encoder.layers.7.fc1": factors_of()}
+    with pytest.raises(LorsError) as caught:
+        open_expert(base, write_peft(tmp_path / "a", factors))
+    assert f"{HF_QUERY}.weight: shape [8, 8], in the adapter [8, 9]" in str(caught.value)
+    assert "model.encoder.layers.7.fc1.weight: not in the base model" in str(caught.value)
+
+
+def espnet_lora(tmp_path, state, scale_file=True):
+    path = tmp_path / "lora" / "valid.acc.best.pth"
+    path.parent.mkdir(exist_ok=True)
+    torch.save(state, path)
+    if scale_file:
+        text = "use_adapter: true\nadapter: lora\nadapter_conf: {rank: 2, alpha: 6}\n"
+        (path.parent / "config.yaml").write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["factors only", "beside weights", "merged into weights"])
+def test_espnet_lora(tmp_path, kind):
+    name = "encoder.encoders.0.self_attn.linear_q.weight"
+    base_state = {name: torch.randn(WIDTH, WIDTH), "ctc.ctc_lo.bias": torch.randn(3)}
+    torch.save(base_state, tmp_path / "base.pth")
+    down, up = factors_of()
+    stem = name.removesuffix(".weight")
+    state = {f"{stem}.lora_A": down, f"{stem}.lora_B": up}
+    if kind != "factors only":
+        state |= base_state
+    if kind == "merged into weights":
+        state[name] = base_state[name] + 3 * up @ down
+    base = open_model(tmp_path / "base.pth")
+    path = espnet_lora(tmp_path, state)
+    assert is_adapter(path) and not is_adapter(tmp_path / "base.pth")
+    vector = TaskVector(base, open_expert(base, path))
+    assert torch.allclose(vector.delta(name), 3 * up @ down, atol=1e-5)
+    assert not vector.delta("ctc.ctc_lo.bias").any()
+
+
+def test_espnet_lora_without_its_scale_or_half_of_it(tmp_path):
+    name = "encoder.encoders.0.self_attn.linear_q"
+    torch.save({f"{name}.weight": torch.ones(WIDTH, WIDTH)}, tmp_path / "base.pth")
+    base = open_model(tmp_path / "base.pth")
+    down, up = factors_of()
+    path = espnet_lora(tmp_path, {f"{name}.lora_A": down, f"{name}.lora_B": up}, scale_file=False)
+    with pytest.raises(LorsError, match="the scale of this adapter is not known"):
+        open_expert(base, path)
+    path = espnet_lora(tmp_path, {f"{name}.lora_A": down})
+    with pytest.raises(LorsError, match="lora_A: its partner is missing"):
+        open_expert(base, path)
+
+
+def test_record_of_an_adapter_merge(tmp_path):
+    base = write_hugging_face(tmp_path / "base", openai_state(0))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()})
+    plan = MergePlan(str(base), (str(adapter),), "lors")
+    run_merge(plan, tmp_path / "merged" / "model.safetensors")
+    assert set(Checkpoint.open(tmp_path / "merged").names()) == set(open_model(base).names())
