@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lors.fileio import atomic_write
 from lors.plots.bars import bar_figure
+from lors.plots.inspection import inflation_figure, pairs_figure, spectrum_figure
 from lors.plots.style import STYLE
 from lors.plots.sweep import all_objectives, lowest_shown, sweep_figure
 from lors.score.normalised import metric_of
@@ -41,6 +42,27 @@ def write_plots(
                 caption += f"; what falls below {lowest_shown(sweeps):.2f} is cut off"
             written.append((caption, _save(sweep_figure(sweeps), Path(folder) / "sweep.png")))
     return written
+
+
+def write_inspection_plots(
+    matrices: Mapping[str, Mapping[str, Any]], experts: Sequence[str], folder: str | os.PathLike
+) -> list[str]:
+    """Write ``spectrum.png``, ``pairs.png`` and ``inflation.png`` of inspected matrices.
+
+    Args:
+        matrices: as :func:`lors.inspection.inspect_matrices` yields them.
+        experts: their labels.
+        folder: where to write.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        figures = {
+            "spectrum": spectrum_figure(matrices, experts),
+            "pairs": pairs_figure(matrices, experts),
+            "inflation": inflation_figure(matrices, len(experts)),
+        }
+        return [_save(figure, Path(folder) / f"{name}.png") for name, figure in figures.items()]
 
 
 def _save(figure: Any, path: Path) -> str:

@@ -1,0 +1,135 @@
+"""Look into task vectors: spectra, sparsity, and how experts interfere."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from lors.errors import UsageError
+from lors.fileio import write_json
+from lors.inspection import inspect_matrices
+from lors.log import run_main, show_progress
+from lors.merge import MergePlan, check_distinct, open_inputs
+from lors.plots import write_inspection_plots
+
+EXPERT_COLUMNS = {
+    "relative_norm": "norm/base",
+    "stable_rank": "stable rank",
+    "energy": "energy in rank",
+    "largest_energy": "energy in largest 20%",
+    "zeros": "zeros",
+}
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lors.bin.inspect",
+        description=__doc__,
+        epilog="example: python -m lors.bin.inspect --base base.pth --experts de.pth fr.pth "
+        "--rank 7 --out inspect.json --plots inspect/",
+    )
+    parser.add_argument("--base", required=True, help="checkpoint of the base model")
+    parser.add_argument("--experts", required=True, nargs="+", help="models fine-tuned from it")
+    parser.add_argument("--labels", nargs="+", help="short names of the experts (default: files)")
+    parser.add_argument("--rank", type=int, default=7, help="of low-rank parts (default: 7)")
+    parser.add_argument("--match", help="only matrices whose name has this text in it")
+    parser.add_argument("--policy", help="as for python -m lors.bin.merge")
+    parser.add_argument("--out", help="JSON file with everything, spectra included")
+    parser.add_argument("--plots", help="folder for PNG plots")
+    return parser
+
+
+def work(args: argparse.Namespace) -> None:
+    plan = MergePlan(args.base, tuple(args.experts), "task_arithmetic", policy=args.policy)
+    labels = args.labels or _short_names(args.experts)
+    if len(labels) != len(args.experts):
+        raise UsageError(
+            "a label for every expert, or none at all",
+            where="--labels",
+            expected=f"{len(args.experts)} words",
+            got=" ".join(labels),
+        )
+    inputs = open_inputs(plan)
+    check_distinct(inputs)
+    total = sum(
+        action == "prune" and (args.match or "") in n for n, action in inputs.actions.items()
+    )
+    matrices = dict(
+        tqdm(
+            inspect_matrices(inputs, args.rank, args.match),
+            total=total,
+            unit="matrix",
+            disable=not show_progress(),
+        )
+    )
+    print(summary_tables(matrices, labels, args.rank))
+    if args.out:
+        content = {"base": args.base, "experts": dict(zip(labels, args.experts, strict=True))}
+        write_json(args.out, {**content, "rank": args.rank, "matrices": matrices})
+        print(f"written: {args.out}")
+    if args.plots:
+        for path in write_inspection_plots(matrices, labels, args.plots):
+            print(f"written: {path}")
+
+
+def _short_names(paths: Sequence[str]) -> list[str]:
+    """The parts of the paths in which they differ: exp/expert/de_asr/model.pth -> de_asr."""
+    parts = [Path(path).with_suffix("").parts for path in paths]
+    width = max(map(len, parts))
+    padded = [("",) * (width - len(p)) + p for p in parts]
+    varying = [i for i in range(width) if len({p[i] for p in padded}) > 1]
+    names = ["/".join(p[i] for i in varying if p[i]) for p in padded]
+    return names if all(names) else [str(path) for path in paths]
+
+
+def summary_tables(
+    matrices: Mapping[str, Mapping[str, Any]], labels: Sequence[str], rank: int
+) -> str:
+    """Means over the matrices, as text: a row an expert, and how experts meet."""
+    lines = [f"{len(matrices)} matrices, rank {rank}; means over matrices", ""]
+    rows = [["expert", *EXPERT_COLUMNS.values()]]
+    for number, label in enumerate(labels):
+        found = [matrix["experts"][number] for matrix in matrices.values()]
+        rows.append([label, *(f"{np.mean([f[key] for f in found]):.3f}" for key in EXPERT_COLUMNS)])
+    lines += _aligned(rows)
+    for key, title in (
+        ("cosine", "cosine"),
+        ("sign_agreement", "sign agreement (0.5 is chance)"),
+        ("overlap", "overlap of the leading subspaces (1 is the same)"),
+    ):
+        mean = np.mean([matrix[key] for matrix in matrices.values()], axis=0)
+        rows = [[title, *labels]]
+        rows += [
+            [label, *(f"{value:.3f}" for value in row)]
+            for label, row in zip(labels, mean, strict=True)
+        ]
+        lines += ["", *_aligned(rows)]
+    inflation = np.mean([np.mean(matrix["inflation"]) for matrix in matrices.values()])
+    lines += ["", f"inflation of the leading directions of the sum: {inflation:.3f}"]
+    lines.append(f"(1: the experts do not meet; {len(labels)}: all are the same)")
+    return "\n".join(lines)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_main(get_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+import json
+
+import pytest
+import torch
+
+from lors.bin.inspect import main
+
+NAMES = [f"{part}.{part}s.0.self_attn.linear_q.weight" for part in ("encoder", "decoder")]
+
+
+@pytest.fixture
+def files(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    base = {name: torch.randn(12, 12, generator=generator) for name in NAMES}
+    paths = [tmp_path / "base.pth"]
+    torch.save(base, paths[0])
+    for pair in ("de_asr", "fr_asr"):
+        change = {name: value + 0.1 * torch.randn(12, 12) for name, value in base.items()}
+        paths.append(tmp_path / "expert" / pair / "model.pth")
+        paths[-1].parent.mkdir(parents=True)
+        torch.save(change, paths[-1])
+    return list(map(str, paths))
+
+
+def test_tables_json_and_plots(files, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    out, plots = tmp_path / "inspect.json", tmp_path / "plots"
+    options = ["--rank", "3", "--out", str(out), "--plots", str(plots)]
+    assert main(["--base", files[0], "--experts", *files[1:], *options]) == 0
+    printed = capsys.readouterr().out
+    assert "2 matrices, rank 3" in printed
+    # Experts are called by what tells their paths apart.
+    assert [line.split()[:1] for line in printed.splitlines()].count(["de_asr"]) == 4
+    for part in ("stable rank", "cosine", "sign agreement", "overlap", "inflation"):
+        assert part in printed
+    content = json.loads(out.read_text())
+    assert content["experts"] == {"de_asr": files[1], "fr_asr": files[2]}
+    assert list(content["matrices"]) == NAMES
+    assert len(content["matrices"][NAMES[0]]["experts"][1]["spectrum"]) == 12
+    assert sorted(path.name for path in plots.iterdir()) == [
+        "inflation.png",
+        "pairs.png",
+        "spectrum.png",
+    ]
+    assert all(path.stat().st_size > 5000 for path in plots.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--labels", "one"], "a label for every expert"),
+        (["--rank", "0"], "rank to look at is too small"),
+        (["--match", "nothing"], "no matrix to look at"),
+    ],
+)
+def test_wrong_options(files, options, told, capsys):
+    assert main(["--base", files[0], "--experts", *files[1:], *options]) == 2
+    assert told in capsys.readouterr().err

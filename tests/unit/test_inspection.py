@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+import torch
+
+from lors.errors import UsageError
+from lors.inspection import inspect_matrices
+from lors.merge import MergePlan, open_inputs
+
+QUERY = "encoder.encoders.0.self_attn.linear_q.weight"
+OTHER = "decoder.decoders.0.self_attn.linear_q.weight"
+
+
+def findings(tmp_path, deltas, rank=2, pattern=QUERY):
+    """Of experts that differ from the base by `deltas` in one matrix."""
+    random = np.random.default_rng(0)
+    base = torch.from_numpy(random.normal(size=deltas[0].shape))
+    state = {QUERY: base, OTHER: base.clone(), "ctc.ctc_lo.bias": torch.ones(3)}
+    torch.save(state, tmp_path / "base.pth")
+    experts = []
+    for number, delta in enumerate(deltas):
+        expert = {**state, QUERY: base + torch.from_numpy(delta), OTHER: base + number + 1}
+        experts.append(str(tmp_path / f"{number}.pth"))
+        torch.save(expert, experts[-1])
+    inputs = open_inputs(MergePlan(str(tmp_path / "base.pth"), tuple(experts), "average"))
+    return dict(inspect_matrices(inputs, rank, pattern))
+
+
+def orthogonal_parts(count, rows=12, columns=8):
+    """Matrices of rank 2 whose rows and columns span subspaces at right angles."""
+    random = np.random.default_rng(1)
+    left = np.linalg.qr(random.normal(size=(rows, rows)))[0]
+    right = np.linalg.qr(random.normal(size=(columns, columns)))[0]
+    return [
+        left[:, 2 * i : 2 * i + 2] @ np.diag([3.0, 1.0]) @ right[:, 2 * i : 2 * i + 2].T
+        for i in range(count)
+    ]
+
+
+def test_experts_that_do_not_meet(tmp_path):
+    found = findings(tmp_path, orthogonal_parts(3))[QUERY]
+    identity = np.eye(3)
+    assert np.allclose(found["cosine"], identity, atol=1e-5)
+    assert np.allclose(found["overlap"], identity, atol=1e-5)
+    assert np.allclose(found["inflation"], 1, atol=1e-4)
+    for expert in found["experts"]:
+        assert expert["norm"] == pytest.approx(10**0.5, rel=1e-5)
+        assert expert["stable_rank"] == pytest.approx(10 / 9, rel=1e-5)
+        assert expert["energy"] == pytest.approx(1, abs=1e-6)
+        assert expert["spectrum"][:3] == pytest.approx([3, 1, 0], abs=1e-5)
+
+
+def test_experts_that_are_the_same(tmp_path):
+    part = orthogonal_parts(1)[0]
+    found = findings(tmp_path, [part, 2 * part, 0.5 * part])[QUERY]
+    assert np.allclose(found["cosine"], 1, atol=1e-5)
+    assert np.allclose(found["sign_agreement"], 1) and np.allclose(found["overlap"], 1, atol=1e-5)
+    # 3.5 times the first: 3.5 / 1, 3.5 / 2 and 3.5 / 0.5 in the mean.
+    assert np.allclose(found["inflation"], (3.5 + 1.75 + 7) / 3, rtol=1e-3)
+
+
+def test_sparse_task_vector(tmp_path):
+    delta = np.zeros((10, 10))
+    delta[0, :4] = [4, -3, 2, 1]
+    expert = findings(tmp_path, [delta, np.ones((10, 10))])[QUERY]["experts"][0]
+    assert expert["zeros"] == pytest.approx(0.96) and expert["largest_energy"] == pytest.approx(1)
+    with_dense = findings(tmp_path, [delta, np.ones((10, 10))])[QUERY]["experts"][1]
+    assert with_dense["largest_energy"] == pytest.approx(0.2, abs=1e-3)
+
+
+def test_what_is_looked_at(tmp_path):
+    parts = orthogonal_parts(2)
+    assert list(findings(tmp_path, parts, pattern=None)) == [QUERY, OTHER]
+    assert findings(tmp_path, parts, rank=99)[QUERY]["rank"] == 8
+    with pytest.raises(UsageError, match="no matrix to look at"):
+        findings(tmp_path, parts, pattern="ctc")
+    with pytest.raises(UsageError, match="rank to look at is too small"):
+        findings(tmp_path, parts, rank=0)

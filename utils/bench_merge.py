@@ -1,0 +1,287 @@
+#!/usr/bin/env python3
+"""What merging costs: CPU seconds, wall seconds and anonymous memory, against plain code and peers.
+
+Makes models with the shapes of Whisper-small (base and experts, fp32; 5.8 GB for five experts) with
+synthetic task vectors: by energy 40 % low-rank, 20 % sparse, 40 % dense. Every case is a process of
+its own, so that its CPU time (of all threads, user and system) and memory are its own. Read ratios
+within one run; times of different runs or machines say little.
+
+    python utils/bench_merge.py --dir /tmp/bench                       # everything
+    python utils/bench_merge.py --dir /tmp/bench --layers 2 --cases lors lors_plain   # a part
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+WIDTH, HEADS_MLP, VOCABULARY = 768, 3072, 51865
+METHODS = {
+    "lors": ("lors", {"rank": 7, "density": 0.2}),
+    "lors_rank76": ("lors", {"rank": 76, "density": 0.1}),
+    "average": ("average", {}),
+    "task_arithmetic": ("task_arithmetic", {}),
+    "ties": ("ties", {"density": 0.2}),
+    "dare_linear": ("dare_linear", {"density": 0.2}),
+    "dare_ties": ("dare_ties", {"density": 0.2}),
+    "breadcrumbs": ("breadcrumbs", {"density": 0.9, "gamma": 0.01}),
+    "della": ("della", {"density": 0.2, "epsilon": 0.1}),
+    "karcher": ("karcher", {}),
+    "model_stock": ("model_stock", {}),
+    "tsv_m": ("tsv_m", {}),
+    "iso_c": ("iso_c", {}),
+    "star": ("star", {}),
+}
+PLAIN = {"lors_plain": "lors", "lors_rank76_plain": "lors_rank76"}
+MERGEKIT = {  # case -> (mergekit's method, parameters, ours to compare with)
+    "mergekit_linear": ("linear", {"weight": 0.2}, "average"),
+    "mergekit_task_arithmetic": ("task_arithmetic", {"weight": 0.2}, "task_arithmetic"),
+    "mergekit_ties": ("ties", {"density": 0.2, "weight": 1.0}, "ties"),
+    "mergekit_dare_ties": ("dare_ties", {"density": 0.2, "weight": 1.0}, "dare_ties"),
+    "mergekit_breadcrumbs": (
+        "breadcrumbs",
+        {"density": 0.9, "gamma": 0.01, "weight": 0.2},
+        "breadcrumbs",
+    ),
+    "mergekit_della": ("della", {"density": 0.2, "epsilon": 0.1, "weight": 1.0}, "della"),
+    "mergekit_karcher": ("karcher", {}, "karcher"),
+}
+
+
+# --- the models ---------------------------------------------------------------------------------
+
+
+def shapes(layers: int) -> dict[str, tuple[int, ...]]:
+    """Names (OpenAI's) and shapes of Whisper-small with this many layers a side."""
+    made: dict[str, tuple[int, ...]] = {
+        "encoder.positional_embedding": (1500, WIDTH),
+        "encoder.conv1.weight": (WIDTH, 80, 3),
+        "encoder.conv1.bias": (WIDTH,),
+        "encoder.conv2.weight": (WIDTH, WIDTH, 3),
+        "encoder.conv2.bias": (WIDTH,),
+        "decoder.positional_embedding": (448, WIDTH),
+        "decoder.token_embedding.weight": (VOCABULARY, WIDTH),
+    }
+
+    def add(prefix: str, *shape: int, bias: bool = True) -> None:
+        made[f"{prefix}.weight"] = shape
+        if bias:
+            made[f"{prefix}.bias"] = shape[:1]
+
+    for side in ("encoder", "decoder"):
+        for layer in range(layers):
+            block = f"{side}.blocks.{layer}"
+            for attention in ("attn", "cross_attn")[: 1 + (side == "decoder")]:
+                for part in ("query", "key", "value", "out"):
+                    add(f"{block}.{attention}.{part}", WIDTH, WIDTH, bias=part != "key")
+                add(f"{block}.{attention}_ln", WIDTH)
+            add(f"{block}.mlp.0", HEADS_MLP, WIDTH)
+            add(f"{block}.mlp.2", WIDTH, HEADS_MLP)
+            add(f"{block}.mlp_ln", WIDTH)
+        add("encoder.ln_post" if side == "encoder" else "decoder.ln", WIDTH)
+    return made
+
+
+def delta(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+    """A task vector of norm 1; by energy 40 % has rank 32, 20 % lies in 2 % of the entries."""
+    dense = random.standard_normal(shape, dtype=np.float32)
+    dense *= 0.4**0.5 / np.linalg.norm(dense)
+    if len(shape) < 2:
+        return dense / np.linalg.norm(dense)
+    rows, columns = shape[0], int(np.prod(shape[1:]))
+    left = random.standard_normal((rows, 32), dtype=np.float32) * np.linspace(
+        1, 0.2, 32, dtype="f4"
+    )
+    low_rank = (left @ random.standard_normal((32, columns), dtype=np.float32)).reshape(shape)
+    sparse = random.standard_normal(shape, dtype=np.float32)
+    sparse *= random.random(shape, dtype=np.float32) < 0.02
+    low_rank *= 0.4**0.5 / np.linalg.norm(low_rank)
+    sparse *= 0.2**0.5 / np.linalg.norm(sparse)
+    return low_rank + sparse + dense
+
+
+def make_models(directory: Path, layers: int, experts: int) -> list[Path]:
+    """Base and experts as safetensors, unless they are there."""
+    from lors.checkpoint import CheckpointWriter
+
+    folder = directory / f"layers{layers}"
+    paths = [folder / name / "model.safetensors" for name in ["base", *map(str, range(experts))]]
+    spec = {name: (shape, torch.float32) for name, shape in shapes(layers).items()}
+    for number, path in enumerate(paths):
+        if path.exists():
+            continue
+        with CheckpointWriter(path, spec) as writer:
+            for place, (name, (shape, _)) in enumerate(spec.items()):
+                base = np.random.default_rng([0, place]).standard_normal(shape, dtype=np.float32)
+                base *= 0.02
+                if number:
+                    tau = delta(shape, np.random.default_rng([number, place]))
+                    base += 0.05 * np.linalg.norm(base) * tau
+                writer.add(name, torch.from_numpy(base))
+        print(f"written: {path}", flush=True)
+    return paths
+
+
+# --- plain code, as one would write it first -----------------------------------------------------
+
+
+def run_plain(case: str, paths: list[Path], out: Path) -> None:
+    """LoRS with everything loaded, ``torch.linalg.svd`` and topk or kthvalue."""
+    import safetensors.torch
+
+    from lors.policy import find_policy
+
+    params = METHODS[PLAIN[case]][1]
+    rank, density = params["rank"], params["density"]
+    full = case == "lors_plain"  # as in the authors' setting, with the full factors
+    base, *experts = (safetensors.torch.load_file(path) for path in paths)
+    spec = {name: (tuple(t.shape), t.dtype) for name, t in base.items()}
+    actions = find_policy(base, paths[0]).actions(spec)
+    for name, action in actions.items():
+        if action == "copy":
+            continue
+        total = torch.zeros_like(base[name])
+        for expert in experts:
+            tau = expert[name] - base[name]
+            if action == "prune":
+                u, s, v = torch.linalg.svd(tau, full_matrices=full)
+                low_rank = (u[:, :rank] * s[:rank]) @ v[:rank]
+                rest = tau - low_rank
+                keep = int(rest.numel() * density)
+                magnitudes = rest.abs().flatten()
+                if full:
+                    threshold = torch.topk(magnitudes, keep).values[-1]
+                else:
+                    threshold = torch.kthvalue(magnitudes, rest.numel() - keep + 1).values
+                tau = low_rank + torch.where(rest.abs() >= threshold, rest, 0)
+            total += tau
+        base[name] = base[name] + total / len(experts)
+    safetensors.torch.save_file(base, out)
+
+
+# --- measuring ----------------------------------------------------------------------------------
+
+
+def measure(command: list[str], environment: dict[str, str]) -> dict[str, float]:
+    """CPU seconds of a command and all its children, wall seconds, peak anonymous GB."""
+    peak = [0]
+    began = time.perf_counter()
+    process = subprocess.Popen(command, env={**os.environ, **environment})
+
+    def watch() -> None:
+        status = Path(f"/proc/{process.pid}/status")
+        while process.poll() is None:
+            try:
+                for line in status.read_text().splitlines():
+                    if line.startswith("RssAnon:"):
+                        peak[0] = max(peak[0], int(line.split()[1]))
+            except (OSError, ValueError):
+                return
+            time.sleep(0.02)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    watcher.join()
+    if process.returncode:
+        sys.exit(f"failed with {process.returncode}: {' '.join(command)}")
+    return {
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "wall_s": time.perf_counter() - began,
+        "anonymous_gb": peak[0] / 1e6,
+    }
+
+
+def command_of(
+    case: str, paths: list[Path], out: Path, nj: int, directory: Path
+) -> tuple[list[str], dict[str, str]]:
+    base, *experts = map(str, paths)
+    threads = {"OMP_NUM_THREADS": str(nj), "OPENBLAS_NUM_THREADS": str(nj)}
+    if case in METHODS:
+        method, params = METHODS[case]
+        command = [sys.executable, "-m", "lors.bin.merge", "--method", method, "--base", base]
+        command += ["--experts", *experts, "--out", str(out), "--nj", str(nj)]
+        if params:
+            command += ["--params", *(f"{name}={value}" for name, value in params.items())]
+        return command, {"PYTHONPATH": str(ROOT)}
+    if case in PLAIN:
+        command = [sys.executable, __file__, "--plain", case, "--out", str(out), base, *experts]
+        return command, {**threads, "PYTHONPATH": str(ROOT)}
+    method, params, _ = MERGEKIT[case]
+    weights = {k: v for k, v in params.items() if k in ("weight", "density", "gamma", "epsilon")}
+    models = [{"model": expert, "parameters": weights} for expert in experts]
+    content = {"merge_method": method, "models": models, "dtype": "float32"}
+    if method not in ("linear", "karcher"):
+        content["base_model"] = base
+    config = directory / f"{case}.json"  # JSON is YAML
+    config.write_text(json.dumps(content))
+    tool = shutil.which("mergekit-pytorch")
+    return [str(tool), str(config), str(out.parent)], threads
+
+
+def report(results: dict[str, dict[str, float]]) -> str:
+    lines = [f"{'case':26}{'CPU s':>9}{'wall s':>9}{'anon GB':>9}  ratio of CPU s"]
+    for case, found in results.items():
+        ours = PLAIN.get(case) or (MERGEKIT[case][2] if case in MERGEKIT else None)
+        ratio = ""
+        if ours in results:
+            ratio = f"{found['cpu_s'] / results[ours]['cpu_s']:.1f} x {ours}"
+        numbers = f"{found['cpu_s']:9.1f}{found['wall_s']:9.1f}{found['anonymous_gb']:9.2f}"
+        lines.append(f"{case:26}{numbers}  {ratio}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    cases = [*METHODS, *PLAIN, *MERGEKIT]
+    parser.add_argument("--dir", type=Path, help="where models are made and merged")
+    parser.add_argument(
+        "--layers", type=int, default=12, help="a side (default: 12, the real size)"
+    )
+    parser.add_argument("--experts", type=int, default=5)
+    parser.add_argument("--nj", type=int, default=2, help="threads (default: 2)")
+    parser.add_argument("--cases", nargs="+", choices=cases, default=cases)
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--plain", choices=PLAIN, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("paths", nargs="*", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.plain:
+        run_plain(args.plain, args.paths, args.out)
+        return
+    if args.dir is None:
+        parser.error("--dir is required")
+    sys.path.insert(0, str(ROOT))
+    paths = make_models(args.dir, args.layers, args.experts)
+    results: dict[str, dict[str, float]] = {}
+    for case in args.cases:
+        if case in MERGEKIT and shutil.which("mergekit-pytorch") is None:
+            print(f"{case}: left out, mergekit is not installed", flush=True)
+            continue
+        out = args.dir / "merged" / case / "model.safetensors"
+        shutil.rmtree(out.parent, ignore_errors=True)
+        out.parent.mkdir(parents=True)
+        results[case] = measure(*command_of(case, paths, out, args.nj, args.dir))
+        shutil.rmtree(out.parent)
+        print(f"{case}: {results[case]}", flush=True)
+        if args.json:
+            args.json.write_text(json.dumps({"args": vars(args), "results": results}, default=str))
+    print(f"\n{report(results)}")
+
+
+if __name__ == "__main__":
+    main()
