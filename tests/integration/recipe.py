@@ -178,6 +178,8 @@ def write_configs(recipe: Recipe) -> None:
     masks = {"apply_time_warp": False, "num_freq_mask": 1, "freq_mask_width_range": [0, 4]}
     masks |= {"num_time_mask": 1, "time_mask_width_range": [0, 10]}
     training = {"batch_size": 6, "optim_conf": {"lr": 0.005}, "log_interval": 5}
+    # A loader process hands batches over in files in memory, which a limit on file sizes hits too.
+    training["num_workers"] = 0
     derive_config(
         recipe,
         "train_expert.yaml",

@@ -199,7 +199,7 @@ def test_paths_that_are_no_checkpoints(tmp_path):
     with pytest.raises(LorsError, match=r"ends in \.pth, \.pt, \.safetensors"):
         Checkpoint.open(tmp_path / "model.bin")
     (tmp_path / "dir.pth").mkdir()
-    with pytest.raises(LorsError, match="not a file"):
+    with pytest.raises(LorsError, match="no model in this directory"):
         Checkpoint.open(tmp_path / "dir.pth")
 
 

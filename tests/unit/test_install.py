@@ -290,7 +290,10 @@ def test_what_an_environment_lacks_is_found_by_the_real_python(checkout, tmp_pat
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "empty"], check=True)
     python = str(tmp_path / "empty" / "bin" / "python")
     done = checkout.install(LORS_PYTHON=python)
-    assert "missing: torch, numpy, scipy, safetensors, PyYAML, tqdm, espnet," in done.stderr
+    assert (
+        "missing: torch, numpy, scipy, safetensors, PyYAML, tqdm, threadpoolctl, espnet,"
+        in done.stderr
+    )
     assert "ruff" not in done.stderr
     assert "ruff" in checkout.install("--test_tools", "true", LORS_PYTHON=python).stderr
 
@@ -396,7 +399,15 @@ def test_lock_has_one_exact_version_of_everything_that_is_required():
 
 def test_merging_needs_no_espnet():
     merging, _ = requirements()
-    assert set(merging) == {"torch", "numpy", "scipy", "safetensors", "pyyaml", "tqdm"}
+    assert set(merging) == {
+        "torch",
+        "numpy",
+        "scipy",
+        "safetensors",
+        "pyyaml",
+        "tqdm",
+        "threadpoolctl",
+    }
 
 
 def test_installer_asks_for_what_setup_py_requires():

@@ -15,7 +15,12 @@ from lors.tune import Grid, plan_of, read_grid, score, tune
 PAIRS = [Pair("de", "asr"), Pair("es", "asr")]
 POINTS = tuple({"scaling_coef": c} for c in (0.2, 1.0, 0.6, 2.0))
 LORS = tuple(
-    {"rank": rank, "density": 0.5, "scaling_coef": c} for rank in (1, 3) for c in (0.5, 0.9)
+    {
+        **{"rank": rank, "density": 0.5, "order": "low_rank_first", "keep_norm": False},
+        "scaling_coef": c,
+    }
+    for rank in (1, 3)
+    for c in (0.5, 0.9)
 )
 GRID = Grid({"average": ({"scaling_coef": 1.0},), "task_arithmetic": POINTS, "lors": LORS}, None)
 OPTIONS = InferenceConfig(batch_size=5, beam_size=8, maxlenratio=0.4)
