@@ -31,15 +31,26 @@ def calibrate_singular_values(parts: Sequence[Tensor], alpha: float) -> Tensor:
     if alpha <= 0:
         raise ValueError(f"alpha must be positive, got {alpha}")
     matrices = [as_matrix(part) for part in parts]
-    merged = sum(matrices)
-    left, values, right = thin_svd(merged)
-    # u_r' D = S_r v_r', so the numerator is S_r v_r' (u_r' tau_t)'.
-    total = np.zeros_like(values)
-    for matrix in matrices:
-        rows = left.T @ matrix
+    left, values, right = thin_svd(sum(matrices))
+    total = np.maximum(projection_coefficients(matrices, left, values, right), alpha).sum(axis=0)
+    return as_tensor((left * (values * len(matrices) / total)) @ right, parts[0])
+
+
+def projection_coefficients(
+    parts: Sequence[np.ndarray], left: np.ndarray, values: np.ndarray, right: np.ndarray
+) -> np.ndarray:
+    """s_rt of every part t and direction r, shape (parts, directions).
+
+    Args:
+        parts: matrices.
+        left, values, right: leading singular triplets of their sum, as many as are wanted.
+    """
+    coefficients = []
+    for part in parts:
+        # u_r' D = S_r v_r', so the numerator is S_r v_r' (u_r' tau_t)'.
+        rows = left.T @ part
         energy = np.einsum("rc,rc->r", rows, rows)
         inner = values * np.einsum("rc,rc->r", rows, right)
         # A part without this direction says nothing about how inflated it is: coefficient 1.
-        coefficient = np.divide(inner, energy, out=np.ones_like(inner), where=energy > 0)
-        total += np.maximum(coefficient, alpha)
-    return as_tensor((left * (values * len(matrices) / total)) @ right, parts[0])
+        coefficients.append(np.divide(inner, energy, out=np.ones_like(inner), where=energy > 0))
+    return np.array(coefficients)

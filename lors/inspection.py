@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lors.calibration import projection_coefficients
 from lors.errors import UsageError
 from lors.merge import MergeInputs
 from lors.subspace import as_matrix, thin_svd
@@ -46,6 +47,17 @@ def inspect_matrices(
     """
     if rank < 1:
         raise UsageError("the rank to look at is too small", expected="1 or more", got=rank)
+    for name in matrix_names(inputs, pattern):
+        taus = [as_matrix(vector.delta(name)) for vector in inputs.vectors]
+        yield name, _findings(as_matrix(inputs.base.tensor(name)), taus, rank)
+
+
+def matrix_names(inputs: MergeInputs, pattern: str | None = None) -> list[str]:
+    """Names of the matrices that the policy prunes, with `pattern` in them.
+
+    Raises:
+        UsageError: there are none.
+    """
     names = [name for name, action in inputs.actions.items() if action == "prune"]
     names = [name for name in names if pattern is None or pattern in name]
     if not names:
@@ -54,9 +66,7 @@ def inspect_matrices(
             expected="part of the name of a tensor that the policy prunes",
             got=pattern,
         )
-    for name in names:
-        taus = [as_matrix(vector.delta(name)) for vector in inputs.vectors]
-        yield name, _findings(as_matrix(inputs.base.tensor(name)), taus, rank)
+    return names
 
 
 def _findings(base: np.ndarray, taus: Sequence[np.ndarray], rank: int) -> dict[str, Any]:
@@ -114,10 +124,5 @@ def _sign_agreement(one: np.ndarray, other: np.ndarray) -> float:
 
 def _inflation(taus: Sequence[np.ndarray], rank: int) -> list[float]:
     left, values, right = thin_svd(sum(taus))
-    coefficients = []
-    for tau in taus:
-        rows = left[:, :rank].T @ tau
-        energy = np.einsum("rc,rc->r", rows, rows)
-        inner = values[:rank] * np.einsum("rc,rc->r", rows, right[:rank])
-        coefficients.append(np.divide(inner, energy, out=np.ones(rank), where=energy > 0))
-    return np.mean(coefficients, axis=0).tolist()
+    leading = (left[:, :rank], values[:rank], right[:rank])
+    return projection_coefficients(taus, *leading).mean(axis=0).tolist()

@@ -260,19 +260,27 @@ def render_text(sections: Sequence[Section], title: str, runs: str) -> str:
         lines += [section.title, *section.above]
         if section.rows:
             grid = [section.header, *section.rows]
-            widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-            lines += [_aligned(row, widths, section.labels) for row in grid]
+            widths = _widths(grid)
+            lines += aligned(grid, section.labels)
             lines.insert(-len(section.rows), "  ".join("-" * width for width in widths))
         lines += [*section.below, ""]
     return "\n".join(lines)
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int], labels: int) -> str:
-    cells = [
-        text.ljust(width) if i < labels else text.rjust(width)
-        for i, (text, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return "  ".join(cells).rstrip()
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+
+def aligned(rows: Sequence[Sequence[str]], labels: int = 1) -> list[str]:
+    """A line of text for each row, in columns: the first `labels` to the left, numbers right."""
+    lines, widths = [], _widths(rows)
+    for row in rows:
+        cells = [
+            text.ljust(width) if i < labels else text.rjust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def relative_to(path: str | os.PathLike, folder: str | os.PathLike) -> str:

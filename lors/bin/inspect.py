@@ -13,10 +13,11 @@ from tqdm import tqdm
 
 from lors.errors import UsageError
 from lors.fileio import write_json
-from lors.inspection import inspect_matrices
+from lors.inspection import inspect_matrices, matrix_names
 from lors.log import run_main, show_progress
 from lors.merge import MergePlan, check_distinct, open_inputs
 from lors.plots import write_inspection_plots
+from lors.results import aligned
 
 EXPERT_COLUMNS = {
     "relative_norm": "norm/base",
@@ -57,13 +58,10 @@ def work(args: argparse.Namespace) -> None:
         )
     inputs = open_inputs(plan)
     check_distinct(inputs)
-    total = sum(
-        action == "prune" and (args.match or "") in n for n, action in inputs.actions.items()
-    )
     matrices = dict(
         tqdm(
             inspect_matrices(inputs, args.rank, args.match),
-            total=total,
+            total=len(matrix_names(inputs, args.match)),
             unit="matrix",
             disable=not show_progress(),
         )
@@ -97,7 +95,7 @@ def summary_tables(
     for number, label in enumerate(labels):
         found = [matrix["experts"][number] for matrix in matrices.values()]
         rows.append([label, *(f"{np.mean([f[key] for f in found]):.3f}" for key in EXPERT_COLUMNS)])
-    lines += _aligned(rows)
+    lines += aligned(rows)
     for key, title in (
         ("cosine", "cosine"),
         ("sign_agreement", "sign agreement (0.5 is chance)"),
@@ -109,22 +107,11 @@ def summary_tables(
             [label, *(f"{value:.3f}" for value in row)]
             for label, row in zip(labels, mean, strict=True)
         ]
-        lines += ["", *_aligned(rows)]
+        lines += ["", *aligned(rows)]
     inflation = np.mean([np.mean(matrix["inflation"]) for matrix in matrices.values()])
     lines += ["", f"inflation of the leading directions of the sum: {inflation:.3f}"]
     lines.append(f"(1: the experts do not meet; {len(labels)}: all are the same)")
     return "\n".join(lines)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
