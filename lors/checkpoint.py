@@ -9,8 +9,6 @@ from __future__ import annotations
 import abc
 import contextlib
 import datetime
-import functools
-import hashlib
 import io
 import json
 import math
@@ -28,6 +26,7 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
+from xxhash import xxh3_128
 
 from lors.errors import LorsError, UsageError
 from lors.fileio import atomic_write, read_json
@@ -64,6 +63,7 @@ class Checkpoint(abc.ABC):
 
     def __init__(self, path: Path):
         self.path = path
+        self._digests: dict[str, str] = {}
 
     @staticmethod
     def open(path: str | os.PathLike) -> Checkpoint:
@@ -119,23 +119,30 @@ class Checkpoint(abc.ABC):
         return {name: (self.shape(name), self.dtype(name)) for name in self.names()}
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of all names, shapes, dtypes and values.
+        """XXH3 hash (128 bits, hex) of all names, shapes, dtypes and values.
 
         It does not depend on the order of the tensors or the kind of file: the same weights as
-        ``.pth`` and as ``.safetensors`` have one fingerprint. Computed once for each object.
+        ``.pth`` and as ``.safetensors`` have one fingerprint.
         """
-        return self._fingerprint
-
-    @functools.cached_property
-    def _fingerprint(self) -> str:
-        whole = hashlib.sha256()
+        whole = xxh3_128()
         for name in sorted(self.names()):
-            tensor = self.tensor(name)
-            # reshape first: a tensor without dimensions cannot be viewed as bytes.
-            values = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-            line = (name, list(tensor.shape), str(tensor.dtype), hashlib.sha256(values).hexdigest())
+            line = (name, list(self.shape(name)), str(self.dtype(name)), self.digest(name))
             whole.update(repr(line).encode())
         return whole.hexdigest()
+
+    def note(self, name: str) -> None:
+        """Prepare :meth:`fingerprint` while a tensor's values are at hand (and in the cache)."""
+        self.digest(name)
+
+    def digest(self, name: str) -> str:
+        """XXH3 hash (128 bits, hex) of a tensor's values; each is computed once.
+
+        It is quicker by far than reading from disk; like a checksum it tells what is equal, and
+        does not withstand somebody who wants two models to look equal.
+        """
+        if name not in self._digests:
+            self._digests[name] = xxh3_128(_bytes_of(self.tensor(name))).hexdigest()
+        return self._digests[name]
 
 
 class _TorchCheckpoint(Checkpoint):

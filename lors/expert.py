@@ -128,6 +128,10 @@ class AdaptedCheckpoint(Checkpoint):
     def fingerprint(self) -> str:
         return self._tensors.fingerprint()
 
+    def note(self, name: str) -> None:
+        for key in (*self._factors.get(name, ()), *filter(None, [self._whole.get(name)])):
+            self._tensors.digest(key)
+
 
 class RenamedCheckpoint(Checkpoint):
     """A checkpoint under other names.

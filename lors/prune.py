@@ -1,75 +1,65 @@
-"""The two prunings of a task vector: singular values (low rank) and magnitudes (sparse)."""
+"""Sparse parts of a task vector: by magnitude, by a band of magnitudes, at random.
+
+The largest entries are found by selecting their threshold, some 30 times quicker than sorting.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 import torch
-from scipy.linalg import eigh
 from torch import Tensor
 
 
-def low_rank_approx(matrix: Tensor, rank: int) -> Tensor:
-    """The best approximation of `matrix` of at most `rank`, in the Frobenius norm.
-
-    By the Eckart-Young theorem it is the projection on the leading singular vectors, which are
-    the eigenvectors of the Gram matrix of the smaller side. The Gram matrix squares the condition
-    number, so it is formed in float64: a direction that is lost in rounding then carries less
-    than about 1e-7 of the norm of the matrix.
+@dataclass(frozen=True)
+class Cut:
+    """Which entries of a tensor are its largest: known without the tensor, so rows can be masked.
 
     Args:
-        matrix: out x in; more dimensions (a convolution, out x in x width) count as
-            out x (in * width).
-        rank: 0 or more; at or above the full rank the matrix itself is returned.
-
-    Returns:
-        A new tensor with the shape and dtype of `matrix`.
-
-    Raises:
-        ValueError: `matrix` has fewer than two dimensions or `rank` is negative.
+        threshold: the smallest magnitude among them.
+        last: index in row-major order of the last entry of just this magnitude that belongs to
+            them; None if all such entries do.
     """
-    if matrix.ndim < 2:
-        raise ValueError(f"low_rank_approx needs a matrix, got shape {tuple(matrix.shape)}")
-    if rank < 0:
-        raise ValueError(f"rank must not be negative, got {rank}")
-    flat = matrix.reshape(matrix.shape[0], -1).double()
-    full_rank = min(flat.shape)
-    if rank >= full_rank:
-        return matrix.clone()
-    if rank == 0:
-        return torch.zeros_like(matrix)
-    wide = flat.shape[0] < flat.shape[1]
-    gram = flat @ flat.T if wide else flat.T @ flat
-    # The cheaper of the two: project on the leading directions or take the other ones away.
-    leading = rank <= full_rank // 2
-    first, last = (full_rank - rank, full_rank - 1) if leading else (0, full_rank - rank - 1)
-    _, eigenvectors = eigh(gram.numpy(), subset_by_index=(first, last), driver="evr")
-    vectors = torch.from_numpy(eigenvectors)
-    projected = vectors @ (vectors.T @ flat) if wide else (flat @ vectors) @ vectors.T
-    low_rank = projected if leading else flat - projected
-    return low_rank.reshape(matrix.shape).to(matrix.dtype)
+
+    threshold: float
+    last: int | None = None
+
+    def mask(self, rows: Tensor, start: int = 0) -> Tensor:
+        """Where the largest entries are, as 0 and 1 in the dtype of `rows`.
+
+        Args:
+            rows: the tensor, or consecutive rows of it.
+            start: index of their first entry in the tensor, in row-major order.
+        """
+        magnitudes = rows.abs()
+        mask = magnitudes.ge(self.threshold)
+        if self.last is not None and start + rows.numel() > self.last + 1:
+            places = torch.arange(start, start + rows.numel()).reshape(rows.shape)
+            mask &= (places <= self.last) | (magnitudes != self.threshold)
+        return mask.to(rows.dtype)
 
 
-def low_rank_of_product(up: Tensor, down: Tensor, rank: int) -> Tensor:
-    """The best approximation of ``up @ down`` of at most `rank`, without decomposing the product.
-
-    Two QR factorisations leave a core of the inner size only, whose decomposition is that of the
-    product. Where the inner size is at most `rank` there is nothing to do: it is the product.
+def largest(tensor: Tensor, count: int) -> Cut:
+    """Exactly `count` entries of largest magnitude; of ties the first in row-major order.
 
     Args:
-        up: out x r.
-        down: r x in.
-        rank: 0 or more.
-
-    Returns:
-        A float64 tensor, out x in.
+        tensor: of any shape, without NaN.
+        count: from 0 to the number of entries.
     """
-    up, down = up.double(), down.double()
-    if rank >= up.shape[1]:
-        return up @ down
-    left, left_core = torch.linalg.qr(up)
-    right, right_core = torch.linalg.qr(down.T)
-    u, values, v = torch.linalg.svd(left_core @ right_core.T)
-    return ((left @ u[:, :rank]) * values[:rank]) @ (v[:rank] @ right.T)
+    if count == 0:
+        return Cut(math.inf)
+    values = tensor.reshape(-1).numpy()
+    magnitudes = np.abs(values)
+    first = values.size - count
+    magnitudes.partition(first)
+    threshold = magnitudes[first]
+    excess = np.count_nonzero(magnitudes[:first] == threshold)
+    if excess == 0 or threshold == 0:  # zeros are the same with and without them
+        return Cut(float(threshold))
+    ties = np.flatnonzero(np.abs(values) == threshold)
+    return Cut(float(threshold), int(ties[len(ties) - excess - 1]))
 
 
 def magnitude_prune(matrix: Tensor, density: float) -> Tensor:
@@ -87,47 +77,75 @@ def magnitude_prune(matrix: Tensor, density: float) -> Tensor:
     Raises:
         ValueError: `density` is outside 0 to 1.
     """
-    if not 0 <= density <= 1:
-        raise ValueError(f"density must be from 0 to 1, got {density}")
-    return torch.where(_largest(matrix, int(matrix.numel() * density)), matrix, 0)
+    _check_fraction("density", density)
+    return matrix * largest(matrix, int(matrix.numel() * density)).mask(matrix)
 
 
-def _largest(tensor: Tensor, count: int) -> Tensor:
-    """A mask of exactly `count` entries of largest magnitude; of ties the first in row-major order.
+def low_rank_plus_sparse(matrix: Tensor, up: Tensor, down: Tensor, density: float) -> Tensor:
+    """``up @ down`` plus the largest entries of what it leaves of `matrix`.
 
-    Selecting the threshold and comparing is some 30 times quicker than sorting.
-    """
-    if count == 0 or count == tensor.numel():
-        return torch.full(tensor.shape, count > 0)
-    magnitudes = tensor.abs().reshape(-1).numpy()
-    first = magnitudes.size - count
-    threshold = np.partition(magnitudes, first)[first]
-    mask = magnitudes > threshold
-    ties = np.flatnonzero(magnitudes == threshold)
-    mask[ties[: count - np.count_nonzero(mask)]] = True
-    return torch.from_numpy(mask).reshape(tensor.shape)
-
-
-def magnitude_band(tensor: Tensor, density: float, gamma: float) -> Tensor:
-    """Set the ``int(numel * gamma)`` largest magnitudes to zero and keep the next ones.
+    Where an entry of the residual is kept, the sum is the entry of `matrix` itself. Which entries
+    are kept is decided in the precision of the factors.
 
     Args:
-        tensor: a tensor of any shape, without NaN.
+        matrix: rows x columns, float32, without NaN.
+        up: rows x k.
+        down: k x columns.
+        density: fraction of the entries of the residual that is kept (``int(numel * density)``;
+            of ties the first in row-major order).
+
+    Returns:
+        A new tensor with the shape and dtype of `matrix`.
+
+    Raises:
+        ValueError: `density` is outside 0 to 1.
+    """
+    _check_fraction("density", density)
+    # A few rows at a time, so that what lies between is in the processor's cache.
+    blocks = range(0, matrix.shape[0], max(1, BLOCK // matrix.shape[1]))
+    low_rank = torch.empty_like(matrix, dtype=up.dtype)
+    magnitudes = torch.empty_like(low_rank)
+    for start in blocks:
+        rows = slice(start, start + blocks.step)
+        torch.mm(up[rows], down, out=low_rank[rows])
+        torch.sub(matrix[rows], low_rank[rows], out=magnitudes[rows]).abs_()
+    cut = largest(magnitudes, int(matrix.numel() * density))
+    for start in blocks:
+        rows = slice(start, start + blocks.step)
+        mask = cut.mask(magnitudes[rows], start * matrix.shape[1])
+        # With weights 0 and 1 this selects, several times as fast as torch.where.
+        low_rank[rows].lerp_(matrix[rows].to(up.dtype), mask)
+    return low_rank.to(matrix.dtype)
+
+
+BLOCK = 2**16
+"""Entries that are worked on at a time."""
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be from 0 to 1, got {value}")
+
+
+def band(tensor: Tensor, density: float, gamma: float) -> tuple[Cut, Cut]:
+    """The entries without the ``int(numel * gamma)`` largest and without the smallest.
+
+    Args:
+        tensor: of any shape, without NaN.
         density: the kept fraction; less if there are not so many entries below the largest.
         gamma: the fraction of largest entries that goes.
 
     Returns:
-        A new tensor with the shape and dtype of `tensor`.
+        What is in the band: the entries of the first cut that are not in the second.
 
     Raises:
         ValueError: `density` or `gamma` is outside 0 to 1.
     """
-    if not 0 <= gamma <= 1:
-        raise ValueError(f"gamma must be from 0 to 1, got {gamma}")
+    _check_fraction("density", density)
+    _check_fraction("gamma", gamma)
     outliers = int(tensor.numel() * gamma)
     keep = min(int(tensor.numel() * density), tensor.numel() - outliers)
-    band = _largest(tensor, outliers + keep) & ~_largest(tensor, outliers)
-    return torch.where(band, tensor, 0)
+    return largest(tensor, outliers + keep), largest(tensor, outliers)
 
 
 def random_prune(tensor: Tensor, density: float, random: np.random.Generator) -> Tensor:
@@ -146,6 +164,5 @@ def random_prune(tensor: Tensor, density: float, random: np.random.Generator) ->
     """
     if not 0 < density <= 1:
         raise ValueError(f"density must be above 0 and at most 1, got {density}")
-    draws = random.random(tensor.numel(), dtype=np.float32)
-    kept = torch.from_numpy(draws < density).reshape(tensor.shape)
-    return torch.where(kept, tensor / density, 0)
+    draws = torch.from_numpy(random.random(tensor.numel(), dtype=np.float32))
+    return tensor / density * draws.lt_(density).reshape(tensor.shape)

@@ -5,13 +5,16 @@ All of it is done in float64: the methods divide and compare singular values.
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import scipy.linalg
 import torch
 from torch import Tensor
+
+BLOCK = 2**16
+"""Entries that are worked on at a time."""
 
 
 def as_matrix(delta: Tensor) -> np.ndarray:
@@ -40,23 +43,26 @@ def polar_factor(matrix: np.ndarray) -> np.ndarray:
     return (left * (values > floor)) @ right
 
 
-def mean_of(deltas: Sequence[Tensor]) -> Tensor:
-    """The mean of tensors of one shape, reading one at a time."""
-    return functools.reduce(torch.add, deltas) / len(deltas)
+def inner_products(deltas: Sequence[Tensor]) -> np.ndarray:
+    """The Gram matrix (in float64) of task vectors as vectors; two are needed at a time."""
+    gram = np.zeros((len(deltas), len(deltas)))
+    for row in range(len(deltas)):
+        one = deltas[row].reshape(-1).split(BLOCK)
+        for column in range(row + 1):
+            other = deltas[column].reshape(-1).split(BLOCK)
+            # In float32 within a block and exactly between blocks.
+            products = (float(torch.dot(*pair)) for pair in zip(one, other, strict=True))
+            gram[row, column] = gram[column, row] = math.fsum(products)
+    return gram
 
 
 def merge_matrices(
-    deltas: Sequence[Tensor], prune: bool, merge: Callable[[list[np.ndarray]], np.ndarray]
+    deltas: Sequence[Tensor], merge: Callable[[list[np.ndarray]], np.ndarray]
 ) -> Tensor:
-    """Apply `merge` to the task vectors that are matrices; the others are averaged.
-
-    The methods that work on subspaces are defined for weight matrices only, and their authors
-    average what else there is.
-    """
-    matrices = [as_matrix(delta) for delta in deltas] if prune else []
-    if not any(matrix.any() for matrix in matrices):
-        return mean_of(deltas)
-    return as_tensor(merge(matrices), deltas[0])
+    """Apply `merge` to task vectors as float64 matrices; nothing learnt gives nothing."""
+    if not any(delta.any() for delta in deltas):
+        return torch.zeros_like(deltas[0])
+    return as_tensor(merge([as_matrix(delta) for delta in deltas]), deltas[0])
 
 
 def merge_singular_vectors(

@@ -33,10 +33,18 @@ class TaskVector:
                 hint="an expert must be fine-tuned from this very base model, with its token list",
             )
 
-    def delta(self, name: str) -> Tensor:
-        """``finetuned - base`` of a floating-point tensor, in float32 and in its own shape.
+    def delta(self, name: str, rows: slice = slice(None), check: bool = True) -> Tensor:
+        """``finetuned - base`` of a floating-point tensor, in float32.
 
         Of an adapter it is the product of its factors, not rounded to the base model's dtype.
+
+        Args:
+            name: of the tensor.
+            rows: of the first dimension; by default all.
+            check: whether to look for NaN and infinite values.
+
+        Returns:
+            A new tensor.
 
         Raises:
             LorsError: a value is NaN or infinite.
@@ -44,12 +52,14 @@ class TaskVector:
         base, factors = self.base.tensor(name), self.finetuned.factors(name)
         if factors is None:
             finetuned = self.finetuned.tensor(name)
-            delta = finetuned.float() - base.float()
         else:
-            finetuned = delta = (factors[0].double() @ factors[1].double()).float()
-        # A sum of finite numbers is finite unless it overflows: one quick look for most tensors.
-        if not torch.isfinite(delta.sum()) and not torch.isfinite(delta).all():
-            for checkpoint, tensor in ((self.base, base), (self.finetuned, finetuned)):
+            finetuned = (factors[0].double() @ factors[1].double()).float()
+        models = ((self.base, base), (self.finetuned, finetuned))
+        if rows != slice(None):
+            base, finetuned = base[rows], finetuned[rows]
+        delta = finetuned.float() - base.float() if factors is None else finetuned
+        if check and not all_finite(delta):
+            for checkpoint, tensor in models:
                 bad = int((~torch.isfinite(tensor)).sum())
                 if bad:
                     raise LorsError(
@@ -61,6 +71,12 @@ class TaskVector:
                 "the difference overflows float32", where=f"{self.finetuned.path}: {name}"
             )
         return delta
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite."""
+    # A sum of finite numbers is finite unless it overflows: one quick look for most tensors.
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
 def _mismatches(base: Checkpoint, finetuned: Checkpoint) -> list[str]:

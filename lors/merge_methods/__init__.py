@@ -4,7 +4,7 @@ A method is of one of two kinds. A *sum* adds what each expert contributes by it
 function of one expert's task vector; such methods need little memory, can be calibrated (see
 :mod:`lors.calibration`) and let an expert be added to a merged model without the others::
 
-    @sum_method
+    @sum_method(scope="every")
     def my_sum(delta: Tensor, *, strength: Annotated[float, Range(0, 1)] = 0.5) -> Tensor:
         '''One line for --list_methods.
 
@@ -15,15 +15,19 @@ function of one expert's task vector; such methods need little memory, can be ca
 
 A *joint* method looks at all task vectors of a tensor together::
 
-    @joint_method(combines="mean")
+    @joint_method(combines="mean", scope="every")
     def my_merge(deltas: Sequence[Tensor], *, strength: float = 0.5) -> Tensor: ...
 
 To add a method, add one file to this directory. The keyword-only arguments are its parameters;
 their annotations, defaults and docstring are all that is needed to check and describe them. The
 names in ``SUPPLIED`` are not parameters: a method that has such an argument is given the value for
 each tensor. Arguments are never modified. `deltas` may be read from disk again at every access, so
-a method goes through it as seldom as it can and keeps as little of it as it can. The merged model
-is ``base + scaling_coef * delta``, computed by :mod:`lors.merge`.
+a method goes through it as seldom as it can and keeps as little of it as it can.
+
+A method with the scope "matrices" is called for the matrices that the policy marks for pruning, as
+two-dimensional tensors (a convolution as out x (in * width)); of all other tensors the task vectors
+are summed, or averaged if it is a joint method. The merged model is
+``base + scaling_coef * delta``, computed by :mod:`lors.merge`.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ import inspect
 import pkgutil
 import re
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -43,8 +47,9 @@ from lors.config import REQUIRED, Key, Range, check
 from lors.registry import Registry
 
 SUPPLIED = {
-    "prune": "whether the policy marks this tensor as a matrix to prune",
     "factors": "the two factors of this tensor's task vector if it is an adapter, or None (sum)",
+    "surveyed": "what the method's survey says of the task vector, or of each (joint)",
+    "start": "index of the first entry, in row-major order, if only some rows are given",
     "random": "a numpy generator of this tensor and expert (for a sum)",
     "random_of": "makes the numpy generator of this tensor and the expert with an index (joint)",
 }
@@ -60,11 +65,20 @@ class MergeMethod:
         combines: whether its delta grows with the number of experts ("sum") or not ("mean").
             The default scaling_coef is 1/N for a sum of N experts (0.2 for the five of the
             LoRS-Merging authors) and 1 for a mean, so that both start from the same size.
+        scope: "matrices" for a method of the matrices to prune, else "every" tensor.
+        rowwise: whether a row of the merged delta depends on the same row of the task vectors
+            only, and on what the survey says, so that a large tensor may be merged in pieces. A
+            vector is one row.
+        survey: what a rowwise method must know of each whole task vector: a function of it and of
+            the method's parameters.
     """
 
     function: Callable[..., Tensor]
     per_expert: bool
     combines: Literal["sum", "mean"]
+    scope: Literal["every", "matrices"]
+    rowwise: bool
+    survey: Callable[..., Any] | None
 
     @property
     def name(self) -> str:
@@ -102,19 +116,34 @@ class MergeMethod:
         keys = {**self.parameters, "scaling_coef": Key(Annotated[float, Range()], scaling_coef)}
         return check(keys, params, where)
 
+    def is_rowwise(self, prune: bool) -> bool:
+        """Whether a tensor, to prune or not, may be merged in pieces."""
+        return self.rowwise or (self.scope == "matrices" and not prune)
+
+    def surveys(self, deltas: Iterable[Tensor], params: Mapping[str, Any]) -> list[Any]:
+        """What the survey says of each task vector; nothing for a method without one."""
+        if self.survey is None:
+            return [None for _ in deltas]
+        own = {name: value for name, value in params.items() if name != "scaling_coef"}
+        return [self.survey(delta, **own) for delta in deltas]
+
     def part(
         self, delta: Tensor, index: int, params: Mapping[str, Any], supplied: Mapping[str, Any]
     ) -> Tensor:
         """What the expert `index` contributes to a sum; TypeError for a joint method."""
         if not self.per_expert:
             raise TypeError(f"{self.name} is not a sum over experts")
+        if self.scope == "matrices" and not supplied["prune"]:
+            return delta
+        surveyed = supplied.get("surveyed") or {index: self.surveys([delta], params)[0]}
         arguments = self._arguments(
             params,
             supplied,
             random=supplied["random_of"](index),
             factors=supplied["factors_of"](index),
+            surveyed=surveyed[index],
         )
-        return self.function(delta, **arguments)
+        return self.function(self._seen(delta), **arguments).reshape(delta.shape)
 
     def __call__(
         self, deltas: Sequence[Tensor], params: Mapping[str, Any], supplied: Mapping[str, Any]
@@ -122,41 +151,86 @@ class MergeMethod:
         """The merged delta of one tensor, before scaling_coef.
 
         Args:
-            deltas: one float32 tensor of one shape for each expert.
+            deltas: one float32 tensor of one shape for each expert: of a rowwise method, rows of
+                the whole.
             params: as :meth:`resolve` returns them.
-            supplied: ``prune``, ``random_of`` and, for a sum, ``factors_of``: see ``SUPPLIED``.
+            supplied: ``prune``, whether the policy marks this tensor for pruning, and what
+                ``SUPPLIED`` lists (for a sum as ``random_of`` and ``factors_of``, functions of
+                the index of the expert); ``start`` and ``surveyed`` are for rows only.
         """
-        if not self.per_expert:
-            return self.function(deltas, **self._arguments(params, supplied))
-        total = None
-        for index in range(len(deltas)):
-            part = self.part(deltas[index], index, params, supplied)
-            total = part.clone() if total is None else total.add_(part)
-        return total
+        if self.per_expert:
+            parts = (
+                self.part(deltas[index], index, params, supplied) for index in range(len(deltas))
+            )
+            return sum_of(parts)
+        if self.scope == "matrices" and not supplied["prune"]:
+            return mean_of(deltas)
+        surveyed = supplied.get("surveyed")
+        if surveyed is None and self.survey is not None:
+            surveyed = self.surveys(deltas, params)
+        seen = [self._seen(delta) for delta in deltas] if self.scope == "matrices" else deltas
+        arguments = self._arguments(params, supplied, surveyed=surveyed)
+        return self.function(seen, **arguments).reshape(deltas[0].shape)
+
+    def _seen(self, delta: Tensor) -> Tensor:
+        """A task vector as the function takes it."""
+        return delta.reshape(delta.shape[0], -1) if self.scope == "matrices" else delta
 
     def _arguments(self, *sources: Mapping[str, Any], **more: Any) -> dict[str, Any]:
         accepted = inspect.signature(self.function).parameters
-        given = {name: value for source in sources for name, value in source.items()} | more
+        given: dict[str, Any] = {"start": 0}
+        for source in (*sources, more):
+            given.update(source)
         return {name: value for name, value in given.items() if name in accepted}
 
 
 METHODS: Registry[MergeMethod] = Registry("merge method")
 
 
-def sum_method(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def sum_method(
+    *,
+    scope: Literal["every", "matrices"],
+    rowwise: bool = False,
+    survey: Callable[..., Any] | None = None,
+) -> Callable:
     """Decorator: enters a function of one expert's task vector in ``METHODS`` under its name."""
-    METHODS.add(function.__name__, MergeMethod(function, per_expert=True, combines="sum"))
-    return function
+    return _entered(per_expert=True, combines="sum", scope=scope, rowwise=rowwise, survey=survey)
 
 
-def joint_method(*, combines: Literal["sum", "mean"]) -> Callable:
+def joint_method(
+    *,
+    combines: Literal["sum", "mean"],
+    scope: Literal["every", "matrices"],
+    rowwise: bool = False,
+    survey: Callable[..., Any] | None = None,
+) -> Callable:
     """Decorator: enters a function of all task vectors in ``METHODS`` under its name."""
+    return _entered(
+        per_expert=False, combines=combines, scope=scope, rowwise=rowwise, survey=survey
+    )
 
+
+def _entered(**properties: Any) -> Callable:
     def enter(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        METHODS.add(function.__name__, MergeMethod(function, per_expert=False, combines=combines))
+        METHODS.add(function.__name__, MergeMethod(function, **properties))
         return function
 
     return enter
+
+
+def sum_of(deltas: Iterable[Tensor]) -> Tensor:
+    """The sum of tensors of one shape, of which only one is needed at a time."""
+    total = None
+    for delta in deltas:
+        total = delta.clone() if total is None else total.add_(delta)
+    if total is None:
+        raise ValueError("nothing to sum")
+    return total
+
+
+def mean_of(deltas: Sequence[Tensor]) -> Tensor:
+    """The mean of tensors of one shape, of which only one is needed at a time."""
+    return sum_of(deltas).div_(len(deltas))
 
 
 # Last, because the files import the decorators from here.

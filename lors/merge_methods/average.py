@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lors.merge_methods import joint_method
-from lors.subspace import mean_of
+from lors.merge_methods import joint_method, mean_of
 
 
-@joint_method(combines="mean")
+@joint_method(combines="mean", scope="every", rowwise=True)
 def average(deltas: Sequence[Tensor]) -> Tensor:
     """Mean of the task vectors: with scaling_coef 1 the average of the experts' weights.
 

@@ -13,10 +13,8 @@ from lors.merge_methods import joint_method
 from lors.subspace import merge_matrices, merge_singular_vectors, thin_svd
 
 
-@joint_method(combines="mean")
-def boosted_tsv_m(
-    deltas: Sequence[Tensor], *, prune: bool, beta: Annotated[float, Range(0, 1)] = 0.9
-) -> Tensor:
+@joint_method(combines="mean", scope="matrices")
+def boosted_tsv_m(deltas: Sequence[Tensor], *, beta: Annotated[float, Range(0, 1)] = 0.9) -> Tensor:
     """tsv_m of task vectors whose small singular values are raised.
 
     In each task vector the first singular value at which the cumulative energy (squares) reaches
@@ -24,8 +22,7 @@ def boosted_tsv_m(
     do not collapse in the merge. Then as tsv_m; with beta 1 it is tsv_m.
 
     Args:
-        deltas: task vectors of one tensor, one for each expert, float32, all of one shape.
-        prune: whether this tensor is a matrix to prune.
+        deltas: task vectors of one matrix, one for each expert, float32.
         beta: fraction of the energy; smaller raises more.
 
     Returns:
@@ -40,4 +37,4 @@ def boosted_tsv_m(
         floor = values[np.searchsorted(energy, beta * energy[-1])]
         return left, np.maximum(values, floor), right
 
-    return merge_matrices(deltas, prune, lambda taus: merge_singular_vectors(map(boosted, taus)))
+    return merge_matrices(deltas, lambda taus: merge_singular_vectors(map(boosted, taus)))

@@ -8,13 +8,19 @@ from torch import Tensor
 
 from lors.config import Range
 from lors.merge_methods import sum_method
-from lors.prune import magnitude_band
+from lors.prune import Cut, band
 
 
-@sum_method
+def _survey(delta: Tensor, density: float, gamma: float) -> tuple[Cut, Cut]:
+    return band(delta, density, gamma)
+
+
+@sum_method(scope="every", rowwise=True, survey=_survey)
 def breadcrumbs(
     delta: Tensor,
     *,
+    surveyed: tuple[Cut, Cut],
+    start: int,
     density: Annotated[float, Range(0, 1)] = 0.9,
     gamma: Annotated[float, Range(0, 1)] = 0.01,
 ) -> Tensor:
@@ -27,10 +33,13 @@ def breadcrumbs(
 
     Args:
         delta: task vector of one tensor of one expert, float32.
+        surveyed: the entries without the smallest, and the outliers.
+        start: index of the first entry of these rows.
         density: fraction of the entries that is kept.
         gamma: fraction of the entries that is dropped for being the largest.
 
     Returns:
         The expert's part of the merged delta, same shape.
     """
-    return magnitude_band(delta, density, gamma)
+    kept, outliers = surveyed
+    return delta * (kept.mask(delta, start) - outliers.mask(delta, start))

@@ -12,7 +12,7 @@ from lors.merge_methods import sum_method
 from lors.prune import random_prune
 
 
-@sum_method
+@sum_method(scope="every", rowwise=True)
 def dare_linear(
     delta: Tensor, *, random: np.random.Generator, density: Annotated[float, Range(0.001, 1)] = 0.2
 ) -> Tensor:

@@ -14,7 +14,7 @@ from lors.prune import random_prune
 from lors.signs import disjoint_mean
 
 
-@joint_method(combines="mean")
+@joint_method(combines="mean", scope="every", rowwise=True)
 def dare_ties(
     deltas: Sequence[Tensor],
     *,
@@ -35,5 +35,5 @@ def dare_ties(
         The merged delta, same shape.
     """
     return disjoint_mean(
-        lambda index: random_prune(deltas[index], density, random_of(index)), len(deltas)
+        random_prune(delta, density, random_of(index)) for index, delta in enumerate(deltas)
     )

@@ -14,7 +14,7 @@ from lors.merge_methods import joint_method
 from lors.signs import disjoint_mean
 
 
-@joint_method(combines="mean")
+@joint_method(combines="mean", scope="every", rowwise=True)
 def della(
     deltas: Sequence[Tensor],
     *,
@@ -39,8 +39,8 @@ def della(
         The merged delta, same shape.
     """
     return disjoint_mean(
-        lambda index: _magnitude_sample(deltas[index], density, epsilon, random_of(index)),
-        len(deltas),
+        _magnitude_sample(delta, density, epsilon, random_of(index))
+        for index, delta in enumerate(deltas)
     )
 
 
@@ -51,9 +51,15 @@ def _magnitude_sample(
     width = rows.shape[1]
     spread = np.linspace(-0.5, 0.5, width) if width > 1 else np.zeros(1)
     by_rank = np.clip(density + epsilon * spread, 0, 1).astype(np.float32)
-    order = np.argsort(np.abs(rows), axis=1, kind="stable")
+    # The bits of a positive number sort as the number does; below them goes the column. So one
+    # quick sort of integers ranks the entries, and equal ones by their position.
+    keys = np.abs(rows).view(np.uint32).astype(np.uint64) << np.uint64(32)
+    keys |= np.arange(width, dtype=np.uint64)
+    keys.sort(axis=1)
+    order = (keys & np.uint64(0xFFFFFFFF)).astype(np.intp)
     keep = np.empty_like(rows)
     np.put_along_axis(keep, order, np.broadcast_to(by_rank, rows.shape), axis=1)
     kept = random.random(rows.shape, dtype=np.float32) < keep
-    sampled = np.divide(rows, keep, out=np.zeros_like(rows), where=kept)
+    # Nothing is divided by a probability of 0: what has it is not kept.
+    sampled = rows * kept / np.maximum(keep, np.finfo(np.float32).tiny)
     return torch.from_numpy(sampled).reshape(delta.shape)

@@ -11,8 +11,8 @@ from lors.merge_methods import joint_method
 from lors.subspace import merge_matrices, thin_svd
 
 
-@joint_method(combines="mean")
-def iso_c(deltas: Sequence[Tensor], *, prune: bool) -> Tensor:
+@joint_method(combines="mean", scope="matrices")
+def iso_c(deltas: Sequence[Tensor]) -> Tensor:
     """The sum of the task vectors with all its singular values made equal.
 
     With sum_t tau_t = U S V', delta = mean(S) U V' (Marczak et al., "No Task Left Behind:
@@ -21,8 +21,7 @@ def iso_c(deltas: Sequence[Tensor], *, prune: bool) -> Tensor:
     not prune are averaged.
 
     Args:
-        deltas: task vectors of one tensor, one for each expert, float32, all of one shape.
-        prune: whether this tensor is a matrix to prune.
+        deltas: task vectors of one matrix, one for each expert, float32.
 
     Returns:
         The merged delta, same shape.
@@ -32,4 +31,4 @@ def iso_c(deltas: Sequence[Tensor], *, prune: bool) -> Tensor:
         left, values, right = thin_svd(sum(taus))
         return values.mean() / len(taus) * (left @ right)
 
-    return merge_matrices(deltas, prune, merge)
+    return merge_matrices(deltas, merge)

@@ -13,11 +13,10 @@ from lors.merge_methods import joint_method
 from lors.subspace import merge_matrices, polar_factor, thin_svd
 
 
-@joint_method(combines="mean")
+@joint_method(combines="mean", scope="matrices")
 def iso_cts(
     deltas: Sequence[Tensor],
     *,
-    prune: bool,
     common_fraction: Annotated[float, Range(0, 1)] = 0.8,
 ) -> Tensor:
     """The common subspace and each expert's own directions, with one singular value for all.
@@ -29,8 +28,7 @@ def iso_cts(
     mean. Tensors that the policy does not prune are averaged.
 
     Args:
-        deltas: task vectors of one tensor, one for each expert, float32, all of one shape.
-        prune: whether this tensor is a matrix to prune.
+        deltas: task vectors of one matrix, one for each expert, float32.
         common_fraction: fraction of the full rank that the common subspace takes.
 
     Returns:
@@ -52,4 +50,4 @@ def iso_cts(
         mean = np.concatenate(spectra).mean() / len(taus)
         return mean * (polar_factor(np.hstack(lefts)) @ polar_factor(np.vstack(rights)))
 
-    return merge_matrices(deltas, prune, merge)
+    return merge_matrices(deltas, merge)

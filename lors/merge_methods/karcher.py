@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from lors.merge_methods import joint_method
+from lors.subspace import inner_products
 
 STEPS, TOLERANCE = 100, 1e-10
 
 
-@joint_method(combines="mean")
+@joint_method(combines="mean", scope="every")
 def karcher(deltas: Sequence[Tensor]) -> Tensor:
     """Mean on the sphere: the mean direction of the task vectors, with their mean norm.
 
@@ -28,8 +30,7 @@ def karcher(deltas: Sequence[Tensor]) -> Tensor:
         The merged delta, same shape.
     """
     # u stays in the span of the task vectors, so all of it is done with their Gram matrix.
-    flat = [delta.reshape(-1) for delta in deltas]
-    gram = torch.tensor([[float(torch.dot(a, b)) for a in flat] for b in flat], dtype=torch.float64)
+    gram = torch.from_numpy(inner_products(deltas))
     norms = gram.diagonal().sqrt()
     used = norms > 0
     if not used.any():
@@ -40,7 +41,7 @@ def karcher(deltas: Sequence[Tensor]) -> Tensor:
     coefficients[used] = norms.mean() * weights / norms[used]
     merged = torch.zeros_like(deltas[0])
     for coefficient, delta in zip(coefficients.tolist(), deltas, strict=True):
-        merged += coefficient * delta
+        merged.add_(delta, alpha=coefficient)
     return merged
 
 
@@ -61,7 +62,5 @@ def _spherical_mean(cosines: Tensor) -> Tensor:
         size = max(float(tangent @ cosines @ tangent), 0.0) ** 0.5
         if size < TOLERANCE:
             break
-        weights = (
-            torch.cos(torch.tensor(size)) * weights + torch.sin(torch.tensor(size)) * tangent / size
-        )
+        weights = math.cos(size) * weights + math.sin(size) * tangent / size
     return weights

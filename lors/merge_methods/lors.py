@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import torch
 from torch import Tensor
 
 from lors.config import Range
+from lors.low_rank import Rank, low_rank_factors, low_rank_of_product
 from lors.merge_methods import sum_method
-from lors.prune import low_rank_approx, low_rank_of_product, magnitude_prune
+from lors.prune import low_rank_plus_sparse, magnitude_prune
 
 
-@sum_method
+@sum_method(scope="matrices")
 def lors(
     delta: Tensor,
     *,
-    prune: bool,
     factors: tuple[Tensor, Tensor] | None = None,
-    rank: Annotated[int, Range(0)] = 7,
+    rank: Rank = 7,
     density: Annotated[float, Range(0, 1)] = 0.2,
     order: Literal["low_rank_first", "sparse_first", "independent"] = "low_rank_first",
     keep_norm: bool = False,
@@ -32,10 +33,10 @@ def lors(
     `keep_norm` go beyond the paper.
 
     Args:
-        delta: task vector of one tensor of one expert, float32.
-        prune: whether this tensor is a matrix to prune.
+        delta: task vector of one matrix of one expert, float32.
         factors: of an adapter, B (out x r) and A (r x in) with tau_t = B A.
-        rank: rank of L_t; a matrix of smaller full rank is kept whole.
+        rank: rank of L_t: a number (a matrix of smaller full rank is kept whole), {ratio: x} of the
+            full rank, or {energy: x}, the smallest rank with this fraction of the energy.
         density: fraction of the entries of S_t that is kept.
         order: low_rank_first (the paper: S_t from the residual of L_t), sparse_first (L_t from the
             residual of S_t) or independent (both from tau_t, so that what both hold counts twice).
@@ -44,20 +45,20 @@ def lors(
     Returns:
         The expert's part of the merged delta, same shape, float32.
     """
-    if not prune:
-        return delta
-    # In float64: a residual that is off by float32 rounding can land on the other side of the
-    # magnitude threshold, which costs far more than the rounding itself.
-    tau = delta.double()
     if order == "sparse_first":
-        sparse = magnitude_prune(tau, density)
-        low_rank = low_rank_approx(tau - sparse, rank)
+        sparse = magnitude_prune(delta, density)
+        up, down = low_rank_factors(delta - sparse, rank)
+        part = (up @ down).float() + sparse
     else:
-        low_rank = (
-            low_rank_approx(tau, rank) if factors is None else low_rank_of_product(*factors, rank)
-        )
-        sparse = magnitude_prune(tau - low_rank if order == "low_rank_first" else tau, density)
-    part = low_rank + sparse
+        up, down = low_rank_of_product(*factors, rank) if factors else low_rank_factors(delta, rank)
+        if order == "low_rank_first":
+            part = low_rank_plus_sparse(delta, up, down, density)
+        else:
+            part = (up @ down).float() + magnitude_prune(delta, density)
     if keep_norm and part.any():
-        part *= tau.norm() / part.norm()
-    return part.float()
+        part *= _norm(delta) / _norm(part)
+    return part
+
+
+def _norm(matrix: Tensor) -> float:
+    return float(torch.linalg.vector_norm(matrix, dtype=torch.float64))

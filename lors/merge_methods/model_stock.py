@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lors.merge_methods import joint_method
-from lors.subspace import mean_of
+from lors.merge_methods import joint_method, mean_of
+from lors.subspace import inner_products
 
 
-@joint_method(combines="mean")
+@joint_method(combines="mean", scope="every")
 def model_stock(deltas: Sequence[Tensor]) -> Tensor:
     """Mean of the task vectors, shortened the more the less they agree in direction.
 
@@ -30,13 +31,10 @@ def model_stock(deltas: Sequence[Tensor]) -> Tensor:
     mean = mean_of(deltas)
     if count == 1:
         return mean
-    norms = [float(torch.linalg.vector_norm(delta, dtype=torch.float64)) for delta in deltas]
-    if min(norms) == 0:
+    gram = inner_products(deltas)
+    norms = np.sqrt(np.diag(gram))
+    if norms.min() == 0:
         return torch.zeros_like(mean)
-    # The sum of unit vectors has the squared norm N + N (N - 1) cos.
-    unit_sum = torch.zeros_like(mean, dtype=torch.float64)
-    for delta, norm in zip(deltas, norms, strict=True):
-        unit_sum += delta / norm
-    squared = float(unit_sum.square().sum())
-    cosine = max((squared - count) / (count * (count - 1)), 0.0)
+    cosines = gram / np.outer(norms, norms)
+    cosine = max((cosines.sum() - count) / (count * (count - 1)), 0.0)
     return mean * (count * cosine / (1 + (count - 1) * cosine))

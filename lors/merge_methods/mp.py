@@ -11,8 +11,8 @@ from lors.merge_methods import sum_method
 from lors.prune import magnitude_prune
 
 
-@sum_method
-def mp(delta: Tensor, *, prune: bool, density: Annotated[float, Range(0, 1)] = 0.2) -> Tensor:
+@sum_method(scope="matrices")
+def mp(delta: Tensor, *, density: Annotated[float, Range(0, 1)] = 0.2) -> Tensor:
     """Sum of the sparse parts of the task vectors (LoRS-Merging without its low-rank part).
 
     delta = sum_t S_t, where S_t is tau_t with only its largest magnitudes kept: the "MP" ablation
@@ -20,11 +20,10 @@ def mp(delta: Tensor, *, prune: bool, density: Annotated[float, Range(0, 1)] = 0
     task vectors.
 
     Args:
-        delta: task vector of one tensor of one expert, float32.
-        prune: whether this tensor is a matrix to prune.
+        delta: task vector of one matrix of one expert, float32.
         density: fraction of the entries that is kept.
 
     Returns:
         The expert's part of the merged delta, same shape.
     """
-    return magnitude_prune(delta, density) if prune else delta
+    return magnitude_prune(delta, density)

@@ -12,8 +12,8 @@ from lors.merge_methods import sum_method
 from lors.subspace import as_matrix, as_tensor, thin_svd
 
 
-@sum_method
-def star(delta: Tensor, *, prune: bool, eta: Annotated[float, Range(0, 1)] = 0.4) -> Tensor:
+@sum_method(scope="matrices")
+def star(delta: Tensor, *, eta: Annotated[float, Range(0, 1)] = 0.4) -> Tensor:
     """Sum of the task vectors, truncated in rank and rescaled to their old nuclear norm.
 
     Each tau_t keeps the fewest leading singular values whose sum is at least the fraction eta of
@@ -22,14 +22,13 @@ def star(delta: Tensor, *, prune: bool, eta: Annotated[float, Range(0, 1)] = 0.4
     keep their whole task vectors.
 
     Args:
-        delta: task vector of one tensor of one expert, float32.
-        prune: whether this tensor is a matrix to prune.
+        delta: task vector of one matrix of one expert, float32.
         eta: fraction of the nuclear norm that is kept before rescaling.
 
     Returns:
         The expert's part of the merged delta, same shape.
     """
-    if not prune or not delta.any():
+    if not delta.any():
         return delta
     left, values, right = thin_svd(as_matrix(delta))
     cumulative = np.cumsum(values)

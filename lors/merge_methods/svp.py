@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from torch import Tensor
 
-from lors.config import Range
+from lors.low_rank import Rank, low_rank_factors, low_rank_of_product
 from lors.merge_methods import sum_method
-from lors.prune import low_rank_approx, low_rank_of_product
 
 
-@sum_method
+@sum_method(scope="matrices")
 def svp(
     delta: Tensor,
     *,
-    prune: bool,
     factors: tuple[Tensor, Tensor] | None = None,
-    rank: Annotated[int, Range(0)] = 7,
+    rank: Rank = 7,
 ) -> Tensor:
     """Sum of the low-rank parts of the task vectors (LoRS-Merging without its sparse part).
 
@@ -26,16 +22,13 @@ def svp(
     their whole task vectors.
 
     Args:
-        delta: task vector of one tensor of one expert, float32.
-        prune: whether this tensor is a matrix to prune.
+        delta: task vector of one matrix of one expert, float32.
         factors: of an adapter, B (out x r) and A (r x in) with tau_t = B A.
-        rank: rank of L_t; a matrix of smaller full rank is kept whole.
+        rank: rank of L_t: a number (a matrix of smaller full rank is kept whole), {ratio: x} of the
+            full rank, or {energy: x}, the smallest rank with this fraction of the energy.
 
     Returns:
         The expert's part of the merged delta, same shape.
     """
-    if not prune:
-        return delta
-    if factors is None:
-        return low_rank_approx(delta, rank)
-    return low_rank_of_product(*factors, rank).float()
+    up, down = low_rank_of_product(*factors, rank) if factors else low_rank_factors(delta, rank)
+    return (up @ down).float()

@@ -7,7 +7,7 @@ from torch import Tensor
 from lors.merge_methods import sum_method
 
 
-@sum_method
+@sum_method(scope="every", rowwise=True)
 def task_arithmetic(delta: Tensor) -> Tensor:
     """Sum of the task vectors.
 

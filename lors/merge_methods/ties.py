@@ -9,12 +9,22 @@ from torch import Tensor
 
 from lors.config import Range
 from lors.merge_methods import joint_method
-from lors.prune import magnitude_prune
+from lors.prune import Cut, largest
 from lors.signs import disjoint_mean
 
 
-@joint_method(combines="mean")
-def ties(deltas: Sequence[Tensor], *, density: Annotated[float, Range(0, 1)] = 0.2) -> Tensor:
+def _survey(delta: Tensor, density: float) -> Cut:
+    return largest(delta, int(delta.numel() * density))
+
+
+@joint_method(combines="mean", scope="every", rowwise=True, survey=_survey)
+def ties(
+    deltas: Sequence[Tensor],
+    *,
+    surveyed: Sequence[Cut],
+    start: int,
+    density: Annotated[float, Range(0, 1)] = 0.2,
+) -> Tensor:
     """Trim, elect signs, and average the entries that agree with the elected sign.
 
     Each tau_t keeps its largest magnitudes; the sign of an entry is that of the sum over experts;
@@ -23,9 +33,13 @@ def ties(deltas: Sequence[Tensor], *, density: Annotated[float, Range(0, 1)] = 0
 
     Args:
         deltas: task vectors of one tensor, one for each expert, float32, all of one shape.
+        surveyed: which entries of each task vector are its largest.
+        start: index of the first entry of these rows.
         density: fraction of the entries of each task vector that is kept.
 
     Returns:
         The merged delta, same shape.
     """
-    return disjoint_mean(lambda index: magnitude_prune(deltas[index], density), len(deltas))
+    return disjoint_mean(
+        delta * cut.mask(delta, start) for delta, cut in zip(deltas, surveyed, strict=True)
+    )

@@ -10,8 +10,8 @@ from lors.merge_methods import joint_method
 from lors.subspace import merge_matrices, merge_singular_vectors, thin_svd
 
 
-@joint_method(combines="mean")
-def tsv_m(deltas: Sequence[Tensor], *, prune: bool) -> Tensor:
+@joint_method(combines="mean", scope="matrices")
+def tsv_m(deltas: Sequence[Tensor]) -> Tensor:
     """The leading singular vectors of each task vector, made orthogonal to those of the others.
 
     Each of N task vectors keeps its full_rank / N leading singular triplets U_t, S_t, V_t; they
@@ -20,10 +20,9 @@ def tsv_m(deltas: Sequence[Tensor], *, prune: bool) -> Tensor:
     CVPR 2025). Tensors that the policy does not prune are averaged.
 
     Args:
-        deltas: task vectors of one tensor, one for each expert, float32, all of one shape.
-        prune: whether this tensor is a matrix to prune.
+        deltas: task vectors of one matrix, one for each expert, float32.
 
     Returns:
         The merged delta, same shape.
     """
-    return merge_matrices(deltas, prune, lambda taus: merge_singular_vectors(map(thin_svd, taus)))
+    return merge_matrices(deltas, lambda taus: merge_singular_vectors(map(thin_svd, taus)))

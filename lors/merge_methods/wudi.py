@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -10,15 +9,13 @@ import torch
 from torch import Tensor
 
 from lors.config import Range
-from lors.merge_methods import joint_method
-from lors.subspace import mean_of
+from lors.merge_methods import joint_method, sum_of
 
 
-@joint_method(combines="mean")
+@joint_method(combines="mean", scope="matrices")
 def wudi(
     deltas: Sequence[Tensor],
     *,
-    prune: bool,
     steps: Annotated[int, Range(0)] = 300,
     learning_rate: Annotated[float, Range(0)] = 1e-5,
 ) -> Tensor:
@@ -30,28 +27,25 @@ def wudi(
     via Task Vectors", ICML 2025). Tensors that the policy does not prune are averaged.
 
     Args:
-        deltas: task vectors of one tensor, one for each expert, float32, all of one shape.
-        prune: whether this tensor is a matrix to prune.
+        deltas: task vectors of one matrix, one for each expert, float32.
         steps: steps of Adam.
         learning_rate: of Adam, in units of the weights (the authors' value is the default).
 
     Returns:
         The merged delta, same shape.
     """
-    if not prune:
-        return mean_of(deltas)
-    total = functools.reduce(torch.add, deltas)
+    total = sum_of(deltas)
     # Near the minimum Adam makes steps of full size of rounding errors: hence float64, and one
     # task vector, which is the minimum itself, stays as it is.
-    flat = [delta.reshape(delta.shape[0], -1).double() for delta in deltas if delta.any()]
+    flat = [delta.double() for delta in deltas if delta.any()]
     if len(flat) < 2:
         return total
     # The gradient is 2 (delta gram - target).
     gram = sum(tau.T @ tau / tau.square().sum() for tau in flat)
     target = sum(tau @ (tau.T @ tau) / tau.square().sum() for tau in flat)
-    merged = torch.nn.Parameter(total.reshape(total.shape[0], -1).double())
+    merged = torch.nn.Parameter(total.double())
     optimiser = torch.optim.Adam([merged], lr=learning_rate)
     for _ in range(steps):
         merged.grad = 2 * (merged.detach() @ gram - target)
         optimiser.step()
-    return merged.detach().reshape(total.shape).float()
+    return merged.detach().float()

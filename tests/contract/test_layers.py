@@ -12,17 +12,27 @@ ROOT = Path(__file__).parents[2]
 # line, which are siblings, may not import each other.
 LAYERS = [
     {"lors", "lors.errors"},
-    {"lors.log", "lors.fileio"},
+    {"lors.log", "lors.fileio", "lors.parallel"},
     {"lors.config", "lors.registry", "lors.text", "lors.datadir", "lors.expdir"},
-    {"lors.checkpoint", "lors.prune", "lors.subspace", "lors.signs", "lors.policy", "lors.naming"},
+    {
+        "lors.checkpoint",
+        "lors.prune",
+        "lors.low_rank",
+        "lors.subspace",
+        "lors.signs",
+        "lors.policy",
+        "lors.naming",
+    },
     {"lors.task_vector", "lors.merge_methods", "lors.calibration", "lors.expert"},
+    {"lors.merge_plan"},
+    {"lors.merge_record"},
     {"lors.merge", "lors.score", "lors.data", "lors.models"},
     {"lors.train", "lors.inference", "lors.results", "lors.plots", "lors.pack", "lors.inspection"},
     {"lors.tune"},
     {"lors.bin"},
 ]
 # What `pip install lors` brings: import names of the base requirements in setup.py.
-MERGING = {"torch", "numpy", "scipy", "safetensors", "yaml", "tqdm", "threadpoolctl"}
+MERGING = {"torch", "numpy", "scipy", "safetensors", "yaml", "tqdm", "threadpoolctl", "xxhash"}
 
 
 def module_name(path, root):

@@ -87,10 +87,14 @@ def float64(path):
     return {name: value.double().numpy() for name, value in torch.load(path).items()}
 
 
+def truncated(matrix, rank):
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    return (left[:, :rank] * values[:rank]) @ right[:rank]
+
+
 def lors_float64(tau, rank, density):
     flat = tau.reshape(tau.shape[0], -1)
-    left, values, right = np.linalg.svd(flat, full_matrices=False)
-    low_rank = (left[:, :rank] * values[:rank]) @ right[:rank]
+    low_rank = truncated(flat, rank)
     residual = flat - low_rank
     keep = int(residual.size * density)
     order = np.argsort(-np.abs(residual).ravel(), kind="stable")
@@ -137,15 +141,32 @@ def test_merged_model_and_delta_equal_the_formula(models, tmp_path, method, para
     assert torch.equal(merged["normalize.mean"], torch.ones(80))
 
 
-def test_size_of_a_real_layer():
-    """One matrix of Whisper-small's MLP, authors' setting, straight through the method."""
+REAL_LAYERS = [(768, 768), (3072, 768), (768, 3072)]
+
+
+@pytest.mark.parametrize("shape", REAL_LAYERS)
+@pytest.mark.parametrize("rank", [4, 7, 76])
+def test_matrices_of_whisper_small(shape, rank):
+    """Their task vectors are decomposed in float32, so what nearly ties may go either way.
+
+    Rank 4 is all of the low-rank part, with a gap below it: there every entry is compared, but for
+    the few whose residual is at the threshold. At 7 and 76 the cut goes through noise.
+    """
     from lors.merge_methods.lors import lors
 
-    tau = mixed((3072, 768), np.random.default_rng(2)).astype(np.float32)
-    result = lors(torch.from_numpy(tau), prune=True, rank=7, density=0.2)
-    expected = lors_float64(tau.astype(np.float64), 7, 0.2)
-    error = np.linalg.norm(result.numpy() - expected) / np.linalg.norm(expected)
-    assert error <= 1e-5
+    tau = mixed(shape, np.random.default_rng(2)).astype(np.float32)
+    result = lors(torch.from_numpy(tau), rank=rank, density=0.2).numpy()
+    tau = tau.astype(np.float64)
+    expected = lors_float64(tau, rank, 0.2)
+    left_out, optimal = np.linalg.norm(tau - result), np.linalg.norm(tau - expected)
+    assert abs(left_out / optimal - 1) <= 1e-6
+    if rank == 4:
+        residual = np.abs(tau - truncated(tau, rank))
+        threshold = np.partition(residual, -int(0.2 * tau.size), axis=None)[-int(0.2 * tau.size)]
+        tied = np.abs(residual / threshold - 1) <= 1e-5
+        assert tied.sum() <= 1e-4 * tau.size
+        error = np.linalg.norm((result - expected)[~tied])
+        assert error <= 1e-5 * np.linalg.norm(expected)
 
 
 def test_average_is_task_arithmetic_by_one_over_n(models):

@@ -276,12 +276,13 @@ def test_interrupted_merge_leaves_the_earlier_one_whole(plan, tmp_path, monkeypa
     out = tmp_path / "out" / "m.pth"
     run_merge(plan, out)
     before = {path: path.read_bytes() for path in out.parent.iterdir()}
+    first = next(iter(iter_merged(plan)))
 
     def interrupted(*_):
-        yield next(iter(iter_merged(plan)))
+        yield first
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lors.merge.iter_merged", interrupted)
+    monkeypatch.setattr("lors.merge.in_order", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_merge(dataclasses.replace(plan, method="average", params={}), out)
     assert {path: path.read_bytes() for path in out.parent.iterdir()} == before

@@ -1,0 +1,240 @@
+"""The low-rank part of a matrix, as two thin factors.
+
+By the Eckart-Young theorem the best approximation of a matrix A of a given rank is its projection
+on the leading singular vectors: (A V) V'. Everything here is about finding V, an orthonormal basis
+of the leading eigenvectors of A'A on the smaller side of A, as cheaply as the rank allows:
+
+- a rank of about one hundredth of the full one (the setting of the LoRS-Merging authors) by block
+  Lanczos iteration, which needs a few products with A only, until the residual says that the
+  subspace is found;
+- any other rank from the Gram matrix A'A, by LAPACK's eigensolver for the leading eigenvalues
+  alone (syevr).
+
+Matrices of more than 256 rows and columns are decomposed in float32, which leaves the approximation
+within about 1e-6 of its size; small ones in float64, and so are those whose spectrum falls so
+steeply that the Gram matrix, which squares it, would lose some of the wanted directions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from lors.config import Range
+
+OVERSAMPLING = 9
+"""Columns of a Lanczos block beyond the rank: they keep apart what nearly ties at the cut."""
+MAX_BLOCKS = 16
+"""A spectrum that needs more blocks than this has no gap to speak of; LAPACK is cheaper then."""
+RESIDUAL = 1e-6
+"""The residual at which the iteration ends, relative to the smallest kept eigenvalue."""
+SMALL = 256
+"""A side at which float64 costs next to nothing."""
+STEEP = 1e-5
+"""Eigenvalues of a float32 Gram matrix are good down to this fraction of the largest."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A rank as a fraction of the full rank of each matrix (rounded down)."""
+
+    ratio: Annotated[float, Range(0, 1)]
+
+
+@dataclass(frozen=True)
+class Energy:
+    """The smallest rank that holds this fraction of the energy (squared singular values)."""
+
+    energy: Annotated[float, Range(0, 1)]
+
+
+Rank = Annotated[int, Range(0)] | Ratio | Energy
+
+
+def low_rank_factors(matrix: Tensor, rank: int | Ratio | Energy) -> tuple[Tensor, Tensor]:
+    """The best approximation of `matrix` of a given rank in the Frobenius norm, as two factors.
+
+    Args:
+        matrix: rows x columns, without NaN.
+        rank: a number, or a rule that gives one for each matrix; at or above the full rank the
+            product is the matrix itself.
+
+    Returns:
+        ``up`` (rows x k) and ``down`` (k x columns), ``up @ down`` being the approximation; both in
+        the precision in which the matrix was decomposed.
+
+    Raises:
+        ValueError: `matrix` has not two dimensions or `rank` is negative.
+    """
+    if matrix.ndim != 2:
+        raise ValueError(f"a low rank needs a matrix, got shape {tuple(matrix.shape)}")
+    full_rank = min(matrix.shape)
+    count = None if isinstance(rank, Energy) else _number_of(rank, full_rank)
+    if count is not None and count >= full_rank:
+        return matrix, torch.eye(matrix.shape[1], dtype=matrix.dtype)
+    wide = matrix.shape[0] < matrix.shape[1]
+    tall = matrix.T if wide else matrix
+    random = torch.Generator().manual_seed(0)
+    width = 1 if count is None else min(count + OVERSAMPLING, full_rank)
+    start = tall.T @ torch.randn(tall.shape[0], width, generator=random, dtype=tall.dtype)
+    size = float(start.abs().max())
+    if count == 0 or size == 0:
+        vectors = matrix.new_zeros((full_rank, 0))
+    elif 1e-9 < size < 1e9:
+        vectors = _leading(tall, rank, start)
+    else:
+        # Squares of very small and very large numbers leave the range of float32.
+        vectors = _leading(tall / size, rank, start / size)
+    projected = tall.to(vectors.dtype) @ vectors
+    return (vectors, projected.T) if wide else (projected, vectors.T)
+
+
+def low_rank_of_product(
+    up: Tensor, down: Tensor, rank: int | Ratio | Energy
+) -> tuple[Tensor, Tensor]:
+    """As :func:`low_rank_factors` of ``up @ down``, without decomposing the product.
+
+    Two QR factorisations leave a core of the inner size only, whose decomposition is that of the
+    product. Where the inner size is at most the rank there is nothing to do.
+
+    Args:
+        up: rows x r.
+        down: r x columns.
+        rank: a number, or a rule that gives one.
+
+    Returns:
+        Two float64 factors.
+    """
+    up, down = up.double(), down.double()
+    count = None
+    if not isinstance(rank, Energy):
+        count = _number_of(rank, min(up.shape[0], down.shape[1]))
+        if count >= up.shape[1]:
+            return up, down
+    left, left_core = torch.linalg.qr(up)
+    right, right_core = torch.linalg.qr(down.T)
+    u, values, v = torch.linalg.svd(left_core @ right_core.T)
+    if count is None:
+        count = _number_with_energy(values.square(), rank.energy)
+    return (left @ u[:, :count]) * values[:count], v[:count] @ right.T
+
+
+def low_rank_approx(matrix: Tensor, rank: int | Ratio | Energy) -> Tensor:
+    """The best approximation of `matrix` of a given rank, in the Frobenius norm.
+
+    Args:
+        matrix: out x in; more dimensions (a convolution, out x in x width) count as
+            out x (in * width).
+        rank: as for :func:`low_rank_factors`.
+
+    Returns:
+        A new tensor with the shape and dtype of `matrix`.
+
+    Raises:
+        ValueError: `matrix` has fewer than two dimensions or `rank` is negative.
+    """
+    if matrix.ndim < 2:
+        raise ValueError(f"a low rank needs a matrix, got shape {tuple(matrix.shape)}")
+    up, down = low_rank_factors(matrix.reshape(matrix.shape[0], -1), rank)
+    return (up @ down).reshape(matrix.shape).to(matrix.dtype)
+
+
+def _number_of(rank: int | Ratio, full_rank: int) -> int:
+    number = int(rank.ratio * full_rank) if isinstance(rank, Ratio) else rank
+    if number < 0:
+        raise ValueError(f"rank must not be negative, got {rank}")
+    return number
+
+
+def _number_with_energy(squares: Tensor, energy: float) -> int:
+    """How many of the falling squared singular values make up the fraction `energy`."""
+    cumulative = squares.clamp(min=0).cumsum(0)
+    number = int(torch.searchsorted(cumulative, energy * cumulative[-1])) + 1
+    return min(number, len(squares)) if energy else 0
+
+
+def _leading(tall: Tensor, rank: int | Ratio | Energy, start: Tensor) -> Tensor:
+    """Leading eigenvectors of ``tall' tall``; `start` is a random block in its range."""
+    side = tall.shape[1]
+    if side <= SMALL or tall.dtype == torch.float64:
+        return _eigh(tall.double(), rank)[1]
+    if not isinstance(rank, Energy) and start.shape[1] * MAX_BLOCKS <= side // 3:
+        vectors = _lanczos(tall, start, _number_of(rank, side))
+        if vectors is not None:
+            return vectors
+    values, vectors = _eigh(tall, rank)
+    if vectors.shape[1] and values[-1] < STEEP * values[0]:
+        return _eigh(tall.double(), rank)[1]
+    return vectors
+
+
+def _eigh(tall: Tensor, rank: int | Ratio | Energy) -> tuple[Tensor, Tensor]:
+    """Leading eigenvalues, falling, and eigenvectors of ``tall' tall``."""
+    side = tall.shape[1]
+    flat = tall.numpy()
+    gram = flat.T @ flat  # numpy sees that this is symmetric and does half the work
+    if not isinstance(rank, Energy):
+        count = _number_of(rank, side)
+        values, vectors = scipy.linalg.eigh(
+            gram, subset_by_index=(side - count, side - 1), driver="evr", check_finite=False
+        )
+        if len(values) == count:
+            return torch.from_numpy(values).flip(0), torch.from_numpy(vectors).flip(1)
+        # Of a matrix whose eigenvalues are all equal it may find fewer than there are.
+    values, vectors = (part.flip(-1) for part in torch.linalg.eigh(torch.from_numpy(gram)))
+    if isinstance(rank, Energy):
+        count = _number_with_energy(values, rank.energy)
+    return values[:count], vectors[:, :count]
+
+
+def _lanczos(tall: Tensor, start: Tensor, count: int) -> Tensor | None:
+    """Leading eigenvectors of ``tall' tall`` by block Lanczos iteration, or None if it is slow.
+
+    All blocks are kept and made orthogonal to one another (Golub, Underwood, "The block Lanczos
+    method for computing eigenvalues", 1977, with full reorthogonalisation).
+
+    Args:
+        tall: a matrix, scaled so that its squares are numbers of a normal size.
+        start: the first block; wider than `count`.
+        count: number of eigenvectors.
+    """
+    side, width = start.shape
+    basis = tall.new_empty(side, MAX_BLOCKS * width)
+    # The Gram matrix in this basis; block tridiagonal but for rounding, upper part filled in.
+    projected = tall.new_zeros(MAX_BLOCKS * width, MAX_BLOCKS * width)
+    block = torch.linalg.qr(start)[0]
+    for number in range(1, MAX_BLOCKS + 1):
+        size = number * width
+        basis[:, size - width : size] = block
+        known = basis[:, :size]
+        block, coefficients, remainder = _orthogonalised(tall.T @ (tall @ block), known)
+        projected[:size, size - width : size] = coefficients
+        # Looking is not free, and hardly any matrix is done before; an exhausted one may be.
+        exhausted = remainder.abs().max() <= RESIDUAL * coefficients.abs().max()
+        if number < 6 and not exhausted:
+            continue
+        values, ritz = torch.linalg.eigh(projected[:size, :size], UPLO="U")
+        leading = ritz[:, -count:].flip(1)
+        residual = torch.linalg.matrix_norm(remainder @ leading[-width:])
+        if residual <= RESIDUAL * values[-count]:
+            return known @ leading
+        if exhausted:
+            return None
+    return None
+
+
+def _orthogonalised(block: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``q, c, r`` with ``block = basis @ c + q @ r`` and the columns of q and basis orthonormal.
+
+    Twice, the second time with columns of length one: so it holds even where `block` lies in the
+    span of `basis` but for rounding.
+    """
+    coefficients = basis.T @ block
+    once, remainder = torch.linalg.qr(block - basis @ coefficients)
+    correction = basis.T @ once
+    twice, scale = torch.linalg.qr(once - basis @ correction)
+    return twice, coefficients + correction @ remainder, scale @ remainder
