@@ -186,7 +186,10 @@ def describe(annotation: Any) -> str:
         return " or ".join(describe(option) for option in arguments)
     if origin in (list, tuple):
         return f"a list (of {describe(arguments[0])})"
-    if origin is dict or dataclasses.is_dataclass(annotation):
+    if dataclasses.is_dataclass(annotation):
+        hints = typing.get_type_hints(annotation, include_extras=True)
+        return f"{{{', '.join(f'{name}: {describe(hint)}' for name, hint in hints.items())}}}"
+    if origin is dict:
         return "a mapping"
     names = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
     names |= {

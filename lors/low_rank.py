@@ -17,6 +17,7 @@ steeply that the Gram matrix, which squares it, would lose some of the wanted di
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -53,6 +54,58 @@ class Energy:
 
 
 Rank = Annotated[int, Range(0)] | Ratio | Energy
+LowRank = Callable[[Tensor, Rank], tuple[Tensor, Tensor]]
+"""Finds the low-rank part of a task vector as two factors, as :func:`low_rank_factors` does."""
+
+
+@dataclass(frozen=True)
+class Directions:
+    """The leading singular directions of a matrix on its smaller side.
+
+    Args:
+        vectors: side x k, orthonormal, the leading one first.
+        squares: their squared singular values, falling.
+        energy: of the whole matrix: the sum of all squared singular values.
+    """
+
+    vectors: Tensor
+    squares: Tensor
+    energy: float
+
+    def first(self, number: int) -> Directions:
+        """Only the leading ones."""
+        return Directions(self.vectors[:, :number], self.squares[:number], self.energy)
+
+    def factors(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """``up, down``: the projection of `matrix` on these directions is ``up @ down``."""
+        matrix = matrix.to(self.vectors.dtype)
+        if matrix.shape[0] < matrix.shape[1]:
+            return self.vectors, self.vectors.T @ matrix
+        return matrix @ self.vectors, self.vectors.T
+
+
+def number_found(
+    rank: int | Ratio | Energy, squares: Tensor, side: int, energy: float
+) -> int | None:
+    """How many of the leading directions make up a rank.
+
+    Args:
+        rank: what is wanted.
+        squares: the squared singular values that are known, falling.
+        side: the full rank.
+        energy: the sum of all squared singular values.
+
+    Returns:
+        The number; None if more are needed than are known.
+    """
+    if not isinstance(rank, Energy):
+        number = min(number_of(rank, side), side)
+    elif rank.energy == 0 or energy == 0:
+        number = 0
+    else:
+        cumulative = squares.clamp(min=0).double().cumsum(0)
+        number = min(int((cumulative < rank.energy * energy).sum()) + 1, side)
+    return number if number <= len(squares) else None
 
 
 def low_rank_factors(matrix: Tensor, rank: int | Ratio | Energy) -> tuple[Tensor, Tensor]:
@@ -70,27 +123,48 @@ def low_rank_factors(matrix: Tensor, rank: int | Ratio | Energy) -> tuple[Tensor
     Raises:
         ValueError: `matrix` has not two dimensions or `rank` is negative.
     """
+    if not isinstance(rank, Energy) and number_of(rank, min(matrix.shape)) >= min(matrix.shape):
+        return matrix, torch.eye(matrix.shape[1], dtype=matrix.dtype)
+    return leading_directions(matrix, rank).factors(matrix)
+
+
+def leading_directions(matrix: Tensor, rank: int | Ratio | Energy) -> Directions:
+    """The directions that the best approximation of a given rank projects on.
+
+    Args:
+        matrix: rows x columns, without NaN.
+        rank: a number, or a rule that gives one; at most the full rank.
+
+    Raises:
+        ValueError: `matrix` has not two dimensions or `rank` is negative.
+    """
     if matrix.ndim != 2:
         raise ValueError(f"a low rank needs a matrix, got shape {tuple(matrix.shape)}")
-    full_rank = min(matrix.shape)
-    count = None if isinstance(rank, Energy) else _number_of(rank, full_rank)
-    if count is not None and count >= full_rank:
-        return matrix, torch.eye(matrix.shape[1], dtype=matrix.dtype)
-    wide = matrix.shape[0] < matrix.shape[1]
-    tall = matrix.T if wide else matrix
+    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+    side = tall.shape[1]
+    count = None if isinstance(rank, Energy) else min(number_of(rank, side), side)
     random = torch.Generator().manual_seed(0)
-    width = 1 if count is None else min(count + OVERSAMPLING, full_rank)
+    width = 1 if count is None else min(count + OVERSAMPLING, side)
     start = tall.T @ torch.randn(tall.shape[0], width, generator=random, dtype=tall.dtype)
     size = float(start.abs().max())
+    energy = float(torch.linalg.vector_norm(matrix, dtype=torch.float64)) ** 2
     if count == 0 or size == 0:
-        vectors = matrix.new_zeros((full_rank, 0))
-    elif 1e-9 < size < 1e9:
-        vectors = _leading(tall, rank, start)
+        return Directions(matrix.new_zeros((side, 0)), matrix.new_zeros(0), energy)
+    if 1e-9 < size < 1e9:
+        vectors, squares = _leading(tall, rank, start)
     else:
         # Squares of very small and very large numbers leave the range of float32.
-        vectors = _leading(tall / size, rank, start / size)
-    projected = tall.to(vectors.dtype) @ vectors
-    return (vectors, projected.T) if wide else (projected, vectors.T)
+        vectors, squares = _leading(tall / size, rank, start / size)
+        squares = squares.double() * size**2
+    return Directions(vectors, squares, energy)
+
+
+def number_of(rank: int | Ratio, full_rank: int) -> int:
+    """The number that a rank is for a matrix of this full rank; ValueError if it is negative."""
+    number = int(rank.ratio * full_rank) if isinstance(rank, Ratio) else rank
+    if number < 0:
+        raise ValueError(f"rank must not be negative, got {rank}")
+    return number
 
 
 def low_rank_of_product(
@@ -110,16 +184,17 @@ def low_rank_of_product(
         Two float64 factors.
     """
     up, down = up.double(), down.double()
-    count = None
-    if not isinstance(rank, Energy):
-        count = _number_of(rank, min(up.shape[0], down.shape[1]))
-        if count >= up.shape[1]:
-            return up, down
+    full_rank = min(up.shape[0], down.shape[1])
+    if not isinstance(rank, Energy) and number_of(rank, full_rank) >= up.shape[1]:
+        return up, down
     left, left_core = torch.linalg.qr(up)
     right, right_core = torch.linalg.qr(down.T)
     u, values, v = torch.linalg.svd(left_core @ right_core.T)
-    if count is None:
-        count = _number_with_energy(values.square(), rank.energy)
+    if isinstance(rank, Energy):
+        squares = values.square()
+        count = number_found(rank, squares, len(squares), float(squares.sum()))
+    else:
+        count = number_of(rank, full_rank)
     return (left @ u[:, :count]) * values[:count], v[:count] @ right.T
 
 
@@ -143,56 +218,48 @@ def low_rank_approx(matrix: Tensor, rank: int | Ratio | Energy) -> Tensor:
     return (up @ down).reshape(matrix.shape).to(matrix.dtype)
 
 
-def _number_of(rank: int | Ratio, full_rank: int) -> int:
-    number = int(rank.ratio * full_rank) if isinstance(rank, Ratio) else rank
-    if number < 0:
-        raise ValueError(f"rank must not be negative, got {rank}")
-    return number
+def _leading(tall: Tensor, rank: int | Ratio | Energy, start: Tensor) -> tuple[Tensor, Tensor]:
+    """Leading eigenvectors and eigenvalues of ``tall' tall``.
 
-
-def _number_with_energy(squares: Tensor, energy: float) -> int:
-    """How many of the falling squared singular values make up the fraction `energy`."""
-    cumulative = squares.clamp(min=0).cumsum(0)
-    number = int(torch.searchsorted(cumulative, energy * cumulative[-1])) + 1
-    return min(number, len(squares)) if energy else 0
-
-
-def _leading(tall: Tensor, rank: int | Ratio | Energy, start: Tensor) -> Tensor:
-    """Leading eigenvectors of ``tall' tall``; `start` is a random block in its range."""
+    Args:
+        tall: a matrix, scaled so that its squares are numbers of a normal size.
+        rank: which of them.
+        start: a random block in the range of ``tall'``.
+    """
     side = tall.shape[1]
     if side <= SMALL or tall.dtype == torch.float64:
-        return _eigh(tall.double(), rank)[1]
+        return _eigh(tall.double(), rank)
     if not isinstance(rank, Energy) and start.shape[1] * MAX_BLOCKS <= side // 3:
-        vectors = _lanczos(tall, start, _number_of(rank, side))
-        if vectors is not None:
-            return vectors
-    values, vectors = _eigh(tall, rank)
-    if vectors.shape[1] and values[-1] < STEEP * values[0]:
-        return _eigh(tall.double(), rank)[1]
-    return vectors
+        found = _lanczos(tall, start, number_of(rank, side))
+        if found is not None:
+            return found
+    vectors, values = _eigh(tall, rank)
+    if len(values) and values[-1] < STEEP * values[0]:
+        return _eigh(tall.double(), rank)
+    return vectors, values
 
 
 def _eigh(tall: Tensor, rank: int | Ratio | Energy) -> tuple[Tensor, Tensor]:
-    """Leading eigenvalues, falling, and eigenvectors of ``tall' tall``."""
+    """Leading eigenvectors and eigenvalues, falling, of ``tall' tall``, by LAPACK."""
     side = tall.shape[1]
     flat = tall.numpy()
     gram = flat.T @ flat  # numpy sees that this is symmetric and does half the work
-    if not isinstance(rank, Energy):
-        count = _number_of(rank, side)
+    count = side if isinstance(rank, Energy) else min(number_of(rank, side), side)
+    if count < side:
         values, vectors = scipy.linalg.eigh(
             gram, subset_by_index=(side - count, side - 1), driver="evr", check_finite=False
         )
-        if len(values) == count:
-            return torch.from_numpy(values).flip(0), torch.from_numpy(vectors).flip(1)
         # Of a matrix whose eigenvalues are all equal it may find fewer than there are.
+        if len(values) == count:
+            return torch.from_numpy(vectors).flip(1), torch.from_numpy(values).flip(0)
     values, vectors = (part.flip(-1) for part in torch.linalg.eigh(torch.from_numpy(gram)))
     if isinstance(rank, Energy):
-        count = _number_with_energy(values, rank.energy)
-    return values[:count], vectors[:, :count]
+        count = number_found(rank, values, side, float(values.clamp(min=0).double().sum()))
+    return vectors[:, :count], values[:count]
 
 
-def _lanczos(tall: Tensor, start: Tensor, count: int) -> Tensor | None:
-    """Leading eigenvectors of ``tall' tall`` by block Lanczos iteration, or None if it is slow.
+def _lanczos(tall: Tensor, start: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+    """Leading eigenvectors and eigenvalues of ``tall' tall`` by block Lanczos.
 
     All blocks are kept and made orthogonal to one another (Golub, Underwood, "The block Lanczos
     method for computing eigenvalues", 1977, with full reorthogonalisation).
@@ -201,6 +268,9 @@ def _lanczos(tall: Tensor, start: Tensor, count: int) -> Tensor | None:
         tall: a matrix, scaled so that its squares are numbers of a normal size.
         start: the first block; wider than `count`.
         count: number of eigenvectors.
+
+    Returns:
+        None if the iteration is slow on this matrix.
     """
     side, width = start.shape
     basis = tall.new_empty(side, MAX_BLOCKS * width)
@@ -221,7 +291,7 @@ def _lanczos(tall: Tensor, start: Tensor, count: int) -> Tensor | None:
         leading = ritz[:, -count:].flip(1)
         residual = torch.linalg.matrix_norm(remainder @ leading[-width:])
         if residual <= RESIDUAL * values[-count]:
-            return known @ leading
+            return known @ leading, values[-count:].flip(0)
         if exhausted:
             return None
     return None

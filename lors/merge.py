@@ -7,6 +7,7 @@ are the base model's. Tensors are merged in parallel, each by one thread, and co
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import math
@@ -22,9 +23,11 @@ from tqdm import tqdm
 
 from lors.calibration import calibrate_singular_values
 from lors.checkpoint import Checkpoint, CheckpointWriter, size_of
+from lors.decompositions import Decompositions
 from lors.errors import LorsError
 from lors.fileio import write_text
 from lors.log import show_progress
+from lors.low_rank import LowRank, low_rank_factors, low_rank_of_product
 from lors.merge_plan import MergeInputs, MergePlan, check_distinct, open_inputs
 from lors.merge_record import (
     MODEL_CONFIG_NAME,
@@ -34,6 +37,7 @@ from lors.merge_record import (
     write_record,
 )
 from lors.parallel import in_order
+from lors.prune import PooledThreshold
 from lors.task_vector import TaskVector, all_finite
 
 PIECE = 2**17
@@ -68,83 +72,153 @@ class _Deltas(Sequence[Tensor]):
         return _weighted(self._vectors[index].delta(self._name), self._weights[index])
 
 
-def _delta_of(plan: MergePlan, inputs: MergeInputs, name: str) -> Tensor:
-    """The merged delta of one tensor in float32, before scaling_coef."""
-    method, deltas = plan.merge_method, _Deltas(inputs.vectors, plan.weights, name)
-    supplied = _supplied(plan, inputs, name)
-    if plan.svc is None or not supplied["prune"]:
-        return method(deltas, plan.params, supplied)
-    parts = [method.part(delta, index, plan.params, supplied) for index, delta in enumerate(deltas)]
-    return calibrate_singular_values(parts, plan.svc)
-
-
-def _supplied(plan: MergePlan, inputs: MergeInputs, name: str) -> dict[str, Any]:
-    """What a method may ask for beside the task vectors of a tensor."""
-
-    @functools.cache
-    def random_of(index: int) -> np.random.Generator:
-        # The same numbers whatever is merged before, after or at the same time.
-        return np.random.default_rng([plan.seed, index, *name.encode()])
-
-    def factors_of(index: int) -> tuple[Tensor, Tensor] | None:
-        factors = inputs.vectors[index].finetuned.factors(name)
-        return factors and (plan.weights[index] * factors[0], factors[1])
-
-    prune = inputs.actions[name] == "prune"
-    return {"prune": prune, "random_of": random_of, "factors_of": factors_of}
-
-
-def _by_rows(
-    plan: MergePlan,
-    inputs: MergeInputs,
-    name: str,
-    dtype: torch.dtype,
-    finish: Callable[[Tensor, slice], Tensor],
-) -> Tensor | None:
-    """A tensor merged some rows at a time, in the processor's cache, if the method allows it.
+class _Merger:
+    """One merge, tensor by tensor.
 
     Args:
-        plan, inputs, name: what to merge.
-        dtype: of the result.
-        finish: makes rows of the result of the same rows of the merged delta.
-
-    Returns:
-        The whole; None if this tensor must be merged in one.
+        plan: what to merge.
+        inputs: its files.
+        nj: number of threads; the result does not depend on it.
+        cache: where decompositions are kept.
     """
-    shape = inputs.base.shape(name)
-    method, prune = plan.merge_method, inputs.actions[name] == "prune"
-    if not shape or (plan.svc is not None and prune) or not method.is_rowwise(prune):
-        return None
-    if any(vector.finetuned.factors(name) for vector in inputs.vectors):
-        return None
-    whole = _Deltas(inputs.vectors, plan.weights, name)
-    supplied = {
-        **_supplied(plan, inputs, name),
-        "surveyed": method.surveys(whole, plan.params) if method.survey else None,
-    }
-    result = torch.empty(shape, dtype=dtype)
-    width = math.prod(shape[1:])
-    # A vector is one row.
-    step = max(1, PIECE // max(width, 1)) if len(shape) > 1 else max(1, shape[0])
-    for start in range(0, shape[0], step):
-        rows = slice(start, start + step)
-        deltas = [
-            _weighted(vector.delta(name, rows, check=False), weight)
-            for vector, weight in zip(inputs.vectors, plan.weights, strict=True)
-        ]
-        merged = method(deltas, plan.params, {**supplied, "start": start * width})
-        if not all_finite(merged):
-            for vector in inputs.vectors:
-                vector.delta(name)  # to say which model it comes from
-        result[rows] = finish(merged, rows)
-    return result
+
+    def __init__(
+        self,
+        plan: MergePlan,
+        inputs: MergeInputs,
+        nj: int = 1,
+        cache: Decompositions | None = None,
+    ):
+        self.plan, self.inputs, self.nj, self.cache = plan, inputs, nj, cache
+        self.method, self.actions = plan.merge_method, inputs.actions
+        self.sizes = {name: 4 * math.prod(shape) for name, (shape, _) in inputs.base.spec().items()}
+        self._pooled: list[float | None] = [None] * len(inputs.vectors)
+        if self.method.pools(plan.params):
+            self._pooled = [self._pooled_threshold(i) for i in range(len(inputs.vectors))]
+
+    def delta_sizes(self) -> dict[str, int]:
+        """The bytes of all tensors that have a delta."""
+        return {name: size for name, size in self.sizes.items() if self.actions[name] != "copy"}
+
+    def delta(self, name: str) -> Tensor:
+        """The merged delta of one tensor in float32, before scaling_coef."""
+        by_rows = self._by_rows(name, torch.float32, lambda rows, _: rows)
+        return self._in_one(name) if by_rows is None else by_rows
+
+    def merged(self, name: str) -> Tensor:
+        """One tensor of the merged model."""
+        plan, start = self.plan, self.inputs.onto.tensor(name)
+        if self.actions[name] == "copy":
+            return _merged_tensor(name, start, None, plan.scaling_coef, plan.torch_dtype)
+
+        def finish(delta: Tensor, rows: slice) -> Tensor:
+            return _merged_tensor(name, start[rows], delta, plan.scaling_coef, plan.torch_dtype)
+
+        by_rows = self._by_rows(name, plan.torch_dtype or start.dtype, finish)
+        if by_rows is not None:
+            return by_rows
+        delta = self._in_one(name)
+        return _merged_tensor(name, start, delta, plan.scaling_coef, plan.torch_dtype)
+
+    def _in_one(self, name: str) -> Tensor:
+        params, deltas, supplied = self.plan.params, self._deltas(name), self._supplied(name)
+        if self.plan.svc is None or not supplied["prune"]:
+            return self.method(deltas, params, supplied)
+        parts = [self.method.part(d, index, params, supplied) for index, d in enumerate(deltas)]
+        return calibrate_singular_values(parts, self.plan.svc)
+
+    def _by_rows(
+        self, name: str, dtype: torch.dtype, finish: Callable[[Tensor, slice], Tensor]
+    ) -> Tensor | None:
+        """A tensor merged some rows at a time, in the processor's cache, if the method allows it.
+
+        Args:
+            name: of the tensor.
+            dtype: of the result.
+            finish: makes rows of the result of the same rows of the merged delta.
+
+        Returns:
+            The whole; None if this tensor must be merged in one.
+        """
+        plan, vectors = self.plan, self.inputs.vectors
+        shape = self.inputs.base.shape(name)
+        prune = self.actions[name] == "prune"
+        if not shape or (plan.svc is not None and prune) or not self.method.is_rowwise(prune):
+            return None
+        if any(vector.finetuned.factors(name) for vector in vectors):
+            return None
+        supplied = self._supplied(name)
+        if self.method.survey is not None:
+            supplied["surveyed"] = self.method.surveys(self._deltas(name), plan.params)
+        result = torch.empty(shape, dtype=dtype)
+        width = math.prod(shape[1:])
+        # A vector is one row.
+        step = max(1, PIECE // max(width, 1)) if len(shape) > 1 else max(1, shape[0])
+        for start in range(0, shape[0], step):
+            rows = slice(start, start + step)
+            deltas = [
+                _weighted(vector.delta(name, rows, check=False), weight)
+                for vector, weight in zip(vectors, plan.weights, strict=True)
+            ]
+            merged = self.method(deltas, plan.params, {**supplied, "start": start * width})
+            if not all_finite(merged):
+                for vector in vectors:
+                    vector.delta(name)  # to say which model it comes from
+            result[rows] = finish(merged, rows)
+        return result
+
+    def _deltas(self, name: str) -> _Deltas:
+        return _Deltas(self.inputs.vectors, self.plan.weights, name)
+
+    def _supplied(self, name: str) -> dict[str, Any]:
+        """What a method may ask for beside the task vectors of a tensor."""
+
+        @functools.cache
+        def random_of(index: int) -> np.random.Generator:
+            # The same numbers whatever is merged before, after or at the same time.
+            return np.random.default_rng([self.plan.seed, index, *name.encode()])
+
+        return {
+            "prune": self.actions[name] == "prune",
+            "random_of": random_of,
+            "low_rank_of": lambda index: self._low_rank_of(name, index),
+            "pooled_of": lambda index: self._pooled[index],
+        }
+
+    def _low_rank_of(self, name: str, index: int) -> LowRank:
+        """How the low-rank part of an expert's task vector is found."""
+        vector = self.inputs.vectors[index]
+        factors = vector.finetuned.factors(name)
+        if factors is not None:
+            up, down = self.plan.weights[index] * factors[0], factors[1]
+            return lambda _, rank: low_rank_of_product(up, down, rank)
+        if self.cache is not None:
+            return functools.partial(self.cache.low_rank, vector, name)
+        return low_rank_factors
+
+    def _pooled_threshold(self, index: int) -> float:
+        """The threshold that the matrices of an expert share."""
+        sizes = {name: size for name, size in self.sizes.items() if self.actions[name] == "prune"}
+        pooled = PooledThreshold(self.plan.params["density"])
+
+        def add(name: str) -> None:
+            delta, low_rank = self._deltas(name)[index], self._low_rank_of(name, index)
+            pooled.add(self.method.pooled(delta, self.plan.params, low_rank))
+
+        for _ in range(pooled.PASSES):
+            for _done in in_order(add, sizes, self.nj):
+                pass
+            pooled.end_pass()
+        return pooled.threshold
 
 
 def _weighted(delta: Tensor, weight: float) -> Tensor:
     return delta if weight == 1 else delta.mul_(weight)
 
 
-def iter_deltas(plan: MergePlan, inputs: MergeInputs, nj: int = 1) -> Iterator[tuple[str, Tensor]]:
+def iter_deltas(
+    plan: MergePlan, inputs: MergeInputs, nj: int = 1, cache: Decompositions | None = None
+) -> Iterator[tuple[str, Tensor]]:
     """Yield ``(name, merged delta in float32)``, before scaling_coef, in the base model's order.
 
     Tensors that are copied from the base model are left out.
@@ -153,25 +227,21 @@ def iter_deltas(plan: MergePlan, inputs: MergeInputs, nj: int = 1) -> Iterator[t
         plan: what to merge.
         inputs: the plan's files.
         nj: number of threads; the result does not depend on it.
+        cache: where decompositions are kept, for further merges of the same experts.
 
     Raises:
         LorsError: NaN or infinite values in a model.
     """
-    sizes = {name: size for name, size in _sizes(inputs).items() if inputs.actions[name] != "copy"}
-
-    def delta(name: str) -> Tensor:
-        whole = _by_rows(plan, inputs, name, torch.float32, lambda rows, _: rows)
-        return _delta_of(plan, inputs, name) if whole is None else whole
-
-    yield from in_order(delta, sizes, nj)
-
-
-def _sizes(inputs: MergeInputs) -> dict[str, int]:
-    return {name: 4 * math.prod(shape) for name, (shape, _) in inputs.base.spec().items()}
+    merger = _Merger(plan, inputs, nj, cache)
+    yield from in_order(merger.delta, merger.delta_sizes(), nj)
 
 
 def merged_delta(
-    plan: MergePlan, inputs: MergeInputs | None = None, nj: int = 1
+    plan: MergePlan,
+    inputs: MergeInputs | None = None,
+    nj: int = 1,
+    cache: Decompositions | None = None,
+    reuse: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """All merged deltas before scaling_coef, for a sweep: see :func:`apply_delta`.
 
@@ -179,13 +249,22 @@ def merged_delta(
         plan: what to merge.
         inputs: the plan's files if they are open already (for several plans on the same files).
         nj: number of threads; the result does not depend on it.
+        cache: where decompositions are kept, for further merges of the same experts.
+        reuse: the deltas of a plan that differs in the method's parameters only. Of a method of
+            matrices all others are taken from it: its parameters do not change them.
 
     Raises:
         LorsError: as :func:`open_inputs`, :func:`check_distinct` and :func:`iter_deltas`.
     """
     inputs = inputs or open_inputs(plan)
     check_distinct(inputs)
-    return dict(iter_deltas(plan, inputs, nj))
+    merger = _Merger(plan, inputs, nj, cache)
+    known = {}
+    if reuse and plan.merge_method.scope == "matrices":
+        known = {n: delta for n, delta in reuse.items() if inputs.actions[n] != "prune"}
+    missing = {n: size for n, size in merger.delta_sizes().items() if n not in known}
+    found = known | dict(in_order(merger.delta, missing, nj))
+    return {name: found[name] for name in inputs.base.names() if name in found}
 
 
 def apply_delta(
@@ -193,6 +272,7 @@ def apply_delta(
     delta: Mapping[str, Tensor],
     scaling_coef: float,
     dtype: torch.dtype | None = None,
+    out: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """The state dict ``base + scaling_coef * delta``: all that another scaling_coef costs.
 
@@ -201,11 +281,16 @@ def apply_delta(
         delta: from :func:`merged_delta`; other tensors are the base model's own, not copies.
         scaling_coef: factor of the delta.
         dtype: of the floating-point tensors; by default each keeps the base's.
+        out: what an earlier call with these arguments but for `scaling_coef` returned, to be
+            written over (which spares the allocation of a model).
     """
-    return {
-        name: _merged_tensor(name, base.tensor(name), delta.get(name), scaling_coef, dtype)
-        for name in base.names()
-    }
+    state = {}
+    for name in base.names():
+        room = out[name] if out is not None and name in delta else None
+        state[name] = _merged_tensor(
+            name, base.tensor(name), delta.get(name), scaling_coef, dtype, room
+        )
+    return state
 
 
 def iter_merged(
@@ -221,38 +306,29 @@ def iter_merged(
     Raises:
         LorsError: as :func:`open_inputs` and :func:`iter_deltas`.
     """
-    opened = inputs or open_inputs(plan)
-    yield from in_order(lambda name: _merged(plan, opened, name), _sizes(opened), nj)
-
-
-def _merged(plan: MergePlan, inputs: MergeInputs, name: str) -> Tensor:
-    """One tensor of the merged model."""
-    start = inputs.onto.tensor(name)
-    if inputs.actions[name] == "copy":
-        return _merged_tensor(name, start, None, plan.scaling_coef, plan.torch_dtype)
-
-    def finish(delta: Tensor, rows: slice) -> Tensor:
-        return _merged_tensor(name, start[rows], delta, plan.scaling_coef, plan.torch_dtype)
-
-    merged = _by_rows(plan, inputs, name, plan.torch_dtype or start.dtype, finish)
-    if merged is None:
-        delta = _delta_of(plan, inputs, name)
-        merged = _merged_tensor(name, start, delta, plan.scaling_coef, plan.torch_dtype)
-    return merged
+    merger = _Merger(plan, inputs or open_inputs(plan), nj)
+    yield from in_order(merger.merged, merger.sizes, nj)
 
 
 def _merged_tensor(
-    name: str, base: Tensor, delta: Tensor | None, scaling_coef: float, dtype: torch.dtype | None
+    name: str,
+    base: Tensor,
+    delta: Tensor | None,
+    scaling_coef: float,
+    dtype: torch.dtype | None,
+    out: Tensor | None = None,
 ) -> Tensor:
     if not base.is_floating_point():
         return base
-    merged = base
-    if delta is not None:
-        merged = torch.add(
-            base.to(torch.promote_types(base.dtype, delta.dtype)), delta, alpha=scaling_coef
-        )
-    merged = merged.to(dtype or base.dtype)
-    if delta is not None and not all_finite(merged):
+    dtype = dtype or base.dtype
+    if delta is None:
+        return base.to(dtype)
+    exact = torch.promote_types(base.dtype, delta.dtype)
+    if exact == dtype:
+        merged = torch.add(base.to(exact), delta, alpha=scaling_coef, out=out)
+    else:
+        merged = torch.add(base.to(exact), delta, alpha=scaling_coef).to(dtype)
+    if not all_finite(merged):
         raise LorsError(
             f"the merged tensor overflows {merged.dtype}",
             where=name,
@@ -261,7 +337,12 @@ def _merged_tensor(
     return merged
 
 
-def run_merge(plan: MergePlan, out: str | os.PathLike, nj: int = 1) -> None:
+def run_merge(
+    plan: MergePlan,
+    out: str | os.PathLike,
+    nj: int = 1,
+    cache: Decompositions | None = None,
+) -> None:
     """Merge and write the model `out`, with ``merge.yaml`` and the base's model config beside it.
 
     ``merge.yaml`` says what is in the model: the resolved plan, the policy, the fingerprints of
@@ -272,6 +353,7 @@ def run_merge(plan: MergePlan, out: str | os.PathLike, nj: int = 1) -> None:
         plan: what to merge.
         out: a file name that ends in ``.pth`` or ``.safetensors``; its directory is made.
         nj: number of threads; the file does not depend on it.
+        cache: where decompositions are kept, for further merges of the same experts.
 
     Raises:
         LorsError: as :func:`merged_delta`; the plan's `onto` has another base model or one of the
@@ -286,16 +368,17 @@ def run_merge(plan: MergePlan, out: str | os.PathLike, nj: int = 1) -> None:
     check_distinct(inputs)
     history = read_history(plan, inputs)
     _warn(plan, inputs)
+    merger = _Merger(plan, inputs, nj, cache)
 
     def merged(name: str) -> Tensor:
-        tensor = _merged(plan, inputs, name)
+        tensor = merger.merged(name)
         for model in (inputs.base, *(vector.finetuned for vector in inputs.vectors)):
             model.note(name)  # while its values are at hand: the record needs it
         return tensor
 
     with writer:
         for name, tensor in tqdm(
-            in_order(merged, _sizes(inputs), nj),
+            in_order(merged, merger.sizes, nj),
             total=len(inputs.actions),
             desc=f"merge ({plan.method})",
             unit="tensor",
@@ -326,7 +409,7 @@ def summary(plan: MergePlan, inputs: MergeInputs) -> str:
     lines += [f"expert    {expert}" for expert in plan.experts]
     params = " ".join(
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in plan.params.items()
+        for name, value in dataclasses.asdict(plan)["params"].items()
     )
     if set(plan.weights) != {1.0}:
         lines.append("weights   " + " ".join(f"{weight:g}" for weight in plan.weights))

@@ -6,6 +6,7 @@ The largest entries are found by selecting their threshold, some 30 times quicke
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +63,7 @@ def largest(tensor: Tensor, count: int) -> Cut:
     return Cut(float(threshold), int(ties[len(ties) - excess - 1]))
 
 
-def magnitude_prune(matrix: Tensor, density: float) -> Tensor:
+def magnitude_prune(matrix: Tensor, density: float, cut: Cut | None = None) -> Tensor:
     """Keep the ``int(numel * density)`` entries of largest magnitude, set the others to zero.
 
     The count is exact: of entries that tie at the threshold the first in row-major order are kept.
@@ -70,6 +71,7 @@ def magnitude_prune(matrix: Tensor, density: float) -> Tensor:
     Args:
         matrix: a tensor of any shape, without NaN.
         density: the kept fraction, from 0 to 1.
+        cut: which entries to keep in place of these, if it is known.
 
     Returns:
         A new tensor with the shape and dtype of `matrix`.
@@ -78,10 +80,13 @@ def magnitude_prune(matrix: Tensor, density: float) -> Tensor:
         ValueError: `density` is outside 0 to 1.
     """
     _check_fraction("density", density)
-    return matrix * largest(matrix, int(matrix.numel() * density)).mask(matrix)
+    cut = cut or largest(matrix, int(matrix.numel() * density))
+    return matrix * cut.mask(matrix)
 
 
-def low_rank_plus_sparse(matrix: Tensor, up: Tensor, down: Tensor, density: float) -> Tensor:
+def low_rank_plus_sparse(
+    matrix: Tensor, up: Tensor, down: Tensor, density: float, cut: Cut | None = None
+) -> Tensor:
     """``up @ down`` plus the largest entries of what it leaves of `matrix`.
 
     Where an entry of the residual is kept, the sum is the entry of `matrix` itself. Which entries
@@ -93,6 +98,7 @@ def low_rank_plus_sparse(matrix: Tensor, up: Tensor, down: Tensor, density: floa
         down: k x columns.
         density: fraction of the entries of the residual that is kept (``int(numel * density)``;
             of ties the first in row-major order).
+        cut: which entries of the residual to keep in place of these, if it is known.
 
     Returns:
         A new tensor with the shape and dtype of `matrix`.
@@ -109,10 +115,13 @@ def low_rank_plus_sparse(matrix: Tensor, up: Tensor, down: Tensor, density: floa
         rows = slice(start, start + blocks.step)
         torch.mm(up[rows], down, out=low_rank[rows])
         torch.sub(matrix[rows], low_rank[rows], out=magnitudes[rows]).abs_()
-    cut = largest(magnitudes, int(matrix.numel() * density))
+    if cut is None:
+        cut = largest(magnitudes, int(matrix.numel() * density))
+    else:
+        magnitudes = magnitudes.to(matrix.dtype)  # in which a cut of several matrices is made
     for start in blocks:
         rows = slice(start, start + blocks.step)
-        mask = cut.mask(magnitudes[rows], start * matrix.shape[1])
+        mask = cut.mask(magnitudes[rows], start * matrix.shape[1]).to(up.dtype)
         # With weights 0 and 1 this selects, several times as fast as torch.where.
         low_rank[rows].lerp_(matrix[rows].to(up.dtype), mask)
     return low_rank.to(matrix.dtype)
@@ -125,6 +134,59 @@ BLOCK = 2**16
 def _check_fraction(name: str, value: float) -> None:
     if not 0 <= value <= 1:
         raise ValueError(f"{name} must be from 0 to 1, got {value}")
+
+
+class PooledThreshold:
+    """The count-th largest of many float32 magnitudes that are never in memory together.
+
+    Non-negative floats sort as their bits do, so a histogram of the upper half of the bits finds
+    the interval of the threshold, and one of the lower half within that interval the threshold.
+
+    Use: ``for _ in range(pooled.PASSES)``: :meth:`add` all magnitudes, then :meth:`end_pass`.
+
+    Args:
+        density: the fraction of all magnitudes that is at least the threshold (rounded down; more
+            if some tie at the threshold).
+    """
+
+    PASSES = 2
+
+    def __init__(self, density: float):
+        _check_fraction("density", density)
+        self._density = density
+        self._upper: int | None = None
+        self._missing = 0
+        self._counts = np.zeros(2**16, dtype=np.int64)
+        self._lock = threading.Lock()
+        self.threshold = math.inf
+
+    def add(self, magnitudes: Tensor) -> None:
+        """Count a tensor of magnitudes; may be called from several threads."""
+        bits = magnitudes.float().reshape(-1).numpy().view(np.uint32)
+        if self._upper is None:
+            found = np.bincount(bits >> np.uint32(16), minlength=2**16)
+        else:
+            inside = bits[bits >> np.uint32(16) == self._upper] & np.uint32(0xFFFF)
+            found = np.bincount(inside, minlength=2**16)
+        with self._lock:
+            self._counts += found
+
+    def end_pass(self) -> None:
+        """Go on to the next pass; after the last, `threshold` is known."""
+        if self._upper is None:
+            self._missing = int(self._counts.sum() * self._density)
+        if self._missing == 0:
+            return
+        from_top = np.cumsum(self._counts[::-1])
+        place = int(np.searchsorted(from_top, self._missing))
+        self._missing -= int(from_top[place] - self._counts[::-1][place])
+        value = 2**16 - 1 - place
+        if self._upper is None:
+            self._upper = value
+            self._counts[:] = 0
+        else:
+            bits = np.array(self._upper << 16 | value, dtype=np.uint32)
+            self.threshold = float(bits.view(np.float32))
 
 
 def band(tensor: Tensor, density: float, gamma: float) -> tuple[Cut, Cut]:

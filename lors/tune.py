@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from lors.config import read_yaml
+from lors.decompositions import Decompositions
 from lors.errors import LorsError, UsageError
 from lors.expdir import ExpDir, Pair
 from lors.fileio import DoneMarker, file_digest, read_json, write_json
@@ -147,17 +149,27 @@ class Tuner:
 
     def run(self, method: str, points: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Yield the result of each point: its params, objective and scores."""
+        ranks = [point["rank"] for point in points if isinstance(point.get("rank"), int)]
+        with tempfile.TemporaryDirectory(
+            dir=self.expdir.root, prefix=".decompositions."
+        ) as directory:
+            yield from self._run(method, points, Decompositions(directory, max(ranks, default=0)))
+
+    def _run(
+        self, method: str, points: Sequence[dict[str, Any]], cache: Decompositions
+    ) -> Iterator[dict[str, Any]]:
         plan: MergePlan | None = None
-        delta = None
+        delta = state = None
         for point in points:
             plan_before, plan = plan, plan_of(self.expdir, self.pairs, method, point)
             if plan_before is None or _shape(plan_before) != _shape(plan):
-                delta = merged_delta(plan, self.inputs)
-            state = apply_delta(self.inputs.base, delta, plan.scaling_coef)
+                delta = merged_delta(plan, self.inputs, cache=cache, reuse=delta)
+            state = apply_delta(self.inputs.base, delta, plan.scaling_coef, out=state)
             self.model.load_state(state)
             scores = self._score()
             objective = normalised_performance(scores, self.base, self.expert)
-            yield {"params": plan.params, "objective": objective, "scores": scores}
+            params = dataclasses.asdict(plan)["params"]
+            yield {"params": params, "objective": objective, "scores": scores}
 
 
 def _digests(directory: Path) -> dict[str, str]:

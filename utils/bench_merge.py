@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-WIDTH, HEADS_MLP, VOCABULARY = 768, 3072, 51865
+WIDTH, HIDDEN, VOCABULARY = 768, 3072, 51865
 METHODS = {
     "lors": ("lors", {"rank": 7, "density": 0.2}),
     "lors_rank76": ("lors", {"rank": 76, "density": 0.1}),
@@ -43,7 +43,17 @@ METHODS = {
     "iso_c": ("iso_c", {}),
     "star": ("star", {}),
 }
+# A grid is searched on 33 M pruned parameters. Plain merges take the same time for any density and
+# scaling_coef, so that one for each rank stands for 25.
+GRID_LAYERS = 2
+GRID = {
+    "rank": [1, 7, 38, 76, 192],
+    "density": [0.01, 0.05, 0.1, 0.2, 0.4],
+    "scaling_coef": [0.1, 0.2, 0.4, 0.7, 1.0],
+}
 PLAIN = {"lors_plain": "lors", "lors_rank76_plain": "lors_rank76"}
+GRID_CASES = {"grid": 1, "grid_plain": 25}
+"""How often the time of a case is counted: the grid has 125 points, its plain case 5."""
 MERGEKIT = {  # case -> (mergekit's method, parameters, ours to compare with)
     "mergekit_linear": ("linear", {"weight": 0.2}, "average"),
     "mergekit_task_arithmetic": ("task_arithmetic", {"weight": 0.2}, "task_arithmetic"),
@@ -86,8 +96,8 @@ def shapes(layers: int) -> dict[str, tuple[int, ...]]:
                 for part in ("query", "key", "value", "out"):
                     add(f"{block}.{attention}.{part}", WIDTH, WIDTH, bias=part != "key")
                 add(f"{block}.{attention}_ln", WIDTH)
-            add(f"{block}.mlp.0", HEADS_MLP, WIDTH)
-            add(f"{block}.mlp.2", WIDTH, HEADS_MLP)
+            add(f"{block}.mlp.0", HIDDEN, WIDTH)
+            add(f"{block}.mlp.2", WIDTH, HIDDEN)
             add(f"{block}.mlp_ln", WIDTH)
         add("encoder.ln_post" if side == "encoder" else "decoder.ln", WIDTH)
     return made
@@ -140,14 +150,19 @@ def run_plain(case: str, paths: list[Path], out: Path) -> None:
     """LoRS with everything loaded, ``torch.linalg.svd`` and topk or kthvalue."""
     import safetensors.torch
 
-    from lors.policy import find_policy
-
     params = METHODS[PLAIN[case]][1]
-    rank, density = params["rank"], params["density"]
     full = case == "lors_plain"  # as in the authors' setting, with the full factors
     base, *experts = (safetensors.torch.load_file(path) for path in paths)
+    merge_plainly(base, experts, params["rank"], params["density"], full)
+    safetensors.torch.save_file(base, out)
+
+
+def merge_plainly(base: dict, experts: list[dict], rank: int, density: float, full: bool) -> None:
+    """Merge `experts` into `base`."""
+    from lors.policy import find_policy
+
     spec = {name: (tuple(t.shape), t.dtype) for name, t in base.items()}
-    actions = find_policy(base, paths[0]).actions(spec)
+    actions = find_policy(base, "the models").actions(spec)
     for name, action in actions.items():
         if action == "copy":
             continue
@@ -167,7 +182,33 @@ def run_plain(case: str, paths: list[Path], out: Path) -> None:
                 tau = low_rank + torch.where(rest.abs() >= threshold, rest, 0)
             total += tau
         base[name] = base[name] + total / len(experts)
-    safetensors.torch.save_file(base, out)
+
+
+def run_grid(paths: list[Path], out: Path, nj: int) -> None:
+    """Every point of the grid in memory, with decompositions kept in `out`."""
+    from lors.decompositions import Decompositions
+    from lors.merge import MergePlan, apply_delta, merged_delta, open_inputs
+
+    base, *experts = map(str, paths)
+    plan = MergePlan(base, tuple(experts), "lors")
+    inputs, cache = open_inputs(plan), Decompositions(out, max(GRID["rank"]))
+    delta = state = None
+    for rank in GRID["rank"]:
+        for density in GRID["density"]:
+            params = {"rank": rank, "density": density}
+            plan = MergePlan(base, tuple(experts), "lors", params)
+            delta = merged_delta(plan, inputs, nj, cache, reuse=delta)
+            for scaling_coef in GRID["scaling_coef"]:
+                state = apply_delta(inputs.base, delta, scaling_coef, out=state)
+
+
+def run_grid_plain(paths: list[Path]) -> None:
+    """One plain merge for every rank of the grid."""
+    import safetensors.torch
+
+    for rank in GRID["rank"]:
+        base, *experts = (safetensors.torch.load_file(path) for path in paths)
+        merge_plainly(base, experts, rank, 0.1, full=False)
 
 
 # --- measuring ----------------------------------------------------------------------------------
@@ -216,8 +257,9 @@ def command_of(
         if params:
             command += ["--params", *(f"{name}={value}" for name, value in params.items())]
         return command, {"PYTHONPATH": str(ROOT)}
-    if case in PLAIN:
-        command = [sys.executable, __file__, "--plain", case, "--out", str(out), base, *experts]
+    if case in PLAIN or case in GRID_CASES:
+        command = [sys.executable, __file__, "--inside", case, "--out", str(out), "--nj", str(nj)]
+        command += [base, *experts]
         return command, {**threads, "PYTHONPATH": str(ROOT)}
     method, params, _ = MERGEKIT[case]
     weights = {k: v for k, v in params.items() if k in ("weight", "density", "gamma", "epsilon")}
@@ -238,6 +280,9 @@ def report(results: dict[str, dict[str, float]]) -> str:
         ratio = ""
         if ours in results:
             ratio = f"{found['cpu_s'] / results[ours]['cpu_s']:.1f} x {ours}"
+        if case == "grid_plain" and "grid" in results:
+            times = GRID_CASES[case] * found["cpu_s"] / results["grid"]["cpu_s"]
+            ratio = f"times {GRID_CASES[case]}: {times:.1f} x grid"
         numbers = f"{found['cpu_s']:9.1f}{found['wall_s']:9.1f}{found['anonymous_gb']:9.2f}"
         lines.append(f"{case:26}{numbers}  {ratio}")
     return "\n".join(lines)
@@ -247,7 +292,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    cases = [*METHODS, *PLAIN, *MERGEKIT]
+    cases = [*METHODS, *PLAIN, *GRID_CASES, *MERGEKIT]
     parser.add_argument("--dir", type=Path, help="where models are made and merged")
     parser.add_argument(
         "--layers", type=int, default=12, help="a side (default: 12, the real size)"
@@ -256,17 +301,25 @@ def main() -> None:
     parser.add_argument("--nj", type=int, default=2, help="threads (default: 2)")
     parser.add_argument("--cases", nargs="+", choices=cases, default=cases)
     parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--plain", choices=PLAIN, help=argparse.SUPPRESS)
+    parser.add_argument("--inside", choices=[*PLAIN, *GRID_CASES], help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("paths", nargs="*", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.plain:
-        run_plain(args.plain, args.paths, args.out)
+    if args.inside == "grid":
+        run_grid(args.paths, args.out.parent, args.nj)
+        return
+    if args.inside == "grid_plain":
+        run_grid_plain(args.paths)
+        return
+    if args.inside:
+        run_plain(args.inside, args.paths, args.out)
         return
     if args.dir is None:
         parser.error("--dir is required")
     sys.path.insert(0, str(ROOT))
     paths = make_models(args.dir, args.layers, args.experts)
+    if set(args.cases) & set(GRID_CASES):
+        grid_paths = make_models(args.dir, GRID_LAYERS, args.experts)
     results: dict[str, dict[str, float]] = {}
     for case in args.cases:
         if case in MERGEKIT and shutil.which("mergekit-pytorch") is None:
@@ -275,7 +328,8 @@ def main() -> None:
         out = args.dir / "merged" / case / "model.safetensors"
         shutil.rmtree(out.parent, ignore_errors=True)
         out.parent.mkdir(parents=True)
-        results[case] = measure(*command_of(case, paths, out, args.nj, args.dir))
+        inputs = grid_paths if case in GRID_CASES else paths
+        results[case] = measure(*command_of(case, inputs, out, args.nj, args.dir))
         shutil.rmtree(out.parent)
         print(f"{case}: {results[case]}", flush=True)
         if args.json:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from lors.config import REQUIRED, build, describe, parse_assignments, read_yaml
+from lors.decompositions import Decompositions
 from lors.errors import UsageError
 from lors.log import run_main
 from lors.merge import MergePlan, open_inputs, run_merge, summary
@@ -62,6 +63,11 @@ def get_parser() -> argparse.ArgumentParser:
         type=int,
         default=os.cpu_count() or 1,
         help="threads; the result does not depend on it (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="keep decompositions here, for further merges of the same experts (lors, svp)",
     )
     parser.add_argument(
         "--dtype",
@@ -119,7 +125,7 @@ def work(args: argparse.Namespace) -> None:
         raise UsageError("no threads to work with", where="--nj", expected="1 or more", got=args.nj)
     if args.out is None:
         raise UsageError("no place for the merged model", where="--out", expected="a file name")
-    run_merge(plan, args.out, args.nj)
+    run_merge(plan, args.out, args.nj, Decompositions(args.cache) if args.cache else None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -47,7 +47,9 @@ from lors.config import REQUIRED, Key, Range, check
 from lors.registry import Registry
 
 SUPPLIED = {
-    "factors": "the two factors of this tensor's task vector if it is an adapter, or None (sum)",
+    "low_rank": "finds the low-rank part of this task vector: of an adapter without decomposing "
+    "it, or with a decomposition that was kept (sum)",
+    "pooled": "the threshold over all matrices of this expert, if the method pools them (sum)",
     "surveyed": "what the method's survey says of the task vector, or of each (joint)",
     "start": "index of the first entry, in row-major order, if only some rows are given",
     "random": "a numpy generator of this tensor and expert (for a sum)",
@@ -71,6 +73,9 @@ class MergeMethod:
             vector is one row.
         survey: what a rowwise method must know of each whole task vector: a function of it and of
             the method's parameters.
+        pool: makes the magnitudes of a matrix that share one threshold with all other matrices of
+            the expert if the parameter `threshold` is "global": the fraction `density` of them is
+            at least the threshold. A function of the task vector, ``low_rank`` and the parameters.
     """
 
     function: Callable[..., Tensor]
@@ -78,7 +83,8 @@ class MergeMethod:
     combines: Literal["sum", "mean"]
     scope: Literal["every", "matrices"]
     rowwise: bool
-    survey: Callable[..., Any] | None
+    survey: Callable[..., Any] | None = None
+    pool: Callable[..., Tensor] | None = None
 
     @property
     def name(self) -> str:
@@ -124,8 +130,22 @@ class MergeMethod:
         """What the survey says of each task vector; nothing for a method without one."""
         if self.survey is None:
             return [None for _ in deltas]
-        own = {name: value for name, value in params.items() if name != "scaling_coef"}
+        own = self._own(params)
         return [self.survey(delta, **own) for delta in deltas]
+
+    def pools(self, params: Mapping[str, Any]) -> bool:
+        """Whether the matrices of an expert share a threshold."""
+        return self.pool is not None and params["threshold"] == "global"
+
+    def pooled(
+        self, delta: Tensor, params: Mapping[str, Any], low_rank: Callable[..., Any]
+    ) -> Tensor:
+        """The magnitudes of a matrix that share one threshold with those of others."""
+        return self.pool(self._seen(delta), low_rank=low_rank, **self._own(params))
+
+    @staticmethod
+    def _own(params: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in params.items() if name != "scaling_coef"}
 
     def part(
         self, delta: Tensor, index: int, params: Mapping[str, Any], supplied: Mapping[str, Any]
@@ -136,13 +156,12 @@ class MergeMethod:
         if self.scope == "matrices" and not supplied["prune"]:
             return delta
         surveyed = supplied.get("surveyed") or {index: self.surveys([delta], params)[0]}
-        arguments = self._arguments(
-            params,
-            supplied,
-            random=supplied["random_of"](index),
-            factors=supplied["factors_of"](index),
-            surveyed=surveyed[index],
-        )
+        own = {
+            name: supplied[f"{name}_of"](index)
+            for name in ("random", "low_rank", "pooled")
+            if f"{name}_of" in supplied
+        }
+        arguments = self._arguments(params, supplied, surveyed=surveyed[index], **own)
         return self.function(self._seen(delta), **arguments).reshape(delta.shape)
 
     def __call__(
@@ -155,8 +174,9 @@ class MergeMethod:
                 the whole.
             params: as :meth:`resolve` returns them.
             supplied: ``prune``, whether the policy marks this tensor for pruning, and what
-                ``SUPPLIED`` lists (for a sum as ``random_of`` and ``factors_of``, functions of
-                the index of the expert); ``start`` and ``surveyed`` are for rows only.
+                ``SUPPLIED`` lists, as far as there is such a thing (for a sum as functions of the
+                index of the expert: ``random_of``, ``low_rank_of``, ``pooled_of``); ``start`` and
+                ``surveyed`` are for rows only.
         """
         if self.per_expert:
             parts = (
@@ -192,9 +212,12 @@ def sum_method(
     scope: Literal["every", "matrices"],
     rowwise: bool = False,
     survey: Callable[..., Any] | None = None,
+    pool: Callable[..., Tensor] | None = None,
 ) -> Callable:
     """Decorator: enters a function of one expert's task vector in ``METHODS`` under its name."""
-    return _entered(per_expert=True, combines="sum", scope=scope, rowwise=rowwise, survey=survey)
+    return _entered(
+        per_expert=True, combines="sum", scope=scope, rowwise=rowwise, survey=survey, pool=pool
+    )
 
 
 def joint_method(

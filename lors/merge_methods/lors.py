@@ -8,19 +8,29 @@ import torch
 from torch import Tensor
 
 from lors.config import Range
-from lors.low_rank import Rank, low_rank_factors, low_rank_of_product
+from lors.low_rank import LowRank, Rank, low_rank_factors
 from lors.merge_methods import sum_method
-from lors.prune import low_rank_plus_sparse, magnitude_prune
+from lors.prune import Cut, low_rank_plus_sparse, magnitude_prune
 
 
-@sum_method(scope="matrices")
+def _pool(delta: Tensor, *, low_rank: LowRank, rank: Rank, order: str, **_: object) -> Tensor:
+    """The magnitudes that share one threshold: of what the sparse part is taken from."""
+    if order == "low_rank_first":
+        up, down = low_rank(delta, rank)
+        delta = delta - up @ down
+    return delta.abs()
+
+
+@sum_method(scope="matrices", pool=_pool)
 def lors(
     delta: Tensor,
     *,
-    factors: tuple[Tensor, Tensor] | None = None,
+    low_rank: LowRank = low_rank_factors,
+    pooled: float | None = None,
     rank: Rank = 7,
     density: Annotated[float, Range(0, 1)] = 0.2,
     order: Literal["low_rank_first", "sparse_first", "independent"] = "low_rank_first",
+    threshold: Literal["matrix", "global"] = "matrix",
     keep_norm: bool = False,
 ) -> Tensor:
     """Sum of the task vectors, each reduced to a low-rank and a sparse part.
@@ -29,32 +39,34 @@ def lors(
     S_t is the residual tau_t - L_t with only its largest magnitudes kept (Zhao, Sun, Zhang,
     "Low-Rank and Sparse Model Merging for Multi-Lingual Speech Recognition and Translation",
     arXiv 2502.17380). Tensors that the policy does not prune keep their whole task vectors.
-    The defaults are the setting of the authors' released script for Whisper-small; `order` and
-    `keep_norm` go beyond the paper.
+    The defaults are the setting of the authors' released script for Whisper-small; `order`,
+    `threshold`, `keep_norm` and ranks that are rules go beyond the paper.
 
     Args:
         delta: task vector of one matrix of one expert, float32.
-        factors: of an adapter, B (out x r) and A (r x in) with tau_t = B A.
+        low_rank: finds two factors of a low-rank part of tau_t.
+        pooled: the threshold of this expert's entries, if it is one for all matrices.
         rank: rank of L_t: a number (a matrix of smaller full rank is kept whole), {ratio: x} of the
             full rank, or {energy: x}, the smallest rank with this fraction of the energy.
         density: fraction of the entries of S_t that is kept.
         order: low_rank_first (the paper: S_t from the residual of L_t), sparse_first (L_t from the
             residual of S_t) or independent (both from tau_t, so that what both hold counts twice).
+        threshold: the magnitude from which entries are kept is found for each matrix (the paper) or
+            for all matrices of an expert together (global), so that matrices in which more was
+            learnt keep more entries.
         keep_norm: scale L_t + S_t to the Frobenius norm of tau_t.
 
     Returns:
         The expert's part of the merged delta, same shape, float32.
     """
-    if order == "sparse_first":
-        sparse = magnitude_prune(delta, density)
-        up, down = low_rank_factors(delta - sparse, rank)
-        part = (up @ down).float() + sparse
+    cut = None if pooled is None else Cut(pooled)
+    if order == "low_rank_first":
+        part = low_rank_plus_sparse(delta, *low_rank(delta, rank), density, cut)
     else:
-        up, down = low_rank_of_product(*factors, rank) if factors else low_rank_factors(delta, rank)
-        if order == "low_rank_first":
-            part = low_rank_plus_sparse(delta, up, down, density)
-        else:
-            part = (up @ down).float() + magnitude_prune(delta, density)
+        sparse = magnitude_prune(delta, density, cut)
+        rest = delta - sparse if order == "sparse_first" else delta
+        up, down = low_rank_factors(rest, rank) if rest is not delta else low_rank(delta, rank)
+        part = (up @ down).float() + sparse
     if keep_norm and part.any():
         part *= _norm(delta) / _norm(part)
     return part

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lors.low_rank import Rank, low_rank_factors, low_rank_of_product
+from lors.low_rank import LowRank, Rank, low_rank_factors
 from lors.merge_methods import sum_method
 
 
@@ -12,7 +12,7 @@ from lors.merge_methods import sum_method
 def svp(
     delta: Tensor,
     *,
-    factors: tuple[Tensor, Tensor] | None = None,
+    low_rank: LowRank = low_rank_factors,
     rank: Rank = 7,
 ) -> Tensor:
     """Sum of the low-rank parts of the task vectors (LoRS-Merging without its sparse part).
@@ -23,12 +23,12 @@ def svp(
 
     Args:
         delta: task vector of one matrix of one expert, float32.
-        factors: of an adapter, B (out x r) and A (r x in) with tau_t = B A.
+        low_rank: finds two factors of the low-rank part.
         rank: rank of L_t: a number (a matrix of smaller full rank is kept whole), {ratio: x} of the
             full rank, or {energy: x}, the smallest rank with this fraction of the energy.
 
     Returns:
         The expert's part of the merged delta, same shape.
     """
-    up, down = low_rank_of_product(*factors, rank) if factors else low_rank_factors(delta, rank)
+    up, down = low_rank(delta, rank)
     return (up @ down).float()

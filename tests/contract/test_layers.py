@@ -24,7 +24,7 @@ LAYERS = [
         "lors.naming",
     },
     {"lors.task_vector", "lors.merge_methods", "lors.calibration", "lors.expert"},
-    {"lors.merge_plan"},
+    {"lors.merge_plan", "lors.decompositions"},
     {"lors.merge_record"},
     {"lors.merge", "lors.score", "lors.data", "lors.models"},
     {"lors.train", "lors.inference", "lors.results", "lors.plots", "lors.pack", "lors.inspection"},

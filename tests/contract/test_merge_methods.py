@@ -37,7 +37,6 @@ def supplied(shape, prune):
     return {
         "prune": prune and len(shape) >= 2,
         "random_of": lambda index: np.random.default_rng([7, index]),
-        "factors_of": lambda index: None,
     }
 
 

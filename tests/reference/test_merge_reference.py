@@ -141,6 +141,29 @@ def test_merged_model_and_delta_equal_the_formula(models, tmp_path, method, para
     assert torch.equal(merged["normalize.mean"], torch.ones(80))
 
 
+@pytest.mark.parametrize("order", ["low_rank_first", "independent", "sparse_first"])
+def test_global_threshold(models, order):
+    base_path, *expert_paths = map(str, models)
+    params = {"rank": 3, "density": 0.1, "order": order, "threshold": "global"}
+    delta = merged_delta(MergePlan(base_path, tuple(expert_paths), "lors", params), nj=2)
+    base, *experts = map(float64, models)
+    expected = dict.fromkeys(PRUNED, 0)
+    for expert in experts:
+        taus = {n: (expert[n] - base[n]).reshape(len(base[n]), -1) for n in PRUNED}
+        sources = taus
+        if order == "low_rank_first":
+            sources = {name: tau - truncated(tau, 3) for name, tau in taus.items()}
+        every = np.concatenate([np.abs(source).ravel() for source in sources.values()])
+        threshold = np.sort(every)[-int(every.size * 0.1)] * (1 - 1e-7)
+        for name, tau in taus.items():
+            sparse = np.where(np.abs(sources[name]) >= threshold, sources[name], 0)
+            low_rank = truncated(tau - sparse if order == "sparse_first" else tau, 3)
+            expected[name] = expected[name] + (low_rank + sparse).reshape(base[name].shape)
+    for name in PRUNED:
+        error = np.linalg.norm(delta[name].numpy() - expected[name])
+        assert error <= 1e-5 * np.linalg.norm(expected[name]), name
+
+
 REAL_LAYERS = [(768, 768), (3072, 768), (768, 3072)]
 
 

@@ -34,7 +34,7 @@ def random_of(index):
 def merge(name, deltas, prune=True, **params):
     method = METHODS.get(name)
     params = method.resolve(params, len(deltas), "test")
-    supplied = {"prune": prune, "random_of": random_of, "factors_of": lambda _: None}
+    supplied = {"prune": prune, "random_of": random_of}
     return method([torch.from_numpy(d) for d in deltas], params, supplied).numpy()
 
 

@@ -10,7 +10,7 @@ from lors.bin.merge import main
 from lors.merge_methods import METHODS
 
 CONF = Path(__file__).parents[2] / "conf"
-FURTHER = {"order": "low_rank_first", "keep_norm": False}
+FURTHER = {"order": "low_rank_first", "threshold": "matrix", "keep_norm": False}
 
 
 @pytest.fixture
@@ -91,7 +91,10 @@ def test_list_methods(capsys):
         ([], "method: missing"),
         (["--method", "losr"], "did you mean lors"),
         (["--method", "lors", "--params", "rnak=3"], "did you mean rank"),
-        (["--method", "lors", "--params", "rank=many"], "rank: expected an integer, got 'many'"),
+        (
+            ["--method", "lors", "--params", "rank=many"],
+            "expected an integer at least 0 or {ratio: a number from 0 to 1}",
+        ),
         (["--method", "lors", "--params", "rank"], "not of the form name=value"),
         (["--method", "lors", "--policy", "espnet"], "unknown policy 'espnet'"),
     ],

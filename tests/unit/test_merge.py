@@ -18,6 +18,7 @@ from lors.merge import (
     run_merge,
     summary,
 )
+from lors.merge_methods import METHODS
 
 PRUNED = "encoder.encoders.0.self_attn.linear_q.weight"
 BIAS = "encoder.encoders.0.self_attn.linear_q.bias"
@@ -51,6 +52,7 @@ PARAMS = {
     "rank": 2,
     "density": 0.1,
     "order": "low_rank_first",
+    "threshold": "matrix",
     "keep_norm": False,
     "scaling_coef": 0.5,
 }
@@ -291,7 +293,8 @@ def test_interrupted_merge_leaves_the_earlier_one_whole(plan, tmp_path, monkeypa
 def test_summary(plan):
     text = summary(plan, open_inputs(plan))
     for part in (
-        "lors: rank=2 density=0.1 order=low_rank_first keep_norm=False scaling_coef=0.5",
+        "lors: rank=2 density=0.1 order=low_rank_first threshold=matrix keep_norm=False",
+        "keep_norm=False scaling_coef=0.5",
         "espnet_s2t",
         *plan.experts,
     ):
@@ -379,3 +382,23 @@ def test_masks_depend_on_seed_tensor_and_expert(files):
     other = merged_by(files, method="dare_linear", params={}, seed=1)
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not torch.equal(one[PRUNED], other[PRUNED])
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_the_same_in_pieces(files, method, monkeypatch):
+    plan = MergePlan(files[0], tuple(files[1:]), method)
+    merged, delta = dict(iter_merged(plan)), merged_delta(plan)
+    monkeypatch.setattr("lors.merge.PIECE", 20)
+    again, delta_again = dict(iter_merged(plan)), merged_delta(plan)
+    for name, tensor in merged.items():
+        assert torch.equal(again[name], tensor), name
+        assert name not in delta or torch.equal(delta_again[name], delta[name]), name
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_nan_is_found_by_every_method(files, method):
+    state = torch.load(files[1])
+    state[PRUNED][3, 4] = float("nan")
+    torch.save(state, files[1])
+    with pytest.raises(LorsError, match=rf"1 of 64 values are NaN(.|\n)*{files[1]}: {PRUNED}"):
+        dict(iter_merged(MergePlan(files[0], tuple(files[1:]), method)))

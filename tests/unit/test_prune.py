@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lors.prune import low_rank_plus_sparse, magnitude_prune
+from lors.prune import Cut, PooledThreshold, band, largest, low_rank_plus_sparse, magnitude_prune
 
 
 def random_matrix(shape, seed=0):
@@ -80,3 +80,48 @@ def test_true_ties_go_by_position():
 def test_low_rank_plus_sparse_rejects_densities_outside_0_to_1(density):
     with pytest.raises(ValueError, match="from 0 to 1"):
         low_rank_plus_sparse(torch.ones(3, 3), torch.ones(3, 1), torch.ones(1, 3), density)
+
+
+@pytest.mark.parametrize("count", range(10))
+def test_a_cut_masks_rows_as_the_whole(count):
+    tensor = torch.tensor([[2.0, -1, 3], [1, -3, 1], [0, 1, -1]])
+    cut = largest(tensor, count)
+    whole = cut.mask(tensor)
+    assert whole.sum() == count if count < 9 else whole.all()
+    rows = [cut.mask(tensor[row], 3 * row) for row in range(3)]
+    assert torch.equal(torch.stack(rows), whole)
+    order = torch.argsort(tensor.abs().flatten(), descending=True, stable=True)[:count]
+    assert whole.flatten()[order].all()
+
+
+def test_explicit_cut():
+    assert Cut(2.0).mask(torch.tensor([1.0, -2, 3])).tolist() == [0, 1, 1]
+    assert magnitude_prune(torch.tensor([1.0, -2, 3]), 0.1, Cut(2.0)).tolist() == [0, -2, 3]
+
+
+def test_band_is_between_the_largest_and_the_smallest():
+    kept, outliers = band(torch.arange(10.0), 0.5, 0.2)
+    mask = kept.mask(torch.arange(10.0)) - outliers.mask(torch.arange(10.0))
+    assert mask.nonzero().flatten().tolist() == [3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("density", [0, 0.001, 0.2, 0.5, 1])
+@pytest.mark.parametrize("kind", ["normal", "wide", "ties", "zeros"])
+def test_pooled_threshold_is_that_of_all_together(density, kind):
+    random = np.random.default_rng(0)
+    parts = [np.abs(random.normal(size=shape)) for shape in ((30, 7), (11,), (90, 90))]
+    if kind == "wide":
+        parts = [part ** random.integers(1, 40) for part in parts]
+    elif kind == "ties":
+        parts = [np.round(part, 1) for part in parts]
+    elif kind == "zeros":
+        parts = [np.zeros_like(part) for part in parts]
+    parts = [part.astype(np.float32) for part in parts]
+    pooled = PooledThreshold(density)
+    for _ in range(pooled.PASSES):
+        for part in parts:
+            pooled.add(torch.from_numpy(part))
+        pooled.end_pass()
+    every = np.sort(np.concatenate([part.ravel() for part in parts]))[::-1]
+    count = int(every.size * density)
+    assert pooled.threshold == (every[count - 1] if count else np.inf)

@@ -16,7 +16,13 @@ PAIRS = [Pair("de", "asr"), Pair("es", "asr")]
 POINTS = tuple({"scaling_coef": c} for c in (0.2, 1.0, 0.6, 2.0))
 LORS = tuple(
     {
-        **{"rank": rank, "density": 0.5, "order": "low_rank_first", "keep_norm": False},
+        **{
+            "rank": rank,
+            "density": 0.5,
+            "order": "low_rank_first",
+            "threshold": "matrix",
+            "keep_norm": False,
+        },
         "scaling_coef": c,
     }
     for rank in (1, 3)
