@@ -237,7 +237,6 @@ def _read_peft(directory: Path) -> _Parts:
 
     def scale(module: str, rank: int) -> float:
         alpha = _by_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))
-        rank = _by_pattern(config.get("rank_pattern"), module, rank)
         return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
     return _adapter(directory / PEFT_MODEL, tensors, stems, scale, whole)

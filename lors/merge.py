@@ -22,7 +22,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lors.calibration import calibrate_singular_values
-from lors.checkpoint import Checkpoint, CheckpointWriter, size_of
+from lors.checkpoint import Checkpoint, size_of
+from lors.checkpoint_writer import CheckpointWriter
 from lors.decompositions import Decompositions
 from lors.errors import LorsError
 from lors.fileio import write_text
@@ -45,31 +46,34 @@ PIECE = 2**17
 
 
 class _Deltas(Sequence[Tensor]):
-    """The weighted task vectors of one tensor; large ones are read again at every access."""
+    """The weighted task vectors of one tensor, read when they are asked for.
+
+    Args:
+        keep: whether to keep what was read for the next time, if it is not too large.
+    """
 
     KEPT_BYTES = 64 * 2**20
 
-    def __init__(self, vectors: Sequence[TaskVector], weights: Sequence[float], name: str):
+    def __init__(
+        self, vectors: Sequence[TaskVector], weights: Sequence[float], name: str, keep: bool
+    ):
         self._vectors, self._weights, self._name = vectors, weights, name
         size = 4 * math.prod(vectors[0].base.shape(name)) * len(vectors)
-        self._kept: list[Tensor | None] | None = None
-        if size <= self.KEPT_BYTES:
-            self._kept = [None] * len(vectors)
+        self._keep = keep and size <= self.KEPT_BYTES
+        self._kept: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self._vectors)
 
     def __getitem__(self, index: int) -> Tensor:
+        if index in self._kept:
+            return self._kept[index]
         if not 0 <= index < len(self._vectors):
             raise IndexError(index)
-        if self._kept is None:
-            return self._read(index)
-        if self._kept[index] is None:
-            self._kept[index] = self._read(index)
-        return self._kept[index]
-
-    def _read(self, index: int) -> Tensor:
-        return _weighted(self._vectors[index].delta(self._name), self._weights[index])
+        delta = _weighted(self._vectors[index].delta(self._name), self._weights[index])
+        if self._keep:
+            self._kept[index] = delta
+        return delta
 
 
 class _Merger:
@@ -168,7 +172,9 @@ class _Merger:
         return result
 
     def _deltas(self, name: str) -> _Deltas:
-        return _Deltas(self.inputs.vectors, self.plan.weights, name)
+        # A sum looks at each of them once only.
+        keep = not self.method.per_expert
+        return _Deltas(self.inputs.vectors, self.plan.weights, name, keep)
 
     def _supplied(self, name: str) -> dict[str, Any]:
         """What a method may ask for beside the task vectors of a tensor."""

@@ -15,6 +15,7 @@ from lors.expert import open_expert, open_model
 from lors.merge_methods import METHODS, MergeMethod
 from lors.policy import Action, Policy, find_policy, load_policy
 from lors.task_vector import TaskVector
+from lors.vocabulary import check_same_vocabulary
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,12 @@ def open_inputs(plan: MergePlan) -> MergeInputs:
     """Open the files of a plan and check that they fit together; no values are read yet.
 
     Raises:
-        LorsError: a file cannot be read, an expert has another structure than the base model, or
+        LorsError: a file cannot be read, an expert has another vocabulary or structure than
+            the base model, or
             no policy fits.
     """
+    for expert in plan.experts:
+        check_same_vocabulary(plan.base, expert)
     base = open_model(plan.base)
     vectors = tuple(TaskVector(base, open_expert(base, path)) for path in plan.experts)
     if plan.policy is None:

@@ -39,9 +39,6 @@ METHODS = {
     "della": ("della", {"density": 0.2, "epsilon": 0.1}),
     "karcher": ("karcher", {}),
     "model_stock": ("model_stock", {}),
-    "tsv_m": ("tsv_m", {}),
-    "iso_c": ("iso_c", {}),
-    "star": ("star", {}),
 }
 # A grid is searched on 33 M pruned parameters. Plain merges take the same time for any density and
 # scaling_coef, so that one for each rank stands for 25.
@@ -123,7 +120,7 @@ def delta(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
 
 def make_models(directory: Path, layers: int, experts: int) -> list[Path]:
     """Base and experts as safetensors, unless they are there."""
-    from lors.checkpoint import CheckpointWriter
+    from lors.checkpoint_writer import CheckpointWriter
 
     folder = directory / f"layers{layers}"
     paths = [folder / name / "model.safetensors" for name in ["base", *map(str, range(experts))]]

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS = [
     {"lors", "lors.errors"},
     {"lors.log", "lors.fileio", "lors.parallel"},
-    {"lors.config", "lors.registry", "lors.text", "lors.datadir", "lors.expdir"},
+    {"lors.config", "lors.registry", "lors.text", "lors.datadir", "lors.expdir", "lors.vocabulary"},
     {
         "lors.checkpoint",
         "lors.prune",
@@ -23,7 +23,13 @@ LAYERS = [
         "lors.policy",
         "lors.naming",
     },
-    {"lors.task_vector", "lors.merge_methods", "lors.calibration", "lors.expert"},
+    {
+        "lors.checkpoint_writer",
+        "lors.task_vector",
+        "lors.merge_methods",
+        "lors.calibration",
+        "lors.expert",
+    },
     {"lors.merge_plan", "lors.decompositions"},
     {"lors.merge_record"},
     {"lors.merge", "lors.score", "lors.data", "lors.models"},

@@ -9,8 +9,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from lors import checkpoint
-from lors.checkpoint import Checkpoint, CheckpointWriter
+from lors import checkpoint_writer
+from lors.checkpoint import Checkpoint
+from lors.checkpoint_writer import CheckpointWriter
 from lors.errors import LorsError, UsageError
 
 
@@ -270,7 +271,7 @@ def test_writer_needs_a_known_suffix(tmp_path):
 
 def test_disk_space_is_checked_first(tmp_path, monkeypatch):
     usage = argparse.Namespace(free=3_000_000)
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(checkpoint_writer.shutil, "disk_usage", lambda path: usage)
     writer = CheckpointWriter(tmp_path / "m.pth", {"x": ((1_000_000,), torch.float32)})
     with pytest.raises(LorsError, match="not enough disk space") as caught, writer:
         raise AssertionError("must not get here")
@@ -283,7 +284,7 @@ def test_disk_that_fills_up_while_writing(tmp_path, suffix):
     path = tmp_path / f"m{suffix}"
     path.write_bytes(b"before")
     code = (
-        "import sys, torch, resource; from lors.checkpoint import CheckpointWriter\n"
+        "import sys, torch, resource; from lors.checkpoint_writer import CheckpointWriter\n"
         "from lors.errors import LorsError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try:\n"

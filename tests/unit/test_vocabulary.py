@@ -1,0 +1,59 @@
+import json
+
+import pytest
+import torch
+
+from lors.errors import LorsError
+from lors.merge import MergePlan, open_inputs
+from lors.vocabulary import check_same_vocabulary, tokens_of
+
+TOKENS = ["<blank>", "<unk>", "▁a", "b: c", "<sos/eos>"]
+
+
+@pytest.fixture
+def espnet(tmp_path):
+    """Makes a model directory of ESPnet and returns its model file."""
+
+    def make(name, tokens):
+        lines = "".join(f"- {token}\n" for token in tokens)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(
+            f"optim: adam\ntoken_list:\n{lines}init: null\nmodel_conf:\n    token_list: x\n"
+        )
+        torch.save({"a": torch.zeros(2)}, tmp_path / name / "model.pth")
+        return tmp_path / name / "model.pth"
+
+    return make
+
+
+def test_tokens_of_espnet(espnet):
+    assert tokens_of(espnet("base", TOKENS)) == TOKENS
+
+
+def test_tokens_of_hugging_face(tmp_path):
+    (tmp_path / "vocab.json").write_text(json.dumps({"b": 1, "a": 0, "c": 2}))
+    assert tokens_of(tmp_path) == tokens_of(tmp_path / "model.safetensors") == ["a", "b", "c"]
+
+
+def test_where_nothing_is_known_nothing_is_checked(espnet, tmp_path):
+    base = espnet("base", TOKENS)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.yaml").write_text("token_list: data/tokens.txt\n")
+    assert tokens_of(tmp_path / "other" / "model.pth") is None
+    check_same_vocabulary(base, tmp_path / "other" / "model.pth")
+    check_same_vocabulary(base, tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "told"),
+    [
+        ([*TOKENS[:2], "x", *TOKENS[3:]], "5 tokens; number 2 is x, in the base model "),
+        (TOKENS[:-1], "4 tokens; number 4 is (none), in the base model <sos/eos>"),
+        ([*TOKENS, "y"], "6 tokens; number 5 is y, in the base model (none)"),
+    ],
+)
+def test_a_merge_of_different_vocabularies_is_refused(espnet, tokens, told):
+    plan = MergePlan(str(espnet("base", TOKENS)), (str(espnet("expert", tokens)),), "average")
+    with pytest.raises(LorsError) as error:
+        open_inputs(plan)
+    assert "different vocabularies" in str(error.value) and told in str(error.value)
