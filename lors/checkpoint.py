@@ -146,7 +146,7 @@ class _TorchCheckpoint(Checkpoint):
 
     def __init__(self, path: Path):
         super().__init__(path)
-        self._state = _state_dict(path, _load_torch(path))
+        self._state = _state_dict(path, load_torch(path))
 
     def names(self) -> list[str]:
         return list(self._state)
@@ -264,7 +264,7 @@ def _corrupt(path: Path, error: Exception) -> LorsError:
     )
 
 
-def _load_torch(path: Path) -> Any:
+def load_torch(path: Path) -> Any:
     """What ``torch.save`` stored, with nothing run and the values left on disk where possible."""
     with path.open("rb") as handle:  # a file that may not be read is not a corrupt one
         start = handle.read(2)

@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,23 +27,26 @@ class CheckpointWriter:
 
     Use as a context manager and call :meth:`add` for every tensor, in the order of `spec`. Each
     goes straight to the file, so that no more than one is in memory.
-    ``.pth`` becomes a plain state dict as ESPnet reads it, ``.safetensors`` a single safetensors
-    file. After any exception in the ``with`` block the target is what it was before.
+    ``.pth`` becomes a plain state dict as ESPnet reads it, ``.pt`` a file of OpenAI's Whisper, and
+    ``.safetensors`` a single safetensors file. After any exception in the ``with`` block the target
+    is what it was before.
 
     Args:
         path: the target; its ending chooses the format.
         spec: shape and dtype of every tensor that will be added.
+        dims: the dimensions that go into a ``.pt``.
 
     Raises:
-        UsageError: the ending is neither ``.pth`` nor ``.safetensors``.
+        UsageError: the ending is none of these.
         LorsError: there is not enough disk space (checked on entry), or writing fails.
     """
 
-    SUFFIXES = (".pth", ".safetensors")
+    SUFFIXES = (".pth", ".safetensors", ".pt")
 
-    def __init__(self, path: str | os.PathLike, spec: Spec):
+    def __init__(self, path: str | os.PathLike, spec: Spec, dims: Mapping[str, int] | None = None):
         self.path = Path(path)
         self.spec = dict(spec)
+        self._dims = dims
         self._missing = list(self.spec)[::-1]
         self._stack = contextlib.ExitStack()
         self._layout: _SafetensorsLayout | _TorchLayout | None = None
@@ -51,7 +54,7 @@ class CheckpointWriter:
             raise UsageError(
                 "cannot tell the kind of model file to write",
                 where=self.path,
-                expected=f"a name that ends in {' or '.join(self.SUFFIXES)}",
+                expected=f"a name that ends in {', '.join(self.SUFFIXES)}",
             )
 
     def __enter__(self) -> CheckpointWriter:
@@ -69,8 +72,11 @@ class CheckpointWriter:
             )
         with self._told():
             self._file = self._stack.enter_context(atomic_write(self.path, "wb"))
-            layout = _SafetensorsLayout if self.path.suffix == ".safetensors" else _TorchLayout
-            self._layout = layout(self._file, self.spec)
+            if self.path.suffix == ".safetensors":
+                self._layout = _SafetensorsLayout(self._file, self.spec)
+            else:
+                dims = dict(self._dims or {}) if self.path.suffix == ".pt" else None
+                self._layout = _TorchLayout(self._file, self.spec, dims)
         return self
 
     def add(self, name: str, tensor: Tensor) -> None:
@@ -160,10 +166,12 @@ class _TorchLayout:
     ALIGNMENT = 64
     """Of the values in the file, in bytes: torch's own, so that they can be memory-mapped."""
 
-    def __init__(self, file: IO[bytes], spec: Spec):
+    def __init__(self, file: IO[bytes], spec: Spec, dims: Mapping[str, int] | None):
         # torch itself writes all that is not values; memory that is never touched takes no space.
         skeleton = io.BytesIO()
         empty = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in spec.items()}
+        if dims is not None:
+            empty = {"dims": dims, "model_state_dict": empty}
         with torch.serialization.skip_data():
             torch.save(empty, skeleton)
         self._file = file

@@ -25,7 +25,7 @@ from lors.calibration import calibrate_singular_values
 from lors.checkpoint import Checkpoint, size_of
 from lors.checkpoint_writer import CheckpointWriter
 from lors.decompositions import Decompositions
-from lors.errors import LorsError
+from lors.errors import LorsError, UsageError
 from lors.fileio import write_text
 from lors.log import show_progress
 from lors.low_rank import LowRank, low_rank_factors, low_rank_of_product
@@ -37,9 +37,11 @@ from lors.merge_record import (
     read_history,
     write_record,
 )
+from lors.naming import names_in
 from lors.parallel import in_order
 from lors.prune import PooledThreshold
 from lors.task_vector import TaskVector, all_finite
+from lors.whisper_dims import whisper_dims
 
 PIECE = 2**17
 """Entries of a large tensor that are merged at a time where that is possible."""
@@ -348,6 +350,7 @@ def run_merge(
     out: str | os.PathLike,
     nj: int = 1,
     cache: Decompositions | None = None,
+    names: str | None = None,
 ) -> None:
     """Merge and write the model `out`, with ``merge.yaml`` and the base's model config beside it.
 
@@ -357,19 +360,25 @@ def run_merge(
 
     Args:
         plan: what to merge.
-        out: a file name that ends in ``.pth`` or ``.safetensors``; its directory is made.
+        out: a file name that ends in ``.pth``, ``.safetensors`` or ``.pt`` (OpenAI's Whisper); its
+            directory is made.
         nj: number of threads; the file does not depend on it.
         cache: where decompositions are kept, for further merges of the same experts.
+        names: family whose names the tensors get (:func:`lors.naming.families`); by default they
+            keep those of the base model, and a ``.pt`` has OpenAI's.
 
     Raises:
-        LorsError: as :func:`merged_delta`; the plan's `onto` has another base model or one of the
-            experts already; `out` is one of the inputs or its directory holds
-            another model; or writing fails.
+        UsageError: a ``.pt`` under other names than OpenAI's.
+        LorsError: as :func:`merged_delta`; there is no such name for a tensor; the plan's `onto`
+            has another base model or one of the experts already; `out` is one of the inputs or
+            its directory holds another model; or writing fails.
     """
     out = Path(out)
     inputs = open_inputs(plan)
     config = check_target(plan, out)
-    writer = CheckpointWriter(out, merged_spec(plan, inputs))
+    renamed, dims = _names_of(inputs.base, out, names)
+    spec = {renamed[name]: entry for name, entry in merged_spec(plan, inputs).items()}
+    writer = CheckpointWriter(out, spec, dims)
     logging.info("reading the base model and %d experts", len(plan.experts))
     check_distinct(inputs)
     history = read_history(plan, inputs)
@@ -390,13 +399,31 @@ def run_merge(
             unit="tensor",
             disable=not show_progress(),
         ):
-            writer.add(name, tensor)
+            writer.add(renamed[name], tensor)
         # From here to the end a record would be that of an older model.
         (out.parent / RECORD_NAME).unlink(missing_ok=True)
-    if config is not None:
+    if config is not None and list(renamed) == list(renamed.values()):
         write_text(out.parent / MODEL_CONFIG_NAME, config)
     write_record(plan, inputs, out, history)
     logging.info("merged %d experts into %s", len(plan.experts), out)
+
+
+def _names_of(
+    base: Checkpoint, out: Path, family: str | None
+) -> tuple[dict[str, str], dict[str, int] | None]:
+    """The name of every tensor in the merged file, and the dimensions that stand in a ``.pt``."""
+    if out.suffix == ".pt":
+        if family not in (None, "openai"):
+            raise UsageError(
+                "a .pt is a file of OpenAI's Whisper, with its names",
+                where=out,
+                expected=".safetensors or .pth for other names",
+                got=f"--names {family}",
+            )
+        return names_in("openai", base.names()), whisper_dims(base)
+    if family is None:
+        return {name: name for name in base.names()}, None
+    return names_in(family, base.names()), None
 
 
 def merged_spec(

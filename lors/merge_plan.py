@@ -125,7 +125,7 @@ def open_inputs(plan: MergePlan) -> MergeInputs:
         policy = load_policy(plan.policy)
     onto = base
     if plan.onto is not None:
-        onto = TaskVector(base, open_model(plan.onto)).finetuned
+        onto = TaskVector(base, open_expert(base, plan.onto)).finetuned
     return MergeInputs(base, vectors, policy, policy.actions(base.spec()), onto)
 
 

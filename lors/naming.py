@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from lors.config import load_config
+from lors.errors import LorsError, UsageError
 
 NAMES_DIR = Path(__file__).parent / "names"
 PLACEHOLDERS = {"s": "encoder|decoder", "n": r"\d+", "p": "weight|bias"}
@@ -41,6 +42,11 @@ class NameTable:
                     found[name] = (index, tuple(sorted(match.groupdict().items())))
                     break
         return found
+
+    def name_of(self, place: Place, column: int) -> str:
+        """The name that a family has for a place."""
+        row, placeholders = place
+        return self.rows[row][column].format(**dict(placeholders))
 
     def best(self, names: list[str]) -> dict[str, Place]:
         """The places of the names in the family that knows most of them."""
@@ -82,6 +88,37 @@ def translation(names: Iterable[str], other: Iterable[str]) -> dict[str, str]:
         }
         found = max(found, pairs, key=len)
     return found
+
+
+def families() -> list[str]:
+    """All families that a table knows the names of."""
+    return [family for table in tables() for family in table.families]
+
+
+def names_in(family: str, names: Iterable[str]) -> dict[str, str]:
+    """The names that a family of files has for the tensors of a model.
+
+    Args:
+        family: one of :func:`families`.
+        names: of all tensors of a model, of any family.
+
+    Raises:
+        UsageError: there is no such family.
+        LorsError: it has no names for some of the tensors; all are listed.
+    """
+    names = list(names)
+    table = next((table for table in tables() if family in table.families), None)
+    if table is None:
+        raise UsageError("unknown family of names", expected=", ".join(families()), got=family)
+    places, column = table.best(names), table.families.index(family)
+    unknown = [name for name in names if name not in places]
+    if unknown:
+        raise LorsError(
+            f"the names of {family} have none for some tensors of this model",
+            expected=f"a model of {', '.join(table.families)}",
+            got=", ".join(unknown),
+        )
+    return {name: table.name_of(place, column) for name, place in places.items()}
 
 
 def tied_names(names: Iterable[str]) -> dict[str, str]:

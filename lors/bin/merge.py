@@ -13,6 +13,7 @@ from lors.errors import UsageError
 from lors.log import run_main
 from lors.merge import MergePlan, open_inputs, run_merge, summary
 from lors.merge_methods import METHODS
+from lors.naming import families
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -28,7 +29,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--base", help="checkpoint of the base model")
     parser.add_argument("--experts", nargs="+", help="checkpoints fine-tuned from the base model")
-    parser.add_argument("--out", help="merged model to write (.pth or .safetensors)")
+    parser.add_argument("--out", help="merged model to write: .pth, .safetensors, or .pt (Whisper)")
     parser.add_argument("--method", help="merge method, see --list_methods")
     parser.add_argument(
         "--params",
@@ -73,6 +74,11 @@ def get_parser() -> argparse.ArgumentParser:
         "--dtype",
         choices=["float32", "float16", "bfloat16"],
         help="dtype of the merged model (default: the base model's)",
+    )
+    parser.add_argument(
+        "--names",
+        choices=families(),
+        help="names of the tensors of the merged model (default: the base model's; .pt: openai)",
     )
     parser.add_argument(
         "--dry_run", action="store_true", help="check the files and print the plan; write nothing"
@@ -125,7 +131,8 @@ def work(args: argparse.Namespace) -> None:
         raise UsageError("no threads to work with", where="--nj", expected="1 or more", got=args.nj)
     if args.out is None:
         raise UsageError("no place for the merged model", where="--out", expected="a file name")
-    run_merge(plan, args.out, args.nj, Decompositions(args.cache) if args.cache else None)
+    cache = Decompositions(args.cache) if args.cache else None
+    run_merge(plan, args.out, args.nj, cache, args.names)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

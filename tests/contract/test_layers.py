@@ -29,6 +29,7 @@ LAYERS = [
         "lors.merge_methods",
         "lors.calibration",
         "lors.expert",
+        "lors.whisper_dims",
     },
     {"lors.merge_plan", "lors.decompositions"},
     {"lors.merge_record"},

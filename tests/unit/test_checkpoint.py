@@ -3,6 +3,7 @@ import datetime
 import os
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -229,6 +230,20 @@ def test_written_pth_is_an_ordinary_state_dict(tmp_path, state):
     assert (tmp_path / "m.pth").stat().st_size < 20_000
 
 
+def test_written_pth_can_be_mapped(tmp_path, state):
+    save(tmp_path / "m.pth", state)
+    loaded = torch.load(tmp_path / "m.pth", weights_only=True, mmap=True)
+    assert all(torch.equal(loaded[name], state[name]) for name in state)
+    with zipfile.ZipFile(tmp_path / "m.pth") as archive:
+        records = [info for info in archive.infolist() if "/data/" in info.filename]
+        assert len(records) == len(state)
+        for info in records:
+            archive.fp.seek(info.header_offset + 26)
+            name, extra = (int.from_bytes(archive.fp.read(2), "little") for _ in range(2))
+            assert (info.header_offset + 30 + name + extra) % 64 == 0
+        assert archive.testzip() is None
+
+
 def test_same_tensors_same_bytes(tmp_path, state):
     for suffix in (".pth", ".safetensors"):
         save(tmp_path / f"a{suffix}", state)
@@ -265,7 +280,7 @@ def test_writer_checks_against_the_announcement(tmp_path):
 
 
 def test_writer_needs_a_known_suffix(tmp_path):
-    with pytest.raises(UsageError, match=r"\.pth or \.safetensors"):
+    with pytest.raises(UsageError, match=r"\.pth, \.safetensors, \.pt"):
         CheckpointWriter(tmp_path / "model.bin", {})
 
 

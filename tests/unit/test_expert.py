@@ -6,12 +6,16 @@ import pytest
 import torch
 
 from lors.checkpoint import Checkpoint
-from lors.errors import LorsError
+from lors.errors import LorsError, UsageError
 from lors.expert import is_adapter, open_expert, open_model
 from lors.merge import MergePlan, iter_merged, run_merge
+from lors.naming import names_in
 from lors.task_vector import TaskVector
+from lors.whisper_dims import whisper_dims
 from tests.unit.whisper_files import (
+    DIMS,
     WIDTH,
+    espnet_state,
     hugging_face_state,
     openai_state,
     write_espnet,
@@ -64,6 +68,85 @@ def test_merges_of_mixed_forms_are_the_same_model(tmp_path, base_form):
     assert equal(one, other) and "proj_out.weight" not in one
     sinusoids = [name for name in one if "encoder" in name and "position" in name]
     assert len(sinusoids) == 1 and torch.equal(one[sinusoids[0]], torch.ones(6, WIDTH))
+
+
+NAMED = {"openai": dict, "huggingface": hugging_face_state, "espnet": espnet_state}
+
+
+@pytest.mark.parametrize("base_form", FORMS)
+@pytest.mark.parametrize("names", [None, *NAMED])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors", "pt"])
+def test_any_form_can_be_written(tmp_path, base_form, names, suffix):
+    base = FORMS[base_form](tmp_path / "base", openai_state(0))
+    expert = FORMS["openai"](tmp_path / "expert", openai_state(1))
+    plan = MergePlan(str(base), (str(expert),), "average")
+    out = tmp_path / "merged" / f"model.{suffix}"
+    if suffix == "pt" and names in ("huggingface", "espnet"):
+        with pytest.raises(UsageError, match=r"a \.pt is a file of OpenAI's Whisper"):
+            run_merge(plan, out, names=names)
+        assert not out.exists()
+        return
+    if suffix == "pt" and base_form == "espnet":
+        with pytest.raises(LorsError, match=r"number of attention heads .* is not known"):
+            run_merge(plan, out, names=names)
+        return
+    run_merge(plan, out, names=names)
+    expected = openai_state(1) | {"encoder.positional_embedding": torch.ones(6, WIDTH)}
+    family = "openai" if suffix == "pt" else names
+    if family is not None:
+        expected = NAMED[family](expected)
+    else:
+        expected = NAMED.get(base_form, hugging_face_state)(expected)
+    found = contents(Checkpoint.open(out))
+    assert set(found) == set(expected)
+    assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
+    if suffix == "pt":
+        content = torch.load(out, weights_only=True)
+        assert content["dims"] == DIMS and list(content) == ["dims", "model_state_dict"]
+
+
+def test_adding_to_a_merged_model_under_other_names(tmp_path):
+    base = write_openai(tmp_path / "base.pt", openai_state(0))
+    one, other = (write_openai(tmp_path / f"{i}.pt", openai_state(i)) for i in (1, 2))
+    merged = []
+    for names in ("openai", "huggingface"):
+        out = tmp_path / names / "model.safetensors"
+        run_merge(MergePlan(str(base), (str(one),), "task_arithmetic"), out, names=names)
+        plan = MergePlan(str(base), (str(other),), "task_arithmetic", onto=str(out))
+        merged.append(dict(iter_merged(plan)))
+    assert equal(*merged)
+
+
+def test_openai_whisper_loads_what_is_written(tmp_path):
+    whisper = pytest.importorskip("whisper", reason="openai-whisper is not installed")
+    base = write_hugging_face(tmp_path / "base", openai_state(0))
+    expert = write_openai(tmp_path / "expert.pt", openai_state(1))
+    run_merge(MergePlan(str(base), (str(expert),), "average"), tmp_path / "out" / "model.pt")
+    model = whisper.load_model(str(tmp_path / "out" / "model.pt"), device="cpu")
+    assert dict(vars(model.dims)) == DIMS
+    merged = contents(Checkpoint.open(tmp_path / "out" / "model.pt"))
+    assert equal({n: p.detach() for n, p in model.state_dict().items()}, merged)
+
+
+def test_heads_of_official_width(tmp_path):
+    state = {"decoder.token_embedding.weight": torch.zeros(5, 128)}
+    state |= {
+        f"{side}.positional_embedding": torch.zeros(4, 128) for side in ("encoder", "decoder")
+    }
+    state |= {f"{side}.blocks.0.attn_ln.bias": torch.zeros(128) for side in ("encoder", "decoder")}
+    state["encoder.conv1.weight"] = torch.zeros(128, 80, 3)
+    torch.save(state, tmp_path / "m.pth")
+    dims = whisper_dims(Checkpoint.open(tmp_path / "m.pth"))
+    assert dims["n_audio_head"] == dims["n_text_head"] == 2 and dims["n_mels"] == 80
+
+
+def test_a_model_that_is_no_whisper_has_no_such_names(tmp_path):
+    for seed in (0, 1):
+        torch.save({"encoder.other.weight": torch.full((2,), seed)}, tmp_path / f"{seed}.pth")
+    with pytest.raises(LorsError, match=r"no(t|ne)(.|\n)*encoder.other.weight"):
+        names_in("openai", Checkpoint.open(tmp_path / "0.pth").names())
+    with pytest.raises(UsageError, match="unknown family of names"):
+        names_in("keras", [])
 
 
 def test_untied_output_layer_is_refused(tmp_path):

@@ -377,6 +377,26 @@ def test_the_same_for_any_number_of_threads(files, method):
         assert all(torch.equal(alone[name], tensor) for name, tensor in together)
 
 
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("width", [96, 330])
+def test_same_bytes_for_any_number_of_threads(tmp_path, suffix, width):
+    """Wide enough that BLAS and LAPACK would share the work among threads if they were let."""
+    names = [
+        f"{s}.{s}s.{n}.self_attn.linear_q.weight" for s in ("encoder", "decoder") for n in "01"
+    ]
+    for seed in range(3):
+        random = torch.Generator().manual_seed(seed)
+        state = {name: torch.randn(width, width, generator=random) for name in names}
+        torch.save(state, tmp_path / f"{seed}.pth")
+    experts = (str(tmp_path / "1.pth"), str(tmp_path / "2.pth"))
+    plan = MergePlan(str(tmp_path / "0.pth"), experts, "lors", {"rank": {"ratio": 0.1}})
+    contents = set()
+    for nj in (1, 2, 5, 1):
+        run_merge(plan, tmp_path / "out" / f"model.{suffix}", nj)
+        contents.add((tmp_path / "out" / f"model.{suffix}").read_bytes())
+    assert len(contents) == 1
+
+
 def test_masks_depend_on_seed_tensor_and_expert(files):
     one, same = (merged_by(files, method="dare_linear", params={}) for _ in range(2))
     other = merged_by(files, method="dare_linear", params={}, seed=1)

@@ -104,8 +104,22 @@ def espnet_state(state):
     }
 
 
+DIMS = {
+    "n_mels": MELS,
+    "n_audio_ctx": CONTEXT,
+    "n_audio_state": WIDTH,
+    "n_audio_head": 2,
+    "n_audio_layer": 2,
+    "n_vocab": VOCABULARY,
+    "n_text_ctx": CONTEXT,
+    "n_text_state": WIDTH,
+    "n_text_head": 2,
+    "n_text_layer": 2,
+}
+
+
 def write_openai(path: Path, state) -> Path:
-    torch.save({"dims": {"n_mels": MELS, "n_audio_state": WIDTH}, "model_state_dict": state}, path)
+    torch.save({"dims": DIMS, "model_state_dict": state}, path)
     return path
 
 
@@ -117,6 +131,8 @@ def write_espnet(path: Path, state) -> Path:
 def write_hugging_face(directory: Path, state, shards: int = 1, tied: bool = False) -> Path:
     """A directory as ``save_pretrained`` makes it: one file, or several with an index."""
     directory.mkdir(parents=True)
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    (directory / "config.json").write_text(json.dumps({"model_type": "whisper", **heads}))
     state = hugging_face_state(state)
     if tied:
         state["proj_out.weight"] = state["model.decoder.embed_tokens.weight"].clone()
