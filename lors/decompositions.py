@@ -7,7 +7,6 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
-import torch
 import xxhash
 from torch import Tensor
 
@@ -64,7 +63,7 @@ class Decompositions:
         if directions is None:
             directions = leading_directions(delta, self._at_first(rank, full_rank))
             _write(path, directions)
-        number = number_found(rank, directions.squares, full_rank, directions.energy)
+        number = number_found(rank, directions.squares, full_rank, float(directions.energy))
         return directions.first(number).factors(delta)
 
     def _at_first(self, rank: Rank, full_rank: int) -> Rank:
@@ -78,7 +77,7 @@ def _write(path: Path, directions: Directions) -> None:
     content = {
         "directions": directions.vectors.T.contiguous(),
         "squares": directions.squares.contiguous(),
-        "energy": torch.tensor(directions.energy, dtype=torch.float64),
+        "energy": directions.energy,
     }
     with atomic_write(path, "wb") as handle:
         handle.write(safetensors.torch.save(content))
@@ -89,8 +88,8 @@ def _read(path: Path, rank: Rank) -> Directions | None:
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             rows = file.get_slice("directions")
-            squares, energy = file.get_tensor("squares"), float(file.get_tensor("energy"))
-            number = number_found(rank, squares, rows.get_shape()[1], energy)
+            squares, energy = file.get_tensor("squares"), file.get_tensor("energy")
+            number = number_found(rank, squares, rows.get_shape()[1], float(energy))
             return None if number is None else Directions(rows[:number].T, squares[:number], energy)
     except safetensors.SafetensorError as error:
         raise LorsError(

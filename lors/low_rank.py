@@ -17,6 +17,7 @@ steeply that the Gram matrix, which squares it, would lose some of the wanted di
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -66,22 +67,24 @@ class Directions:
         vectors: side x k, orthonormal, the leading one first.
         squares: their squared singular values, falling.
         energy: of the whole matrix: the sum of all squared singular values.
+
+    Those of a stack of matrices have its dimensions in front.
     """
 
     vectors: Tensor
     squares: Tensor
-    energy: float
+    energy: Tensor
 
     def first(self, number: int) -> Directions:
         """Only the leading ones."""
-        return Directions(self.vectors[:, :number], self.squares[:number], self.energy)
+        return Directions(self.vectors[..., :number], self.squares[..., :number], self.energy)
 
     def factors(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """``up, down``: the projection of `matrix` on these directions is ``up @ down``."""
         matrix = matrix.to(self.vectors.dtype)
-        if matrix.shape[0] < matrix.shape[1]:
-            return self.vectors, self.vectors.T @ matrix
-        return matrix @ self.vectors, self.vectors.T
+        if matrix.shape[-2] < matrix.shape[-1]:
+            return self.vectors, self.vectors.mT @ matrix
+        return matrix @ self.vectors, self.vectors.mT
 
 
 def number_found(
@@ -112,9 +115,9 @@ def low_rank_factors(matrix: Tensor, rank: int | Ratio | Energy) -> tuple[Tensor
     """The best approximation of `matrix` of a given rank in the Frobenius norm, as two factors.
 
     Args:
-        matrix: rows x columns, without NaN.
+        matrix: rows x columns, without NaN; or a stack of such matrices, on any device.
         rank: a number, or a rule that gives one for each matrix; at or above the full rank the
-            product is the matrix itself.
+            product is the matrix itself. By energy only for a single matrix.
 
     Returns:
         ``up`` (rows x k) and ``down`` (k x columns), ``up @ down`` being the approximation; both in
@@ -123,8 +126,9 @@ def low_rank_factors(matrix: Tensor, rank: int | Ratio | Energy) -> tuple[Tensor
     Raises:
         ValueError: `matrix` has not two dimensions or `rank` is negative.
     """
-    if not isinstance(rank, Energy) and number_of(rank, min(matrix.shape)) >= min(matrix.shape):
-        return matrix, torch.eye(matrix.shape[1], dtype=matrix.dtype)
+    full_rank = min(matrix.shape[-2:])
+    if not isinstance(rank, Energy) and number_of(rank, full_rank) >= full_rank:
+        return matrix, torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     return leading_directions(matrix, rank).factors(matrix)
 
 
@@ -132,31 +136,38 @@ def leading_directions(matrix: Tensor, rank: int | Ratio | Energy) -> Directions
     """The directions that the best approximation of a given rank projects on.
 
     Args:
-        matrix: rows x columns, without NaN.
+        matrix: as for :func:`low_rank_factors`.
         rank: a number, or a rule that gives one; at most the full rank.
 
     Raises:
-        ValueError: `matrix` has not two dimensions or `rank` is negative.
+        ValueError: `matrix` has fewer than two dimensions or `rank` is negative.
     """
-    if matrix.ndim != 2:
+    if matrix.ndim < 2:
         raise ValueError(f"a low rank needs a matrix, got shape {tuple(matrix.shape)}")
-    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
-    side = tall.shape[1]
+    tall = matrix if matrix.shape[-2] >= matrix.shape[-1] else matrix.mT
+    rows, side = tall.shape[-2:]
     count = None if isinstance(rank, Energy) else min(number_of(rank, side), side)
-    random = torch.Generator().manual_seed(0)
     width = 1 if count is None else min(count + OVERSAMPLING, side)
-    start = tall.T @ torch.randn(tall.shape[0], width, generator=random, dtype=tall.dtype)
-    size = float(start.abs().max())
-    energy = float(torch.linalg.vector_norm(matrix, dtype=torch.float64)) ** 2
-    if count == 0 or size == 0:
-        return Directions(matrix.new_zeros((side, 0)), matrix.new_zeros(0), energy)
-    if 1e-9 < size < 1e9:
+    start = tall.mT @ _random_block(rows, width, tall.dtype).to(tall.device)
+    size = start.abs().amax(dim=(-2, -1), keepdim=True)
+    energy = torch.linalg.vector_norm(matrix, dim=(-2, -1), dtype=torch.float64) ** 2
+    if count == 0 or not size.any():
+        empty = tall.new_zeros(*tall.shape[:-2], side, 0)
+        return Directions(empty, empty[..., 0, :], energy)
+    if bool(((size > 1e-9) & (size < 1e9)).all()):
         vectors, squares = _leading(tall, rank, start)
     else:
         # Squares of very small and very large numbers leave the range of float32.
+        size = torch.where(size == 0, 1, size)
         vectors, squares = _leading(tall / size, rank, start / size)
-        squares = squares.double() * size**2
+        squares = squares.double() * size[..., 0].double() ** 2
     return Directions(vectors, squares, energy)
+
+
+@functools.lru_cache(maxsize=16)
+def _random_block(rows: int, width: int, dtype: torch.dtype) -> Tensor:
+    """The same random numbers always, on any device."""
+    return torch.randn(rows, width, generator=torch.Generator().manual_seed(0), dtype=dtype)
 
 
 def number_of(rank: int | Ratio, full_rank: int) -> int:
@@ -226,36 +237,40 @@ def _leading(tall: Tensor, rank: int | Ratio | Energy, start: Tensor) -> tuple[T
         rank: which of them.
         start: a random block in the range of ``tall'``.
     """
-    side = tall.shape[1]
+    side = tall.shape[-1]
     if side <= SMALL or tall.dtype == torch.float64:
         return _eigh(tall.double(), rank)
-    if not isinstance(rank, Energy) and start.shape[1] * MAX_BLOCKS <= side // 3:
+    if not isinstance(rank, Energy) and start.shape[-1] * MAX_BLOCKS <= side // 3:
         found = _lanczos(tall, start, number_of(rank, side))
         if found is not None:
             return found
     vectors, values = _eigh(tall, rank)
-    if len(values) and values[-1] < STEEP * values[0]:
+    if values.shape[-1] and bool((values[..., -1] < STEEP * values[..., 0]).any()):
         return _eigh(tall.double(), rank)
     return vectors, values
 
 
 def _eigh(tall: Tensor, rank: int | Ratio | Energy) -> tuple[Tensor, Tensor]:
     """Leading eigenvectors and eigenvalues, falling, of ``tall' tall``, by LAPACK."""
-    side = tall.shape[1]
-    flat = tall.numpy()
-    gram = flat.T @ flat  # numpy sees that this is symmetric and does half the work
+    side = tall.shape[-1]
     count = side if isinstance(rank, Energy) else min(number_of(rank, side), side)
-    if count < side:
-        values, vectors = scipy.linalg.eigh(
-            gram, subset_by_index=(side - count, side - 1), driver="evr", check_finite=False
-        )
-        # Of a matrix whose eigenvalues are all equal it may find fewer than there are.
-        if len(values) == count:
-            return torch.from_numpy(vectors).flip(1), torch.from_numpy(values).flip(0)
-    values, vectors = (part.flip(-1) for part in torch.linalg.eigh(torch.from_numpy(gram)))
+    if tall.ndim == 2 and tall.device.type == "cpu":
+        flat = tall.numpy()
+        gram = flat.T @ flat  # numpy sees that this is symmetric and does half the work
+        if count < side:
+            values, vectors = scipy.linalg.eigh(
+                gram, subset_by_index=(side - count, side - 1), driver="evr", check_finite=False
+            )
+            # Of a matrix whose eigenvalues are all equal it may find fewer than there are.
+            if len(values) == count:
+                return torch.from_numpy(vectors).flip(1), torch.from_numpy(values).flip(0)
+        gram = torch.from_numpy(gram)
+    else:
+        gram = tall.mT @ tall
+    values, vectors = (part.flip(-1) for part in torch.linalg.eigh(gram))
     if isinstance(rank, Energy):
         count = number_found(rank, values, side, float(values.clamp(min=0).double().sum()))
-    return vectors[:, :count], values[:count]
+    return vectors[..., :count], values[..., :count]
 
 
 def _lanczos(tall: Tensor, start: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
@@ -265,36 +280,40 @@ def _lanczos(tall: Tensor, start: Tensor, count: int) -> tuple[Tensor, Tensor] |
     method for computing eigenvalues", 1977, with full reorthogonalisation).
 
     Args:
-        tall: a matrix, scaled so that its squares are numbers of a normal size.
+        tall: a matrix, scaled so that its squares are numbers of a normal size; or a stack.
         start: the first block; wider than `count`.
         count: number of eigenvectors.
 
     Returns:
-        None if the iteration is slow on this matrix.
+        None if the iteration is slow on this matrix, or on one of the stack.
     """
-    side, width = start.shape
-    basis = tall.new_empty(side, MAX_BLOCKS * width)
+    *stack, side, width = start.shape
+    basis = tall.new_empty(*stack, side, MAX_BLOCKS * width)
     # The Gram matrix in this basis; block tridiagonal but for rounding, upper part filled in.
-    projected = tall.new_zeros(MAX_BLOCKS * width, MAX_BLOCKS * width)
+    projected = tall.new_zeros(*stack, MAX_BLOCKS * width, MAX_BLOCKS * width)
     block = torch.linalg.qr(start)[0]
     for number in range(1, MAX_BLOCKS + 1):
         size = number * width
-        basis[:, size - width : size] = block
-        known = basis[:, :size]
-        block, coefficients, remainder = _orthogonalised(tall.T @ (tall @ block), known)
-        projected[:size, size - width : size] = coefficients
+        basis[..., size - width : size] = block
+        known = basis[..., :size]
+        block, coefficients, remainder = _orthogonalised(tall.mT @ (tall @ block), known)
+        projected[..., :size, size - width : size] = coefficients
         # Looking is not free, and hardly any matrix is done before; an exhausted one may be.
-        exhausted = remainder.abs().max() <= RESIDUAL * coefficients.abs().max()
+        exhausted = bool((_max(remainder) <= RESIDUAL * _max(coefficients)).all())
         if number < 6 and not exhausted:
             continue
-        values, ritz = torch.linalg.eigh(projected[:size, :size], UPLO="U")
-        leading = ritz[:, -count:].flip(1)
-        residual = torch.linalg.matrix_norm(remainder @ leading[-width:])
-        if residual <= RESIDUAL * values[-count]:
-            return known @ leading, values[-count:].flip(0)
+        values, ritz = torch.linalg.eigh(projected[..., :size, :size], UPLO="U")
+        leading = ritz[..., -count:].flip(-1)
+        residual = torch.linalg.matrix_norm(remainder @ leading[..., -width:, :])
+        if bool((residual <= RESIDUAL * values[..., -count]).all()):
+            return known @ leading, values[..., -count:].flip(-1)
         if exhausted:
             return None
     return None
+
+
+def _max(matrix: Tensor) -> Tensor:
+    return matrix.abs().amax(dim=(-2, -1))
 
 
 def _orthogonalised(block: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -303,8 +322,8 @@ def _orthogonalised(block: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, Tenso
     Twice, the second time with columns of length one: so it holds even where `block` lies in the
     span of `basis` but for rounding.
     """
-    coefficients = basis.T @ block
+    coefficients = basis.mT @ block
     once, remainder = torch.linalg.qr(block - basis @ coefficients)
-    correction = basis.T @ once
+    correction = basis.mT @ once
     twice, scale = torch.linalg.qr(once - basis @ correction)
     return twice, coefficients + correction @ remainder, scale @ remainder

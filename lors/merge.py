@@ -12,7 +12,7 @@ import functools
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from lors.errors import LorsError, UsageError
 from lors.fileio import write_text
 from lors.log import show_progress
 from lors.low_rank import LowRank, low_rank_factors, low_rank_of_product
+from lors.merge_methods import sum_of
 from lors.merge_plan import MergeInputs, MergePlan, check_distinct, open_inputs
 from lors.merge_record import (
     MODEL_CONFIG_NAME,
@@ -43,6 +44,8 @@ from lors.prune import PooledThreshold
 from lors.task_vector import TaskVector, all_finite
 from lors.whisper_dims import whisper_dims
 
+WINDOW_BYTES = 64 * 2**20
+"""Of the tensors among which matrices of one shape are decomposed together."""
 PIECE = 2**17
 """Entries of a large tensor that are merged at a time where that is possible."""
 
@@ -86,6 +89,7 @@ class _Merger:
         inputs: its files.
         nj: number of threads; the result does not depend on it.
         cache: where decompositions are kept.
+        device: where matrices of one shape are decomposed together, if the method can do that.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class _Merger:
         inputs: MergeInputs,
         nj: int = 1,
         cache: Decompositions | None = None,
+        device: str | None = None,
     ):
         self.plan, self.inputs, self.nj, self.cache = plan, inputs, nj, cache
         self.method, self.actions = plan.merge_method, inputs.actions
@@ -101,6 +106,23 @@ class _Merger:
         self._pooled: list[float | None] = [None] * len(inputs.vectors)
         if self.method.pools(plan.params):
             self._pooled = [self._pooled_threshold(i) for i in range(len(inputs.vectors))]
+        stacked = plan.svc is None and cache is None and self.method.takes_stacks(plan.params)
+        self.device = device if stacked else None
+        if device is not None and not stacked:
+            logging.info("%s is merged on the CPU, one tensor at a time", plan.method)
+        self._from_stacks: dict[str, Tensor] = {}
+
+    def run(
+        self, work: Callable[[str], Tensor], sizes: Mapping[str, int]
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield ``(name, work(name))`` in order; `work` is delta() or merged(), or calls them."""
+        if self.device is None:
+            yield from in_order(work, sizes, self.nj)
+            return
+        for window in _windows(sizes, WINDOW_BYTES):
+            self._from_stacks = self._merge_stacks(window)
+            yield from in_order(work, window, self.nj)
+        self._from_stacks = {}
 
     def delta_sizes(self) -> dict[str, int]:
         """The bytes of all tensors that have a delta."""
@@ -126,7 +148,27 @@ class _Merger:
         delta = self._in_one(name)
         return _merged_tensor(name, start, delta, plan.scaling_coef, plan.torch_dtype)
 
+    def _merge_stacks(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """The merged deltas of those matrices that can be merged together with others."""
+        by_shape: dict[tuple[int, ...], list[str]] = {}
+        vectors = self.inputs.vectors
+        for name in names:
+            adapted = any(vector.finetuned.factors(name) for vector in vectors)
+            if self.actions[name] == "prune" and not adapted:
+                by_shape.setdefault(self.inputs.base.shape(name), []).append(name)
+        merged = {}
+        for shape, alike in by_shape.items():
+            deltas = [d.reshape(shape[0], -1) for name in alike for d in self._deltas(name)]
+            stack = torch.stack(deltas).to(self.device)
+            parts = self.method.parts_of_stack(stack, self.plan.params)
+            parts = parts.reshape(len(alike), len(vectors), *parts.shape[1:])
+            total = sum_of(parts[:, index] for index in range(len(vectors))).cpu()
+            merged |= zip(alike, total.reshape(len(alike), *shape), strict=True)
+        return merged
+
     def _in_one(self, name: str) -> Tensor:
+        if name in self._from_stacks:
+            return self._from_stacks.pop(name)
         params, deltas, supplied = self.plan.params, self._deltas(name), self._supplied(name)
         if self.plan.svc is None or not supplied["prune"]:
             return self.method(deltas, params, supplied)
@@ -220,12 +262,28 @@ class _Merger:
         return pooled.threshold
 
 
+def _windows(sizes: Mapping[str, int], limit: int) -> Iterator[dict[str, int]]:
+    """Consecutive entries of `sizes` that make up about `limit`."""
+    window: dict[str, int] = {}
+    for name, size in sizes.items():
+        if window and sum(window.values()) + size > limit:
+            yield window
+            window = {}
+        window[name] = size
+    if window:
+        yield window
+
+
 def _weighted(delta: Tensor, weight: float) -> Tensor:
     return delta if weight == 1 else delta.mul_(weight)
 
 
 def iter_deltas(
-    plan: MergePlan, inputs: MergeInputs, nj: int = 1, cache: Decompositions | None = None
+    plan: MergePlan,
+    inputs: MergeInputs,
+    nj: int = 1,
+    cache: Decompositions | None = None,
+    device: str | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield ``(name, merged delta in float32)``, before scaling_coef, in the base model's order.
 
@@ -236,12 +294,14 @@ def iter_deltas(
         inputs: the plan's files.
         nj: number of threads; the result does not depend on it.
         cache: where decompositions are kept, for further merges of the same experts.
+        device: torch device on which matrices of one shape are decomposed together; by default
+            each is by itself, on the CPU. For lors and svp, without `cache` and calibration.
 
     Raises:
         LorsError: NaN or infinite values in a model.
     """
-    merger = _Merger(plan, inputs, nj, cache)
-    yield from in_order(merger.delta, merger.delta_sizes(), nj)
+    merger = _Merger(plan, inputs, nj, cache, device)
+    yield from merger.run(merger.delta, merger.delta_sizes())
 
 
 def merged_delta(
@@ -302,7 +362,10 @@ def apply_delta(
 
 
 def iter_merged(
-    plan: MergePlan, inputs: MergeInputs | None = None, nj: int = 1
+    plan: MergePlan,
+    inputs: MergeInputs | None = None,
+    nj: int = 1,
+    device: str | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield every ``(name, tensor)`` of the merged model in the base model's order.
 
@@ -310,12 +373,13 @@ def iter_merged(
         plan: what to merge.
         inputs: the plan's files if they are open already.
         nj: number of threads.
+        device: as for :func:`iter_deltas`.
 
     Raises:
         LorsError: as :func:`open_inputs` and :func:`iter_deltas`.
     """
-    merger = _Merger(plan, inputs or open_inputs(plan), nj)
-    yield from in_order(merger.merged, merger.sizes, nj)
+    merger = _Merger(plan, inputs or open_inputs(plan), nj, device=device)
+    yield from merger.run(merger.merged, merger.sizes)
 
 
 def _merged_tensor(
@@ -351,6 +415,7 @@ def run_merge(
     nj: int = 1,
     cache: Decompositions | None = None,
     names: str | None = None,
+    device: str | None = None,
 ) -> None:
     """Merge and write the model `out`, with ``merge.yaml`` and the base's model config beside it.
 
@@ -366,6 +431,7 @@ def run_merge(
         cache: where decompositions are kept, for further merges of the same experts.
         names: family whose names the tensors get (:func:`lors.naming.families`); by default they
             keep those of the base model, and a ``.pt`` has OpenAI's.
+        device: as for :func:`iter_deltas`.
 
     Raises:
         UsageError: a ``.pt`` under other names than OpenAI's.
@@ -383,7 +449,7 @@ def run_merge(
     check_distinct(inputs)
     history = read_history(plan, inputs)
     _warn(plan, inputs)
-    merger = _Merger(plan, inputs, nj, cache)
+    merger = _Merger(plan, inputs, nj, cache, device)
 
     def merged(name: str) -> Tensor:
         tensor = merger.merged(name)
@@ -393,7 +459,7 @@ def run_merge(
 
     with writer:
         for name, tensor in tqdm(
-            in_order(merged, merger.sizes, nj),
+            merger.run(merged, merger.sizes),
             total=len(inputs.actions),
             desc=f"merge ({plan.method})",
             unit="tensor",

@@ -27,19 +27,19 @@ class Cut:
     threshold: float
     last: int | None = None
 
-    def mask(self, rows: Tensor, start: int = 0) -> Tensor:
-        """Where the largest entries are, as 0 and 1 in the dtype of `rows`.
+    def mask(self, magnitudes: Tensor, start: int = 0) -> Tensor:
+        """Where the largest entries are, as 0 and 1 in the dtype of `magnitudes`.
 
         Args:
-            rows: the tensor, or consecutive rows of it.
+            magnitudes: of the tensor, or of consecutive rows of it.
             start: index of their first entry in the tensor, in row-major order.
         """
-        magnitudes = rows.abs()
-        mask = magnitudes.ge(self.threshold)
-        if self.last is not None and start + rows.numel() > self.last + 1:
-            places = torch.arange(start, start + rows.numel()).reshape(rows.shape)
+        mask = magnitudes >= self.threshold
+        end = start + magnitudes.numel()
+        if self.last is not None and end > self.last + 1:
+            places = torch.arange(start, end, device=mask.device).reshape(mask.shape)
             mask &= (places <= self.last) | (magnitudes != self.threshold)
-        return mask.to(rows.dtype)
+        return mask.to(magnitudes.dtype)
 
 
 def largest(tensor: Tensor, count: int) -> Cut:
@@ -81,7 +81,7 @@ def magnitude_prune(matrix: Tensor, density: float, cut: Cut | None = None) -> T
     """
     _check_fraction("density", density)
     cut = cut or largest(matrix, int(matrix.numel() * density))
-    return matrix * cut.mask(matrix)
+    return matrix * cut.mask(matrix.abs())
 
 
 def low_rank_plus_sparse(
@@ -93,7 +93,7 @@ def low_rank_plus_sparse(
     are kept is decided in the precision of the factors.
 
     Args:
-        matrix: rows x columns, float32, without NaN.
+        matrix: rows x columns, float32, without NaN; or a stack of such matrices, on any device.
         up: rows x k.
         down: k x columns.
         density: fraction of the entries of the residual that is kept (``int(numel * density)``;
@@ -107,6 +107,14 @@ def low_rank_plus_sparse(
         ValueError: `density` is outside 0 to 1.
     """
     _check_fraction("density", density)
+    if matrix.ndim > 2 or matrix.device.type != "cpu":
+        low_rank = up @ down
+        magnitudes = torch.abs(matrix - low_rank)
+        if cut is None:
+            mask = mask_of_each(magnitudes, int(matrix.shape[-2:].numel() * density))
+        else:
+            mask = cut.mask(magnitudes.to(matrix.dtype)).to(up.dtype)
+        return low_rank.lerp_(matrix.to(up.dtype), mask).to(matrix.dtype)
     # A few rows at a time, so that what lies between is in the processor's cache.
     blocks = range(0, matrix.shape[0], max(1, BLOCK // matrix.shape[1]))
     low_rank = torch.empty_like(matrix, dtype=up.dtype)
@@ -125,6 +133,23 @@ def low_rank_plus_sparse(
         # With weights 0 and 1 this selects, several times as fast as torch.where.
         low_rank[rows].lerp_(matrix[rows].to(up.dtype), mask)
     return low_rank.to(matrix.dtype)
+
+
+def mask_of_each(magnitudes: Tensor, count: int) -> Tensor:
+    """Where the `count` largest entries of each matrix are, as 0 and 1; of ties the first.
+
+    Args:
+        magnitudes: ... x rows x columns, without negative entries, on any device.
+        count: of entries of a matrix, 0 or more.
+    """
+    flat = magnitudes.flatten(-2)
+    if count == 0:
+        return torch.zeros_like(magnitudes)
+    threshold = flat.kthvalue(flat.shape[-1] - count + 1, dim=-1, keepdim=True).values
+    above, ties = flat > threshold, flat == threshold
+    room = count - above.sum(dim=-1, keepdim=True)
+    mask = above | (ties & (ties.cumsum(dim=-1) <= room))
+    return mask.to(magnitudes.dtype).reshape(magnitudes.shape)
 
 
 BLOCK = 2**16

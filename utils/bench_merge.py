@@ -51,6 +51,7 @@ GRID = {
 PLAIN = {"lors_plain": "lors", "lors_rank76_plain": "lors_rank76"}
 GRID_CASES = {"grid": 1, "grid_plain": 25}
 """How often the time of a case is counted: the grid has 125 points, its plain case 5."""
+GPU = {"lors_cuda": "lors", "lors_rank76_cuda": "lors_rank76"}
 MERGEKIT = {  # case -> (mergekit's method, parameters, ours to compare with)
     "mergekit_linear": ("linear", {"weight": 0.2}, "average"),
     "mergekit_task_arithmetic": ("task_arithmetic", {"weight": 0.2}, "task_arithmetic"),
@@ -247,12 +248,14 @@ def command_of(
 ) -> tuple[list[str], dict[str, str]]:
     base, *experts = map(str, paths)
     threads = {"OMP_NUM_THREADS": str(nj), "OPENBLAS_NUM_THREADS": str(nj)}
-    if case in METHODS:
-        method, params = METHODS[case]
+    if case in METHODS or case in GPU:
+        method, params = METHODS[GPU.get(case, case)]
         command = [sys.executable, "-m", "lors.bin.merge", "--method", method, "--base", base]
         command += ["--experts", *experts, "--out", str(out), "--nj", str(nj)]
         if params:
             command += ["--params", *(f"{name}={value}" for name, value in params.items())]
+        if case in GPU:
+            command += ["--device", "cuda"]
         return command, {"PYTHONPATH": str(ROOT)}
     if case in PLAIN or case in GRID_CASES:
         command = [sys.executable, __file__, "--inside", case, "--out", str(out), "--nj", str(nj)]
@@ -289,7 +292,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    cases = [*METHODS, *PLAIN, *GRID_CASES, *MERGEKIT]
+    cases = [*METHODS, *GPU, *PLAIN, *GRID_CASES, *MERGEKIT]
     parser.add_argument("--dir", type=Path, help="where models are made and merged")
     parser.add_argument(
         "--layers", type=int, default=12, help="a side (default: 12, the real size)"
@@ -321,6 +324,9 @@ def main() -> None:
     for case in args.cases:
         if case in MERGEKIT and shutil.which("mergekit-pytorch") is None:
             print(f"{case}: left out, mergekit is not installed", flush=True)
+            continue
+        if case in GPU and not torch.cuda.is_available():
+            print(f"{case}: left out, there is no GPU that torch can use", flush=True)
             continue
         out = args.dir / "merged" / case / "model.safetensors"
         shutil.rmtree(out.parent, ignore_errors=True)

@@ -76,6 +76,10 @@ def get_parser() -> argparse.ArgumentParser:
         help="dtype of the merged model (default: the base model's)",
     )
     parser.add_argument(
+        "--device",
+        help="decompose matrices of one shape together, e.g. on cuda (lors, svp)",
+    )
+    parser.add_argument(
         "--names",
         choices=families(),
         help="names of the tensors of the merged model (default: the base model's; .pt: openai)",
@@ -101,6 +105,18 @@ def get_plan(args: argparse.Namespace) -> MergePlan:
             values["params"] = params | parse_assignments(args.params, "--params")
     where = f"{args.config} and the command line" if args.config else "the command line"
     return build(MergePlan, values, where)
+
+
+def check_device(device: str | None) -> None:
+    """Check that torch can compute there; UsageError if not."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device or "cpu")
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            "cannot compute on this device", where="--device", expected="cpu, cuda", got=error
+        ) from None
 
 
 def list_methods() -> str:
@@ -132,7 +148,8 @@ def work(args: argparse.Namespace) -> None:
     if args.out is None:
         raise UsageError("no place for the merged model", where="--out", expected="a file name")
     cache = Decompositions(args.cache) if args.cache else None
-    run_merge(plan, args.out, args.nj, cache, args.names)
+    check_device(args.device)
+    run_merge(plan, args.out, args.nj, cache, args.names, args.device)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -76,6 +76,8 @@ class MergeMethod:
         pool: makes the magnitudes of a matrix that share one threshold with all other matrices of
             the expert if the parameter `threshold` is "global": the fraction `density` of them is
             at least the threshold. A function of the task vector, ``low_rank`` and the parameters.
+        stacks: says of the parameters whether the function (of a method of matrices that is a sum)
+            also takes a stack of task vectors of one shape, on any device.
     """
 
     function: Callable[..., Tensor]
@@ -85,6 +87,7 @@ class MergeMethod:
     rowwise: bool
     survey: Callable[..., Any] | None = None
     pool: Callable[..., Tensor] | None = None
+    stacks: Callable[..., bool] | None = None
 
     @property
     def name(self) -> str:
@@ -146,6 +149,14 @@ class MergeMethod:
     @staticmethod
     def _own(params: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in params.items() if name != "scaling_coef"}
+
+    def takes_stacks(self, params: Mapping[str, Any]) -> bool:
+        """Whether :meth:`parts_of_stack` works with these parameters."""
+        return self.stacks is not None and self.stacks(**self._own(params))
+
+    def parts_of_stack(self, stack: Tensor, params: Mapping[str, Any]) -> Tensor:
+        """What each task vector of a stack (n x rows x columns) contributes to a sum."""
+        return self.function(stack, **self._own(params))
 
     def part(
         self, delta: Tensor, index: int, params: Mapping[str, Any], supplied: Mapping[str, Any]
@@ -213,11 +224,11 @@ def sum_method(
     rowwise: bool = False,
     survey: Callable[..., Any] | None = None,
     pool: Callable[..., Tensor] | None = None,
+    stacks: Callable[..., bool] | None = None,
 ) -> Callable:
     """Decorator: enters a function of one expert's task vector in ``METHODS`` under its name."""
-    return _entered(
-        per_expert=True, combines="sum", scope=scope, rowwise=rowwise, survey=survey, pool=pool
-    )
+    properties = {"scope": scope, "rowwise": rowwise, "survey": survey}
+    return _entered(per_expert=True, combines="sum", pool=pool, stacks=stacks, **properties)
 
 
 def joint_method(

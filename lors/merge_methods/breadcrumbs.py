@@ -42,4 +42,5 @@ def breadcrumbs(
         The expert's part of the merged delta, same shape.
     """
     kept, outliers = surveyed
-    return delta * (kept.mask(delta, start) - outliers.mask(delta, start))
+    magnitudes = delta.abs()
+    return delta * (kept.mask(magnitudes, start) - outliers.mask(magnitudes, start))

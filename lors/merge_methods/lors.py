@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lors.config import Range
-from lors.low_rank import LowRank, Rank, low_rank_factors
+from lors.low_rank import Energy, LowRank, Rank, low_rank_factors
 from lors.merge_methods import sum_method
 from lors.prune import Cut, low_rank_plus_sparse, magnitude_prune
 
@@ -21,7 +21,13 @@ def _pool(delta: Tensor, *, low_rank: LowRank, rank: Rank, order: str, **_: obje
     return delta.abs()
 
 
-@sum_method(scope="matrices", pool=_pool)
+def _stacks(rank: Rank, order: str, threshold: str, **_: object) -> bool:
+    """Whether the matrices of a stack are handled alike."""
+    rule = (order, threshold) == ("low_rank_first", "matrix")
+    return rule and not isinstance(rank, Energy)
+
+
+@sum_method(scope="matrices", pool=_pool, stacks=_stacks)
 def lors(
     delta: Tensor,
     *,
@@ -43,7 +49,7 @@ def lors(
     `threshold`, `keep_norm` and ranks that are rules go beyond the paper.
 
     Args:
-        delta: task vector of one matrix of one expert, float32.
+        delta: task vector of one matrix of one expert, float32; or a stack of them.
         low_rank: finds two factors of a low-rank part of tau_t.
         pooled: the threshold of this expert's entries, if it is one for all matrices.
         rank: rank of L_t: a number (a matrix of smaller full rank is kept whole), {ratio: x} of the
@@ -67,10 +73,11 @@ def lors(
         rest = delta - sparse if order == "sparse_first" else delta
         up, down = low_rank_factors(rest, rank) if rest is not delta else low_rank(delta, rank)
         part = (up @ down).float() + sparse
-    if keep_norm and part.any():
-        part *= _norm(delta) / _norm(part)
+    if keep_norm:
+        part *= _norm(delta) / _norm(part).clamp(min=torch.finfo(torch.float64).tiny)
     return part
 
 
-def _norm(matrix: Tensor) -> float:
-    return float(torch.linalg.vector_norm(matrix, dtype=torch.float64))
+def _norm(matrix: Tensor) -> Tensor:
+    """The Frobenius norm, of each matrix of a stack."""
+    return torch.linalg.vector_norm(matrix, dim=(-2, -1), keepdim=True, dtype=torch.float64)

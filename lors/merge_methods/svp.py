@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lors.low_rank import LowRank, Rank, low_rank_factors
+from lors.low_rank import Energy, LowRank, Rank, low_rank_factors
 from lors.merge_methods import sum_method
 
 
-@sum_method(scope="matrices")
+def _stacks(rank: Rank, **_: object) -> bool:
+    """Whether the matrices of a stack are handled alike."""
+    return not isinstance(rank, Energy)
+
+
+@sum_method(scope="matrices", stacks=_stacks)
 def svp(
     delta: Tensor,
     *,
@@ -22,7 +27,7 @@ def svp(
     their whole task vectors.
 
     Args:
-        delta: task vector of one matrix of one expert, float32.
+        delta: task vector of one matrix of one expert, float32; or a stack of them.
         low_rank: finds two factors of the low-rank part.
         rank: rank of L_t: a number (a matrix of smaller full rank is kept whole), {ratio: x} of the
             full rank, or {energy: x}, the smallest rank with this fraction of the energy.

@@ -41,5 +41,5 @@ def ties(
         The merged delta, same shape.
     """
     return disjoint_mean(
-        delta * cut.mask(delta, start) for delta, cut in zip(deltas, surveyed, strict=True)
+        delta * cut.mask(delta.abs(), start) for delta, cut in zip(deltas, surveyed, strict=True)
     )

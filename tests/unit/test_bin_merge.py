@@ -119,6 +119,22 @@ def test_data_errors_exit_1(files, tmp_path, capsys):
     assert files[1] in capsys.readouterr().err
 
 
+def test_device(files, tmp_path, capsys):
+    assert main(arguments(files, tmp_path, "--method", "lors", "--device", "cpu")) == 0
+    for device in ("gpu", "cuda:99"):
+        assert main(arguments(files, tmp_path, "--method", "lors", "--device", device)) == 2
+        assert "cannot compute on this device" in capsys.readouterr().err
+
+
+def test_cache_is_used_again(files, tmp_path):
+    options = ("--method", "lors", "--cache", str(tmp_path / "cache"))
+    assert main(arguments(files, tmp_path, *options)) == 0
+    kept = sorted((tmp_path / "cache").iterdir())
+    before = [path.stat().st_mtime_ns for path in kept]
+    assert kept and main(arguments(files, tmp_path, *options)) == 0
+    assert [path.stat().st_mtime_ns for path in kept] == before
+
+
 def test_unknown_option_exits_2():
     with pytest.raises(SystemExit) as caught:
         main(["--metod", "lors"])
