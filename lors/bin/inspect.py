@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,6 +56,12 @@ def work(args: argparse.Namespace) -> None:
             where="--labels",
             expected=f"{len(args.experts)} words",
             got=" ".join(labels),
+        )
+    if args.plots and importlib.util.find_spec("matplotlib") is None:
+        raise UsageError(
+            "plots need matplotlib, which is not installed",
+            where="--plots",
+            hint="pip install matplotlib, or leave --plots out",
         )
     inputs = open_inputs(plan)
     check_distinct(inputs)

@@ -56,3 +56,11 @@ def test_tables_json_and_plots(files, tmp_path, capsys):
 def test_wrong_options(files, options, told, capsys):
     assert main(["--base", files[0], "--experts", *files[1:], *options]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_plots_without_matplotlib(files, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    options = ["--base", files[0], "--experts", *files[1:], "--plots", str(tmp_path / "plots")]
+    assert main(options) == 2
+    assert "plots need matplotlib" in capsys.readouterr().err
+    assert not (tmp_path / "plots").exists()
