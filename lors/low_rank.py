@@ -296,7 +296,7 @@ def _lanczos(tall: Tensor, start: Tensor, count: int) -> tuple[Tensor, Tensor] |
         size = number * width
         basis[..., size - width : size] = block
         known = basis[..., :size]
-        block, coefficients, remainder = _orthogonalised(tall.mT @ (tall @ block), known)
+        block, coefficients, remainder = _orthogonalised(_gram_times(tall, block), known)
         projected[..., :size, size - width : size] = coefficients
         # Looking is not free, and hardly any matrix is done before; an exhausted one may be.
         exhausted = bool((_max(remainder) <= RESIDUAL * _max(coefficients)).all())
@@ -310,6 +310,15 @@ def _lanczos(tall: Tensor, start: Tensor, count: int) -> tuple[Tensor, Tensor] |
         if exhausted:
             return None
     return None
+
+
+def _gram_times(tall: Tensor, block: Tensor) -> Tensor:
+    """``tall' (tall block)``, each product in the order that reads the matrix row by row."""
+    if tall.is_contiguous():
+        product = tall @ block
+        return (product.mT @ tall).mT
+    product = (block.mT @ tall.mT).mT
+    return tall.mT @ product
 
 
 def _max(matrix: Tensor) -> Tensor:

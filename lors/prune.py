@@ -252,4 +252,4 @@ def random_prune(tensor: Tensor, density: float, random: np.random.Generator) ->
     if not 0 < density <= 1:
         raise ValueError(f"density must be above 0 and at most 1, got {density}")
     draws = torch.from_numpy(random.random(tensor.numel(), dtype=np.float32))
-    return tensor / density * draws.lt_(density).reshape(tensor.shape)
+    return draws.lt_(density).reshape(tensor.shape).mul_(tensor).div_(density)

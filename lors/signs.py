@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 
 import torch
@@ -18,12 +17,15 @@ def disjoint_mean(parts: Iterable[Tensor]) -> Tensor:
         parts: the trimmed task vectors, of one shape.
     """
     parts = list(parts)
-    elected = functools.reduce(torch.add, parts).sign()
+    elected = torch.zeros_like(parts[0])
+    for part in parts:
+        elected += part
+    elected.sign_()
     merged = torch.zeros_like(elected)
     agreeing = torch.zeros_like(elected)
     for part in parts:
         # Times the elected sign, what agrees is positive and everything else is not.
-        aligned = (part * elected).clamp_(min=0)
+        aligned = torch.mul(part, elected).clamp_(min=0)
         merged += aligned
         agreeing += aligned.sign_()
     return merged.mul_(elected).div_(agreeing.clamp_(min=1))
