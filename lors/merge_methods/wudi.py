@@ -37,12 +37,18 @@ def wudi(
     total = sum_of(deltas)
     # Near the minimum Adam makes steps of full size of rounding errors: hence float64, and one
     # task vector, which is the minimum itself, stays as it is.
-    flat = [delta.double() for delta in deltas if delta.any()]
-    if len(flat) < 2:
+    learnt = [index for index, delta in enumerate(deltas) if delta.any()]
+    if len(learnt) < 2:
         return total
-    # The gradient is 2 (delta gram - target).
-    gram = sum(tau.T @ tau / tau.square().sum() for tau in flat)
-    target = sum(tau @ (tau.T @ tau) / tau.square().sum() for tau in flat)
+    # The gradient is 2 (delta gram - target). One task vector is in float64 at a time.
+    gram = torch.zeros(total.shape[1], total.shape[1], dtype=torch.float64)
+    target = torch.zeros_like(total, dtype=torch.float64)
+    for index in learnt:
+        tau = deltas[index].double()
+        own = (tau.T @ tau).div_(tau.square().sum())
+        target.addmm_(tau, own)
+        gram += own
+    del tau, own
     merged = torch.nn.Parameter(total.double())
     optimiser = torch.optim.Adam([merged], lr=learning_rate)
     for _ in range(steps):
