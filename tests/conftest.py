@@ -5,9 +5,11 @@ import signal
 import time
 from pathlib import Path
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, which the processes that
-# the tests interrupt would inherit.
+# A shell that starts the tests in the background has them ignore Ctrl-C, and nohup has them ignore
+# the end of the terminal; the processes that the tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)  # a handler, unlike SIG_IGN, is not inherited
 
 TIERS = ("unit", "contract", "reference", "integration")
 
