@@ -112,21 +112,15 @@ class _Merger:
             logging.info("%s is merged on the CPU, one tensor at a time", plan.method)
         self._from_stacks: dict[str, Tensor] = {}
 
-    def run(
-        self, work: Callable[[str], Tensor], sizes: Mapping[str, int]
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Yield ``(name, work(name))`` in order; `work` is delta() or merged(), or calls them."""
+    def run(self, work: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """Yield ``(name, work(name))`` of all tensors in order; `work` is merged(), or calls it."""
         if self.device is None:
-            yield from in_order(work, sizes, self.nj)
+            yield from in_order(work, self.sizes, self.nj)
             return
-        for window in _windows(sizes, WINDOW_BYTES):
+        for window in _windows(self.sizes, WINDOW_BYTES):
             self._from_stacks = self._merge_stacks(window)
             yield from in_order(work, window, self.nj)
         self._from_stacks = {}
-
-    def delta_sizes(self) -> dict[str, int]:
-        """The bytes of all tensors that have a delta."""
-        return {name: size for name, size in self.sizes.items() if self.actions[name] != "copy"}
 
     def delta(self, name: str) -> Tensor:
         """The merged delta of one tensor in float32, before scaling_coef."""
@@ -153,8 +147,7 @@ class _Merger:
         by_shape: dict[tuple[int, ...], list[str]] = {}
         vectors = self.inputs.vectors
         for name in names:
-            adapted = any(vector.finetuned.factors(name) for vector in vectors)
-            if self.actions[name] == "prune" and not adapted:
+            if self.actions[name] == "prune" and not self._is_adapted(name):
                 by_shape.setdefault(self.inputs.base.shape(name), []).append(name)
         merged = {}
         for shape, alike in by_shape.items():
@@ -193,7 +186,7 @@ class _Merger:
         prune = self.actions[name] == "prune"
         if not shape or (plan.svc is not None and prune) or not self.method.is_rowwise(prune):
             return None
-        if any(vector.finetuned.factors(name) for vector in vectors):
+        if self._is_adapted(name):
             return None
         supplied = self._supplied(name)
         if self.method.survey is not None:
@@ -214,6 +207,10 @@ class _Merger:
                     vector.delta(name)  # to say which model it comes from
             result[rows] = finish(merged, rows)
         return result
+
+    def _is_adapted(self, name: str) -> bool:
+        """Whether an expert has this task vector as two factors."""
+        return any(vector.finetuned.factors(name) for vector in self.inputs.vectors)
 
     def _deltas(self, name: str) -> _Deltas:
         # A sum looks at each of them once only.
@@ -278,32 +275,6 @@ def _weighted(delta: Tensor, weight: float) -> Tensor:
     return delta if weight == 1 else delta.mul_(weight)
 
 
-def iter_deltas(
-    plan: MergePlan,
-    inputs: MergeInputs,
-    nj: int = 1,
-    cache: Decompositions | None = None,
-    device: str | None = None,
-) -> Iterator[tuple[str, Tensor]]:
-    """Yield ``(name, merged delta in float32)``, before scaling_coef, in the base model's order.
-
-    Tensors that are copied from the base model are left out.
-
-    Args:
-        plan: what to merge.
-        inputs: the plan's files.
-        nj: number of threads; the result does not depend on it.
-        cache: where decompositions are kept, for further merges of the same experts.
-        device: torch device on which matrices of one shape are decomposed together; by default
-            each is by itself, on the CPU. For lors and svp, without `cache` and calibration.
-
-    Raises:
-        LorsError: NaN or infinite values in a model.
-    """
-    merger = _Merger(plan, inputs, nj, cache, device)
-    yield from merger.run(merger.delta, merger.delta_sizes())
-
-
 def merged_delta(
     plan: MergePlan,
     inputs: MergeInputs | None = None,
@@ -322,17 +293,19 @@ def merged_delta(
             matrices all others are taken from it: its parameters do not change them.
 
     Raises:
-        LorsError: as :func:`open_inputs`, :func:`check_distinct` and :func:`iter_deltas`.
+        LorsError: as :func:`open_inputs` and :func:`check_distinct`, or NaN or infinite values in a
+            model.
     """
     inputs = inputs or open_inputs(plan)
     check_distinct(inputs)
     merger = _Merger(plan, inputs, nj, cache)
     known = {}
+    sizes = {n: size for n, size in merger.sizes.items() if inputs.actions[n] != "copy"}
     if reuse and plan.merge_method.scope == "matrices":
         known = {n: delta for n, delta in reuse.items() if inputs.actions[n] != "prune"}
-    missing = {n: size for n, size in merger.delta_sizes().items() if n not in known}
+    missing = {n: size for n, size in sizes.items() if n not in known}
     found = known | dict(in_order(merger.delta, missing, nj))
-    return {name: found[name] for name in inputs.base.names() if name in found}
+    return {name: found[name] for name in sizes}
 
 
 def apply_delta(
@@ -372,14 +345,15 @@ def iter_merged(
     Args:
         plan: what to merge.
         inputs: the plan's files if they are open already.
-        nj: number of threads.
-        device: as for :func:`iter_deltas`.
+        nj: number of threads; the result does not depend on it.
+        device: torch device on which matrices of one shape are decomposed together; by default
+            each is by itself, on the CPU. For lors and svp, without `cache` and calibration.
 
     Raises:
-        LorsError: as :func:`open_inputs` and :func:`iter_deltas`.
+        LorsError: as :func:`open_inputs`, or NaN or infinite values in a model.
     """
     merger = _Merger(plan, inputs or open_inputs(plan), nj, device=device)
-    yield from merger.run(merger.merged, merger.sizes)
+    yield from merger.run(merger.merged)
 
 
 def _merged_tensor(
@@ -431,7 +405,7 @@ def run_merge(
         cache: where decompositions are kept, for further merges of the same experts.
         names: family whose names the tensors get (:func:`lors.naming.families`); by default they
             keep those of the base model, and a ``.pt`` has OpenAI's.
-        device: as for :func:`iter_deltas`.
+        device: as for :func:`iter_merged`.
 
     Raises:
         UsageError: a ``.pt`` under other names than OpenAI's.
@@ -459,7 +433,7 @@ def run_merge(
 
     with writer:
         for name, tensor in tqdm(
-            merger.run(merged, merger.sizes),
+            merger.run(merged),
             total=len(inputs.actions),
             desc=f"merge ({plan.method})",
             unit="tensor",

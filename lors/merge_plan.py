@@ -112,11 +112,9 @@ def open_inputs(plan: MergePlan) -> MergeInputs:
 
     Raises:
         LorsError: a file cannot be read, an expert has another vocabulary or structure than
-            the base model, or
-            no policy fits.
+            the base model, or no policy fits.
     """
-    for expert in plan.experts:
-        check_same_vocabulary(plan.base, expert)
+    check_same_vocabulary(plan.base, *plan.experts)
     base = open_model(plan.base)
     vectors = tuple(TaskVector(base, open_expert(base, path)) for path in plan.experts)
     if plan.policy is None:

@@ -14,29 +14,33 @@ ESPNET_CONFIG = "config.yaml"
 HUGGING_FACE_VOCABULARY = "vocab.json"
 
 
-def check_same_vocabulary(base: str | os.PathLike, expert: str | os.PathLike) -> None:
-    """Check that two models have the same tokens, if the files beside both of them tell.
+def check_same_vocabulary(base: str | os.PathLike, *experts: str | os.PathLike) -> None:
+    """Check that experts have the tokens of their base, as far as the files beside them tell.
 
     Two vocabularies of one size give weights of one shape, and their merge would be nonsense.
 
     Args:
-        base, expert: model files, or directories of Hugging Face.
+        base, experts: model files, or directories of Hugging Face.
 
     Raises:
         LorsError: they differ; the first difference is shown.
     """
-    expected, got = tokens_of(base), tokens_of(expert)
-    if expected is None or got is None or expected == got:
+    expected = tokens_of(base)
+    if expected is None:
         return
-    pairs = enumerate(zip_longest(expected, got, fillvalue="(none)"))
-    number, (theirs, ours) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
-    raise LorsError(
-        "base model and expert have different vocabularies",
-        where=expert,
-        expected=f"the {len(expected)} tokens of {base}",
-        got=f"{len(got)} tokens; number {number} is {ours}, in the base model {theirs}",
-        hint="fine-tune the expert with the token list of its base model",
-    )
+    for expert in experts:
+        got = tokens_of(expert)
+        if got is None or expected == got:
+            continue
+        pairs = enumerate(zip_longest(expected, got, fillvalue="(none)"))
+        number, (theirs, ours) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
+        raise LorsError(
+            "base model and expert have different vocabularies",
+            where=expert,
+            expected=f"the {len(expected)} tokens of {base}",
+            got=f"{len(got)} tokens; number {number} is {ours}, in the base model {theirs}",
+            hint="fine-tune the expert with the token list of its base model",
+        )
 
 
 def tokens_of(model: str | os.PathLike) -> list[str] | None:

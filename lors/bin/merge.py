@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+import torch
+
 from lors.config import REQUIRED, build, describe, parse_assignments, read_yaml
 from lors.decompositions import Decompositions
 from lors.errors import UsageError
@@ -109,8 +111,6 @@ def get_plan(args: argparse.Namespace) -> MergePlan:
 
 def check_device(device: str | None) -> None:
     """Check that torch can compute there; UsageError if not."""
-    import torch
-
     try:
         torch.zeros(1, device=device or "cpu")
     except (RuntimeError, AssertionError) as error:

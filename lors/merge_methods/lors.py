@@ -70,8 +70,10 @@ def lors(
         part = low_rank_plus_sparse(delta, *low_rank(delta, rank), density, cut)
     else:
         sparse = magnitude_prune(delta, density, cut)
-        rest = delta - sparse if order == "sparse_first" else delta
-        up, down = low_rank_factors(rest, rank) if rest is not delta else low_rank(delta, rank)
+        if order == "sparse_first":
+            up, down = low_rank_factors(delta - sparse, rank)
+        else:
+            up, down = low_rank(delta, rank)
         part = (up @ down).float() + sparse
     if keep_norm:
         part *= _norm(delta) / _norm(part).clamp(min=torch.finfo(torch.float64).tiny)
