@@ -25,11 +25,11 @@ from lors.config import read_yaml
 from lors.errors import LorsError
 from lors.fileio import read_json
 from lors.naming import tied_names, translation
+from lors.vocabulary import ESPNET_CONFIG
 
 PEFT_CONFIG = "adapter_config.json"
 PEFT_MODEL = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
-ESPNET_CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,6 @@ from lors.low_rank import LowRank, low_rank_factors, low_rank_of_product
 from lors.merge_methods import sum_of
 from lors.merge_plan import MergeInputs, MergePlan, check_distinct, open_inputs
 from lors.merge_record import (
-    MODEL_CONFIG_NAME,
     RECORD_NAME,
     check_target,
     read_history,
@@ -42,6 +41,7 @@ from lors.naming import names_in
 from lors.parallel import in_order
 from lors.prune import PooledThreshold
 from lors.task_vector import TaskVector, all_finite
+from lors.vocabulary import ESPNET_CONFIG
 from lors.whisper_dims import whisper_dims
 
 WINDOW_BYTES = 64 * 2**20
@@ -443,7 +443,7 @@ def run_merge(
         # From here to the end a record would be that of an older model.
         (out.parent / RECORD_NAME).unlink(missing_ok=True)
     if config is not None and list(renamed) == list(renamed.values()):
-        write_text(out.parent / MODEL_CONFIG_NAME, config)
+        write_text(out.parent / ESPNET_CONFIG, config)
     write_record(plan, inputs, out, history)
     logging.info("merged %d experts into %s", len(plan.experts), out)
 

@@ -14,9 +14,9 @@ from lors.config import read_yaml
 from lors.errors import LorsError, UsageError
 from lors.fileio import write_text
 from lors.merge_plan import MergeInputs, MergePlan
+from lors.vocabulary import ESPNET_CONFIG
 
 RECORD_NAME = "merge.yaml"
-MODEL_CONFIG_NAME = "config.yaml"
 
 
 def write_record(
@@ -105,7 +105,7 @@ def check_target(plan: MergePlan, out: Path) -> str | None:
             got=f"{RECORD_NAME} of {previous.get('model')}",
             hint="give every merged model a directory of its own",
         )
-    source, target = (Path(place).parent / MODEL_CONFIG_NAME for place in (plan.base, out))
+    source, target = (Path(place).parent / ESPNET_CONFIG for place in (plan.base, out))
     if not source.is_file():
         return None
     config = source.read_text(encoding="utf-8")
