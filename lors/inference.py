@@ -2,54 +2,52 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import overload
 
 import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from lors.config import Range
-from lors.datadir import read_data_dir, write_text
+from lors.datadir import read_data_dir, read_text, write_text
 from lors.errors import LorsError
 from lors.expdir import Pair
 from lors.fileio import DoneMarker, file_digest
 from lors.log import show_progress
-
-if TYPE_CHECKING:
-    from lors.models.espnet_s2t import S2TModel
+from lors.models import open_recogniser
+from lors.models.family import InferenceOptions, Recogniser
 
 SAMPLE_RATE = 16000
+SHARD = 1000  # utterances between two points from which an interrupted inference can go on
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class InferenceConfig:
-    """``conf/inference_*.yaml``.
+class AudioFiles(Sequence):
+    """Waveforms that are read when they are asked for: a test set may be larger than memory.
 
-    Attributes:
-        beam_size: 1 for greedy search in batches, more for ESPnet's beam search.
-        batch_size: utterances decoded together by the greedy search.
-        ctc_weight: weight of the CTC prefix scores in the beam search.
-        penalty: score added for each token in the beam search.
-        maxlenratio: at most that many tokens for each encoder frame, which ends a hypothesis that
-            repeats itself; 0 for no limit but one token a frame.
+    Args:
+        paths: of mono 16 kHz audio files.
     """
 
-    beam_size: Annotated[int, Range(1)] = 1
-    batch_size: Annotated[int, Range(1)] = 64
-    ctc_weight: Annotated[float, Range(0, 1)] = 0.0
-    penalty: float = 0.0
-    maxlenratio: Annotated[float, Range(0, 1)] = 0.0
+    def __init__(self, paths: Sequence[str]):
+        self.paths = tuple(paths)
 
-    @property
-    def is_greedy(self) -> bool:
-        return self.beam_size == 1 and self.ctc_weight == 0.0
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, index: slice) -> AudioFiles: ...
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return AudioFiles(self.paths[index])
+        return read_audio(self.paths[index])
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class TestSet:
     """
 
     ids: tuple[str, ...]
-    waveforms: tuple[np.ndarray, ...]
+    waveforms: Sequence[np.ndarray]
     references: Mapping[str, Mapping[str, str]]
 
 
@@ -94,7 +92,7 @@ def read_test_set(directory: str | os.PathLike, limit: int | None = None) -> Tes
     utterances = read_data_dir(directory)[:limit]
     return TestSet(
         tuple(u.id for u in utterances),
-        tuple(read_audio(u.wav) for u in utterances),
+        AudioFiles([u.wav for u in utterances]),
         {
             "asr": {u.id: u.text for u in utterances if u.text is not None},
             "st": {u.id: u.translations["en"] for u in utterances if "en" in u.translations},
@@ -103,44 +101,41 @@ def read_test_set(directory: str | os.PathLike, limit: int | None = None) -> Tes
 
 
 def decode(
-    model: S2TModel, test_set: TestSet, pair: Pair, options: InferenceConfig
+    model: Recogniser,
+    test_set: TestSet,
+    pair: Pair,
+    options: InferenceOptions,
+    part: slice = slice(None),
 ) -> dict[str, str]:
-    """Hypotheses of one test set, by greedy batches or, with ``beam_size`` > 1, by ESPnet's search.
+    """Hypotheses of (a part of) one test set.
 
     Returns:
-        Utterance id -> text.
+        Utterance id -> text, in the order of the test set.
     """
-    prompts = [pair] * len(test_set.ids)
-    if options.is_greedy:
-        texts = model.transcribe(
-            test_set.waveforms, prompts, options.batch_size, options.maxlenratio
-        )
-    else:
-        texts = model.transcribe_beam(
-            test_set.waveforms,
-            prompts,
-            options.beam_size,
-            options.ctc_weight,
-            options.penalty,
-            options.maxlenratio,
-        )
-    return dict(zip(test_set.ids, texts, strict=True))
+    ids, waveforms = test_set.ids[part], list(test_set.waveforms[part])
+    # A batch goes on until its longest hypothesis has ended: alike lengths belong together.
+    order = sorted(range(len(ids)), key=lambda i: len(waveforms[i]))
+    texts = model.transcribe([waveforms[i] for i in order], pair, options)
+    said = dict(zip(order, texts, strict=True))
+    return {ids[i]: said[i] for i in range(len(ids))}
 
 
 def infer(
     work: Sequence[tuple[Pair, Path, Path]],
     dump: str | os.PathLike,
     split: str,
-    options: InferenceConfig,
+    options: InferenceOptions,
     device: str = "cpu",
 ) -> None:
     """Decode a list of (pair, model directory, hypothesis file); finished files are left alone.
+
+    An interrupted test set goes on after its last shard of `SHARD` utterances.
 
     Raises:
         LorsError: a model or a data directory is missing, or a hypothesis file was made with
             other settings.
     """
-    model: S2TModel | None = None
+    model: Recogniser | None = None
     loaded: Path | None = None
     test_sets: dict[str, TestSet] = {}
     for pair, model_dir, out in tqdm(
@@ -159,18 +154,30 @@ def infer(
             {
                 "model": file_digest(model_file),
                 "data": file_digest(directory / "utt2dur"),
-                "options": dataclasses.asdict(options),
+                "options": options.settings(),
             },
         )
         if marker.is_done() and out.exists():
             continue
+        marker.start()
         if loaded != model_dir:
-            # torch and ESPnet take seconds to import: only when there is something to decode.
-            from lors.models.espnet_s2t import S2TModel
-
-            model, loaded = S2TModel(model_file, device=device), model_dir
+            model, loaded = open_recogniser(model_dir, device), model_dir
         if pair.lang not in test_sets:
             test_sets[pair.lang] = read_test_set(directory)
-        write_text(out, decode(model, test_sets[pair.lang], pair, options))
+        _infer_one(model, test_sets[pair.lang], pair, options, out)
         marker.mark()
         log.info("%s", out)
+
+
+def _infer_one(
+    model: Recogniser, test_set: TestSet, pair: Pair, options: InferenceOptions, out: Path
+) -> None:
+    shards = out.with_name(f".{out.name}.shards")
+    texts: dict[str, str] = {}
+    for start in range(0, len(test_set.ids), SHARD):
+        shard = shards / f"{start:09d}"
+        if not shard.exists():
+            write_text(shard, decode(model, test_set, pair, options, slice(start, start + SHARD)))
+        texts.update(read_text(shard))
+    write_text(out, texts)
+    shutil.rmtree(shards, ignore_errors=True)

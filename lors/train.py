@@ -1,4 +1,4 @@
-"""Training through ESPnet's S2T task: base model from scratch, experts and joint models from it.
+"""Training through ESPnet: base model from scratch, experts and joint models from it.
 
 A model directory holds ``config.yaml`` (ESPnet's, with the architecture and the vocabulary) and
 ``model.pth`` (a bare state dict), whoever made it: the base, an expert, a joint model, a merge.
@@ -23,43 +23,10 @@ from lors.config import read_yaml
 from lors.errors import LorsError
 from lors.expdir import Pair
 from lors.fileio import DoneMarker, atomic_write, file_digest, write_text
-from lors.models.espnet_data import check_symbols, write_training_data
+from lors.models import family_from
+from lors.models.family import Family, write_training_data
 
 SPLITS = ("train", "dev")
-DATA_FILES = {
-    "wav.scp": ("speech", "sound"),
-    "text": ("text", "text"),
-    "text_prev": ("text_prev", "text"),
-    "text_ctc": ("text_ctc", "text"),
-}
-# What a fine-tuned model takes over from its base, so that both have one structure and one
-# vocabulary; everything else comes from the training configuration.
-MODEL_KEYS = (
-    "token_list",
-    "token_type",
-    "bpemodel",
-    "cleaner",
-    "g2p",
-    "non_linguistic_symbols",
-    "input_size",
-    "ctc_conf",
-    "frontend",
-    "frontend_conf",
-    "normalize",
-    "normalize_conf",
-    "preencoder",
-    "preencoder_conf",
-    "encoder",
-    "encoder_conf",
-    "postencoder",
-    "postencoder_conf",
-    "decoder",
-    "decoder_conf",
-    "preprocessor",
-    "preprocessor_conf",
-    "model",
-    "model_conf",
-)
 log = logging.getLogger(__name__)
 
 
@@ -72,16 +39,18 @@ def fine_tuning_config(
         LorsError: `config` sets a key that is the base's to decide, or the base does not know a
             language or task of `pairs`.
     """
-    of_base = read_yaml(Path(base) / "config.yaml")
-    check_symbols(pairs, of_base.get("token_list") or [], Path(base) / "config.yaml")
-    clash = [key for key in config if key in MODEL_KEYS]
+    source = Path(base) / "config.yaml"
+    of_base = read_yaml(source)
+    family = family_from(of_base, source)
+    family.check_pairs(pairs)
+    clash = [key for key in config if key in family.model_keys]
     if clash:
         raise LorsError(
             "a fine-tuning configuration must leave the model to its base",
             got=f"keys {', '.join(clash)}",
-            hint=f"remove them; they are taken from {Path(base) / 'config.yaml'}",
+            hint=f"remove them; they are taken from {source}",
         )
-    model = {key: of_base[key] for key in MODEL_KEYS if of_base.get(key) is not None}
+    model = {key: of_base[key] for key in family.model_keys if of_base.get(key) is not None}
     return {**config, **model, "init_param": [str(Path(base) / "model.pth")]}
 
 
@@ -99,16 +68,18 @@ def from_scratch_config(tokens: str | os.PathLike, config: Mapping[str, Any]) ->
     return config
 
 
-def write_data(pairs: Sequence[Pair], dump: str | os.PathLike, out: Path) -> dict[str, list[str]]:
-    """Write the S2T data of `pairs` under ``out/data/<split>``; returns the ids of each split."""
-    return {s: write_training_data(pairs, dump, s, out / "data" / s) for s in SPLITS}
+def write_data(
+    family: Family, pairs: Sequence[Pair], dump: str | os.PathLike, out: Path
+) -> dict[str, list[str]]:
+    """Write the data of `pairs` under ``out/data/<split>``; returns the ids of each split."""
+    return {s: write_training_data(family, pairs, dump, s, out / "data" / s) for s in SPLITS}
 
 
-def data_options(data: Path) -> list[str]:
+def data_options(family: Family, data: Path) -> list[str]:
     """The options that name the files of :func:`write_data` to ESPnet."""
     options = []
     for split, option in zip(SPLITS, ("train", "valid"), strict=True):
-        for file, (name, kind) in DATA_FILES.items():
+        for file, (name, kind) in family.data_files.items():
             value = f"{data / split / file},{name},{kind}"
             options += [f"--{option}_data_path_and_name_and_type", value]
     return options
@@ -127,7 +98,8 @@ def collect_stats(
     trained from scratch.
     """
     out = Path(out)
-    ids = write_data(pairs, dump, out)
+    family = family_from(config, out)
+    ids = write_data(family, pairs, dump, out)
     config = {**config, "num_workers": 0}
     of_base = config.pop("init_param", None)
     if of_base:
@@ -142,7 +114,8 @@ def collect_stats(
         # S2T models pad speech with silence; statistics of padded speech would mostly be its.
         # Trimmed to its first second instead, every clip gives speech alone.
         config["preprocessor_conf"] = {**config["preprocessor_conf"], "speech_length": 1.0}
-    marker = DoneMarker(out / ".done", {"config": config, "data": _digests(out / "data")})
+    digests = _digests(family, out / "data")
+    marker = DoneMarker(out / ".done", {"config": config, "data": digests})
     if marker.is_done():
         return
     marker.start()
@@ -151,7 +124,8 @@ def collect_stats(
         keys = out / "data" / split / "keys"
         write_text(keys, "".join(f"{i} 1\n" for i in ids[split]))
         shapes += [f"--{option}_shape_file", str(keys)]
-    _launch(config, out, [*data_options(out / "data"), *shapes, "--collect_stats", "true"], cmd, 0)
+    options = [*data_options(family, out / "data"), *shapes, "--collect_stats", "true"]
+    _launch(family, config, out, options, cmd, 0)
     if not of_base:
         # A model trained from scratch keeps its normalisation beside its vocabulary.
         collected = out / "train" / "feats_stats.npz"
@@ -196,12 +170,13 @@ def train(
     if "total_steps" in schedule:  # of onecyclelr, which has to know the length of the training
         total = schedule["total_steps"] * len(pairs)
         config["scheduler_conf"] = {**schedule, "total_steps": total}
-    ids = write_data(pairs, dump, out)
+    family = family_from(config, out)
+    ids = write_data(family, pairs, dump, out)
     base = config.get("init_param", [])
     inputs = {
         "pairs": [str(pair) for pair in pairs],
         "config": config,
-        "data": _digests(out / "data"),
+        "data": _digests(family, out / "data"),
         "base": [file_digest(path) for path in base],
     }
     marker = DoneMarker(out / ".done", inputs)
@@ -209,14 +184,14 @@ def train(
         log.info("%s is there already", out)
         return
     marker.start()
-    options = data_options(out / "data")
+    options = data_options(family, out / "data")
     for split, option in zip(SPLITS, ("train", "valid"), strict=True):
         for name in ("speech_shape", "text_shape"):
             part = out / "data" / split / name
             _select_shapes(Path(stats) / option / name, ids[split], seed, part)
             options += [f"--{option}_shape_file", str(part)]
     _discard_torn_checkpoint(out)
-    _launch(config, out, [*options, "--resume", "true"], cmd, ngpu)
+    _launch(family, config, out, [*options, "--resume", "true"], cmd, ngpu)
     best = out / "valid.acc.best.pth"
     if not best.exists():
         raise LorsError("training left no model", where=best, hint=f"see {out / 'train.log'}")
@@ -250,8 +225,9 @@ def _discard_torn_checkpoint(out: Path) -> None:
         files[0].unlink()
 
 
-def _digests(data: Path) -> dict[str, str]:
-    return {f"{s}/{name}": file_digest(data / s / name) for s in SPLITS for name in DATA_FILES}
+def _digests(family: Family, data: Path) -> dict[str, str]:
+    files = family.data_files
+    return {f"{s}/{name}": file_digest(data / s / name) for s in SPLITS for name in files}
 
 
 def _select_shapes(shapes: Path, ids: Sequence[str], seed: int, out: Path) -> None:
@@ -279,14 +255,19 @@ def _select_shapes(shapes: Path, ids: Sequence[str], seed: int, out: Path) -> No
 
 
 def _launch(
-    config: Mapping[str, Any], out: Path, options: Sequence[str], cmd: str, ngpu: int
+    family: Family,
+    config: Mapping[str, Any],
+    out: Path,
+    options: Sequence[str],
+    cmd: str,
+    ngpu: int,
 ) -> None:
-    """Run ``espnet2.bin.s2t_train`` through ``espnet2.bin.launch``; leaves ``out/run.sh``."""
+    """Run a training program through ``espnet2.bin.launch``; leaves ``out/run.sh``."""
     with atomic_write(out / "train.yaml") as handle:
         yaml.safe_dump(dict(config), handle, sort_keys=True, allow_unicode=True)
     train_log = out / "train.log"
     launcher = [sys.executable, "-m", "espnet2.bin.launch", "--cmd", cmd, "--log", str(train_log)]
-    work = [sys.executable, "-m", "espnet2.bin.s2t_train", "--config", str(out / "train.yaml")]
+    work = [sys.executable, "-m", family.train_module, "--config", str(out / "train.yaml")]
     work += ["--output_dir", str(out), "--use_preprocessor", "true", *options]
     command = [*launcher, "--ngpu", str(ngpu), "--", *work]
     script = f"#!/usr/bin/env bash\n# Starts or resumes this training.\nset -euo pipefail\n\

@@ -23,10 +23,11 @@ from lors.decompositions import Decompositions
 from lors.errors import LorsError, UsageError
 from lors.expdir import ExpDir, Pair
 from lors.fileio import DoneMarker, file_digest, read_json, write_json
-from lors.inference import InferenceConfig, TestSet, decode, read_test_set
+from lors.inference import TestSet, decode, read_test_set
 from lors.log import show_progress
 from lors.merge import MergeInputs, MergePlan, apply_delta, merged_delta, open_inputs
-from lors.models.espnet_s2t import S2TModel
+from lors.models import open_recogniser
+from lors.models.family import InferenceOptions
 from lors.score import normalised_performance, score_asr, score_st
 
 log = logging.getLogger(__name__)
@@ -124,21 +125,20 @@ class Tuner:
         expdir: ExpDir,
         pairs: Sequence[Pair],
         dump: str | os.PathLike,
-        options: InferenceConfig,
+        options: InferenceOptions,
         limit: int | None,
         device: str = "cpu",
     ):
         self.expdir, self.pairs = expdir, tuple(pairs)
-        self.options = dataclasses.replace(options, beam_size=1, ctc_weight=0.0, penalty=0.0)
-        self.model = S2TModel(expdir.base / "model.pth", device=device)
-        langs = dict.fromkeys(pair.lang for pair in pairs)
-        self.dev = {lang: read_test_set(Path(dump) / lang / "dev", limit) for lang in langs}
+        self.options = options.greedy()
+        self.dev = {pair.lang: _in_memory(Path(dump) / pair.lang / "dev", limit) for pair in pairs}
         self.inputs: MergeInputs = open_inputs(plan_of(expdir, pairs, "average", {}))
-        self.base = self._score()
         self.expert = {}
         for pair in self.pairs:
-            self.model = S2TModel(expdir.expert(pair) / "model.pth", device=device)
+            self.model = open_recogniser(expdir.expert(pair), device)
             self.expert[str(pair)] = self._score_pair(pair)
+        self.model = open_recogniser(expdir.base, device)
+        self.base = self._score()
 
     def _score_pair(self, pair: Pair) -> dict[str, Any]:
         test_set = self.dev[pair.lang]
@@ -172,6 +172,12 @@ class Tuner:
             yield {"params": params, "objective": objective, "scores": scores}
 
 
+def _in_memory(directory: Path, limit: int | None) -> TestSet:
+    """A test set that is decoded many times."""
+    test_set = read_test_set(directory, limit)
+    return dataclasses.replace(test_set, waveforms=tuple(test_set.waveforms))
+
+
 def _digests(directory: Path) -> dict[str, str]:
     """What the scores depend on: which audio it is, and the references."""
     files = [directory / name for name in ("utt2dur", "text", "text.en")]
@@ -188,7 +194,7 @@ def tune(
     pairs: Sequence[Pair],
     dump: str | os.PathLike,
     grid: Grid,
-    options: InferenceConfig,
+    options: InferenceOptions,
     device: str = "cpu",
 ) -> None:
     """Write ``sweep.json`` of every method of `grid` for the merge of `pairs`.
@@ -217,13 +223,15 @@ def tune(
         "models": {str(d.relative_to(expdir.root)): file_digest(d / "model.pth") for d in models},
         "data": {lang: _digests(directory) for lang, directory in dev.items()},
         "limit": grid.limit,
-        "maxlenratio": options.maxlenratio,
+        "options": options.greedy().settings(),
     }
     todo = {}
     for method, points in grid.points.items():
         path = expdir.sweep(method, scope)
         marker = DoneMarker(path.with_name(".done"), {**common, "points": points})
-        if not marker.is_done():
+        if marker.is_done():
+            path.with_name("partial.json").unlink(missing_ok=True)  # after an interruption
+        else:
             marker.start()
             todo[method] = (path, marker)
     if not todo:

@@ -3,65 +3,51 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import shutil
 import sys
-from pathlib import Path
 
-import yaml
-
-from lors.config import read_yaml
-from lors.errors import LorsError
-from lors.fileio import DoneMarker, atomic_write, file_digest
+from lors.errors import UsageError
 from lors.log import run_main
-from lors.train import MODEL_KEYS
+from lors.models import FAMILIES
 
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lors.bin.import_base",
-        description="Copy a base model (config.yaml, model.pth, bpe.model, feats_stats.npz) into "
-        "an experiment; the paths in its config.yaml are set to the copies.",
+        description="Make the base model (model.pth, config.yaml and the files that it names) of "
+        "an experiment.",
     )
-    parser.add_argument("--base_model", required=True, help="directory of the published model")
+    parser.add_argument("--model_family", choices=sorted(FAMILIES), default="espnet_s2t")
+    parser.add_argument(
+        "--base_model",
+        required=True,
+        help="directory of an ESPnet S2T model; or a Whisper: OpenAI's .pt, a Hugging Face "
+        "directory, or an official name such as small, which is downloaded",
+    )
     parser.add_argument("--out", required=True, help="directory to write, e.g. EXPDIR/base")
+    parser.add_argument(
+        "--window", type=float, help="seconds that Whisper pads speech to (default: 30)"
+    )
+    parser.add_argument(
+        "--st_language",
+        choices=["source", "target"],
+        help="language in Whisper's prompt of a translation (default: source)",
+    )
     return parser
 
 
 def work(args: argparse.Namespace) -> None:
-    source, out = Path(args.base_model), Path(args.out)
-    # What describes the model; where and how it was trained says nothing here.
-    keys = {*MODEL_KEYS, "init", "specaug", "specaug_conf"}
-    described = read_yaml(source / "config.yaml") if (source / "config.yaml").exists() else {}
-    config = {k: v for k, v in described.items() if k in keys}
-    files = ["config.yaml", "model.pth"]
-    if config.get("bpemodel"):
-        config["bpemodel"] = str(out / Path(config["bpemodel"]).name)
-        files.append(Path(config["bpemodel"]).name)
-    stats_file = (config.get("normalize_conf") or {}).get("stats_file")
-    if stats_file:
-        config["normalize_conf"]["stats_file"] = str(out / Path(stats_file).name)
-        files.append(Path(stats_file).name)
-    missing = [str(source / name) for name in files if not (source / name).exists()]
-    if missing:
-        raise LorsError(
-            "the base model is not complete",
-            where=source,
-            got=f"missing: {', '.join(missing)}",
-            hint="give --base_model the directory of a model, or train one: --train_base true",
-        )
-    digests = {name: file_digest(source / name) for name in files}
-    marker = DoneMarker(out / ".done", digests)
-    if marker.is_done():
+    options = {"window": args.window, "st_language": args.st_language}
+    options = {name: value for name, value in options.items() if value is not None}
+    if args.model_family == "whisper":
+        from lors.models.whisper_import import import_whisper
+
+        import_whisper(args.base_model, args.out, **options)
         return
-    marker.start()
-    for name in files[1:]:
-        with (source / name).open("rb") as reader, atomic_write(out / name, "wb") as writer:
-            shutil.copyfileobj(reader, writer)
-    with atomic_write(out / "config.yaml") as handle:
-        yaml.safe_dump(config, handle, sort_keys=False, allow_unicode=True)
-    marker.mark()
-    logging.info("base model %s copied to %s", source, out)
+    if options:
+        raise UsageError("only for --model_family whisper", got=", ".join(options))
+    from lors.models.espnet_import import import_espnet_s2t
+
+    import_espnet_s2t(args.base_model, args.out)
 
 
 def main(argv: list[str] | None = None) -> int:

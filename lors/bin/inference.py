@@ -8,8 +8,9 @@ import sys
 from lors.config import load_config
 from lors.errors import UsageError
 from lors.expdir import ExpDir, Pair
-from lors.inference import InferenceConfig, infer
+from lors.inference import infer
 from lors.log import run_main
+from lors.models import family_of
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -43,7 +44,7 @@ def work(args: argparse.Namespace) -> None:
         for pair in pairs
     ]
     part = units[args.job - 1 :: args.num_jobs]
-    options = load_config(InferenceConfig, args.inference_config)
+    options = load_config(family_of(expdir.base).inference_options, args.inference_config)
     infer(part, args.dump, args.split, options, args.device)
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from lors.config import load_config
 from lors.errors import UsageError, unknown_name
 from lors.expdir import ExpDir, Pair
-from lors.inference import InferenceConfig
 from lors.log import run_main
+from lors.models import family_of
 from lors.tune import read_grid, tune
 
 
@@ -48,7 +48,8 @@ def scopes_of(tasks: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def work(args: argparse.Namespace) -> None:
-    options = load_config(InferenceConfig, args.inference_config)
+    family = family_of(ExpDir(args.expdir).base)
+    options = load_config(family.inference_options, args.inference_config)
     grid = read_grid(args.grid)
     if args.methods:
         for method in args.methods:

@@ -1,1 +1,39 @@
-"""Model families: how each is trained, prompted and decoded."""
+"""Families of models that can be fine-tuned and decoded with; merging needs none of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lors.config import read_yaml
+from lors.models.espnet_data import EspnetS2T
+from lors.models.family import Family, Recogniser
+from lors.models.whisper_data import Whisper
+
+FAMILIES: Mapping[str, type[Family]] = {of.name: of for of in (EspnetS2T, Whisper)}
+
+
+def family_from(config: Mapping[str, Any], where: object) -> Family:
+    """The family of the model that a ``config.yaml`` (read from `where`) describes."""
+    return (Whisper if "whisper_conf" in config else EspnetS2T)(config, where)
+
+
+def family_of(directory: str | os.PathLike) -> Family:
+    """The family of the model in a directory.
+
+    Raises:
+        LorsError: there is no ``config.yaml``.
+    """
+    path = Path(directory) / "config.yaml"
+    return family_from(read_yaml(path), path)
+
+
+def open_recogniser(directory: str | os.PathLike, device: str = "cpu") -> Recogniser:
+    """The model of a directory, ready for inference.
+
+    Raises:
+        LorsError: a file is missing or damaged.
+    """
+    return family_of(directory).recogniser(directory, device)

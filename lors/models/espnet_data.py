@@ -1,4 +1,4 @@
-"""Prompts and training data of the ESPnet S2T family (OWSM and its kin).
+"""The ESPnet S2T family (OWSM and its kin): prompts, training data and options of inference.
 
 One S2T model serves many languages and tasks; the prompt ``<sos><lang><task><notimestamps>``
 tells it which.
@@ -6,14 +6,20 @@ tells it which.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
-from lors.datadir import read_data_dir
+from lors.config import Range
+from lors.datadir import Utterance
 from lors.errors import LorsError, unknown_name
 from lors.expdir import Pair
-from lors.fileio import write_text
+from lors.models.family import Family, InferenceOptions
+
+if TYPE_CHECKING:
+    from lors.models.espnet_s2t import S2TModel
 
 # Common Voice's codes -> ISO 639-3, which ESPnet's S2T models use in their language symbols.
 ISO_639_3 = {
@@ -42,6 +48,34 @@ ISO_639_3 = {
 }
 TASKS = ("asr", "st")
 NO_TIMESTAMPS = "<notimestamps>"
+# What a fine-tuned model takes over from its base, so that both have one structure and one
+# vocabulary; everything else comes from the training configuration.
+MODEL_KEYS = (
+    "token_list",
+    "token_type",
+    "bpemodel",
+    "cleaner",
+    "g2p",
+    "non_linguistic_symbols",
+    "input_size",
+    "ctc_conf",
+    "frontend",
+    "frontend_conf",
+    "normalize",
+    "normalize_conf",
+    "preencoder",
+    "preencoder_conf",
+    "encoder",
+    "encoder_conf",
+    "postencoder",
+    "postencoder_conf",
+    "decoder",
+    "decoder_conf",
+    "preprocessor",
+    "preprocessor_conf",
+    "model",
+    "model_conf",
+)
 
 
 def language_symbol(lang: str) -> str:
@@ -56,27 +90,6 @@ def task_symbol(task: str, target: str = "en") -> str:
     if task not in TASKS:
         raise unknown_name("task", task, TASKS)
     return "<asr>" if task == "asr" else f"<st_{ISO_639_3[target]}>"
-
-
-def check_symbols(pairs: Sequence[Pair], tokens: Sequence[str], where: object) -> None:
-    """Check that a vocabulary has the prompts of `pairs`.
-
-    Sentencepiece would otherwise spell an unknown prompt letter by letter, without a word.
-
-    Raises:
-        LorsError: symbols are missing; all of them are named.
-    """
-    symbols = {s for p in pairs for s in (language_symbol(p.lang), task_symbol(p.task))}
-    missing = sorted(symbols - set(tokens))
-    if missing:
-        known = [lang for lang in ISO_639_3 if language_symbol(lang) in set(tokens)]
-        raise LorsError(
-            f"the base model does not know {' '.join(missing)}",
-            where=where,
-            expected=f"languages among {' '.join(known)}",
-            hint="choose such languages, or train a base model of your own: --train_base true "
-            "with a new --expdir",
-        )
 
 
 def special_symbols(langs: Sequence[str], speech_length: float, resolution: float) -> list[str]:
@@ -96,63 +109,71 @@ def special_symbols(langs: Sequence[str], speech_length: float, resolution: floa
     ]
 
 
-def write_training_data(
-    pairs: Sequence[Pair],
-    dump: str | os.PathLike,
-    split: str,
-    out: str | os.PathLike,
-) -> list[str]:
-    """Write the S2T data files of several language-task pairs as one ESPnet data directory.
+@dataclass(frozen=True)
+class S2TOptions(InferenceOptions):
+    """``conf/inference_*.yaml`` of the ESPnet S2T family.
 
-    Args:
-        pairs: language-task pairs.
-        dump: holds ``<lang>/<split>`` Kaldi data directories with 16 kHz audio.
-        split: ``train`` or ``dev``.
-        out: receives ``wav.scp text text_prev text_ctc``; an utterance appears once a task, with
-            the task appended to its id.
-
-    Returns:
-        The utterance ids, sorted.
-
-    Raises:
-        LorsError: a data directory is missing or invalid, or has no transcripts, or no translation
-            for an ST pair; or an utterance id appears twice.
+    Attributes:
+        ctc_weight: weight of the CTC prefix scores in the beam search.
+        penalty: score added for each token in the beam search.
+        maxlenratio: at most that many tokens for each encoder frame, which ends a hypothesis that
+            repeats itself; 0 for no limit but one token a frame.
     """
-    rows: dict[str, tuple[str, str, str]] = {}
-    for pair in pairs:
-        directory = Path(dump) / pair.lang / split
-        prefix = language_symbol(pair.lang) + task_symbol(pair.task) + NO_TIMESTAMPS
-        for utterance in read_data_dir(directory):
-            if utterance.text is None:
-                raise LorsError("data without transcripts", where=directory / "text")
-            text = utterance.text if pair.task == "asr" else utterance.translations.get("en")
-            if text is None:
-                raise LorsError(
-                    "no translation for a translation task",
-                    where=directory / "text.en",
-                    got=f"utterance {utterance.id} is not in it",
-                )
-            key = f"{utterance.id}-{pair.task}"
-            if key in rows:
-                raise LorsError(
-                    "an utterance appears twice",
-                    where=directory,
-                    got=f"utterance {utterance.id}, task {pair.task}",
-                    hint="name every pair once, and give each language its own utterance ids",
-                )
-            rows[key] = (
-                utterance.wav,
-                f"{prefix} {text}",
-                utterance.text,
+
+    ctc_weight: Annotated[float, Range(0, 1)] = 0.0
+    penalty: float = 0.0
+    maxlenratio: Annotated[float, Range(0, 1)] = 0.0
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the batched search will do, and ESPnet's beam search is not needed."""
+        return self.beam_size == 1 and self.ctc_weight == 0.0
+
+    def greedy(self) -> S2TOptions:
+        return dataclasses.replace(self, beam_size=1, ctc_weight=0.0, penalty=0.0)
+
+
+class EspnetS2T(Family):
+    """Models of ESPnet's S2T task."""
+
+    name = "espnet_s2t"
+    train_module = "espnet2.bin.s2t_train"
+    data_files = {  # noqa: RUF012 - a constant, as the base class says
+        "wav.scp": ("speech", "sound"),
+        "text": ("text", "text"),
+        "text_prev": ("text_prev", "text"),
+        "text_ctc": ("text_ctc", "text"),
+    }
+    model_keys = MODEL_KEYS
+    inference_options = S2TOptions
+
+    def check_pairs(self, pairs: Sequence[Pair]) -> None:
+        """Check that the vocabulary has the prompts of `pairs`.
+
+        Sentencepiece would otherwise spell an unknown prompt letter by letter, without a word.
+
+        Raises:
+            LorsError: symbols are missing; all of them are named.
+        """
+        tokens = set(self.config.get("token_list") or [])
+        symbols = {s for p in pairs for s in (language_symbol(p.lang), task_symbol(p.task))}
+        missing = sorted(symbols - tokens)
+        if missing:
+            known = [lang for lang in ISO_639_3 if language_symbol(lang) in tokens]
+            raise LorsError(
+                f"the base model does not know {' '.join(missing)}",
+                where=self.where,
+                expected=f"languages among {' '.join(known)}",
+                hint="choose such languages, or train a base model of your own: --train_base true "
+                "with a new --expdir",
             )
-    if not rows:
-        raise LorsError(
-            "no utterances", where=Path(dump), got=f"{split} of {', '.join(map(str, pairs))}"
-        )
-    ids = sorted(rows)
-    out = Path(out)
-    write_text(out / "wav.scp", "".join(f"{i} {rows[i][0]}\n" for i in ids))
-    write_text(out / "text", "".join(f"{i} {rows[i][1]}\n" for i in ids))
-    write_text(out / "text_prev", "".join(f"{i} <na>\n" for i in ids))
-    write_text(out / "text_ctc", "".join(f"{i} {rows[i][2]}\n" for i in ids))
-    return ids
+
+    def columns(self, utterance: Utterance, pair: Pair, text: str) -> dict[str, str]:
+        prompt = language_symbol(pair.lang) + task_symbol(pair.task) + NO_TIMESTAMPS
+        # The CTC branch reads what was said, whatever the task.
+        return {"text": f"{prompt} {text}", "text_prev": "<na>", "text_ctc": utterance.text}
+
+    def recogniser(self, directory: str | os.PathLike, device: str) -> S2TModel:
+        from lors.models.espnet_s2t import S2TModel  # torch and ESPnet are slow to import
+
+        return S2TModel(directory, device)

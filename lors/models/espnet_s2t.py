@@ -15,33 +15,27 @@ import torch
 
 from lors.errors import LorsError
 from lors.expdir import Pair
-from lors.models.espnet_data import NO_TIMESTAMPS, language_symbol, task_symbol
+from lors.models.espnet_data import NO_TIMESTAMPS, S2TOptions, language_symbol, task_symbol
 
 
 class S2TModel:
     """An ESPnet S2T model for inference: batched greedy search, or ESPnet's own beam search.
 
     Args:
-        model_file: a state dict (``*.pth``).
-        config: the model's ``config.yaml``; by default the one beside `model_file`.
+        directory: of ``model.pth`` (a state dict) and ``config.yaml``.
         device: torch device.
 
     Raises:
         LorsError: a file is missing, or the decoder is of a kind that the batched search does
-            not know (ESPnet's beam search, :meth:`transcribe_beam`, still works).
+            not know.
     """
 
-    def __init__(
-        self,
-        model_file: str | os.PathLike,
-        config: str | os.PathLike | None = None,
-        device: str = "cpu",
-    ):
+    def __init__(self, directory: str | os.PathLike, device: str = "cpu"):
         # ESPnet takes seconds to import: only programs that decode pay for it.
         from espnet2.bin.s2t_inference import Speech2Text
 
-        self.model_file = Path(model_file)
-        self.config = Path(config) if config else self.model_file.parent / "config.yaml"
+        self.model_file = Path(directory) / "model.pth"
+        self.config = Path(directory) / "config.yaml"
         for path in (self.model_file, self.config):
             if not path.exists():
                 raise LorsError(
@@ -107,47 +101,41 @@ class S2TModel:
         plain = [token for token in tokens if not (token[0] == "<" and token[-1] == ">")]
         return self._speech2text.tokenizer.tokens2text(plain)
 
-    @torch.inference_mode()
     def transcribe(
-        self,
-        waveforms: Sequence[np.ndarray],
-        prompts: Sequence[Pair],
-        batch_size: int = 64,
-        maxlenratio: float = 0.0,
+        self, waveforms: Sequence[np.ndarray], pair: Pair, options: S2TOptions
     ) -> list[str]:
-        """Greedy transcription or translation, many utterances at once.
+        """Transcribe or translate: by batched greedy search, else by ESPnet's own beam search.
 
-        The result equals ESPnet's ``Speech2Text`` with ``beam_size=1, ctc_weight=0`` and the same
-        `maxlenratio`.
-
-        Args:
-            waveforms: 16 kHz mono float32 arrays of shape (samples,).
-            prompts: the language and task of each.
-            batch_size: utterances decoded together.
-            maxlenratio: at most that many tokens for each encoder frame; 0 for one a frame.
-
-        Returns:
-            One text an utterance, in the order given.
+        The greedy result equals that of ESPnet's ``Speech2Text`` with ``beam_size=1,
+        ctc_weight=0`` and the same `maxlenratio`.
         """
         self.model.eval()
+        prompt = self._prompt(pair)
+        if not options.is_greedy:
+            return self._beam(waveforms, pair, options)
         texts: list[str] = []
-        for start in range(0, len(waveforms), batch_size):
-            chunk = waveforms[start : start + batch_size]
-            speech = torch.zeros(len(chunk), self.samples)
-            for row, waveform in zip(speech, chunk, strict=True):
-                length = min(len(waveform), self.samples)
-                row[:length] = torch.from_numpy(waveform[:length])
-            lengths = torch.full((len(chunk),), self.samples, device=self.device)
-            encoded, _ = self.model.encode(speech.to(self.device), lengths)
-            prompt = [self._prompt(pair) for pair in prompts[start : start + batch_size]]
-            texts += [self._text(ids) for ids in self._greedy(encoded, prompt, maxlenratio)]
+        for start in range(0, len(waveforms), options.batch_size):
+            batch = waveforms[start : start + options.batch_size]
+            for ids in self._greedy(self._encode(batch), prompt, options.maxlenratio):
+                texts.append(self._text(ids))
         return texts
 
+    @torch.inference_mode()
+    def _encode(self, waveforms: Sequence[np.ndarray]) -> torch.Tensor:
+        """Encoder output (batch, time, size) of speech padded or trimmed to the model's length."""
+        speech = torch.zeros(len(waveforms), self.samples)
+        for row, waveform in zip(speech, waveforms, strict=True):
+            length = min(len(waveform), self.samples)
+            row[:length] = torch.from_numpy(waveform[:length])
+        lengths = torch.full((len(waveforms),), self.samples, device=self.device)
+        return self.model.encode(speech.to(self.device), lengths)[0]
+
+    @torch.inference_mode()
     def _greedy(
-        self, encoded: torch.Tensor, prompt: list[list[int]], maxlenratio: float
+        self, encoded: torch.Tensor, prompt: list[int], maxlenratio: float
     ) -> list[list[int]]:
         """Token ids after the prompt, without <eos>, for `encoded` of shape (batch, time, size)."""
-        tokens = torch.tensor(prompt, device=encoded.device)
+        tokens = torch.tensor([prompt], device=encoded.device).repeat(len(encoded), 1)
         step = _IncrementalDecoder(self.model.decoder, encoded)
         finished = torch.zeros(len(tokens), dtype=torch.bool, device=encoded.device)
         start = tokens.size(1)
@@ -165,31 +153,20 @@ class S2TModel:
             for row in tokens[:, start:].tolist()
         ]
 
-    def transcribe_beam(
-        self,
-        waveforms: Sequence[np.ndarray],
-        prompts: Sequence[Pair],
-        beam_size: int,
-        ctc_weight: float = 0.0,
-        penalty: float = 0.0,
-        maxlenratio: float = 0.0,
-    ) -> list[str]:
-        """The same by ESPnet's own beam search, one utterance at a time."""
+    def _beam(self, waveforms: Sequence[np.ndarray], pair: Pair, options: S2TOptions) -> list[str]:
+        """The texts by ESPnet's own search, one utterance at a time."""
         from espnet2.bin.s2t_inference import Speech2Text
 
         search = Speech2Text(
-            beam_size=beam_size,
-            ctc_weight=ctc_weight,
-            penalty=penalty,
-            maxlenratio=maxlenratio,
+            beam_size=options.beam_size,
+            ctc_weight=options.ctc_weight,
+            penalty=options.penalty,
+            maxlenratio=options.maxlenratio,
             **self._beam_options,
         )
         search.s2t_model.load_state_dict(self.model.state_dict())
-        texts = []
-        for waveform, pair in zip(waveforms, prompts, strict=True):
-            symbols = {"lang_sym": language_symbol(pair.lang), "task_sym": task_symbol(pair.task)}
-            texts.append(search(waveform, **symbols)[0][3])
-        return texts
+        symbols = {"lang_sym": language_symbol(pair.lang), "task_sym": task_symbol(pair.task)}
+        return [search(waveform, **symbols)[0][3] for waveform in waveforms]
 
 
 class _IncrementalDecoder:

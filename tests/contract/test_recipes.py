@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from lors.config import build, load_config, read_yaml
-from lors.inference import InferenceConfig
 from lors.merge import MergePlan
 from lors.merge_methods import METHODS
+from lors.models.espnet_data import S2TOptions
 from lors.tune import read_grid
 from tests.integration.recipe import Recipe
 
@@ -155,7 +155,7 @@ def test_configuration_opens_with_how_it_is_used(name):
 
 @pytest.mark.parametrize("name", [n for n, p in CONFIGS.items() if kind_of(p) == "inference"])
 def test_inference_configuration_loads(name):
-    assert load_config(InferenceConfig, CONFIGS[name]).batch_size >= 1
+    assert load_config(S2TOptions, CONFIGS[name]).batch_size >= 1
 
 
 @pytest.mark.parametrize("name", [n for n, p in CONFIGS.items() if kind_of(p) == "merge"])

@@ -5,6 +5,8 @@ import pytest
 
 from lors.errors import LorsError
 from lors.expdir import Pair
+from lors.models import open_recogniser
+from lors.models.espnet_data import S2TOptions, language_symbol, task_symbol
 from tests.integration.tiny_s2t import make_model
 
 pytestmark = pytest.mark.espnet
@@ -24,11 +26,8 @@ def waveforms():
 def test_equals_espnet_beam_1(tmp_path, waveforms, seed, maxlenratio):
     from espnet2.bin.s2t_inference import Speech2Text
 
-    from lors.models.espnet_s2t import S2TModel, language_symbol, task_symbol
-
     directory = make_model(tmp_path / "model", seed)
-    ours = S2TModel(directory / "model.pth")
-    prompts = [PAIRS[i % len(PAIRS)] for i in range(len(waveforms))]
+    ours = open_recogniser(directory)
     theirs = Speech2Text(
         s2t_train_config=directory / "config.yaml",
         s2t_model_file=directory / "model.pth",
@@ -36,37 +35,36 @@ def test_equals_espnet_beam_1(tmp_path, waveforms, seed, maxlenratio):
         ctc_weight=0.0,
         maxlenratio=maxlenratio,
     )
-    expected = [
-        theirs(w, lang_sym=language_symbol(p.lang), task_sym=task_symbol(p.task))[0][3]
-        for w, p in zip(waveforms, prompts, strict=True)
-    ]
-    assert len(set(expected)) > 1, "a model that always says the same tests nothing"
-    for batch_size in (1, 3, 64):
-        assert ours.transcribe(waveforms, prompts, batch_size, maxlenratio) == expected
+    said = set()
+    for pair in PAIRS:
+        symbols = {"lang_sym": language_symbol(pair.lang), "task_sym": task_symbol(pair.task)}
+        expected = [theirs(waveform, **symbols)[0][3] for waveform in waveforms]
+        said.update(expected)
+        for batch_size in (1, 3, 64):
+            options = S2TOptions(batch_size=batch_size, maxlenratio=maxlenratio)
+            assert ours.transcribe(waveforms, pair, options) == expected
+    assert len(said) > 1, "a model that always says the same tests nothing"
 
 
 def test_beam_search_is_espnets(tmp_path, waveforms):
     from espnet2.bin.s2t_inference import Speech2Text
 
-    from lors.models.espnet_s2t import S2TModel
-
     directory = make_model(tmp_path / "model")
-    ours = S2TModel(directory / "model.pth")
     theirs = Speech2Text(
         s2t_train_config=directory / "config.yaml",
         s2t_model_file=directory / "model.pth",
         beam_size=3,
     )
     expected = [theirs(w, lang_sym="<spa>", task_sym="<asr>")[0][3] for w in waveforms[:3]]
-    assert ours.transcribe_beam(waveforms[:3], [Pair("es", "asr")] * 3, 3) == expected
+    options = S2TOptions(beam_size=3)
+    ours = open_recogniser(directory)
+    assert ours.transcribe(waveforms[:3], Pair("es", "asr"), options) == expected
 
 
 def test_unknown_language_and_weights_of_another_model(tmp_path, waveforms):
-    from lors.models.espnet_s2t import S2TModel
-
-    model = S2TModel(make_model(tmp_path / "model") / "model.pth")
+    model = open_recogniser(make_model(tmp_path / "model"))
     with pytest.raises(LorsError, match="does not know <fra>"):
-        model.transcribe(waveforms[:1], [Pair("fr", "asr")])
+        model.transcribe(waveforms[:1], Pair("fr", "asr"), S2TOptions())
     state = model.model.state_dict()
     state.pop("ctc.ctc_lo.bias")
     with pytest.raises(LorsError, match=r"ctc\.ctc_lo\.bias"):

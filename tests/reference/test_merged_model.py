@@ -89,7 +89,8 @@ def test_espnet_loads_what_the_formula_says(models, tmp_path, method):
 def test_merged_model_answers_like_any_other(models, tmp_path):
     """Config, vocabulary and prompts come along: speech in, text out, other text than the base."""
     from lors.expdir import Pair
-    from lors.models.espnet_s2t import S2TModel
+    from lors.models import open_recogniser
+    from lors.models.espnet_data import S2TOptions
 
     base, experts = models
     files = [str(directory / "model.pth") for directory in (base, *experts)]
@@ -102,7 +103,7 @@ def test_merged_model_answers_like_any_other(models, tmp_path):
     rng = np.random.default_rng(0)
     waveforms = [rng.normal(size=9000).astype(np.float32) * 0.1 for _ in range(4)]
     texts = [
-        S2TModel(file).transcribe(waveforms, [Pair("de", "asr")] * 4)
-        for file in (files[0], tmp_path / "merged" / "model.pth")
+        open_recogniser(directory).transcribe(waveforms, Pair("de", "asr"), S2TOptions())
+        for directory in (base, tmp_path / "merged")
     ]
     assert texts[0] != texts[1] and all(isinstance(text, str) for text in texts[1])

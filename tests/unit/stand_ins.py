@@ -95,23 +95,21 @@ class FakeS2TModel:
     PAIRS = ("de_asr", "es_asr", "de_st", "es_st")
     calls: list[tuple] = []  # noqa: RUF012 - shared on purpose; tests empty it
 
-    def __init__(self, model_file, config=None, device="cpu"):
-        self.load_state(torch.load(model_file, weights_only=True))
-        self.calls[-1] = ("load", str(model_file), device)
+    def __init__(self, directory, device="cpu"):
+        self.load_state(torch.load(directory / "model.pth", weights_only=True))
+        self.calls[-1] = ("load", str(directory / "model.pth"), device)
 
     def load_state(self, state):
         self.calls.append(("load_state",))
         self.right = dict(zip(self.PAIRS, state[OUTPUT_BIAS].tolist(), strict=True))
 
-    def transcribe(self, waveforms, prompts, batch_size=64, maxlenratio=0.0):
-        self.calls.append(("greedy", len(waveforms), batch_size, maxlenratio))
-        return [self._say(w, p) for w, p in zip(waveforms, prompts, strict=True)]
-
-    def transcribe_beam(
-        self, waveforms, prompts, beam_size, ctc_weight=0.0, penalty=0.0, maxlenratio=0.0
-    ):
-        self.calls.append(("beam", len(waveforms), beam_size, ctc_weight, penalty, maxlenratio))
-        return [self._say(w, p) for w, p in zip(waveforms, prompts, strict=True)]
+    def transcribe(self, waveforms, pair, options):
+        if options.is_greedy:
+            self.calls.append(("greedy", len(waveforms), options.batch_size, options.maxlenratio))
+        else:
+            settings = (options.beam_size, options.ctc_weight, options.penalty, options.maxlenratio)
+            self.calls.append(("beam", len(waveforms), *settings))
+        return [self._say(waveform, pair) for waveform in waveforms]
 
     def _say(self, waveform: np.ndarray, pair: Pair) -> str:
         number = round(float(waveform[0]) * 128) - 1

@@ -28,7 +28,6 @@ BOTH = ["--langs", "de", "es", "--tasks", "asr", "st"]
 
 @pytest.fixture
 def model(monkeypatch):
-    monkeypatch.setattr("lors.tune.S2TModel", FakeS2TModel)
     monkeypatch.setattr("lors.models.espnet_s2t.S2TModel", FakeS2TModel)
     monkeypatch.setattr(FakeS2TModel, "calls", [])
     return FakeS2TModel

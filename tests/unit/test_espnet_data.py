@@ -5,12 +5,14 @@ from lors.datadir import Utterance, read_data_dir, read_text, write_data_dir
 from lors.errors import LorsError, UsageError
 from lors.expdir import Pair
 from lors.models.espnet_data import (
+    EspnetS2T,
     language_symbol,
     special_symbols,
     task_symbol,
-    write_training_data,
 )
+from lors.models.family import write_training_data
 
+S2T = EspnetS2T({}, "config.yaml")
 FILES = ("wav.scp", "text", "text_prev", "text_ctc")
 
 
@@ -60,7 +62,7 @@ def test_special_symbols():
 def test_training_data_of_two_tasks(tmp_path):
     dump = write_dump(tmp_path / "dump", ["es", "de"])
     pairs = [Pair("es", "st"), Pair("de", "asr"), Pair("de", "st")]
-    ids = write_training_data(pairs, dump, "train", tmp_path / "out")
+    ids = write_training_data(S2T, pairs, dump, "train", tmp_path / "out")
     assert ids == sorted(ids)
     assert ids[:3] == ["spk0-de-train-asr", "spk0-de-train-st", "spk0-es-train-st"]
     assert len(ids) == 9
@@ -83,7 +85,7 @@ def test_training_data_of_two_tasks(tmp_path):
 
 def test_each_split_has_its_own_data(tmp_path):
     dump = write_dump(tmp_path / "dump")
-    ids = write_training_data([Pair("de", "asr")], dump, "dev", tmp_path / "out")
+    ids = write_training_data(S2T, [Pair("de", "asr")], dump, "dev", tmp_path / "out")
     assert ids == [f"spk{k}-de-dev-asr" for k in range(3)]
 
 
@@ -96,7 +98,7 @@ def test_empty_transcript_and_translation_stay_in(tmp_path):
     dump = write_dump(tmp_path / "dump", ["de"])
     rewrite(dump / "de" / "train", text="", translations={"en": ""})
     pairs = [Pair("de", "asr"), Pair("de", "st")]
-    ids = write_training_data(pairs, dump, "train", tmp_path / "out")
+    ids = write_training_data(S2T, pairs, dump, "train", tmp_path / "out")
     text, ctc = (read_text(tmp_path / "out" / name) for name in ("text", "text_ctc"))
     assert text[ids[0]] == "<deu><asr><notimestamps>" and text[ids[1]].startswith("<deu><st_eng>")
     assert ctc == dict.fromkeys(ids, "")
@@ -105,9 +107,9 @@ def test_empty_transcript_and_translation_stay_in(tmp_path):
 def test_missing_translation(tmp_path):
     dump = write_dump(tmp_path / "dump", ["de"])
     rewrite(dump / "de" / "train", translations={})
-    write_training_data([Pair("de", "asr")], dump, "train", tmp_path / "out")
+    write_training_data(S2T, [Pair("de", "asr")], dump, "train", tmp_path / "out")
     with pytest.raises(LorsError, match="no translation") as caught:
-        write_training_data([Pair("de", "st")], dump, "train", tmp_path / "st")
+        write_training_data(S2T, [Pair("de", "st")], dump, "train", tmp_path / "st")
     assert str(caught.value.where).endswith("de/train/text.en")
     assert "spk0-de-train" in caught.value.got
     assert not (tmp_path / "st").exists()
@@ -119,27 +121,27 @@ def test_missing_transcript(tmp_path):
     rewrite(dump / "de" / "train", text=None)
     for task in ("asr", "st"):
         with pytest.raises(LorsError, match="without transcripts"):
-            write_training_data([Pair("de", task)], dump, "train", tmp_path / "out")
+            write_training_data(S2T, [Pair("de", task)], dump, "train", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_no_utterance_hides_another(tmp_path):
     dump = write_dump(tmp_path / "dump")
     with pytest.raises(LorsError, match="appears twice"):
-        write_training_data([Pair("de", "asr")] * 2, dump, "train", tmp_path / "out")
+        write_training_data(S2T, [Pair("de", "asr")] * 2, dump, "train", tmp_path / "out")
     write_data_dir(dump / "es" / "train", read_data_dir(dump / "de" / "train"))
     with pytest.raises(LorsError, match="appears twice") as caught:
         pairs = [Pair("de", "asr"), Pair("es", "asr")]
-        write_training_data(pairs, dump, "train", tmp_path / "out")
+        write_training_data(S2T, pairs, dump, "train", tmp_path / "out")
     assert "spk0-de-train" in caught.value.got
 
 
 def test_no_pairs_no_data_no_directory(tmp_path):
     dump = write_dump(tmp_path / "dump", ["de"])
     with pytest.raises(LorsError, match="no utterances"):
-        write_training_data([], dump, "train", tmp_path / "out")
+        write_training_data(S2T, [], dump, "train", tmp_path / "out")
     with pytest.raises(LorsError, match="data directory not found"):
-        write_training_data([Pair("es", "asr")], dump, "train", tmp_path / "out")
+        write_training_data(S2T, [Pair("es", "asr")], dump, "train", tmp_path / "out")
     (dump / "de" / "train" / "wav.scp").write_text("")
     with pytest.raises(LorsError, match=r"wav\.scp: empty"):
-        write_training_data([Pair("de", "asr")], dump, "train", tmp_path / "out")
+        write_training_data(S2T, [Pair("de", "asr")], dump, "train", tmp_path / "out")

@@ -11,10 +11,11 @@ from lors.config import load_config
 from lors.datadir import Utterance, read_data_dir, read_text, write_data_dir
 from lors.errors import LorsError, UsageError
 from lors.expdir import ExpDir, Pair
-from lors.inference import InferenceConfig, infer, read_audio, read_test_set
+from lors.inference import infer, read_audio, read_test_set
+from lors.models.espnet_data import S2TOptions
 
 DE, ES = Pair("de", "asr"), Pair("es", "st")
-GREEDY = InferenceConfig(batch_size=7, maxlenratio=0.4)
+GREEDY = S2TOptions(batch_size=7, maxlenratio=0.4)
 
 
 @pytest.fixture
@@ -108,11 +109,11 @@ def test_test_set_without_texts(dump):
 def test_configuration(tmp_path):
     path = tmp_path / "inference.yaml"
     path.write_text("beam_size: 5\nctc_weight: 0.3\n")
-    options = load_config(InferenceConfig, path)
-    assert options == InferenceConfig(5, 64, 0.3, 0.0) and not options.is_greedy
+    options = load_config(S2TOptions, path)
+    assert options == S2TOptions(5, 64, 0.3, 0.0) and not options.is_greedy
     path.write_text("")
-    assert load_config(InferenceConfig, path).is_greedy
-    assert not InferenceConfig(beam_size=1, ctc_weight=0.3).is_greedy
+    assert load_config(S2TOptions, path).is_greedy
+    assert not S2TOptions(beam_size=1, ctc_weight=0.3).is_greedy
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_configuration(tmp_path):
 def test_wrong_configuration(tmp_path, content, message):
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(UsageError) as caught:
-        load_config(InferenceConfig, tmp_path / "c.yaml")
+        load_config(S2TOptions, tmp_path / "c.yaml")
     assert message in str(caught.value)
 
 
@@ -161,7 +162,7 @@ def test_beam_search_gets_its_options(calls, dump, work):
         work[:1],
         dump,
         "test",
-        InferenceConfig(beam_size=4, ctc_weight=0.2, penalty=0.5, maxlenratio=0.3),
+        S2TOptions(beam_size=4, ctc_weight=0.2, penalty=0.5, maxlenratio=0.3),
     )
     assert calls[-1] == ("beam", 3, 4, 0.2, 0.5, 0.3)
 
@@ -208,7 +209,7 @@ def other_data(expdir, dump, options):
 
 
 def other_options(expdir, dump, options):
-    return InferenceConfig(beam_size=2)
+    return S2TOptions(beam_size=2)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from lors.datadir import read_text
 from lors.errors import LorsError
 from lors.expdir import Pair
 from lors.fileio import file_digest
-from lors.models.espnet_data import write_training_data
+from lors.models import family_from
+from lors.models.family import write_training_data
 from lors.train import (
     _select_shapes,
     collect_stats,
@@ -55,7 +56,7 @@ def project(tmp_path, base, monkeypatch):
     dump = write_dump(tmp_path / "dump")
     config = fine_tuning_config(base, CONFIG, PAIRS)
     for split, name in (("train", "train"), ("dev", "valid")):
-        ids = write_training_data(PAIRS, dump, split, tmp_path / "data")
+        ids = write_training_data(family_from(config, base), PAIRS, dump, split, tmp_path / "data")
         (tmp_path / "stats" / name).mkdir(parents=True)
         for kind in ("speech", "text"):
             path = tmp_path / "stats" / name / f"{kind}_shape"

@@ -8,7 +8,8 @@ from lors.datadir import Utterance, read_data_dir, write_data_dir
 from lors.errors import LorsError, UsageError
 from lors.expdir import ExpDir, Pair
 from lors.fileio import read_json
-from lors.inference import InferenceConfig, read_test_set
+from lors.inference import read_test_set
+from lors.models.espnet_data import S2TOptions
 from lors.score.sweeps import read_sweeps
 from lors.tune import Grid, plan_of, read_grid, score, tune
 
@@ -29,12 +30,12 @@ LORS = tuple(
     for c in (0.5, 0.9)
 )
 GRID = Grid({"average": ({"scaling_coef": 1.0},), "task_arithmetic": POINTS, "lors": LORS}, None)
-OPTIONS = InferenceConfig(batch_size=5, beam_size=8, maxlenratio=0.4)
+OPTIONS = S2TOptions(batch_size=5, beam_size=8, maxlenratio=0.4)
 
 
 @pytest.fixture(autouse=True)
 def calls(monkeypatch):
-    monkeypatch.setattr("lors.tune.S2TModel", FakeS2TModel)
+    monkeypatch.setattr("lors.models.espnet_s2t.S2TModel", FakeS2TModel)
     monkeypatch.setattr(FakeS2TModel, "calls", [])
     return FakeS2TModel.calls
 
@@ -209,7 +210,7 @@ def test_interrupted_search_ends_with_the_same_files(expdir, dump, tmp_path, cal
             super().load_state(state)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lors.tune.S2TModel", Interrupted)
+        patch.setattr("lors.models.espnet_s2t.S2TModel", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             tune(expdir, PAIRS, dump, GRID, OPTIONS)
     assert merges(calls) == after

@@ -41,15 +41,17 @@ nj=2         # jobs at the same time
 ngpu=0       # GPUs of a training job (0: train on the CPU)
 device=cpu   # device of inference, e.g. cuda
 ## Base model
-base_model=base # directory of the base model (config.yaml, model.pth and the files they name)
+model_family=espnet_s2t # espnet_s2t (OWSM and its kin) or whisper
+base_model=base # a model directory; or a Whisper: OpenAI .pt, Hugging Face directory, official name
+window=30    # whisper: seconds that speech is padded to
 train_base=false # train the base model instead, on the pool of --base_langs
 base_langs="" # languages of the base model that is trained (default: --langs)
-vocab_size=500 # BPE pieces of the base model that is trained
-base_config=conf/train_base.yaml # training of the base model
-## Configurations
-train_config=conf/train_expert.yaml # fine-tuning of experts and joint model
-tune_config=conf/tune.yaml # settings of each merge method to try on dev
-inference_config=conf/inference_greedy.yaml # inference of the test sets
+vocab_size=500 # espnet_s2t: BPE pieces of the base model that is trained
+## Configurations, where empty: conf/[whisper/]{train_base,train_expert,tune,inference}.yaml
+base_config="" # training of the base model
+train_config="" # fine-tuning of experts and joint model
+tune_config="" # settings of each merge method to try on dev
+inference_config="" # inference of the test sets
 ## For local/data.sh
 data_opts="" # further options, as one word
 

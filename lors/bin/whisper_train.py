@@ -1,0 +1,20 @@
+"""Train Whisper through ESPnet; the options are those of any ESPnet task (--help)."""
+
+from __future__ import annotations
+
+import sys
+
+from lors.models.whisper_task import WhisperTask
+
+
+def get_parser():
+    """The parser, as ESPnet's documentation tools look for it."""
+    return WhisperTask.get_parser()
+
+
+def main(cmd: list[str] | None = None) -> None:
+    WhisperTask.main(cmd=cmd)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""The Whisper family: prompts, training data and options of inference.
+
+The prompt is Whisper's own, ``<|startoftranscript|><|lang|><|task|><|notimestamps|>``. For
+translation `lang` is the language that is spoken, as in Whisper's pre-training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from lors.config import Range, build
+from lors.datadir import Utterance
+from lors.errors import LorsError, unknown_name
+from lors.expdir import Pair
+from lors.models.family import Family, InferenceOptions
+
+if TYPE_CHECKING:
+    from whisper.tokenizer import Tokenizer
+
+    from lors.models.whisper import WhisperModel
+
+TASKS = {"asr": "transcribe", "st": "translate"}
+PROMPT_LENGTH = 4
+"""Tokens of a prompt: start, language, task and no timestamps."""
+FRAMES_PER_SECOND = 50  # of the encoder's output
+WITHOUT_SPACES = ("zh", "ja", "th", "lo", "my", "yue")
+"""Languages whose words Whisper's tokenizer does not split at spaces."""
+_PROMPT = re.compile(r"((?:<\|[^|]+\|>)+) ?")
+
+
+@dataclass(frozen=True)
+class WhisperConf:
+    """``whisper_conf`` in the ``config.yaml`` of a Whisper model: what all who use it must share.
+
+    Attributes:
+        dims: the dimensions, under OpenAI's names.
+        window: seconds that speech is padded to; Whisper's own is 30. With a shorter one, encoder
+            and decoder have less to do, and only the first positions are used.
+        st_language: whether the prompt of a translation names the language that is spoken
+            (``source``, as in pre-training) or the one that is written (``target``).
+    """
+
+    dims: dict[str, int]
+    window: Annotated[float, Range(0.02, 30)] = 30.0
+    st_language: Literal["source", "target"] = "source"
+
+
+@dataclass(frozen=True)
+class WhisperOptions(InferenceOptions):
+    """``conf/inference_*.yaml`` of the Whisper family.
+
+    Attributes:
+        max_tokens: at most that many tokens are said; 0 for half of the decoder's context, as
+            OpenAI's program does.
+        patience: of the beam search: it ends with ``beam_size * patience`` finished hypotheses.
+        length_penalty: exponent of Google's length penalty in the beam search; null ranks by the
+            mean log probability of a token.
+        suppress_symbols: whether brackets, quotes and other signs that are not spoken are never
+            written, as in OpenAI's program.
+        dtype: of weights and activations; auto is float16 on a GPU and float32 elsewhere.
+    """
+
+    batch_size: Annotated[int, Range(1)] = 32
+    max_tokens: Annotated[int, Range(0, 448)] = 0
+    patience: Annotated[float, Range(0.1, 10)] = 1.0
+    length_penalty: Annotated[float, Range(0, 1)] | None = None
+    suppress_symbols: bool = True
+    dtype: Literal["auto", "float32", "float16"] = "auto"
+
+    def greedy(self) -> WhisperOptions:
+        return dataclasses.replace(self, beam_size=1, patience=1.0, length_penalty=None)
+
+
+@cache
+def tokenizer_of(vocabulary: int) -> Tokenizer:
+    """OpenAI's tokenizer for a multi-lingual model with that many tokens."""
+    from whisper.tokenizer import get_tokenizer  # imports torch
+
+    return get_tokenizer(multilingual=True, num_languages=vocabulary - 51765 - 1)
+
+
+def language_code(lang: str) -> str:
+    """Whisper's code of a language: ``sv-SE`` -> ``sv``."""
+    return lang.split("-")[0]
+
+
+def encode(line: str, tokenizer: Tokenizer) -> list[int]:
+    """The token ids of a line of training data, from <|startoftranscript|> to <|endoftext|>.
+
+    Args:
+        line: e.g. ``<|de|><|transcribe|><|notimestamps|> Guten Tag.``
+    """
+    prompt = _PROMPT.match(line)
+    symbols = re.findall(r"<\|[^|]+\|>", prompt[1])
+    words = line[prompt.end() :]
+    # Whisper's own transcripts begin with a space in languages that have spaces.
+    code = symbols[0][2:-2] if symbols[1] == "<|transcribe|>" else "en"
+    if words and code not in WITHOUT_SPACES:
+        words = f" {words}"
+    specials = [tokenizer.special_tokens[symbol] for symbol in symbols]
+    # What looks like a special token in a corpus is text.
+    said = tokenizer.encode(words, disallowed_special=())
+    return [tokenizer.sot, *specials, *said, tokenizer.eot]
+
+
+class Whisper(Family):
+    """Whisper, fine-tuned by ESPnet's trainer."""
+
+    name = "whisper"
+    train_module = "lors.bin.whisper_train"
+    data_files = {  # noqa: RUF012 - a constant, as the base class says
+        "wav.scp": ("speech", "sound"),
+        "text": ("text", "text"),
+    }
+    model_keys = ("whisper_conf",)
+    inference_options = WhisperOptions
+
+    def __init__(self, config: Mapping[str, Any], where: object):
+        super().__init__(config, where)
+        self.conf = build(WhisperConf, config["whisper_conf"], f"{where}: whisper_conf")
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return tokenizer_of(self.conf.dims["n_vocab"])
+
+    def prompt(self, pair: Pair) -> str:
+        """The prompt of a language and task, without <|startoftranscript|>.
+
+        Raises:
+            UsageError: Whisper does not know the language.
+        """
+        code = language_code(pair.lang)
+        codes = self.tokenizer.all_language_codes
+        if code not in codes:
+            raise unknown_name("language", pair.lang, sorted(codes), self.where)
+        if pair.task == "st" and self.conf.st_language == "target":
+            code = "en"
+        return f"<|{code}|><|{TASKS[pair.task]}|><|notimestamps|>"
+
+    def check_pairs(self, pairs: Sequence[Pair]) -> None:
+        for pair in pairs:
+            self.prompt(pair)
+
+    def columns(self, utterance: Utterance, pair: Pair, text: str) -> dict[str, str]:
+        return {"text": f"{self.prompt(pair)} {text}"}
+
+    def misfit(self, utterance: Utterance, columns: Mapping[str, str]) -> str | None:
+        if utterance.duration is not None and utterance.duration > self.conf.window:
+            return f"{utterance.duration:g} s of audio in a window of {self.conf.window:g} s"
+        tokens = len(encode(columns["text"], self.tokenizer))
+        context = self.conf.dims["n_text_ctx"]
+        # The decoder reads all tokens but the last.
+        if tokens - 1 > context:
+            return f"{tokens} tokens for a decoder of {context}"
+        return None
+
+    def recogniser(self, directory: str | os.PathLike, device: str) -> WhisperModel:
+        from lors.models.whisper import WhisperModel  # torch is slow to import
+
+        return WhisperModel(directory, self, device)
+
+
+def check_dims(dims: Mapping[str, int], where: object) -> None:
+    """Check that LoRS can use a model with these dimensions.
+
+    Raises:
+        LorsError: an English-only model, or one with another vocabulary or number of mels than
+            OpenAI's.
+    """
+    vocabulary, mels = dims["n_vocab"], dims["n_mels"]
+    if vocabulary == 51864:
+        raise LorsError(
+            "an English-only Whisper",
+            where=where,
+            expected="a multi-lingual one (51865 or 51866 tokens)",
+            got="51864 tokens",
+            hint="take the model without .en in its name",
+        )
+    if vocabulary not in (51865, 51866) or mels not in (80, 128):
+        raise LorsError(
+            "not the vocabulary or the features of an official Whisper",
+            where=where,
+            expected="51865 or 51866 tokens, 80 or 128 mels",
+            got=f"{vocabulary} tokens, {mels} mels",
+        )

@@ -1,0 +1,128 @@
+"""A Whisper of any form as the base model of an experiment, and a new one of any size."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import yaml
+
+from lors.checkpoint import Checkpoint
+from lors.checkpoint_writer import CheckpointWriter
+from lors.errors import LorsError
+from lors.expert import open_model
+from lors.fileio import DoneMarker, atomic_write
+from lors.models.whisper_data import FRAMES_PER_SECOND, WhisperConf, check_dims
+from lors.naming import names_in
+from lors.whisper_dims import whisper_dims
+
+log = logging.getLogger(__name__)
+
+
+def import_whisper(
+    base_model: str, out: str | os.PathLike, window: float = 30.0, st_language: str = "source"
+) -> None:
+    """Write ``model.pth`` (float32, OpenAI's names) and ``config.yaml``.
+
+    Args:
+        base_model: a file of OpenAI (``.pt``), a directory of Hugging Face, any other model file
+            with the tensors of Whisper, or an official name such as ``small``, which is
+            downloaded into OpenAI's cache (``~/.cache/whisper``) and checked.
+        out: the model directory to make.
+        window, st_language: as in :class:`lors.models.whisper_data.WhisperConf`.
+
+    Raises:
+        LorsError: there is no such model, it is no multi-lingual Whisper, or `out` holds another.
+    """
+    path, out = _find(base_model), Path(out)
+    checkpoint = open_model(path)
+    dims = whisper_dims(checkpoint)
+    check_dims(dims, path)
+    longest = dims["n_audio_ctx"] / FRAMES_PER_SECOND
+    if window > longest:
+        raise LorsError(
+            "a window longer than the model's",
+            where=path,
+            expected=f"at most {longest:g} s",
+            got=f"{window:g} s",
+        )
+    conf = dataclasses.asdict(WhisperConf(dims, window, st_language))
+    marker = DoneMarker(out / ".done", {"model": checkpoint.fingerprint(), "whisper_conf": conf})
+    if marker.is_done():
+        return
+    marker.start()
+    _write(checkpoint, out / "model.pth")
+    with atomic_write(out / "config.yaml") as handle:
+        yaml.safe_dump({"whisper_conf": conf}, handle, sort_keys=False)
+    marker.mark()
+    log.info("base model %s written to %s", path, out)
+
+
+def _write(checkpoint: Checkpoint, path: Path) -> None:
+    names = names_in("openai", checkpoint.names())
+    spec = {new: (checkpoint.shape(old), torch.float32) for old, new in names.items()}
+    with CheckpointWriter(path, spec) as writer:
+        for old, new in names.items():
+            writer.add(new, checkpoint.tensor(old).float())
+
+
+def _find(base_model: str) -> Path:
+    """The file or directory of a model; an official name is downloaded."""
+    import whisper
+
+    path = Path(base_model)
+    if path.exists():
+        return path
+    official = whisper.available_models()
+    if base_model not in official:
+        near = difflib.get_close_matches(base_model, official, n=3)
+        raise LorsError(
+            "no such Whisper",
+            where="--base_model",
+            expected=f"a file, a directory, or one of {', '.join(official)}",
+            got=base_model,
+            hint=f"did you mean {' or '.join(near)}?" if near else None,
+        )
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
+    try:
+        # Downloads where the file is missing or its SHA-256 is not the one in the address.
+        return Path(whisper._download(whisper._MODELS[base_model], str(cache), in_memory=False))
+    except (OSError, RuntimeError) as error:
+        raise LorsError(
+            f"cannot download the Whisper model {base_model}",
+            where=whisper._MODELS[base_model],
+            got=error,
+            hint=f"where there is a network, put the file into {cache}, or give its path",
+        ) from None
+
+
+def new_whisper_file(dims: Mapping[str, int], path: str | os.PathLike, seed: int = 0) -> None:
+    """Write an untrained Whisper in OpenAI's form (``.pt``).
+
+    Args:
+        dims: the dimensions, under OpenAI's names.
+        path: the file.
+        seed: of the initial weights.
+
+    Raises:
+        LorsError: not the vocabulary or number of mels of an official multi-lingual model.
+    """
+    from lors.models.whisper import new_whisper
+
+    check_dims(dims, path)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = new_whisper(dims)
+        # Shared by input and output: small, or the first predictions are wild.
+        torch.nn.init.normal_(model.decoder.token_embedding.weight, std=0.02)
+        torch.nn.init.normal_(model.decoder.positional_embedding, std=0.02)
+    state = model.state_dict()
+    spec = {name: (tuple(value.shape), value.dtype) for name, value in state.items()}
+    with CheckpointWriter(path, spec, dict(dims)) as writer:
+        for name, value in state.items():
+            writer.add(name, value)
