@@ -19,17 +19,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from xxhash import xxh3_128
 
-from lors.checkpoint import Checkpoint
+from lors.checkpoint import Checkpoint, bytes_of
 from lors.config import read_yaml
 from lors.errors import LorsError
-from lors.fileio import read_json
-from lors.naming import tied_names, translation
+from lors.fileio import read_json, write_json
+from lors.naming import names_in, tied_names, translation
 from lors.vocabulary import ESPNET_CONFIG
 
 PEFT_CONFIG = "adapter_config.json"
 PEFT_MODEL = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
+BASE_RECORD = "base.json"
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,7 @@ def open_expert(base: Checkpoint, path: str | os.PathLike) -> Checkpoint:
         LorsError: as :meth:`Checkpoint.open` and :class:`AdaptedCheckpoint`.
     """
     if is_adapter(path):
+        _check_base(base, Path(path))
         return AdaptedCheckpoint(base, Path(path))
     expert = open_model(path)
     name_of = translation(base.names(), expert.names())
@@ -205,6 +208,57 @@ def is_adapter(path: str | os.PathLike) -> bool:
     if path.suffix not in (".pth", ".pt") or not path.is_file():
         return False
     return any(name.endswith(".lora_A") for name in Checkpoint.open(path).names())
+
+
+def record_base(base: str | os.PathLike, directory: str | os.PathLike) -> None:
+    """Note in an adapter's directory which model it is trained on: ``base.json``."""
+    path = os.path.relpath(base, directory)
+    write_json(
+        Path(directory) / BASE_RECORD, {"model": path, "fingerprint": _values(open_model(base))}
+    )
+
+
+def recorded_base(adapter: str | os.PathLike) -> Path:
+    """The model file that an adapter was trained on, as :func:`record_base` noted it.
+
+    Raises:
+        LorsError: there is no such note, or no such model any more.
+    """
+    record = Path(adapter).parent / BASE_RECORD
+    path = Path(os.path.normpath(record.parent / read_json(record)["model"]))
+    if not path.exists():
+        raise LorsError("the model that this adapter was trained on is missing", where=path)
+    return path
+
+
+def _check_base(base: Checkpoint, adapter: Path) -> None:
+    record = (adapter if adapter.is_dir() else adapter.parent) / BASE_RECORD
+    if not record.is_file():
+        return
+    noted = read_json(record)
+    if _values(base) != noted["fingerprint"]:
+        raise LorsError(
+            "the adapter was trained on another model",
+            where=adapter,
+            expected=f"the base model with the weights of {noted['model']} (in {record})",
+            got=base.path,
+            hint="give --base that model",
+        )
+
+
+def _values(model: Checkpoint) -> str:
+    """A hash of a model's weights, whatever kind of file they are in and whatever their dtype."""
+    try:
+        names = names_in("openai", model.names())
+    except LorsError:
+        names = {name: name for name in model.names()}
+    whole = xxh3_128()
+    for name, key in sorted((new, old) for old, new in names.items()):
+        single = model.dtype(key) == torch.float32
+        # A digest is kept for the merge's record.
+        value = model.digest(key) if single else xxh3_128(bytes_of(model.tensor(key).float()))
+        whole.update(f"{name} {value if single else value.hexdigest()}\n".encode())
+    return whole.hexdigest()
 
 
 def _read_peft(directory: Path) -> _Parts:

@@ -101,19 +101,20 @@ def collect_stats(
     family = family_from(config, out)
     ids = write_data(family, pairs, dump, out)
     config = {**config, "num_workers": 0}
-    of_base = config.pop("init_param", None)
-    if of_base:
-        # The base brings its feature statistics along; only shapes are wanted here.
-        config["model_conf"] = {
-            **config.get("model_conf", {}),
-            "extract_feats_in_collect_stats": False,
-        }
-    elif config.get("normalize") == "global_mvn":
+    # A base brings its feature statistics along, and not every model needs any.
+    features = "init_param" not in config and config.get("normalize") == "global_mvn"
+    config.pop("init_param", None)
+    if features:
         config.pop("normalize_conf")  # about to be collected
         config["normalize"] = None
         # S2T models pad speech with silence; statistics of padded speech would mostly be its.
         # Trimmed to its first second instead, every clip gives speech alone.
         config["preprocessor_conf"] = {**config["preprocessor_conf"], "speech_length": 1.0}
+    else:
+        config["model_conf"] = {
+            **config.get("model_conf", {}),
+            "extract_feats_in_collect_stats": False,
+        }
     digests = _digests(family, out / "data")
     marker = DoneMarker(out / ".done", {"config": config, "data": digests})
     if marker.is_done():
@@ -126,7 +127,7 @@ def collect_stats(
         shapes += [f"--{option}_shape_file", str(keys)]
     options = [*data_options(family, out / "data"), *shapes, "--collect_stats", "true"]
     _launch(family, config, out, options, cmd, 0)
-    if not of_base:
+    if features:
         # A model trained from scratch keeps its normalisation beside its vocabulary.
         collected = out / "train" / "feats_stats.npz"
         with atomic_write(Path(config["bpemodel"]).parent / collected.name, "wb") as handle:
@@ -184,6 +185,10 @@ def train(
         log.info("%s is there already", out)
         return
     marker.start()
+    if config.get("use_adapter"):
+        from lors.expert import record_base  # torch is slow to import
+
+        record_base(base[0], out)
     options = data_options(family, out / "data")
     for split, option in zip(SPLITS, ("train", "valid"), strict=True):
         for name in ("speech_shape", "text_shape"):

@@ -16,13 +16,15 @@ from lors.train import collect_stats, fine_tuning_config, from_scratch_config, t
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lors.bin.train",
-        description="Train an ESPnet S2T model on language-task pairs, from scratch (--tokens) "
-        "or from a base model (--base). With --collect_stats, only collect the shapes and "
-        "feature statistics that training needs.",
+        description="Train a model on language-task pairs through ESPnet: from a base model "
+        "(--base), else from scratch. With --collect_stats, only collect the shapes and feature "
+        "statistics that training needs.",
     )
-    start = parser.add_mutually_exclusive_group(required=True)
+    start = parser.add_mutually_exclusive_group()
     start.add_argument("--base", help="model directory to fine-tune (config.yaml, model.pth)")
-    start.add_argument("--tokens", help="directory of tokens.txt and bpe.model: from scratch")
+    start.add_argument(
+        "--tokens", help="directory of tokens.txt and bpe.model, for an S2T model from scratch"
+    )
     parser.add_argument("--pairs", nargs="+", required=True, help="e.g. de_asr de_st")
     parser.add_argument("--dump", required=True, help="data directories <lang>/{train,dev}")
     parser.add_argument("--config", required=True, help="ESPnet training options (YAML)")
@@ -43,8 +45,14 @@ def work(args: argparse.Namespace) -> None:
     config = read_yaml(args.config)
     if args.base:
         config = fine_tuning_config(args.base, config, pairs)
-    else:
+    elif args.tokens:
         config = from_scratch_config(args.tokens, config)
+    elif "whisper_conf" not in config:
+        raise UsageError(
+            "nothing to start from",
+            where=args.config,
+            expected="--base, --tokens, or a whisper_conf in the configuration",
+        )
     out = Path(args.out)
     if args.only is not None:
         if not 1 <= args.only <= len(pairs):

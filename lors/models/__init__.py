@@ -31,9 +31,19 @@ def family_of(directory: str | os.PathLike) -> Family:
 
 
 def open_recogniser(directory: str | os.PathLike, device: str = "cpu") -> Recogniser:
-    """The model of a directory, ready for inference.
+    """The model of a directory, ready for inference; of an adapter, merged into its base model.
 
     Raises:
         LorsError: a file is missing or damaged.
     """
-    return family_of(directory).recogniser(directory, device)
+    from lors.checkpoint import Checkpoint  # torch is slow to import
+    from lors.expert import is_adapter, open_expert, recorded_base
+
+    model = Path(directory) / "model.pth"
+    if not is_adapter(model):
+        return family_of(directory).recogniser(directory, device)
+    base = recorded_base(model)
+    recogniser = family_of(base.parent).recogniser(base.parent, device)
+    adapted = open_expert(Checkpoint.open(base), model)
+    recogniser.load_state({name: adapted.tensor(name) for name in adapted.names()})
+    return recogniser

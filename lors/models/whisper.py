@@ -39,7 +39,7 @@ class WindowEncoder(AudioEncoder):
 
 
 def new_whisper(dims: Mapping[str, int]) -> whisper.Whisper:
-    """An untrained Whisper whose encoder takes windows of any length."""
+    """A Whisper without weights, whose encoder takes windows of any length."""
     model = whisper.Whisper(ModelDimensions(**dims))
     audio = [dims[f"n_audio_{name}"] for name in ("ctx", "state", "head", "layer")]
     model.encoder = WindowEncoder(dims["n_mels"], *audio)

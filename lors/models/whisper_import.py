@@ -1,4 +1,4 @@
-"""A Whisper of any form as the base model of an experiment, and a new one of any size."""
+"""A Whisper of any form as the base model of an experiment."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import difflib
 import logging
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -99,30 +98,3 @@ def _find(base_model: str) -> Path:
             got=error,
             hint=f"where there is a network, put the file into {cache}, or give its path",
         ) from None
-
-
-def new_whisper_file(dims: Mapping[str, int], path: str | os.PathLike, seed: int = 0) -> None:
-    """Write an untrained Whisper in OpenAI's form (``.pt``).
-
-    Args:
-        dims: the dimensions, under OpenAI's names.
-        path: the file.
-        seed: of the initial weights.
-
-    Raises:
-        LorsError: not the vocabulary or number of mels of an official multi-lingual model.
-    """
-    from lors.models.whisper import new_whisper
-
-    check_dims(dims, path)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = new_whisper(dims)
-        # Shared by input and output: small, or the first predictions are wild.
-        torch.nn.init.normal_(model.decoder.token_embedding.weight, std=0.02)
-        torch.nn.init.normal_(model.decoder.positional_embedding, std=0.02)
-    state = model.state_dict()
-    spec = {name: (tuple(value.shape), value.dtype) for name, value in state.items()}
-    with CheckpointWriter(path, spec, dict(dims)) as writer:
-        for name, value in state.items():
-            writer.add(name, value)

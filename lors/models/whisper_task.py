@@ -33,7 +33,7 @@ from lors.config import build
 from lors.models.whisper import log_mel, new_whisper, pad
 from lors.models.whisper_data import PROMPT_LENGTH, WhisperConf, encode, tokenizer_of
 
-IGNORED = -1  # in targets: padding, and the prompt, which is always given
+IGNORED = -1  # pads the token ids
 
 
 class WhisperPreprocessor(AbsPreprocessor):
@@ -76,8 +76,10 @@ class WhisperESPnetModel(AbsESPnetModel):
         super().__init__()
         model = new_whisper(conf.dims)
         self.encoder, self.decoder = model.encoder, model.decoder
-        # OpenAI leaves it without values, for a checkpoint to fill.
+        # For a model without a base. OpenAI leaves the positions without values, and embeddings
+        # that are output weights too would begin with wild predictions.
         torch.nn.init.normal_(self.decoder.positional_embedding, std=0.02)
+        torch.nn.init.normal_(self.decoder.token_embedding.weight, std=0.02)
         self.specaug = specaug
         self.n_mels = conf.dims["n_mels"]
         self.eot = tokenizer_of(conf.dims["n_vocab"]).eot
@@ -107,20 +109,29 @@ class WhisperESPnetModel(AbsESPnetModel):
         if self.specaug is not None and self.training:
             frames = torch.full_like(speech_lengths, features.shape[2])
             features = self.specaug(features.transpose(1, 2), frames)[0].transpose(1, 2)
-        targets = text[:, 1:].clone()
-        targets[:, : PROMPT_LENGTH - 1] = IGNORED
-        given = text[:, :-1].masked_fill(text[:, :-1] == IGNORED, self.eot)
-        logits = self.decoder(given, self.encoder(features))
-        loss = functional.cross_entropy(
-            logits.flatten(0, 1),
-            targets.flatten(),
-            ignore_index=IGNORED,
-            label_smoothing=self.lsm_weight,
-        )
+        targets = text[:, 1:]
         asked = targets != IGNORED
-        right = (logits.argmax(dim=-1) == targets) & asked
-        stats = {"loss": loss.detach(), "acc": right.sum() / asked.sum()}
+        asked[:, : PROMPT_LENGTH - 1] = False
+        given = text[:, :-1].masked_fill(text[:, :-1] == IGNORED, self.eot)
+        hidden = self._hidden(given, self.encoder(features))[asked]
+        logits = (hidden @ self.decoder.token_embedding.weight.to(hidden.dtype).T).float()
+        loss = functional.cross_entropy(logits, targets[asked], label_smoothing=self.lsm_weight)
+        accuracy = (logits.argmax(dim=-1) == targets[asked]).float().mean()
+        stats = {"loss": loss.detach(), "acc": accuracy}
         return force_gatherable((loss, stats, len(speech)), loss.device)
+
+    def _hidden(self, tokens: Tensor, encoded: Tensor) -> Tensor:
+        """The decoder's last layer (batch, tokens, n_state).
+
+        OpenAI's decoder goes on to the whole vocabulary for every position, prompt and padding
+        included, which for short sentences is most of the time and memory.
+        """
+        decoder = self.decoder
+        x = decoder.token_embedding(tokens) + decoder.positional_embedding[: tokens.shape[1]]
+        x = x.to(encoded.dtype)
+        for block in decoder.blocks:
+            x = block(x, encoded, mask=decoder.mask)
+        return decoder.ln(x)
 
     def collect_feats(self, speech: Tensor, speech_lengths: Tensor, **_: Any) -> dict[str, Tensor]:
         """The features (batch, frames, n_mels)."""

@@ -14,7 +14,7 @@ import pytest
 from lors.config import build, load_config, read_yaml
 from lors.merge import MergePlan
 from lors.merge_methods import METHODS
-from lors.models.espnet_data import S2TOptions
+from lors.models import FAMILIES
 from lors.tune import read_grid
 from tests.integration.recipe import Recipe
 
@@ -42,8 +42,8 @@ STAGES = {
 }
 OPTIONS = """
 stage stop_stage skip_train dry_run langs tasks methods seed datadir dumpdir expdir nj ngpu device
-base_model train_base base_langs vocab_size base_config train_config tune_config inference_config
-data_opts
+model_family base_model window train_base base_langs vocab_size base_config train_config
+inference_config tune_config data_opts
 """
 
 
@@ -121,10 +121,33 @@ def test_dry_run_of_a_base_model_of_ones_own(name, tmp_path):
         "--pool true",
         "dump/pool",
         "lors.bin.train_tokenizer",
-        "lors.bin.train --tokens",
+        "lors.bin.train --pairs",
+        "--tokens exp/base",
     ):
         assert words in done.stdout
     assert "import_base" not in done.stdout
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_dry_run_with_whisper(name, tmp_path):
+    recipe = Recipe(tmp_path / name, name)
+    whisper = ["--dry_run", "--model_family", "whisper", "--base_model", "small", "--window", "9"]
+    done = run(recipe, *whisper)
+    assert done.returncode == 0, done.stdout
+    for words in (
+        "--model_family whisper --base_model small --window 9",
+        "--config conf/train_whisper_full.yaml",
+        "--inference_config conf/inference_whisper.yaml",
+    ):
+        assert words in done.stdout
+    done = run(recipe, *whisper, "--train_base", "true", "--stop_stage", "base")
+    assert "--config conf/train_whisper_base.yaml" in done.stdout
+    assert "train_tokenizer" not in done.stdout and "import_base" not in done.stdout
+
+
+def test_unknown_model_family(tmp_path):
+    done = run(Recipe(tmp_path / "mini_covost"), "--dry_run", "--model_family", "wisper")
+    assert done.returncode == 2 and "expected: espnet_s2t or whisper" in done.stdout
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -153,9 +176,14 @@ def test_configuration_opens_with_how_it_is_used(name):
         assert any(re.match(rf"# {word}\b.*", line) for line in comment), word
 
 
+def family_of(name: str) -> str:
+    return "whisper" if "_whisper" in name else "espnet_s2t"
+
+
 @pytest.mark.parametrize("name", [n for n, p in CONFIGS.items() if kind_of(p) == "inference"])
 def test_inference_configuration_loads(name):
-    assert load_config(S2TOptions, CONFIGS[name]).batch_size >= 1
+    options = load_config(FAMILIES[family_of(name)].inference_options, CONFIGS[name])
+    assert options.batch_size >= 1 and options.greedy().beam_size == 1
 
 
 @pytest.mark.parametrize("name", [n for n, p in CONFIGS.items() if kind_of(p) == "merge"])
@@ -176,19 +204,27 @@ def test_tuning_configuration_loads(name):
 
 
 @pytest.fixture(scope="module")
-def espnet_options() -> dict[str, argparse.Action]:
+def training_options() -> dict[str, dict[str, argparse.Action]]:
+    """Family -> the options of its training program."""
     from espnet2.tasks.s2t import S2TTask
 
-    return {action.dest: action for action in S2TTask.get_parser()._actions}
+    from lors.models.whisper_task import WhisperTask
+
+    tasks = {"espnet_s2t": S2TTask, "whisper": WhisperTask}
+    return {
+        family: {action.dest: action for action in task.get_parser()._actions}
+        for family, task in tasks.items()
+    }
 
 
 @pytest.mark.espnet
 @pytest.mark.parametrize("name", [n for n, p in CONFIGS.items() if kind_of(p) == "train"])
-def test_training_configuration_has_only_options_of_espnet(name, espnet_options):
+def test_training_configuration_has_only_options_of_espnet(name, training_options):
     config = read_yaml(CONFIGS[name])
-    assert set(config) <= set(espnet_options)
+    options = training_options[family_of(name)]
+    assert set(config) <= set(options)
     for key, value in config.items():
-        choices = espnet_options[key].choices
+        choices = options[key].choices
         assert choices is None or value in choices, (key, value)
 
 

@@ -47,11 +47,11 @@ window=30    # whisper: seconds that speech is padded to
 train_base=false # train the base model instead, on the pool of --base_langs
 base_langs="" # languages of the base model that is trained (default: --langs)
 vocab_size=500 # espnet_s2t: BPE pieces of the base model that is trained
-## Configurations, where empty: conf/[whisper/]{train_base,train_expert,tune,inference}.yaml
-base_config="" # training of the base model
-train_config="" # fine-tuning of experts and joint model
-tune_config="" # settings of each merge method to try on dev
-inference_config="" # inference of the test sets
+## Configurations; those that are empty are chosen by --model_family
+base_config="" # training of the base model (conf/train_base.yaml, conf/train_whisper_base.yaml)
+train_config="" # fine-tuning (conf/train_expert.yaml, conf/train_whisper_full.yaml)
+inference_config="" # inference (conf/inference_greedy.yaml, conf/inference_whisper.yaml)
+tune_config=conf/tune.yaml # settings of each merge method to try on dev
 ## For local/data.sh
 data_opts="" # further options, as one word
 
@@ -88,6 +88,21 @@ for task in "${tasks_a[@]}"; do
         die -2 "unknown task: $task" "where: --tasks" "expected: asr, st, or both: 'asr st'"
     fi
 done
+case $model_family in
+    espnet_s2t)
+        : "${base_config:=conf/train_base.yaml}" "${train_config:=conf/train_expert.yaml}"
+        : "${inference_config:=conf/inference_greedy.yaml}"
+        base_options=()
+        ;;
+    whisper)
+        : "${base_config:=conf/train_whisper_base.yaml}"
+        : "${train_config:=conf/train_whisper_full.yaml}"
+        : "${inference_config:=conf/inference_whisper.yaml}"
+        base_options=(--window "$window")
+        ;;
+    *) die -2 "unknown model family: $model_family" "where: --model_family" \
+        "expected: espnet_s2t or whisper" ;;
+esac
 read -ra methods_a <<<"$methods"
 read -ra base_langs_a <<<"${base_langs:-$langs}"
 read -ra train_cmd_a <<<"$train_cmd"
@@ -156,19 +171,23 @@ fi
 
 if begin 3 "base model in $expdir/base"; then
     if [ "$train_base" = true ]; then
-        from_scratch=(--tokens "$expdir/base" --pairs "${base_pairs[@]}" --dump "$dumpdir/pool"
-            --config "$base_config" --cmd "$train_cmd --num_threads $nj")
-        if [ ! -e "$expdir/base/tokens.txt" ]; then
-            run "$python" -m lors.bin.train_tokenizer --dump "$dumpdir/pool" \
-                --langs "${base_langs_a[@]}" --config "$base_config" --vocab_size "$vocab_size" \
-                --out "$expdir/base"
+        from_scratch=(--pairs "${base_pairs[@]}" --dump "$dumpdir/pool" --config "$base_config"
+            --cmd "$train_cmd --num_threads $nj")
+        if [ "$model_family" = espnet_s2t ]; then
+            from_scratch+=(--tokens "$expdir/base")
+            if [ ! -e "$expdir/base/tokens.txt" ]; then
+                run "$python" -m lors.bin.train_tokenizer --dump "$dumpdir/pool" \
+                    --langs "${base_langs_a[@]}" --config "$base_config" \
+                    --vocab_size "$vocab_size" --out "$expdir/base"
+            fi
         fi
         run "$python" -m lors.bin.train "${from_scratch[@]}" --collect_stats \
             --out "$expdir/base_stats"
         run "$python" -m lors.bin.train "${from_scratch[@]}" --stats "$expdir/base_stats" \
             --out "$expdir/base" --seed "$seed" --ngpu "$ngpu"
     else
-        run "$python" -m lors.bin.import_base --base_model "$base_model" --out "$expdir/base"
+        run "$python" -m lors.bin.import_base --model_family "$model_family" \
+            --base_model "$base_model" "${base_options[@]}" --out "$expdir/base"
     fi
 fi
 
