@@ -13,7 +13,7 @@ import whisper
 from torch import Tensor, nn
 from torch.nn import functional
 from whisper.audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, mel_filters
-from whisper.decoding import DecodingTask
+from whisper.decoding import DecodingTask, GreedyDecoder
 from whisper.model import AudioEncoder, ModelDimensions
 
 from lors.checkpoint import Checkpoint
@@ -80,8 +80,25 @@ def pad(waveforms: Sequence[np.ndarray], window: float) -> Tensor:
     return speech
 
 
+class BestToken(GreedyDecoder):
+    """OpenAI's greedy search without the scores of its hypotheses, which nobody here reads.
+
+    They would take a softmax over the whole vocabulary for every token.
+    """
+
+    def update(self, tokens: Tensor, logits: Tensor, sum_logprobs: Tensor) -> tuple[Tensor, bool]:
+        best = logits.argmax(dim=-1)
+        best[tokens[:, -1] == self.eot] = self.eot
+        return torch.cat([tokens, best[:, None]], dim=-1), bool((best == self.eot).all())
+
+
 class BatchDecoding(DecodingTask):
     """OpenAI's decoding, whose beam search takes more than one utterance at a time."""
+
+    def __init__(self, model: whisper.Whisper, options: whisper.DecodingOptions):
+        super().__init__(model, options)
+        if options.beam_size is None:
+            self.decoder = BestToken(0.0, self.tokenizer.eot)
 
     def _get_audio_features(self, mel: Tensor) -> Tensor:
         return super()._get_audio_features(mel).repeat_interleave(self.n_group, dim=0)

@@ -1,0 +1,148 @@
+"""A Whisper of any form becomes an experiment's base model."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+import yaml
+from whisper_files import espnet_state, hugging_face_state
+
+from lors.bin import import_base
+from lors.errors import LorsError
+from lors.models import family_of
+from lors.models.whisper_import import import_whisper
+from tests.integration.tiny_whisper import DIMS, make_whisper
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    return make_whisper(tmp_path_factory.mktemp("official") / "tiny.pt")
+
+
+@pytest.fixture(scope="module")
+def state(official):
+    return torch.load(official, weights_only=True)["model_state_dict"]
+
+
+def imported(out):
+    return torch.load(out / "model.pth", weights_only=True)
+
+
+def same(first, second):
+    return set(first) == set(second) and all(torch.equal(first[n], second[n]) for n in first)
+
+
+def test_openais_file(official, state, tmp_path):
+    import_whisper(str(official), tmp_path / "base", window=10.0)
+    assert same(imported(tmp_path / "base"), state)
+    config = yaml.safe_load((tmp_path / "base" / "config.yaml").read_text())
+    assert config == {"whisper_conf": {"dims": DIMS, "window": 10.0, "st_language": "source"}}
+    assert family_of(tmp_path / "base").conf.dims == DIMS
+
+
+def test_half_precision_becomes_float32(state, tmp_path):
+    half = {name: value.half() for name, value in state.items()}
+    torch.save({"dims": DIMS, "model_state_dict": half}, tmp_path / "half.pt")
+    import_whisper(str(tmp_path / "half.pt"), tmp_path / "base")
+    assert same(imported(tmp_path / "base"), {n: v.float() for n, v in half.items()})
+
+
+def test_directory_of_hugging_face(state, tmp_path):
+    directory = tmp_path / "whisper-tiny"
+    directory.mkdir()
+    theirs = hugging_face_state(state)
+    theirs["proj_out.weight"] = theirs["model.decoder.embed_tokens.weight"].clone()
+    safetensors.torch.save_file(theirs, directory / "model.safetensors")
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    (directory / "config.json").write_text(json.dumps({"model_type": "whisper", **heads}))
+    import_whisper(str(directory), tmp_path / "base")
+    assert same(imported(tmp_path / "base"), state)
+    assert family_of(tmp_path / "base").conf.dims == DIMS
+
+
+def test_model_of_espnet(state, tmp_path):
+    wide = make_whisper(tmp_path / "wide.pt", n_audio_state=128, n_text_state=128)
+    wide = torch.load(wide, weights_only=True)["model_state_dict"]
+    torch.save(espnet_state(wide), tmp_path / "espnet.pth")
+    import_whisper(str(tmp_path / "espnet.pth"), tmp_path / "base")
+    assert same(imported(tmp_path / "base"), wide)  # two heads, as all official models of 128
+
+
+def test_official_name(official, tmp_path, monkeypatch):
+    """Where a network is, OpenAI's function downloads the file and checks its SHA-256."""
+    asked = []
+
+    def download(url, root, in_memory):
+        asked.append((url, root, in_memory))
+        return str(official)
+
+    monkeypatch.setattr("whisper._download", download)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    import_whisper("small", tmp_path / "base")
+    [(url, root, in_memory)] = asked
+    assert url.endswith("/small.pt") and root == str(tmp_path / "cache" / "whisper")
+    assert in_memory is False and (tmp_path / "base" / "model.pth").exists()
+
+
+def test_download_that_fails(tmp_path, monkeypatch):
+    def download(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("whisper._download", download)
+    with pytest.raises(LorsError, match="cannot download the Whisper model small") as caught:
+        import_whisper("small", tmp_path / "base")
+    assert "no route to host" in str(caught.value.got) and not (tmp_path / "base").exists()
+
+
+def test_no_such_model(tmp_path):
+    with pytest.raises(LorsError, match="no such Whisper") as caught:
+        import_whisper("smal", tmp_path / "base")
+    assert "small" in caught.value.hint and "large-v3" in caught.value.expected
+
+
+@pytest.mark.parametrize(
+    ("dims", "message"),
+    [({"n_vocab": 51864}, "English-only"), ({"n_mels": 40}, "not the vocabulary or the features")],
+)
+def test_models_that_are_refused(dims, message, tmp_path):
+    path = make_whisper(tmp_path / "other.pt", **dims)
+    with pytest.raises(LorsError, match=message):
+        import_whisper(str(path), tmp_path / "base")
+    assert not (tmp_path / "base").exists()
+
+
+def test_no_whisper_at_all(tmp_path):
+    torch.save({"encoder.weight": torch.zeros(2, 2)}, tmp_path / "model.pth")
+    with pytest.raises(LorsError, match="names of openai"):
+        import_whisper(str(tmp_path / "model.pth"), tmp_path / "base")
+
+
+def test_window_longer_than_the_model(tmp_path):
+    path = make_whisper(tmp_path / "short.pt", n_audio_ctx=500)
+    with pytest.raises(LorsError, match="window longer than the model's") as caught:
+        import_whisper(str(path), tmp_path / "base")
+    assert "10 s" in caught.value.expected
+    import_whisper(str(path), tmp_path / "base", window=10.0)
+
+
+def test_import_is_not_repeated_and_not_mixed(official, tmp_path):
+    out = tmp_path / "base"
+    import_whisper(str(official), out)
+    before = (out / "model.pth").stat().st_mtime_ns
+    import_whisper(str(official), out)
+    assert (out / "model.pth").stat().st_mtime_ns == before
+    other = make_whisper(tmp_path / "large-v3.pt", n_mels=128, n_vocab=51866)
+    with pytest.raises(LorsError, match="made with other settings") as caught:
+        import_whisper(str(other), out)
+    assert "n_mels: 80 -> 128" in caught.value.got
+
+
+def test_command_line(official, tmp_path, capsys):
+    options = ["--base_model", str(official), "--out", str(tmp_path / "base")]
+    assert import_base.main([*options, "--window", "5"]) == 2
+    assert "only for --model_family whisper" in capsys.readouterr().err
+    options += ["--model_family", "whisper", "--window", "5", "--st_language", "target"]
+    assert import_base.main(options) == 0
+    conf = family_of(tmp_path / "base").conf
+    assert (conf.window, conf.st_language) == (5.0, "target")
