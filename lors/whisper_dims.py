@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping
 
 from lors.checkpoint import Checkpoint, load_torch
+from lors.config import read_yaml
 from lors.errors import LorsError
 from lors.fileio import read_json
 from lors.naming import names_in
+from lors.vocabulary import ESPNET_CONFIG
 
 HEAD_WIDTH = 64
 """Width of an attention head in all of OpenAI's models."""
@@ -18,8 +20,9 @@ def whisper_dims(model: Checkpoint) -> dict[str, int]:
     """The ``dims`` of a Whisper model, under OpenAI's names.
 
     All but the numbers of heads are in the shapes of the weights. The heads are told by the file
-    itself (OpenAI's) or by the ``config.json`` beside it (Hugging Face's); else they have the width
-    of those of all official models.
+    itself (OpenAI's), by the ``config.json`` beside it (Hugging Face's) or by ``whisper_conf`` in
+    the ``config.yaml`` beside it (a recipe's); else they have the width of those of all official
+    models.
 
     Args:
         model: of any family that names the tensors of Whisper.
@@ -64,12 +67,17 @@ def _heads(model: Checkpoint, audio_state: int, text_state: int) -> tuple[int, i
         known = read_json(config)
         if {"encoder_attention_heads", "decoder_attention_heads"} <= set(known):
             return known["encoder_attention_heads"], known["decoder_attention_heads"]
+    config = model.path.parent / ESPNET_CONFIG
+    if config.is_file():
+        dims = (read_yaml(config).get("whisper_conf") or {}).get("dims")
+        if dims:
+            return dims["n_audio_head"], dims["n_text_head"]
     if audio_state % HEAD_WIDTH or text_state % HEAD_WIDTH:
         raise LorsError(
             "the number of attention heads of this Whisper model is not known",
             where=model.path,
-            expected="OpenAI's .pt with its dims, a config.json beside the model, or a width that "
-            f"is a multiple of {HEAD_WIDTH}",
+            expected="OpenAI's .pt with its dims, a config.json or config.yaml beside the model, "
+            f"or a width that is a multiple of {HEAD_WIDTH}",
             got=f"widths of {audio_state} and {text_state}",
         )
     return audio_state // HEAD_WIDTH, text_state // HEAD_WIDTH
