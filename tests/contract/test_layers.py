@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 # line, which are siblings, may not import each other.
 LAYERS = [
     {"lors", "lors.errors"},
-    {"lors.log", "lors.fileio", "lors.parallel"},
+    {"lors.log", "lors.fileio", "lors.parallel", "lors.whisper_package"},
     {"lors.config", "lors.registry", "lors.text", "lors.datadir", "lors.expdir", "lors.vocabulary"},
     {
         "lors.checkpoint",
@@ -22,6 +22,7 @@ LAYERS = [
         "lors.signs",
         "lors.policy",
         "lors.naming",
+        "lors.whisper_tokenizer",
     },
     {
         "lors.checkpoint_writer",
@@ -31,7 +32,7 @@ LAYERS = [
         "lors.expert",
         "lors.whisper_dims",
     },
-    {"lors.merge_plan", "lors.decompositions"},
+    {"lors.merge_plan", "lors.decompositions", "lors.whisper_export"},
     {"lors.merge_record"},
     {"lors.merge", "lors.score", "lors.data", "lors.models"},
     {"lors.train", "lors.inference", "lors.results", "lors.plots", "lors.pack", "lors.inspection"},
