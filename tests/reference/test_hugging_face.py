@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from lors.bin.export_whisper import main
 from lors.whisper_dims import whisper_shapes
 
 whisper = pytest.importorskip("whisper", reason="openai-whisper is not installed")
-transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
+PACKAGES = Path(__file__).parents[2] / ".test_packages"
+"""Where tests/run.sh puts what ESPnet is not to find."""
 LANGUAGES = {51865: 99, 51866: 100}
 TEXTS = [
     "Das ist der Weg, nicht wahr? Größer, Straße",
@@ -44,6 +46,13 @@ ROOM = 24
 """Tokens to generate."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def packages():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*sys.path, str(PACKAGES)])
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -52,6 +61,27 @@ def no_network(monkeypatch):
         raise AssertionError("a connection to another machine")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def installed(name):
+    return pytest.importorskip(
+        name, reason=f"{name} is not installed: ./tests/run.sh does that", exc_type=ImportError
+    )
+
+
+@pytest.fixture(scope="module")
+def transformers(packages):
+    return installed("transformers")
+
+
+@pytest.fixture(scope="module")
+def ctranslate2(packages):
+    return installed("ctranslate2")
+
+
+@pytest.fixture(scope="module")
+def faster_whisper(packages):
+    return installed("faster_whisper")
 
 
 def random_model(vocabulary, positions, seed=0):
@@ -89,9 +119,8 @@ def exported(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def converted(exported):
-    """The same, and what CTranslate2's own converter makes of the directory."""
-    pytest.importorskip("ctranslate2", reason="ctranslate2 is not installed")
+def converted(exported, transformers, ctranslate2):
+    """The same, with what CTranslate2's own converter makes of the directory."""
     model, directory = exported
     out = f"{directory}.ct2"
     # What ct2-transformers-converter runs, wherever that is installed.
@@ -101,7 +130,7 @@ def converted(exported):
     subprocess.run(
         [sys.executable, "-c", program, *options],
         check=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     return model, out
 
@@ -131,7 +160,7 @@ def test_the_weights_are_those_that_openai_names(exported):
         assert torch.equal(value, model.state_dict()[name])
 
 
-def test_logits_of_transformers(exported):
+def test_logits_of_transformers(exported, transformers):
     model, directory = exported
     theirs, report = transformers.WhisperForConditionalGeneration.from_pretrained(
         directory, output_loading_info=True
@@ -146,7 +175,7 @@ def test_logits_of_transformers(exported):
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_greedy_search_of_transformers(exported):
+def test_greedy_search_of_transformers(exported, transformers):
     model, directory = exported
     theirs = transformers.WhisperForConditionalGeneration.from_pretrained(directory).eval()
     features = features_of(model)
@@ -166,7 +195,7 @@ def greedy_tokens(model, features, **options):
 
 
 @pytest.mark.parametrize("kind", ["WhisperTokenizer", "WhisperTokenizerFast", "AutoTokenizer"])
-def test_tokens_of_transformers(exported, kind):
+def test_tokens_of_transformers(exported, transformers, kind):
     model, directory = exported
     ours, theirs = tokenizer_of(model), getattr(transformers, kind).from_pretrained(directory)
     for text in TEXTS:
@@ -179,7 +208,7 @@ def test_tokens_of_transformers(exported, kind):
     assert len(theirs) == model.dims.n_vocab
 
 
-def test_random_text_has_the_same_tokens(exported):
+def test_random_text_has_the_same_tokens(exported, transformers):
     model, directory = exported
     ours = tokenizer_of(model)
     theirs = transformers.WhisperTokenizerFast.from_pretrained(directory)
@@ -196,7 +225,7 @@ def test_random_text_has_the_same_tokens(exported):
         assert theirs(text, add_special_tokens=False).input_ids == ours.encode(text), text
 
 
-def test_prompts_and_timestamps_of_transformers(exported):
+def test_prompts_and_timestamps_of_transformers(exported, transformers):
     model, directory = exported
     processor = transformers.WhisperProcessor.from_pretrained(directory)
     theirs = processor.tokenizer
@@ -213,7 +242,7 @@ def test_prompts_and_timestamps_of_transformers(exported):
     assert theirs.decode(timed, decode_with_timestamps=True) == "<|0.00|>the<|1.20|>"
 
 
-def test_features_of_transformers(exported):
+def test_features_of_transformers(exported, transformers):
     model, directory = exported
     processor = transformers.WhisperProcessor.from_pretrained(directory)
     seconds = model.dims.n_audio_ctx / 50
@@ -257,8 +286,7 @@ def test_generation_config_has_the_official_facts(exported):
     assert config["alignment_heads"] == heads
 
 
-def test_greedy_search_of_ctranslate2(converted):
-    ctranslate2 = pytest.importorskip("ctranslate2")
+def test_greedy_search_of_ctranslate2(converted, ctranslate2):
     model, directory = converted
     theirs = ctranslate2.models.Whisper(directory, device="cpu", compute_type="float32")
     assert theirs.is_multilingual and theirs.n_mels == model.dims.n_mels
@@ -277,10 +305,7 @@ def test_greedy_search_of_ctranslate2(converted):
         assert got[0].sequences_ids[0] == expected and len(set(expected)) > 2
 
 
-def test_faster_whisper(converted):
-    faster_whisper = pytest.importorskip(
-        "faster_whisper", reason="faster-whisper is not installed", exc_type=ImportError
-    )
+def test_faster_whisper(converted, faster_whisper):
     model, directory = converted
     theirs = faster_whisper.WhisperModel(
         directory, device="cpu", compute_type="float32", cpu_threads=1
