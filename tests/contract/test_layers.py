@@ -136,6 +136,11 @@ def test_merging_needs_only_the_base_requirements():
     assert third_party(modules, needed | methods) <= MERGING
 
 
+def test_exporting_needs_only_the_base_requirements():
+    modules = all_modules(ROOT)
+    assert third_party(modules, needed_by("lors.bin.export_whisper", modules)) <= MERGING
+
+
 def test_merging_knows_no_model_family():
     needed = needed_by("lors.merge", all_modules(ROOT))
     assert not {module for module in needed if module.startswith(("lors.models", "lors.train"))}
