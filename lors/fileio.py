@@ -7,12 +7,13 @@ import hashlib
 import json
 import os
 import reprlib
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from lors.errors import LorsError
+from lors.errors import LorsError, UsageError
 
 
 @contextlib.contextmanager
@@ -39,14 +40,47 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
             handle.flush()
             os.fsync(handle.fileno())
         # mkstemp files are private; give the result the permissions any new file would have.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).chmod(0o666 & ~_umask())
         Path(temporary).replace(path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
         raise
+
+
+@contextlib.contextmanager
+def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
+    """Make a temporary directory beside `path`; on clean exit rename it to `path`.
+
+    On any exception the temporary directory is removed with all that is in it.
+
+    Raises:
+        UsageError: `path` is there already and is not an empty directory.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UsageError(
+            "the directory to write is there already",
+            where=path,
+            expected="no such directory, or an empty one",
+            got="a directory with files" if path.is_dir() else "a file",
+            hint="choose another name, or remove it",
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())  # as for files
+        temporary.replace(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

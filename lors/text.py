@@ -15,19 +15,13 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import importlib.util
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 
-from lors.errors import LorsError
+from lors.whisper_package import whisper_part
 
 # Chinese (Common Voice: zh-CN, zh-HK, zh-TW and yue) and Japanese put no spaces between words.
 CHARACTER_LANGUAGES = frozenset({"zh", "yue", "ja"})
-
-_PRIVATE_NAME = "_lors_whisper_normalizers"
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ def get_normaliser(lang: str) -> Normaliser:
     Raises:
         LorsError: ``openai-whisper`` is not installed.
     """
-    whisper = _whisper_normalizers()
+    whisper = whisper_part("normalizers")
     version = _whisper_version()
     language = base_language(lang)
     if language == "en":
@@ -79,34 +73,3 @@ def _whisper_version() -> str:
         return importlib.metadata.version("openai-whisper")
     except importlib.metadata.PackageNotFoundError:  # a source checkout on PYTHONPATH
         return "unknown"
-
-
-def _whisper_normalizers() -> ModuleType:
-    """The package ``whisper.normalizers``, loaded without its parent.
-
-    ``import whisper.normalizers`` would first run ``whisper/__init__.py``, which imports torch,
-    numba and the model code: seconds, for functions that need only ``re`` and ``regex``.
-    """
-    if _PRIVATE_NAME in sys.modules:
-        return sys.modules[_PRIVATE_NAME]
-    parent = importlib.util.find_spec("whisper")  # finds the folder, imports nothing
-    folders = list(parent.submodule_search_locations or []) if parent else []
-    for folder in (Path(name) / "normalizers" for name in folders):
-        if (folder / "__init__.py").is_file():
-            spec = importlib.util.spec_from_file_location(
-                _PRIVATE_NAME, folder / "__init__.py", submodule_search_locations=[str(folder)]
-            )
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[_PRIVATE_NAME] = module  # its relative imports look the package up here
-            try:
-                spec.loader.exec_module(module)
-            except BaseException:
-                del sys.modules[_PRIVATE_NAME]
-                raise
-            return module
-    raise LorsError(
-        "Whisper's text normalisers are not installed",
-        expected="the Python package openai-whisper",
-        got=f"a package 'whisper' without normalisers in {folders}" if folders else "no package",
-        hint="pip install --no-deps openai-whisper more-itertools regex",
-    )

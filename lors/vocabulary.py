@@ -46,7 +46,8 @@ def check_same_vocabulary(base: str | os.PathLike, *experts: str | os.PathLike) 
 def tokens_of(model: str | os.PathLike) -> list[str] | None:
     """The tokens of a model in their order; None if no file beside it lists them.
 
-    Known are the ``token_list`` in ESPnet's config.yaml and Hugging Face's vocab.json.
+    Known are the ``token_list`` in ESPnet's config.yaml and Hugging Face's vocab.json, whose
+    special tokens ``<|...|>`` are left out.
 
     Args:
         model: a model file, or a directory of Hugging Face.
@@ -61,5 +62,7 @@ def tokens_of(model: str | os.PathLike) -> list[str] | None:
         return [line[2:] for line in found[1].splitlines()] if found else None
     if vocabulary.is_file():
         numbers = read_json(vocabulary)
-        return sorted(numbers, key=numbers.get)
+        # Of Whisper's directories some list <|endoftext|> here, others only among added tokens.
+        words = (token for token in numbers if not re.fullmatch(r"<\|.*\|>", token))
+        return sorted(words, key=numbers.get)
     return None

@@ -1,4 +1,5 @@
-"""The dimensions that stand in a model file of OpenAI's Whisper beside its weights."""
+"""The dimensions that stand in a model file of OpenAI's Whisper beside its weights, and what
+weights a model of these dimensions has."""
 
 from __future__ import annotations
 
@@ -14,6 +15,13 @@ from lors.vocabulary import ESPNET_CONFIG
 
 HEAD_WIDTH = 64
 """Width of an attention head in all of OpenAI's models."""
+TELLING = {
+    "encoder.conv1.weight": 3,
+    "encoder.positional_embedding": 2,
+    "decoder.positional_embedding": 2,
+    "decoder.token_embedding.weight": 2,
+}
+"""The tensors whose shapes are read, with their numbers of axes."""
 
 
 def whisper_dims(model: Checkpoint) -> dict[str, int]:
@@ -31,12 +39,22 @@ def whisper_dims(model: Checkpoint) -> dict[str, int]:
         LorsError: it is no Whisper model, or the number of heads cannot be told.
     """
     shapes = {new: model.shape(old) for old, new in names_in("openai", model.names()).items()}
+    lacking = [name for name in TELLING if len(shapes.get(name, ())) != TELLING[name]]
+    if lacking:
+        raise LorsError(
+            "not a whole Whisper model",
+            where=model.path,
+            got=f"missing or of another shape: {', '.join(lacking)}",
+        )
     layers = {
         side: 1
         + max(
-            int(found[1])
-            for found in map(re.compile(rf"{side}.blocks.(\d+)").match, shapes)
-            if found
+            (
+                int(found[1])
+                for found in map(re.compile(rf"{side}.blocks.(\d+)").match, shapes)
+                if found
+            ),
+            default=-1,
         )
         for side in ("encoder", "decoder")
     }
@@ -55,6 +73,47 @@ def whisper_dims(model: Checkpoint) -> dict[str, int]:
         "n_text_head": text_heads,
         "n_text_layer": layers["decoder"],
     }
+
+
+def whisper_shapes(dims: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a Whisper with these ``dims``, as in OpenAI's files.
+
+    The order is that of the files, too. Source: the model's definition in openai-whisper
+    (``whisper/model.py``): linear layers are out x in, and keys have no bias.
+    """
+    audio, text = dims["n_audio_state"], dims["n_text_state"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "encoder.positional_embedding": (dims["n_audio_ctx"], audio),
+        "encoder.conv1.weight": (audio, dims["n_mels"], 3),
+        "encoder.conv1.bias": (audio,),
+        "encoder.conv2.weight": (audio, audio, 3),
+        "encoder.conv2.bias": (audio,),
+    }
+    for layer in range(dims["n_audio_layer"]):
+        shapes |= _block(f"encoder.blocks.{layer}", audio, ["attn"])
+    shapes |= _layer("encoder.ln_post", audio)
+    shapes["decoder.positional_embedding"] = (dims["n_text_ctx"], text)
+    shapes["decoder.token_embedding.weight"] = (dims["n_vocab"], text)
+    for layer in range(dims["n_text_layer"]):
+        shapes |= _block(f"decoder.blocks.{layer}", text, ["attn", "cross_attn"])
+    return shapes | _layer("decoder.ln", text)
+
+
+def _block(prefix: str, width: int, attentions: list[str]) -> dict[str, tuple[int, ...]]:
+    shapes = {}
+    for name in attentions:
+        shapes |= _layer(f"{prefix}.{name}.query", width, width)
+        shapes[f"{prefix}.{name}.key.weight"] = (width, width)
+        shapes |= _layer(f"{prefix}.{name}.value", width, width)
+        shapes |= _layer(f"{prefix}.{name}.out", width, width)
+        shapes |= _layer(f"{prefix}.{name}_ln", width)
+    shapes |= _layer(f"{prefix}.mlp.0", 4 * width, width)
+    shapes |= _layer(f"{prefix}.mlp.2", width, 4 * width)
+    return shapes | _layer(f"{prefix}.mlp_ln", width)
+
+
+def _layer(prefix: str, *shape: int) -> dict[str, tuple[int, ...]]:
+    return {f"{prefix}.weight": shape, f"{prefix}.bias": shape[:1]}
 
 
 def _heads(model: Checkpoint, audio_state: int, text_state: int) -> tuple[int, int]:

@@ -24,11 +24,28 @@ PATH=$(dirname "$LORS_PYTHON"):$PATH
 PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} # for an environment that the lors package is not in
 export LORS_PYTHON PATH PYTHONPATH
 
+# transformers and what else loads exported models; without them a few tests are skipped.
+packages=$root/.test_packages
+if ! cmp -s requirements-test.lock "$packages/requirements-test.lock"; then
+    log "installing the packages of requirements-test.lock into .test_packages"
+    fresh=$(mktemp -d "$packages.XXXXXX")
+    read -ra pip_args <<<"${LORS_PIP_ARGS:-}"
+    if "$LORS_PYTHON" -m pip --disable-pip-version-check --no-input --quiet install --no-deps \
+        --no-compile --target "$fresh" "${pip_args[@]}" -r requirements-test.lock >&2; then
+        cp requirements-test.lock "$fresh"
+        rm -rf "$packages"
+        mv "$fresh" "$packages"
+    else
+        rm -rf "$fresh"
+        log "they cannot be installed; the tests of exported models will be skipped"
+    fi
+fi
+
 log "checking the sources with ruff and shellcheck"
 ruff check --quiet --output-format concise . || die "ruff found problems"
 ruff format --check --quiet . || die "some files are not formatted" "what to do: ruff format ."
 mapfile -t scripts < <(
-    find . \( -name .venv -o -name .git -o -name downloads -o -name dump -o -name exp \) -prune -o \
+    find . \( -name .venv -o -name '.test_packages*' -o -name .git -o -name downloads -o -name dump -o -name exp \) -prune -o \
         -type f \( -name '*.sh' -o -path ./.ci/run \) -print
 )
 # SC1091: which path.sh a shared script sources depends on the recipe that it is called in.

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 # line, which are siblings, may not import each other.
 LAYERS = [
     {"lors", "lors.errors"},
-    {"lors.log", "lors.fileio", "lors.parallel"},
+    {"lors.log", "lors.fileio", "lors.parallel", "lors.whisper_package"},
     {"lors.config", "lors.registry", "lors.text", "lors.datadir", "lors.expdir", "lors.vocabulary"},
     {
         "lors.checkpoint",
@@ -22,6 +22,7 @@ LAYERS = [
         "lors.signs",
         "lors.policy",
         "lors.naming",
+        "lors.whisper_tokenizer",
     },
     {
         "lors.checkpoint_writer",
@@ -31,7 +32,7 @@ LAYERS = [
         "lors.expert",
         "lors.whisper_dims",
     },
-    {"lors.merge_plan", "lors.decompositions"},
+    {"lors.merge_plan", "lors.decompositions", "lors.whisper_export"},
     {"lors.merge_record"},
     {"lors.merge", "lors.score", "lors.data", "lors.models"},
     {"lors.train", "lors.inference", "lors.results", "lors.plots", "lors.pack", "lors.inspection"},
@@ -133,6 +134,11 @@ def test_merging_needs_only_the_base_requirements():
     methods = {module for module in modules if module.startswith("lors.merge_methods")}
     assert {"lors.merge", "lors.checkpoint", "lors.merge_methods"} <= needed
     assert third_party(modules, needed | methods) <= MERGING
+
+
+def test_exporting_needs_only_the_base_requirements():
+    modules = all_modules(ROOT)
+    assert third_party(modules, needed_by("lors.bin.export_whisper", modules)) <= MERGING
 
 
 def test_merging_knows_no_model_family():

@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SKIPPED = {".git", ".venv", "downloads", "data", "dump", "exp", "__pycache__", "build"}
+SKIPPED = {
+    ".git",
+    ".venv",
+    ".test_packages",
+    "downloads",
+    "data",
+    "dump",
+    "exp",
+    "__pycache__",
+    "build",
+}
 
 
 def find_links(root):

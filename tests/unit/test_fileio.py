@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from lors.errors import LorsError
+from lors.errors import LorsError, UsageError
 from lors.fileio import (
     DoneMarker,
+    atomic_directory,
     atomic_write,
     file_digest,
     hash_of,
@@ -46,6 +47,31 @@ def test_failed_writing_leaves_the_old_file_and_nothing_else(tmp_path, error):
         assert names(tmp_path) == before
         write_text(path, "old")
     assert path.read_text() == "old"
+
+
+def test_a_directory_appears_only_when_it_is_whole(tmp_path):
+    out = tmp_path / "a" / "out"
+    with pytest.raises(KeyboardInterrupt), atomic_directory(out) as folder:
+        (folder / "x").write_text("half")
+        raise KeyboardInterrupt
+    assert names(tmp_path / "a") == []
+    out.mkdir()  # an empty one is as good as none
+    with atomic_directory(out) as folder:
+        (folder / "x").write_text("whole")
+        assert names(out) == []
+    assert names(tmp_path / "a") == ["out"] and names(out) == ["x"]
+    (tmp_path / "any").mkdir()
+    assert out.stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
+def test_a_directory_is_never_written_over(tmp_path):
+    write_text(tmp_path / "full" / "x", "old")
+    write_text(tmp_path / "file", "old")
+    for name, told in (("full", "with files"), ("file", "a file")):
+        with pytest.raises(UsageError, match=told), atomic_directory(tmp_path / name):
+            pytest.fail("not reached")
+    assert (tmp_path / "full" / "x").read_text() == "old"
+    assert names(tmp_path) == ["file", "full"]
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])

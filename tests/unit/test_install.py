@@ -367,8 +367,8 @@ def test_wrong_calls(checkout):
 # --- packaging
 
 
-def lock_lines():
-    text = (ROOT / "requirements.lock").read_text()
+def lock_lines(name="requirements.lock"):
+    text = (ROOT / name).read_text()
     return [line for line in text.splitlines() if not line.startswith("#")]
 
 
@@ -387,14 +387,16 @@ def canonical(requirement):
     return re.sub(r"[-_.]+", "-", re.split(r"[=<>!~]", requirement)[0]).lower()
 
 
-def test_lock_has_one_exact_version_of_everything_that_is_required():
-    lines = lock_lines()
-    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9.]+", line) for line in lines)
-    names = [canonical(line) for line in lines]
+def test_locks_have_one_exact_version_of_everything_that_is_required():
+    lines, for_exports = lock_lines(), lock_lines("requirements-test.lock")
+    both = lines + for_exports
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9.]+", line) for line in both)
+    names = [canonical(line) for line in both]
     assert len(names) == len(set(names))
     merging, extras = requirements()
     wanted = {canonical(name) for name in [*merging, *extras["recipes"], *extras["test"]]}
-    assert wanted <= set(names)
+    assert wanted <= set(names[: len(lines)])
+    assert {canonical(name) for name in extras["exports"]} <= set(names[len(lines) :])
 
 
 def test_merging_needs_no_espnet():

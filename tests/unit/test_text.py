@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lors import text
+from lors import text, whisper_package
 from lors.errors import LorsError
 from lors.text import base_language, get_normaliser
 
@@ -64,9 +64,10 @@ def test_missing_package_is_a_clear_error(monkeypatch, tmp_path, another_whisper
         submodule_search_locations = (str(tmp_path),)
 
     monkeypatch.setattr(
-        text.importlib.util, "find_spec", lambda name: Spec if another_whisper else None
+        whisper_package.importlib.util, "find_spec", lambda name: Spec if another_whisper else None
     )
-    monkeypatch.delitem(sys.modules, text._PRIVATE_NAME, raising=False)
+    private = whisper_package.PRIVATE_NAME.format("normalizers")
+    monkeypatch.delitem(sys.modules, private, raising=False)
     text.get_normaliser.cache_clear()
     with pytest.raises(LorsError, match="openai-whisper"):
         get_normaliser("de")

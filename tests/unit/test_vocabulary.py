@@ -35,6 +35,13 @@ def test_tokens_of_hugging_face(tmp_path):
     assert tokens_of(tmp_path) == tokens_of(tmp_path / "model.safetensors") == ["a", "b", "c"]
 
 
+def test_it_does_not_matter_where_hugging_face_lists_special_tokens(tmp_path):
+    for name, more in (("a", {}), ("b", {"<|endoftext|>": 2})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "vocab.json").write_text(json.dumps({"b": 1, "a": 0} | more))
+    check_same_vocabulary(tmp_path / "a", tmp_path / "b")
+
+
 def test_where_nothing_is_known_nothing_is_checked(espnet, tmp_path):
     base = espnet("base", TOKENS)
     (tmp_path / "other").mkdir()

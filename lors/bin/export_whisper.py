@@ -1,0 +1,47 @@
+"""Export a Whisper model, merged or not, for openai-whisper, transformers or CTranslate2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from lors.log import run_main
+from lors.whisper_export import export_whisper
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lors.bin.export_whisper",
+        description=__doc__,
+        epilog="example: python -m lors.bin.export_whisper --model merged/model.pth "
+        "--out merged/hf --dtype float16",
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="Whisper of OpenAI (.pt), ESPnet (.pth) or Hugging Face (.safetensors, a directory)",
+    )
+    parser.add_argument(
+        "--out", required=True, help="a name that ends in .pt (OpenAI), or a directory to make"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "float16", "bfloat16"],
+        help="dtype of the weights (default: as they are)",
+    )
+    return parser
+
+
+def work(args: argparse.Namespace) -> None:
+    export_whisper(args.model, args.out, getattr(torch, args.dtype) if args.dtype else None)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_main(get_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

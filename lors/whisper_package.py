@@ -1,0 +1,64 @@
+"""Parts of the installed package openai-whisper, without the package as a whole.
+
+``import whisper.tokenizer`` would first run ``whisper/__init__.py``, which imports torch, numba and
+the model code: seconds, for parts that need only regular expressions or tiktoken.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from lors.errors import LorsError
+
+PRIVATE_NAME = "_lors_whisper_{}"
+"""Of a part in sys.modules, where its own imports and dataclasses look it up."""
+
+
+def whisper_part(name: str) -> ModuleType:
+    """A module or package of openai-whisper that imports nothing of the rest of it.
+
+    Args:
+        name: ``normalizers`` or ``tokenizer``.
+
+    Raises:
+        LorsError: it is not installed, or lacks something that it imports.
+    """
+    private = PRIVATE_NAME.format(name)
+    if private in sys.modules:
+        return sys.modules[private]
+    whisper = importlib.util.find_spec("whisper")  # finds the folder, imports nothing
+    folders = list(whisper.submodule_search_locations or []) if whisper else []
+    for folder in map(Path, folders):
+        for file, inner in (
+            (folder / name / "__init__.py", [str(folder / name)]),
+            (folder / f"{name}.py", None),
+        ):
+            if file.is_file():
+                return _load(private, file, inner)
+    raise _not_installed(name, f"a package 'whisper' without it in {folders}" if folders else None)
+
+
+def _load(private: str, file: Path, inner: list[str] | None) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(private, file, submodule_search_locations=inner)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[private] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[private]
+        if isinstance(error, ImportError):
+            raise _not_installed(private.rpartition("_")[2], error) from error
+        raise
+    return module
+
+
+def _not_installed(name: str, got: object) -> LorsError:
+    return LorsError(
+        f"the {name} of Whisper cannot be loaded",
+        expected="the Python package openai-whisper",
+        got=got or "no package",
+        hint="pip install --no-deps openai-whisper more-itertools regex tiktoken",
+    )

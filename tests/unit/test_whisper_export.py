@@ -1,0 +1,219 @@
+"""python -m lors.bin.export_whisper: what it writes and what it refuses, with tiny models."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from whisper_files import DIMS, espnet_state, hugging_face_state, openai_state, write_hugging_face
+
+from lors.bin.export_whisper import main
+from lors.whisper_dims import whisper_shapes
+
+VOCABULARY = 51865
+
+
+def state_of(vocabulary=VOCABULARY):
+    state = openai_state()
+    embedding = torch.randn(vocabulary, 8, generator=torch.Generator().manual_seed(1))
+    return state | {"decoder.token_embedding.weight": embedding}
+
+
+def write_pt(path, state, **dims):
+    vocabulary = len(state["decoder.token_embedding.weight"])
+    dims = {**DIMS, "n_vocab": vocabulary, **dims}
+    torch.save({"dims": dims, "model_state_dict": state}, path)
+    return path
+
+
+def export(model, out, *more):
+    return main(["--model", str(model), "--out", str(out), *more])
+
+
+def equal(one, other):
+    return list(one) == list(other) and all(
+        one[n].dtype == other[n].dtype and torch.equal(one[n], other[n]) for n in one
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """An OpenAI file, and the directory that it was exported to."""
+    folder = tmp_path_factory.mktemp("exported")
+    model = write_pt(folder / "model.pt", state_of())
+    assert export(model, folder / "hf") == 0
+    return model, folder / "hf"
+
+
+def read(directory, name):
+    return json.loads((directory / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_the_shapes_are_those_of_the_official_model():
+    state = openai_state()
+    assert whisper_shapes(DIMS) == {name: tuple(value.shape) for name, value in state.items()}
+    assert list(whisper_shapes(DIMS)) == list(state)
+
+
+def test_weights_of_the_directory(exported):
+    _, directory = exported
+    state = load_file(directory / "model.safetensors")
+    expected = hugging_face_state(state_of())
+    assert equal(dict(sorted(state.items())), dict(sorted(expected.items())))
+    assert "proj_out.weight" not in state
+
+
+def test_configuration_of_the_directory(exported):
+    _, directory = exported
+    config = read(directory, "config")
+    assert config["d_model"] == 8 and config["vocab_size"] == VOCABULARY
+    assert config["encoder_ffn_dim"] == config["decoder_ffn_dim"] == 32
+    assert config["encoder_attention_heads"] == config["decoder_attention_heads"] == 2
+    assert (config["max_source_positions"], config["max_target_positions"]) == (6, 6)
+    assert config["num_mel_bins"] == 4 and config["torch_dtype"] == "float32"
+    assert read(directory, "generation_config")["alignment_heads"] == [[1, 0], [1, 1]]
+    assert read(directory, "preprocessor_config")["feature_size"] == 4
+
+
+def test_features_of_an_official_model(tmp_path, capsys):
+    state = state_of() | {"encoder.positional_embedding": torch.ones(1500, 8)}
+    model = write_pt(tmp_path / "model.pt", state, n_audio_ctx=1500)
+    assert export(model, tmp_path / "hf") == 0
+    config = read(tmp_path / "hf", "preprocessor_config")
+    assert (config["chunk_length"], config["n_samples"]) == (30, 480000)
+    assert config["nb_max_frames"] == 3000
+    assert "s of audio" not in capsys.readouterr().err
+
+
+def test_an_encoder_for_other_lengths_is_told(tmp_path, capsys):
+    state = state_of() | {"encoder.positional_embedding": torch.ones(375, 8)}
+    model = write_pt(tmp_path / "model.pt", state, n_audio_ctx=375)
+    assert export(model, tmp_path / "hf") == 0
+    assert read(tmp_path / "hf", "config")["max_source_positions"] == 375
+    assert read(tmp_path / "hf", "preprocessor_config")["chunk_length"] == 7
+    told = capsys.readouterr().err
+    assert "7.5 s of audio" in told and "max_length=120000" in told
+
+
+def test_round_trip_is_the_same_file(exported, tmp_path):
+    model, directory = exported
+    assert export(model, tmp_path / "direct.pt") == 0
+    assert export(directory, tmp_path / "round.pt") == 0
+    assert (tmp_path / "direct.pt").read_bytes() == (tmp_path / "round.pt").read_bytes()
+    content = torch.load(tmp_path / "round.pt", weights_only=True)
+    assert content["dims"] == {**DIMS, "n_vocab": VOCABULARY}
+    assert equal(content["model_state_dict"], state_of())
+
+
+def test_every_kind_of_model_is_read(exported, tmp_path):
+    model, _ = exported
+    state = state_of()
+    assert export(model, tmp_path / "expected.pt") == 0
+    sources = {
+        "openai_names.pth": state,
+        "espnet.pth": espnet_state(state),
+        "espnet_training.pth": {"model": espnet_state(state), "reporter": {}},
+    }
+    for name, content in sources.items():
+        (tmp_path / name).mkdir()  # the numbers of heads stand in no such file
+        heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+        (tmp_path / name / "config.json").write_text(json.dumps(heads))
+        torch.save(content, tmp_path / name / name)
+        assert export(tmp_path / name / name, tmp_path / f"{name}.pt") == 0
+    save_file(espnet_state(state), tmp_path / "espnet.pth" / "espnet.safetensors")
+    assert export(tmp_path / "espnet.pth" / "espnet.safetensors", tmp_path / "flat.pt") == 0
+    sharded = write_hugging_face(tmp_path / "sharded", state, shards=3, tied=True)
+    assert export(sharded, tmp_path / "sharded.pt") == 0
+    expected = (tmp_path / "expected.pt").read_bytes()
+    written = sorted(path for path in tmp_path.glob("*.pt"))
+    assert len(written) == 6 and all(path.read_bytes() == expected for path in written)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_dtype(exported, tmp_path, dtype):
+    model, _ = exported
+    assert export(model, tmp_path / "hf", "--dtype", dtype) == 0
+    state = load_file(tmp_path / "hf" / "model.safetensors")
+    assert {str(value.dtype) for value in state.values()} == {f"torch.{dtype}"}
+    assert read(tmp_path / "hf", "config")["torch_dtype"] == dtype
+    assert export(tmp_path / "hf", tmp_path / "back.pt", "--dtype", "float32") == 0
+    back = torch.load(tmp_path / "back.pt", weights_only=True)["model_state_dict"]
+    rounded = {n: value.to(getattr(torch, dtype)).float() for n, value in state_of().items()}
+    assert equal(back, rounded)
+
+
+def test_weights_of_several_dtypes_are_loaded_in_the_widest(tmp_path):
+    state = {name: value.half() for name, value in state_of().items()}
+    state["decoder.ln.weight"] = state["decoder.ln.weight"].float()
+    model = write_pt(tmp_path / "model.pt", state)
+    assert export(model, tmp_path / "hf") == 0
+    assert read(tmp_path / "hf", "config")["torch_dtype"] == "float32"
+    assert export(tmp_path / "hf", tmp_path / "back.pt") == 0
+    back = torch.load(tmp_path / "back.pt", weights_only=True)["model_state_dict"]
+    assert equal(back, state)
+
+
+@pytest.mark.parametrize("value", [1e6, float("nan")])
+def test_a_weight_that_is_no_number_leaves_nothing_behind(tmp_path, capsys, value):
+    state = state_of()
+    state["decoder.ln.bias"][0] = value
+    model = write_pt(tmp_path / "model.pt", state)
+    for out in ("hf", "out.pt"):
+        assert export(model, tmp_path / out, "--dtype", "float16") == 1
+        assert "decoder.ln.bias" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_all_that_is_missing_or_wrong_is_listed(tmp_path, capsys):
+    state = state_of()
+    del state["decoder.ln.bias"]
+    state["encoder.blocks.1.mlp.0.weight"] = torch.zeros(16, 8)
+    state["encoder.blocks.0.attn.key.bias"] = torch.zeros(8)
+    for out in ("hf", "out.pt"):
+        assert export(write_pt(tmp_path / "model.pt", state, n_text_head=3), tmp_path / out) == 1
+        told = capsys.readouterr().err
+        assert "decoder.ln.bias: missing" in told
+        assert "encoder.blocks.1.mlp.0.weight: shape [16, 8], not [32, 8]" in told
+        assert "encoder.blocks.0.attn.key.bias: not a tensor of Whisper" in told
+        assert "8 cannot be shared by 3 heads" in told
+
+
+def test_models_that_are_no_whisper_are_refused(tmp_path, capsys):
+    torch.save({"encoder.embed.weight": torch.zeros(2, 2)}, tmp_path / "s2t.pth")
+    assert export(tmp_path / "s2t.pth", tmp_path / "hf") == 1
+    assert "encoder.embed.weight" in capsys.readouterr().err
+    part = {n: value for n, value in state_of().items() if n.startswith("encoder.blocks")}
+    torch.save(part, tmp_path / "part.pth")
+    assert export(tmp_path / "part.pth", tmp_path / "hf") == 1
+    assert "decoder.token_embedding.weight" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("vocabulary, told", [(51864, "English-only"), (100, "100 tokens")])
+def test_another_vocabulary_has_no_directory(tmp_path, capsys, vocabulary, told):
+    model = write_pt(tmp_path / "model.pt", state_of(vocabulary))
+    assert export(model, tmp_path / "hf") == 1
+    error = capsys.readouterr().err
+    assert told in error and str(model) in error
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+    assert export(model, tmp_path / "out.pt") == 0  # OpenAI's file has no vocabulary in it
+
+
+@pytest.mark.parametrize("name", ["out.pth", "out.safetensors"])
+def test_other_files_are_refused(exported, tmp_path, capsys, name):
+    assert export(exported[0], tmp_path / name) == 2
+    assert "ends in .pt" in capsys.readouterr().err
+
+
+def test_nothing_is_written_over(exported, capsys):
+    model, directory = exported
+    before = sorted(path.name for path in directory.iterdir())
+    assert export(model, model) == 2
+    assert export(model, directory) == 2
+    assert export(directory, directory) == 2
+    assert "there already" in capsys.readouterr().err
+    assert sorted(path.name for path in directory.iterdir()) == before
+
+
+def test_a_model_that_is_not_there(tmp_path, capsys):
+    assert export(tmp_path / "none.pt", tmp_path / "hf") == 1
+    assert "none.pt" in capsys.readouterr().err
