@@ -66,13 +66,11 @@ def export_whisper(
             where=out,
             expected="a name that ends in .pt, or that of a directory",
         )
-    model = _open_whisper(model)
-    if model.path.resolve() == out.resolve():
+    if Path(model).resolve() == out.resolve():
         raise UsageError("the exported model would overwrite the model itself", where=out)
-    dims = whisper_dims(model)
-    _check_whole(model, dims)
+    model, dims = open_whisper(model)
     if out.suffix == ".pt":
-        _write_weights(model, dims, "openai", out, dtype)
+        write_weights(model, dims, "openai", out, dtype)
     else:
         tokens = WhisperTokens(dims["n_vocab"], where=model.path)
         widest = functools.reduce(torch.promote_types, _dtypes(model, dtype).values())
@@ -80,16 +78,23 @@ def export_whisper(
             for name, content in hugging_face_files(dims, tokens, widest).items():
                 write = write_text if isinstance(content, str) else write_json
                 write(folder / name, content)
-            _write_weights(model, dims, "huggingface", folder / "model.safetensors", dtype)
+            write_weights(model, dims, "huggingface", folder / "model.safetensors", dtype)
     logging.info("exported %s to %s", model.path, out)
 
 
-def _open_whisper(path: str | os.PathLike) -> Checkpoint:
-    """Open a model under OpenAI's names."""
+def open_whisper(path: str | os.PathLike) -> tuple[Checkpoint, dict[str, int]]:
+    """Open a Whisper of any kind of file: under OpenAI's names, and its dimensions.
+
+    Raises:
+        LorsError: the file cannot be read, or is no whole Whisper.
+    """
     model = open_model(path)
-    return RenamedCheckpoint(
+    model = RenamedCheckpoint(
         model, {new: old for old, new in names_in("openai", model.names()).items()}
     )
+    dims = whisper_dims(model)
+    _check_whole(model, dims)
+    return model, dims
 
 
 def hugging_face_files(
@@ -227,14 +232,24 @@ def _dtypes(model: Checkpoint, dtype: torch.dtype | None) -> dict[str, torch.dty
     return {name: dtype or model.dtype(name) for name in model.names()}
 
 
-def _write_weights(
+def write_weights(
     model: Checkpoint,
     dims: Mapping[str, int],
     family: str,
     path: Path,
     dtype: torch.dtype | None,
 ) -> None:
-    """Write the weights under the names of a family, tensor by tensor, in OpenAI's order."""
+    """Write weights tensor by tensor, in OpenAI's order.
+
+    Args:
+        model, dims: as :func:`open_whisper` gives them.
+        family: whose names the tensors get, one of :func:`lors.naming.families`.
+        path: the file; its ending says of which kind.
+        dtype: of the weights; None keeps theirs.
+
+    Raises:
+        LorsError: values that are not finite, as they are or in `dtype`; or writing fails.
+    """
     shapes, dtypes = whisper_shapes(dims), _dtypes(model, dtype)
     names = names_in(family, shapes)
     spec = {names[name]: (shape, dtypes[name]) for name, shape in shapes.items()}

@@ -121,10 +121,10 @@ def _transformers(model, language: str, task: str, args: argparse.Namespace) -> 
     if model.family.conf.window != model.model.dims.n_audio_ctx / 50:
         print("transformers takes whole windows only: left out", file=sys.stderr)
         raise ImportError
-    from lors.hugging_face import write_hugging_face
+    from lors.whisper_export import export_whisper
 
     with tempfile.TemporaryDirectory() as directory:
-        write_hugging_face(model.model_file, Path(directory) / "model")
+        export_whisper(model.model_file, Path(directory) / "model")
         theirs = WhisperForConditionalGeneration.from_pretrained(Path(directory) / "model")
     theirs = theirs.eval().to(args.device)
     if args.device != "cpu":

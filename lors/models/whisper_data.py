@@ -19,6 +19,7 @@ from lors.datadir import Utterance
 from lors.errors import LorsError, unknown_name
 from lors.expdir import Pair
 from lors.models.family import Family, InferenceOptions
+from lors.whisper_package import whisper_part
 
 if TYPE_CHECKING:
     from whisper.tokenizer import Tokenizer
@@ -80,9 +81,9 @@ class WhisperOptions(InferenceOptions):
 @cache
 def tokenizer_of(vocabulary: int) -> Tokenizer:
     """OpenAI's tokenizer for a multi-lingual model with that many tokens."""
-    from whisper.tokenizer import get_tokenizer  # imports torch
-
-    return get_tokenizer(multilingual=True, num_languages=vocabulary - 51765 - 1)
+    return whisper_part("tokenizer").get_tokenizer(
+        multilingual=True, num_languages=vocabulary - 51765 - 1
+    )
 
 
 def language_code(lang: str) -> str:

@@ -11,14 +11,10 @@ from pathlib import Path
 import torch
 import yaml
 
-from lors.checkpoint import Checkpoint
-from lors.checkpoint_writer import CheckpointWriter
 from lors.errors import LorsError
-from lors.expert import open_model
 from lors.fileio import DoneMarker, atomic_write
 from lors.models.whisper_data import FRAMES_PER_SECOND, WhisperConf, check_dims
-from lors.naming import names_in
-from lors.whisper_dims import whisper_dims
+from lors.whisper_export import open_whisper, write_weights
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +35,7 @@ def import_whisper(
         LorsError: there is no such model, it is no multi-lingual Whisper, or `out` holds another.
     """
     path, out = _find(base_model), Path(out)
-    checkpoint = open_model(path)
-    dims = whisper_dims(checkpoint)
+    model, dims = open_whisper(path)
     check_dims(dims, path)
     longest = dims["n_audio_ctx"] / FRAMES_PER_SECOND
     if window > longest:
@@ -51,23 +46,15 @@ def import_whisper(
             got=f"{window:g} s",
         )
     conf = dataclasses.asdict(WhisperConf(dims, window, st_language))
-    marker = DoneMarker(out / ".done", {"model": checkpoint.fingerprint(), "whisper_conf": conf})
+    marker = DoneMarker(out / ".done", {"model": model.fingerprint(), "whisper_conf": conf})
     if marker.is_done():
         return
     marker.start()
-    _write(checkpoint, out / "model.pth")
+    write_weights(model, dims, "openai", out / "model.pth", torch.float32)
     with atomic_write(out / "config.yaml") as handle:
         yaml.safe_dump({"whisper_conf": conf}, handle, sort_keys=False)
     marker.mark()
     log.info("base model %s written to %s", path, out)
-
-
-def _write(checkpoint: Checkpoint, path: Path) -> None:
-    names = names_in("openai", checkpoint.names())
-    spec = {new: (checkpoint.shape(old), torch.float32) for old, new in names.items()}
-    with CheckpointWriter(path, spec) as writer:
-        for old, new in names.items():
-            writer.add(new, checkpoint.tensor(old).float())
 
 
 def _find(base_model: str) -> Path:
