@@ -69,7 +69,7 @@ def set_training(recipe: Recipe, source: str, target: str, steps: int, lr: float
 def run(tmp_path_factory) -> WhisperRun:
     recipe = Recipe(tmp_path_factory.mktemp("whisper") / "mini_covost")
     write_configs(recipe)
-    set_training(recipe, "train_whisper_base.yaml", "tiny_base.yaml", 100, 0.004)
+    set_training(recipe, "train_whisper_base.yaml", "tiny_base.yaml", 80, 0.005)
     dims = {**DIMS, "n_audio_state": 64, "n_text_state": 64}
     derive_config(
         recipe,
@@ -79,8 +79,7 @@ def run(tmp_path_factory) -> WhisperRun:
         specaug_conf={},
         whisper_conf={"dims": dims, "window": 4.0},
     )
-    set_training(recipe, "train_whisper_full.yaml", "train_whisper_full.yaml", 30, 0.001)
-    set_training(recipe, "train_whisper_lora.yaml", "train_whisper_lora.yaml", 30, 0.01)
+    set_training(recipe, "train_whisper_full.yaml", "train_whisper_full.yaml", 20, 0.002)
     derive_config(recipe, "inference_whisper.yaml", "tiny_inference.yaml", max_tokens=16)
     base = recipe.run(
         *FAMILY,
@@ -172,21 +171,6 @@ def test_rerun_changes_nothing(run):
     ended = run.recipe.run(*OPTIONS, "--stage", "base", "--stop_stage", "inference")
     assert ended.status == 0, ended.stderr
     assert before == {path: path.stat().st_mtime_ns for path in run.recipe.exp.rglob("*.pth")}
-
-
-def test_experts_as_adapters(run):
-    """LoRA by another configuration alone: small experts, merged and decoded by the same stages."""
-    options = ["--train_config", "conf/train_whisper_lora.yaml", "--expdir", "exp/lora"]
-    options += ["--methods", "lors", "--tasks", "asr", "--stage", "base"]
-    ended = run.recipe.run(*OPTIONS, *options)
-    assert ended.status == 0, ended.stderr
-    lora = run.recipe / "exp/lora"
-    expert = lora / "expert/de_asr/model.pth"
-    assert expert.stat().st_size < (lora / "base/model.pth").stat().st_size / 20
-    assert all(".lora_" in name for name in state(lora / "expert/de_asr"))
-    merged = state(lora / "merged/lors.asr")
-    assert list(merged) == list(state(lora / "base"))
-    assert read_text(lora / "inference/test/expert/de_asr")
 
 
 def test_wrong_base_is_told_before_any_training(run):

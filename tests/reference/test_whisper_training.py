@@ -216,6 +216,19 @@ def test_inference_with_an_adapter_is_that_of_the_merged_model(project, adapter)
             assert torch.equal(value, base[name])
 
 
+def test_adapters_are_merged_as_they_are(project, adapter, tmp_path):
+    base = torch.load(project / "base" / "model.pth", weights_only=True)
+    files = (str(adapter / "model.pth"),)
+    plan = MergePlan(
+        str(project / "base" / "model.pth"), files, "task_arithmetic", {"scaling_coef": 0.5}
+    )
+    run_merge(plan, tmp_path / "merged" / "model.pth")
+    merged = torch.load(tmp_path / "merged" / "model.pth", weights_only=True)
+    expert = open_recogniser(adapter).model.state_dict()
+    for name, value in merged.items():
+        torch.testing.assert_close(value, (base[name] + expert[name]) / 2)
+
+
 def test_adapter_of_another_base(project, adapter, tmp_path):
     make_whisper(tmp_path / "other.pt", seed=5)
     expert = adapter / "model.pth"
