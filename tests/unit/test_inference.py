@@ -198,6 +198,52 @@ def test_interrupted_inference_goes_on(calls, dump, work, monkeypatch):
     assert names == {"de_asr", ".de_asr.done", "es_st", ".es_st.done"}
 
 
+def test_interrupted_test_set_goes_on_after_its_last_shard(calls, dump, work, monkeypatch):
+    infer(work[:1], dump, "test", GREEDY)
+    expected = work[0][2].read_text()
+    work[0][2].unlink()
+    monkeypatch.setattr(inference, "SHARD", 1)
+    real, count = inference.decode, []
+
+    def interrupted(*args):
+        count.append(args)
+        if len(count) == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(inference, "decode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        infer(work[:1], dump, "test", GREEDY)
+    assert not work[0][2].exists()
+    # With other settings, what is there is of no use.
+    with pytest.raises(LorsError, match="made with other settings"):
+        infer(work[:1], dump, "test", S2TOptions(maxlenratio=0.1))
+    infer(work[:1], dump, "test", S2TOptions(batch_size=2, maxlenratio=0.4))
+    assert len(count) == 3 + 1 and work[0][2].read_text() == expected
+    assert {path.name for path in work[0][2].parent.iterdir()} == {"de_asr", ".de_asr.done"}
+
+
+def test_hypotheses_are_in_the_order_of_the_data(calls, dump, work):
+    """Whatever the order of decoding, which is by length."""
+    directory = dump / "de" / "test"
+    for number, samples in enumerate((900, 400, 700)):
+        path = directory / f"{number}.flac"
+        soundfile.write(path, np.full(samples, (number + 1) / 128, dtype=np.float32), 16000)
+    infer(work[:1], dump, "test", GREEDY)
+    texts = read_text(work[0][2])
+    assert list(texts) == [f"spk{k}-de-test" for k in range(3)]
+    for number, text in enumerate(texts.values()):
+        assert text == sentence(number, "de").split()[0]
+
+
+def test_audio_is_read_when_it_is_asked_for(dump):
+    test_set = read_test_set(dump / "de" / "test")
+    (dump / "de" / "test" / "1.flac").unlink()
+    assert len(test_set.waveforms[2:]) == 1 and len(test_set.waveforms[0]) == 800
+    with pytest.raises(LorsError, match="cannot read audio"):
+        test_set.waveforms[1]
+
+
 def other_model(expdir, dump, options):
     write_model(expdir.base, 5)
     return options
