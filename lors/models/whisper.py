@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -21,6 +22,7 @@ from lors.errors import LorsError
 from lors.expdir import Pair
 from lors.models.whisper_data import TASKS, Whisper, WhisperOptions, language_code
 
+log = logging.getLogger(__name__)
 DYNAMIC_RANGE = 8.0  # decades below an utterance's loudest bin that its features keep
 
 
@@ -123,6 +125,7 @@ class WhisperModel:
         self.model_file = Path(directory) / "model.pth"
         self.family = family
         self.device = torch.device(device)
+        self._half = False
         self.model = new_whisper(family.conf.dims).eval()
         checkpoint = Checkpoint.open(self.model_file)
         self.load_state({name: checkpoint.tensor(name) for name in checkpoint.names()})
@@ -147,6 +150,14 @@ class WhisperModel:
             options.dtype == "auto" and self.device.type == "cuda"
         )
         self._set_half(half)
+        window = self.family.conf.window
+        longer = sum(len(waveform) > window * SAMPLE_RATE for waveform in waveforms)
+        if longer:
+            log.warning(
+                "%d of %d utterances of %s are longer than the window: only their first %g s are "
+                "decoded",
+                *(longer, len(waveforms), pair, window),
+            )
         decoding = whisper.DecodingOptions(
             task=TASKS[pair.task],
             language=self._language(pair),
@@ -160,7 +171,7 @@ class WhisperModel:
         )
         texts: list[str] = []
         for start in range(0, len(waveforms), options.batch_size):
-            batch = pad(waveforms[start : start + options.batch_size], self.family.conf.window)
+            batch = pad(waveforms[start : start + options.batch_size], window)
             mel = log_mel(batch.to(self.device), self.model.dims.n_mels)
             texts += [result.text for result in BatchDecoding(self.model, decoding).run(mel)]
         return texts
@@ -174,6 +185,9 @@ class WhisperModel:
 
         OpenAI's layers would convert them at every use.
         """
+        if self._half and not half:
+            raise ValueError("the weights were rounded to float16 already")
+        self._half = half
         for module in self.model.modules():
             if isinstance(module, (nn.Linear, nn.Conv1d, nn.Embedding)):
                 module.to(torch.float16 if half else torch.float32)
