@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lors.parallel import BLOCK
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -150,10 +152,6 @@ def mask_of_each(magnitudes: Tensor, count: int) -> Tensor:
     room = count - above.sum(dim=-1, keepdim=True)
     mask = above | (ties & (ties.cumsum(dim=-1) <= room))
     return mask.to(magnitudes.dtype).reshape(magnitudes.shape)
-
-
-BLOCK = 2**16
-"""Entries that are worked on at a time."""
 
 
 def _check_fraction(name: str, value: float) -> None:
