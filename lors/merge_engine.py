@@ -181,8 +181,9 @@ class Merger:
             supplied["surveyed"] = self.method.surveys(self._deltas(name), plan.params)
         result = torch.empty(shape, dtype=dtype)
         width = math.prod(shape[1:])
-        # A vector is one row.
-        step = max(1, PIECE // max(width, 1)) if len(shape) > 1 else max(1, shape[0])
+        # Of four rows, so that four draws can come from one random number (see random_prune). A
+        # vector is one row.
+        step = max(1, PIECE // max(4 * width, 1)) * 4 if len(shape) > 1 else max(1, shape[0])
         for start in range(0, shape[0], step):
             rows = slice(start, start + step)
             deltas = [

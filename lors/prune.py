@@ -36,12 +36,13 @@ class Cut:
             magnitudes: of the tensor, or of consecutive rows of it.
             start: index of their first entry in the tensor, in row-major order.
         """
-        mask = magnitudes >= self.threshold
+        # Straight into numbers: a mask of truth values that is converted takes five times as long.
+        mask = torch.ge(magnitudes, self.threshold, out=torch.empty_like(magnitudes))
         end = start + magnitudes.numel()
         if self.last is not None and end > self.last + 1:
             places = torch.arange(start, end, device=mask.device).reshape(mask.shape)
-            mask &= (places <= self.last) | (magnitudes != self.threshold)
-        return mask.to(magnitudes.dtype)
+            mask *= (places <= self.last) | (magnitudes != self.threshold)
+        return mask
 
 
 def largest(tensor: Tensor, count: int) -> Cut:
@@ -58,9 +59,10 @@ def largest(tensor: Tensor, count: int) -> Cut:
     first = values.size - count
     magnitudes.partition(first)
     threshold = magnitudes[first]
-    excess = np.count_nonzero(magnitudes[:first] == threshold)
-    if excess == 0 or threshold == 0:  # zeros are the same with and without them
+    # Of zeros it does not matter which are kept.
+    if first == 0 or threshold == 0 or magnitudes[:first].max() < threshold:
         return Cut(float(threshold))
+    excess = np.count_nonzero(magnitudes[:first] == threshold)
     ties = np.flatnonzero(np.abs(values) == threshold)
     return Cut(float(threshold), int(ties[len(ties) - excess - 1]))
 
@@ -236,10 +238,16 @@ def band(tensor: Tensor, density: float, gamma: float) -> tuple[Cut, Cut]:
 def random_prune(tensor: Tensor, density: float, random: np.random.Generator) -> Tensor:
     """Keep every entry with probability `density` and divide it by that; the others become zero.
 
+    Each entry takes 16 random bits, so that the probability is the multiple of 2^-16 nearest to
+    `density` (at least one), and differs from it by less than 8e-6. Kept entries are divided by
+    this very probability.
+
     Args:
         tensor: a tensor of any shape.
         density: probability to be kept, above 0 and at most 1.
-        random: where the mask comes from.
+        random: where the mask comes from. Four entries take one word of its bit generator: what is
+            drawn for consecutive pieces of a tensor is the same as for the whole, if they have
+            multiples of four entries.
 
     Returns:
         A new float32 tensor with the shape of `tensor` and, in the mean, its values.
@@ -249,5 +257,9 @@ def random_prune(tensor: Tensor, density: float, random: np.random.Generator) ->
     """
     if not 0 < density <= 1:
         raise ValueError(f"density must be above 0 and at most 1, got {density}")
-    draws = torch.from_numpy(random.random(tensor.numel(), dtype=np.float32))
-    return draws.lt_(density).reshape(tensor.shape).mul_(tensor).div_(density)
+    kept = max(1, round(density * 2**16))
+    # The words as they are: five times as quick as a float for every entry.
+    words = random.bit_generator.random_raw(-(-tensor.numel() // 4))
+    draws = words.view(np.uint16)[: tensor.numel()]
+    pruned = torch.from_numpy(tensor.reshape(-1).numpy() * (draws <= kept - 1))
+    return pruned.div_(kept / 2**16).reshape(tensor.shape)
