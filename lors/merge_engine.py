@@ -26,7 +26,7 @@ from lors.merge_methods import sum_of
 from lors.merge_plan import MergeInputs, MergePlan
 from lors.parallel import in_order
 from lors.prune import PooledThreshold
-from lors.task_vector import TaskVector, all_finite
+from lors.task_vector import TaskVector, all_finite, difference
 
 WINDOW_BYTES = 64 * 2**20
 """Of the tensors among which matrices of one shape are decomposed together."""
@@ -179,6 +179,9 @@ class Merger:
         supplied = self._supplied(name)
         if self.method.survey is not None:
             supplied["surveyed"] = self.method.surveys(self._deltas(name), plan.params)
+        # Asking for a tensor has a price, so once for all pieces.
+        base = self.inputs.base.tensor(name)
+        experts = [vector.finetuned.tensor(name) for vector in vectors]
         result = torch.empty(shape, dtype=dtype)
         width = math.prod(shape[1:])
         # Of four rows, so that four draws can come from one random number (see random_prune). A
@@ -187,8 +190,8 @@ class Merger:
         for start in range(0, shape[0], step):
             rows = slice(start, start + step)
             deltas = [
-                _weighted(vector.delta(name, rows, check=False), weight)
-                for vector, weight in zip(vectors, plan.weights, strict=True)
+                _weighted(difference(expert[rows], base[rows]), weight)
+                for expert, weight in zip(experts, plan.weights, strict=True)
             ]
             merged = self.method(deltas, plan.params, {**supplied, "start": start * width})
             if not all_finite(merged):
