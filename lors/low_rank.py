@@ -66,18 +66,16 @@ class Directions:
     Args:
         vectors: side x k, orthonormal, the leading one first.
         squares: their squared singular values, falling.
-        energy: of the whole matrix: the sum of all squared singular values.
 
     Those of a stack of matrices have its dimensions in front.
     """
 
     vectors: Tensor
     squares: Tensor
-    energy: Tensor
 
     def first(self, number: int) -> Directions:
         """Only the leading ones."""
-        return Directions(self.vectors[..., :number], self.squares[..., :number], self.energy)
+        return Directions(self.vectors[..., :number], self.squares[..., :number])
 
     def factors(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """``up, down``: the projection of `matrix` on these directions is ``up @ down``."""
@@ -150,10 +148,9 @@ def leading_directions(matrix: Tensor, rank: int | Ratio | Energy) -> Directions
     width = 1 if count is None else min(count + OVERSAMPLING, side)
     start = tall.mT @ _random_block(rows, width, tall.dtype).to(tall.device)
     size = start.abs().amax(dim=(-2, -1), keepdim=True)
-    energy = torch.linalg.vector_norm(matrix, dim=(-2, -1), dtype=torch.float64) ** 2
     if count == 0 or not size.any():
         empty = tall.new_zeros(*tall.shape[:-2], side, 0)
-        return Directions(empty, empty[..., 0, :], energy)
+        return Directions(empty, empty[..., 0, :])
     if bool(((size > 1e-9) & (size < 1e9)).all()):
         vectors, squares = _leading(tall, rank, start)
     else:
@@ -161,7 +158,7 @@ def leading_directions(matrix: Tensor, rank: int | Ratio | Energy) -> Directions
         size = torch.where(size == 0, 1, size)
         vectors, squares = _leading(tall / size, rank, start / size)
         squares = squares.double() * size[..., 0].double() ** 2
-    return Directions(vectors, squares, energy)
+    return Directions(vectors, squares)
 
 
 @functools.lru_cache(maxsize=16)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,18 +53,22 @@ def largest(tensor: Tensor, count: int) -> Cut:
         tensor: of any shape, without NaN.
         count: from 0 to the number of entries.
     """
+    return _cut(lambda: tensor.abs(), count)
+
+
+def _cut(magnitudes_of: Callable[[], Tensor], count: int) -> Cut:
+    """As :func:`largest`, of magnitudes that are made for this purpose, and again if some tie."""
     if count == 0:
         return Cut(math.inf)
-    values = tensor.reshape(-1).numpy()
-    magnitudes = np.abs(values)
-    first = values.size - count
+    magnitudes = magnitudes_of().reshape(-1).numpy()
+    first = magnitudes.size - count
     magnitudes.partition(first)
     threshold = magnitudes[first]
     # Of zeros it does not matter which are kept.
     if first == 0 or threshold == 0 or magnitudes[:first].max() < threshold:
         return Cut(float(threshold))
     excess = np.count_nonzero(magnitudes[:first] == threshold)
-    ties = np.flatnonzero(np.abs(values) == threshold)
+    ties = np.flatnonzero(magnitudes_of().reshape(-1).numpy() == threshold)
     return Cut(float(threshold), int(ties[len(ties) - excess - 1]))
 
 
@@ -120,20 +125,25 @@ def low_rank_plus_sparse(
             mask = cut.mask(magnitudes.to(matrix.dtype)).to(up.dtype)
         return low_rank.lerp_(matrix.to(up.dtype), mask).to(matrix.dtype)
     # A few rows at a time, so that what lies between is in the processor's cache.
-    blocks = range(0, matrix.shape[0], max(1, BLOCK // matrix.shape[1]))
+    step = max(1, BLOCK // matrix.shape[1])
+    blocks = [slice(start, start + step) for start in range(0, matrix.shape[0], step)]
     low_rank = torch.empty_like(matrix, dtype=up.dtype)
-    magnitudes = torch.empty_like(low_rank)
-    for start in blocks:
-        rows = slice(start, start + blocks.step)
+    for rows in blocks:
         torch.mm(up[rows], down, out=low_rank[rows])
-        torch.sub(matrix[rows], low_rank[rows], out=magnitudes[rows]).abs_()
-    if cut is None:
-        cut = largest(magnitudes, int(matrix.numel() * density))
-    else:
-        magnitudes = magnitudes.to(matrix.dtype)  # in which a cut of several matrices is made
-    for start in blocks:
-        rows = slice(start, start + blocks.step)
-        mask = cut.mask(magnitudes[rows], start * matrix.shape[1]).to(up.dtype)
+
+    def magnitudes() -> Tensor:
+        whole = torch.empty_like(low_rank)
+        for rows in blocks:
+            torch.sub(matrix[rows], low_rank[rows], out=whole[rows]).abs_()
+        return whole
+
+    # Those of several matrices are compared in the precision of the matrices.
+    precision = up.dtype if cut is None else matrix.dtype
+    cut = cut or _cut(magnitudes, int(matrix.numel() * density))
+    for rows in blocks:
+        # Made again, which takes less time than to keep them while their threshold is selected.
+        block = torch.sub(matrix[rows], low_rank[rows]).abs_().to(precision)
+        mask = cut.mask(block, rows.start * matrix.shape[1]).to(up.dtype)
         # With weights 0 and 1 this selects, several times as fast as torch.where.
         low_rank[rows].lerp_(matrix[rows].to(up.dtype), mask)
     return low_rank.to(matrix.dtype)
