@@ -124,26 +124,22 @@ def low_rank_plus_sparse(
         else:
             mask = cut.mask(magnitudes.to(matrix.dtype)).to(up.dtype)
         return low_rank.lerp_(matrix.to(up.dtype), mask).to(matrix.dtype)
-    # A few rows at a time, so that what lies between is in the processor's cache.
+    low_rank = up @ down
+
+    def magnitudes(rows: slice = slice(None)) -> Tensor:
+        return torch.sub(matrix[rows], low_rank[rows]).abs_()
+
+    if cut is None:
+        precision = up.dtype
+        cut = _cut(magnitudes, int(matrix.numel() * density))
+    else:
+        precision = matrix.dtype  # in which a cut of several matrices is made
+    # A few rows at a time, so that what lies between is in the processor's cache: there magnitudes
+    # are made again in less time than it takes to keep them while their threshold is selected.
     step = max(1, BLOCK // matrix.shape[1])
-    blocks = [slice(start, start + step) for start in range(0, matrix.shape[0], step)]
-    low_rank = torch.empty_like(matrix, dtype=up.dtype)
-    for rows in blocks:
-        torch.mm(up[rows], down, out=low_rank[rows])
-
-    def magnitudes() -> Tensor:
-        whole = torch.empty_like(low_rank)
-        for rows in blocks:
-            torch.sub(matrix[rows], low_rank[rows], out=whole[rows]).abs_()
-        return whole
-
-    # Those of several matrices are compared in the precision of the matrices.
-    precision = up.dtype if cut is None else matrix.dtype
-    cut = cut or _cut(magnitudes, int(matrix.numel() * density))
-    for rows in blocks:
-        # Made again, which takes less time than to keep them while their threshold is selected.
-        block = torch.sub(matrix[rows], low_rank[rows]).abs_().to(precision)
-        mask = cut.mask(block, rows.start * matrix.shape[1]).to(up.dtype)
+    for start in range(0, matrix.shape[0], step):
+        rows = slice(start, start + step)
+        mask = cut.mask(magnitudes(rows).to(precision), start * matrix.shape[1]).to(up.dtype)
         # With weights 0 and 1 this selects, several times as fast as torch.where.
         low_rank[rows].lerp_(matrix[rows].to(up.dtype), mask)
     return low_rank.to(matrix.dtype)
