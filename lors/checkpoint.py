@@ -106,8 +106,13 @@ class Checkpoint(abc.ABC):
     def tensor(self, name: str) -> Tensor:
         """A tensor (KeyError if there is none of this name); it must not be modified."""
 
+    def is_adapted(self, name: str) -> bool:
+        """Whether this is an adapter that adds a product of two factors to this tensor."""
+        return False
+
     def factors(self, name: str) -> tuple[Tensor, Tensor] | None:
-        """For an adapter, ``(B, A)`` in float32 with B A what it adds to this tensor; else None."""
+        """``(B, A)`` in float32 with B A what an adapter adds to this tensor; None if it is not
+        adapted."""
         return None
 
     def spec(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
+import torch
 import xxhash
 from torch import Tensor
 
@@ -61,10 +62,11 @@ class Decompositions:
         path = self.directory / f"{xxhash.xxh3_128_hexdigest(digests.encode())}.safetensors"
         directions = _read(path, rank) if path.is_file() else None
         if directions is None:
-            directions = leading_directions(delta, self._at_first(rank, full_rank))
-            _write(path, directions)
-        number = number_found(rank, directions.squares, full_rank, float(directions.energy))
-        return directions.first(number).factors(delta)
+            found = leading_directions(delta, self._at_first(rank, full_rank))
+            energy = torch.linalg.vector_norm(delta, dtype=torch.float64) ** 2
+            _write(path, found, energy)
+            directions = found.first(number_found(rank, found.squares, full_rank, float(energy)))
+        return directions.factors(delta)
 
     def _at_first(self, rank: Rank, full_rank: int) -> Rank:
         if isinstance(rank, Energy) or isinstance(self.rank, Energy):
@@ -72,12 +74,13 @@ class Decompositions:
         return max(number_of(rank, full_rank), min(number_of(self.rank, full_rank), full_rank))
 
 
-def _write(path: Path, directions: Directions) -> None:
+def _write(path: Path, directions: Directions, energy: Tensor) -> None:
+    """Keep directions, and the sum of all squared singular values of their matrix."""
     # One direction is one row, so that the first of them are read without the others.
     content = {
         "directions": directions.vectors.T.contiguous(),
         "squares": directions.squares.contiguous(),
-        "energy": directions.energy,
+        "energy": energy,
     }
     with atomic_write(path, "wb") as handle:
         handle.write(safetensors.torch.save(content))
@@ -90,7 +93,7 @@ def _read(path: Path, rank: Rank) -> Directions | None:
             rows = file.get_slice("directions")
             squares, energy = file.get_tensor("squares"), file.get_tensor("energy")
             number = number_found(rank, squares, rows.get_shape()[1], float(energy))
-            return None if number is None else Directions(rows[:number].T, squares[:number], energy)
+            return None if number is None else Directions(rows[:number].T, squares[:number])
     except safetensors.SafetensorError as error:
         raise LorsError(
             "a kept decomposition cannot be read", where=path, got=error, hint="remove this file"

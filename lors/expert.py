@@ -56,17 +56,16 @@ class AdaptedCheckpoint(Checkpoint):
 
     Args:
         base: the model that the adapter was trained on.
-        path: an adapter of PEFT (a directory) or of ESPnet (a checkpoint file).
+        path: a directory of PEFT or a checkpoint file of ESPnet.
+        parts: what is in it.
 
     Raises:
-        LorsError: a file is missing or damaged, a factor has no partner, the adapter does more
-            than add a product of two factors (DoRA, for one), or it does not fit the base model.
+        LorsError: it does not fit the base model.
     """
 
-    def __init__(self, base: Checkpoint, path: Path):
+    def __init__(self, base: Checkpoint, path: Path, parts: _Parts):
         super().__init__(path)
         self._base = base
-        parts = _read_peft(path) if path.is_dir() else _read_espnet(path)
         self._tensors = parts.tensors
         own = [*parts.factors, *parts.whole]
         to_base = {name: name for name in own} | {
@@ -116,14 +115,15 @@ class AdaptedCheckpoint(Checkpoint):
         up, down = factors
         return (base.double() + up.double() @ down.double()).to(base.dtype)
 
+    def is_adapted(self, name: str) -> bool:
+        if name not in self._factors or name not in self._whole:
+            return name in self._factors
+        # A weight that is not the base's has its adapter merged into it already.
+        return self._tensors.digest(self._whole[name]) == self._base.digest(name)
+
     def factors(self, name: str) -> tuple[Tensor, Tensor] | None:
-        if name not in self._factors:
+        if not self.is_adapted(name):
             return None
-        if name in self._whole:
-            # A weight that is not the base's has its adapter merged into it already.
-            weight = self._tensors.tensor(self._whole[name])
-            if not torch.equal(weight, self._base.tensor(name)):
-                return None
         up, down = (self._tensors.tensor(key).float() for key in self._factors[name])
         return up * self._scale[name], down
 
@@ -166,7 +166,10 @@ def open_model(path: str | os.PathLike) -> Checkpoint:
     Raises:
         LorsError: as :meth:`Checkpoint.open`, or a tensor is no repetition although it should be.
     """
-    checkpoint = Checkpoint.open(path)
+    return _without_ties(Checkpoint.open(path))
+
+
+def _without_ties(checkpoint: Checkpoint) -> Checkpoint:
     tied = tied_names(checkpoint.names())
     for name, original in tied.items():
         if not torch.equal(checkpoint.tensor(name), checkpoint.tensor(original)):
@@ -185,13 +188,22 @@ def open_model(path: str | os.PathLike) -> Checkpoint:
 def open_expert(base: Checkpoint, path: str | os.PathLike) -> Checkpoint:
     """Open a fine-tuned model or an adapter under the names of its base model.
 
+    An adapter is a directory of PEFT, or a checkpoint that has factors of LoRA in it.
+
     Raises:
-        LorsError: as :meth:`Checkpoint.open` and :class:`AdaptedCheckpoint`.
+        LorsError: as :func:`open_model`; of an adapter a file is missing, a factor has no partner,
+            it does more than add a product of two factors (DoRA, for one), or it does not fit the
+            base model.
     """
-    if is_adapter(path):
-        _check_base(base, Path(path))
-        return AdaptedCheckpoint(base, Path(path))
-    expert = open_model(path)
+    path = Path(path)
+    if (path / PEFT_CONFIG).is_file():
+        _check_base(base, path)
+        return AdaptedCheckpoint(base, path, _read_peft(path))
+    checkpoint = Checkpoint.open(path)
+    if is_adapter(checkpoint):
+        _check_base(base, path)
+        return AdaptedCheckpoint(base, path, _read_espnet(checkpoint))
+    expert = _without_ties(checkpoint)
     name_of = translation(base.names(), expert.names())
     if not name_of:
         return expert
@@ -200,14 +212,9 @@ def open_expert(base: Checkpoint, path: str | os.PathLike) -> Checkpoint:
     return RenamedCheckpoint(expert, name_of | {name: name for name in others})
 
 
-def is_adapter(path: str | os.PathLike) -> bool:
-    """Whether a path is a PEFT directory or a checkpoint that has factors of LoRA in it."""
-    path = Path(path)
-    if path.is_dir():
-        return (path / PEFT_CONFIG).is_file()
-    if path.suffix not in (".pth", ".pt") or not path.is_file():
-        return False
-    return any(name.endswith(".lora_A") for name in Checkpoint.open(path).names())
+def is_adapter(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint of ESPnet has factors of LoRA in it."""
+    return any(name.endswith(".lora_A") for name in checkpoint.names())
 
 
 def record_base(base: str | os.PathLike, directory: str | os.PathLike) -> None:
@@ -293,7 +300,7 @@ def _read_peft(directory: Path) -> _Parts:
         alpha = _by_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))
         return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
-    return _adapter(directory / PEFT_MODEL, tensors, stems, scale, whole)
+    return _adapter(tensors, stems, scale, whole)
 
 
 def _by_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
@@ -304,8 +311,7 @@ def _by_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -
     return default
 
 
-def _read_espnet(path: Path) -> _Parts:
-    tensors = Checkpoint.open(path)
+def _read_espnet(tensors: Checkpoint) -> _Parts:
     stems: dict[str, dict[str, str]] = {}
     whole = {}
     for name in tensors.names():
@@ -314,7 +320,7 @@ def _read_espnet(path: Path) -> _Parts:
             stems.setdefault(found[1], {})[found[2]] = name
         else:
             whole[name] = name
-    source = path.parent / ESPNET_CONFIG
+    source = tensors.path.parent / ESPNET_CONFIG
     config = read_yaml(source) if source.is_file() else {}
     settings = config.get("adapter_conf") or {}
     if "alpha" not in settings:
@@ -325,11 +331,10 @@ def _read_espnet(path: Path) -> _Parts:
             got="no such file" if not source.is_file() else "no adapter_conf with alpha",
             hint="put the config.yaml of the training beside the checkpoint",
         )
-    return _adapter(path, tensors, stems, lambda _, rank: settings["alpha"] / rank, whole)
+    return _adapter(tensors, stems, lambda _, rank: settings["alpha"] / rank, whole)
 
 
 def _adapter(
-    path: Path,
     tensors: Checkpoint,
     stems: Mapping[str, Mapping[str, str]],
     scale: Callable[[str, int], float],
@@ -351,7 +356,7 @@ def _adapter(
     if problems or not factors:
         raise LorsError(
             "not a whole adapter",
-            where=path,
+            where=tensors.path,
             expected="a factor lora_A (r x in) and lora_B (out x r) for every adapted layer",
             got="\n    - ".join(["", *problems]) if problems else "no factors at all",
         )

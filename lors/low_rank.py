@@ -66,18 +66,16 @@ class Directions:
     Args:
         vectors: side x k, orthonormal, the leading one first.
         squares: their squared singular values, falling.
-        energy: of the whole matrix: the sum of all squared singular values.
 
     Those of a stack of matrices have its dimensions in front.
     """
 
     vectors: Tensor
     squares: Tensor
-    energy: Tensor
 
     def first(self, number: int) -> Directions:
         """Only the leading ones."""
-        return Directions(self.vectors[..., :number], self.squares[..., :number], self.energy)
+        return Directions(self.vectors[..., :number], self.squares[..., :number])
 
     def factors(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """``up, down``: the projection of `matrix` on these directions is ``up @ down``."""
@@ -148,12 +146,11 @@ def leading_directions(matrix: Tensor, rank: int | Ratio | Energy) -> Directions
     rows, side = tall.shape[-2:]
     count = None if isinstance(rank, Energy) else min(number_of(rank, side), side)
     width = 1 if count is None else min(count + OVERSAMPLING, side)
-    start = tall.mT @ _random_block(rows, width, tall.dtype).to(tall.device)
+    start = _transposed_times(tall, _random_block(rows, width, tall.dtype).to(tall.device))
     size = start.abs().amax(dim=(-2, -1), keepdim=True)
-    energy = torch.linalg.vector_norm(matrix, dim=(-2, -1), dtype=torch.float64) ** 2
     if count == 0 or not size.any():
         empty = tall.new_zeros(*tall.shape[:-2], side, 0)
-        return Directions(empty, empty[..., 0, :], energy)
+        return Directions(empty, empty[..., 0, :])
     if bool(((size > 1e-9) & (size < 1e9)).all()):
         vectors, squares = _leading(tall, rank, start)
     else:
@@ -161,7 +158,7 @@ def leading_directions(matrix: Tensor, rank: int | Ratio | Energy) -> Directions
         size = torch.where(size == 0, 1, size)
         vectors, squares = _leading(tall / size, rank, start / size)
         squares = squares.double() * size[..., 0].double() ** 2
-    return Directions(vectors, squares, energy)
+    return Directions(vectors, squares)
 
 
 @functools.lru_cache(maxsize=16)
@@ -296,7 +293,8 @@ def _lanczos(tall: Tensor, start: Tensor, count: int) -> tuple[Tensor, Tensor] |
         size = number * width
         basis[..., size - width : size] = block
         known = basis[..., :size]
-        block, coefficients, remainder = _orthogonalised(_gram_times(tall, block), known)
+        product = _transposed_times(tall, _times(tall, block))
+        block, coefficients, remainder = _orthogonalised(product, known)
         projected[..., :size, size - width : size] = coefficients
         # Looking is not free, and hardly any matrix is done before; an exhausted one may be.
         exhausted = bool((_max(remainder) <= RESIDUAL * _max(coefficients)).all())
@@ -312,13 +310,14 @@ def _lanczos(tall: Tensor, start: Tensor, count: int) -> tuple[Tensor, Tensor] |
     return None
 
 
-def _gram_times(tall: Tensor, block: Tensor) -> Tensor:
-    """``tall' (tall block)``, each product in the order that reads the matrix row by row."""
-    if tall.is_contiguous():
-        product = tall @ block
-        return (product.mT @ tall).mT
-    product = (block.mT @ tall.mT).mT
-    return tall.mT @ product
+def _times(tall: Tensor, block: Tensor) -> Tensor:
+    """``tall block``, in the order that reads the matrix row by row."""
+    return tall @ block if tall.is_contiguous() else (block.mT @ tall.mT).mT
+
+
+def _transposed_times(tall: Tensor, block: Tensor) -> Tensor:
+    """``tall' block``, in the order that reads the matrix row by row."""
+    return (block.mT @ tall).mT if tall.is_contiguous() else tall.mT @ block
 
 
 def _max(matrix: Tensor) -> Tensor:

@@ -12,6 +12,9 @@ from threadpoolctl import threadpool_limits
 
 Result = TypeVar("Result")
 
+BLOCK = 2**16
+"""Entries to work on at a time, where one does several things with them: they stay in the
+processor's cache."""
 IN_FLIGHT_BYTES = 96 * 2**20
 """Tensors are worked on at the same time as long as they are not larger than this together."""
 

@@ -13,8 +13,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-BLOCK = 2**16
-"""Entries that are worked on at a time."""
+from lors.parallel import BLOCK
 
 
 def as_matrix(delta: Tensor) -> np.ndarray:

@@ -33,15 +33,13 @@ class TaskVector:
                 hint="an expert must be fine-tuned from this very base model, with its token list",
             )
 
-    def delta(self, name: str, rows: slice = slice(None), check: bool = True) -> Tensor:
+    def delta(self, name: str) -> Tensor:
         """``finetuned - base`` of a floating-point tensor, in float32.
 
         Of an adapter it is the product of its factors, not rounded to the base model's dtype.
 
         Args:
             name: of the tensor.
-            rows: of the first dimension; by default all.
-            check: whether to look for NaN and infinite values.
 
         Returns:
             A new tensor.
@@ -52,14 +50,11 @@ class TaskVector:
         base, factors = self.base.tensor(name), self.finetuned.factors(name)
         if factors is None:
             finetuned = self.finetuned.tensor(name)
+            delta = difference(finetuned, base)
         else:
-            finetuned = (factors[0].double() @ factors[1].double()).float()
-        models = ((self.base, base), (self.finetuned, finetuned))
-        if rows != slice(None):
-            base, finetuned = base[rows], finetuned[rows]
-        delta = finetuned.float() - base.float() if factors is None else finetuned
-        if check and not all_finite(delta):
-            for checkpoint, tensor in models:
+            finetuned = delta = (factors[0].double() @ factors[1].double()).float()
+        if not all_finite(delta):
+            for checkpoint, tensor in ((self.base, base), (self.finetuned, finetuned)):
                 bad = int((~torch.isfinite(tensor)).sum())
                 if bad:
                     raise LorsError(
@@ -71,6 +66,11 @@ class TaskVector:
                 "the difference overflows float32", where=f"{self.finetuned.path}: {name}"
             )
         return delta
+
+
+def difference(finetuned: Tensor, base: Tensor) -> Tensor:
+    """``finetuned - base``, of whatever dtypes, in float32."""
+    return finetuned.float() - base.float()
 
 
 def all_finite(tensor: Tensor) -> bool:

@@ -32,6 +32,7 @@ are summed, or averaged if it is a joint method. The merged model is
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -208,11 +209,15 @@ class MergeMethod:
         return delta.reshape(delta.shape[0], -1) if self.scope == "matrices" else delta
 
     def _arguments(self, *sources: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-        accepted = inspect.signature(self.function).parameters
         given: dict[str, Any] = {"start": 0}
         for source in (*sources, more):
             given.update(source)
-        return {name: value for name, value in given.items() if name in accepted}
+        return {name: value for name, value in given.items() if name in self._accepted}
+
+    @functools.cached_property
+    def _accepted(self) -> frozenset[str]:
+        """The names of the function's arguments: asked for with every piece of a tensor."""
+        return frozenset(inspect.signature(self.function).parameters)
 
 
 METHODS: Registry[MergeMethod] = Registry("merge method")

@@ -40,7 +40,7 @@ def open_recogniser(directory: str | os.PathLike, device: str = "cpu") -> Recogn
     from lors.expert import is_adapter, open_expert, recorded_base
 
     model = Path(directory) / "model.pth"
-    if not is_adapter(model):
+    if not model.exists() or not is_adapter(Checkpoint.open(model)):
         return family_of(directory).recogniser(directory, device)
     base = recorded_base(model)
     recogniser = family_of(base.parent).recogniser(base.parent, device)

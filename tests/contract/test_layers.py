@@ -33,7 +33,7 @@ LAYERS = [
         "lors.whisper_dims",
     },
     {"lors.merge_plan", "lors.decompositions", "lors.whisper_export"},
-    {"lors.merge_record"},
+    {"lors.merge_record", "lors.merge_engine"},
     {"lors.merge", "lors.score", "lors.data", "lors.models"},
     {"lors.train", "lors.inference", "lors.results", "lors.plots", "lors.pack", "lors.inspection"},
     {"lors.tune"},

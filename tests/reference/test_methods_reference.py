@@ -70,8 +70,13 @@ def elected_mean(parts):
     return (parts * agrees).sum(axis=0) / np.maximum(agrees.sum(axis=0), 1)
 
 
-def mask(tau, index, density):
-    return random_of(index).random(tau.size, dtype=np.float32).reshape(tau.shape) < density
+def dropped(tau, index, density):
+    """Every entry is kept with this probability, to the next 2^-16, and then divided by it."""
+    kept = round(density * 2**16)
+    words = map(int, random_of(index).bit_generator.random_raw((tau.size + 3) // 4))
+    draws = [word >> shift & 0xFFFF for word in words for shift in (0, 16, 32, 48)]
+    mask = np.array(draws[: tau.size]).reshape(tau.shape) < kept
+    return tau * mask / (kept / 2**16)
 
 
 def average(taus):
@@ -110,11 +115,11 @@ def ties(taus, density=0.2):
 
 
 def dare_linear(taus, density=0.2):
-    return sum(tau * mask(tau, index, density) / density for index, tau in enumerate(taus))
+    return sum(dropped(tau, index, density) for index, tau in enumerate(taus))
 
 
 def dare_ties(taus, density=0.2):
-    return elected_mean([tau * mask(tau, i, density) / density for i, tau in enumerate(taus)])
+    return elected_mean([dropped(tau, index, density) for index, tau in enumerate(taus)])
 
 
 def della(taus, density=0.2, epsilon=0.1):

@@ -32,7 +32,7 @@ def no_decompositions(monkeypatch):
 
     def forbid():
         monkeypatch.setattr("lors.decompositions.leading_directions", fail)
-        monkeypatch.setattr("lors.merge.low_rank_factors", fail)
+        monkeypatch.setattr("lors.merge_engine.low_rank_factors", fail)
 
     return forbid
 

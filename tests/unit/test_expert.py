@@ -7,7 +7,7 @@ import torch
 
 from lors.checkpoint import Checkpoint
 from lors.errors import LorsError, UsageError
-from lors.expert import is_adapter, open_expert, open_model
+from lors.expert import AdaptedCheckpoint, open_expert, open_model
 from lors.merge import MergePlan, iter_merged, run_merge
 from lors.naming import names_in
 from lors.task_vector import TaskVector
@@ -236,9 +236,9 @@ def factors_of(seed=5, rank=2):
 def test_peft_adapter_on_any_form(tmp_path, base_form):
     down, up = factors_of()
     adapter = write_peft(tmp_path / "a", {HF_QUERY: (down, up)})
-    assert is_adapter(adapter)
     base = open_model(FORMS[base_form](tmp_path / "base", openai_state(0)))
     vector = TaskVector(base, open_expert(base, adapter))
+    assert isinstance(vector.finetuned, AdaptedCheckpoint)
     changed = [name for name in base.names() if vector.delta(name).any()]
     assert len(changed) == 1
     assert torch.allclose(vector.delta(changed[0]), 8 / 2 * up @ down, rtol=1e-6, atol=1e-6)
@@ -322,8 +322,10 @@ def test_espnet_lora(tmp_path, kind):
         state[name] = base_state[name] + 3 * up @ down
     base = open_model(tmp_path / "base.pth")
     path = espnet_lora(tmp_path, state)
-    assert is_adapter(path) and not is_adapter(tmp_path / "base.pth")
+    assert not isinstance(open_expert(base, tmp_path / "base.pth"), AdaptedCheckpoint)
     vector = TaskVector(base, open_expert(base, path))
+    assert isinstance(vector.finetuned, AdaptedCheckpoint)
+    assert vector.finetuned.is_adapted(name) == (kind != "merged into weights")
     assert torch.allclose(vector.delta(name), 3 * up @ down, atol=1e-5)
     assert not vector.delta("ctc.ctc_lo.bias").any()
 

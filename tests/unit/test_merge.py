@@ -284,7 +284,7 @@ def test_interrupted_merge_leaves_the_earlier_one_whole(plan, tmp_path, monkeypa
         yield first
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lors.merge.in_order", interrupted)
+    monkeypatch.setattr("lors.merge_engine.in_order", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_merge(dataclasses.replace(plan, method="average", params={}), out)
     assert {path: path.read_bytes() for path in out.parent.iterdir()} == before
@@ -408,7 +408,7 @@ def test_masks_depend_on_seed_tensor_and_expert(files):
 def test_the_same_in_pieces(files, method, monkeypatch):
     plan = MergePlan(files[0], tuple(files[1:]), method)
     merged, delta = dict(iter_merged(plan)), merged_delta(plan)
-    monkeypatch.setattr("lors.merge.PIECE", 20)
+    monkeypatch.setattr("lors.merge_engine.PIECE", 20)
     again, delta_again = dict(iter_merged(plan)), merged_delta(plan)
     for name, tensor in merged.items():
         assert torch.equal(again[name], tensor), name

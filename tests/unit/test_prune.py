@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from lors.prune import Cut, PooledThreshold, band, largest, low_rank_plus_sparse, magnitude_prune
+from lors.prune import (
+    Cut,
+    PooledThreshold,
+    band,
+    largest,
+    low_rank_plus_sparse,
+    magnitude_prune,
+    random_prune,
+)
 
 
 def random_matrix(shape, seed=0):
@@ -125,3 +133,45 @@ def test_pooled_threshold_is_that_of_all_together(density, kind):
     every = np.sort(np.concatenate([part.ravel() for part in parts]))[::-1]
     count = int(every.size * density)
     assert pooled.threshold == (every[count - 1] if count else np.inf)
+
+
+@pytest.mark.parametrize("density", [1e-6, 0.001, 0.2, 0.5, 0.77777, 0.99999, 1])
+def test_random_prune_keeps_the_mean(density):
+    count = 2**22
+    result = random_prune(torch.ones(count), density, np.random.default_rng(0))
+    rate = torch.count_nonzero(result).item() / count
+    probability = 1 / result.max().item()  # what a kept entry was divided by
+    assert result.unique().numel() == (1 if density > 1 - 2**-17 else 2)
+    assert abs(probability - density) <= 2**-17 * 1.001 or density < 2**-17
+    assert abs(rate - probability) <= 5 * (probability * (1 - probability) / count) ** 0.5
+
+
+def test_random_masks_are_independent():
+    random = np.random.default_rng(0)
+    masks = np.stack([random_prune(torch.ones(2**20), 0.3, random).numpy() > 0 for _ in range(3)])
+    pairs = [(masks[0], masks[1]), (masks[1], masks[2])]
+    # Neighbours may come from one number of the generator.
+    pairs += [(mask[:-step], mask[step:]) for mask in masks for step in range(1, 9)]
+    for one, other in pairs:
+        assert abs((one & other).mean() - 0.09) < 0.0015
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (5, 3, 3), (6, 0)])
+def test_random_prune_of_any_shape(shape):
+    tensor = torch.randn(shape)
+    result = random_prune(tensor, 1, np.random.default_rng(0))
+    assert torch.equal(result, tensor)
+
+
+def test_random_prune_in_pieces():
+    tensor = random_matrix((10, 7))
+    whole = random_prune(tensor, 0.5, np.random.default_rng(3))
+    random = np.random.default_rng(3)
+    pieces = [random_prune(tensor[start : start + 4], 0.5, random) for start in (0, 4, 8)]
+    assert torch.equal(torch.cat(pieces), whole)
+
+
+@pytest.mark.parametrize("density", [0, -0.1, 1.1, float("nan")])
+def test_random_prune_rejects_densities_outside_0_to_1(density):
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
+        random_prune(torch.ones(3), density, np.random.default_rng(0))

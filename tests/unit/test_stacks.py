@@ -98,7 +98,7 @@ def files(tmp_path):
     ],
 )
 def test_the_same_merge(files, device, window, method, params, monkeypatch):
-    monkeypatch.setattr("lors.merge.WINDOW_BYTES", window)
+    monkeypatch.setattr("lors.merge_engine.WINDOW_BYTES", window)
     plan = MergePlan(files[0], tuple(files[1:]), method, params, weights=(1.0, -0.5, 2.0))
     alone, together = dict(iter_merged(plan)), list(iter_merged(plan, nj=2, device=device))
     assert [name for name, _ in together] == list(alone)
