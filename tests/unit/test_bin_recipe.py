@@ -178,7 +178,7 @@ def test_train_usage_errors(training, tmp_path, capsys, more, message):
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("lacking", ["--stats", "--base", "--pairs", "--dump", "--config"])
+@pytest.mark.parametrize("lacking", ["--stats", "--pairs", "--dump", "--config"])
 def test_train_needs_its_options(training, tmp_path, lacking):
     place = training.index(lacking)
     following = (i for i in range(place + 1, len(training)) if training[i].startswith("--"))
@@ -186,6 +186,13 @@ def test_train_needs_its_options(training, tmp_path, lacking):
     with pytest.raises(SystemExit) as caught:
         train.main([*training[:place], *training[end:], "--out", str(tmp_path / "out")])
     assert caught.value.code == 2
+
+
+def test_train_needs_something_to_start_from(training, tmp_path, capsys):
+    options = training[training.index("--base") + 2 :]
+    assert train.main([*options, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "nothing to start from" in error and "whisper_conf" in error
 
 
 def test_train_has_one_start(training, tmp_path):
