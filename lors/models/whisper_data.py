@@ -87,8 +87,11 @@ def tokenizer_of(vocabulary: int) -> Tokenizer:
 
 
 def language_code(lang: str) -> str:
-    """Whisper's code of a language: ``sv-SE`` -> ``sv``."""
-    return lang.split("-")[0]
+    """Whisper's code of a Common Voice code: ``sv-SE`` -> ``sv``.
+
+    ``zh-HK`` is Cantonese, ``yue``, which only the vocabulary of large-v3 has.
+    """
+    return "yue" if lang == "zh-HK" else lang.split("-")[0]
 
 
 def encode(line: str, tokenizer: Tokenizer) -> list[int]:
