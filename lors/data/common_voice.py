@@ -124,7 +124,8 @@ def one_line(text: str) -> str:
 
 def is_empty(text: str) -> bool:
     """Whether a sentence or translation says nothing: white space and double quotes only."""
-    return not text.replace('"', "").strip()
+    # Most begin with a letter, and every row of a corpus is asked.
+    return not text[:1].isalpha() and not text.replace('"', "").strip()
 
 
 def is_clip_name(name: str) -> bool:

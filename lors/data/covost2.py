@@ -106,11 +106,8 @@ def prepare_language(
         LorsError: a table cannot be read; more is lost than the limits allow (the list of what
             was dropped is written all the same); a split has no clip left.
     """
-    validated = read_tsv(
-        common_voice / lang / "validated.tsv", ("path", "sentence", "client_id"), ("gender",)
-    )
-    covost = read_tsv(_covost_tsv(covost2, lang, target), ("path", "translation", "split"))
-    rows, clips = _join(validated, covost, target)
+    validated, covost = read_tables(common_voice, covost2, lang, target)
+    rows, clips = join(validated, covost, target)
     _check_join(covost, rows, min_join)
 
     folder = (common_voice / lang / "clips").resolve()
@@ -135,11 +132,27 @@ def prepare_language(
     return report
 
 
+def read_tables(
+    common_voice: Path, covost2: Path, lang: str, target: str = TARGET
+) -> tuple[Table, Table]:
+    """``validated.tsv`` (path, sentence, client, gender) and CoVoST 2's (path, translation, split).
+
+    Raises:
+        LorsError: one of them cannot be read.
+    """
+    return (
+        read_tsv(
+            common_voice / lang / "validated.tsv", ("path", "sentence", "client_id"), ("gender",)
+        ),
+        read_tsv(_covost_tsv(covost2, lang, target), ("path", "translation", "split")),
+    )
+
+
 def _covost_tsv(covost2: Path, lang: str, target: str) -> Path:
     return covost2 / f"covost_v2.{lang}_{target}.tsv"
 
 
-def _join(validated: Table, covost: Table, target: str) -> tuple[list[Row], int]:
+def join(validated: Table, covost: Table, target: str = TARGET) -> tuple[list[Row], int]:
     """CoVoST 2's rows with their sentences, and how many different clips `validated` has."""
     clips: dict[str, tuple[str, str]] = {}
     for name, sentence, client, _ in validated.rows:
