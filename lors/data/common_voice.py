@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 
 from lors.errors import LorsError
@@ -78,6 +79,7 @@ def read_tsv(
         )
     # The empty value that ends every list below stands for the columns that are not there.
     positions = [header.index(name) if name in header else -1 for name in (*columns, *optional)]
+    pick = itemgetter(*positions, -1)  # with a last item to cut off: of one it makes no tuple
     table = Table(path)
     for number, raw in enumerate(raw_lines[1:], 2):
         try:
@@ -92,7 +94,7 @@ def read_tsv(
             table.malformed.append((number, f"{len(values)} fields instead of {len(header)}"))
             continue
         values.append("")
-        table.rows.append(tuple(values[position] for position in positions))
+        table.rows.append(pick(values)[:-1])
         table.lines.append(number)
     return table
 
