@@ -48,7 +48,9 @@ def language_report(data: Path, dump: Path, lang: str, splits: Sequence[str]) ->
         others = [split for split in splits if split != "train"]
         overlaps = {split: overlap(train, read_data_dir(dump / lang / split)) for split in others}
     report = {"lang": lang, "splits": rows, "overlap_with_train": overlaps}
-    write_json(dump / lang / "report.json", report)
+    path = dump / lang / "report.json"
+    if not path.exists() or read_json(path) != report:  # a rerun leaves finished files alone
+        write_json(path, report)
     return report
 
 

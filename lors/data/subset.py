@@ -76,5 +76,7 @@ def read_list(path: str | os.PathLike) -> list[str]:
 
 
 def write_list(path: str | os.PathLike, names: Iterable[str]) -> None:
-    """Write a list of clips, sorted, one a line."""
-    write_text(path, "".join(f"{name}\n" for name in sorted(names)))
+    """Write a list of clips, sorted, one a line; a file that has them already is left alone."""
+    names = sorted(names)
+    if not Path(path).exists() or read_list(path) != names:
+        write_text(path, "".join(f"{name}\n" for name in names))

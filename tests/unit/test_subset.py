@@ -130,6 +130,17 @@ def test_less_speech_than_asked_for_is_all_taken_and_said(tmp_path, capsys):
     assert "5 hours were asked for, there are no more than 0.0" in capsys.readouterr().err
 
 
+def test_a_rerun_leaves_everything_alone(tmp_path):
+    make_data(tmp_path)
+    times = []
+    for _ in range(2):
+        assert run(tmp_path, "dump", "--train_hours", str(9 / 3600)) == 0
+        files = sorted(path for path in (tmp_path / "dump").rglob("*") if path.is_file())
+        times.append({path: path.stat().st_mtime_ns for path in files})
+    assert times[0] == times[1]
+    assert tmp_path / "dump/subset/de_train.txt" in times[0]
+
+
 def test_another_number_of_hours_is_refused_in_the_same_place(tmp_path, capsys):
     make_data(tmp_path)
     assert run(tmp_path, "dump", "--train_hours", str(9 / 3600)) == 0
