@@ -4,7 +4,8 @@ A data directory holds one line per utterance in each of its files, ``<utterance
 
 - ``wav.scp`` the audio file's path, ``utt2spk`` the speaker, ``spk2utt`` the inverse of it;
 - ``text`` the transcript, ``text.<code>`` the translation into another language,
-  ``utt2lang`` the language, ``utt2dur`` the length in seconds (these where known).
+  ``utt2lang`` the language, ``utt2dur`` the length in seconds (these where known);
+- ``spk2gender`` ``m`` or ``f`` for the speakers whose gender is known.
 
 Every file is sorted by id in the C locale's order (the order of UTF-8 bytes, which is also how
 Python compares strings), and an utterance id starts with its speaker's id, so that sorting by
@@ -24,7 +25,8 @@ from lors.errors import LorsError
 from lors.fileio import atomic_write
 
 REQUIRED_FILES = ("wav.scp", "utt2spk", "spk2utt")
-OPTIONAL_FILES = ("text", "utt2lang", "utt2dur")
+OPTIONAL_FILES = ("text", "utt2lang", "utt2dur", "spk2gender")
+GENDERS = ("m", "f")
 _TRANSLATION = "text."
 _SHOWN = 20  # problems spelled out in an error message; the rest are only counted
 
@@ -43,6 +45,7 @@ class Utterance:
         text: the transcript.
         translations: language code to translation, one ``text.<code>`` file each.
         duration: length in seconds.
+        gender: the speaker's, ``m`` or ``f``; the same in all utterances of a speaker.
     """
 
     id: str
@@ -52,6 +55,7 @@ class Utterance:
     text: str | None = None
     translations: Mapping[str, str] = field(default_factory=dict)
     duration: float | None = None
+    gender: str | None = None
 
 
 def read_text(path: str | os.PathLike) -> dict[str, str]:
@@ -99,7 +103,7 @@ def write_data_dir(path: str | os.PathLike, utterances: Iterable[Utterance]) -> 
     """Write a data directory, each file atomically; files it no longer has are removed.
 
     ``text``, ``text.<code>``, ``utt2lang`` and ``utt2dur`` are written if any utterance has the
-    value; then all of them must.
+    value; then all of them must. ``spk2gender`` has the speakers whose gender is known.
 
     Raises:
         LorsError: the utterances make no valid data directory (every problem is listed).
@@ -137,6 +141,7 @@ def read_data_dir(path: str | os.PathLike) -> list[Utterance]:
             text=optional("text", key),
             translations={name.removeprefix(_TRANSLATION): values[name][key] for name in targets},
             duration=float(values["utt2dur"][key]) if "utt2dur" in values else None,
+            gender=values.get("spk2gender", {}).get(values["utt2spk"][key]),
         )
         for key, wav in values["wav.scp"].items()
     ]
@@ -238,6 +243,8 @@ def _tables_of(utterances: list[Utterance]) -> dict[str, Lines]:
     }
     for code in sorted({code for utt in utterances for code in utt.translations}):
         optional[_TRANSLATION + code] = [(utt.id, utt.translations.get(code)) for utt in utterances]
+    genders = {(utt.speaker, utt.gender) for utt in utterances if utt.gender is not None}
+    optional["spk2gender"] = sorted(genders)
     for name, lines in optional.items():
         known = [(key, value) for key, value in lines if value is not None]
         if known:
@@ -284,6 +291,7 @@ def _table_problems(tables: Mapping[str, Lines]) -> list[str]:
         + _coverage_problems(tables)
         + _speaker_problems(tables)
         + _duration_problems(tables.get("utt2dur", []))
+        + _gender_problems(tables)
     )
 
 
@@ -294,7 +302,7 @@ def _coverage_problems(tables: Mapping[str, Lines]) -> list[str]:
     problems = []
     expected = {key for key, _ in tables["utt2spk"]}
     for name, lines in tables.items():
-        if name in ("utt2spk", "spk2utt"):
+        if name in ("utt2spk", "spk2utt", "spk2gender"):
             continue
         found = {key for key, _ in lines}
         if lacking := sorted(expected - found):
@@ -338,6 +346,19 @@ def _duration_problems(utt2dur: Lines) -> list[str]:
     if not bad:
         return []
     return [f"utt2dur: {len(bad)} value(s) are not positive numbers ({_some(bad)})"]
+
+
+def _gender_problems(tables: Mapping[str, Lines]) -> list[str]:
+    lines = tables.get("spk2gender", [])
+    speakers = {speaker for _, speaker in tables.get("utt2spk", [])}
+    problems = []
+    if bad := [speaker for speaker, gender in lines if gender and gender not in GENDERS]:
+        problems.append(f"spk2gender: {len(bad)} value(s) are neither m nor f ({_some(bad)})")
+    if strangers := [speaker for speaker, _ in lines if speaker not in speakers]:
+        problems.append(
+            f"spk2gender: {len(strangers)} speaker(s) that utt2spk lacks ({_some(strangers)})"
+        )
+    return problems
 
 
 def _is_positive(value: str) -> bool:

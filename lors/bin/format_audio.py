@@ -6,11 +6,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
 
 from lors.data.audio import format_data_dir, worker_pool
-from lors.errors import LorsError
+from lors.data.language_report import format_language_reports, language_report
+from lors.data.subset import clip_names, read_list, write_list
+from lors.datadir import read_data_dir
+from lors.errors import LorsError, UsageError
 from lors.log import run_main
 
 
@@ -45,10 +48,24 @@ def get_parser() -> argparse.ArgumentParser:
         default=0.1,
         help="largest share of a split's clips that may fail to decode (%(default)s)",
     )
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "--train_hours",
+        type=float,
+        help="take that many hours of each language's training clips, balanced over speakers and "
+        "by a hash of the clip's name; the list is written to <dump>/subset/<lang>_<split>.txt",
+    )
+    chosen.add_argument(
+        "--train_subset",
+        type=Path,
+        help="take the training clips of such lists: a folder with <lang>_<split>.txt",
+    )
     return parser
 
 
 def work(args: argparse.Namespace) -> None:
+    if args.train_hours is not None and not args.train_hours > 0:
+        raise UsageError("not a number of hours", where="--train_hours", got=args.train_hours)
     names = [f"{lang}/{split}" for lang in args.langs for split in args.splits]
     missing = [str(args.data / name) for name in names if not (args.data / name).is_dir()]
     if missing:
@@ -57,25 +74,37 @@ def work(args: argparse.Namespace) -> None:
             got=", ".join(missing),
             hint="run stage 1 for these languages first",
         )
-    reports = {}
+    reports = []
     with worker_pool(args.nj) as pool:
-        for name in names:
-            limited = name.split("/")[1].startswith("train") and not args.keep_all
-            limits = {"min_dur": args.min_dur, "max_dur": args.max_dur} if limited else {}
-            reports[name] = format_data_dir(
-                args.data / name, args.dump / name, pool, **limits, max_bad_audio=args.max_bad_audio
-            )
-    print(_table(reports))
+        for lang in args.langs:
+            for split in args.splits:
+                _format(args, lang, split, pool)
+            reports.append(language_report(args.data, args.dump, lang, args.splits))
+    print(format_language_reports(reports))
 
 
-def _table(reports: dict[str, dict[str, Any]]) -> str:
-    lines = [f"{'data':16}{'clips':>9}{'hours':>9}{'speakers':>10}  dropped"]
-    for name, row in reports.items():
-        why = ", ".join(f"{count} {reason}" for reason, count in row["dropped"].items())
-        lines.append(
-            f"{name:16}{row['clips']:9}{row['hours']:9.2f}{row['speakers']:10}  {why}".rstrip()
-        )
-    return "\n".join(lines)
+def _format(args: argparse.Namespace, lang: str, split: str, pool: Executor) -> None:
+    source, target = args.data / lang / split, args.dump / lang / split
+    if not split.startswith("train"):
+        format_data_dir(source, target, pool, max_bad_audio=args.max_bad_audio)
+        return
+    limits = {} if args.keep_all else {"min_dur": args.min_dur, "max_dur": args.max_dur}
+    name = f"{lang}_{split}.txt"
+    clips = read_list(args.train_subset / name) if args.train_subset else None
+    format_data_dir(
+        source,
+        target,
+        pool,
+        **limits,
+        max_bad_audio=args.max_bad_audio,
+        hours=args.train_hours,
+        clips=clips,
+    )
+    if args.train_hours is not None:
+        kept = {utterance.id for utterance in read_data_dir(target)}
+        everything = read_data_dir(source)
+        taken = zip(everything, clip_names(everything), strict=True)
+        write_list(args.dump / "subset" / name, (clip for utt, clip in taken if utt.id in kept))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

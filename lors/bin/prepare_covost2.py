@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lors.data.covost2 import check_corpus, format_reports, prepare_language
+from lors.data.covost2 import TARGET, check_corpus, prepare_language
+from lors.data.selection import format_reports
 from lors.log import run_main
 
 
@@ -22,10 +23,16 @@ def get_parser() -> argparse.ArgumentParser:
         "--common_voice", type=Path, required=True, help="folder cv-corpus-4-2019-12-10"
     )
     parser.add_argument(
-        "--covost2", type=Path, required=True, help="folder with covost_v2.<lang>_en.tsv files"
+        "--covost2", type=Path, required=True, help="folder with covost_v2.<lang>_<target>.tsv"
     )
     parser.add_argument(
         "--langs", nargs="+", required=True, help="Common Voice language codes, e.g. de sv-SE"
+    )
+    parser.add_argument(
+        "--target",
+        default=TARGET,
+        help="CoVoST 2's code of the language translated into (%(default)s); for another one than "
+        "English, --langs is en",
     )
     parser.add_argument("--out", type=Path, required=True, help="where to write, usually data")
     parser.add_argument(
@@ -44,13 +51,14 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
-    check_corpus(args.common_voice, args.covost2, args.langs)
+    check_corpus(args.common_voice, args.covost2, args.langs, args.target)
+    limits = {"min_join": args.min_join, "max_bad_audio": args.max_bad_audio}
     reports = []
     for lang in args.langs:
         out = args.out / lang
         reports.append(
             prepare_language(
-                args.common_voice, args.covost2, lang, out, args.min_join, args.max_bad_audio
+                args.common_voice, args.covost2, lang, out, target=args.target, **limits
             )
         )
         logging.info("%s: data directories written to %s", lang, out)

@@ -6,10 +6,11 @@ import contextlib
 import hashlib
 import io
 import logging
+import math
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
+from lors.data import subset
 from lors.datadir import Utterance, data_files, read_data_dir, read_scp, write_data_dir
 from lors.errors import LorsError, UsageError
 from lors.fileio import DoneMarker, atomic_write, file_digest, hash_of, read_json, write_json
@@ -28,6 +30,7 @@ from lors.log import show_progress
 
 SAMPLE_RATE = 16_000  # Hz; what Whisper, OWSM and the recipes' own models expect
 _CHUNK = 16  # clips handed to a worker at a time: a fraction of a second of work
+_USUAL_CLIP = 5.0  # seconds; a first guess at how many clips make an hour
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,8 @@ def format_data_dir(
     min_dur: float = 0.0,
     max_dur: float = float("inf"),
     max_bad_audio: float = 0.1,
+    hours: float | None = None,
+    clips: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Make `target` the data directory `source` with its audio as 16 kHz mono FLAC.
 
@@ -150,33 +155,59 @@ def format_data_dir(
         min_dur: shortest clip to keep, in seconds.
         max_dur: longest clip to keep, in seconds.
         max_bad_audio: largest share (0 to 1) of clips that may fail to decode.
+        hours: take a subset with that much speech (:mod:`lors.data.subset`), and no more than one
+            clip beyond; only what it may need is decoded. All clips, with a warning, if there is
+            less.
+        clips: take the clips of these names.
 
     Returns:
         the report, as written to ``report.json``.
 
     Raises:
-        LorsError: `source` is not valid; `target` was made from something else; more clips fail
-            than allowed (``dropped.tsv`` is written all the same); no clip is left.
+        LorsError: `source` is not valid, or lacks one of `clips`; `target` was made from something
+            else; more clips fail than allowed (``dropped.tsv`` is written all the same); no clip is
+            left.
     """
     source, target = Path(source), Path(target)
     # Without marker.start(): what an unfinished run left is checked file by file, so that a
     # source that was mended after a refusal can be formatted into the same directory.
-    marker = DoneMarker(target / ".done", _inputs(source, min_dur, max_dur))
+    inputs = _inputs(source, min_dur, max_dur)
+    if hours is not None:
+        inputs["hours"] = hours
+    if clips is not None:
+        inputs["clips"] = hash_of(sorted(clips))
+    marker = DoneMarker(target / ".done", inputs)
     if marker.is_done():
         return read_json(target / "report.json")
-    utterances = read_data_dir(source)
+    utterances = everything = read_data_dir(source)
+    if clips is not None:
+        utterances = subset.listed(utterances, clips, source)
+    elif hours is not None:
+        utterances = subset.in_order(utterances)
     tasks = [
         ClipTask(utt.id, utt.wav, flac_path(target, utt.id), min_dur, max_dur) for utt in utterances
     ]
-    results = _convert_all(tasks, pool, "/".join(target.parts[-2:]))
+    name = "/".join(target.parts[-2:])
+    if hours is None:
+        results = _convert_all(tasks, pool, name)
+    else:
+        results = _convert_hours(tasks, pool, name, hours)
     _write_drops(target / "dropped.tsv", results)
+    # A subset by hours ends before all tasks are done.
     kept = [
         replace(utt, wav=str(task.target), duration=result.duration)
-        for utt, task, result in zip(utterances, tasks, results, strict=True)
+        for utt, task, result in zip(utterances, tasks, results, strict=False)
         if not result.reason
     ]
-    report = _report(kept, results)
+    report = _report(kept, results, len(everything))
     _check_losses(report, target, max_bad_audio)
+    if hours is not None and report["hours"] < hours:
+        logging.warning(
+            "%s: %g hours were asked for, there are no more than %.2f",
+            target,
+            hours,
+            report["hours"],
+        )
     write_data_dir(target, kept)
     write_json(target / "report.json", report)
     marker.mark()
@@ -253,7 +284,7 @@ def _inputs(source: Path, min_dur: float, max_dur: float) -> dict[str, Any]:
     }
 
 
-def _convert_all(tasks: list[ClipTask], pool: Executor, description: str) -> list[ClipResult]:
+def _convert_all(tasks: Sequence[ClipTask], pool: Executor, description: str) -> list[ClipResult]:
     try:
         return list(
             tqdm(
@@ -273,10 +304,31 @@ def _convert_all(tasks: list[ClipTask], pool: Executor, description: str) -> lis
         ) from None
 
 
-def _report(kept: list[Utterance], results: list[ClipResult]) -> dict[str, Any]:
+def _convert_hours(
+    tasks: Sequence[ClipTask], pool: Executor, description: str, hours: float
+) -> list[ClipResult]:
+    """Convert clips in their order until there are enough hours; the results of these."""
+    results: list[ClipResult] = []
+    seconds, wanted = 0.0, hours * 3600
+    while seconds < wanted and len(results) < len(tasks):
+        mean = seconds / len(results) if seconds else _USUAL_CLIP
+        count = max(_CHUNK, math.ceil((wanted - seconds) / mean))
+        batch = tasks[len(results) : len(results) + count]
+        for task, result in zip(batch, _convert_all(batch, pool, description), strict=True):
+            if seconds < wanted:
+                results.append(result)
+                seconds += result.duration
+            else:
+                task.target.unlink(missing_ok=True)
+    return results
+
+
+def _report(kept: list[Utterance], results: list[ClipResult], source_clips: int) -> dict[str, Any]:
     dropped = Counter(result.reason for result in results if result.reason)
+    if source_clips > len(results):
+        dropped["not_in_subset"] = source_clips - len(results)
     return {
-        "source_clips": len(results),
+        "source_clips": source_clips,
         "clips": len(kept),
         "hours": round(sum(utt.duration for utt in kept) / 3600, 4),
         "speakers": len({utt.speaker for utt in kept}),
@@ -286,9 +338,10 @@ def _report(kept: list[Utterance], results: list[ClipResult]) -> dict[str, Any]:
 
 def _check_losses(report: Mapping[str, Any], target: Path, max_bad_audio: float) -> None:
     bad = report["dropped"].get("undecodable", 0)
-    if bad > max_bad_audio * report["source_clips"]:
+    tried = report["source_clips"] - report["dropped"].get("not_in_subset", 0)
+    if bad > max_bad_audio * tried:
         raise LorsError(
-            f"{bad} of {report['source_clips']} clips cannot be decoded",
+            f"{bad} of {tried} clips cannot be decoded",
             where=target / "dropped.tsv",
             expected=f"at most {max_bad_audio:.0%}",
             hint="is the archive damaged, or an error page saved under its name? "

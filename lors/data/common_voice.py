@@ -12,12 +12,16 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 
 from lors.errors import LorsError
 
 SPEAKER_DIGITS = 12  # 48 bits: 100,000 speakers share an id with probability 2e-5
 
+# Old releases say male and female, new ones male_masculine and female_feminine; whoever says
+# anything else, or nothing, has no gender in Kaldi's spk2gender.
+_GENDERS = {"male": "m", "male_masculine": "m", "female": "f", "female_feminine": "f"}
 _PIECES = re.compile(r"\\.|\\$|\t|[^\t\\]+", re.DOTALL)
 _CLIP_NAME = re.compile(r"\w[\w.-]*")
 
@@ -39,12 +43,15 @@ class Table:
     malformed: list[tuple[int, str]] = field(default_factory=list)
 
 
-def read_tsv(path: str | os.PathLike, columns: tuple[str, ...]) -> Table:
-    """Read `columns` of a tab-separated file with a header line.
+def read_tsv(
+    path: str | os.PathLike, columns: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> Table:
+    """Read `columns`, and then those of `optional`, of a tab-separated file with a header line.
 
-    A byte order mark and CRLF line ends are accepted, blank lines are skipped. A row that is not
-    UTF-8, or whose number of fields differs from the header's, is left out and listed in
-    `malformed`: one such row in a million should not stop a corpus, and the caller counts them.
+    An optional column that the file lacks has empty values. A byte order mark and CRLF line ends
+    are accepted, blank lines are skipped. A row that is not UTF-8, or whose number of fields
+    differs from the header's, is left out and listed in `malformed`: one such row in a million
+    should not stop a corpus, and the caller counts them.
 
     Raises:
         LorsError: the file is missing or empty, or lacks a column.
@@ -70,7 +77,9 @@ def read_tsv(path: str | os.PathLike, columns: tuple[str, ...]) -> Table:
             expected=f"a tab-separated header line with {', '.join(columns)}",
             got=", ".join(header),
         )
-    positions = [header.index(column) for column in columns]
+    # The empty value that ends every list below stands for the columns that are not there.
+    positions = [header.index(name) if name in header else -1 for name in (*columns, *optional)]
+    pick = itemgetter(*positions, -1)  # with a last item to cut off: of one it makes no tuple
     table = Table(path)
     for number, raw in enumerate(raw_lines[1:], 2):
         try:
@@ -84,7 +93,8 @@ def read_tsv(path: str | os.PathLike, columns: tuple[str, ...]) -> Table:
         if len(values) != len(header):
             table.malformed.append((number, f"{len(values)} fields instead of {len(header)}"))
             continue
-        table.rows.append(tuple(values[position] for position in positions))
+        values.append("")
+        table.rows.append(pick(values)[:-1])
         table.lines.append(number)
     return table
 
@@ -116,7 +126,8 @@ def one_line(text: str) -> str:
 
 def is_empty(text: str) -> bool:
     """Whether a sentence or translation says nothing: white space and double quotes only."""
-    return not text.replace('"', "").strip()
+    # Most begin with a letter, and every row of a corpus is asked.
+    return not text[:1].isalpha() and not text.replace('"', "").strip()
 
 
 def is_clip_name(name: str) -> bool:
@@ -132,6 +143,11 @@ def is_clip_name(name: str) -> bool:
 def speaker_id(client_id: str) -> str:
     """A short speaker id: the first hexadecimal digits of the SHA-256 of a client id."""
     return hashlib.sha256(client_id.encode("utf-8")).hexdigest()[:SPEAKER_DIGITS]
+
+
+def kaldi_gender(gender: str) -> str | None:
+    """``m`` or ``f`` for a value of the column ``gender``, None where it says neither."""
+    return _GENDERS.get(gender.strip().lower())
 
 
 def utterance_id(speaker: str, lang: str, clip: str) -> str:

@@ -32,7 +32,6 @@ PROMPT_LENGTH = 4
 FRAMES_PER_SECOND = 50  # of the encoder's output
 WITHOUT_SPACES = ("zh", "ja", "th", "lo", "my", "yue")
 """Languages whose words Whisper's tokenizer does not split at spaces."""
-CANTONESE = "yue"  # what is spoken in Hong Kong; known since large-v3
 _PROMPT = re.compile(r"((?:<\|[^|]+\|>)+) ?")
 
 
@@ -88,8 +87,11 @@ def tokenizer_of(vocabulary: int) -> Tokenizer:
 
 
 def language_code(lang: str) -> str:
-    """Whisper's code of a language of Common Voice: ``sv-SE`` -> ``sv``, ``zh-HK`` -> ``yue``."""
-    return CANTONESE if lang == "zh-HK" else lang.split("-")[0]
+    """Whisper's code of a Common Voice code: ``sv-SE`` -> ``sv``.
+
+    ``zh-HK`` is Cantonese, ``yue``, which only the vocabulary of large-v3 has.
+    """
+    return "yue" if lang == "zh-HK" else lang.split("-")[0]
 
 
 def encode(line: str, tokenizer: Tokenizer) -> list[int]:

@@ -41,14 +41,14 @@ STAGES = {
     "pack": ["espnet2.bin.pack s2t", "lors.asr_st"],
 }
 OPTIONS = """
-stage stop_stage skip_train dry_run langs tasks methods seed datadir dumpdir expdir nj ngpu device
-model_family base_model window train_base base_langs vocab_size base_config train_config
-inference_config tune_config data_opts
+stage stop_stage skip_train dry_run langs group groups tasks methods train_hours train_subset seed
+datadir dumpdir expdir nj ngpu device model_family base_model window train_base base_langs
+vocab_size base_config train_config inference_config tune_config data_opts
 """
 
 
 def test_there_are_recipes_and_configurations():
-    assert "mini_covost" in RECIPES
+    assert {"mini_covost", "covost2", "commonvoice"} <= set(RECIPES)
     assert {"train", "inference", "tune", "merge"} <= {kind_of(path) for path in CONFIGS.values()}
 
 
@@ -102,7 +102,7 @@ def test_help_is_complete():
 def test_dry_run_prints_the_commands_of_every_stage(name, tmp_path):
     recipe = Recipe(tmp_path / name, name)
     before = sorted(recipe.directory.rglob("*"))
-    done = run(recipe, "--dry_run", "true", "--langs", "de es fr")
+    done = run(recipe, "--dry_run", "true", "--langs", "de es fr", "--tasks", "asr st")
     assert done.returncode == 0, done.stdout
     parts = re.split(r"^.* stage \d+ \((\w+)\): .*\n", done.stdout, flags=re.MULTILINE)
     printed = dict(zip(parts[1::2], parts[2::2], strict=True))
@@ -115,7 +115,8 @@ def test_dry_run_prints_the_commands_of_every_stage(name, tmp_path):
 @pytest.mark.parametrize("name", RECIPES)
 def test_dry_run_of_a_base_model_of_ones_own(name, tmp_path):
     recipe = Recipe(tmp_path / name, name)
-    done = run(recipe, "--dry_run", "true", "--train_base", "true", "--stop_stage", "base")
+    espnet = ["--model_family", "espnet_s2t", "--train_base", "true"]
+    done = run(recipe, "--dry_run", "true", *espnet, "--stop_stage", "base")
     assert done.returncode == 0, done.stdout
     for words in (
         "--pool true",
@@ -143,6 +144,46 @@ def test_dry_run_with_whisper(name, tmp_path):
     done = run(recipe, *whisper, "--train_base", "true", "--stop_stage", "base")
     assert "--config conf/train_whisper_base.yaml" in done.stdout
     assert "train_tokenizer" not in done.stdout and "import_base" not in done.stdout
+
+
+HIGH, LOW = "ca de es fr it", "id nl pt ru sv-SE"
+
+
+@pytest.mark.parametrize(("name", "tasks"), [("covost2", "asr st"), ("commonvoice", "asr")])
+def test_recipes_of_the_paper(name, tasks, tmp_path):
+    """Whisper-small, five hours a language, two groups of five; the command line may differ."""
+    recipe = Recipe(tmp_path / name, name)
+    for options, langs in (
+        ([], HIGH),
+        (["--group", "low"], LOW),
+        (["--group=high"], HIGH),
+        (["--langs", "de fr"], "de fr"),
+    ):
+        done = run(recipe, "--dry_run", *options, "--stop_stage", "experts")
+        assert done.returncode == 0, done.stdout
+        pairs = [f"{lang}_{task}" for lang in langs.split() for task in tasks.split()]
+        for words in (
+            f"--langs {langs} --splits train dev test --nj 2 --train_hours 5",
+            "--model_family whisper --base_model small",
+            f"--pairs {' '.join(pairs)} --dump",
+        ):
+            assert words in done.stdout
+    done = run(recipe, "--dry_run", "--stop_stage", "format", "--train_subset", "lists")
+    assert "--train_subset lists" in done.stdout and "--train_hours" not in done.stdout
+    done = run(recipe, "--dry_run", "--group", "middle")
+    assert done.returncode == 2 and "unknown group: middle" in done.stdout
+    assert f"low: {LOW}" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["covost2", "commonvoice"])
+def test_corpora_that_are_not_there_are_told(name, tmp_path):
+    done = run(Recipe(tmp_path / name, name), "--langs", "de")
+    assert done.returncode == 1 and "folder does not exist" in done.stdout
+    assert "db.sh" in done.stdout and "go on with" in done.stdout
+    recipe = Recipe(tmp_path / "own", name)
+    (recipe / "downloads").mkdir()
+    done = run(recipe, "--langs", "de", "--data_opts", "--pool true")
+    assert done.returncode == 2 and "no data for a base model" in done.stdout
 
 
 def test_unknown_model_family(tmp_path):

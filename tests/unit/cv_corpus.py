@@ -21,6 +21,7 @@ class Row:
     translation: str = "A sentence"
     split: str | None = "train"
     client: str = "client"
+    gender: str = ""
     audio: bytes | None = b"not decoded in stage 1"
 
 
@@ -28,6 +29,7 @@ class Row:
 class Corpus:
     root: Path
     lang: str = "de"
+    target: str = "en"
     rows: list[Row] = field(default_factory=list)
 
     @property
@@ -48,13 +50,13 @@ class Corpus:
 
     @property
     def covost_tsv(self) -> Path:
-        return self.covost2 / f"covost_v2.{self.lang}_en.tsv"
+        return self.covost2 / f"covost_v2.{self.lang}_{self.target}.tsv"
 
     def write(self) -> Corpus:
         self.clips.mkdir(parents=True, exist_ok=True)
         self.covost2.mkdir(exist_ok=True)
         speech = [CV_HEADER] + [
-            (row.client, row.name, row.sentence, "2", "0", "", "", "") for row in self.rows
+            (row.client, row.name, row.sentence, "2", "0", "", row.gender, "") for row in self.rows
         ]
         translations = [COVOST_HEADER] + [
             (row.name, row.translation, row.split) for row in self.rows if row.split is not None
@@ -77,12 +79,12 @@ def small_corpus(root: Path, lang: str = "de", per_split: int = 4, audio: bytes 
             f"Sentence {number} {k}",
             split,
             f"client-{lang}-{number}-{k}",
-            audio,
+            audio=audio,
         )
         for number, split in enumerate(("train", "dev", "test"), 1)
         for k in range(per_split)
     ]
-    return Corpus(root, lang, rows)
+    return Corpus(root, lang, rows=rows)
 
 
 def tone(rate: int, seconds: float, hertz: float = 440.0, channels: int = 1) -> np.ndarray:

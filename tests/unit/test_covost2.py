@@ -7,8 +7,9 @@ import json
 import pytest
 from cv_corpus import Corpus, Row, small_corpus
 
-from lors.data import covost2
-from lors.data.covost2 import check_corpus, format_reports, prepare_language
+from lors.data import selection
+from lors.data.covost2 import check_corpus, prepare_language
+from lors.data.selection import format_reports
 from lors.datadir import read_data_dir, validate_data_dir
 from lors.errors import LorsError, UsageError
 
@@ -219,7 +220,7 @@ def test_a_split_without_any_clip_left_is_refused(tmp_path):
 
 
 def test_two_clients_are_never_made_one_speaker(tmp_path, monkeypatch):
-    monkeypatch.setattr(covost2, "speaker_id", lambda client: "0123")
+    monkeypatch.setattr(selection, "speaker_id", lambda client: "0123")
     with pytest.raises(LorsError, match="two clients share the speaker id 0123"):
         prepare(small_corpus(tmp_path).write(), tmp_path / "data")
 
@@ -242,3 +243,41 @@ def test_an_unknown_language_and_a_wrong_folder_are_told(tmp_path):
     with pytest.raises(LorsError, match="Common Voice folder does not exist"):
         check_corpus(tmp_path / "nowhere", corpus.covost2, ["sv-SE"])
     check_corpus(corpus.common_voice, corpus.covost2, ["sv-SE"])
+
+
+def test_gender_of_speakers_where_it_is_known(tmp_path):
+    corpus = small_corpus(tmp_path, per_split=5)
+    train = corpus.rows[:5]
+    for row, gender in zip(
+        train, ("male", "female_feminine", "other", "male", "female"), strict=True
+    ):
+        row.gender = gender
+    train[4].client = train[3].client  # a client who says male here and female there
+    prepare(corpus.write(), tmp_path / "data")
+    path = tmp_path / "data/train"
+    speaker = {utt.wav.rsplit("/", 1)[1]: utt.speaker for utt in read_data_dir(path)}
+    expected = {speaker[train[0].name]: "m", speaker[train[1].name]: "f"}
+    lines = (path / "spk2gender").read_text().splitlines()
+    assert dict(line.split() for line in lines) == expected and lines == sorted(lines)
+    assert not (tmp_path / "data/dev/spk2gender").exists()
+
+
+def test_a_release_without_the_column_gender(tmp_path):
+    corpus = small_corpus(tmp_path).write()
+    corpus.validated.write_text(corpus.validated.read_text().replace("gender", "sex", 1))
+    prepare(corpus, tmp_path / "data")
+    assert validate_data_dir(tmp_path / "data/train") == []
+
+
+def test_translation_out_of_english(tmp_path):
+    corpus = small_corpus(tmp_path, "en")
+    corpus.target = "zh-CN"
+    corpus.write()
+    check_corpus(corpus.common_voice, corpus.covost2, ["en"], "zh-CN")
+    report = prepare(corpus, tmp_path / "data", target="zh-CN")
+    assert report["target"] == "zh-CN"
+    utterances = read_data_dir(tmp_path / "data/train")
+    assert all(set(utt.translations) == {"zh-CN"} for utt in utterances)
+    assert (tmp_path / "data/train/text.zh-CN").exists()
+    with pytest.raises(UsageError, match="unknown language 'de'"):
+        check_corpus(corpus.common_voice, corpus.covost2, ["de"], "zh-CN")

@@ -168,3 +168,21 @@ def test_an_invalid_directory_is_not_written(tmp_path, utterances, problem):
         write_data_dir(path, utterances)
     assert problem in str(error.value)
     assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+
+
+def test_gender_of_some_speakers(tmp_path):
+    utterances = [utterance("s1-a", "s1", gender="f"), utterance("s2-a", "s2")]
+    write_data_dir(tmp_path / "d", utterances)
+    assert (tmp_path / "d/spk2gender").read_text() == "s1 f\n"
+    assert read_data_dir(tmp_path / "d") == utterances
+    contradiction = [utterance("s1-a", "s1", gender="f"), utterance("s1-b", "s1", gender="m")]
+    with pytest.raises(LorsError, match="spk2gender: id 's1' appears 2 times"):
+        write_data_dir(tmp_path / "e", contradiction)
+
+
+def test_wrong_genders_are_told(tmp_path):
+    files = {**VALID, "spk2gender": "a female\nb m\nc f\n"}
+    assert validate_data_dir(write_files(tmp_path / "d", **files)) == [
+        "spk2gender: 1 value(s) are neither m nor f (a)",
+        "spk2gender: 1 speaker(s) that utt2spk lacks (c)",
+    ]

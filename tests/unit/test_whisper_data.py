@@ -24,6 +24,11 @@ def family(**conf) -> Whisper:
     return family_from({"whisper_conf": {"dims": DIMS, **conf}}, "base/config.yaml")
 
 
+COVOST_SOURCES = """
+ar ca cy de es et fa fr id it ja lv mn nl pt ru sl sv-SE ta tr zh-CN
+""".split()  # noqa: SIM905
+
+
 @pytest.mark.parametrize(
     ("pair", "prompt"),
     [
@@ -35,6 +40,19 @@ def family(**conf) -> Whisper:
 )
 def test_prompts_name_the_spoken_language(pair, prompt):
     assert family().prompt(Pair.parse(pair)) == prompt
+
+
+def test_chinese_of_hong_kong_is_cantonese():
+    of = family(dims={**DIMS, "n_vocab": 51866})
+    assert of.prompt(Pair("zh-HK", "asr")) == "<|yue|><|transcribe|><|notimestamps|>"
+    with pytest.raises(UsageError, match="unknown language 'zh-HK'"):
+        family().check_pairs([Pair("zh-HK", "asr")])
+
+
+@pytest.mark.parametrize("lang", COVOST_SOURCES)
+@pytest.mark.parametrize("task", ["asr", "st"])
+def test_whisper_has_prompts_for_all_of_covost(lang, task):
+    assert family().prompt(Pair(lang, task)).startswith(f"<|{lang[:2]}|>")
 
 
 def test_prompts_of_translation_can_name_the_target():

@@ -29,8 +29,12 @@ skip_train=false # leave out stages 3 to 6: the models are there
 dry_run=false # print the commands of each stage instead of running them
 ## What to build
 langs="de es fr" # languages (Common Voice codes)
+group=""     # one of --groups: its languages in place of --langs
+groups=""    # the recipe's groups of languages, as 'name: de es; name: fr'
 tasks="asr st" # asr (recognition), st (translation into English), or both
 methods="average task_arithmetic lors" # merge methods to compare
+train_hours="" # hours of each language's training data, a subset drawn by hash (default: all)
+train_subset="" # in place of --train_hours, lists of clips: a folder like DUMPDIR/subset
 seed=1       # seed of the training
 ## Where
 datadir=data # data directories of stage 1
@@ -81,6 +85,12 @@ stage_number() {
 stage=$(stage_number "$stage")
 stop_stage=$(stage_number "$stop_stage")
 
+if [ -n "$group" ]; then
+    if ! [[ ";$groups;" =~ \;[[:space:]]*"$group":[[:space:]]*([^;]*)\; ]]; then
+        die -2 "unknown group: $group" "where: --group" "expected: one of '${groups:-none}'"
+    fi
+    langs=${BASH_REMATCH[1]}
+fi
 read -ra langs_a <<<"$langs"
 read -ra tasks_a <<<"$tasks"
 for task in "${tasks_a[@]}"; do
@@ -108,6 +118,12 @@ read -ra base_langs_a <<<"${base_langs:-$langs}"
 read -ra train_cmd_a <<<"$train_cmd"
 read -ra infer_cmd_a <<<"$infer_cmd"
 read -ra data_opts_a <<<"$data_opts"
+training_clips=()
+if [ -n "$train_subset" ]; then
+    training_clips=(--train_subset "$train_subset")
+elif [ -n "$train_hours" ]; then
+    training_clips=(--train_hours "$train_hours")
+fi
 pairs=()
 for lang in "${langs_a[@]}"; do
     for task in "${tasks_a[@]}"; do pairs+=("${lang}_$task"); done
@@ -153,16 +169,16 @@ on_exit() {
 trap 'on_exit $?' EXIT
 
 if begin 1 "corpus of ${langs_a[*]}"; then
-    run local/data.sh --out "$datadir" --langs "$langs" --nj "$nj" --seed 0 "${data_opts_a[@]}"
+    run local/data.sh --out "$datadir" --langs "$langs" --nj "$nj" "${data_opts_a[@]}"
     if [ "$train_base" = true ]; then
         run local/data.sh --pool true --out "$datadir/pool" --langs "${base_langs_a[*]}" --nj "$nj" \
-            --seed 0 "${data_opts_a[@]}"
+            "${data_opts_a[@]}"
     fi
 fi
 
 if begin 2 "16 kHz mono FLAC in $dumpdir"; then
     run "$python" -m lors.bin.format_audio --data "$datadir" --dump "$dumpdir" \
-        --langs "${langs_a[@]}" --splits train dev test --nj "$nj"
+        --langs "${langs_a[@]}" --splits train dev test --nj "$nj" "${training_clips[@]}"
     if [ "$train_base" = true ]; then
         run "$python" -m lors.bin.format_audio --data "$datadir/pool" --dump "$dumpdir/pool" \
             --langs "${base_langs_a[@]}" --splits train dev --nj "$nj"

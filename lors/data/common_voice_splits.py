@@ -1,0 +1,117 @@
+"""Common Voice's own splits, of any release, as Kaldi data directories for speech recognition.
+
+Train is ``train.tsv`` (official: few recordings of each sentence), or all that was validated and is
+in neither dev nor test. The same sentence is read by many speakers, so that the second choice
+shares sentences with the test set: the report says how many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lors.data.common_voice import Table, read_tsv
+from lors.data.selection import (
+    SPLITS,
+    Row,
+    check_losses,
+    genders_of,
+    malformed_rows,
+    report_of,
+    select,
+    write_drops,
+)
+from lors.datadir import write_data_dir
+from lors.errors import LorsError, unknown_name
+from lors.fileio import write_json
+
+TRAIN_TABLES = ("train", "validated")
+
+
+def check_release(release: Path, langs: Sequence[str], train: str = "train") -> None:
+    """Check that the files of all `langs` are there before any work starts.
+
+    Raises:
+        UsageError: a language that the release does not have.
+        LorsError: the folder or files are missing (all are listed).
+    """
+    if not release.is_dir():
+        raise LorsError(
+            "the Common Voice folder does not exist",
+            where=release,
+            expected="a folder cv-corpus-<version>-<date> with one folder a language",
+            hint="unpack the corpus there, or give the folder where you have it "
+            "(in a recipe: db.sh)",
+        )
+    present = {file.parent.name for file in release.glob("*/test.tsv")}
+    names = [f"{table}.tsv" for table in (train, "dev", "test")] + ["clips"]
+    missing = []
+    for lang in langs:
+        if not (release / lang).is_dir():
+            raise unknown_name("language", lang, present, where=release)
+        missing += [str(release / lang / n) for n in names if not (release / lang / n).exists()]
+    if missing:
+        raise LorsError(
+            f"{len(missing)} file(s) or folder(s) of the corpus are missing",
+            got="\n    ".join(["", *missing]),
+            hint="unpack the archives of these languages, or leave the languages out of --langs",
+        )
+
+
+def prepare_language(
+    release: Path, lang: str, out: Path, train: str = "train", max_bad_audio: float = 0.1
+) -> dict[str, Any]:
+    """Write ``out/{train,dev,test}``, ``out/dropped.tsv`` and ``out/report.json`` of a language.
+
+    Args:
+        release: folder with ``<lang>/{train,dev,test,validated}.tsv`` and ``<lang>/clips``.
+        lang: Common Voice's language code.
+        out: where to write.
+        train: the table that train is taken from, ``train`` or ``validated``; of either, what is
+            in dev or test is left out.
+        max_bad_audio: largest share (0 to 1) of a split's rows with no or empty audio.
+
+    Returns:
+        the report, as written to ``report.json``.
+
+    Raises:
+        LorsError: a table cannot be read or has no row; more is lost than `max_bad_audio` (the list
+            of what was dropped is written all the same); a split has no clip left.
+    """
+    columns = ("path", "sentence", "client_id")
+    tables = {
+        split: read_tsv(release / lang / f"{name}.tsv", columns, ("gender",))
+        for split, name in zip(SPLITS, (train, "dev", "test"), strict=True)
+    }
+    rows = [row for split, table in tables.items() for row in _rows(split, table)]
+    folder = (release / lang / "clips").resolve()
+    genders = genders_of((row[2], row[3]) for table in tables.values() for row in table.rows)
+    selection = select(rows, folder, lang, genders)
+    write_drops(out / "dropped.tsv", selection.drops + malformed_rows(tables.values()))
+    report = {
+        "lang": lang,
+        "common_voice": str(release),
+        "train_from": f"{train}.tsv",
+        **report_of(rows, selection, list(tables.values())),
+    }
+    check_losses(report, max_bad_audio, out / "dropped.tsv")
+    for split in SPLITS:
+        write_data_dir(out / split, selection.splits[split])
+    write_json(out / "report.json", report)
+    return report
+
+
+def _rows(split: str, table: Table) -> list[Row]:
+    if not table.rows:
+        raise LorsError(
+            "a table without rows",
+            where=table.path,
+            got=f"{len(table.malformed)} malformed row(s)",
+            hint="small languages of some releases have an empty dev.tsv or test.tsv: "
+            "leave the language out of --langs",
+        )
+    return [
+        Row(split, name, sentence, client, {}, f"{table.path.name} line {line}")
+        for (name, sentence, client, _), line in zip(table.rows, table.lines, strict=True)
+    ]

@@ -1,0 +1,125 @@
+"""Common Voice's own splits, of old and new releases: nothing of dev or test is trained on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from cv_corpus import CV_HEADER
+
+from lors.bin import prepare_common_voice
+from lors.data.common_voice_splits import check_release, prepare_language
+from lors.datadir import read_data_dir, validate_data_dir
+from lors.errors import LorsError, UsageError
+
+NEW_HEADER = [
+    "client_id",
+    "path",
+    "sentence_id",
+    "sentence",
+    "sentence_domain",
+    "up_votes",
+    "down_votes",
+    "age",
+    "gender",
+    "accents",
+    "variant",
+    "locale",
+    "segment",
+]
+
+
+def write_release(root, header, lang="de", number=4, other=2):
+    """`number` clips of each split, and `other` that are validated and in none."""
+    folder = root / lang
+    (folder / "clips").mkdir(parents=True)
+    rows = {"train": [], "dev": [], "test": [], "validated": []}
+    for split in ("train", "dev", "test", "rest"):
+        for k in range(number if split != "rest" else other):
+            name = f"common_voice_{lang}_{split}{k}.mp3"
+            value = {
+                "client_id": f"client {split} {k}",
+                "path": name,
+                "sentence": f"Satz {split} {k}",
+                "gender": "female_feminine" if k % 2 else "male",
+            }
+            row = "\t".join(value.get(column, "") for column in header)
+            rows["validated"].append(row)
+            if split != "rest":
+                rows[split].append(row)
+            (folder / "clips" / name).write_bytes(b"x")
+    for name, lines in rows.items():
+        (folder / f"{name}.tsv").write_text("\n".join(["\t".join(header), *lines, ""]))
+    return root
+
+
+def clips_of(path):
+    return sorted(utt.wav.rsplit("/", 1)[1] for utt in read_data_dir(path))
+
+
+@pytest.mark.parametrize("header", [CV_HEADER, NEW_HEADER, sorted(NEW_HEADER)])
+def test_official_splits_of_old_new_and_reordered_columns(tmp_path, header):
+    release = write_release(tmp_path / "cv", header)
+    report = prepare_language(release, "de", tmp_path / "data")
+    for split in ("train", "dev", "test"):
+        path = tmp_path / "data" / split
+        assert validate_data_dir(path, check_audio=True) == []
+        assert clips_of(path) == [f"common_voice_de_{split}{k}.mp3" for k in range(4)]
+        utterance = read_data_dir(path)[0]
+        assert utterance.text.startswith(f"Satz {split}") and not utterance.translations
+        assert utterance.lang == "de" and utterance.gender in ("m", "f")
+    assert report["splits"]["train"]["clips"] == 4
+    assert json.loads((tmp_path / "data/report.json").read_text()) == report
+
+
+def test_validated_loses_dev_and_test_and_reports_shared_sentences(tmp_path):
+    release = write_release(tmp_path / "cv", CV_HEADER)
+    table = release / "de/validated.tsv"
+    # Somebody else reads a sentence of the test set: kept, and reported.
+    table.write_text(table.read_text().replace("Satz rest 0", "Satz test 0"))
+    report = prepare_language(release, "de", tmp_path / "data", train="validated")
+    taken = clips_of(tmp_path / "data/train")
+    assert len(taken) == 4 + 2 and not any("dev" in name or "test" in name for name in taken)
+    assert report["splits"]["train"]["dropped"] == {"also_in_dev": 4, "also_in_test": 4}
+    assert report["overlap_with_train"]["test"] == {
+        "sentences": 1, "of_sentences": 4, "speakers": 0, "of_speakers": 4,
+    }  # fmt: skip
+
+
+def test_a_clip_in_train_and_test_stays_in_test(tmp_path):
+    release = write_release(tmp_path / "cv", CV_HEADER)
+    test = (release / "de/test.tsv").read_text().splitlines()
+    with (release / "de/train.tsv").open("a") as handle:
+        handle.write(test[1] + "\n")
+    report = prepare_language(release, "de", tmp_path / "data")
+    assert report["splits"]["train"]["dropped"] == {"also_in_test": 1}
+
+
+def test_what_is_missing_is_told(tmp_path):
+    release = write_release(tmp_path / "cv", CV_HEADER)
+    with pytest.raises(LorsError, match="folder does not exist"):
+        check_release(tmp_path / "nowhere", ["de"])
+    with pytest.raises(UsageError, match="unknown language 'fr'"):
+        check_release(release, ["fr"])
+    check_release(release, ["de"])
+    (release / "de/validated.tsv").unlink()
+    (release / "de/dev.tsv").unlink()
+    with pytest.raises(LorsError) as error:
+        check_release(release, ["de"], "validated")
+    assert "2 file(s)" in str(error.value) and "dev.tsv" in str(error.value)
+    header = (release / "de/test.tsv").read_text().splitlines()[0]
+    (release / "de/dev.tsv").write_text(header + "\n")
+    with pytest.raises(LorsError, match="a table without rows"):
+        prepare_language(release, "de", tmp_path / "data")
+
+
+def test_command_line(tmp_path, capsys):
+    write_release(tmp_path / "cv", CV_HEADER)
+    release = write_release(tmp_path / "cv", NEW_HEADER, "sv-SE")
+    arguments = ["--common_voice", str(release), "--out", str(tmp_path / "data")]
+    assert prepare_common_voice.main([*arguments, "--langs", "de", "sv-SE"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    for lang in ("de", "sv-SE"):
+        assert any(line.split()[:3] == [lang, "train", "4"] for line in table)
+    assert prepare_common_voice.main([*arguments, "--langs", "xx"]) == 2
+    assert "one of: de, sv-SE" in capsys.readouterr().err
