@@ -15,6 +15,7 @@ from lors.data.manifest import prepare_manifest
 from lors.datadir import read_data_dir, read_scp, validate_data_dir
 from lors.errors import LorsError
 
+PACKAGES = Path(__file__).parents[2] / ".test_packages"  # of tests/run.sh
 SPLITS = ("train", "dev", "test")
 COLUMNS = ("audio", "lang", "speaker", "text", "translation", "split", "duration", "gender")
 
@@ -469,7 +470,8 @@ def write_datasets(folder: Path, embedded: bool) -> Path:
 
 
 @pytest.mark.parametrize("embedded", [True, False])
-def test_a_datasets_folder(tmp_path, embedded):
+def test_a_datasets_folder(tmp_path, monkeypatch, embedded):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(PACKAGES)])
     folder = write_datasets(tmp_path / "set", embedded)
     rename = {"text": "transcription", "speaker": "speaker_id"}
     options = {"rename": rename, "lang": "de"}
