@@ -118,7 +118,10 @@ def _collect(
     records = list(records)
     found = list(dict.fromkeys(name for _, values in records for name in values))
     given = {"lang": lang} if lang else {}
-    _check_columns(source.path, found, rename, given, bool(records))
+    if not records:
+        _refuse_if_malformed(source, "no row that can be read")
+        raise LorsError("no row", where=source.path)
+    _check_columns(source.path, found, rename, given)
     to_ours = {theirs: ours for ours, theirs in rename.items()}
     # Objects of JSONL may lack a key that others have.
     nothing = dict.fromkeys([to_ours.get(name, name) for name in found], "")
@@ -133,11 +136,9 @@ def _collect(
 
 
 def _check_columns(
-    path: Path, found: list[str], rename: Mapping[str, str], given: Mapping[str, str], any_row: bool
+    path: Path, found: list[str], rename: Mapping[str, str], given: Mapping[str, str]
 ) -> None:
     """Refuse columns that are missing, or so near to a known name that they may be meant by it."""
-    if not any_row:
-        raise LorsError("no row that can be read", where=path)
     problems = [
         f"--rename {ours}={theirs}: there is no column '{theirs}'{_near(theirs, found)}"
         for ours, theirs in rename.items()
@@ -199,6 +200,7 @@ def _table_records(source: Source) -> Iterator[tuple[str, dict[str, str]]]:
             source.malformed.append((where, "bad_quotes", f"{error} (a value is one line)"))
             continue
         if not names:
+            _refuse_if_malformed(source, "the line of column names cannot be read")
             names = [name.strip() for name in values]
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
@@ -213,6 +215,13 @@ def _table_records(source: Source) -> Iterator[tuple[str, dict[str, str]]]:
                 unit = "comma without quotes" if split is _split_csv else "tab"
                 why += f": is there a {unit} inside of a sentence?"
             source.malformed.append((where, "wrong_fields", why))
+
+
+def _refuse_if_malformed(source: Source, what: str) -> None:
+    if source.malformed:
+        where, _, why = source.malformed[0]
+        hint = "save the file as UTF-8, without changing its name" if "UTF-8" in why else None
+        raise LorsError(what, where=source.path, got=f"{where}: {why}", hint=hint)
 
 
 def _split_tsv(line: str) -> list[str]:

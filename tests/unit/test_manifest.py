@@ -359,10 +359,13 @@ def test_unknown_language_of_translations(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("own.tsv", b"", "no row that can be read"),
-        ("own.tsv", b"audio\tlang\ttext\tsplit\n", "no row that can be read"),
+        ("own.tsv", b"", "no row"),
+        ("own.tsv", b"audio\tlang\ttext\tsplit\n", "no row"),
+        ("own.tsv", "audio\tlang\na\tde".encode("utf-16"), "save the file as UTF-8"),
+        ("own.csv", b"audio,spr\xe4ch\na.wav,de\n", "the line of column names cannot be read"),
         ("own.tsv", b"audio\taudio\n", "column names appear twice"),
-        ("own.jsonl", b"\n\n", "no row that can be read"),
+        ("own.jsonl", b"\n\n", "no row"),
+        ("own.jsonl", b"{\n", "no row that can be read"),
         ("own.xlsx", b"PK", "ends with .tsv, .csv, .jsonl"),
         ("folder/readme.txt", b"", "not a folder of a known kind"),
     ],
