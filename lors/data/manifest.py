@@ -135,6 +135,11 @@ def format_reports(reports: Sequence[Mapping[str, Any]]) -> str:
                 f"{report['lang']:7}{split:7}{row['rows']:9}{row['clips']:9}{row['speakers']:10}"
                 f"{row['drop_rate']:9.2%}  {why}".rstrip()
             )
+        if report["dropped_of_no_split"]:
+            lines.append(
+                f"{report['lang']:7}rows of no known split, see dropped.tsv: "
+                f"{_counts(report['dropped_of_no_split'])}"
+            )
         if report["unknown_speakers"]:
             lines.append(
                 f"{report['lang']:7}{report['unknown_speakers']} clip(s) of unknown speakers, each "
@@ -412,6 +417,9 @@ def _write_language(
         "lang": lang,
         "manifest": str(source.path),
         "malformed_rows": dict(Counter(p.reason for p in problems if p.lang == "-")),
+        "dropped_of_no_split": dict(
+            Counter(p.reason for p in problems if (p.lang, p.split) == (lang, "-"))
+        ),
         "unknown_speakers": found.unknown_speakers,
         "splits": {
             split: _split_report(split, found, [p for p in problems if p.lang == lang])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lors.bin import prepare_manifest as command
-from lors.data.manifest import prepare_manifest
+from lors.data.manifest import format_reports, prepare_manifest
 from lors.datadir import read_data_dir, read_scp, validate_data_dir
 from lors.errors import LorsError
 
@@ -232,13 +232,14 @@ def test_bad_rows(tmp_path, kind, reason):
     where = tmp_path / "data" / ("" if "lang" in changes else "de")
     assert [row[2] for row in dropped(where)] == [reason]
     assert f"line {line}" in dropped(where)[0][3]
-    counted = reports[0]["malformed_rows"] if "lang" in changes else None
-    split = "train" if reason != "unknown_split" else None
-    if counted is not None:
-        assert counted == {reason: 1}
-    elif split:
-        assert reports[0]["splits"][split]["dropped"] == {reason: 1}
-        assert reports[0]["splits"][split]["drop_rate"] == 0.5
+    train = reports[0]["splits"]["train"]
+    if "lang" in changes:
+        assert reports[0]["malformed_rows"] == {reason: 1}
+    elif "split" in changes:
+        assert reports[0]["dropped_of_no_split"] == {reason: 1}
+    else:
+        assert train["dropped"] == {reason: 1} and train["drop_rate"] == 0.5
+    assert f"1 {reason}" in format_reports(reports)
 
 
 def test_near_matches_of_values(tmp_path):
