@@ -197,21 +197,31 @@ def _read_lines(path: Path) -> tuple[Lines, list[str]]:
         content = path.read_bytes()
     except FileNotFoundError:
         raise LorsError("file not found", where=path) from None
-    lines, problems = [], []
     raw_lines = content.split(b"\n")
     if raw_lines[-1] == b"":
         raw_lines.pop()
-    for number, raw in enumerate(raw_lines, 1):
-        try:
-            parts = raw.decode("utf-8").split(maxsplit=1)
-        except UnicodeDecodeError:
+    try:  # a million lines are decoded in one go where they can be
+        decoded: list[str | None] = content.decode("utf-8").split("\n")[: len(raw_lines)]
+    except UnicodeDecodeError:
+        decoded = [_decoded(raw) for raw in raw_lines]
+    lines, problems = [], []
+    for number, line in enumerate(decoded, 1):
+        if line is None:
             problems.append(f"{path.name} line {number}: not UTF-8")
             continue
+        parts = line.split(maxsplit=1)
         if not parts:
             problems.append(f"{path.name} line {number}: blank line")
             continue
         lines.append((parts[0], parts[1].rstrip() if len(parts) == 2 else ""))
     return lines, problems
+
+
+def _decoded(raw: bytes) -> str | None:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
 
 
 def _load(path: Path) -> tuple[dict[str, Lines], list[str]]:
@@ -260,6 +270,8 @@ def _spk2utt(utt2spk: Lines) -> Lines:
 
 
 def _repeated(lines: Lines) -> list[str]:
+    if len({key for key, _ in lines}) == len(lines):
+        return []
     counts = Counter(key for key, _ in lines)
     return [f"id '{key}' appears {count} times" for key, count in counts.items() if count > 1]
 
@@ -277,7 +289,7 @@ def _table_problems(tables: Mapping[str, Lines]) -> list[str]:
         found = _repeated(lines)
         if not name.startswith("text"):
             found += _valueless(lines)
-        if any(_has_line_break(value) for _, value in lines):
+        if any("\r" in value or "\n" in value for _, value in lines):
             found.append("a value spans several lines")
         unsorted = next((pair for pair in pairwise(lines) if pair[0][0] > pair[1][0]), None)
         if unsorted:

@@ -19,7 +19,15 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("data_dirs", type=Path, nargs="+", metavar="data_dir")
     parser.add_argument(
-        "--check_audio", action="store_true", help="also look whether every audio file is there"
+        "--check_audio",
+        "--check-audio",
+        action="store_true",
+        help="also look whether every audio file is there",
+    )
+    parser.add_argument(
+        *("--no_feats", "--no-feats", "--no_text", "--no-text"),
+        action="store_true",
+        help="options of Kaldi's tool, always on: features and texts are not required here",
     )
     return parser
 

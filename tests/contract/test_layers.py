@@ -16,6 +16,7 @@ LAYERS = [
     {"lors.config", "lors.registry", "lors.text", "lors.datadir", "lors.expdir", "lors.vocabulary"},
     {
         "lors.checkpoint",
+        "lors.datadir_tools",
         "lors.prune",
         "lors.low_rank",
         "lors.subspace",

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# The recipe of one corpus: languages and base model are those of db.sh, all options those of
+# lors.sh: ./run.sh --help
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+. ./db.sh
+exec ./lors.sh --langs "$LANGS" --model_family "$MODEL_FAMILY" --base_model "$BASE_MODEL" "$@"

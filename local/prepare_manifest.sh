@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Kaldi data directories from a manifest of one's own corpus; called from a recipe's directory.
+# Options: local/prepare_manifest.sh --help
+# shellcheck source-path=SCRIPTDIR/../egs/TEMPLATE/lors1
+set -euo pipefail
+. ./path.sh
+exec "$python" -m lors.bin.prepare_manifest "$@"

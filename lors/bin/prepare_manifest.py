@@ -1,0 +1,76 @@
+"""Stage 1 of recipes for one's own corpus: a manifest to Kaldi data directories."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lors.data.manifest import format_reports, prepare_manifest
+from lors.data.manifest_sources import OPTIONAL, REQUIRED
+from lors.errors import UsageError, unknown_name
+from lors.log import run_main
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lors.bin.prepare_manifest",
+        description="Write <out>/<lang>/{train,dev,test} (Kaldi data directories whose wav.scp "
+        "points at the corpus's own clips), dropped.tsv and report.json for every language.",
+    )
+    parser.add_argument(
+        "--manifest",
+        type=Path,
+        required=True,
+        help=f"TSV, CSV or JSONL with {', '.join(REQUIRED)} and perhaps {', '.join(OPTIONAL)}, "
+        "text.<language>; or a folder of Hugging Face datasets (save_to_disk) or like FLEURS. "
+        "Relative audio paths begin at the manifest's folder",
+    )
+    parser.add_argument("--langs", nargs="+", default=[], help="languages to write (all)")
+    parser.add_argument("--out", type=Path, required=True, help="where to write, usually data")
+    parser.add_argument(
+        "--strict",
+        choices=["true", "false"],
+        default="true",
+        help="true: any bad row refuses the corpus, after all have been listed; false: bad rows "
+        "are left out, counted in report.json and listed in dropped.tsv (%(default)s)",
+    )
+    parser.add_argument(
+        "--rename",
+        nargs="+",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="columns under another name, e.g. text=sentence speaker=client_id",
+    )
+    parser.add_argument("--lang", help="language of all rows, where there is no such column")
+    return parser
+
+
+def parse_rename(words: Sequence[str]) -> dict[str, str]:
+    """``text=sentence`` and the like as our column -> theirs."""
+    rename = {}
+    for word in words:
+        ours, equals, theirs = word.partition("=")
+        if not equals or not theirs:
+            raise UsageError("not a renamed column", where="--rename", expected="text=sentence")
+        if ours not in (*REQUIRED, *OPTIONAL) and not ours.startswith("text."):
+            raise unknown_name("column", ours, (*REQUIRED, *OPTIONAL), where="--rename")
+        rename[ours] = theirs
+    return rename
+
+
+def work(args: argparse.Namespace) -> None:
+    rename = parse_rename(args.rename)
+    reports = prepare_manifest(
+        args.manifest, args.out, args.langs, args.strict == "true", rename, args.lang
+    )
+    print(format_reports(reports))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_main(get_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

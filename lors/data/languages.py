@@ -1,0 +1,35 @@
+"""Codes of languages that a manifest may name: a typing error is told from a language.
+
+The codes are those of Common Voice where it has the language (two letters of ISO 639-1, else three
+of ISO 639-3, some with a region), and those of Whisper and FLEURS besides.
+"""
+
+from __future__ import annotations
+
+_TWO_LETTERS = """
+aa ab af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv
+dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie
+ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv
+mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm
+rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts
+tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
+"""
+_THREE_LETTERS = """
+ady afr ara arb ast aze bas bel ben bul byv cat ceb ces ckb cmn cnh dag dan deu dyu ell eng est fas
+fil fin fra gle glg guj haw heb hil hin hrv hsb hun hye ind isl ita jav jpn kaa kab kam kan kat kaz
+kbd kea khm kmr kor ltg luo lit lav mal mar mdf mhr mkd mon mrj msa mya myv nan nld nor npi nso oci
+ori pan pol por pus quy ron rus sah sat skr slk slv sna snd som spa srp swa swe tam tel tgk tha tig
+tok tur ukr umb urd uzb vie vot wol xho yor yue zgh zho zul zza
+"""
+_REGIONAL = """
+fy-NL ga-IE hy-AM nan-tw nb-NO ne-NP nn-NO pa-IN pt-BR rm-sursilv rm-vallader sv-SE zh-CN zh-HK
+zh-TW
+"""
+CODES = frozenset(f"{_TWO_LETTERS} {_THREE_LETTERS} {_REGIONAL}".split())
+
+_OF_FLEURS = {"cmn_hans_cn": "zh-CN", "yue_hant_hk": "zh-HK", "sv_se": "sv-SE"}
+
+
+def from_fleurs(name: str) -> str:
+    """The code of a language folder of FLEURS: ``de_de`` -> ``de``, ``sv_se`` -> ``sv-SE``."""
+    return _OF_FLEURS.get(name, name.split("_")[0])

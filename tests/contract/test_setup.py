@@ -1,0 +1,131 @@
+"""egs/TEMPLATE/lors1/setup.sh: a new recipe is whole, its links lead somewhere, nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_links import find_links, problem_of
+from test_recipes import STAGES
+
+ROOT = Path(__file__).parents[2]
+SHARED = ("lors.sh", "path.sh", "cmd.sh", "utils")
+
+
+def setup(checkout: Path, *words: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [checkout / "egs/TEMPLATE/lors1/setup.sh", *map(str, words)],
+        cwd=cwd or checkout,
+        text=True,
+        capture_output=True,
+    )
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A copy of the shared parts, to make recipes in."""
+    copy = tmp_path / "check out"
+    for part in ("egs/TEMPLATE", "egs/mini_covost/lors1/conf", "conf", "local", "utils", "lors"):
+        shutil.copytree(
+            ROOT / part, copy / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    return copy
+
+
+def check_files(recipe: Path) -> None:
+    for script in ("run.sh", "db.sh", "local/data.sh", "local/prepare_manifest.sh", *SHARED[:3]):
+        assert os.access(recipe / script, os.X_OK), script
+    for name in SHARED:
+        assert (recipe / name).is_symlink(), name
+    own = {str(f.relative_to(recipe)) for f in recipe.rglob("*") if not f.is_symlink()}
+    own -= {"local", "conf"}
+    assert own == {"run.sh", "db.sh", "README.md", "local/data.sh"}
+    configs = {file.name for file in (recipe / "conf").iterdir()}
+    assert {"train_expert.yaml", "train_whisper_full.yaml", "tune.yaml"} <= configs
+    assert {"inference_greedy.yaml", "inference_whisper.yaml"} <= configs
+
+
+@pytest.mark.parametrize("where", ["checkout", "egs", "elsewhere"])
+def test_recipe_in_the_checkout(checkout, tmp_path, where):
+    recipe = checkout / "egs/my_corpus/lors1"
+    cwd = {"checkout": checkout, "egs": checkout / "egs", "elsewhere": tmp_path}[where]
+    done = setup(checkout, os.path.relpath(recipe, cwd), cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    check_files(recipe)
+    links = [link for link in find_links(checkout) if link.is_relative_to(recipe)]
+    assert len(links) > 10
+    assert {problem_of(link, checkout) for link in links} == {None}
+    assert (recipe / "README.md").read_text().startswith("# my_corpus\n")
+    assert [file.name for file in recipe.parent.iterdir()] == ["lors1"], "nothing half made is left"
+    shutil.move(checkout, tmp_path / "moved")
+    moved = tmp_path / "moved/egs/my_corpus/lors1"
+    assert all(link.exists() for link in moved.rglob("*") if link.is_symlink())
+
+
+def run(recipe: Path, *words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [recipe / "run.sh", *words],
+        env={**os.environ, "LORS_PYTHON": sys.executable},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_recipe_elsewhere_runs(tmp_path):
+    recipe = tmp_path / "else where/my_corpus/lors1"
+    done = setup(ROOT, recipe)
+    assert done.returncode == 0, done.stderr
+    check_files(recipe)
+    assert all(link.exists() for link in recipe.rglob("*") if link.is_symlink())
+    shutil.move(recipe.parent, tmp_path / "moved")
+    recipe = tmp_path / "moved/lors1"
+    done = run(recipe, "--help")
+    assert done.returncode == 0 and "[de es]" in done.stdout and "[small]" in done.stdout
+    done = run(recipe, "--dry_run")
+    assert done.returncode == 0, done.stdout
+    for number, stage in enumerate(STAGES, 1):
+        assert f"stage {number} ({stage})" in done.stdout
+    assert "--base_model small" in done.stdout and "conf/train_whisper_full.yaml" in done.stdout
+
+
+def test_what_a_new_recipe_says_without_a_corpus(tmp_path):
+    recipe = tmp_path / "my_corpus/lors1"
+    setup(ROOT, recipe)
+    done = run(recipe)
+    assert done.returncode == 1
+    assert "manifest not found" in done.stdout and "downloads/manifest.tsv" in done.stdout
+    done = run(recipe, "--train_base", "true", "--stop_stage", "data")
+    assert done.returncode != 0
+
+
+@pytest.mark.parametrize("kind", ["directory", "file", "dangling link"])
+def test_what_is_there_already_is_refused(tmp_path, kind):
+    target = tmp_path / "lors1"
+    if kind == "directory":
+        target.mkdir()
+    elif kind == "file":
+        target.write_text("mine")
+    else:
+        target.symlink_to("nowhere")
+    done = setup(ROOT, target)
+    assert done.returncode == 1 and "there is something of that name already" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["lors1"]
+
+
+@pytest.mark.parametrize("words", [[], ["a", "b"], ["--force"]])
+def test_wrong_arguments(tmp_path, words):
+    done = setup(ROOT, *words, cwd=tmp_path)
+    assert done.returncode == 2 and "egs/my_corpus/lors1" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_help():
+    done = setup(ROOT, "--help")
+    assert done.returncode == 0 and done.stdout.startswith("Usage: ")

@@ -1,0 +1,82 @@
+"""The tutorial on one's own corpus does what it says, word by word."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lors.datadir import read_data_dir
+
+ROOT = Path(__file__).parents[2]
+PARTS = ("egs/TEMPLATE", "egs/mini_covost", "conf", "local", "utils", "lors")
+PRODUCTS = ("downloads", "data", "dump", "exp", "__pycache__")
+CPU_SECONDS = 180
+"""What the tutorial may take. Where cores are shared with other work the same takes more."""
+
+pytestmark = [pytest.mark.espnet, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> tuple[Path, str, float]:
+    """A copy of the checkout in which the tutorial was typed, what it said, and its CPU time."""
+    copy = tmp_path_factory.mktemp("tutorial") / "lors"
+    for part in PARTS:
+        ignore = shutil.ignore_patterns(*PRODUCTS) if part.startswith("egs") else None
+        shutil.copytree(ROOT / part, copy / part, symlinks=True, ignore=ignore)
+    tutorial = (ROOT / "docs/own_corpus.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```bash\n(.*?)^```$", tutorial, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == tutorial.count("```") / 2 >= 6, "every block is one of commands"
+    environment = {**os.environ, "LORS_PYTHON": sys.executable}
+    began = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail"],
+        input="\n".join(blocks),
+        cwd=copy,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stdout
+    seconds = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
+    return copy, done.stdout, seconds
+
+
+def test_the_tutorial_ends_with_a_table_of_scores(checkout):
+    copy, said, _ = checkout
+    recipe = copy / "egs/my_corpus/lors1"
+    results = (recipe / "exp/RESULTS.md").read_text(encoding="utf-8")
+    assert results in said
+    for system in ("base", "expert", "joint", "lors"):
+        assert re.search(rf"^\| {system} \|", results, re.MULTILINE), system
+    assert (recipe / "exp/merged/lors.asr/merge.yaml").is_file()
+    assert (recipe / "exp/packed/lors.asr.zip").is_file()
+
+
+def test_what_the_tutorial_says_of_its_data(checkout):
+    copy, said, _ = checkout
+    recipe = copy / "egs/my_corpus/lors1"
+    for lang in ("de", "es"):
+        sizes = [len(read_data_dir(recipe / f"data/{lang}/{s}")) for s in ("train", "dev", "test")]
+        assert sizes == [51, 5, 5]
+        train, test = (read_data_dir(recipe / f"data/{lang}/{s}") for s in ("train", "test"))
+        assert not {u.speaker for u in train} & {u.speaker for u in test}
+        assert not {u.text for u in train} & {u.text for u in test}
+    assert "broken.tsv line 2: no such file" in said and "--strict false" in said
+    assert "1 missing_file" in said
+    assert len(read_data_dir(recipe / "data_broken/ten")) == 10
+
+
+def test_the_tutorial_takes_less_than_three_minutes(checkout):
+    seconds = checkout[2]
+    if seconds >= CPU_SECONDS and os.getloadavg()[1] > os.cpu_count():
+        pytest.skip(f"{seconds:.0f} s of CPU time, on a machine that is busy with other work")
+    assert seconds < CPU_SECONDS
