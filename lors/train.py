@@ -69,10 +69,18 @@ def from_scratch_config(tokens: str | os.PathLike, config: Mapping[str, Any]) ->
 
 
 def write_data(
-    family: Family, pairs: Sequence[Pair], dump: str | os.PathLike, out: Path
+    family: Family, pairs: Sequence[Pair], dump: str | os.PathLike, out: Path, dev: int | None
 ) -> dict[str, list[str]]:
-    """Write the data of `pairs` under ``out/data/<split>``; returns the ids of each split."""
-    return {s: write_training_data(family, pairs, dump, s, out / "data" / s) for s in SPLITS}
+    """Write the data of `pairs` under ``out/data/<split>``; returns the ids of each split.
+
+    Args:
+        dev: at most that many dev utterances of each pair; None for all.
+    """
+    limits = {"train": None, "dev": dev}
+    return {
+        split: write_training_data(family, pairs, dump, split, out / "data" / split, limit)
+        for split, limit in limits.items()
+    }
 
 
 def data_options(family: Family, data: Path) -> list[str]:
@@ -91,15 +99,16 @@ def collect_stats(
     config: Mapping[str, Any],
     out: str | os.PathLike,
     cmd: str,
+    dev: int | None = None,
 ) -> None:
     """Run ESPnet's collection of shapes (and feature statistics) over the data of `pairs`.
 
     Writes ``out/{train,valid}/{speech,text}_shape``, and ``feats_stats.npz`` for a model that is
-    trained from scratch.
+    trained from scratch. The arguments are those of :func:`train`.
     """
     out = Path(out)
     family = family_from(config, out)
-    ids = write_data(family, pairs, dump, out)
+    ids = write_data(family, pairs, dump, out, dev)
     config = {**config, "num_workers": 0}
     # A base brings its feature statistics along, and not every model needs any.
     features = "init_param" not in config and config.get("normalize") == "global_mvn"
@@ -145,6 +154,7 @@ def train(
     seed: int,
     cmd: str,
     ngpu: int = 0,
+    dev: int | None = None,
 ) -> None:
     """Train one model on the data of `pairs`; an interrupted training goes on where it was.
 
@@ -159,6 +169,7 @@ def train(
         seed: seed of initialisation, data order and augmentation.
         cmd: job wrapper that runs the training (a command line).
         ngpu: number of GPUs; 0 trains on the CPU.
+        dev: dev utterances of each pair by which the best epoch is chosen; None for all.
 
     Raises:
         LorsError: `out` was made with other settings, or the training failed.
@@ -172,7 +183,7 @@ def train(
         total = schedule["total_steps"] * len(pairs)
         config["scheduler_conf"] = {**schedule, "total_steps": total}
     family = family_from(config, out)
-    ids = write_data(family, pairs, dump, out)
+    ids = write_data(family, pairs, dump, out, dev)
     base = config.get("init_param", [])
     inputs = {
         "pairs": [str(pair) for pair in pairs],

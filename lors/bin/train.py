@@ -34,6 +34,11 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--stats", help="directory of --collect_stats (needed to train)")
     parser.add_argument("--collect_stats", action="store_true")
+    parser.add_argument(
+        "--dev_utterances",
+        type=int,
+        help="of each pair, by which the best epoch is chosen (default: all)",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ngpu", type=int, default=0)
     parser.add_argument("--cmd", default="utils/run.py", help="job wrapper, default: %(default)s")
@@ -41,6 +46,13 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
+    if args.dev_utterances is not None and args.dev_utterances < 1:
+        raise UsageError(
+            "no dev utterances",
+            where="--dev_utterances",
+            expected="1 or more",
+            got=args.dev_utterances,
+        )
     pairs = [Pair.parse(name) for name in args.pairs]
     config = read_yaml(args.config)
     if args.base:
@@ -61,9 +73,10 @@ def work(args: argparse.Namespace) -> None:
         pairs = [pairs[args.only - 1]]
         out = out / str(pairs[0])
     if args.collect_stats:
-        collect_stats(pairs, args.dump, config, out, args.cmd)
+        collect_stats(pairs, args.dump, config, out, args.cmd, args.dev_utterances)
     else:
         options = {"stats": args.stats, "seed": args.seed, "cmd": args.cmd, "ngpu": args.ngpu}
+        options["dev"] = args.dev_utterances
         train(pairs, args.dump, config, out, **options)
 
 

@@ -14,7 +14,7 @@ from lors.config import Range
 from lors.datadir import Utterance, read_data_dir
 from lors.errors import LorsError
 from lors.expdir import Pair
-from lors.fileio import write_text
+from lors.fileio import hash_of, write_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,6 +119,7 @@ def write_training_data(
     dump: str | os.PathLike,
     split: str,
     out: str | os.PathLike,
+    limit: int | None = None,
 ) -> list[str]:
     """Write the data files of several language-task pairs as one ESPnet data directory.
 
@@ -129,6 +130,7 @@ def write_training_data(
         split: ``train`` or ``dev``.
         out: receives the files of ``family.data_files``; an utterance appears once a task, with
             the task appended to its id.
+        limit: at most that many utterances of each pair, chosen by a hash of their ids.
 
     Returns:
         The utterance ids, sorted.
@@ -141,7 +143,7 @@ def write_training_data(
     misfits = []
     for pair in pairs:
         directory = Path(dump) / pair.lang / split
-        for utterance in read_data_dir(directory):
+        for utterance in _chosen(read_data_dir(directory), limit):
             if utterance.text is None:
                 raise LorsError("data without transcripts", where=directory / "text")
             text = utterance.text if pair.task == "asr" else utterance.translations.get("en")
@@ -181,3 +183,9 @@ def write_training_data(
     for file in family.data_files:
         write_text(Path(out) / file, "".join(f"{i} {rows[i][file]}\n" for i in ids))
     return ids
+
+
+def _chosen(utterances: list[Utterance], limit: int | None) -> list[Utterance]:
+    if limit is None or len(utterances) <= limit:
+        return utterances
+    return sorted(utterances, key=lambda u: hash_of(u.id))[:limit]

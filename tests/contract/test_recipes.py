@@ -42,8 +42,8 @@ STAGES = {
 }
 OPTIONS = """
 stage stop_stage skip_train dry_run langs group groups tasks methods train_hours train_subset seed
-datadir dumpdir expdir nj ngpu device model_family base_model window train_base base_langs
-vocab_size base_config train_config inference_config tune_config data_opts
+dev_utterances datadir dumpdir expdir nj ngpu device model_family base_model window train_base
+base_langs vocab_size base_config train_config inference_config tune_config data_opts
 """
 
 
@@ -122,7 +122,7 @@ def test_dry_run_of_a_base_model_of_ones_own(name, tmp_path):
         "--pool true",
         "dump/pool",
         "lors.bin.train_tokenizer",
-        "lors.bin.train --pairs",
+        "lors.bin.train",
         "--tokens exp/base",
     ):
         assert words in done.stdout

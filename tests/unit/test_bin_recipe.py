@@ -188,6 +188,15 @@ def test_train_needs_its_options(training, tmp_path, lacking):
     assert caught.value.code == 2
 
 
+def test_train_on_fewer_dev_utterances(training, tmp_path, capsys):
+    few = [*training, "--out", str(tmp_path / "joint"), "--dev_utterances"]
+    assert train.main([*few, "0"]) == 2 and "no dev utterances" in capsys.readouterr().err
+    assert train.main([*few, "2"]) == 0
+    data = tmp_path / "joint" / "data"
+    lines = {split: (data / split / "text").read_text().splitlines() for split in ("train", "dev")}
+    assert (len(lines["train"]), len(lines["dev"])) == (6, 4)
+
+
 def test_train_needs_something_to_start_from(training, tmp_path, capsys):
     options = training[training.index("--base") + 2 :]
     assert train.main([*options, "--out", str(tmp_path / "out")]) == 2

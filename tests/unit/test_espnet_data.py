@@ -89,6 +89,19 @@ def test_each_split_has_its_own_data(tmp_path):
     assert ids == [f"spk{k}-de-dev-asr" for k in range(3)]
 
 
+def test_limit_takes_the_same_utterances_for_every_task(tmp_path):
+    dump = write_dump(tmp_path / "dump", ["de"], utterances=9)
+    pairs = [Pair("de", "asr"), Pair("de", "st")]
+    everything = write_training_data(S2T, pairs, dump, "dev", tmp_path / "all", 9)
+    assert len(everything) == 18
+    some = write_training_data(S2T, pairs, dump, "dev", tmp_path / "some", 4)
+    assert len(some) == 8 and set(some) < set(everything) and some == sorted(some)
+    by_task = [{i.removesuffix(t) for i in some if i.endswith(t)} for t in ("-asr", "-st")]
+    assert by_task[0] == by_task[1] != {f"spk{k}-de-dev" for k in range(4)}
+    more = write_training_data(S2T, pairs, dump, "dev", tmp_path / "more", 5)
+    assert set(some) < set(more)
+
+
 def rewrite(directory, **changes):
     rows = [Utterance(**{**vars(u), **changes}) for u in read_data_dir(directory)]
     write_data_dir(directory, rows)

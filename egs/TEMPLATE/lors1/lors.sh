@@ -36,6 +36,7 @@ methods="average task_arithmetic lors" # merge methods to compare
 train_hours="" # hours of each language's training data, a subset drawn by hash (default: all)
 train_subset="" # in place of --train_hours, lists of clips: a folder like DUMPDIR/subset
 seed=1       # seed of the training
+dev_utterances=1000 # dev utterances of each language and task that choose a training's epoch
 ## Where
 datadir=data # data directories of stage 1
 dumpdir=dump # data directories of stage 2
@@ -187,7 +188,7 @@ fi
 
 if begin 3 "base model in $expdir/base"; then
     if [ "$train_base" = true ]; then
-        from_scratch=(--pairs "${base_pairs[@]}" --dump "$dumpdir/pool" --config "$base_config"
+        from_scratch=(--dev_utterances "$dev_utterances" --pairs "${base_pairs[@]}" --dump "$dumpdir/pool" --config "$base_config"
             --cmd "$train_cmd --num_threads $nj")
         if [ "$model_family" = espnet_s2t ]; then
             from_scratch+=(--tokens "$expdir/base")
@@ -207,7 +208,8 @@ if begin 3 "base model in $expdir/base"; then
     fi
 fi
 
-fine_tuning=(--base "$expdir/base" --pairs "${pairs[@]}" --dump "$dumpdir" --config "$train_config")
+fine_tuning=(--base "$expdir/base" --pairs "${pairs[@]}" --dump "$dumpdir" --config "$train_config"
+    --dev_utterances "$dev_utterances")
 
 if begin 4 "shapes of the training data"; then
     run "$python" -m lors.bin.train "${fine_tuning[@]}" --collect_stats --out "$expdir/stats" \
