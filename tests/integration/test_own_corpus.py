@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -17,15 +16,13 @@ from lors.datadir import read_data_dir
 ROOT = Path(__file__).parents[2]
 PARTS = ("egs/TEMPLATE", "egs/mini_covost", "conf", "local", "utils", "lors")
 PRODUCTS = ("downloads", "data", "dump", "exp", "__pycache__")
-CPU_SECONDS = 180
-"""What the tutorial may take. Where cores are shared with other work the same takes more."""
 
 pytestmark = [pytest.mark.espnet, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory) -> tuple[Path, str, float]:
-    """A copy of the checkout in which the tutorial was typed, what it said, and its CPU time."""
+def checkout(tmp_path_factory) -> tuple[Path, str]:
+    """A copy of the checkout in which the tutorial was typed, and what it said."""
     copy = tmp_path_factory.mktemp("tutorial") / "lors"
     for part in PARTS:
         ignore = shutil.ignore_patterns(*PRODUCTS) if part.startswith("egs") else None
@@ -34,7 +31,6 @@ def checkout(tmp_path_factory) -> tuple[Path, str, float]:
     blocks = re.findall(r"^```bash\n(.*?)^```$", tutorial, re.MULTILINE | re.DOTALL)
     assert len(blocks) == tutorial.count("```") / 2 >= 6, "every block is one of commands"
     environment = {**os.environ, "LORS_PYTHON": sys.executable}
-    began = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         ["bash", "-euo", "pipefail"],
         input="\n".join(blocks),
@@ -44,14 +40,12 @@ def checkout(tmp_path_factory) -> tuple[Path, str, float]:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stdout
-    seconds = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
-    return copy, done.stdout, seconds
+    return copy, done.stdout
 
 
 def test_the_tutorial_ends_with_a_table_of_scores(checkout):
-    copy, said, _ = checkout
+    copy, said = checkout
     recipe = copy / "egs/my_corpus/lors1"
     results = (recipe / "exp/RESULTS.md").read_text(encoding="utf-8")
     assert results in said
@@ -62,7 +56,7 @@ def test_the_tutorial_ends_with_a_table_of_scores(checkout):
 
 
 def test_what_the_tutorial_says_of_its_data(checkout):
-    copy, said, _ = checkout
+    copy, said = checkout
     recipe = copy / "egs/my_corpus/lors1"
     for lang in ("de", "es"):
         sizes = [len(read_data_dir(recipe / f"data/{lang}/{s}")) for s in ("train", "dev", "test")]
@@ -73,10 +67,3 @@ def test_what_the_tutorial_says_of_its_data(checkout):
     assert "broken.tsv line 2: no such file" in said and "--strict false" in said
     assert "1 missing_file" in said
     assert len(read_data_dir(recipe / "data_broken/ten")) == 10
-
-
-def test_the_tutorial_takes_less_than_three_minutes(checkout):
-    seconds = checkout[2]
-    if seconds >= CPU_SECONDS and os.getloadavg()[1] > os.cpu_count():
-        pytest.skip(f"{seconds:.0f} s of CPU time, on a machine that is busy with other work")
-    assert seconds < CPU_SECONDS
