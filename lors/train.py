@@ -196,7 +196,7 @@ def train(
         log.info("%s is there already", out)
         return
     marker.start()
-    if config.get("use_adapter"):
+    if base and config.get("use_adapter"):
         from lors.expert import record_base  # torch is slow to import
 
         record_base(base[0], out)
