@@ -261,10 +261,11 @@ def _values(model: Checkpoint) -> str:
         names = {name: name for name in model.names()}
     whole = xxh3_128()
     for name, key in sorted((new, old) for old, new in names.items()):
-        single = model.dtype(key) == torch.float32
-        # A digest is kept for the merge's record.
-        value = model.digest(key) if single else xxh3_128(bytes_of(model.tensor(key).float()))
-        whole.update(f"{name} {value if single else value.hexdigest()}\n".encode())
+        if model.dtype(key) == torch.float32:
+            digest = model.digest(key)  # kept for the merge's record
+        else:
+            digest = xxh3_128(bytes_of(model.tensor(key).float())).hexdigest()
+        whole.update(f"{name} {digest}\n".encode())
     return whole.hexdigest()
 
 

@@ -84,12 +84,12 @@ def whisper_systems(model, pair: Pair, args: argparse.Namespace) -> dict[str, Sy
     import whisper
 
     from lors.models.whisper import log_mel, pad
-    from lors.models.whisper_data import TASKS, WhisperOptions, language_code
+    from lors.models.whisper_data import TASKS, WhisperOptions
 
     window = model.family.conf.window
     half = args.device != "cpu"
     options = WhisperOptions(batch_size=args.batch_size, max_tokens=args.max_tokens)
-    language, task = language_code(pair.lang), TASKS[pair.task]
+    language, task = model.family.language(pair), TASKS[pair.task]
     decoding = whisper.DecodingOptions(
         task=task,
         language=language,

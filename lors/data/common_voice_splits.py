@@ -15,16 +15,15 @@ from lors.data.common_voice import Table, read_tsv
 from lors.data.selection import (
     SPLITS,
     Row,
-    check_losses,
+    all_drops,
+    check_files,
     genders_of,
-    malformed_rows,
     report_of,
     select,
     write_drops,
+    write_language,
 )
-from lors.datadir import write_data_dir
 from lors.errors import LorsError, unknown_name
-from lors.fileio import write_json
 
 TRAIN_TABLES = ("train", "validated")
 
@@ -46,17 +45,12 @@ def check_release(release: Path, langs: Sequence[str], train: str = "train") -> 
         )
     present = {file.parent.name for file in release.glob("*/test.tsv")}
     names = [f"{table}.tsv" for table in (train, "dev", "test")] + ["clips"]
-    missing = []
+    files: list[Path] = []
     for lang in langs:
         if not (release / lang).is_dir():
             raise unknown_name("language", lang, present, where=release)
-        missing += [str(release / lang / n) for n in names if not (release / lang / n).exists()]
-    if missing:
-        raise LorsError(
-            f"{len(missing)} file(s) or folder(s) of the corpus are missing",
-            got="\n    ".join(["", *missing]),
-            hint="unpack the archives of these languages, or leave the languages out of --langs",
-        )
+        files += [release / lang / name for name in names]
+    check_files(files)
 
 
 def prepare_language(
@@ -88,17 +82,14 @@ def prepare_language(
     folder = (release / lang / "clips").resolve()
     genders = genders_of((row[2], row[3]) for table in tables.values() for row in table.rows)
     selection = select(rows, folder, lang, genders)
-    write_drops(out / "dropped.tsv", selection.drops + malformed_rows(tables.values()))
+    write_drops(out / "dropped.tsv", all_drops(selection, tables.values()))
     report = {
         "lang": lang,
         "common_voice": str(release),
         "train_from": f"{train}.tsv",
         **report_of(rows, selection, list(tables.values())),
     }
-    check_losses(report, max_bad_audio, out / "dropped.tsv")
-    for split in SPLITS:
-        write_data_dir(out / split, selection.splits[split])
-    write_json(out / "report.json", report)
+    write_language(out, selection, report, max_bad_audio)
     return report
 
 

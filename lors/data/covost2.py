@@ -18,16 +18,15 @@ from lors.data.common_voice import Table, read_tsv
 from lors.data.selection import (
     SPLITS,
     Row,
-    check_losses,
+    all_drops,
+    check_files,
     genders_of,
-    malformed_rows,
     report_of,
     select,
     write_drops,
+    write_language,
 )
-from lors.datadir import write_data_dir
 from lors.errors import LorsError, unknown_name
-from lors.fileio import write_json
 
 TARGET = "en"
 _SPLIT_OF = {"train": "train", "train_covost": "train", "dev": "dev", "test": "test"}
@@ -56,27 +55,16 @@ def check_corpus(
         file.name.removeprefix("covost_v2.").removesuffix(suffix)
         for file in covost2.glob(f"covost_v2.*{suffix}")
     }
-    missing = []
+    files: list[Path] = []
     for lang in langs:
         if lang not in speech | translated:
             raise unknown_name(
                 "language", lang, speech & translated, where=f"{common_voice} and {covost2}"
             )
-        missing += [
-            str(file)
-            for file in (
-                common_voice / lang / "validated.tsv",
-                common_voice / lang / "clips",
-                _covost_tsv(covost2, lang, target),
-            )
-            if not file.exists()
-        ]
-    if missing:
-        raise LorsError(
-            f"{len(missing)} file(s) or folder(s) of the corpus are missing",
-            got="\n    ".join(["", *missing]),
-            hint="unpack the archives of these languages, or leave the languages out of --langs",
-        )
+        speech_of = common_voice / lang
+        files += [speech_of / "validated.tsv", speech_of / "clips"]
+        files.append(_covost_tsv(covost2, lang, target))
+    check_files(files)
 
 
 def prepare_language(
@@ -113,7 +101,7 @@ def prepare_language(
     folder = (common_voice / lang / "clips").resolve()
     genders = genders_of((client, gender) for _, _, client, gender in validated.rows)
     selection = select(rows, folder, lang, genders)
-    write_drops(out / "dropped.tsv", selection.drops + malformed_rows((validated, covost)))
+    write_drops(out / "dropped.tsv", all_drops(selection, (validated, covost)))
     report = {
         "lang": lang,
         "target": target,
@@ -125,10 +113,7 @@ def prepare_language(
         ),
         **report_of(rows, selection, (validated, covost)),
     }
-    check_losses(report, max_bad_audio, out / "dropped.tsv")
-    for split in SPLITS:
-        write_data_dir(out / split, selection.splits[split])
-    write_json(out / "report.json", report)
+    write_language(out, selection, report, max_bad_audio)
     return report
 
 

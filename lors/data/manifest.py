@@ -26,9 +26,10 @@ from typing import Any
 from lors.data.common_voice import one_line
 from lors.data.languages import CODES
 from lors.data.manifest_sources import TRANSLATION, Row, Source, read_source
-from lors.datadir import Utterance, write_data_dir, write_text
+from lors.data.selection import overlap, write_drops
+from lors.datadir import Utterance, write_data_dir
 from lors.errors import LorsError, UsageError
-from lors.fileio import atomic_write, write_json
+from lors.fileio import write_json
 
 SPLITS = ("train", "dev", "test")
 _SPLIT_OF = {split: split for split in SPLITS} | dict.fromkeys(
@@ -397,22 +398,15 @@ def _write_problems(out: Path, languages: Iterable[str], problems: Sequence[Prob
     for problem in sorted(problems, key=_in_file_order):
         by_lang[problem.lang].append(problem)
     for code, listed in by_lang.items():
-        with atomic_write((out if code == "-" else out / code) / "dropped.tsv") as handle:
-            handle.write("split\tclip\treason\tdetail\n")
-            handle.writelines(
-                f"{p.split}\t{one_line(p.clip)}\t{p.reason}\t{one_line(p.detail)}\n" for p in listed
-            )
+        write_drops((out if code == "-" else out / code) / "dropped.tsv", listed)
 
 
 def _write_language(
     out: Path, lang: str, source: Source, found: _Language, problems: Sequence[Problem]
 ) -> dict[str, Any]:
     for split, utterances in found.splits.items():
-        write_data_dir(out / split, _with_all_durations(utterances))
-        speakers = {utterance.speaker for utterance in utterances}
-        genders = {key: value for key, value in found.genders.items() if key in speakers}
-        if genders:
-            write_text(out / split / "spk2gender", genders)
+        known = [replace(utt, gender=found.genders.get(utt.speaker)) for utt in utterances]
+        write_data_dir(out / split, _with_all_durations(known))
     report = {
         "lang": lang,
         "manifest": str(source.path),
@@ -426,7 +420,7 @@ def _write_language(
             for split in SPLITS
         },
         "overlap_with_train": {
-            split: _overlap(found.splits["train"], found.splits[split]) for split in ("dev", "test")
+            split: overlap(found.splits["train"], found.splits[split]) for split in ("dev", "test")
         },
     }
     write_json(out / "report.json", report)
@@ -451,16 +445,4 @@ def _split_report(split: str, found: _Language, problems: Sequence[Problem]) -> 
         "drop_rate": 1 - len(utterances) / found.rows[split],
         "dropped": dict(sorted(Counter(p.reason for p in problems if p.split == split).items())),
         "kept_empty": sorted(found.kept_empty[split]),
-    }
-
-
-def _overlap(train: list[Utterance], other: list[Utterance]) -> dict[str, int]:
-    """How many different sentences and speakers of `other` are in `train` too."""
-    sentences = {utterance.text for utterance in other}
-    speakers = {utterance.speaker for utterance in other}
-    return {
-        "sentences": len(sentences & {utterance.text for utterance in train}),
-        "of_sentences": len(sentences),
-        "speakers": len(speakers & {utterance.speaker for utterance in train}),
-        "of_speakers": len(speakers),
     }

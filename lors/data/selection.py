@@ -23,9 +23,9 @@ from lors.data.common_voice import (
     speaker_id,
     utterance_id,
 )
-from lors.datadir import Utterance
+from lors.datadir import Utterance, write_data_dir
 from lors.errors import LorsError
-from lors.fileio import atomic_write
+from lors.fileio import atomic_write, write_json
 
 SPLITS = ("train", "dev", "test")
 _BAD_AUDIO = ("missing_file", "empty_file")
@@ -138,13 +138,14 @@ def genders_of(clients: Iterable[tuple[str, str]]) -> dict[str, str | None]:
     return {**genders, **dict.fromkeys(contradictory)}
 
 
-def malformed_rows(tables: Iterable[Table]) -> list[Drop]:
-    """The rows of `tables` that could not be read."""
-    return [
+def all_drops(selection: Selection, tables: Iterable[Table]) -> list[Drop]:
+    """What was left out, and the rows of `tables` that could not be read; by split and clip."""
+    malformed = [
         Drop("-", "-", "malformed_row", f"{table.path.name} line {line}: {why}")
         for table in tables
         for line, why in table.malformed
     ]
+    return sorted(selection.drops + malformed, key=lambda d: (d.split, d.clip, d.detail))
 
 
 def report_of(rows: Sequence[Row], selection: Selection, tables: Sequence[Table]) -> dict[str, Any]:
@@ -225,11 +226,32 @@ def check_losses(report: Mapping[str, Any], max_bad_audio: float, listed_in: Pat
             )
 
 
+def check_files(files: Iterable[Path]) -> None:
+    """LorsError that lists all those files and folders of a corpus that are missing."""
+    missing = [str(file) for file in files if not file.exists()]
+    if missing:
+        raise LorsError(
+            f"{len(missing)} file(s) or folder(s) of the corpus are missing",
+            got="\n    ".join(["", *missing]),
+            hint="unpack the archives of these languages, or leave the languages out of --langs",
+        )
+
+
+def write_language(
+    out: Path, selection: Selection, report: Mapping[str, Any], max_bad_audio: float
+) -> None:
+    """Write ``out/{train,dev,test}`` and ``out/report.json``; LorsError as :func:`check_losses`."""
+    check_losses(report, max_bad_audio, out / "dropped.tsv")
+    for split in SPLITS:
+        write_data_dir(out / split, selection.splits[split])
+    write_json(out / "report.json", report)
+
+
 def write_drops(path: Path, drops: Iterable[Drop]) -> None:
     """Write ``dropped.tsv``: split, clip, reason, detail."""
     with atomic_write(path) as handle:
         handle.write("split\tclip\treason\tdetail\n")
-        for drop in sorted(drops, key=lambda d: (d.split, d.clip, d.detail)):
+        for drop in drops:
             handle.write(
                 f"{drop.split}\t{one_line(drop.clip)}\t{drop.reason}\t{one_line(drop.detail)}\n"
             )

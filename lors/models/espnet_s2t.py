@@ -16,6 +16,7 @@ import torch
 from lors.errors import LorsError
 from lors.expdir import Pair
 from lors.models.espnet_data import NO_TIMESTAMPS, S2TOptions, language_symbol, task_symbol
+from lors.models.recogniser import load_weights, pad_to
 
 
 class S2TModel:
@@ -80,10 +81,7 @@ class S2TModel:
         Raises:
             LorsError: names or shapes differ from the model's.
         """
-        try:
-            self.model.load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            raise LorsError("weights of another model", where=self.config, got=str(error)) from None
+        load_weights(self.model, state, self.config)
 
     def _prompt(self, pair: Pair) -> list[int]:
         symbols = (language_symbol(pair.lang), task_symbol(pair.task), NO_TIMESTAMPS)
@@ -123,10 +121,7 @@ class S2TModel:
     @torch.inference_mode()
     def _encode(self, waveforms: Sequence[np.ndarray]) -> torch.Tensor:
         """Encoder output (batch, time, size) of speech padded or trimmed to the model's length."""
-        speech = torch.zeros(len(waveforms), self.samples)
-        for row, waveform in zip(speech, waveforms, strict=True):
-            length = min(len(waveform), self.samples)
-            row[:length] = torch.from_numpy(waveform[:length])
+        speech = pad_to(waveforms, self.samples)
         lengths = torch.full((len(waveforms),), self.samples, device=self.device)
         return self.model.encode(speech.to(self.device), lengths)[0]
 

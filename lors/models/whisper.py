@@ -18,9 +18,9 @@ from whisper.decoding import DecodingTask, GreedyDecoder
 from whisper.model import AudioEncoder, ModelDimensions
 
 from lors.checkpoint import Checkpoint
-from lors.errors import LorsError
 from lors.expdir import Pair
-from lors.models.whisper_data import TASKS, Whisper, WhisperOptions, language_code
+from lors.models.recogniser import load_weights, pad_to
+from lors.models.whisper_data import TASKS, Whisper, WhisperOptions
 
 log = logging.getLogger(__name__)
 DYNAMIC_RANGE = 8.0  # decades below an utterance's loudest bin that its features keep
@@ -75,11 +75,7 @@ def log_mel(waveforms: Tensor, n_mels: int) -> Tensor:
 
 def pad(waveforms: Sequence[np.ndarray], window: float) -> Tensor:
     """Pad or trim waveforms to `window` seconds: float32 of shape (batch, samples)."""
-    speech = torch.zeros(len(waveforms), round(window * SAMPLE_RATE))
-    for row, waveform in zip(speech, waveforms, strict=True):
-        length = min(len(waveform), len(row))
-        row[:length] = torch.from_numpy(waveform[:length])
-    return speech
+    return pad_to(waveforms, round(window * SAMPLE_RATE))
 
 
 class BestToken(GreedyDecoder):
@@ -133,19 +129,13 @@ class WhisperModel:
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Replace all weights; LorsError if names or shapes differ from the model's."""
-        try:
-            self.model.load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            raise LorsError(
-                "weights of another model", where=self.model_file, got=str(error)
-            ) from None
+        load_weights(self.model, state, self.model_file)
 
     @torch.inference_mode()
     def transcribe(
         self, waveforms: Sequence[np.ndarray], pair: Pair, options: WhisperOptions
     ) -> list[str]:
         """Transcribe or translate by greedy or beam search, `batch_size` utterances at a time."""
-        self.family.check_pairs([pair])
         half = options.dtype == "float16" or (
             options.dtype == "auto" and self.device.type == "cuda"
         )
@@ -160,7 +150,7 @@ class WhisperModel:
             )
         decoding = whisper.DecodingOptions(
             task=TASKS[pair.task],
-            language=self._language(pair),
+            language=self.family.language(pair),
             beam_size=options.beam_size if options.beam_size > 1 else None,
             patience=options.patience if options.beam_size > 1 else None,
             length_penalty=options.length_penalty,
@@ -175,10 +165,6 @@ class WhisperModel:
             mel = log_mel(batch.to(self.device), self.model.dims.n_mels)
             texts += [result.text for result in BatchDecoding(self.model, decoding).run(mel)]
         return texts
-
-    def _language(self, pair: Pair) -> str:
-        target = pair.task == "st" and self.family.conf.st_language == "target"
-        return "en" if target else language_code(pair.lang)
 
     def _set_half(self, half: bool) -> None:
         """Keep the large weights in the type they are used in; norms stay in float32.

@@ -20,6 +20,7 @@ from lors.errors import LorsError, unknown_name
 from lors.expdir import Pair
 from lors.models.family import Family, InferenceOptions
 from lors.whisper_package import whisper_part
+from lors.whisper_tokenizer import ENGLISH_ONLY, LANGUAGES
 
 if TYPE_CHECKING:
     from whisper.tokenizer import Tokenizer
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 TASKS = {"asr": "transcribe", "st": "translate"}
 PROMPT_LENGTH = 4
 """Tokens of a prompt: start, language, task and no timestamps."""
-FRAMES_PER_SECOND = 50  # of the encoder's output
 WITHOUT_SPACES = ("zh", "ja", "th", "lo", "my", "yue")
 """Languages whose words Whisper's tokenizer does not split at spaces."""
 _PROMPT = re.compile(r"((?:<\|[^|]+\|>)+) ?")
@@ -82,7 +82,7 @@ class WhisperOptions(InferenceOptions):
 def tokenizer_of(vocabulary: int) -> Tokenizer:
     """OpenAI's tokenizer for a multi-lingual model with that many tokens."""
     return whisper_part("tokenizer").get_tokenizer(
-        multilingual=True, num_languages=vocabulary - 51765 - 1
+        multilingual=True, num_languages=LANGUAGES[vocabulary]
     )
 
 
@@ -133,23 +133,29 @@ class Whisper(Family):
     def tokenizer(self) -> Tokenizer:
         return tokenizer_of(self.conf.dims["n_vocab"])
 
-    def prompt(self, pair: Pair) -> str:
-        """The prompt of a language and task, without <|startoftranscript|>.
+    def language(self, pair: Pair) -> str:
+        """The code of the language that the prompt names.
 
         Raises:
-            UsageError: Whisper does not know the language.
+            UsageError: Whisper does not know the language that is spoken.
         """
         code = language_code(pair.lang)
         codes = self.tokenizer.all_language_codes
         if code not in codes:
             raise unknown_name("language", pair.lang, sorted(codes), self.where)
-        if pair.task == "st" and self.conf.st_language == "target":
-            code = "en"
-        return f"<|{code}|><|{TASKS[pair.task]}|><|notimestamps|>"
+        return "en" if pair.task == "st" and self.conf.st_language == "target" else code
+
+    def prompt(self, pair: Pair) -> str:
+        """The prompt of a language and task, without <|startoftranscript|>.
+
+        Raises:
+            UsageError: as :meth:`language`.
+        """
+        return f"<|{self.language(pair)}|><|{TASKS[pair.task]}|><|notimestamps|>"
 
     def check_pairs(self, pairs: Sequence[Pair]) -> None:
         for pair in pairs:
-            self.prompt(pair)
+            self.language(pair)
 
     def columns(self, utterance: Utterance, pair: Pair, text: str) -> dict[str, str]:
         return {"text": f"{self.prompt(pair)} {text}"}
@@ -178,18 +184,19 @@ def check_dims(dims: Mapping[str, int], where: object) -> None:
             OpenAI's.
     """
     vocabulary, mels = dims["n_vocab"], dims["n_mels"]
-    if vocabulary == 51864:
+    known = " or ".join(map(str, LANGUAGES))
+    if vocabulary == ENGLISH_ONLY:
         raise LorsError(
             "an English-only Whisper",
             where=where,
-            expected="a multi-lingual one (51865 or 51866 tokens)",
-            got="51864 tokens",
+            expected=f"a multi-lingual one ({known} tokens)",
+            got=f"{vocabulary} tokens",
             hint="take the model without .en in its name",
         )
-    if vocabulary not in (51865, 51866) or mels not in (80, 128):
+    if vocabulary not in LANGUAGES or mels not in (80, 128):
         raise LorsError(
             "not the vocabulary or the features of an official Whisper",
             where=where,
-            expected="51865 or 51866 tokens, 80 or 128 mels",
+            expected=f"{known} tokens, 80 or 128 mels",
             got=f"{vocabulary} tokens, {mels} mels",
         )

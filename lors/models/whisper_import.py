@@ -13,8 +13,8 @@ import yaml
 
 from lors.errors import LorsError
 from lors.fileio import DoneMarker, atomic_write
-from lors.models.whisper_data import FRAMES_PER_SECOND, WhisperConf, check_dims
-from lors.whisper_export import open_whisper, write_weights
+from lors.models.whisper_data import WhisperConf, check_dims
+from lors.whisper_export import POSITIONS_PER_SECOND, open_whisper, write_weights
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def import_whisper(
     path, out = _find(base_model), Path(out)
     model, dims = open_whisper(path)
     check_dims(dims, path)
-    longest = dims["n_audio_ctx"] / FRAMES_PER_SECOND
+    longest = dims["n_audio_ctx"] / POSITIONS_PER_SECOND
     if window > longest:
         raise LorsError(
             "a window longer than the model's",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,7 @@ from lors.merge import MergePlan
 from lors.merge_methods import METHODS
 from lors.models import FAMILIES
 from lors.tune import read_grid
-from tests.integration.recipe import Recipe
+from tests.integration.recipe import Recipe, run
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "egs" / "TEMPLATE" / "lors1"
@@ -50,19 +48,6 @@ base_langs vocab_size base_config train_config inference_config tune_config data
 def test_there_are_recipes_and_configurations():
     assert {"mini_covost", "covost2", "commonvoice"} <= set(RECIPES)
     assert {"train", "inference", "tune", "merge"} <= {kind_of(path) for path in CONFIGS.values()}
-
-
-def run(recipe: Recipe, *options: str) -> subprocess.CompletedProcess:
-    """``./run.sh`` with its log lines among its output."""
-    return subprocess.run(
-        [recipe / "run.sh", *options],
-        env={**os.environ, "LORS_PYTHON": sys.executable},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-    )
 
 
 # --- files and options --------------------------------------------------------------------------

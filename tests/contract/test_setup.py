@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from test_links import find_links, problem_of
 from test_recipes import STAGES
+
+from tests.integration.recipe import run
 
 ROOT = Path(__file__).parents[2]
 SHARED = ("lors.sh", "path.sh", "cmd.sh", "utils")
@@ -64,18 +65,6 @@ def test_recipe_in_the_checkout(checkout, tmp_path, where):
     shutil.move(checkout, tmp_path / "moved")
     moved = tmp_path / "moved/egs/my_corpus/lors1"
     assert all(link.exists() for link in moved.rglob("*") if link.is_symlink())
-
-
-def run(recipe: Path, *words: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [recipe / "run.sh", *words],
-        env={**os.environ, "LORS_PYTHON": sys.executable},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-    )
 
 
 def test_recipe_elsewhere_runs(tmp_path):

@@ -121,6 +121,19 @@ class Recipe:
         return found
 
 
+def run(recipe: Recipe | Path, *options: str) -> subprocess.CompletedProcess:
+    """``./run.sh`` of a recipe, for two minutes at most, with its log lines among its output."""
+    return subprocess.run(
+        [recipe / "run.sh", *options],
+        env={**os.environ, "LORS_PYTHON": sys.executable},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+
+
 def _copy(source: Path, target: Path) -> None:
     """Copy a recipe directory; its links lead to where they led before."""
     target.mkdir(parents=True)

@@ -179,7 +179,8 @@ def test_finished_files_are_left_alone(calls, dump, work):
     assert kinds(calls) == ["load", "greedy"] and work[3][2].exists()
 
 
-def test_interrupted_inference_goes_on(calls, dump, work, monkeypatch):
+def interrupt_third_decoding(monkeypatch) -> list[tuple]:
+    """Ctrl-C in the third call of ``decode``; returns the list that grows with every call."""
     real, count = inference.decode, []
 
     def interrupted(*args):
@@ -189,6 +190,11 @@ def test_interrupted_inference_goes_on(calls, dump, work, monkeypatch):
         return real(*args)
 
     monkeypatch.setattr(inference, "decode", interrupted)
+    return count
+
+
+def test_interrupted_inference_goes_on(calls, dump, work, monkeypatch):
+    count = interrupt_third_decoding(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         infer(work, dump, "test", GREEDY)
     assert sum(out.exists() for *_, out in work) == 2
@@ -203,15 +209,7 @@ def test_interrupted_test_set_goes_on_after_its_last_shard(calls, dump, work, mo
     expected = work[0][2].read_text()
     work[0][2].unlink()
     monkeypatch.setattr(inference, "SHARD", 1)
-    real, count = inference.decode, []
-
-    def interrupted(*args):
-        count.append(args)
-        if len(count) == 3:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    monkeypatch.setattr(inference, "decode", interrupted)
+    count = interrupt_third_decoding(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         infer(work[:1], dump, "test", GREEDY)
     assert not work[0][2].exists()
