@@ -70,7 +70,7 @@ def test_log_has_the_lines_of_the_contract(tmp_path):
     assert run("--num_threads", 3, "dir/x.log", "echo", "a b", cwd=tmp_path).returncode == 0
     date = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
     assert re.fullmatch(
-        rf"# echo 'a b'\n# Running on \S+\n# Started at {date}\n#\na b\n"
+        rf"# echo 'a b'\n# Running on \S+, process \d+\n# Started at {date}\n#\na b\n"
         rf"# Accounting: time=\d+ threads=3\n# Finished at {date} with status 0\n",
         (tmp_path / "dir" / "x.log").read_text(),
     )

@@ -1,0 +1,351 @@
+"""What the job wrappers share: the command line of Kaldi's contract, a task and its log, reports.
+
+utils/run.py runs the tasks of a call on this machine, utils/slurm.py hands them to Slurm, where
+utils/slurm_task.py runs each. Only the standard library is used, so that any Python 3 will do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import re
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+TAIL_LINES = 30
+DEFAULTS = {
+    "num_threads": "1",
+    "gpu": "0",
+    "max_jobs_run": "",
+    "mem": "",
+    "time": "",
+    "config": "",
+    "num_nodes": "1",
+    "retry": "0",
+    "requeue": "0",
+}
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+_prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux only
+
+
+class UsageError(Exception):
+    """A call that cannot be understood or can never work here."""
+
+
+def say(message: str) -> None:
+    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr, flush=True)
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def quoted(argument: str) -> str:
+    """An argument as one would type it in bash, on one line."""
+    if "\n" not in argument:
+        return shlex.quote(argument)
+    escaped = argument.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+    return f"$'{escaped}'"
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+class Call:
+    """A parsed command line: options, the range of job numbers, log name and command.
+
+    Args:
+        argv: the words after the wrapper's name.
+        more: further options that the wrapper knows, with their defaults.
+        free: whether options that nobody knows are kept (a cluster's configuration may).
+    """
+
+    def __init__(self, argv: list[str], more: Mapping[str, str] | None = None, free: bool = False):
+        self.options = {**DEFAULTS, **(more or {})}
+        self.given: dict[str, str] = {}
+        self.free = free
+        self.job_name, self.first, self.last = "", 1, 1
+        rest = self._leading_words(deque(argv))
+        if len(rest) < 2:
+            raise UsageError("a log file and a command are needed after the options")
+        self.log, self.command = rest[0], rest[1:]
+        self.num_threads = self._integer("num_threads", minimum=1)
+        self.num_nodes = self._integer("num_nodes", minimum=1)
+        self.gpu = self._integer("gpu", minimum=0)
+        self.retry = self._integer("retry", minimum=0)
+        self.requeue = self._integer("requeue", minimum=0)
+        self.max_jobs_run = 0  # no limit was given
+        if self.options["max_jobs_run"]:
+            self.max_jobs_run = self._integer("max_jobs_run", minimum=1)
+        if self.last > self.first and self.for_job(self.log, 0) == self.log:
+            raise UsageError(
+                f"all jobs would write the same log: put {self.job_name} into its name: {self.log}"
+            )
+
+    def _leading_words(self, words: deque[str]) -> list[str]:
+        """Read options and JOB=a:b from the front; return what follows them."""
+        while words:
+            word = words[0]
+            array = re.fullmatch(r"([A-Za-z_]\w*)=(\d+)(?::(\d+))?", word)
+            if array and not self.job_name:
+                self.job_name, self.first = array[1], int(array[2])
+                self.last = int(array[3] or array[2])
+                if self.last < self.first:
+                    raise UsageError(f"empty range of jobs: {word}")
+                words.popleft()
+            elif word.startswith("-"):
+                words.popleft()
+                self._read_option(word, words)
+            else:
+                break
+        return list(words)
+
+    def _read_option(self, word: str, words: deque[str]) -> None:
+        name, equals, value = word.partition("=")
+        key = name.lstrip("-").replace("-", "_")
+        if not name.startswith("--") or not (key in self.options or (self.free and key)):
+            known = ", ".join(f"--{option}" for option in self.options)
+            raise UsageError(f"unknown option {name} (known: {known})")
+        if not equals:
+            if not words:
+                raise UsageError(f"{name} needs a value")
+            value = words.popleft()
+        self.options[key] = self.given[key] = value
+
+    def _integer(self, key: str, minimum: int) -> int:
+        value = self.options[key]
+        if not value.isascii() or not value.isdecimal() or int(value) < minimum:
+            raise UsageError(f"--{key}: expected a whole number from {minimum}, got '{value}'")
+        return int(value)
+
+    @property
+    def numbers(self) -> range:
+        return range(self.first, self.last + 1)
+
+    def for_job(self, text: str, number: int | str) -> str:
+        """`text` with the array's name replaced by a job's number."""
+        return with_number(text, self.job_name, number)
+
+    @property
+    def all_logs(self) -> str:
+        """The logs' common name as a pattern, for messages."""
+        return self.for_job(self.log, "*")
+
+
+def with_number(text: str, job_name: str, number: int | str) -> str:
+    """`text` with every `job_name` that stands by itself replaced by `number`.
+
+    Letters and digits beside it make it a part of another word: ``x.JOB.log`` and ``part_JOB`` are
+    meant, ``/home/JOBS`` is not.
+    """
+    if not job_name:
+        return text
+    return re.sub(rf"(?<![A-Za-z0-9]){job_name}(?![A-Za-z0-9])", lambda _: str(number), text)
+
+
+# --- one task -----------------------------------------------------------------------------------
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent dies, however it dies."""
+    if _prctl is not None:
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has died before the kernel was asked
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Task:
+    """A running command with its own process group, whose output and lines go to one log.
+
+    Args:
+        command: words, the number filled in.
+        log: file descriptor of the log, open for appending.
+        threads: set as OMP_NUM_THREADS and MKL_NUM_THREADS.
+        gpus: set as CUDA_VISIBLE_DEVICES; None leaves what a cluster has set.
+        where: said in the log's second line after the process, e.g. a Slurm job.
+    """
+
+    def __init__(
+        self,
+        command: list[str],
+        log: int,
+        threads: int,
+        gpus: list[str] | None,
+        where: str = "",
+    ):
+        self.log, self.threads, self.gpus = log, threads, gpus
+        self.process: subprocess.Popen | None = None
+        self.failure = 0
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+        }
+        if gpus is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        here = f"{socket.gethostname()}, process {os.getpid()}{where}"
+        self.write(f"# {' '.join(map(quoted, command))}\n# Running on {here}\n")
+        self.write(f"# Started at {now()}\n#\n")
+        self.start_time = time.monotonic()
+        try:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # so that the whole group can be signalled
+                preexec_fn=functools.partial(_die_with, os.getpid()),
+            )
+        except OSError as error:
+            self.failure = 127 if isinstance(error, FileNotFoundError) else 126
+            self.write(f"cannot start {command[0]}: {error.strerror}\n")
+
+    def write(self, text: str) -> None:
+        os.write(self.log, text.encode(errors="surrogateescape"))
+
+    def has_ended(self) -> bool:
+        """Whether the command itself has ended. It is not reaped, so that its group's id stays."""
+        if self.process is None or self.process.returncode is not None:
+            return True
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self.process.pid, flags) is not None
+
+    def signal_group(self, signum: int) -> bool:
+        """Send a signal to every process of the task; False if none is left that we may signal."""
+        try:
+            if self.process is not None:
+                os.killpg(self.process.pid, signum)
+            return self.process is not None
+        except (ProcessLookupError, PermissionError):
+            return False
+
+    def finish(self) -> int:
+        """Reap an ended task, with what it left running, and return its exit status."""
+        status = self.failure
+        if self.process is not None:
+            if self.process.returncode is None:
+                self.signal_group(signal.SIGKILL)
+            code = self.process.wait()
+            status = 128 - code if code < 0 else code
+            if code < 0:
+                out_of_memory = " (out of memory?)" if -code == signal.SIGKILL else ""
+                self.write(f"# Ended by {signal.Signals(-code).name}{out_of_memory}\n")
+        seconds = round(time.monotonic() - self.start_time)
+        self.write(f"# Accounting: time={seconds} threads={self.threads}\n")
+        return status
+
+    def sign(self, status: int) -> None:
+        """Write the log's last line."""
+        self.write(last_line(status))
+
+
+def last_line(status: int) -> str:
+    """How the log of a task ends that will not be run again by itself."""
+    return f"# Finished at {now()} with status {status}\n"
+
+
+def stop_tasks(tasks: list[Task], signals: SignalQueue, seconds: float) -> None:
+    """End what still runs: TERM, then KILL after a while or at a further signal."""
+    for task in tasks:
+        task.signal_group(signal.SIGTERM)
+    deadline = time.monotonic() + seconds
+    left = list(tasks)
+    while left and time.monotonic() < deadline and not signals.wait(0.05):
+        for task in left:
+            if task.process is not None:
+                task.process.poll()
+        left = [task for task in left if task.signal_group(0)]
+    for task in left:
+        task.signal_group(signal.SIGKILL)
+
+
+# --- all tasks ----------------------------------------------------------------------------------
+
+
+class SignalQueue:
+    """Signals as values to wait for: none is lost and none interrupts other code.
+
+    The end of the calling process counts as HUP: its jobs must not run on unseen, perhaps beside
+    those of a second call. Where nohup has made HUP ignored, both stay ignored.
+    """
+
+    def __init__(self, more: Iterable[int] = ()) -> None:
+        self.parent = os.getppid()
+        self.ignores_hangup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        self.read_end, write_end = os.pipe()
+        os.set_blocking(self.read_end, False)
+        os.set_blocking(write_end, False)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        for signum in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, *more):
+            if signum != signal.SIGHUP or not self.ignores_hangup:
+                signal.signal(signum, lambda *_: None)
+
+    def wait(self, seconds: float) -> int:
+        """Wait for a signal; return the first one that is not about a child, or 0."""
+        if select.select([self.read_end], [], [], seconds)[0]:
+            for signum in os.read(self.read_end, 4096):
+                if signum != signal.SIGCHLD:
+                    return signum
+        return 0
+
+    def caller_is_gone(self) -> bool:
+        return os.getppid() != self.parent and not self.ignores_hangup
+
+
+class Progress:
+    """One line on the terminal that is rewritten while an array of jobs runs."""
+
+    def __init__(self, call: Call):
+        forced = os.environ.get("LORS_PROGRESS")
+        wanted = forced == "1" if forced in ("0", "1") else sys.stderr.isatty()
+        self.total, self.logs = len(call.numbers), call.all_logs
+        self.shown = wanted and self.total > 1
+        self.start_time = time.monotonic()
+
+    def show(self, done: int, running: int, failed: int) -> None:
+        if not self.shown:
+            return
+        minutes, seconds = divmod(int(time.monotonic() - self.start_time), 60)
+        text = f"{done}/{self.total} jobs done, {running} running, {minutes}:{seconds:02d}"
+        text += f", {failed} FAILED" if failed else ""
+        print(f"\r{text}  ({self.logs})\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.shown:
+            print(file=sys.stderr, flush=True)
+
+
+def report_failures(call: Call, failed: Iterable[int]) -> None:
+    """Say on stderr how many jobs failed and show the end of the first one's log."""
+    numbers, total = sorted(failed), len(call.numbers)
+    if total == 1:
+        say(f"job failed, log is in {call.for_job(call.log, numbers[0])}")
+    else:
+        say(f"{len(numbers)} / {total} failed, log is in {call.all_logs}")
+        say(f"failed: {call.job_name}={','.join(map(str, numbers))}")
+    log = call.for_job(call.log, numbers[0])
+    with Path(log).open(encoding="utf-8", errors="replace") as handle:
+        tail = deque(handle, maxlen=TAIL_LINES)
+    say(f"the last lines of {log}:")
+    sys.stderr.writelines(f"  {line.rstrip()}\n" for line in tail)
+
+
+def ended(call: Call, stop: int, failed: Iterable[int]) -> int:
+    """Report how a call ended; returns its exit status."""
+    if stop:
+        say(f"stopped by {signal.Signals(stop).name}, all jobs ended, log is in {call.all_logs}")
+        return 128 + stop
+    if failed:
+        report_failures(call, failed)
+        return 1
+    return 0

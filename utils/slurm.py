@@ -1,0 +1,443 @@
+#!/usr/bin/env -S python3 -IS
+"""Run a command, or an array of them, as Slurm jobs, with one log for each job.
+
+Usage: utils/slurm.py [options] [JOB=first:last] LOGFILE COMMAND [ARGUMENT ...]
+ e.g.: utils/slurm.py --gpu 1 --mem 16G JOB=1:8 exp/log/x.JOB.log python3 work.py --part JOB
+
+The contract is that of utils/run.py and of Kaldi's slurm.pl: one job array is submitted, JOB is
+replaced by a job's number, and the call blocks until all jobs have ended. Nothing passes through a
+shell. Options (before or after JOB=; - and _ mean the same; --name value or --name=value):
+
+  --num_threads N   cores of one job (default 1)
+  --gpu N           GPUs of one job and node (default 0)
+  --mem G           memory of one job, e.g. 16G
+  --time T          time limit of one job, e.g. 4:00:00
+  --num_nodes N     nodes of one job; the command runs on the first of them (default 1)
+  --max_jobs_run N  most jobs of the array at the same time (default: no limit)
+  --retry N         times that failed jobs are submitted again (default 0)
+  --requeue N       times that a job goes back into the queue when its time is nearly up, or when it
+                    ends with status 85; its command has to go on where it was (default 0)
+  --config FILE     how to ask for all this (default conf/slurm.conf, which explains its grammar);
+                    it may define further options
+  --detach true     submit and return, with the job's id on stdout
+  --dry_run true    print the command that would submit
+  --help            show this text
+
+Exit status: 0, or 1 if any job failed, 2 for a wrong call, 128 + signal after Ctrl-C, TERM or HUP,
+which cancel all jobs first; so does the end of the program that made the call. Jobs of an earlier
+call with the same LOGFILE, which was killed and could not cancel them, are cancelled at the start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import jobs
+from jobs import Call, Progress, SignalQueue, UsageError, say
+
+HERE = Path(__file__).resolve().parent
+CONFIG = Path("conf/slurm.conf")
+POLL_SECONDS = 0.05, 5.0  # between two looks at the status files, at the beginning and later
+ASK_SECONDS = 1.0, 30.0  # between two questions whether the jobs are still there
+GONE_SECONDS = 2.0  # until a job is looked for again that Slurm does not know any more
+SWITCHES = {"detach": "", "dry_run": ""}
+
+
+class SlurmError(Exception):
+    """Slurm refused something."""
+
+
+# --- conf/slurm.conf ----------------------------------------------------------------------------
+
+
+class Config:
+    """Kaldi's grammar of queue.conf and slurm.conf: how options become words for sbatch."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.command = ["sbatch"]
+        self.options: dict[tuple[str, str], list[str]] = {}
+        self.defaults: dict[str, str] = {}
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise UsageError(f"cannot read {path}: {error.strerror}") from None
+        problems = []
+        for number, line in enumerate(lines, 1):
+            try:
+                self._read(shlex.split(line, comments=True))
+            except ValueError as error:
+                problems.append(f"{path}:{number}: {error}: {line.strip()}")
+        if problems:
+            raise UsageError("\n  ".join(["cannot understand the configuration", *problems]))
+
+    def _read(self, words: list[str]) -> None:
+        if not words:
+            return
+        kind, rest = words[0], words[1:]
+        if kind == "command" and rest:
+            self.command = rest
+            return
+        match = re.fullmatch(r"([A-Za-z][\w-]*)=(.*)", rest[0]) if rest else None
+        if kind not in ("option", "default") or not match:
+            raise ValueError("expected 'command ...', 'option A=B ...' or 'default A=B'")
+        name, value = match[1].replace("-", "_"), match[2]
+        if kind == "option":
+            self.options[name, value] = rest[1:]
+        elif len(rest) == 1:
+            self.defaults[name] = value
+        else:
+            raise ValueError("expected one word after 'default'")
+
+    def words(self, options: dict[str, str]) -> list[str]:
+        """The words for sbatch that these options stand for."""
+        result = []
+        for name, value in {**self.defaults, **options}.items():
+            words = self.options.get((name, value), self.options.get((name, "*")))
+            if words is None:
+                known = sorted({f"--{option}" for option, _ in self.options})
+                raise UsageError(
+                    f"--{name} {value}: not an option of this wrapper, nor of {self.path}"
+                    f" (which has {', '.join(known)})"
+                )
+            result += [word.replace("$0", value) for word in words]
+        return result
+
+
+# --- asking Slurm -------------------------------------------------------------------------------
+
+
+def environment() -> dict[str, str]:
+    """This process's, without what describes the Slurm job that it may run in itself."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("SLURM_") or name == "SLURM_CONF"
+    }
+
+
+def ask(*command: str) -> str:
+    """The output of a Slurm command.
+
+    Raises:
+        SlurmError: it failed, or is not there.
+    """
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment(), start_new_session=True
+        )
+    except OSError as error:
+        raise SlurmError(f"{command[0]}: {error.strerror}") from None
+    if done.returncode != 0:
+        raise SlurmError(f"{command[0]}: {(done.stderr or done.stdout).strip()}")
+    return done.stdout
+
+
+def queue() -> dict[tuple[int, int], tuple[str, str, str]]:
+    """(array's job id, number) -> (state, reason, comment) of all of this user's array tasks."""
+    listing = ask("squeue", "--noheader", "--array", "--me", "--format=%F|%K|%T|%r|%k")
+    found = {}
+    for line in listing.splitlines():
+        array, number, state, reason, comment = line.split("|", 4)
+        if number.isdecimal():
+            found[int(array), int(number)] = state, reason, comment
+    return found
+
+
+def how_it_ended(array: int, number: int) -> str:
+    """What Slurm says of a task that it has ended: state, reason, node."""
+    try:
+        text = ask("scontrol", "--oneliner", "show", "job", f"{array}_{number}")
+    except SlurmError as error:
+        return f"nothing is known of it any more ({error})"
+    facts = dict(re.findall(r"(\w+)=(\S*)", text))
+    names = ("JobState", "Reason", "ExitCode", "NodeList")
+    return ", ".join(f"{name}={facts[name]}" for name in names if facts.get(name))
+
+
+# --- a call -------------------------------------------------------------------------------------
+
+
+class Runner:
+    """Submits the jobs of a call and waits for the files that they leave."""
+
+    def __init__(self, call: Call):
+        self.call = call
+        given = call.options["config"]
+        config = Config(
+            Path(given) if given else CONFIG if CONFIG.exists() else HERE.parent / CONFIG
+        )
+        words = {"num_threads": str(call.num_threads), "gpu": str(call.gpu)}
+        words |= {"num_nodes": str(call.num_nodes), "requeue": str(call.requeue)}
+        own = {"max_jobs_run", "config", "retry", *SWITCHES}
+        if "gpu" in config.defaults and "gpu" not in call.given:
+            del words["gpu"]
+        words |= {name: value for name, value in call.given.items() if name not in own and value}
+        self.words = [*config.command, *config.words(words)]
+        self.logs = Path(call.log).absolute()
+        self.comment = f"lors:{call.for_job(str(self.logs), '*')}"
+        self.name = re.sub(r"\W*\*", "", call.all_logs.rpartition("/")[2]).removesuffix(".log")
+        self.directory: Path | None = None  # of the files that the tasks leave
+        self.arrays: list[int] = []  # ids of the job arrays submitted
+        self.array_of: dict[int, int] = {}  # number -> id of its latest array
+        self.failures: dict[int, int] = {}
+        self.failed: list[int] = []
+        self.waiting: set[int] = set()
+        self.gone: set[int] = set()  # those that Slurm did not know when it was last asked
+        self.said: set[str] = set()
+        self.done = self.running = 0
+        self.signals = SignalQueue()
+        self.progress = Progress(call)
+
+    def command(self, numbers: Iterable[int]) -> list[str]:
+        """The command that submits; the script comes on its stdin."""
+        array = ",".join(map(str, _ranges(sorted(numbers))))
+        if self.call.max_jobs_run:
+            array += f"%{self.call.max_jobs_run}"
+        # Slurm writes what itself has to say into the same log, at its end.
+        log = self.call.for_job(str(self.logs).replace("%", "%%"), "%a")
+        return [
+            *self.words,
+            "--parsable",
+            f"--array={array}",
+            f"--job-name={self.name}",
+            f"--comment={self.comment}",
+            f"--chdir={Path.cwd()}",
+            f"--output={log}",
+            "--open-mode=append",
+        ]
+
+    def prepare(self) -> None:
+        """Cancel what an earlier call has left running, empty the logs and write the call down."""
+        self._cancel_leftovers()
+        self.logs.parent.mkdir(parents=True, exist_ok=True)
+        for number in self.call.numbers:
+            log = Path(self.call.for_job(str(self.logs), number))
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text("")
+        for old in self.logs.parent.glob(glob.escape(f".{self.name}.slurm.") + "*"):
+            shutil.rmtree(old, ignore_errors=True)
+        self.directory = Path(tempfile.mkdtemp(prefix=f".{self.name}.slurm.", dir=self.logs.parent))
+        call = {
+            "job_name": self.call.job_name,
+            "command": self.call.command,
+            "num_threads": self.call.num_threads,
+            "gpu": self.call.gpu,
+            "requeue": self.call.requeue,
+            "detached": self.call.options["detach"] == "true",
+        }
+        text = json.dumps(call)  # ASCII: what is no text in the arguments stays what it is
+        (self.directory / "call.json").write_text(text)
+
+    def submit(self, numbers: Iterable[int]) -> int:
+        """Submit an array of these numbers; returns its id."""
+        numbers = sorted(numbers)
+        task = [str(HERE / "slurm_task.py"), str(self.directory)]
+        script = f"#!/bin/sh\nexec {shlex.join(task)}\n"
+        done = subprocess.run(
+            self.command(numbers),
+            input=script,
+            capture_output=True,
+            text=True,
+            env=environment(),
+            start_new_session=True,  # Ctrl-C must not end it between submitting and telling the id
+        )
+        match = re.match(r"(\d+)", done.stdout)
+        if done.returncode != 0 or not match:
+            raise SlurmError(
+                f"{(done.stderr or done.stdout).strip()}\n  {shlex.join(self.command(numbers))}"
+            )
+        array = int(match[1])
+        self.arrays.append(array)
+        for number in numbers:
+            self.array_of[number] = array
+        self.waiting.update(numbers)
+        return array
+
+    def run(self) -> int:
+        """Run everything; return 0 or the number of the signal that asked to stop."""
+        stopped = True
+        try:
+            self.prepare()
+            self.submit(self.call.numbers)
+            stop = self._wait()
+            stopped = bool(stop)
+            return stop
+        finally:
+            self.progress.close()
+            if stopped:
+                self._cancel()
+            if self.directory is not None:
+                shutil.rmtree(self.directory, ignore_errors=True)
+
+    def detach(self) -> int:
+        """Submit and leave the jobs to themselves; returns the array's id."""
+        self.prepare()
+        return self.submit(self.call.numbers)
+
+    def _wait(self) -> int:
+        began = asked = time.monotonic()
+        while self.waiting:
+            self.progress.show(self.done, self.running, len(self.failed))
+            elapsed = time.monotonic() - began
+            stop = self.signals.wait(_within(POLL_SECONDS, elapsed))
+            if stop or self.signals.caller_is_gone():
+                return stop or signal.SIGHUP
+            again = self._collect()
+            pause = GONE_SECONDS if self.gone else _within(ASK_SECONDS, elapsed)
+            if self.waiting and time.monotonic() - asked > pause:
+                again += self._look_for_the_lost()
+                asked = time.monotonic()
+            if again:
+                self.submit(again)
+        self.progress.show(self.done, 0, len(self.failed))
+        return 0
+
+    def _collect(self) -> list[int]:
+        """Take note of the tasks that have ended; returns those to be run again."""
+        again = []
+        for number, path in self._statuses().items():
+            if number in self.waiting:
+                status = int(path.read_text())
+                path.unlink()
+                again += self._finished(number, status == 0)
+        return again
+
+    def _statuses(self) -> dict[int, Path]:
+        """The exit statuses that tasks have left: number -> file."""
+        return {int(path.suffix[1:]): path for path in self.directory.glob("status.*")}
+
+    def _finished(self, number: int, well: bool) -> list[int]:
+        self.waiting.discard(number)
+        self.gone.discard(number)
+        if not well:
+            self.failures[number] = self.failures.get(number, 0) + 1
+            if self.failures[number] <= self.call.retry:
+                return [number]
+            self.failed.append(number)
+        self.done += 1
+        return []
+
+    def _look_for_the_lost(self) -> list[int]:
+        """Find tasks that were cancelled or killed, which leave no status."""
+        try:
+            listed = queue()
+        except SlurmError as error:
+            self._say_once(f"waiting, though Slurm does not answer: {error}")
+            return []
+        again = []
+        self.running = 0
+        for number in sorted(self.waiting):
+            state, reason, _ = listed.get((self.array_of[number], number), ("", "", ""))
+            if state:
+                self.gone.discard(number)
+                self.running += state == "RUNNING"
+                if state == "PENDING" and ("held" in reason.lower() or "Never" in reason):
+                    self._say_once(f"job {self.array_of[number]}_{number} does not start: {reason}")
+            elif number not in self.gone:
+                self.gone.add(number)
+            elif number not in self._statuses():
+                end = how_it_ended(self.array_of[number], number)
+                log = Path(self.call.for_job(str(self.logs), number))
+                with log.open("a") as handle:
+                    handle.write(f"# Ended by Slurm: {end}\n")
+                    handle.write(jobs.last_line(1))
+                again += self._finished(number, well=False)
+        return again
+
+    def _say_once(self, message: str) -> None:
+        if message not in self.said:
+            self.said.add(message)
+            say(message)
+
+    def _cancel(self) -> None:
+        """Cancel all that was submitted and wait for it to end."""
+        if not self.arrays:
+            return
+        _cancel_and_wait(set(self.arrays))
+
+    def _cancel_leftovers(self) -> None:
+        left = {array for (array, _), task in queue().items() if task[2] == self.comment}
+        if left:
+            ids = ", ".join(map(str, sorted(left)))
+            say(f"cancelling job {ids} of an earlier call for these logs")
+            _cancel_and_wait(left)
+
+
+def _within(limits: tuple[float, float], elapsed: float) -> float:
+    """A tenth of the time so far, within limits: quick for short jobs, rare for long ones."""
+    return min(limits[1], max(limits[0], 0.1 * elapsed))
+
+
+def _cancel_and_wait(arrays: set[int], seconds: float = 60.0) -> None:
+    deadline, delay, cancelled = time.monotonic() + seconds, 0.1, False
+    while time.monotonic() < deadline:
+        with contextlib.suppress(SlurmError):  # the controller may be away for a moment
+            if not cancelled:
+                ask("scancel", *map(str, sorted(arrays)))
+                cancelled = True
+            if not arrays & {array for array, _ in queue()}:
+                return
+        time.sleep(delay)
+        delay = min(2.0, 1.5 * delay)
+    say(f"cannot say that the jobs have ended; see: squeue -j {','.join(map(str, sorted(arrays)))}")
+
+
+def _ranges(numbers: list[int]) -> list[str]:
+    """Sorted numbers as Slurm writes them: 1-4, 7."""
+    result: list[list[int]] = []
+    for number in numbers:
+        if result and number == result[-1][1] + 1:
+            result[-1][1] = number
+        else:
+            result.append([number, number])
+    return [f"{a}-{b}" if b > a else f"{a}" for a, b in result]
+
+
+def main(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(__doc__, end="", file=sys.stdout if argv else sys.stderr)
+        return 0 if argv else 2
+    try:
+        call = Call(argv, SWITCHES, free=True)
+        for name in SWITCHES:
+            if call.options[name] not in ("", "true", "false"):
+                raise UsageError(f"--{name}: expected true or false, got '{call.options[name]}'")
+        runner = Runner(call)
+    except UsageError as error:
+        say(f"error: {error}")
+        say("what to do: utils/slurm.py --help")
+        return 2
+    if call.options["dry_run"] == "true":
+        print(shlex.join(runner.command(call.numbers)))
+        return 0
+    try:
+        if call.options["detach"] == "true":
+            print(runner.detach())
+            return 0
+        stop = runner.run()
+    except SlurmError as error:
+        say(f"error: the jobs cannot be submitted: {error}")
+        return 1
+    except OSError as error:
+        say(f"error: {error}")
+        return 1
+    return jobs.ended(call, stop, runner.failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
