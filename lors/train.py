@@ -11,7 +11,6 @@ import logging
 import os
 import shlex
 import subprocess
-import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from lors.config import read_yaml
 from lors.errors import LorsError
 from lors.expdir import Pair
 from lors.fileio import DoneMarker, atomic_write, file_digest, write_text
+from lors.launch import training_command
 from lors.models import family_from
 from lors.models.family import Family, write_training_data
 
@@ -135,7 +135,7 @@ def collect_stats(
         write_text(keys, "".join(f"{i} 1\n" for i in ids[split]))
         shapes += [f"--{option}_shape_file", str(keys)]
     options = [*data_options(family, out / "data"), *shapes, "--collect_stats", "true"]
-    _launch(family, config, out, options, cmd, 0)
+    _launch(family, config, out, options, cmd)
     if features:
         # A model trained from scratch keeps its normalisation beside its vocabulary.
         collected = out / "train" / "feats_stats.npz"
@@ -154,6 +154,7 @@ def train(
     seed: int,
     cmd: str,
     ngpu: int = 0,
+    num_nodes: int = 1,
     dev: int | None = None,
 ) -> None:
     """Train one model on the data of `pairs`; an interrupted training goes on where it was.
@@ -168,7 +169,8 @@ def train(
         stats: directory of :func:`collect_stats` over (at least) `pairs`.
         seed: seed of initialisation, data order and augmentation.
         cmd: job wrapper that runs the training (a command line).
-        ngpu: number of GPUs; 0 trains on the CPU.
+        ngpu: number of GPUs of each node; 0 trains on the CPU.
+        num_nodes: nodes of the Slurm job that this is called in.
         dev: dev utterances of each pair by which the best epoch is chosen; None for all.
 
     Raises:
@@ -207,7 +209,7 @@ def train(
             _select_shapes(Path(stats) / option / name, ids[split], seed, part)
             options += [f"--{option}_shape_file", str(part)]
     _discard_torn_checkpoint(out)
-    _launch(family, config, out, [*options, "--resume", "true"], cmd, ngpu)
+    _launch(family, config, out, [*options, "--resume", "true"], cmd, ngpu, num_nodes)
     best = out / "valid.acc.best.pth"
     if not best.exists():
         raise LorsError("training left no model", where=best, hint=f"see {out / 'train.log'}")
@@ -276,16 +278,18 @@ def _launch(
     out: Path,
     options: Sequence[str],
     cmd: str,
-    ngpu: int,
+    ngpu: int = 0,
+    num_nodes: int = 1,
 ) -> None:
-    """Run a training program through ``espnet2.bin.launch``; leaves ``out/run.sh``."""
+    """Run a training program by a job wrapper; leaves ``out/run.sh``, which does the same."""
     with atomic_write(out / "train.yaml") as handle:
         yaml.safe_dump(dict(config), handle, sort_keys=True, allow_unicode=True)
     train_log = out / "train.log"
-    launcher = [sys.executable, "-m", "espnet2.bin.launch", "--cmd", cmd, "--log", str(train_log)]
-    work = [sys.executable, "-m", family.train_module, "--config", str(out / "train.yaml")]
-    work += ["--output_dir", str(out), "--use_preprocessor", "true", *options]
-    command = [*launcher, "--ngpu", str(ngpu), "--", *work]
+    options = ["--config", str(out / "train.yaml"), "--output_dir", str(out), *options]
+    work = training_command(
+        family.train_module, [*options, "--use_preprocessor", "true"], ngpu, num_nodes
+    )
+    command = [*shlex.split(cmd), "--gpu", str(ngpu), str(train_log), *work]
     script = f"#!/usr/bin/env bash\n# Starts or resumes this training.\nset -euo pipefail\n\
 cd {shlex.quote(str(Path.cwd()))}\n{shlex.join(command)}\n"
     write_text(out / "run.sh", script)

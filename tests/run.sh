@@ -24,6 +24,12 @@ PATH=$(dirname "$LORS_PYTHON"):$PATH
 PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} # for an environment that the lors package is not in
 export LORS_PYTHON PATH PYTHONPATH
 
+# A Slurm for the tests of utils/slurm.py, which start one of their own; its services stay off.
+if ! PATH=$PATH:/usr/sbin type -P slurmctld slurmd munged sbatch >/dev/null; then
+    utils/install.sh --system_packages "slurmctld slurmd slurm-client munge" >/dev/null ||
+        log "Slurm cannot be installed; its tests will be skipped"
+fi
+
 # transformers and what else loads exported models; without them a few tests are skipped.
 packages=$root/.test_packages
 if ! cmp -s requirements-test.lock "$packages/requirements-test.lock"; then

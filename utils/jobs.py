@@ -33,6 +33,7 @@ DEFAULTS = {
     "retry": "0",
     "requeue": "0",
 }
+NO_LOG = "-"
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 _prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux only
 
@@ -86,7 +87,8 @@ class Call:
         self.max_jobs_run = 0  # no limit was given
         if self.options["max_jobs_run"]:
             self.max_jobs_run = self._integer("max_jobs_run", minimum=1)
-        if self.last > self.first and self.for_job(self.log, 0) == self.log:
+        same = self.for_job(self.log, 0) == self.log != NO_LOG
+        if self.last > self.first and same:
             raise UsageError(
                 f"all jobs would write the same log: put {self.job_name} into its name: {self.log}"
             )
@@ -102,7 +104,7 @@ class Call:
                 if self.last < self.first:
                     raise UsageError(f"empty range of jobs: {word}")
                 words.popleft()
-            elif word.startswith("-"):
+            elif word.startswith("-") and word != NO_LOG:
                 words.popleft()
                 self._read_option(word, words)
             else:
@@ -168,7 +170,7 @@ class Task:
 
     Args:
         command: words, the number filled in.
-        log: file descriptor of the log, open for appending.
+        log: file descriptor of the log, open for appending; None leaves the command's output alone.
         threads: set as OMP_NUM_THREADS and MKL_NUM_THREADS.
         gpus: set as CUDA_VISIBLE_DEVICES; None leaves what a cluster has set.
         where: said in the log's second line after the process, e.g. a Slurm job.
@@ -177,7 +179,7 @@ class Task:
     def __init__(
         self,
         command: list[str],
-        log: int,
+        log: int | None,
         threads: int,
         gpus: list[str] | None,
         where: str = "",
@@ -209,9 +211,12 @@ class Task:
         except OSError as error:
             self.failure = 127 if isinstance(error, FileNotFoundError) else 126
             self.write(f"cannot start {command[0]}: {error.strerror}\n")
+            if log is None:
+                say(f"cannot start {command[0]}: {error.strerror}")
 
     def write(self, text: str) -> None:
-        os.write(self.log, text.encode(errors="surrogateescape"))
+        if self.log is not None:
+            os.write(self.log, text.encode(errors="surrogateescape"))
 
     def has_ended(self) -> bool:
         """Whether the command itself has ended. It is not reaped, so that its group's id stays."""
@@ -328,6 +333,8 @@ class Progress:
 def report_failures(call: Call, failed: Iterable[int]) -> None:
     """Say on stderr how many jobs failed and show the end of the first one's log."""
     numbers, total = sorted(failed), len(call.numbers)
+    if call.log == NO_LOG:
+        return  # all has been said
     if total == 1:
         say(f"job failed, log is in {call.for_job(call.log, numbers[0])}")
     else:
@@ -343,7 +350,8 @@ def report_failures(call: Call, failed: Iterable[int]) -> None:
 def ended(call: Call, stop: int, failed: Iterable[int]) -> int:
     """Report how a call ended; returns its exit status."""
     if stop:
-        say(f"stopped by {signal.Signals(stop).name}, all jobs ended, log is in {call.all_logs}")
+        log = "" if call.log == NO_LOG else f", log is in {call.all_logs}"
+        say(f"stopped by {signal.Signals(stop).name}, all jobs ended{log}")
         return 128 + stop
     if failed:
         report_failures(call, failed)

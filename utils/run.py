@@ -7,8 +7,9 @@ Usage: utils/run.py [options] [JOB=first:last] LOGFILE COMMAND [ARGUMENT ...]
 This is the contract of Kaldi's run.pl, queue.pl and slurm.pl. JOB (any name may be used) is
 replaced by the job's number in LOGFILE and in the arguments, where it stands by itself (x.JOB.log,
 part_JOB, not JOBS); nothing passes through a shell, so every other character of an argument
-arrives as it was typed. The call blocks until all jobs have ended. Options (before or after JOB=;
-- and _ mean the same; --name value or --name=value):
+arrives as it was typed. With - for LOGFILE there is no log, and the output stays where it is. The
+call blocks until all jobs have ended. Options (before or after JOB=; - and _ mean the same; --name
+value or --name=value):
 
   --num_threads N   threads of one job, set as OMP_NUM_THREADS and MKL_NUM_THREADS (default 1)
   --gpu N           GPUs of one job, set as CUDA_VISIBLE_DEVICES; with 0 it sees none (default 0)
@@ -107,13 +108,15 @@ class Runner:
                 self._finish(number)
 
     def _start(self, number: int, gpus: list[str]) -> Task:
+        command = [self.call.for_job(argument, number) for argument in self.call.command]
+        if self.call.log == jobs.NO_LOG:
+            return Task(command, None, self.call.num_threads, gpus)
         log = Path(self.call.for_job(self.call.log, number))
         log.parent.mkdir(parents=True, exist_ok=True)
         # Append mode: the job and this wrapper write to the same file, each at its end.
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         first = number not in self.failures
         handle = os.open(log, flags | (os.O_TRUNC if first else 0), 0o666)
-        command = [self.call.for_job(argument, number) for argument in self.call.command]
         return Task(command, handle, self.call.num_threads, gpus)
 
     def _finish(self, number: int) -> None:
@@ -121,7 +124,8 @@ class Runner:
         self.gpus += task.gpus or []
         status = task.finish()
         task.sign(status)
-        os.close(task.log)
+        if task.log is not None:
+            os.close(task.log)
         if status != 0:
             self.failures[number] = self.failures.get(number, 0) + 1
             if self.failures[number] <= self.call.retry:

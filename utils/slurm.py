@@ -177,6 +177,8 @@ class Runner:
 
     def __init__(self, call: Call):
         self.call = call
+        if call.log == jobs.NO_LOG:
+            raise UsageError("a job that runs elsewhere needs a log file, not -")
         given = call.options["config"]
         config = Config(
             Path(given) if given else CONFIG if CONFIG.exists() else HERE.parent / CONFIG

@@ -40,7 +40,8 @@ def get_parser() -> argparse.ArgumentParser:
         help="of each pair, by which the best epoch is chosen (default: all)",
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--ngpu", type=int, default=0)
+    parser.add_argument("--ngpu", type=int, default=0, help="GPUs of each node; 0: the CPU")
+    parser.add_argument("--num_nodes", type=int, default=1, help="of the Slurm job that this is in")
     parser.add_argument("--cmd", default="utils/run.py", help="job wrapper, default: %(default)s")
     return parser
 
@@ -75,8 +76,8 @@ def work(args: argparse.Namespace) -> None:
     if args.collect_stats:
         collect_stats(pairs, args.dump, config, out, args.cmd, args.dev_utterances)
     else:
-        options = {"stats": args.stats, "seed": args.seed, "cmd": args.cmd, "ngpu": args.ngpu}
-        options["dev"] = args.dev_utterances
+        options = {"stats": args.stats, "seed": args.seed, "dev": args.dev_utterances}
+        options |= {"cmd": args.cmd, "ngpu": args.ngpu, "num_nodes": args.num_nodes}
         train(pairs, args.dump, config, out, **options)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,9 +41,10 @@ STAGES = {
     "pack": ["espnet2.bin.pack s2t", "lors.asr_st"],
 }
 OPTIONS = """
-stage stop_stage skip_train dry_run langs group groups tasks methods train_hours train_subset seed
-dev_utterances datadir dumpdir expdir nj ngpu device model_family base_model window train_base
-base_langs vocab_size base_config train_config inference_config tune_config data_opts
+stage stop_stage skip_train dry_run submit langs group groups tasks methods train_hours
+train_subset seed dev_utterances datadir dumpdir expdir nj ngpu num_nodes device model_family
+base_model window train_base base_langs vocab_size base_config train_config inference_config
+tune_config data_opts
 """
 
 
@@ -95,6 +98,51 @@ def test_dry_run_prints_the_commands_of_every_stage(name, tmp_path):
     for stage, words in STAGES.items():
         assert all(word in printed[stage] for word in words), (stage, printed[stage])
     assert sorted(recipe.directory.rglob("*")) == before
+
+
+def on_slurm(recipe, *options):
+    """What a recipe says of its commands on a cluster."""
+    environment = {**os.environ, "LORS_PYTHON": sys.executable, "LORS_CMD_BACKEND": "slurm"}
+    return subprocess.run(
+        [recipe / "run.sh", *options], env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_dry_run_prints_every_submission(name, tmp_path):
+    recipe = Recipe(tmp_path / name, name)
+    before = sorted(recipe.directory.rglob("*"))
+    asked = ["--dry_run", "true", "--langs", "de es fr", "--ngpu", "2", "--num_nodes", "3"]
+    done = on_slurm(recipe, *asked, "--device", "cuda", "--nj", "7")
+    assert done.returncode == 0, done.stderr
+    calls = re.findall(r"^utils/slurm.py .*\n +(sbatch .*)", done.stdout, re.MULTILINE)
+    assert len(calls) == len(re.findall(r"^utils/slurm.py ", done.stdout, re.MULTILINE))
+    of = {re.search(r"--job-name=(\S+)", call)[1]: call.split() for call in calls}
+    assert {"data", "format", "import_base", "stats", "train_expert", "train_joint"} <= set(of)
+    assert {"tune", "merge", "inference"} <= set(of)
+    pairs = len(re.search(r" experts: (.*)", done.stderr)[1].split())
+    expert = {f"--array=1-{pairs}%7", "--gres=gpu:2", "--nodes=3", "--signal=B:USR1@120"}
+    assert expert <= set(of["train_expert"])
+    assert {"--array=1-7%7", "--gres=gpu:1"} <= set(of["inference"])
+    assert "--gres" not in " ".join(of["data"] + of["format"] + of["merge"])
+    assert sorted(recipe.directory.rglob("*")) == before
+
+
+def test_submit_needs_a_cluster(tmp_path):
+    recipe = Recipe(tmp_path / "mini_covost")
+    done = run(recipe, "--submit")
+    assert done.returncode == 2
+    assert "--submit needs a cluster" in done.stdout
+    assert "LORS_CMD_BACKEND=slurm ./run.sh --submit" in done.stdout
+
+
+def test_unknown_backend_and_device(tmp_path):
+    recipe = Recipe(tmp_path / "mini_covost")
+    done = run(recipe, "--device", "cuda:1")
+    assert done.returncode == 2 and "expected: cpu or cuda" in done.stdout
+    environment = {**os.environ, "LORS_PYTHON": sys.executable, "LORS_CMD_BACKEND": "pbs"}
+    done = subprocess.run([recipe / "run.sh"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "unknown backend: pbs" in done.stderr
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -8,6 +8,7 @@ import pytest
 
 from lors.datadir import read_data_dir
 from tests.integration.recipe import LANGS, OPTIONS, Ended, Recipe, write_configs
+from tests.integration.slurm_cluster import Cluster, why_not
 from tests.integration.tiny_s2t import make_model
 
 
@@ -47,3 +48,13 @@ def reference(corpus) -> Reference:
     rest = recipe.run(*OPTIONS)
     assert rest.status == 0, rest.stderr
     return Reference(recipe, data, rest)
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A Slurm of one machine that all tests share; each leaves it without jobs."""
+    reason = why_not()
+    if reason:
+        pytest.skip(f"no Slurm here: {reason}")
+    with Cluster() as running:
+        yield running

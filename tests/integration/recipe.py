@@ -72,13 +72,23 @@ class Recipe:
 
     def run_and_interrupt(self, *options: str, when: Callable[[], bool]) -> Ended:
         """The same, but Ctrl-C as soon as `when` says so: SIGINT to the whole process group."""
+        return self.run_and(lambda pid: os.killpg(pid, signal.SIGINT), *options, when=when)
+
+    def run_and(
+        self,
+        act: Callable[[int], object],
+        *options: str,
+        when: Callable[[], bool],
+        environment: dict[str, str] | None = None,
+    ) -> Ended:
+        """``./run.sh`` to its end; `act` gets its process id as soon as `when` says so."""
         began = time.monotonic()
-        with self._start(options, {}) as process:
+        with self._start(options, environment or {}) as process:
             while not when():
                 assert process.poll() is None, f"ended by itself: {process.communicate()[1]}"
                 time.sleep(0.02)
-            os.killpg(process.pid, signal.SIGINT)
-            stdout, stderr = process.communicate(timeout=60)
+            act(process.pid)
+            stdout, stderr = process.communicate(timeout=TIMEOUT)
         return Ended(process.returncode, stdout, stderr, time.monotonic() - began)
 
     def _start(self, options, environment: dict[str, str], limit=None) -> subprocess.Popen:

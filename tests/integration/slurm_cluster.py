@@ -1,7 +1,7 @@
 """A real Slurm on this machine: a controller and two nodes on the loopback device, for tests.
 
 Each cluster has its own munge, ports, files and configuration, so that it neither needs nor
-disturbs one that is installed. Nodes have 8 cores and 16 GB on paper, and GPUs that are device
+disturbs one that is installed. Nodes have 8 cores and 64 GB on paper, and GPUs that are device
 files only: Slurm hands them out, nothing can run on them.
 """
 
@@ -57,8 +57,8 @@ ReturnToService=2
 MpiDefault=none
 GresTypes=gpu
 DefMemPerCPU=500
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={n1_port} CPUs=8 RealMemory=16000 Gres=gpu:2
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={n2_port} CPUs=8 RealMemory=16000 Gres=gpu:2
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={n1_port} CPUs=8 RealMemory=64000 Gres=gpu:2
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={n2_port} CPUs=8 RealMemory=64000 Gres=gpu:2
 PartitionName=normal Nodes=n1,n2 Default=YES PriorityTier=1 State=UP
 PartitionName=urgent Nodes=n1,n2 PriorityTier=10 State=UP
 """

@@ -12,21 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.slurm_cluster import Cluster, why_not
-
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=f"no Slurm here: {why_not()}")
-
 ROOT = Path(__file__).parents[2]
 WRAPPER = ROOT / "utils/slurm.py"
 SHOW = [sys.executable, "-c", "import sys; print(*map(repr, sys.argv[1:]), sep='\\n')"]
 # Waits until a file called "go" is there; says so in a file of its own when it begins.
 WAIT = "echo >> begun.$1; while [ ! -e go ]; do sleep 0.1; done; echo done >> ended.$1"
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with Cluster() as running:
-        yield running
 
 
 @pytest.fixture

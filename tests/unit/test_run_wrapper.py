@@ -88,6 +88,49 @@ def test_array_replaces_its_name_in_arguments_and_log(tmp_path, name):
     assert output_of(tmp_path / "log.4" / "x.4.log") == ["'--part=4'", "'a.4.b'"]
 
 
+def test_names_that_contain_the_array_name_arrive_as_typed(tmp_path):
+    arguments = ["/home/JOBS/x", "myJOB", "part_JOB", "x.JOB.log", "JOB/JOB"]
+    assert run("JOB=3", "JOBS/x.JOB.log", *SHOW, *arguments, cwd=tmp_path).returncode == 0
+    expected = ["/home/JOBS/x", "myJOB", "part_3", "x.3.log", "3/3"]
+    assert output_of(tmp_path / "JOBS/x.3.log") == [repr(argument) for argument in expected]
+
+
+def test_retry_runs_only_what_failed(tmp_path):
+    command = "echo try >> tried.JOB; test JOB != 2 || test $(wc -l < tried.2) = 3"
+    done = run("--retry", 2, "JOB=1:3", "x.JOB.log", "sh", "-c", command, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    tried = [len((tmp_path / f"tried.{n}").read_text().splitlines()) for n in (1, 2, 3)]
+    assert tried == [1, 3, 1]
+    assert (tmp_path / "x.2.log").read_text().count("with status 1\n") == 2  # of every try
+
+
+def test_without_a_log_the_output_stays_where_it_is(tmp_path):
+    done = run("-", "sh", "-c", "echo out; echo err >&2; exit 3", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "out\n", "err\n")
+    done = run("-", "no-such-program", cwd=tmp_path)
+    assert done.returncode == 1 and "cannot start no-such-program: No such file" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_retry_ends(tmp_path):
+    command = "echo try >> tried; false"
+    done = run("--retry", 1, "x.log", "sh", "-c", command, cwd=tmp_path)
+    assert done.returncode == 1 and "job failed, log is in x.log" in done.stderr
+    assert (tmp_path / "tried").read_text() == "try\n" * 2
+
+
+def test_jobs_end_with_a_killed_wrapper(tmp_path):
+    """Nothing can be cleaned up by a process that is killed: the kernel does it."""
+    script = f"echo $$ > pid; exec {sys.executable} -c 'import time; time.sleep(300)'"
+    process = subprocess.Popen([WRAPPER, "x.log", "sh", "-c", script], cwd=tmp_path)
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip())
+    pid = int((tmp_path / "pid").read_text())
+    assert is_running(pid)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not is_running(pid))
+
+
 def test_array_of_one_and_options_on_both_sides(tmp_path):
     options = ["--mem", "4G", "JOB=7", "--time=1:00:00", "--num-threads", "2"]
     done = run(*options, "x.JOB.log", *SHOW, "JOB", "JOB=1:2", "--mem", "x", cwd=tmp_path)

@@ -1,6 +1,22 @@
 #!/usr/bin/env bash
-# Where jobs run, to be sourced. Each is a job wrapper with options, called as
-#   WRAPPER [options] [JOB=1:N] LOGFILE COMMAND ...
-# utils/run.py runs them on this machine.
-export train_cmd="utils/run.py" # training, on GPUs with --ngpu
-export infer_cmd="utils/run.py" # inference and tuning
+# Where jobs run, to be sourced: one line moves a recipe from this machine to a cluster.
+cmd_backend=${LORS_CMD_BACKEND:-local} # local or slurm
+
+# Each is a job wrapper with options, called as WRAPPER [options] [JOB=1:N] LOGFILE COMMAND ...
+# Recipes add --gpu, --num_nodes, --num_threads and --max_jobs_run themselves.
+case $cmd_backend in
+    local) # utils/run.py: processes on this machine
+        train_cmd="utils/run.py"  # training, on GPUs with --ngpu
+        infer_cmd="utils/run.py"  # inference and tuning, on GPUs with --device cuda
+        cpu_cmd="utils/run.py"    # preparing data, merging and packing
+        driver_cmd=""             # ./run.sh itself, with --submit; empty: not possible
+        ;;
+    slurm) # utils/slurm.py: Slurm jobs; partitions, accounts and the like are in conf/slurm.conf
+        train_cmd="utils/slurm.py --mem 24G --time 12:00:00 --requeue 20"
+        infer_cmd="utils/slurm.py --mem 16G --time 12:00:00 --requeue 20"
+        cpu_cmd="utils/slurm.py --mem 16G --time 12:00:00 --requeue 20"
+        driver_cmd="utils/slurm.py --mem 4G --time 24:00:00 --requeue 100"
+        ;;
+    *) die -2 "unknown backend: $cmd_backend" "where: cmd.sh" "expected: local or slurm" ;;
+esac
+export train_cmd infer_cmd cpu_cmd driver_cmd

@@ -27,6 +27,7 @@ stage=1      # first stage to run
 stop_stage=11 # last stage to run
 skip_train=false # leave out stages 3 to 6: the models are there
 dry_run=false # print the commands of each stage instead of running them
+submit=false # run all this as a batch job itself, so that no terminal has to stay open
 ## What to build
 langs="de es fr" # languages (Common Voice codes)
 group=""     # one of --groups: its languages in place of --langs
@@ -43,8 +44,9 @@ dumpdir=dump # data directories of stage 2
 expdir=exp   # models, hypotheses and results
 ## On what
 nj=2         # jobs at the same time
-ngpu=0       # GPUs of a training job (0: train on the CPU)
-device=cpu   # device of inference, e.g. cuda
+ngpu=0       # GPUs of a training job on each of its nodes (0: train on the CPU)
+num_nodes=1  # nodes of a training job, on a cluster
+device=cpu   # device of inference: cpu or cuda
 ## Base model
 model_family=espnet_s2t # espnet_s2t (OWSM and its kin) or whisper
 base_model=base # a model directory; or a Whisper: OpenAI .pt, Hugging Face directory, official name
@@ -60,6 +62,7 @@ tune_config=conf/tune.yaml # settings of each merge method to try on dev
 ## For local/data.sh
 data_opts="" # further options, as one word
 
+words=("$@")
 # As it can be typed again.
 command_line=./run.sh
 for word in "$@"; do
@@ -118,6 +121,14 @@ read -ra methods_a <<<"$methods"
 read -ra base_langs_a <<<"${base_langs:-$langs}"
 read -ra train_cmd_a <<<"$train_cmd"
 read -ra infer_cmd_a <<<"$infer_cmd"
+read -ra cpu_cmd_a <<<"$cpu_cmd"
+read -ra driver_cmd_a <<<"$driver_cmd"
+on_device=() # what a job of inference needs
+case $device in
+    cpu) ;;
+    cuda) on_device=(--gpu 1) ;;
+    *) die -2 "unknown device: $device" "where: --device" "expected: cpu or cuda" ;;
+esac
 read -ra data_opts_a <<<"$data_opts"
 training_clips=()
 if [ -n "$train_subset" ]; then
@@ -139,15 +150,37 @@ if [ ${#tasks_a[@]} -gt 1 ]; then
     scopes+=(asr_st)
     for method in "${methods_a[@]}"; do systems+=("$method.langs_tasks"); done
 fi
+on_gpus=(--gpu "$ngpu" --num_nodes "$num_nodes") # what a training job needs
+distributed=(--ngpu "$ngpu" --num_nodes "$num_nodes")
 experiment=(--expdir "$expdir" --dump "$dumpdir" --langs "${langs_a[@]}" --tasks "${tasks_a[@]}")
 
-run() {
-    if [ "$dry_run" = true ]; then
-        printf '%q ' "$@"
-        echo
-    else
-        "$@"
+if [ "$submit" = true ] && [ -z "${LORS_SUBMITTED:-}" ] && [ "$dry_run" = false ]; then
+    if [ ${#driver_cmd_a[@]} -eq 0 ]; then
+        die -2 "--submit needs a cluster" "where: cmd_backend=$cmd_backend in cmd.sh" \
+            "what to do: set it to slurm, or: LORS_CMD_BACKEND=slurm $command_line"
     fi
+    job=$("${driver_cmd_a[@]}" --detach true "$expdir/log/driver.log" \
+        env LORS_SUBMITTED=true ./run.sh "${words[@]}")
+    log "submitted as job $job, its log is $expdir/log/driver.log"
+    log "utils/status shows how far it is, scancel $job ends it with all of its jobs"
+    exit 0
+fi
+
+run() {
+    if [ "$dry_run" = false ]; then
+        "$@"
+        return
+    fi
+    printf '%q ' "$@"
+    echo
+    if [[ $1 == utils/slurm.py ]]; then printf '    %s\n' "$("$1" --dry_run true "${@:2}")"; fi
+}
+
+# Work without a GPU: run_cpu THREADS LOGFILE COMMAND ...; on this machine one sees its output.
+run_cpu() {
+    local log=$2
+    if [ "$cmd_backend" = local ]; then log=-; fi
+    run "${cpu_cmd_a[@]}" --num_threads "$1" "$log" "${@:3}"
 }
 
 # Whether a stage is to be run; says so, and how long the one before took.
@@ -170,18 +203,20 @@ on_exit() {
 trap 'on_exit $?' EXIT
 
 if begin 1 "corpus of ${langs_a[*]}"; then
-    run local/data.sh --out "$datadir" --langs "$langs" --nj "$nj" "${data_opts_a[@]}"
+    run_cpu "$nj" "$datadir/log/data.log" local/data.sh --out "$datadir" --langs "$langs" --nj "$nj" "${data_opts_a[@]}"
     if [ "$train_base" = true ]; then
-        run local/data.sh --pool true --out "$datadir/pool" --langs "${base_langs_a[*]}" --nj "$nj" \
-            "${data_opts_a[@]}"
+        run_cpu "$nj" "$datadir/log/data_pool.log" local/data.sh --pool true \
+            --out "$datadir/pool" --langs "${base_langs_a[*]}" --nj "$nj" "${data_opts_a[@]}"
     fi
 fi
 
 if begin 2 "16 kHz mono FLAC in $dumpdir"; then
-    run "$python" -m lors.bin.format_audio --data "$datadir" --dump "$dumpdir" \
+    run_cpu "$nj" "$dumpdir/log/format.log" \
+        "$python" -m lors.bin.format_audio --data "$datadir" --dump "$dumpdir" \
         --langs "${langs_a[@]}" --splits train dev test --nj "$nj" "${training_clips[@]}"
     if [ "$train_base" = true ]; then
-        run "$python" -m lors.bin.format_audio --data "$datadir/pool" --dump "$dumpdir/pool" \
+        run_cpu "$nj" "$dumpdir/log/format_pool.log" \
+            "$python" -m lors.bin.format_audio --data "$datadir/pool" --dump "$dumpdir/pool" \
             --langs "${base_langs_a[@]}" --splits train dev --nj "$nj"
     fi
 fi
@@ -189,21 +224,25 @@ fi
 if begin 3 "base model in $expdir/base"; then
     if [ "$train_base" = true ]; then
         from_scratch=(--dev_utterances "$dev_utterances" --pairs "${base_pairs[@]}" --dump "$dumpdir/pool" --config "$base_config"
-            --cmd "$train_cmd --num_threads $nj")
+            --cmd "utils/run.py --num_threads $nj")
         if [ "$model_family" = espnet_s2t ]; then
             from_scratch+=(--tokens "$expdir/base")
             if [ ! -e "$expdir/base/tokens.txt" ]; then
-                run "$python" -m lors.bin.train_tokenizer --dump "$dumpdir/pool" \
+                run_cpu 1 "$expdir/log/train_tokenizer.log" \
+                    "$python" -m lors.bin.train_tokenizer --dump "$dumpdir/pool" \
                     --langs "${base_langs_a[@]}" --config "$base_config" \
                     --vocab_size "$vocab_size" --out "$expdir/base"
             fi
         fi
-        run "$python" -m lors.bin.train "${from_scratch[@]}" --collect_stats \
+        run "${train_cmd_a[@]}" --num_threads "$nj" "$expdir/log/base_stats.log" \
+            "$python" -m lors.bin.train "${from_scratch[@]}" --collect_stats \
             --out "$expdir/base_stats"
-        run "$python" -m lors.bin.train "${from_scratch[@]}" --stats "$expdir/base_stats" \
-            --out "$expdir/base" --seed "$seed" --ngpu "$ngpu"
+        run "${train_cmd_a[@]}" "${on_gpus[@]}" --num_threads "$nj" "$expdir/log/train_base.log" \
+            "$python" -m lors.bin.train "${from_scratch[@]}" --stats "$expdir/base_stats" \
+            --out "$expdir/base" --seed "$seed" "${distributed[@]}"
     else
-        run "$python" -m lors.bin.import_base --model_family "$model_family" \
+        run_cpu 1 "$expdir/log/import_base.log" \
+            "$python" -m lors.bin.import_base --model_family "$model_family" \
             --base_model "$base_model" "${base_options[@]}" --out "$expdir/base"
     fi
 fi
@@ -212,37 +251,38 @@ fine_tuning=(--base "$expdir/base" --pairs "${pairs[@]}" --dump "$dumpdir" --con
     --dev_utterances "$dev_utterances")
 
 if begin 4 "shapes of the training data"; then
-    run "$python" -m lors.bin.train "${fine_tuning[@]}" --collect_stats --out "$expdir/stats" \
-        --cmd "$train_cmd --num_threads $nj"
+    run "${train_cmd_a[@]}" --num_threads "$nj" "$expdir/log/stats.log" \
+        "$python" -m lors.bin.train "${fine_tuning[@]}" --collect_stats --out "$expdir/stats" \
+        --cmd "utils/run.py --num_threads $nj"
 fi
 
-fine_tuning+=(--stats "$expdir/stats" --seed "$seed" --ngpu "$ngpu")
+fine_tuning+=(--stats "$expdir/stats" --seed "$seed" "${distributed[@]}")
 
 if begin 5 "${#pairs[@]} experts: ${pairs[*]}"; then
-    run "${train_cmd_a[@]}" --gpu "$ngpu" --max_jobs_run "$nj" JOB=1:${#pairs[@]} \
+    run "${train_cmd_a[@]}" "${on_gpus[@]}" --max_jobs_run "$nj" JOB=1:${#pairs[@]} \
         "$expdir/log/train_expert.JOB.log" \
         "$python" -m lors.bin.train "${fine_tuning[@]}" --only JOB --out "$expdir/expert"
 fi
 
 if begin 6 "joint model of ${pairs[*]}"; then
-    run "${train_cmd_a[@]}" --gpu "$ngpu" --num_threads "$nj" "$expdir/log/train_joint.log" \
+    run "${train_cmd_a[@]}" "${on_gpus[@]}" --num_threads "$nj" "$expdir/log/train_joint.log" \
         "$python" -m lors.bin.train "${fine_tuning[@]}" --out "$expdir/joint" \
         --cmd "utils/run.py --num_threads $nj"
 fi
 
 if begin 7 "merges of scope ${scopes[*]} on dev"; then
-    run "${infer_cmd_a[@]}" --max_jobs_run "$nj" JOB=1:${#scopes[@]} "$expdir/log/tune.JOB.log" \
+    run "${infer_cmd_a[@]}" "${on_device[@]}" --max_jobs_run "$nj" JOB=1:${#scopes[@]} "$expdir/log/tune.JOB.log" \
         "$python" -m lors.bin.tune "${experiment[@]}" --methods "${methods_a[@]}" \
         --grid "$tune_config" --inference_config "$inference_config" --device "$device" --only JOB
 fi
 
 if begin 8 "merged models in $expdir/merged"; then
-    run "$python" -m lors.bin.merge_tuned --expdir "$expdir" --methods "${methods_a[@]}" \
+    run_cpu "$nj" "$expdir/log/merge.log" "$python" -m lors.bin.merge_tuned --expdir "$expdir" --methods "${methods_a[@]}" \
         --langs "${langs_a[@]}" --scopes "${scopes[@]}"
 fi
 
 if begin 9 "test sets by ${systems[*]}"; then
-    run "${infer_cmd_a[@]}" --max_jobs_run "$nj" JOB=1:"$nj" "$expdir/log/inference.JOB.log" \
+    run "${infer_cmd_a[@]}" "${on_device[@]}" --max_jobs_run "$nj" JOB=1:"$nj" "$expdir/log/inference.JOB.log" \
         "$python" -m lors.bin.inference "${experiment[@]}" --systems "${systems[@]}" --split test \
         --inference_config "$inference_config" --device "$device" --job JOB --num_jobs "$nj"
 fi
@@ -263,7 +303,8 @@ if begin 11 "ESPnet zip files in $expdir/packed"; then
         for scope in "${scopes[@]}"; do
             model=$expdir/merged/$method.$scope zip=$expdir/packed/$method.$scope
             if [ "$zip.zip" -nt "$model/model.pth" ]; then continue; fi
-            run "$python" -m espnet2.bin.pack s2t --s2t_train_config "$model/config.yaml" \
+            run_cpu 1 "$expdir/log/pack.$method.$scope.log" \
+                "$python" -m espnet2.bin.pack s2t --s2t_train_config "$model/config.yaml" \
                 --s2t_model_file "$model/model.pth" "${with_model[@]}" --outpath "$zip.part.zip"
             run mv "$zip.part.zip" "$zip.zip"
         done

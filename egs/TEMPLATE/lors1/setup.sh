@@ -38,7 +38,7 @@ mkdir "$new/conf"
 ln "${link_options[@]}" "$template"/{lors,path,cmd}.sh "$root/utils" "$new"
 ln "${link_options[@]}" "$root"/local/*.sh "$new/local"
 # Shared configurations, and those of the mini recipe for what has no shared one.
-for config in "$root"/conf/*.yaml "$root"/egs/mini_covost/lors1/conf/*.yaml; do
+for config in "$root"/conf/* "$root"/egs/mini_covost/lors1/conf/*.yaml; do
     if [ ! -e "$new/conf/${config##*/}" ]; then ln "${link_options[@]}" "$config" "$new/conf"; fi
 done
 chmod 755 "$new"

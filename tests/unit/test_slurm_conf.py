@@ -1,0 +1,153 @@
+"""utils/slurm.py without a cluster: Kaldi's configuration grammar, wrong calls, --dry_run."""
+
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+WRAPPER = Path(__file__).parents[2] / "utils/slurm.py"
+
+
+def run(*arguments, cwd, path="/usr/bin:/bin"):
+    return subprocess.run(
+        [WRAPPER, *map(str, arguments)],
+        cwd=cwd,
+        env={"PATH": str(path)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def words(*arguments, cwd):
+    """The words of the command that would submit."""
+    done = run("--dry_run", "true", *arguments, cwd=cwd)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return shlex.split(done.stdout)
+
+
+@pytest.fixture
+def configured(tmp_path):
+    """The words for a configuration; with `options` before the log."""
+
+    def ask(configuration, *options):
+        (tmp_path / "conf").mkdir(exist_ok=True)
+        (tmp_path / "conf/slurm.conf").write_text(configuration)
+        return words(*options, "x.log", "true", cwd=tmp_path)
+
+    return ask
+
+
+def test_configuration_of_the_repository(tmp_path):
+    asked = ["--gpu", 2, "--mem", "16G", "--time", "4:00:00", "--num_threads", 4, "--num_nodes", 2]
+    asked += ["--requeue", 3, "--partition", "gpu", "--account", "me", "--max_jobs_run", 5]
+    found = words(*asked, "JOB=1:8", "log/x.JOB.log", "true", cwd=tmp_path)
+    assert found[:3] == ["sbatch", "--export=ALL", "--requeue"]
+    assert {
+        *("--gres=gpu:2", "--mem=16G", "--time=4:00:00", "--cpus-per-task=4", "--nodes=2"),
+        *("--ntasks-per-node=1", "--signal=B:USR1@120", "--partition=gpu", "--account=me"),
+        *("--array=1-8%5", "--job-name=x", f"--chdir={tmp_path}", "--parsable"),
+        *("--open-mode=append", f"--output={tmp_path}/log/x.%a.log"),
+    } <= set(found)
+
+
+def test_what_is_not_asked_for_is_not_in_the_command(tmp_path):
+    found = " ".join(words("x.log", "true", cwd=tmp_path))
+    for word in ("--gres", "--mem", "--time", "--signal", "--partition"):
+        assert word not in found
+
+
+def test_grammar(configured):
+    text = """# all of it
+        command sbatch --account="a b" # comment
+        option num_threads=*
+        option num_nodes=*
+        option requeue=*
+        option gpu=0 -p cpu
+        option gpu=* -p gpu --gres=gpu:$0 --label=x$0y
+        default gpu=1
+        option feature=* --constraint $0
+    """
+    assert configured(text)[:6] == [
+        *("sbatch", "--account=a b", "-p", "gpu", "--gres=gpu:1", "--label=x1y"),
+    ]
+    assert configured(text, "--gpu", 0)[2:4] == ["-p", "cpu"]
+    assert configured(text, "--feature", "big mem")[6:8] == ["--constraint", "big mem"]
+
+
+def test_kaldi_configuration(configured):
+    """As it stands in ESPnet's recipes."""
+    text = """# Default configuration
+command sbatch --export=PATH
+option name=* --job-name $0
+option time=* --time $0
+option mem=* --mem-per-cpu $0
+option mem=0
+option num_threads=* --cpus-per-task $0
+option num_threads=1 --cpus-per-task 1
+option num_nodes=* --nodes $0
+default gpu=0
+option gpu=0 -p cpu
+option gpu=* -p gpu --gres=gpu:$0 -c $0  # Recommend allocating more CPU than, or equal to GPU
+# note: the --max-jobs-run option is supported as a special case
+# by slurm.pl and you don't have to handle it in the config file.
+option requeue=*
+"""
+    found = configured(text, "--gpu", 2, "--mem", "2G", "--time", "1-0")
+    assert found[found.index("-p") : found.index("-p") + 5] == [
+        "-p",
+        "gpu",
+        "--gres=gpu:2",
+        "-c",
+        "2",
+    ]
+    assert "--mem-per-cpu" in found and "--time" in found
+
+
+@pytest.mark.parametrize(
+    ("configuration", "told"),
+    [
+        ("option gpu --gres=x\nnonsense\n", "conf/slurm.conf:1: expected 'command ...'"),
+        ("option gpu --gres=x\nnonsense\n", "conf/slurm.conf:2: expected 'command ...'"),
+        ('command sbatch "\n', "conf/slurm.conf:1: No closing quotation"),
+        ("default gpu=1 2\n", "expected one word after 'default'"),
+        ("command sbatch\n", "--num_threads 1: not an option of this wrapper, nor of conf/slurm"),
+    ],
+)
+def test_broken_configuration(tmp_path, configuration, told):
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/slurm.conf").write_text(configuration)
+    done = run("x.log", "true", cwd=tmp_path)
+    assert done.returncode == 2 and told in done.stderr
+    assert not (tmp_path / "x.log").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--memory", "2G", "x.log", "true"], "--memory 2G: not an option"),
+        (["--config", "none.conf", "x.log", "true"], "cannot read none.conf"),
+        (["--detach", "maybe", "x.log", "true"], "--detach: expected true or false"),
+        (["--retry", "-1", "x.log", "true"], "--retry: expected a whole number from 0"),
+        (["JOB=1:2", "x.log", "true"], "all jobs would write the same log"),
+        (["JOB=1:2", "xJOB.log", "true"], "all jobs would write the same log"),
+        (["-", "true"], "needs a log file"),
+        (["x.log"], "a log file and a command are needed"),
+    ],
+)
+def test_wrong_calls(tmp_path, arguments, told):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2 and told in done.stderr and "--help" in done.stderr
+
+
+def test_machine_without_slurm(tmp_path):
+    programs, place = tmp_path / "bin", tmp_path / "place"
+    programs.mkdir()
+    place.mkdir()
+    for name in ("env", "python3"):
+        (programs / name).symlink_to(shutil.which(name, path="/usr/bin:/bin"))
+    done = run("x.log", "true", cwd=place, path=programs)
+    assert done.returncode == 1
+    assert "the jobs cannot be submitted: squeue: No such file or directory" in done.stderr
+    assert list(place.iterdir()) == []
