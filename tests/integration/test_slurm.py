@@ -183,6 +183,17 @@ def test_detached(cluster, run, tmp_path):
     assert only_logs(tmp_path)
 
 
+@pytest.mark.espnet
+def test_espnet_launch_accepts_the_wrapper(cluster, tmp_path):
+    launch = [sys.executable, "-m", "espnet2.bin.launch", "--cmd", f"{WRAPPER} --num_threads 2"]
+    command = [*launch, "--log", "exp/train.log", "--ngpu", "1", "--", *SHOW, "a b"]
+    environment = {**os.environ, **cluster.environment}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, timeout=300, check=False)
+    assert done.returncode == 0
+    arguments = ["a b", "--ngpu", "1", "--multiprocessing_distributed", "True"]
+    assert log_of(tmp_path / "exp/train.log") == [repr(argument) for argument in arguments]
+
+
 # --- what happens to jobs -----------------------------------------------------------------------
 
 
