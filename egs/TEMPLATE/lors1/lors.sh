@@ -16,8 +16,8 @@
 #   10 score      WER and BLEU, normalised performance, RESULTS.md and plots
 #   11 pack       the LoRS models as ESPnet zip files
 #
-# A finished stage is not done again: call the same command after an interruption. Results made
-# with other settings are never overwritten; choose another --expdir.
+# A finished stage is not done again: call the same command after an interruption, be it Ctrl-C or
+# kill -9. Results made with other settings are never overwritten; choose another --expdir.
 #
 # shellcheck source-path=SCRIPTDIR
 set -euo pipefail
@@ -71,6 +71,7 @@ done
 if [ $# -gt 0 ]; then die -2 "unexpected argument: $1" "what to do: --help lists every option"; fi
 . ./path.sh
 . ./cmd.sh
+export LORS_DRIVER=$$ # lors/processes.py
 
 stage_names=(data format base stats experts joint tune merge inference score pack)
 stage_number() {
@@ -150,6 +151,15 @@ run() {
     fi
 }
 
+# The same for a program that, unlike those of lors, would go on if this script were killed.
+run_and_guard() {
+    if [ "$dry_run" = true ]; then
+        run "$@"
+    else
+        "$python" -m lors.bin.end_with_parent "$@"
+    fi
+}
+
 # Whether a stage is to be run; says so, and how long the one before took.
 started=
 begin() {
@@ -170,9 +180,9 @@ on_exit() {
 trap 'on_exit $?' EXIT
 
 if begin 1 "corpus of ${langs_a[*]}"; then
-    run local/data.sh --out "$datadir" --langs "$langs" --nj "$nj" "${data_opts_a[@]}"
+    run_and_guard local/data.sh --out "$datadir" --langs "$langs" --nj "$nj" "${data_opts_a[@]}"
     if [ "$train_base" = true ]; then
-        run local/data.sh --pool true --out "$datadir/pool" --langs "${base_langs_a[*]}" --nj "$nj" \
+        run_and_guard local/data.sh --pool true --out "$datadir/pool" --langs "${base_langs_a[*]}" --nj "$nj" \
             "${data_opts_a[@]}"
     fi
 fi
@@ -263,7 +273,7 @@ if begin 11 "ESPnet zip files in $expdir/packed"; then
         for scope in "${scopes[@]}"; do
             model=$expdir/merged/$method.$scope zip=$expdir/packed/$method.$scope
             if [ "$zip.zip" -nt "$model/model.pth" ]; then continue; fi
-            run "$python" -m espnet2.bin.pack s2t --s2t_train_config "$model/config.yaml" \
+            run_and_guard "$python" -m espnet2.bin.pack s2t --s2t_train_config "$model/config.yaml" \
                 --s2t_model_file "$model/model.pth" "${with_model[@]}" --outpath "$zip.part.zip"
             run mv "$zip.part.zip" "$zip.zip"
         done
