@@ -3,59 +3,179 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import reprlib
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from lors.errors import LorsError, UsageError
 
+log = logging.getLogger(__name__)
+
+LOCK_SECONDS = 30.0
+"""How long :func:`locked` waits: what a killed program started ends within a few seconds."""
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     """Open a temporary file beside `path`; on clean exit fsync it and rename it over `path`.
 
-    On any exception the temporary file is removed and `path` stays as it was. Text is UTF-8
-    with ``\\n`` line ends.
+    On any exception the temporary file is removed and `path` stays as it was. What a process that
+    was killed has left, the next one that writes `path` takes over: the temporary file's name is
+    that of `path`. Of two that write at the same time, the second waits. Text is UTF-8 with
+    ``\\n`` line ends.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     binary = "b" in mode
-    descriptor, temporary = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
-    )
-    try:
-        with os.fdopen(
-            descriptor,
-            mode,
-            encoding=None if binary else "utf-8",
-            newline=None if binary else "\n",
-        ) as handle:
+    descriptor, temporary = _open_temporary(path)
+    with os.fdopen(
+        descriptor,
+        mode,
+        encoding=None if binary else "utf-8",
+        newline=None if binary else "\n",
+    ) as handle:
+        try:
             yield handle
             handle.flush()
-            os.fsync(handle.fileno())
-        # mkstemp files are private; give the result the permissions any new file would have.
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
+            os.fsync(descriptor)
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+            raise
+
+
+def _open_temporary(path: Path) -> tuple[int, Path]:
+    """An empty temporary file for `path`, open and locked for as long as it is open."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        descriptor = _open_locked(temporary, fcntl.LOCK_EX)
+        os.ftruncate(descriptor, 0)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        # Without locks nobody can tell whose a file is: a name that nobody else has.
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        umask = os.umask(0)
+        os.umask(umask)
+        os.fchmod(descriptor, 0o666 & ~umask)  # of a new file; mkstemp's are private
+        temporary = Path(name)
+    return descriptor, temporary
+
+
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}  # what file systems without them answer
+
+
+def _open_locked(path: Path, how: int) -> int:
+    """Open `path`, made if it is not there, and lock it; the kernel unlocks it with its process.
+
+    Raises:
+        BlockingIOError: `how` says not to wait, and another holds the lock.
+    """
+    while True:
+        # No link is followed: it would lead to a file that somebody else chose.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o666)
+        try:
+            fcntl.flock(descriptor, how)
+            # Who had the lock may have removed or renamed the file meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.lstat()):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike, seconds: float | None = None) -> Iterator[None]:
+    """Be the only process in the ``with`` blocks of the file `path`, which is made and removed.
+
+    A process that is killed leaves the file, but not the lock. File systems that know no locks
+    give no protection.
+
+    Args:
+        path: a file that is for nothing else.
+        seconds: how long to wait for another process; None for `LOCK_SECONDS`.
+
+    Raises:
+        LorsError: another process is still at work after that time.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + (LOCK_SECONDS if seconds is None else seconds)
+    descriptor = None
+    waited = False
+    while descriptor is None:
+        try:
+            descriptor = _open_locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise LorsError(
+                    "another process is at work here",
+                    where=path.parent,
+                    got=f"{path} is locked",
+                    hint="wait until it has ended, or end it, and run the same command again",
+                ) from None
+            if not waited:
+                log.info("waiting for another process that is at work in %s", path.parent)
+            waited = True
+            time.sleep(0.1)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            path.unlink(missing_ok=True)
+            log.warning("%s: this file system has no locks", path.parent)
+            break
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            path.unlink(missing_ok=True)
+            # Not left to close(): worker processes may have inherited the descriptor.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def scratch_directory(path: str | os.PathLike) -> Iterator[Path]:
+    """An empty directory for the time of the ``with`` block; what is there before is removed."""
+    path = Path(path)
+    remove_tree(path)
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        remove_tree(path)
+
+
+def remove_tree(path: str | os.PathLike) -> None:
+    """Remove a directory with all that is in it, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)
 
 
 @contextlib.contextmanager
 def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
     """Make a temporary directory beside `path`; on clean exit rename it to `path`.
 
-    On any exception the temporary directory is removed with all that is in it.
+    On any exception the temporary directory is removed with all that is in it; so is what a
+    killed process has left of it, by the next one.
 
     Raises:
         UsageError: `path` is there already and is not an empty directory.
+        LorsError: another process is making it.
     """
     path = Path(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
@@ -66,21 +186,12 @@ def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
             got="a directory with files" if path.is_dir() else "a file",
             hint="choose another name, or remove it",
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
-    try:
+    with (
+        locked(path.with_name(f".{path.name}.lock")),
+        scratch_directory(path.with_name(f".{path.name}.tmp")) as temporary,
+    ):
         yield temporary
-        temporary.chmod(0o777 & ~_umask())  # as for files
         temporary.replace(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -139,8 +250,9 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str 
 class DoneMarker:
     """Remembers, beside a result, what it is made from and whether it is finished.
 
-    ``start()`` before the work and ``mark()`` after it; a later run with the same inputs finds it
-    done, a later run with other inputs is refused, finished or not.
+    The work is done in ``with marker.work():``, or ``start()`` comes before it and ``mark()`` after
+    it; a later run with the same inputs finds it done, a later run with other inputs is refused,
+    finished or not.
 
     Args:
         path: the marker (conventionally ``<dir>/.done``); ``<path>.started`` stands beside it
@@ -162,7 +274,10 @@ class DoneMarker:
         for marker in (self.path, self.started):
             if marker.exists():
                 self._check(read_json(marker)["inputs"])
-        return self.path.exists()
+        if not self.path.exists():
+            return False
+        self.started.unlink(missing_ok=True)  # of a process that was killed in mark()
+        return True
 
     def _check(self, previous: Mapping[str, Any]) -> None:
         if previous == self.inputs:
@@ -175,6 +290,23 @@ class DoneMarker:
             hint="use another --expdir/--dumpdir, put the settings back, "
             f"or remove {self.path.parent} to make it again",
         )
+
+    @contextlib.contextmanager
+    def work(self) -> Iterator[None]:
+        """Work as the only process: :meth:`start` before it, :meth:`mark` if it went well.
+
+        Raises:
+            LorsError: another process is at this work.
+        """
+        with self.alone():
+            self.start()
+            yield
+            self.mark()
+
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """Keep other processes from this work, without a record of it: :func:`locked`."""
+        name = self.path.name.removeprefix(".")
+        return locked(self.path.with_name(f".{name}.lock"))
 
     def start(self) -> None:
         """Record what is being made here, before the first file of it is written."""

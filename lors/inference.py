@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from lors.datadir import read_data_dir, read_text, write_text
 from lors.errors import LorsError
 from lors.expdir import Pair
-from lors.fileio import DoneMarker, file_digest
+from lors.fileio import DoneMarker, file_digest, remove_tree
 from lors.log import show_progress
 from lors.models import open_recogniser
 from lors.models.family import InferenceOptions, Recogniser
@@ -159,13 +158,12 @@ def infer(
         )
         if marker.is_done() and out.exists():
             continue
-        marker.start()
-        if loaded != model_dir:
-            model, loaded = open_recogniser(model_dir, device), model_dir
-        if pair.lang not in test_sets:
-            test_sets[pair.lang] = read_test_set(directory)
-        _infer_one(model, test_sets[pair.lang], pair, options, out)
-        marker.mark()
+        with marker.work():
+            if loaded != model_dir:
+                model, loaded = open_recogniser(model_dir, device), model_dir
+            if pair.lang not in test_sets:
+                test_sets[pair.lang] = read_test_set(directory)
+            _infer_one(model, test_sets[pair.lang], pair, options, out)
         log.info("%s", out)
 
 
@@ -180,4 +178,4 @@ def _infer_one(
             write_text(shard, decode(model, test_set, pair, options, slice(start, start + SHARD)))
         texts.update(read_text(shard))
     write_text(out, texts)
-    shutil.rmtree(shards, ignore_errors=True)
+    remove_tree(shards)

@@ -27,6 +27,20 @@ from lors.models import family_from
 from lors.models.family import Family, write_training_data
 
 SPLITS = ("train", "dev")
+WRAPPER_SECONDS = 15.0
+"""How long a job wrapper may take to end its jobs after a request to stop."""
+RUN_SH = """\
+#!/usr/bin/env bash
+# Starts or resumes this training; the logs of its earlier parts are numbered from the first.
+set -euo pipefail
+cd {directory}
+if [ -e {log} ]; then
+    number=1
+    while [ -e {stem}."$number".log ]; do number=$((number + 1)); done
+    mv {log} {stem}."$number".log
+fi
+exec {command}
+"""
 log = logging.getLogger(__name__)
 
 
@@ -128,20 +142,19 @@ def collect_stats(
     marker = DoneMarker(out / ".done", {"config": config, "data": digests})
     if marker.is_done():
         return
-    marker.start()
-    shapes = []
-    for split, option in zip(SPLITS, ("train", "valid"), strict=True):
-        keys = out / "data" / split / "keys"
-        write_text(keys, "".join(f"{i} 1\n" for i in ids[split]))
-        shapes += [f"--{option}_shape_file", str(keys)]
-    options = [*data_options(family, out / "data"), *shapes, "--collect_stats", "true"]
-    _launch(family, config, out, options, cmd)
-    if features:
-        # A model trained from scratch keeps its normalisation beside its vocabulary.
-        collected = out / "train" / "feats_stats.npz"
-        with atomic_write(Path(config["bpemodel"]).parent / collected.name, "wb") as handle:
-            handle.write(collected.read_bytes())
-    marker.mark()
+    with marker.work():
+        shapes = []
+        for split, option in zip(SPLITS, ("train", "valid"), strict=True):
+            keys = out / "data" / split / "keys"
+            write_text(keys, "".join(f"{i} 1\n" for i in ids[split]))
+            shapes += [f"--{option}_shape_file", str(keys)]
+        options = [*data_options(family, out / "data"), *shapes, "--collect_stats", "true"]
+        _launch(family, config, out, options, cmd)
+        if features:
+            # A model trained from scratch keeps its normalisation beside its vocabulary.
+            collected = out / "train" / "feats_stats.npz"
+            with atomic_write(Path(config["bpemodel"]).parent / collected.name, "wb") as handle:
+                handle.write(collected.read_bytes())
 
 
 def train(
@@ -197,50 +210,37 @@ def train(
     if marker.is_done():
         log.info("%s is there already", out)
         return
-    marker.start()
-    if base and config.get("use_adapter"):
-        from lors.expert import record_base  # torch is slow to import
+    with marker.work():
+        if base and config.get("use_adapter"):
+            from lors.expert import record_base  # torch is slow to import
 
-        record_base(base[0], out)
-    options = data_options(family, out / "data")
-    for split, option in zip(SPLITS, ("train", "valid"), strict=True):
-        for name in ("speech_shape", "text_shape"):
-            part = out / "data" / split / name
-            _select_shapes(Path(stats) / option / name, ids[split], seed, part)
-            options += [f"--{option}_shape_file", str(part)]
-    _discard_torn_checkpoint(out)
-    _launch(family, config, out, [*options, "--resume", "true"], cmd, ngpu, num_nodes)
-    best = out / "valid.acc.best.pth"
-    if not best.exists():
-        raise LorsError("training left no model", where=best, hint=f"see {out / 'train.log'}")
-    link = out / "model.pth"
-    link.unlink(missing_ok=True)
-    link.symlink_to(best.name)
-    marker.mark()
+            record_base(base[0], out)
+        options = data_options(family, out / "data")
+        for split, option in zip(SPLITS, ("train", "valid"), strict=True):
+            for name in ("speech_shape", "text_shape"):
+                part = out / "data" / split / name
+                _select_shapes(Path(stats) / option / name, ids[split], seed, part)
+                options += [f"--{option}_shape_file", str(part)]
+        _discard_torn_checkpoint(out)
+        _launch(family, config, out, [*options, "--resume", "true"], cmd, ngpu, num_nodes)
+        best = out / "valid.acc.best.pth"
+        if not best.exists():
+            raise LorsError("training left no model", where=best, hint=f"see {out / 'train.log'}")
+        link = out / "model.pth"
+        link.unlink(missing_ok=True)
+        link.symlink_to(best.name)
 
 
 def _discard_torn_checkpoint(out: Path) -> None:
-    """Remove the checkpoint of a training that was stopped while it was saving.
+    """Remove a checkpoint that is not whole: a training cannot go on from it.
 
-    ESPnet writes ``checkpoint.pth`` in place and then the same weights as ``<epoch>epoch.pth``,
-    to which it links ``latest.pth``. It cannot go on from a half of the first, and without the
-    second it would take an older epoch for the best. The training starts over then.
+    LoRS's trainer writes none, but another may have been at work here, or a disk failed.
     """
-    files = [out / "checkpoint.pth", out / "latest.pth"]
-    if not files[0].exists():
-        return
+    checkpoint = out / "checkpoint.pth"
     # The directory of a zip file is at its end: without it the file is not whole.
-    whole = all(path.exists() and zipfile.is_zipfile(path) for path in files)
-    if whole:
-        from lors.checkpoint import Checkpoint  # torch is slow to import: only to go on
-
-        # What LoRS does not read, for code in it, ESPnet may.
-        with contextlib.suppress(LorsError):
-            checkpoint, latest = (Checkpoint.open(path).fingerprint() for path in files)
-            whole = checkpoint == latest
-    if not whole:
-        log.warning("%s was left unfinished by an interruption: training starts over", files[0])
-        files[0].unlink()
+    if checkpoint.exists() and not zipfile.is_zipfile(checkpoint):
+        log.warning("%s is not whole: training starts over", checkpoint)
+        checkpoint.unlink()
 
 
 def _digests(family: Family, data: Path) -> dict[str, str]:
@@ -286,20 +286,36 @@ def _launch(
         yaml.safe_dump(dict(config), handle, sort_keys=True, allow_unicode=True)
     train_log = out / "train.log"
     options = ["--config", str(out / "train.yaml"), "--output_dir", str(out), *options]
-    work = training_command(
-        family.train_module, [*options, "--use_preprocessor", "true"], ngpu, num_nodes
-    )
-    command = [*shlex.split(cmd), "--gpu", str(ngpu), str(train_log), *work]
-    script = f"#!/usr/bin/env bash\n# Starts or resumes this training.\nset -euo pipefail\n\
-cd {shlex.quote(str(Path.cwd()))}\n{shlex.join(command)}\n"
-    write_text(out / "run.sh", script)
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        tail = (train_log.read_text() if train_log.exists() else done.stderr).splitlines()[-20:]
-        resume = f"bash {shlex.quote(str(out / 'run.sh'))}"
+    options += ["--use_preprocessor", "true"]
+    wrapper = [*shlex.split(cmd), "--gpu", str(ngpu), str(train_log)]
+    work = training_command(family.train_module, options, ngpu, num_nodes)
+    where = {"directory": Path.cwd(), "log": train_log, "stem": train_log.with_suffix("")}
+    quoted = {name: shlex.quote(str(path)) for name, path in where.items()}
+    script = out / "run.sh"
+    write_text(script, RUN_SH.format(**quoted, command=shlex.join([*wrapper, *work])))
+    status, stderr = _run(["bash", str(script)])
+    if status:
+        tail = (train_log.read_text() if train_log.exists() else stderr).splitlines()[-20:]
         raise LorsError(
             "ESPnet training failed",
             where=train_log,
             got="\n    " + "\n    ".join(tail),
-            hint=f"mend the cause and run the stage again, or: {resume}",
+            hint=f"mend the cause and run the stage again, or: bash {shlex.quote(str(script))}",
         )
+
+
+def _run(command: Sequence[str]) -> tuple[int, str]:
+    """Run a job wrapper: its exit status and what it said on stderr."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        stderr = process.communicate()[1]
+    except BaseException:
+        # Not killed at once, as subprocess.run would: it has jobs to end.
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(WRAPPER_SECONDS)
+        process.kill()
+        raise
+    return process.returncode, stderr

@@ -10,7 +10,6 @@ import dataclasses
 import itertools
 import logging
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,14 @@ from lors.config import read_yaml
 from lors.decompositions import Decompositions
 from lors.errors import LorsError, UsageError
 from lors.expdir import ExpDir, Pair
-from lors.fileio import DoneMarker, file_digest, read_json, write_json
+from lors.fileio import (
+    DoneMarker,
+    file_digest,
+    read_json,
+    remove_tree,
+    scratch_directory,
+    write_json,
+)
 from lors.inference import TestSet, decode, read_test_set
 from lors.log import show_progress
 from lors.merge import MergeInputs, MergePlan, apply_delta, merged_delta, open_inputs
@@ -108,6 +114,11 @@ def score(hypotheses: Mapping[str, str], test_set: TestSet, pair: Pair) -> dict[
     return score_st(references, hypotheses, "en")
 
 
+def scope_of(pairs: Sequence[Pair]) -> str:
+    """What a merge of the experts of `pairs` is called: its tasks."""
+    return "_".join(sorted({pair.task for pair in pairs}))
+
+
 class Tuner:
     """Decodes merges of one set of experts on dev.
 
@@ -150,10 +161,10 @@ class Tuner:
     def run(self, method: str, points: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Yield the result of each point: its params, objective and scores."""
         ranks = [point["rank"] for point in points if isinstance(point.get("rank"), int)]
-        with tempfile.TemporaryDirectory(
-            dir=self.expdir.root, prefix=".decompositions."
-        ) as directory:
-            yield from self._run(method, points, Decompositions(directory, max(ranks, default=0)))
+        scope = scope_of(self.pairs)
+        kept = self.expdir.sweep(method, scope).with_name(".decompositions")
+        with scratch_directory(kept):
+            yield from self._run(method, points, Decompositions(kept, max(ranks, default=0)))
 
     def _run(
         self, method: str, points: Sequence[dict[str, Any]], cache: Decompositions
@@ -205,7 +216,7 @@ def tune(
         LorsError: a model or data is missing, or a sweep was made from other settings.
         UsageError: an unknown method or parameter in `grid`.
     """
-    scope = "_".join(sorted({pair.task for pair in pairs}))
+    scope = scope_of(pairs)
     for method, points in grid.points.items():
         for point in points:
             plan_of(expdir, pairs, method, point)  # a wrong parameter is found before any work
@@ -230,9 +241,8 @@ def tune(
         path = expdir.sweep(method, scope)
         marker = DoneMarker(path.with_name(".done"), {**common, "points": points})
         if marker.is_done():
-            path.with_name("partial.json").unlink(missing_ok=True)  # after an interruption
+            _clear(path)  # after an interruption
         else:
-            marker.start()
             todo[method] = (path, marker)
     if not todo:
         return
@@ -240,15 +250,21 @@ def tune(
     total = sum(len(grid.points[method]) for method in todo)
     with tqdm(total=total, unit="merge", desc=scope, disable=not show_progress()) as progress:
         for method, (path, marker) in todo.items():
-            partial = path.with_name("partial.json")
-            done = read_json(partial) if partial.exists() else []
-            progress.update(len(done))
-            for result in tuner.run(method, grid.points[method][len(done) :]):
-                done.append(result)
-                write_json(partial, done)
-                progress.update()
-            best = max(range(len(done)), key=lambda i: done[i]["objective"])
-            write_json(path, {"method": method, "scope": scope, "grid": done, "best": best})
-            marker.mark()
-            partial.unlink()
+            with marker.work():
+                partial = path.with_name("partial.json")
+                done = read_json(partial) if partial.exists() else []
+                progress.update(len(done))
+                for result in tuner.run(method, grid.points[method][len(done) :]):
+                    done.append(result)
+                    write_json(partial, done)
+                    progress.update()
+                best = max(range(len(done)), key=lambda i: done[i]["objective"])
+                write_json(path, {"method": method, "scope": scope, "grid": done, "best": best})
+            _clear(path)
             log.info("%s: best of %d: %s", path, len(done), done[best]["params"])
+
+
+def _clear(sweep: Path) -> None:
+    """Remove what an unfinished sweep keeps beside the file that it is to become."""
+    sweep.with_name("partial.json").unlink(missing_ok=True)
+    remove_tree(sweep.with_name(".decompositions"))

@@ -42,9 +42,8 @@ def work(args: argparse.Namespace) -> None:
             from lors.merge import run_merge  # torch is slow to import: only if there is work
             from lors.tune import plan_of
 
-            marker.start()
-            run_merge(plan_of(expdir, pairs, method, params), out / "model.pth")
-            marker.mark()
+            with marker.work():
+                run_merge(plan_of(expdir, pairs, method, params), out / "model.pth")
             logging.info("%s: %s", out, params)
 
 

@@ -27,6 +27,7 @@ from lors.datadir import Utterance, data_files, read_data_dir, read_scp, write_d
 from lors.errors import LorsError, UsageError
 from lors.fileio import DoneMarker, atomic_write, file_digest, hash_of, read_json, write_json
 from lors.log import show_progress
+from lors.processes import end_with_parent
 
 SAMPLE_RATE = 16_000  # Hz; what Whisper, OWSM and the recipes' own models expect
 _CHUNK = 16  # clips handed to a worker at a time: a fraction of a second of work
@@ -124,7 +125,7 @@ def worker_pool(nj: int) -> Iterator[Executor]:
     """
     if nj < 1:
         raise UsageError("at least one worker process is needed", where="--nj", got=nj)
-    pool = ProcessPoolExecutor(nj, initializer=_start_worker)
+    pool = ProcessPoolExecutor(nj, initializer=_start_worker, initargs=(os.getpid(),))
     try:
         yield pool
     finally:
@@ -169,7 +170,7 @@ def format_data_dir(
             left.
     """
     source, target = Path(source), Path(target)
-    # Without marker.start(): what an unfinished run left is checked file by file, so that a
+    # Without marker.work(): what an unfinished run left is checked file by file, so that a
     # source that was mended after a refusal can be formatted into the same directory.
     inputs = _inputs(source, min_dur, max_dur)
     if hours is not None:
@@ -179,38 +180,40 @@ def format_data_dir(
     marker = DoneMarker(target / ".done", inputs)
     if marker.is_done():
         return read_json(target / "report.json")
-    utterances = everything = read_data_dir(source)
-    if clips is not None:
-        utterances = subset.listed(utterances, clips, source)
-    elif hours is not None:
-        utterances = subset.in_order(utterances)
-    tasks = [
-        ClipTask(utt.id, utt.wav, flac_path(target, utt.id), min_dur, max_dur) for utt in utterances
-    ]
-    name = "/".join(target.parts[-2:])
-    if hours is None:
-        results = _convert_all(tasks, pool, name)
-    else:
-        results = _convert_hours(tasks, pool, name, hours)
-    _write_drops(target / "dropped.tsv", results)
-    # A subset by hours ends before all tasks are done.
-    kept = [
-        replace(utt, wav=str(task.target), duration=result.duration)
-        for utt, task, result in zip(utterances, tasks, results, strict=False)
-        if not result.reason
-    ]
-    report = _report(kept, results, len(everything))
-    _check_losses(report, target, max_bad_audio)
-    if hours is not None and report["hours"] < hours:
-        logging.warning(
-            "%s: %g hours were asked for, there are no more than %.2f",
-            target,
-            hours,
-            report["hours"],
-        )
-    write_data_dir(target, kept)
-    write_json(target / "report.json", report)
-    marker.mark()
+    with marker.alone():
+        utterances = everything = read_data_dir(source)
+        if clips is not None:
+            utterances = subset.listed(utterances, clips, source)
+        elif hours is not None:
+            utterances = subset.in_order(utterances)
+        tasks = [
+            ClipTask(utt.id, utt.wav, flac_path(target, utt.id), min_dur, max_dur)
+            for utt in utterances
+        ]
+        name = "/".join(target.parts[-2:])
+        if hours is None:
+            results = _convert_all(tasks, pool, name)
+        else:
+            results = _convert_hours(tasks, pool, name, hours)
+        _write_drops(target / "dropped.tsv", results)
+        # A subset by hours ends before all tasks are done.
+        kept = [
+            replace(utt, wav=str(task.target), duration=result.duration)
+            for utt, task, result in zip(utterances, tasks, results, strict=False)
+            if not result.reason
+        ]
+        report = _report(kept, results, len(everything))
+        _check_losses(report, target, max_bad_audio)
+        if hours is not None and report["hours"] < hours:
+            logging.warning(
+                "%s: %g hours were asked for, there are no more than %.2f",
+                target,
+                hours,
+                report["hours"],
+            )
+        write_data_dir(target, kept)
+        write_json(target / "report.json", report)
+        marker.mark()
     reused = sum(result.reused for result in results)
     logging.info(
         "%s: %d clips, %.2f hours%s",
@@ -234,7 +237,8 @@ def flac_path(target: Path, utterance_id: str) -> Path:
     return target.resolve() / "audio" / shard / f"{utterance_id}.flac"
 
 
-def _start_worker() -> None:
+def _start_worker(parent: int) -> None:
+    end_with_parent(parent)
     # Ctrl-C and termination are the parent's to handle.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

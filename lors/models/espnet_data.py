@@ -137,7 +137,7 @@ class EspnetS2T(Family):
     """Models of ESPnet's S2T task."""
 
     name = "espnet_s2t"
-    train_module = "espnet2.bin.s2t_train"
+    train_module = "lors.bin.s2t_train"
     data_files = {  # noqa: RUF012 - a constant, as the base class says
         "wav.scp": ("speech", "sound"),
         "text": ("text", "text"),

@@ -51,11 +51,10 @@ def import_espnet_s2t(base_model: str | os.PathLike, out: str | os.PathLike) -> 
     marker = DoneMarker(out / ".done", digests)
     if marker.is_done():
         return
-    marker.start()
-    for name in files[1:]:
-        with (source / name).open("rb") as reader, atomic_write(out / name, "wb") as writer:
-            shutil.copyfileobj(reader, writer)
-    with atomic_write(out / "config.yaml") as handle:
-        yaml.safe_dump(config, handle, sort_keys=False, allow_unicode=True)
-    marker.mark()
+    with marker.work():
+        for name in files[1:]:
+            with (source / name).open("rb") as reader, atomic_write(out / name, "wb") as writer:
+                shutil.copyfileobj(reader, writer)
+        with atomic_write(out / "config.yaml") as handle:
+            yaml.safe_dump(config, handle, sort_keys=False, allow_unicode=True)
     logging.info("base model %s copied to %s", source, out)

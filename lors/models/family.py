@@ -76,7 +76,7 @@ class Family(ABC):
 
     name: ClassVar[str]
     train_module: ClassVar[str]
-    """ESPnet's training program, to be called as ``python -m``."""
+    """ESPnet's training program as LoRS has it, to be called as ``python -m``."""
     data_files: ClassVar[Mapping[str, tuple[str, str]]]
     """File of the training data -> its name and type for ESPnet."""
     model_keys: ClassVar[tuple[str, ...]]

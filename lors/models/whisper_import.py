@@ -49,11 +49,10 @@ def import_whisper(
     marker = DoneMarker(out / ".done", {"model": model.fingerprint(), "whisper_conf": conf})
     if marker.is_done():
         return
-    marker.start()
-    write_weights(model, dims, "openai", out / "model.pth", torch.float32)
-    with atomic_write(out / "config.yaml") as handle:
-        yaml.safe_dump({"whisper_conf": conf}, handle, sort_keys=False)
-    marker.mark()
+    with marker.work():
+        write_weights(model, dims, "openai", out / "model.pth", torch.float32)
+        with atomic_write(out / "config.yaml") as handle:
+            yaml.safe_dump({"whisper_conf": conf}, handle, sort_keys=False)
     log.info("base model %s written to %s", path, out)
 
 

@@ -22,7 +22,6 @@ from espnet2.train.abs_espnet_model import AbsESPnetModel
 from espnet2.train.class_choices import ClassChoices
 from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.train.preprocessor import AbsPreprocessor
-from espnet2.train.trainer import Trainer
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool
 from torch import Tensor
@@ -30,6 +29,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from lors.config import build
+from lors.models.espnet_trainer import ResumableTrainer
 from lors.models.whisper import log_mel, new_whisper, pad
 from lors.models.whisper_data import PROMPT_LENGTH, WhisperConf, encode, tokenizer_of
 
@@ -143,7 +143,7 @@ class WhisperTask(AbsTask):
     """Fine-tuning of Whisper by ``python -m lors.bin.whisper_train``, with ESPnet's options."""
 
     num_optimizers: int = 1
-    trainer = Trainer
+    trainer = ResumableTrainer
     class_choices_list = [  # noqa: RUF012 - as ESPnet has it
         ClassChoices(
             name="specaug",

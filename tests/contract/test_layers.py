@@ -12,7 +12,14 @@ ROOT = Path(__file__).parents[2]
 # line, which are siblings, may not import each other.
 LAYERS = [
     {"lors", "lors.errors"},
-    {"lors.log", "lors.fileio", "lors.launch", "lors.parallel", "lors.whisper_package"},
+    {
+        "lors.log",
+        "lors.fileio",
+        "lors.launch",
+        "lors.parallel",
+        "lors.processes",
+        "lors.whisper_package",
+    },
     {"lors.config", "lors.registry", "lors.text", "lors.datadir", "lors.expdir", "lors.vocabulary"},
     {
         "lors.checkpoint",

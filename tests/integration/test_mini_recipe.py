@@ -318,6 +318,7 @@ def test_interrupted_training_and_search_give_the_same_result(reference, tmp_pat
     ended = recipe.run_and_interrupt(*command, when=lambda: any(tune.glob("*/partial.json")))
     assert_interrupted(recipe, command, ended)
     assert all("training was resumed" in (d / "train.log").read_text() for d in begun)
+    assert all("epoch started" in (d / "train.1.log").read_text() for d in begun)
     assert not (recipe.exp / "merged").exists()
 
     ended = recipe.run(*command)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -119,14 +121,17 @@ class FakeS2TModel:
         return " ".join(words[:right] + ["wrong"] * (right - len(words)))
 
 
-LAUNCH = """
-import contextlib, runpy, sys
-split = sys.argv.index("--")
-options = dict(zip(sys.argv[1:split:2], sys.argv[2:split:2]))
-python, flag, module, *sys.argv[1:] = sys.argv[split + 1 :]
-assert (python, flag) == (sys.executable, "-m")
-with open(options["--log"], "w") as log, contextlib.redirect_stdout(log):
-    runpy.run_module(module, run_name="__main__")
+WRAPPER = """\
+#!{python}
+import subprocess, sys
+words = sys.argv[1:]
+while words[0].startswith("--"):
+    words = words[2:]
+log, python, flag, module, *options = words
+assert (python, flag, module) == ({python!r}, "-m", "lors.bin.s2t_train"), words
+with open(log, "w") as handle:
+    done = subprocess.run([python, {train!r}, *options], stdout=handle)
+sys.exit(done.returncode)
 """
 TRAIN = """
 import json, os, sys
@@ -157,18 +162,21 @@ elif not os.environ.get("NO_MODEL"):
 
 
 def fake_espnet(directory: Path, monkeypatch) -> None:
-    """Put an ``espnet2`` before the real one that answers at once and notes how it was called."""
-    package = directory / "espnet2" / "bin"
-    package.mkdir(parents=True)
-    (package.parent / "__init__.py").write_text("")
-    (package / "__init__.py").write_text("")
-    (package / "launch.py").write_text(LAUNCH)
-    (package / "s2t_train.py").write_text(TRAIN)
-    monkeypatch.setenv("PYTHONPATH", str(directory))
+    """Put job wrappers in reach that have the training answered at once.
+
+    It notes how it was called.
+    """
+    directory.mkdir(parents=True)
+    (directory / "train.py").write_text(TRAIN)
+    for name in ("run.pl", "slurm.pl"):
+        names = {"python": sys.executable, "train": str(directory / "train.py")}
+        (directory / name).write_text(WRAPPER.format(**names))
+        (directory / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}{os.pathsep}{os.environ['PATH']}")
 
 
 def calls_of(out: Path) -> list[list[tuple[str, str]]]:
-    """The options (name, value) of every call of the fake ``s2t_train`` with this output_dir."""
+    """The options (name, value) of every training by :func:`fake_espnet` with this output_dir."""
     path = out / "calls.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [[tuple(option) for option in json.loads(line)] for line in lines]

@@ -131,7 +131,14 @@ def training(tmp_path, monkeypatch):
     write_dump(tmp_path / "dump")
     write_model(tmp_path / "base")
     (tmp_path / "train.yaml").write_text("num_iters_per_epoch: 10\n")
-    options = ["--base", str(tmp_path / "base"), "--dump", str(tmp_path / "dump")]
+    options = [
+        "--base",
+        str(tmp_path / "base"),
+        "--dump",
+        str(tmp_path / "dump"),
+        "--cmd",
+        "run.pl",
+    ]
     options += ["--config", str(tmp_path / "train.yaml"), "--pairs", "de_asr", "es_st"]
     stats = str(tmp_path / "stats")
     assert train.main([*options, "--collect_stats", "--out", stats]) == 0
@@ -157,7 +164,7 @@ def test_train_from_scratch(tmp_path, monkeypatch):
     tokens.mkdir()
     config.write_text("max_epoch: 3\n")
     options = ["--tokens", str(tokens), "--dump", str(dump), "--config", str(config)]
-    options += ["--pairs", "de_asr"]
+    options += ["--pairs", "de_asr", "--cmd", "run.pl"]
     stats = str(tmp_path / "stats")
     assert train.main([*options, "--collect_stats", "--out", stats]) == 0
     assert train.main([*options, "--stats", stats, "--out", str(tmp_path / "base")]) == 0

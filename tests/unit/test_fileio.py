@@ -1,10 +1,14 @@
 """lors.fileio: whole files or none, and markers that remember what work was made from."""
 
+import errno
+import fcntl
 import hashlib
 import os
 import stat
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +19,9 @@ from lors.fileio import (
     atomic_write,
     file_digest,
     hash_of,
+    locked,
     read_json,
+    scratch_directory,
     write_json,
     write_text,
 )
@@ -181,3 +187,127 @@ def test_difference_of_nested_settings_names_what_differs(tmp_path):
     assert lines[0] == "config.optim_conf.lr: 0.1 -> 0.2"
     assert lines[1] == f"config.path: {'x' * 90!r} -> {'y' * 90!r}"
     assert lines[2].startswith("config.token_list: [") and len(lines[2]) < 300 and len(lines) == 3
+
+
+# --- killed processes, and several at once ------------------------------------------------------
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from lors.fileio import DoneMarker, atomic_directory, atomic_write, scratch_directory
+place = Path(sys.argv[1])
+with {block} as made:
+    if hasattr(made, "write"):
+        made.write("half a file, longer than the one that is to come")
+        made.flush()
+    elif made is not None:
+        (made / "half").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def kill_within(block: str, place: Path) -> None:
+    """Let a process be killed with SIGKILL in a ``with`` statement of :mod:`lors.fileio`."""
+    done = subprocess.run([sys.executable, "-c", KILLED.format(block=block), place], timeout=60)
+    assert done.returncode == -9
+
+
+def test_the_next_writer_takes_over_what_a_killed_one_left(tmp_path):
+    kill_within("atomic_write(place / 'x')", tmp_path)
+    assert names(tmp_path) == [".x.tmp"]
+    write_text(tmp_path / "x", "new")
+    assert names(tmp_path) == ["x"] and (tmp_path / "x").read_text() == "new"
+
+
+def test_directories_that_a_killed_process_left(tmp_path):
+    kill_within("atomic_directory(place / 'out')", tmp_path)
+    kill_within("scratch_directory(place / 'scratch')", tmp_path)
+    assert names(tmp_path) == [".out.lock", ".out.tmp", "scratch"]
+    with atomic_directory(tmp_path / "out") as folder:
+        (folder / "x").write_text("whole")
+    with scratch_directory(tmp_path / "scratch") as folder:
+        assert names(folder) == []
+    assert names(tmp_path) == ["out"] and names(tmp_path / "out") == ["x"]
+
+
+def test_work_of_a_killed_process_is_done_again(tmp_path):
+    kill_within("DoneMarker(place / '.done', {'seed': 1}).work()", tmp_path)
+    assert names(tmp_path) == [".done.lock", ".done.started"]
+    marker = DoneMarker(tmp_path / ".done", {"seed": 1})
+    assert not marker.is_done()
+    with marker.work():
+        assert names(tmp_path) == [".done.lock", ".done.started"]
+    assert names(tmp_path) == [".done"] and marker.is_done()
+    marker.start()  # as a process leaves it that is killed in mark()
+    assert marker.is_done() and names(tmp_path) == [".done"]
+
+
+def test_failed_work_is_not_done(tmp_path):
+    marker = DoneMarker(tmp_path / ".done", {"seed": 1})
+    with pytest.raises(ValueError), marker.work():
+        raise ValueError
+    assert names(tmp_path) == [".done.started"] and not marker.is_done()
+
+
+def test_two_writers_of_one_file_wait_for_each_other(tmp_path):
+    path = tmp_path / "x"
+    texts = [str(number) * 100_000 for number in range(8)]
+    writers = [threading.Thread(target=write_text, args=(path, text)) for text in texts]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert path.read_text() in texts and names(tmp_path) == ["x"]
+
+
+def test_a_lock_is_for_one_process(tmp_path):
+    path = tmp_path / "a" / ".lock"
+    with locked(path):
+        code = f"from lors.fileio import locked\nwith locked({str(path)!r}, 0.3): pass"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 1 and "another process is at work here" in done.stderr
+    assert names(path.parent) == []
+    with pytest.raises(KeyboardInterrupt), locked(path):
+        raise KeyboardInterrupt
+    with locked(path, 0):
+        assert names(path.parent) == [".lock"]
+
+
+def test_who_waits_for_a_lock_gets_it(tmp_path):
+    """Also if who had it removed the file, and a third made it again."""
+    inside, most = [], []
+
+    def work():
+        for _ in range(20):
+            with locked(tmp_path / ".lock"):
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 60 and max(most) == 1 and names(tmp_path) == []
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    write_text(tmp_path / "x", "new")
+    with locked(tmp_path / ".lock"):
+        pass
+    assert "has no locks" in caplog.text
+    (tmp_path / ".x.tmp").unlink(missing_ok=True)
+    assert names(tmp_path) == ["x"] and (tmp_path / "x").read_text() == "new"
+
+
+def test_no_link_is_followed_to_a_file_of_somebody_else(tmp_path):
+    write_text(tmp_path / "other", "theirs")
+    (tmp_path / ".x.tmp").symlink_to("other")
+    with pytest.raises(OSError, match="symbolic links"):
+        write_text(tmp_path / "x", "new")
+    assert (tmp_path / "other").read_text() == "theirs"

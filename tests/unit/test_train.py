@@ -1,6 +1,7 @@
 """Training with a stand-in for ESPnet: what it is given, and when it is called at all."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from stand_ins import calls_of, fake_espnet, write_dump
 from lors.datadir import read_text
 from lors.errors import LorsError
 from lors.expdir import Pair
-from lors.fileio import file_digest
+from lors.fileio import file_digest, locked
 from lors.models import family_from
 from lors.models.family import write_training_data
 from lors.train import (
@@ -305,11 +306,10 @@ def test_failed_training_shows_the_log_and_how_to_resume(project, tmp_path, monk
     assert not (out / ".done.started").exists()
 
 
-def test_a_launcher_that_cannot_start(project, tmp_path):
+def test_a_wrapper_that_cannot_start(project, tmp_path):
     """There is no log then: its own words are shown."""
-    (tmp_path / "espnet" / "espnet2" / "bin" / "launch.py").write_text("raise OSError('no run.pl')")
-    with pytest.raises(LorsError, match=r"OSError: no run\.pl"):
-        train(PAIRS, out=tmp_path / "out", **project)
+    with pytest.raises(LorsError, match=r"no\.pl: (command )?not found"):
+        train(PAIRS, out=tmp_path / "out", **{**project, "cmd": "no.pl --mem 4G"})
 
 
 def test_training_without_a_model(project, tmp_path, monkeypatch):
@@ -320,12 +320,13 @@ def test_training_without_a_model(project, tmp_path, monkeypatch):
     assert not (tmp_path / "out" / ".done").exists()
 
 
-def test_launch_gets_wrapper_log_and_gpus_as_they_are(project, tmp_path):
+def test_wrapper_gets_log_and_gpus_as_they_are(project, tmp_path):
     out = tmp_path / "out; touch x"
     cmd = "slurm.pl --mem 4G"
     train(PAIRS, out=out, ngpu=2, **{**project, "cmd": cmd})
     script = (out / "run.sh").read_text()
-    assert f"--cmd '{cmd}' --log '{out}/train.log' --ngpu 2 -- " in script
+    assert f"exec {cmd} --gpu 2 '{out}/train.log' {sys.executable} -m " in script
+    assert "--ngpu 2 --multiprocessing_distributed true\n" in script
     assert f"--output_dir '{out}'" in script
     assert calls_of(out) and not list(tmp_path.glob("x*"))
 
@@ -337,28 +338,58 @@ def test_digest_of_the_base_is_of_its_content(project, tmp_path):
     assert marker["inputs"]["pairs"] == ["de_asr", "es_st"]
 
 
-@pytest.mark.parametrize(
-    ("damage", "starts_over"),
-    [
-        (None, False),
-        ("half a checkpoint", True),
-        ("no model of its epoch", True),
-        ("half a model of its epoch", True),
-        ("the model of an older epoch", True),
-    ],
-)
-def test_interruption_while_espnet_saves(project, tmp_path, caplog, damage, starts_over):
+def test_the_logs_of_interrupted_parts_are_kept(project, tmp_path, monkeypatch):
+    out = tmp_path / "the out"
+    for number in (1, 2):
+        monkeypatch.setenv("FAIL", f"part {number}")
+        with pytest.raises(LorsError, match="training failed"):
+            train(PAIRS, out=out, **project)
+    monkeypatch.delenv("FAIL")
+    train(PAIRS, out=out, **project)
+    logs = {path.name: path.read_text()[-7:] for path in out.glob("*.log")}
+    assert logs == {"train.1.log": "part 1\n", "train.2.log": "part 2\n", "train.log": ""}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_checkpoint_that_is_not_whole_is_discarded(project, tmp_path, caplog, whole):
     out = tmp_path / "out"
     out.mkdir()
-    weights = {"a": torch.ones(1000)}
-    torch.save({"model": weights, "optimizers": [{"step": 3}]}, out / "checkpoint.pth")
-    torch.save({"a": torch.zeros(1000)} if damage and "older" in damage else weights, out / "2.pth")
-    (out / "latest.pth").symlink_to("2.pth")
-    if damage == "no model of its epoch":
-        (out / "2.pth").unlink()
-    elif damage and "half" in damage:
-        path = out / ("checkpoint.pth" if "checkpoint" in damage else "2.pth")
-        path.write_bytes(path.read_bytes()[:-700])
+    checkpoint = out / "checkpoint.pth"
+    torch.save({"model": {"a": torch.ones(1000)}}, checkpoint)
+    if not whole:
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-700])
     train(PAIRS, out=out, **project)
-    assert (out / "checkpoint.pth").exists() != starts_over
-    assert ("training starts over" in caplog.text) == starts_over
+    assert checkpoint.exists() == whole
+    assert ("training starts over" in caplog.text) != whole
+
+
+def test_a_training_is_done_by_one_process_at_a_time(project, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    monkeypatch.setattr("lors.fileio.LOCK_SECONDS", 0.2)
+    with (
+        locked(out / ".done.lock"),
+        pytest.raises(LorsError, match="another process is at work") as caught,
+    ):
+        train(PAIRS, out=out, **project)
+    assert caught.value.where == out and not calls_of(out)
+    train(PAIRS, out=out, **project)
+    assert not (out / ".done.lock").exists()
+
+
+def test_an_interrupted_training_asks_its_wrapper_to_end(project, tmp_path, monkeypatch):
+    """It is not killed: it has jobs to end."""
+    wrapper = tmp_path / "espnet" / "run.pl"
+    wrapper.write_text(
+        f"#!{sys.executable}\n"
+        "import os, signal, sys, time\n"
+        "from pathlib import Path\n"
+        "def stop(*_):\n"
+        "    Path(sys.argv[3]).write_text('jobs ended')\n"
+        "    sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        "os.kill(os.getppid(), signal.SIGINT)\n"
+        "time.sleep(60)\n"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train(PAIRS, out=tmp_path / "out", **project)
+    assert (tmp_path / "out/train.log").read_text() == "jobs ended"

@@ -16,8 +16,8 @@
 #   10 score      WER and BLEU, normalised performance, RESULTS.md and plots
 #   11 pack       the LoRS models as ESPnet zip files
 #
-# A finished stage is not done again: call the same command after an interruption. Results made
-# with other settings are never overwritten; choose another --expdir.
+# A finished stage is not done again: call the same command after an interruption, be it Ctrl-C or
+# kill -9. Results made with other settings are never overwritten; choose another --expdir.
 #
 # shellcheck source-path=SCRIPTDIR
 set -euo pipefail
@@ -74,6 +74,7 @@ done
 if [ $# -gt 0 ]; then die -2 "unexpected argument: $1" "what to do: --help lists every option"; fi
 . ./path.sh
 . ./cmd.sh
+export LORS_DRIVER=$$ # lors/processes.py
 
 stage_names=(data format base stats experts joint tune merge inference score pack)
 stage_number() {

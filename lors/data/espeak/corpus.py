@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +21,7 @@ from lors.data.espeak.voices import SPLITS, Condition, Speaker
 from lors.errors import LorsError, UsageError, unknown_name
 from lors.fileio import DoneMarker, atomic_write, file_digest, write_text
 from lors.log import show_progress
+from lors.processes import end_with_parent
 
 logger = logging.getLogger(__name__)
 
@@ -76,18 +78,17 @@ def _make_language(
     """Plan, speak and write one language; the marker comes last."""
     clips = plan(settings, language, condition)
     directory = language_dir(settings.out, language)
-    (directory / "clips").mkdir(parents=True, exist_ok=True)
-    marker = _marker(settings, language, condition)
-    marker.start()
-    spoken = []
-    for clip, candidate in zip(clips, mapper(partial(make_clip, condition), clips), strict=True):
-        spoken.append((clip.kind, clip.speaker, candidate))
-        progress.update()
-    for name, text in common_voice_tables(spoken).items():
-        write_text(directory / name, text)
-    covost = settings.out / "covost2" / f"covost_v2.{language}_{grammar.TARGET}.tsv"
-    write_text(covost, covost_table(spoken))
-    marker.mark()
+    with _marker(settings, language, condition).work():
+        (directory / "clips").mkdir(exist_ok=True)
+        spoken = []
+        candidates = mapper(partial(make_clip, condition), clips)
+        for clip, candidate in zip(clips, candidates, strict=True):
+            spoken.append((clip.kind, clip.speaker, candidate))
+            progress.update()
+        for name, text in common_voice_tables(spoken).items():
+            write_text(directory / name, text)
+        covost = settings.out / "covost2" / f"covost_v2.{language}_{grammar.TARGET}.tsv"
+        write_text(covost, covost_table(spoken))
     logger.info("%s: %d clips in %s", language, len(spoken), directory)
 
 
@@ -198,7 +199,9 @@ def _is_finished(settings: Settings, language: str, condition: Condition) -> boo
             got=error.got,
             hint=f"use another --out, put the settings back, or remove {directory}",
         ) from None
-    if not done and not marker.started.exists() and any(directory.glob("*")):
+    # A hidden file is what is left of a run that was killed before its first clip.
+    others = (path for path in directory.glob("*") if not path.name.startswith("."))
+    if not done and not marker.started.exists() and any(others):
         raise LorsError(
             "this directory has files that do not come from here",
             where=directory,
@@ -216,7 +219,9 @@ def _workers(nj: int) -> Iterator[Mapper]:
         return
     # spawn: the workers have nothing of this process, whatever runs in it (threads, a GPU).
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(nj, mp_context=context, initializer=_ignore_interrupt)
+    executor = ProcessPoolExecutor(
+        nj, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),)
+    )
     try:
         yield partial(executor.map, chunksize=4)
     except BrokenProcessPool:
@@ -229,6 +234,7 @@ def _workers(nj: int) -> Iterator[Mapper]:
         executor.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupt() -> None:
-    """Leave Ctrl-C to the main process, which stops the workers."""
+def _start_worker(parent: int) -> None:
+    """Leave Ctrl-C to the main process, which stops the workers, and end with it."""
+    end_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

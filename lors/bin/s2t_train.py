@@ -1,0 +1,20 @@
+"""Train an S2T model through ESPnet; the options are those of espnet2.bin.s2t_train (--help)."""
+
+from __future__ import annotations
+
+import sys
+
+from lors.models.s2t_task import S2TTask
+
+
+def get_parser():
+    """The parser, as ESPnet's documentation tools look for it."""
+    return S2TTask.get_parser()
+
+
+def main(cmd: list[str] | None = None) -> None:
+    S2TTask.main(cmd=cmd)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

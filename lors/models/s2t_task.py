@@ -1,0 +1,13 @@
+"""ESPnet's S2T task with a trainer that can be killed at any moment."""
+
+from __future__ import annotations
+
+from espnet2.tasks.s2t import S2TTask as ESPnetS2TTask
+
+from lors.models.espnet_trainer import ResumableTrainer
+
+
+class S2TTask(ESPnetS2TTask):
+    """Training of OWSM and its kin by ``python -m lors.bin.s2t_train``, with ESPnet's options."""
+
+    trainer = ResumableTrainer

@@ -1,0 +1,202 @@
+"""Training that is killed before any one of its operations on files, and goes on."""
+
+import multiprocessing
+import os
+import pickle
+import random
+import signal
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("espnet2")
+
+from espnet2.iterators.abs_iter_factory import AbsIterFactory
+from espnet2.train.abs_espnet_model import AbsESPnetModel
+from espnet2.train.distributed_utils import DistributedOption
+from espnet2.train.trainer import Trainer, TrainerOptions
+
+from lors.errors import LorsError
+from lors.models.espnet_trainer import ResumableTrainer, atomic_saves, read_checkpoint
+
+pytestmark = pytest.mark.espnet
+
+STEPS = 2  # of an epoch
+ACCURACY = [0.1, 0.4, 0.3, 0.4, 0.2]
+"""On dev after each epoch: the second is the best, the fourth is as good but later."""
+OPTIONS = {
+    **{name: False for name in TrainerOptions.__annotations__},
+    **{"ngpu": 0, "resume": True, "train_dtype": "float32", "accum_grad": 1, "log_interval": 10},
+    **{"grad_clip": 5.0, "grad_clip_type": 2.0, "adapter": "lora", "save_strategy": "all"},
+    **{"max_epoch": len(ACCURACY), "seed": 1, "patience": None, "keep_nbest_models": 1},
+    **{"nbest_averaging_interval": 0, "early_stopping_criterion": ["valid", "acc", "max"]},
+    **{"best_model_criterion": [["valid", "acc", "max"]], "ddp_comm_hook": None},
+    **{"val_scheduler_criterion": ["valid", "loss"], "wandb_model_log_interval": -1},
+}
+
+
+class Model(AbsESPnetModel):
+    """A matrix with an adapter that learns by heart; its accuracy is the one that is wanted."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.register_buffer("weight", torch.randn(3, 3))
+        self.lora_A = torch.nn.Parameter(torch.randn(3, 3))
+        self.register_buffer("lora_steps", torch.tensor(0))
+
+    def forward(self, x, **_):
+        loss = ((x @ (self.weight + self.lora_A) - x.flip(1)) ** 2).mean()
+        self.lora_steps += self.training
+        accuracy = ACCURACY[max(0, int(self.lora_steps) // STEPS - 1)]
+        stats = {"loss": loss.detach(), "acc": torch.tensor(accuracy)}
+        return loss, stats, torch.tensor(float(len(x)))
+
+    def collect_feats(self, **_):
+        return {}
+
+
+class Batches(AbsIterFactory):
+    def build_iter(self, epoch, shuffle=None):
+        numbers = torch.Generator().manual_seed(epoch)
+        return [(["id"], {"x": torch.randn(4, 3, generator=numbers)}) for _ in range(STEPS)]
+
+
+def train(out: Path, trainer=ResumableTrainer, **options) -> None:
+    torch.set_num_threads(1)
+    model = Model()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    out.mkdir(exist_ok=True)
+    trainer.run(
+        model=model,
+        optimizers=[optimizer],
+        schedulers=[None],
+        train_iter_factory=Batches(),
+        valid_iter_factory=Batches(),
+        plot_attention_iter_factory=None,
+        trainer_options=TrainerOptions(**{**OPTIONS, "output_dir": out, **options}),
+        distributed_option=DistributedOption(),
+    )
+
+
+def killed_before(number: int, out: Path, options: dict) -> None:
+    """Train, and die before the operation on files of `out` that has this number (from 0)."""
+    left = [number]
+
+    def watch(event, arguments):
+        changes = event in ("os.rename", "os.remove", "os.symlink")
+        if changes or (event == "open" and arguments[2] & os.O_CREAT):
+            path = arguments[1] if event == "os.symlink" else arguments[0]
+            if isinstance(path, str | os.PathLike) and str(out) in str(path):
+                if not left[0]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left[0] -= 1
+
+    sys.addaudithook(watch)
+    train(out, **options)
+
+
+def is_killed(number: int, out: Path, options: dict) -> bool:
+    """Whether a training was killed by :func:`killed_before`, and not at its end before that."""
+    process = multiprocessing.get_context("fork").Process(
+        target=killed_before, args=(number, out, options)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+def content(out: Path) -> dict:
+    """All files of a training: links with their targets, models with their values."""
+    found = {}
+    for path in out.iterdir():
+        if path.is_symlink():
+            found[path.name] = str(path.readlink())
+        else:
+            model = read_checkpoint(path)[0] if path.name == "checkpoint.pth" else torch.load(path)
+            found[path.name] = {name: value.tolist() for name, value in model.items()}
+    return found
+
+
+KINDS = {
+    "whole model": {},
+    "adapter": {"use_adapter": True, "save_strategy": "adapter_only"},
+    "several kept": {"keep_nbest_models": [1, 2]},
+    "early stop": {"patience": 1},
+}
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    """What a killed process has written is there, unlike what a machine without power has."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_anywhere_it_ends_with_the_same_files(tmp_path, kind):
+    options = KINDS[kind]
+    train(tmp_path / "espnet", Trainer, **options)
+    expected = content(tmp_path / "espnet")
+    assert expected["valid.acc.best.pth"] == "2epoch.pth"
+    assert ("lora_A" in expected["2epoch.pth"], "weight" in expected["2epoch.pth"]) == (
+        True,
+        kind != "adapter",
+    )
+    last = "4epoch.pth" if kind == "early stop" else "5epoch.pth"
+    assert expected["latest.pth"] == last
+    rng = random.Random(kind)
+    # Before every operation of one kind of training; of the others, where they may differ.
+    number, step = (0, 1) if kind == "whole model" else (rng.randrange(3), 3)
+    while is_killed(number, out := tmp_path / str(number), options):
+        # Once more, soon: while it makes up for what the first kill has cut off.
+        is_killed(rng.randrange(8), out, options)
+        train(out, **options)
+        assert content(out) == expected, f"killed before operation {number}"
+        number += step
+    assert content(out) == expected
+    assert number > 20  # or it is not watched what the training does
+
+
+def test_models_of_a_training_before_this_one_are_not_taken(tmp_path):
+    """Nor a half of one, as ESPnet alone leaves it."""
+    train(tmp_path / "whole")
+    out = tmp_path / "out"
+    train(out, max_epoch=2)
+    (out / "2epoch.pth").write_bytes((tmp_path / "whole/5epoch.pth").read_bytes()[:-500])
+    train(out)
+    assert content(out) == content(tmp_path / "whole")
+
+
+def test_saving_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.pth"
+    torch.save({"a": torch.ones(3)}, path)
+    before = torch.save
+    with pytest.raises((AttributeError, pickle.PicklingError)), atomic_saves():
+        torch.save({"a": torch.zeros(3), "b": lambda: None}, path)
+    assert torch.save is before
+    assert torch.load(path)["a"].tolist() == [1, 1, 1] and list(tmp_path.iterdir()) == [path]
+
+
+class Code:
+    def __reduce__(self):
+        return (print, ("code in a checkpoint was run",))
+
+
+def test_a_checkpoint_with_code_in_it_is_refused(tmp_path, capsys):
+    out = tmp_path / "out"
+    train(out, max_epoch=1)
+    checkpoint = out / "checkpoint.pth"
+    torch.save({**torch.load(checkpoint, weights_only=False), "scaler": Code()}, checkpoint)
+    with pytest.raises(LorsError, match="cannot go on from its checkpoint") as caught:
+        train(out)
+    assert "remove the file" in caught.value.hint
+    assert "was run" not in capsys.readouterr().out
+    with zipfile.ZipFile(checkpoint) as archive:
+        assert archive.testzip() is None  # it is left as it was
+    checkpoint.unlink()
+    train(out)
+    assert content(out)["valid.acc.best.pth"] == "2epoch.pth"
