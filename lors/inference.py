@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from lors.datadir import read_data_dir, read_text, write_text
 from lors.errors import LorsError
-from lors.expdir import Pair
+from lors.expdir import Pair, hypothesis_marker
 from lors.fileio import DoneMarker, file_digest
 from lors.log import show_progress
 from lors.models import open_recogniser
@@ -150,7 +150,7 @@ def infer(
                 "data directory not found", where=directory, hint="run stage 2 (format)"
             )
         marker = DoneMarker(
-            out.with_name(f".{out.name}.done"),
+            hypothesis_marker(out),
             {
                 "model": file_digest(model_file),
                 "data": file_digest(directory / "utt2dur"),
