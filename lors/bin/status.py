@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -130,7 +131,7 @@ def as_table(status: Status, show_all: bool) -> str:
         width = max((len(unit.name) for unit in shown), default=0)
         lines += [f"     {_line(unit, width)}" for unit in shown]
     if not status.alive and status.state in (FAILED, INTERRUPTED):
-        lines.append(f"go on with: {run.command}")
+        lines.append(f"go on with: cd {shlex.quote(run.directory)} && {run.command}")
     return "\n".join(lines)
 
 
