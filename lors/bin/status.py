@@ -130,7 +130,8 @@ def as_table(status: Status, show_all: bool) -> str:
         shown = [u for u in units if show_all or u.state not in (DONE, PENDING, LEFT_OUT)]
         width = max((len(unit.name) for unit in shown), default=0)
         lines += [f"     {_line(unit, width)}" for unit in shown]
-    if not status.alive and status.state in (FAILED, INTERRUPTED):
+    # A run that went well has only been told to stop earlier: the same again would do nothing.
+    if not status.alive and run.status != 0 and status.state in (FAILED, INTERRUPTED):
         lines.append(f"go on with: cd {shlex.quote(run.directory)} && {run.command}")
     return "\n".join(lines)
 
