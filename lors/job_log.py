@@ -87,14 +87,16 @@ def read_job_log(path: str | os.PathLike) -> JobLog | None:
         with path.open(encoding="utf-8", errors="replace") as handle:
             head = [line.rstrip("\n") for line in islice(handle, HEAD_LINES)]
         changed = path.stat().st_mtime
-        last = next((line for line in reversed(_tail(path)) if line.strip()), "")
+        tail = _tail(path)
     except OSError:
         return None
     place = next((i for i, line in enumerate(head) if _RUNNING.match(line)), 0)
     if not place:
         return None
-    running = _RUNNING.match(head[place])
-    started = next(filter(None, map(_STARTED.match, head[place:])), None)
+    # A job that went back into Slurm's queue has begun more than once, in the same log.
+    lines = head[place:] + tail
+    running = list(filter(None, map(_RUNNING.match, lines)))[-1]
+    started = next(filter(None, map(_STARTED.match, reversed(lines))), None)
     process = Process(
         host=running["host"],
         pid=int(running["pid"]) if running["pid"] else None,
@@ -102,6 +104,7 @@ def read_job_log(path: str | os.PathLike) -> JobLog | None:
         since=seconds_of(started[1]) if started else None,
         last_sign=changed,
     )
+    last = next((line for line in reversed(tail) if line.strip()), "")
     finished = _FINISHED.match(last)
     status = int(finished[1] or finished[2]) if finished else None
     return JobLog(path, _words(head[place - 1].removeprefix("# ")), process, status, changed)

@@ -46,9 +46,15 @@ def states_of(processes: Sequence[Process]) -> list[str]:
     neither is possible, it counts as running for ten minutes after its last sign of life.
     """
     here = socket.gethostname()
-    jobs = {p.slurm_job for p in processes if p.slurm_job and not _is_local(p, here)}
+    seen = [_is_local(p, here) and _is_alive(p.pid, p.since) for p in processes]
+    jobs = {
+        p.slurm_job for p, alive in zip(processes, seen, strict=True) if p.slurm_job and not alive
+    }
     queue = _ask_slurm(jobs) if jobs else None
-    return [_state_of(process, here, queue) for process in processes]
+    return [
+        RUNNING if alive else _state_unseen(process, here, queue)
+        for process, alive in zip(processes, seen, strict=True)
+    ]
 
 
 def _is_local(process: Process, here: str) -> bool:
@@ -56,11 +62,14 @@ def _is_local(process: Process, here: str) -> bool:
     return process.pid is not None and process.host.split(".")[0] == here.split(".")[0]
 
 
-def _state_of(process: Process, here: str, queue: Mapping[str, str] | None) -> str:
+def _state_unseen(process: Process, here: str, queue: Mapping[str, str] | None) -> str:
+    """The state of a process that does not run on this machine, or no more."""
+    state = queue.get(process.slurm_job, GONE) if process.slurm_job and queue is not None else None
     if _is_local(process, here):
-        return RUNNING if _is_alive(process.pid, process.since) else GONE
-    if process.slurm_job and queue is not None:
-        return queue.get(process.slurm_job, GONE)
+        # Its job may be back in the queue, or go on for other commands that were given to it.
+        return QUEUED if state == QUEUED else GONE
+    if state is not None:
+        return state
     return RUNNING if time.time() - process.last_sign < QUIET_SECONDS else GONE
 
 

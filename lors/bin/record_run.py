@@ -43,13 +43,19 @@ def work(args: argparse.Namespace) -> None:
         **options,
         directory=str(Path.cwd()),
         host=socket.gethostname(),
-        slurm_job=os.environ.get("SLURM_JOB_ID", ""),
+        slurm_job=_slurm_job(),
         began=time.time(),
     )
     if args.status is None:
         begin_stage(record)
     else:
         end_run(record)
+
+
+def _slurm_job() -> str:
+    """The Slurm job that this runs in, as squeue calls it; empty if in none."""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
 
 
 def main(argv: list[str] | None = None) -> int:

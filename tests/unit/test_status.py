@@ -54,6 +54,12 @@ INFER = ["python", "-m", "lors.bin.inference", "--langs", *RUN.langs, "--tasks",
 INFER += ["--systems", *SYSTEMS, "--split", "test", "--num_jobs", "2"]
 
 
+@pytest.fixture(autouse=True)
+def no_fsync(monkeypatch):
+    """Markers by the hundred: waiting for a busy disk would take minutes."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 @pytest.fixture
 def exp(tmp_path, monkeypatch) -> ExpDir:
     """An experiment in which nothing has been made, in a recipe's directory."""
@@ -455,6 +461,20 @@ def test_jobs_of_slurm(exp, squeue):
     assert set(states("experts").values()) == {"interrupted"}
 
 
+def test_jobs_of_slurm_on_this_machine(exp, squeue, gone):
+    for number, pair in enumerate(PAIRS, 1):
+        begin(exp.expert(pair) / ".done")
+        expert_log(number, on=f"{HERE}, process {gone}, Slurm job 123_{number}")
+    expert_log(1, on=f"{alive()}, Slurm job 123_1")
+    # The second is back in the queue; the third has ended, if not all that its job is for.
+    squeue("123_2 PENDING", "123_3 RUNNING")
+    expected = ["running", "queued", "interrupted", "interrupted"]
+    assert list(states("experts").values()) == expected
+    said = f"# Back into the queue\n# again\n# Running on {alive()}, Slurm job 123_4"
+    expert_log(4, said, on=f"{HERE}, process {gone}, Slurm job 123_4")
+    assert states("experts")["es_st"] == "running"
+
+
 def test_slurm_that_does_not_answer(exp, squeue):
     squeue(status=1, error="squeue: error: Unable to contact slurm controller")
     expert_log(1, on="node7, process 1, Slurm job 123_1")
@@ -568,6 +588,10 @@ def test_run_is_recorded_stage_by_stage(tmp_path, monkeypatch):
     assert read_run("exp") == dataclasses.replace(first, stage="format", status=1)
     call_record("--stage", "data", langs="es")  # another run, if with the same process number
     assert read_run("exp").langs == ("es",) and read_run("exp").began > first.began
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "98")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    call_record("--stage", "data", pid=9)
+    assert read_run("exp").slurm_job == "98_1"
     call_record("--status", "0", pid=8)  # of a run that is not the latest
     assert read_run("exp").status is None
 
