@@ -2,6 +2,8 @@
 
 | path | content |
 |---|---|
+| ``recipe.json`` | the latest run: its options, where it runs and how it ended |
+| ``log/`` | logs of the job arrays, one a job |
 | ``base/`` | the base model |
 | ``stats/`` | ESPnet's shape files |
 | ``expert/<lang>_<task>/`` | an expert |
@@ -19,7 +21,7 @@ over languages for each task) or ``<method>.langs_tasks`` (one merge over langua
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +53,37 @@ class Pair:
         return f"{self.lang}_{self.task}"
 
 
+# The work of an array of jobs, in an order that all of them agree on, and so does lors.status.
+
+
+def pairs_of(langs: Iterable[str], tasks: Sequence[str]) -> list[Pair]:
+    """All languages with all tasks; job k of the experts trains the k-th."""
+    return [Pair(lang, task) for lang in langs for task in tasks]
+
+
+def scopes_of(tasks: Iterable[str]) -> list[tuple[str, ...]]:
+    """The sets of tasks to merge over; job k of the search on dev has the k-th.
+
+    The widest merge takes as long as all others together, so it starts first.
+    """
+    tasks = sorted(set(tasks))
+    single = [(task,) for task in tasks]
+    return [tuple(tasks), *single] if len(tasks) > 1 else single
+
+
+def inference_units(
+    systems: Iterable[str], pairs: Sequence[Pair], job: int = 1, num_jobs: int = 1
+) -> list[tuple[str, Pair]]:
+    """What inference decodes: every pair by every system; job k of n has every n-th of them."""
+    units = [(system, pair) for system in systems for pair in pairs]
+    return units[job - 1 :: num_jobs]
+
+
+def hypothesis_marker(hypothesis: Path) -> Path:
+    """The done marker of a hypothesis file."""
+    return hypothesis.with_name(f".{hypothesis.name}.done")
+
+
 class ExpDir:
     """Paths inside one experiment directory."""
 
@@ -60,6 +93,11 @@ class ExpDir:
     @property
     def base(self) -> Path:
         return self.root / "base"
+
+    @property
+    def log(self) -> Path:
+        """Logs of the job arrays."""
+        return self.root / "log"
 
     @property
     def joint(self) -> Path:

@@ -247,6 +247,30 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str 
     return lines
 
 
+def _inputs_in(marker: Path) -> Mapping[str, Any]:
+    """What a marker says that its result is made from."""
+    content = read_json(marker)
+    if not isinstance(content, dict) or not isinstance(content.get("inputs"), dict):
+        raise LorsError(
+            "not a done marker",
+            where=marker,
+            hint="remove it, and the next run does its work again",
+        )
+    return content["inputs"]
+
+
+def _is_there(marker: Path) -> bool:
+    """Whether there is a marker; LorsError if there is one that cannot be read."""
+    try:
+        _inputs_in(marker)
+    except LorsError:
+        # One that is removed just now, since its work has ended, is none.
+        if marker.exists():
+            raise
+        return False
+    return True
+
+
 class DoneMarker:
     """Remembers, beside a result, what it is made from and whether it is finished.
 
@@ -273,11 +297,26 @@ class DoneMarker:
         """
         for marker in (self.path, self.started):
             if marker.exists():
-                self._check(read_json(marker)["inputs"])
+                self._check(_inputs_in(marker))
         if not self.path.exists():
             return False
         self.started.unlink(missing_ok=True)  # of a process that was killed in mark()
         return True
+
+    @classmethod
+    def progress(cls, path: str | os.PathLike) -> str:
+        """How far the work of the marker at `path` is, whatever it was to be made from.
+
+        Returns:
+            ``"done"``, ``"started"``, or ``""`` for work that was never begun.
+
+        Raises:
+            LorsError: a marker cannot be read, so that the next run will refuse it.
+        """
+        marker = cls(path, {})
+        # Both are there for a moment when work ends, and then the first of them is gone.
+        started = _is_there(marker.started)
+        return "done" if _is_there(marker.path) else "started" if started else ""
 
     def _check(self, previous: Mapping[str, Any]) -> None:
         if previous == self.inputs:

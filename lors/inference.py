@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from lors.datadir import read_data_dir, read_text, write_text
 from lors.errors import LorsError
-from lors.expdir import Pair
+from lors.expdir import Pair, hypothesis_marker
 from lors.fileio import DoneMarker, file_digest, remove_tree
 from lors.log import show_progress
 from lors.models import open_recogniser
@@ -149,7 +149,7 @@ def infer(
                 "data directory not found", where=directory, hint="run stage 2 (format)"
             )
         marker = DoneMarker(
-            out.with_name(f".{out.name}.done"),
+            hypothesis_marker(out),
             {
                 "model": file_digest(model_file),
                 "data": file_digest(directory / "utt2dur"),

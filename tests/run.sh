@@ -52,7 +52,7 @@ ruff check --quiet --output-format concise . || die "ruff found problems"
 ruff format --check --quiet . || die "some files are not formatted" "what to do: ruff format ."
 mapfile -t scripts < <(
     find . \( -name .venv -o -name '.test_packages*' -o -name .git -o -name downloads -o -name dump -o -name exp \) -prune -o \
-        -type f \( -name '*.sh' -o -path ./.ci/run \) -print
+        -type f \( -name '*.sh' -o -path ./.ci/run -o -path ./utils/status \) -print
 )
 # SC1091: which path.sh a shared script sources depends on the recipe that it is called in.
 shellcheck --external-sources --exclude SC1091 "${scripts[@]}" || die "shellcheck found problems"

@@ -7,7 +7,7 @@ import sys
 
 from lors.config import load_config
 from lors.errors import UsageError
-from lors.expdir import ExpDir, Pair
+from lors.expdir import ExpDir, inference_units, pairs_of
 from lors.inference import infer
 from lors.log import run_main
 from lors.models import family_of
@@ -37,13 +37,11 @@ def work(args: argparse.Namespace) -> None:
         expected = f"1 to --num_jobs ({args.num_jobs})"
         raise UsageError("no such part of the work", where="--job", expected=expected, got=args.job)
     expdir = ExpDir(args.expdir)
-    pairs = [Pair(lang, task) for lang in args.langs for task in args.tasks]
-    units = [
+    pairs = pairs_of(args.langs, args.tasks)
+    part = [
         (pair, expdir.model(system, pair, args.tasks), expdir.hypothesis(args.split, system, pair))
-        for system in args.systems
-        for pair in pairs
+        for system, pair in inference_units(args.systems, pairs, args.job, args.num_jobs)
     ]
-    part = units[args.job - 1 :: args.num_jobs]
     options = load_config(family_of(expdir.base).inference_options, args.inference_config)
     infer(part, args.dump, args.split, options, args.device)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterable
 
 from lors.config import load_config
 from lors.errors import UsageError, unknown_name
-from lors.expdir import ExpDir, Pair
+from lors.expdir import ExpDir, Pair, scopes_of
 from lors.log import run_main
 from lors.models import family_of
 from lors.tune import read_grid, tune
@@ -35,16 +34,6 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", default="cpu")
     return parser
-
-
-def scopes_of(tasks: Iterable[str]) -> list[tuple[str, ...]]:
-    """The sets of tasks to merge over, in an order that all jobs of an array agree on.
-
-    The widest merge takes as long as all others together, so it starts first.
-    """
-    tasks = sorted(set(tasks))
-    single = [(task,) for task in tasks]
-    return [tuple(tasks), *single] if len(tasks) > 1 else single
 
 
 def work(args: argparse.Namespace) -> None:

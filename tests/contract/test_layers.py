@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS = [
     {"lors", "lors.errors"},
     {
+        "lors.liveness",
         "lors.log",
         "lors.fileio",
         "lors.launch",
@@ -30,6 +31,8 @@ LAYERS = [
         "lors.signs",
         "lors.policy",
         "lors.naming",
+        "lors.job_log",
+        "lors.run_record",
         "lors.whisper_tokenizer",
     },
     {
@@ -39,6 +42,7 @@ LAYERS = [
         "lors.calibration",
         "lors.expert",
         "lors.whisper_dims",
+        "lors.status",
     },
     {"lors.merge_plan", "lors.decompositions", "lors.whisper_export"},
     {"lors.merge_record", "lors.merge_engine"},
@@ -147,6 +151,13 @@ def test_merging_needs_only_the_base_requirements():
 def test_exporting_needs_only_the_base_requirements():
     modules = all_modules(ROOT)
     assert third_party(modules, needed_by("lors.bin.export_whisper", modules)) <= MERGING
+
+
+def test_looking_at_an_experiment_needs_no_package():
+    """utils/status starts fast, and with any Python."""
+    modules = all_modules(ROOT)
+    needed = needed_by("lors.bin.status", modules) | needed_by("lors.bin.record_run", modules)
+    assert "lors.status" in needed and third_party(modules, needed) == set()
 
 
 def test_merging_knows_no_model_family():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lors import status
 from lors.config import build, load_config, read_yaml
 from lors.merge import MergePlan
 from lors.merge_methods import METHODS
@@ -84,6 +85,10 @@ def test_help_is_complete():
     """No option of lors.sh is missing above."""
     source = (TEMPLATE / "lors.sh").read_text(encoding="utf-8").split("parse_options.sh")[0]
     assert sorted(re.findall(r"^(\w+)=.* # ", source, re.MULTILINE)) == sorted(OPTIONS.split())
+
+
+def test_status_knows_every_stage():
+    assert tuple(STAGES) == status.STAGES
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
@@ -118,6 +119,20 @@ class Recipe:
         for part in parts:
             shutil.copytree(self.exp / part, other.exp / part, symlinks=True)
         return other
+
+    def status(self) -> tuple[int, dict[str, dict[str, dict]]]:
+        """What ``utils/status`` says: its exit code, and stage -> unit -> what it knows of it."""
+        ended = subprocess.run(
+            [self / "utils/status", "--json"],
+            cwd=self.directory,
+            env={**os.environ, "LORS_PYTHON": sys.executable},
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+        stages = json.loads(ended.stdout)["stages"]
+        units = {stage["name"]: {u["name"]: u for u in stage["units"]} for stage in stages}
+        return ended.returncode, units
 
     def processes(self) -> list[str]:
         """Command lines of all processes that run in the recipe's directory."""

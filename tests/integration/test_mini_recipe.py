@@ -87,6 +87,23 @@ def test_training_moves_every_model_away_from_the_base(reference):
         assert not any(same(model, other) for other in [base, *trained[:number]])
 
 
+def test_status_of_a_finished_experiment(reference):
+    recipe = reference.recipe
+    before = file_times(recipe.directory)
+    code, stages = recipe.status()
+    assert code == 0 and list(stages) == STAGES and list(stages["experts"]) == PAIRS
+    numbers = [6, 6, 1, 1, len(PAIRS), 1, len(MERGES), len(MERGES)]
+    numbers += [len(SYSTEMS) * len(PAIRS), len(SYSTEMS) * len(PAIRS) + 1, len(SCOPES)]
+    assert [len(units) for units in stages.values()] == numbers
+    for stage in ("experts", "joint", "tune", "inference"):
+        assert all((recipe / unit["log"]).is_file() for unit in stages[stage].values())
+    assert file_times(recipe.directory) == before
+
+
+def states_of(units: dict[str, dict]) -> dict[str, str]:
+    return {name: unit["state"] for name, unit in units.items()}
+
+
 def test_joint_model_has_the_budget_of_all_experts_together(reference):
     exp = reference.recipe.exp
     expert = yaml.safe_load((exp / "expert" / "de_asr" / "config.yaml").read_text())
@@ -272,6 +289,11 @@ def test_a_stage_by_name_or_number(reference, tmp_path, stage):
         for r in (recipe, reference.recipe)
     ]
     assert report[0] == report[1]
+    code, stages = recipe.status()
+    assert code == 4
+    for name, units in stages.items():
+        there = name in ("data", "format", "tune", "inference", "score")
+        assert set(states_of(units).values()) == {"done" if there else "pending"}, name
 
 
 def assert_interrupted(recipe: Recipe, command: list[str], ended) -> None:
@@ -314,12 +336,22 @@ def test_interrupted_training_and_search_give_the_same_result(reference, tmp_pat
     assert_interrupted(recipe, command, ended)
     begun = [link.parent for link in expert.glob("*/latest.pth")]
     assert begun and not any(expert.glob("*/.done")) and not tune.exists()
+    code, stages = recipe.status()
+    assert code == 4 and set(states_of(stages["joint"]).values()) == {"done"}
+    for pair, state_of_pair in states_of(stages["experts"]).items():
+        was_begun = (expert / pair / ".done.started").exists()
+        assert state_of_pair == ("interrupted" if was_begun else "pending"), pair
+    assert all(stages["experts"][d.name]["log"].startswith("exp/log/train_") for d in begun)
 
     ended = recipe.run_and_interrupt(*command, when=lambda: any(tune.glob("*/partial.json")))
     assert_interrupted(recipe, command, ended)
     assert all("training was resumed" in (d / "train.log").read_text() for d in begun)
     assert all("epoch started" in (d / "train.1.log").read_text() for d in begun)
     assert not (recipe.exp / "merged").exists()
+    code, stages = recipe.status()
+    assert code == 4 and set(states_of(stages["experts"]).values()) == {"done"}
+    assert "interrupted" in states_of(stages["tune"]).values()
+    assert set(states_of(stages["merge"]).values()) == {"pending"}
 
     ended = recipe.run(*command)
     assert ended.status == 0, ended.stderr

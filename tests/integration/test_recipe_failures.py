@@ -97,6 +97,10 @@ def test_failing_training_shows_its_log_and_how_to_go_on(reference, tmp_path):
     assert "invalid choice: 'adamww'" in ended.stderr or "adamww" in ended.stderr
     assert "exp/log/train_expert.1.log" in ended.stderr
     assert "exp/expert/de_asr/train.log" in ended.stderr
+    code, stages = recipe.status()
+    unit = stages["experts"]["de_asr"]
+    assert code == 1 and (unit["state"], unit["status"]) == ("failed", 1)
+    assert unit["log"] == "exp/log/train_expert.1.log" and "adamww" in unit["error"]
     assert "stage 5 (experts) failed" in ended.stderr
     assert told_to_go_on(ended.stderr) == ["cd", str(recipe.directory), "&&", "./run.sh", *command]
     assert not (recipe.exp / "expert/de_asr/model.pth").exists()

@@ -19,7 +19,7 @@ from stand_ins import (
 
 from lors.bin import import_base, inference, merge_tuned, score_expdir, train, tune
 from lors.datadir import write_text
-from lors.expdir import ExpDir, Pair
+from lors.expdir import ExpDir, Pair, scopes_of
 from lors.fileio import read_json, write_json
 
 PAIRS = [Pair(lang, task) for task in ("asr", "st") for lang in ("de", "es")]
@@ -247,8 +247,8 @@ def merging(expdir, *scopes, methods=("average", "task_arithmetic")):
 def test_scopes_are_in_one_order_for_all_jobs():
     """Each job of an array works out the list for itself: it must not depend on hashes."""
     for tasks in itertools.permutations(["asr", "st"]):
-        assert tune.scopes_of(tasks) == [("asr", "st"), ("asr",), ("st",)]
-    assert tune.scopes_of(["st"]) == tune.scopes_of(["st", "st"]) == [("st",)]
+        assert scopes_of(tasks) == [("asr", "st"), ("asr",), ("st",)]
+    assert scopes_of(["st"]) == scopes_of(["st", "st"]) == [("st",)]
 
 
 def test_tune_all_scopes_or_one(tuning, expdir):

@@ -18,6 +18,8 @@
 #
 # A finished stage is not done again: call the same command after an interruption, be it Ctrl-C or
 # kill -9. Results made with other settings are never overwritten; choose another --expdir.
+# utils/status [EXPDIR] shows how far each stage is, what runs and what has failed, with the logs;
+# from any terminal.
 #
 # shellcheck source-path=SCRIPTDIR
 set -euo pipefail
@@ -184,6 +186,15 @@ run_cpu() {
     run "${cpu_cmd_a[@]}" --num_threads "$1" "$log" "${@:3}"
 }
 
+# Write EXPDIR/recipe.json, for utils/status: --stage NAME that begins, or the --status at the end.
+record() {
+    if [ "$dry_run" = true ]; then return; fi
+    "$python" -m lors.bin.record_run "$@" --pid $$ --command "$command_line" "${experiment[@]}" \
+        --data "$datadir" --methods "${methods_a[@]}" --systems "${systems[@]}" \
+        --train_base "$train_base" --base_langs "${base_langs_a[@]}" \
+        --skip_train "$skip_train" --stop_stage "$stop_stage"
+}
+
 # Whether a stage is to be run; says so, and how long the one before took.
 started=
 begin() {
@@ -194,12 +205,14 @@ begin() {
     if [ "$skip_train" = true ] && [ "$1" -ge 3 ] && [ "$1" -le 6 ]; then return 1; fi
     started="$1 (${stage_names[$1 - 1]})" started_at=$now
     log "stage $started: $2"
+    record --stage "${stage_names[$1 - 1]}" || true # it has said why; the stage can do without
 }
 on_exit() {
     if [ "$1" -ne 0 ] && [ -n "$started" ]; then
         log "stage $started failed; after mending the cause, go on with:"
         log "cd ${PWD@Q} && $command_line"
     fi
+    record --status "$1" || true # the exit code stays the run's
 }
 trap 'on_exit $?' EXIT
 

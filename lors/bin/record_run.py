@@ -1,0 +1,66 @@
+"""Record the stage that a recipe's run is at, or its end, for utils/status; called by lors.sh."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+from lors.log import run_main
+from lors.run_record import RunRecord, begin_stage, end_run
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lors.bin.record_run",
+        description="Write EXPDIR/recipe.json: what a run makes, where it runs, and that it begins "
+        "a stage or has ended.",
+    )
+    event = parser.add_mutually_exclusive_group(required=True)
+    event.add_argument("--stage", default="", help="it begins this stage")
+    event.add_argument("--status", type=int, help="it has ended with this exit code")
+    parser.add_argument("--pid", type=int, required=True, help="process of the run")
+    parser.add_argument("--command", required=True, help="command line of the run")
+    parser.add_argument("--stop_stage", type=int, required=True, help="number of the last stage")
+    parser.add_argument("--expdir", required=True)
+    parser.add_argument("--data", required=True, help="data directories of stage 1")
+    parser.add_argument("--dump", required=True, help="data directories of stage 2")
+    for name in ("langs", "tasks", "methods", "systems", "base_langs"):
+        parser.add_argument(f"--{name}", nargs="*", required=True)
+    for name in ("train_base", "skip_train"):
+        parser.add_argument(f"--{name}", choices=["true", "false"], required=True)
+    return parser
+
+
+def work(args: argparse.Namespace) -> None:
+    options = vars(args)
+    for name in ("train_base", "skip_train"):
+        options[name] = options[name] == "true"
+    record = RunRecord(
+        **options,
+        directory=str(Path.cwd()),
+        host=socket.gethostname(),
+        slurm_job=_slurm_job(),
+        began=time.time(),
+    )
+    if args.status is None:
+        begin_stage(record)
+    else:
+        end_run(record)
+
+
+def _slurm_job() -> str:
+    """The Slurm job that this runs in, as squeue calls it; empty if in none."""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_main(get_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
