@@ -26,8 +26,7 @@ from lors.run_record import RunRecord, path_of, read_run
 STAGES = ("data", "format", "base", "stats", "experts", "joint")
 STAGES += ("tune", "merge", "inference", "score", "pack")
 TRAINING = STAGES[2:6]  # what --skip_train leaves out
-# What is done by jobs with logs in EXPDIR/log; base and merge on a cluster.
-ARRAYS = ("base", "stats", "experts", "joint", "tune", "merge", "inference")
+ARRAYS = ("experts", "joint", "tune", "inference")  # what is always done by jobs with logs
 SPLITS = ("train", "dev", "test")
 DONE, STARTED = "done", "started"
 FAILED, INTERRUPTED, PENDING, LEFT_OUT = "failed", "interrupted", "pending", "left out"
@@ -278,9 +277,8 @@ def _jobs_of(
     wanted = {unit.key for unit in units}
     found: dict[str, tuple[JobLog, tuple[str, ...]]] = {}
     jobs = [(read_job_log(unit.log), (unit.key,)) for unit in units if unit.log is not None]
-    if any(unit.stage in ARRAYS for unit in units):
-        logs = [read_job_log(path) for path in sorted(ExpDir(expdir).log.glob("*.log"))]
-        jobs += [(log, _keys_of(log, run.expdir)) for log in logs if log is not None]
+    logs = [read_job_log(path) for path in sorted(ExpDir(expdir).log.glob("*.log"))]
+    jobs += [(log, _keys_of(log, run.expdir)) for log in logs if log is not None]
     for log, keys in jobs:
         for key in wanted.intersection(keys) if log is not None else ():
             if key not in found or found[key][0].changed < log.changed:

@@ -323,12 +323,19 @@ def test_training_without_a_model(project, tmp_path, monkeypatch):
 def test_wrapper_gets_log_and_gpus_as_they_are(project, tmp_path):
     out = tmp_path / "out; touch x"
     cmd = "slurm.pl --mem 4G"
-    train(PAIRS, out=out, ngpu=2, **{**project, "cmd": cmd})
+    train(PAIRS, out=out, ngpu=1, **{**project, "cmd": cmd})
     script = (out / "run.sh").read_text()
-    assert f"exec {cmd} --gpu 2 '{out}/train.log' {sys.executable} -m " in script
-    assert "--ngpu 2 --multiprocessing_distributed true\n" in script
+    assert f"exec {cmd} --gpu 1 '{out}/train.log' {sys.executable} -m " in script
+    assert "--ngpu 1 --multiprocessing_distributed false\n" in script
     assert f"--output_dir '{out}'" in script
     assert calls_of(out) and not list(tmp_path.glob("x*"))
+
+
+def test_several_gpus_go_through_the_launcher_of_torch(project, tmp_path):
+    with pytest.raises(LorsError, match="training failed"):  # no such launcher in this project
+        train(PAIRS, out=tmp_path / "out", ngpu=2, **project)
+    script = (tmp_path / "out/run.sh").read_text()
+    assert "-m torch.distributed.run --nnodes 1 --nproc_per_node 2 --standalone -m " in script
 
 
 def test_digest_of_the_base_is_of_its_content(project, tmp_path):
