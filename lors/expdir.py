@@ -8,14 +8,17 @@
 | ``stats/`` | ESPnet's shape files |
 | ``expert/<lang>_<task>/`` | an expert |
 | ``joint/`` | the joint multi-lingual multi-task model |
+| ``sequential/`` | the model trained on one pair after the other: links to its last step |
+| ``sequential/<number>_<lang>_<task>/`` | the model after each step |
 | ``tune/<method>.<scope>/sweep.json`` | the search for a merge's parameters on dev |
 | ``merged/<method>.<scope>/`` | a merged model; scope ``asr``, ``st`` or ``asr_st`` |
 | ``inference/<split>/<system>/<lang>_<task>`` | hypotheses, as Kaldi text |
 | ``scores/<split>/<system>/<lang>_<task>.json`` | their scores |
 
 A model directory holds ``model.pth`` and ``config.yaml``. A *system* is what a row of the results
-shows: ``base``, ``expert`` (every pair by its own expert), ``joint``, ``<method>.langs`` (a merge
-over languages for each task) or ``<method>.langs_tasks`` (one merge over languages and tasks).
+shows: ``base``, ``expert`` (every pair by its own expert), ``joint``, ``sequential``,
+``<method>.langs`` (a merge over languages for each task) or ``<method>.langs_tasks`` (one merge
+over languages and tasks).
 """
 
 from __future__ import annotations
@@ -84,6 +87,11 @@ def hypothesis_marker(hypothesis: Path) -> Path:
     return hypothesis.with_name(f".{hypothesis.name}.done")
 
 
+def sequential_steps(pairs: Iterable[Pair]) -> list[str]:
+    """Names of the sequential baseline's steps, one pair after the other."""
+    return [f"{number:02d}_{pair}" for number, pair in enumerate(pairs, 1)]
+
+
 class ExpDir:
     """Paths inside one experiment directory."""
 
@@ -102,6 +110,10 @@ class ExpDir:
     @property
     def joint(self) -> Path:
         return self.root / "joint"
+
+    @property
+    def sequential(self) -> Path:
+        return self.root / "sequential"
 
     def expert(self, pair: Pair) -> Path:
         return self.root / "expert" / str(pair)
@@ -126,13 +138,13 @@ class ExpDir:
         """
         if system == "expert":
             return self.expert(pair)
-        if system in ("base", "joint"):
+        if system in ("base", "joint", "sequential"):
             return self.root / system
         method, _, scope = system.rpartition(".")
         if not method or scope not in SCOPES:
             raise UsageError(
                 "unknown system",
-                expected="base, expert, joint, <method>.langs or <method>.langs_tasks",
+                expected="base, expert, joint, sequential, <method>.langs or <method>.langs_tasks",
                 got=system,
             )
         return self.merged(method, pair.task if scope == "langs" else "_".join(sorted(tasks)))

@@ -17,16 +17,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lors.errors import LorsError, unknown_name
-from lors.expdir import ExpDir, Pair, hypothesis_marker, inference_units, pairs_of, scopes_of
+from lors.expdir import (
+    ExpDir,
+    Pair,
+    hypothesis_marker,
+    inference_units,
+    pairs_of,
+    scopes_of,
+    sequential_steps,
+)
 from lors.fileio import DoneMarker
 from lors.job_log import STOPPED, JobLog, error_in, read_job_log
 from lors.liveness import GONE, QUEUED, RUNNING, states_of
 from lors.run_record import RunRecord, path_of, read_run
 
-STAGES = ("data", "format", "base", "stats", "experts", "joint")
+STAGES = ("data", "format", "base", "stats", "experts", "baselines")
 STAGES += ("tune", "merge", "inference", "score", "pack")
 TRAINING = STAGES[2:6]  # what --skip_train leaves out
-ARRAYS = ("experts", "joint", "tune", "inference")  # what is always done by jobs with logs
+ARRAYS = ("experts", "baselines", "tune", "inference")  # what is always done by jobs with logs
 SPLITS = ("train", "dev", "test")
 DONE, STARTED = "done", "started"
 FAILED, INTERRUPTED, PENDING, LEFT_OUT = "failed", "interrupted", "pending", "left out"
@@ -160,7 +168,9 @@ def units_of(run: RunRecord, expdir: str | os.PathLike) -> Iterator[Unit]:
     for pair in pairs:
         yield _model("experts", str(pair), exp.expert(pair), exp)
     if "joint" in run.systems:
-        yield _model("joint", "joint", exp.joint, exp)
+        yield _model("baselines", "joint", exp.joint, exp)
+    for step in sequential_steps(pairs) if "sequential" in run.systems else ():
+        yield _model("baselines", f"sequential/{step}", exp.root / "sequential" / step, exp)
     for method, scope in merges:
         sweep = exp.sweep(method, scope)
         yield _model("tune", f"{method}.{scope}", sweep.parent, exp)
@@ -294,6 +304,9 @@ def _keys_of(log: JobLog, expdir: str) -> tuple[str, ...]:
             return tuple(f"merged/{method}.{scope}" for scope in scopes for method in methods)
         if log.module in ("lors.bin.train", "lors.bin.import_base"):
             out = Path(log.option("out")[0])
+            if "--sequential" in log.command and "--collect_stats" not in log.command:
+                steps = sequential_steps(Pair.parse(pair) for pair in log.option("pairs"))
+                return tuple(os.path.relpath(out / step, expdir) for step in steps)
             only = log.option("only")
             if only:
                 out /= str(Pair.parse(_nth(log.option("pairs"), only)))

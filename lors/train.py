@@ -1,4 +1,4 @@
-"""Training through ESPnet: base model from scratch, experts and joint models from it.
+"""Training through ESPnet: base model from scratch; experts, joint and sequential models from it.
 
 A model directory holds ``config.yaml`` (ESPnet's, with the architecture and the vocabulary) and
 ``model.pth`` (a bare state dict), whoever made it: the base, an expert, a joint model, a merge.
@@ -20,7 +20,7 @@ import yaml
 
 from lors.config import read_yaml
 from lors.errors import LorsError
-from lors.expdir import Pair
+from lors.expdir import Pair, sequential_steps
 from lors.fileio import DoneMarker, atomic_write, file_digest, write_text
 from lors.launch import training_command
 from lors.models import family_from
@@ -226,9 +226,81 @@ def train(
         best = out / "valid.acc.best.pth"
         if not best.exists():
             raise LorsError("training left no model", where=best, hint=f"see {out / 'train.log'}")
-        link = out / "model.pth"
-        link.unlink(missing_ok=True)
-        link.symlink_to(best.name)
+        _link(out / "model.pth", best.name)
+
+
+def check_sequence(config: Mapping[str, Any]) -> None:
+    """Check that :func:`train_sequence` can go from step to step with `config`.
+
+    Raises:
+        LorsError: adapters that are not saved alone.
+    """
+    strategy = config.get("save_strategy", "all")  # ESPnet's default
+    # ESPnet saves a model of LoRA after validation, with the adapter added into the weights; in
+    # the next step, which loads the adapter beside them, it would count twice.
+    if config.get("use_adapter") and strategy != "adapter_only":
+        raise LorsError(
+            "the sequential baseline cannot go on from adapters that are saved with other weights",
+            where="save_strategy of the training configuration",
+            expected="adapter_only",
+            got=strategy,
+            hint="write save_strategy: adapter_only, or leave 'sequential' out of --baselines",
+        )
+
+
+def train_sequence(
+    pairs: Sequence[Pair],
+    dump: str | os.PathLike,
+    config: Mapping[str, Any],
+    out: str | os.PathLike,
+    **options: Any,
+) -> None:
+    """Train one model on one pair after the other, each step from the model of the step before.
+
+    Every step has the budget of an expert. Adapters stay one adapter of the base model, which
+    every step trains on.
+
+    Args:
+        pairs: language-task pairs, in the order of the steps.
+        dump: data directories ``<lang>/{train,dev}``.
+        config: ESPnet options, from :func:`fine_tuning_config`.
+        out: receives a model directory ``<number>_<pair>`` for each step; links to the last one's
+            files make it a model directory itself.
+        options: the keywords of :func:`train`.
+
+    Raises:
+        LorsError: as :func:`train` and :func:`check_sequence`; `out` has a chain of other pairs,
+            or a step was trained from another model than the one that is there now.
+    """
+    check_sequence(config)
+    out, base = Path(out), list(config["init_param"])
+    marker = DoneMarker(out / ".done", {"steps": [str(pair) for pair in pairs]})
+    finished = marker.is_done()
+    # Finished steps are passed through as well, where train() compares them with what is there now.
+    with contextlib.nullcontext() if finished else marker.work():
+        start = base
+        # The first step is the first expert over again. It is not taken from there: a tenth of the
+        # time, for ten pairs, is the price of a baseline that waits for no other stage and is all
+        # in one place.
+        for pair, name in zip(pairs, sequential_steps(pairs), strict=True):
+            step = out / name
+            train([pair], dump, {**config, "init_param": start}, step, **options)
+            model = str(step / "model.pth")
+            start = [*base, model] if config.get("use_adapter") else [model]
+        if finished:
+            return
+        for name in ("config.yaml", "model.pth"):
+            _link(out / name, Path(step.name) / name)
+        if config.get("use_adapter"):
+            from lors.expert import record_base  # torch is slow to import
+
+            record_base(base[0], out)
+
+
+def _link(link: Path, target: str | os.PathLike) -> None:
+    """Make or replace a symbolic link."""
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)
 
 
 def _discard_torn_checkpoint(out: Path) -> None:

@@ -7,9 +7,9 @@ Usage: utils/run.py [options] [JOB=first:last] LOGFILE COMMAND [ARGUMENT ...]
 This is the contract of Kaldi's run.pl, queue.pl and slurm.pl. JOB (any name may be used) is
 replaced by the job's number in LOGFILE and in the arguments, where it stands by itself (x.JOB.log,
 part_JOB, not JOBS); nothing passes through a shell, so every other character of an argument
-arrives as it was typed. With - for LOGFILE there is no log, and the output stays where it is. The
-call blocks until all jobs have ended. Options (before or after JOB=; - and _ mean the same; --name
-value or --name=value):
+arrives as it was typed. With - for LOGFILE there is no log, the output stays where it is, and the
+exit status of a single job is that of its command. The call blocks until all jobs have ended.
+Options (before or after JOB=; - and _ mean the same; --name value or --name=value):
 
   --num_threads N   threads of one job, set as OMP_NUM_THREADS and MKL_NUM_THREADS (default 1)
   --gpu N           GPUs of one job, set as CUDA_VISIBLE_DEVICES; with 0 it sees none (default 0)
@@ -74,6 +74,7 @@ class Runner:
         self.running: dict[int, Task] = {}
         self.failures: dict[int, int] = {}  # number -> how often it has failed
         self.failed: list[int] = []
+        self.status = 0  # of the job that ended last
         self.done = 0
         self.signals = SignalQueue()
         self.progress = Progress(call)
@@ -122,7 +123,7 @@ class Runner:
     def _finish(self, number: int) -> None:
         task = self.running.pop(number)
         self.gpus += task.gpus or []
-        status = task.finish()
+        self.status = status = task.finish()
         task.sign(status)
         if task.log is not None:
             os.close(task.log)
@@ -151,7 +152,10 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         say(f"error: cannot write a log: {error}")
         return 1
-    return jobs.ended(call, stop, runner.failed)
+    status = jobs.ended(call, stop, runner.failed)
+    return (
+        runner.status if status == 1 and call.log == jobs.NO_LOG and not call.job_name else status
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,14 @@ from lors.config import read_yaml
 from lors.errors import UsageError
 from lors.expdir import Pair
 from lors.log import run_main
-from lors.train import collect_stats, fine_tuning_config, from_scratch_config, train
+from lors.train import (
+    check_sequence,
+    collect_stats,
+    fine_tuning_config,
+    from_scratch_config,
+    train,
+    train_sequence,
+)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -29,8 +36,15 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dump", required=True, help="data directories <lang>/{train,dev}")
     parser.add_argument("--config", required=True, help="ESPnet training options (YAML)")
     parser.add_argument("--out", required=True, help="directory to write")
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "--only", type=int, help="train on this one of the pairs (from 1) alone, into OUT/<pair>"
+    )
+    which.add_argument(
+        "--sequential",
+        action="store_true",
+        help="train on one pair after the other, each from the model of the one before, into "
+        "OUT/<number>_<pair>; with --collect_stats, only check that the configuration allows it",
     )
     parser.add_argument("--stats", help="directory of --collect_stats (needed to train)")
     parser.add_argument("--collect_stats", action="store_true")
@@ -66,6 +80,8 @@ def work(args: argparse.Namespace) -> None:
             where=args.config,
             expected="--base, --tokens, or a whisper_conf in the configuration",
         )
+    if args.sequential:
+        check_sequence(config)
     out = Path(args.out)
     if args.only is not None:
         if not 1 <= args.only <= len(pairs):
@@ -78,7 +94,7 @@ def work(args: argparse.Namespace) -> None:
     else:
         options = {"stats": args.stats, "seed": args.seed, "dev": args.dev_utterances}
         options |= {"cmd": args.cmd, "ngpu": args.ngpu, "num_nodes": args.num_nodes}
-        train(pairs, args.dump, config, out, **options)
+        (train_sequence if args.sequential else train)(pairs, args.dump, config, out, **options)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,6 +102,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not args.collect_stats and not args.stats:
         parser.error("--stats is needed to train")
+    if args.sequential and not args.base:
+        parser.error("--base is needed with --sequential")
     return run_main(parser, work, argv)
 
 

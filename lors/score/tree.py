@@ -18,7 +18,7 @@ from lors.expdir import SCOPES, ExpDir, Pair
 from lors.fileio import read_json
 from lors.score.normalised import METRICS, normalised_performance
 
-BASELINES = ("base", "expert", "joint")
+BASELINES = ("base", "expert", "joint", "sequential")
 
 # What has to agree between all scores of a pair, or they cannot stand in one column.
 SETTINGS = {
@@ -95,7 +95,7 @@ class ScoreTable:
 
 
 def system_order(system: str) -> tuple:
-    """Sort key: base, expert, joint, other baselines, then merges by method with lors last."""
+    """Sort key: baselines in their order, other ones, then merges by method with lors last."""
     method, dot, scope = system.partition(".")
     if not dot:
         rank = BASELINES.index(system) if system in BASELINES else len(BASELINES)

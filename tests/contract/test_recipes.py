@@ -34,7 +34,7 @@ STAGES = {
     "base": ["lors.bin.import_base"],
     "stats": ["lors.bin.train --base", "--collect_stats"],
     "experts": ["utils/run.py", "JOB=1:6", "lors.bin.train --base", "--only JOB"],
-    "joint": ["utils/run.py", "lors.bin.train --base"],
+    "baselines": ["utils/run.py", "lors.bin.train --base"],
     "tune": ["utils/run.py", "JOB=1:3", "lors.bin.tune"],
     "merge": ["lors.bin.merge_tuned"],
     "inference": ["utils/run.py", "lors.bin.inference", "--split test"],
@@ -42,7 +42,7 @@ STAGES = {
     "pack": ["espnet2.bin.pack s2t", "lors.asr_st"],
 }
 OPTIONS = """
-stage stop_stage skip_train dry_run submit langs group groups tasks methods train_hours
+stage stop_stage skip_train dry_run submit langs group groups tasks methods baselines train_hours
 train_subset seed dev_utterances datadir dumpdir expdir nj ngpu num_nodes device model_family
 base_model window train_base base_langs vocab_size base_config train_config inference_config
 tune_config data_opts
@@ -150,6 +150,23 @@ def test_unknown_backend_and_device(tmp_path):
     assert done.returncode == 2 and "unknown backend: pbs" in done.stderr
 
 
+@pytest.mark.parametrize("baselines", ["joint", "sequential", "joint sequential", "", None])
+def test_dry_run_of_baselines(baselines, tmp_path):
+    recipe = Recipe(tmp_path / "mini_covost")
+    option = [] if baselines is None else ["--baselines", baselines]
+    done = run(recipe, "--dry_run", *option)
+    assert done.returncode == 0, done.stdout
+    asked = "joint" if baselines is None else baselines
+    trained = [line for line in done.stdout.splitlines() if "log/train_" in line][1:]
+    assert [re.search(r"--out exp/(\w+)", line)[1] for line in trained] == asked.split()
+    assert all(("--sequential" in line) == ("exp/sequential" in line) for line in trained)
+    # Stage 4 is to know of it before anything is trained.
+    [stats] = [line for line in done.stdout.splitlines() if "--out exp/stats" in line]
+    assert ("--sequential" in stats) == ("sequential" in asked)
+    systems = f"--systems base expert {asked} average.langs".replace("  ", " ")
+    assert done.stdout.count(systems) == 2  # inference and scores
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_dry_run_of_a_base_model_of_ones_own(name, tmp_path):
     recipe = Recipe(tmp_path / name, name)
@@ -206,6 +223,8 @@ def test_recipes_of_the_paper(name, tasks, tmp_path):
             f"--pairs {' '.join(pairs)} --dump",
         ):
             assert words in done.stdout
+    done = run(recipe, "--dry_run", "--stage", "baselines", "--stop_stage", "baselines")
+    assert re.findall(r"--out exp/(\w+)", done.stdout) == ["joint", "sequential"]
     done = run(recipe, "--dry_run", "--stop_stage", "format", "--train_subset", "lists")
     assert "--train_subset lists" in done.stdout and "--train_hours" not in done.stdout
     done = run(recipe, "--dry_run", "--group", "middle")

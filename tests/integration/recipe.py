@@ -27,7 +27,8 @@ LANGS = ["de", "es"]
 DATA_OPTS = ["--data_opts", "--num_train 12 --num_dev 6 --num_test 6"]
 TRAINING = ["--base_model", "tiny_base", "--train_config", "conf/tiny_expert.yaml"]
 TUNING = ["--tune_config", "conf/tiny_tune.yaml"]
-OPTIONS = ["--langs", " ".join(LANGS), *DATA_OPTS, *TRAINING, *TUNING]
+BASELINES = ["--baselines", "joint sequential"]
+OPTIONS = ["--langs", " ".join(LANGS), *DATA_OPTS, *TRAINING, *BASELINES, *TUNING]
 
 
 @dataclass(frozen=True)

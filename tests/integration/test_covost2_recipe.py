@@ -22,7 +22,7 @@ OPTIONS += ["--base_model", "tiny.pt", "--window", "4", "--train_hours", "0.006"
 OPTIONS += ["--train_config", "conf/train_whisper_tiny.yaml"]
 OPTIONS += ["--inference_config", "conf/inference_whisper_tiny.yaml"]
 OPTIONS += ["--tune_config", "conf/tune_tiny.yaml"]
-STAGES = ["data", "format", "base", "stats", "experts", "joint"]
+STAGES = ["data", "format", "base", "stats", "experts", "baselines"]
 STAGES += ["tune", "merge", "inference", "score", "pack"]
 
 
@@ -68,7 +68,7 @@ def run(tmp_path_factory) -> Run:
 
 def test_all_stages(run):
     assert stages_of(run.ended.stderr) == STAGES
-    for name in ("base", "expert", "joint", "average", "lors"):
+    for name in ("base", "expert", "joint", "sequential", "average", "lors"):
         assert any(line.startswith(name) for line in run.ended.stdout.splitlines()), name
 
 
@@ -91,7 +91,7 @@ def test_data(run, lang):
 
 
 def test_every_test_utterance_is_scored(run):
-    for system in ("base", "expert", "joint", "average.langs", "lors.langs"):
+    for system in ("base", "expert", "joint", "sequential", "average.langs", "lors.langs"):
         for lang in LANGS:
             score = read_json(run.recipe.exp / "scores/test" / system / f"{lang}_asr.json")
             assert score["utterances"] == 4

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from lors.datadir import read_data_dir, read_text, validate_data_dir
-from lors.fileio import read_json
+from lors.fileio import file_digest, read_json
 from lors.text import get_normaliser
 from tests.integration.recipe import (
     LANGS,
@@ -40,10 +40,11 @@ PAIRS = [f"{lang}_{task}" for lang in LANGS for task in TASKS]
 METHODS = ["average", "task_arithmetic", "lors"]
 SCOPES = {"asr": ["asr"], "st": ["st"], "asr_st": ["asr", "st"]}
 MERGES = [(method, scope) for method in METHODS for scope in SCOPES]
-SYSTEMS = ["base", "expert", "joint"] + [
+STEPS = [f"{number:02d}_{pair}" for number, pair in enumerate(PAIRS, 1)]
+SYSTEMS = ["base", "expert", "joint", "sequential"] + [
     f"{method}.{over}" for method in METHODS for over in ("langs", "langs_tasks")
 ]
-STAGES = ["data", "format", "base", "stats", "experts", "joint"]
+STAGES = ["data", "format", "base", "stats", "experts", "baselines"]
 STAGES += ["tune", "merge", "inference", "score", "pack"]
 
 
@@ -60,7 +61,7 @@ def test_says_what_it_does_and_how_long_it_takes(reference):
     # Logs go to stderr; stdout has the table.
     assert "stage 5" not in reference.rest.stdout
     table = reference.rest.stdout.splitlines()
-    for name in ("base", "expert", "joint", *METHODS):
+    for name in ("base", "expert", "joint", "sequential", *METHODS):
         assert any(line.startswith(name) for line in table), name
 
 
@@ -82,6 +83,7 @@ def test_training_moves_every_model_away_from_the_base(reference):
     exp = reference.recipe.exp
     base = state(exp / "base")
     trained = [state(exp / "expert" / pair) for pair in PAIRS] + [state(exp / "joint")]
+    trained += [state(exp / "sequential" / step) for step in STEPS[1:]]  # the first is an expert
     for number, model in enumerate(trained):
         assert {n: v.shape for n, v in model.items()} == {n: v.shape for n, v in base.items()}
         assert not any(same(model, other) for other in [base, *trained[:number]])
@@ -92,10 +94,10 @@ def test_status_of_a_finished_experiment(reference):
     before = file_times(recipe.directory)
     code, stages = recipe.status()
     assert code == 0 and list(stages) == STAGES and list(stages["experts"]) == PAIRS
-    numbers = [6, 6, 1, 1, len(PAIRS), 1, len(MERGES), len(MERGES)]
+    numbers = [6, 6, 1, 1, len(PAIRS), 1 + len(PAIRS), len(MERGES), len(MERGES)]
     numbers += [len(SYSTEMS) * len(PAIRS), len(SYSTEMS) * len(PAIRS) + 1, len(SCOPES)]
     assert [len(units) for units in stages.values()] == numbers
-    for stage in ("experts", "joint", "tune", "inference"):
+    for stage in ("experts", "baselines", "tune", "inference"):
         assert all((recipe / unit["log"]).is_file() for unit in stages[stage].values())
     assert file_times(recipe.directory) == before
 
@@ -117,6 +119,29 @@ def test_joint_model_has_the_budget_of_all_experts_together(reference):
         "config",
         "output_dir",
     }
+
+
+def test_sequential_model_goes_from_pair_to_pair(reference):
+    chain, experts = reference.recipe.exp / "sequential", reference.recipe.exp / "expert"
+    before = reference.recipe.exp / "base"
+    for step, pair in zip(STEPS, PAIRS, strict=True):
+        inputs = read_json(chain / step / ".done")["inputs"]
+        assert inputs["base"] == [file_digest(before / "model.pth")]
+        assert f"Loading pretrained params from {relative(before, reference)}/model.pth" in (
+            (chain / step / "train.log").read_text()
+        )
+        # But for where it starts, each step is the training of that pair's expert.
+        expert = read_json(experts / pair / ".done")["inputs"]
+        for of in (inputs, expert):
+            del of["base"], of["config"]["init_param"]
+        assert inputs == expert and inputs["pairs"] == [pair]
+        before = chain / step
+    assert same(state(chain), state(before))
+    assert (chain / "config.yaml").resolve() == (before / "config.yaml").resolve()
+
+
+def relative(path: Path, reference) -> Path:
+    return path.relative_to(reference.recipe.directory)
 
 
 @pytest.mark.parametrize(("method", "scope"), MERGES)
@@ -266,7 +291,8 @@ def test_sweeps_try_the_same_number_of_settings(reference):
 
 def test_rerun_changes_nothing(reference):
     recipe = reference.recipe
-    kept = ("base", "stats", "expert", "joint", "tune", "merged", "inference", "packed")
+    kept = ("base", "stats", "expert", "joint", "sequential")
+    kept += ("tune", "merged", "inference", "packed")
     before = {part: file_times(recipe.exp / part) for part in kept}
     audio = file_times(recipe / "downloads"), file_times(recipe / "dump")
     scores = {path: path.read_bytes() for path in recipe.exp.glob("scores/**/*.json")}
@@ -328,7 +354,8 @@ def contents(recipe: Recipe, part: str) -> dict[str, bytes]:
 
 
 def test_interrupted_training_and_search_give_the_same_result(reference, tmp_path):
-    recipe = reference.recipe.fork(tmp_path / "mini_covost", "base", "stats", "joint")
+    parts = ("base", "stats", "joint", "sequential")
+    recipe = reference.recipe.fork(tmp_path / "mini_covost", *parts)
     command = [*OPTIONS, "--stage", "experts", "--stop_stage", "score"]
     expert, tune = recipe.exp / "expert", recipe.exp / "tune"
 
@@ -337,7 +364,7 @@ def test_interrupted_training_and_search_give_the_same_result(reference, tmp_pat
     begun = [link.parent for link in expert.glob("*/latest.pth")]
     assert begun and not any(expert.glob("*/.done")) and not tune.exists()
     code, stages = recipe.status()
-    assert code == 4 and set(states_of(stages["joint"]).values()) == {"done"}
+    assert code == 4 and set(states_of(stages["baselines"]).values()) == {"done"}
     for pair, state_of_pair in states_of(stages["experts"]).items():
         was_begun = (expert / pair / ".done.started").exists()
         assert state_of_pair == ("interrupted" if was_begun else "pending"), pair
@@ -391,3 +418,32 @@ def test_training_the_base_model(tmp_path):
     assert list(model) == list(expert) and not same(model, expert)
     pool = read_data_dir(recipe / "dump/pool/es/train")
     assert len(pool) == 12 and not (recipe / "dump/es").exists()
+
+
+def test_interrupted_chain_goes_on_at_its_step(reference, tmp_path):
+    kept = [f"sequential/{step}" for step in STEPS[:2]]
+    recipe = reference.recipe.fork(tmp_path / "mini_covost", "base", "stats", *kept)
+    command = [*OPTIONS, "--baselines", "sequential"]
+    command += ["--stage", "baselines", "--stop_stage", "baselines"]
+    chain = recipe.exp / "sequential"
+    before = file_times(chain)
+    begun = chain / STEPS[2] / "latest.pth"
+    ended = recipe.run_and_interrupt(*command, when=begun.is_symlink)
+    assert_interrupted(recipe, command, ended)
+    assert not (chain / "model.pth").exists() and not (chain / STEPS[3]).exists()
+
+    ended = recipe.run(*command)
+    assert ended.status == 0, ended.stderr
+    assert before.items() <= file_times(chain).items()
+    assert "training was resumed" in (begun.parent / "train.log").read_text()
+    for step in STEPS:
+        model = reference.recipe.exp / "sequential" / step
+        assert same(state(chain / step), state(model)), step
+
+    # Another model of an earlier step is noticed by the one after it.
+    model = chain / STEPS[1] / "model.pth"
+    model.unlink()
+    torch.save(state(chain / STEPS[0]), model)
+    ended = recipe.run(*command)
+    assert ended.status == 1 and "made with other settings" in ended.stderr
+    assert f"sequential/{STEPS[2]}" in ended.stderr and "base: " in ended.stderr

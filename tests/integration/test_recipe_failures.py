@@ -46,6 +46,7 @@ def made(recipe: Recipe) -> list[str]:
         (["--train_base", "maybe"], "--train_base: expected true or false, got 'maybe'"),
         (["--stage", "trian"], "unknown stage: trian"),
         (["--tasks", "asr mt"], "unknown task: mt"),
+        (["--baselines", "joint chain"], "unknown baseline: chain"),
         (["--langs", "de tlh"], "unknown language 'tlh'"),
         (["stray"], "unexpected argument: stray"),
     ],
@@ -60,7 +61,9 @@ def test_wrong_options_are_refused_before_anything_is_made(recipe, options, told
 def test_unknown_names_come_with_the_valid_ones(recipe):
     assert "ca, de, es, fr, id, it, nl, pt, ru, sv-SE" in recipe.run("--langs", "tlh").stderr
     stages = recipe.run("--stage", "trian").stderr
-    assert "1 to 11, or one of: data format base stats experts joint tune merge" in stages
+    assert "1 to 11, or one of: data format base stats experts baselines tune merge" in stages
+    baselines = recipe.run("--baselines", "chain").stderr
+    assert "expected: joint, sequential, both: 'joint sequential', or none: ''" in baselines
 
 
 def test_no_espeak_and_no_apt(recipe, tmp_path):

@@ -37,7 +37,7 @@ FAMILY += ["--data_opts", "--num_train 16 --num_dev 12 --num_test 6 --num_pool 2
 TUNING = ["--tune_config", "conf/tiny_tune.yaml"]
 INFERENCE = ["--inference_config", "conf/tiny_inference.yaml"]
 OPTIONS = [*FAMILY, *TUNING, *INFERENCE, "--base_model", "tiny.pt", "--window", "4"]
-STAGES = ["base", "stats", "experts", "joint", "tune", "merge", "inference", "score", "pack"]
+STAGES = ["base", "stats", "experts", "baselines", "tune", "merge", "inference", "score", "pack"]
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,7 @@ def test_wrong_base_is_told_before_any_training(run):
         (["--window", "2"], "do not fit the model"),
         (["--langs", "de ab"], "ab"),
     ):
-        ended = run.recipe.run(
-            *OPTIONS, *options, "--expdir", "exp/wrong", "--stage", "base", "--stop_stage", "joint"
-        )
+        stages = ["--stage", "base", "--stop_stage", "baselines"]
+        ended = run.recipe.run(*OPTIONS, *options, "--expdir", "exp/wrong", *stages)
         assert ended.status != 0 and message in ended.stderr
         assert not (run.recipe / "exp/wrong/expert").exists()

@@ -19,7 +19,7 @@ from lors.merge import MergePlan, run_merge
 from lors.models import open_recogniser
 from lors.models.whisper_data import WhisperConf, WhisperOptions, encode, tokenizer_of
 from lors.models.whisper_import import import_whisper
-from lors.train import collect_stats, fine_tuning_config, train
+from lors.train import collect_stats, fine_tuning_config, train, train_sequence
 from tests.integration.recipe import ROOT
 from tests.integration.tiny_whisper import DIMS, make_whisper
 
@@ -145,16 +145,17 @@ def project(tmp_path_factory, weights):
     return root
 
 
-def run(project, out, pairs, config):
+def run(project, out, pairs, config, training=train, stats_of=None):
     settings = read_yaml(ROOT / "conf" / f"train_whisper_{config}.yaml")
     settings |= {"batch_size": 4, "num_iters_per_epoch": 2, "max_epoch": 2, "num_workers": 0}
     settings["scheduler_conf"] |= {"total_steps": 4, "max_lr": 0.01}
     pairs = [Pair.parse(name) for name in pairs]
     complete = fine_tuning_config(project / "base", settings, pairs)
     cmd = str(ROOT / "utils" / "run.py")
-    stats = project / f"stats_{out}"
-    collect_stats(pairs, project / "dump", complete, stats, cmd)
-    train(pairs, project / "dump", complete, project / out, stats=stats, seed=1, cmd=cmd)
+    stats = project / f"stats_{stats_of or out}"
+    if stats_of is None:
+        collect_stats(pairs, project / "dump", complete, stats, cmd)
+    training(pairs, project / "dump", complete, project / out, stats=stats, seed=1, cmd=cmd)
     return project / out
 
 
@@ -214,6 +215,38 @@ def test_inference_with_an_adapter_is_that_of_the_merged_model(project, adapter)
             torch.testing.assert_close(value, base[name] + product * 32 / 16)
         else:
             assert torch.equal(value, base[name])
+
+
+def test_adapter_is_trained_on_from_pair_to_pair(project, joint, adapter):
+    from espnet2.layers.create_adapter import create_adapter
+    from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
+
+    from lors.models.whisper_task import WhisperESPnetModel
+
+    chain = run(project, "chain", ["de_asr", "es_st"], "lora", train_sequence, "joint")
+    first = chain / "01_de_asr"
+    alone, one, both = (
+        torch.load(path / "model.pth", weights_only=True) for path in (adapter, first, chain)
+    )
+    assert alone.keys() == one.keys() == both.keys()
+    for name, value in alone.items():
+        torch.testing.assert_close(one[name], value)
+        assert not torch.equal(one[name], both[name])
+    # The second step starts from base and adapter, which make the model of the first one again.
+    log = (chain / "02_es_st" / "train.log").read_text()
+    starts = re.findall(r"Loading pretrained params from (\S+)", log)
+    assert starts == [str(path / "model.pth") for path in (project / "base", first)]
+    start = WhisperESPnetModel(WhisperConf(DIMS, WINDOW))
+    create_adapter(start, "lora", read_yaml(first / "config.yaml")["adapter_conf"])
+    for path in starts:
+        load_pretrained_model(path, start, False)
+    weights = start.eval().state_dict()  # which adds the adapter to the weights
+    for name, value in open_recogniser(first).model.state_dict().items():
+        torch.testing.assert_close(weights[name], value)
+    # The chain is one adapter of the base, and is found as such.
+    expert = open_expert(Checkpoint.open(project / "base" / "model.pth"), chain / "model.pth")
+    for name, value in open_recogniser(chain).model.state_dict().items():
+        torch.testing.assert_close(value, expert.tensor(name))
 
 
 def test_adapters_are_merged_as_they_are(project, adapter, tmp_path):

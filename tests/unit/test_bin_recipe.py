@@ -157,6 +157,39 @@ def test_train_one_of_the_pairs_and_all(training, tmp_path):
         assert (place / "model.pth").exists() and len(calls_of(place)) == 1
 
 
+def test_train_one_pair_after_the_other(training, tmp_path):
+    out = tmp_path / "sequential"
+    assert train.main([*training, "--out", str(out), "--sequential"]) == 0
+    for place, start in (("01_de_asr", "base"), ("02_es_st", "sequential/01_de_asr")):
+        config = yaml.safe_load((out / place / "train.yaml").read_text())
+        assert config["init_param"] == [str(tmp_path / start / "model.pth")]
+        assert config["num_iters_per_epoch"] == 10
+    assert (out / "model.pth").exists() and (out / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("more", [["--collect_stats"], []])
+def test_adapters_that_do_not_allow_a_chain(training, tmp_path, capsys, more):
+    (tmp_path / "train.yaml").write_text("num_iters_per_epoch: 10\nuse_adapter: true\n")
+    assert train.main([*training, "--out", str(tmp_path / "out"), "--sequential", *more]) == 1
+    error = capsys.readouterr().err
+    assert "expected: adapter_only" in error and "got: all" in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("wrong", ["only", "no base"])
+def test_options_that_are_no_chain(training, tmp_path, capsys, wrong):
+    options = [*training, "--out", str(tmp_path / "out"), "--sequential"]
+    if wrong == "only":
+        options += ["--only", "1"]
+    else:
+        del options[: options.index("--base") + 2]
+    with pytest.raises(SystemExit) as caught:
+        train.main(options)
+    assert caught.value.code == 2 and not (tmp_path / "out").exists()
+    told = {"only": "not allowed with", "no base": "--base is needed with --sequential"}
+    assert told[wrong] in capsys.readouterr().err
+
+
 def test_train_from_scratch(tmp_path, monkeypatch):
     fake_espnet(tmp_path / "espnet", monkeypatch)
     dump, config, tokens = (tmp_path / name for name in ("dump", "train.yaml", "tokens"))

@@ -22,6 +22,7 @@ def test_what_is_not_a_pair(name):
 def test_places():
     expdir, pair = ExpDir("exp"), Pair("de", "st")
     assert expdir.base == Path("exp/base") and expdir.joint == Path("exp/joint")
+    assert expdir.sequential == Path("exp/sequential")
     assert expdir.expert(pair) == Path("exp/expert/de_st")
     assert expdir.merged("lors", "asr_st") == Path("exp/merged/lors.asr_st")
     assert expdir.sweep("lors", "st") == Path("exp/tune/lors.st/sweep.json")
@@ -34,6 +35,7 @@ def test_places():
     [
         ("base", "base"),
         ("joint", "joint"),
+        ("sequential", "sequential"),
         ("expert", "expert/de_st"),
         ("lors.langs", "merged/lors.st"),
         ("lors.langs_tasks", "merged/lors.asr_st"),
@@ -51,7 +53,9 @@ def test_merge_over_tasks_of_a_single_task():
     assert model == Path("exp/merged/lors.asr")
 
 
-@pytest.mark.parametrize("system", ["experts", "lors", "lors.asr", ".langs", "lors.langs.x", ""])
+@pytest.mark.parametrize(
+    "system", ["experts", "01_de_st", "lors", "lors.asr", ".langs", "lors.langs.x", ""]
+)
 def test_unknown_system(system):
     with pytest.raises(UsageError, match="unknown system") as caught:
         ExpDir("exp").model(system, Pair("de", "st"), ["st"])

@@ -106,11 +106,12 @@ def row_of(part, *labels):
 def test_systems_are_ordered_whatever_methods_there_are():
     names = [
         "lors.langs_tasks", "ties.langs", "joint", "lors.langs", "average.langs_tasks",
-        "sequential", "base", "average.langs", "expert", "ties.langs_tasks",
+        "another", "sequential", "base", "average.langs", "expert", "ties.langs_tasks",
     ]  # fmt: skip
     assert sorted(names, key=system_order) == [
-        "base", "expert", "joint", "sequential", "average.langs", "average.langs_tasks",
-        "ties.langs", "ties.langs_tasks", "lors.langs", "lors.langs_tasks",
+        "base", "expert", "joint", "sequential", "another",
+        "average.langs", "average.langs_tasks", "ties.langs", "ties.langs_tasks",
+        "lors.langs", "lors.langs_tasks",
     ]  # fmt: skip
 
 

@@ -106,9 +106,9 @@ def test_retry_runs_only_what_failed(tmp_path):
 
 def test_without_a_log_the_output_stays_where_it_is(tmp_path):
     done = run("-", "sh", "-c", "echo out; echo err >&2; exit 3", cwd=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "out\n", "err\n")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")
     done = run("-", "no-such-program", cwd=tmp_path)
-    assert done.returncode == 1 and "cannot start no-such-program: No such file" in done.stderr
+    assert done.returncode == 127 and "cannot start no-such-program: No such file" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

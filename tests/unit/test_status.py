@@ -190,7 +190,7 @@ def test_each_stage_reads_what_its_work_leaves(exp, stage):
         "base": exp.base / ".done",
         "stats": exp.root / "stats/.done",
         "experts": exp.expert(PAIRS[1]) / ".done",
-        "joint": exp.joint / ".done",
+        "baselines": exp.joint / ".done",
         "tune": exp.root / "tune/lors.st/.done",
         "merge": exp.merged("lors", "asr_st") / ".done",
         "inference": hypothesis_marker(exp.hypothesis("test", "joint", PAIRS[2])),
@@ -301,7 +301,18 @@ def test_joint_model(exp):
     begin(exp.joint / ".done")
     command = ["python", "-m", "lors.bin.train", "--pairs", "de_asr", "--out", "exp/joint"]
     write_log("log/train_joint.log", command, on=alive())
-    assert states("joint") == {"joint": "running"}
+    assert states("baselines") == {"joint": "running"}
+
+
+def test_sequential_model(exp):
+    record(systems=(*SYSTEMS, "sequential"))
+    finish(exp.root / "sequential/01_de_asr/.done")
+    begin(exp.root / "sequential/02_de_st/.done")
+    command = ["python", "-m", "lors.bin.train", "--pairs", "de_asr", "de_st", "--sequential"]
+    write_log("log/train_sequential.log", [*command, "--out", "exp/sequential"], on=alive())
+    found = states("baselines")
+    assert found["sequential/01_de_asr"] == "done"
+    assert found["sequential/02_de_st"] == "running"
 
 
 def test_search_on_dev_takes_the_widest_scope_first(exp):
@@ -539,7 +550,7 @@ def test_error_of_a_log(tmp_path, said, error):
 def test_corrupt_marker(exp, name, content, capsys):
     exp.joint.mkdir()
     (exp.joint / name).write_text(content)
-    assert main(["--stage", "joint"]) == 1
+    assert main(["--stage", "baselines"]) == 1
     assert f"exp/joint/{name}" in capsys.readouterr().out
 
 

@@ -1,5 +1,6 @@
 """Training with a stand-in for ESPnet: what it is given, and when it is called at all."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from lors.train import (
     fine_tuning_config,
     from_scratch_config,
     train,
+    train_sequence,
 )
 
 PAIRS = [Pair("de", "asr"), Pair("es", "st")]
@@ -400,3 +402,104 @@ def test_an_interrupted_training_asks_its_wrapper_to_end(project, tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         train(PAIRS, out=tmp_path / "out", **project)
     assert (tmp_path / "out/train.log").read_text() == "jobs ended"
+
+
+# --- one pair after the other
+
+
+def start_of(step):
+    """What a step began with, by its configuration and by its marker."""
+    inputs = yaml.safe_load((step / ".done").read_text())["inputs"]
+    assert inputs["config"]["init_param"] == written_config(step)["init_param"]
+    assert inputs["base"] == [file_digest(path) for path in written_config(step)["init_param"]]
+    return written_config(step)["init_param"]
+
+
+def test_each_step_of_a_chain_starts_from_the_one_before(project, tmp_path):
+    chain = tmp_path / "sequential"
+    train_sequence(PAIRS, out=chain, **project)
+    steps = [chain / "01_de_asr", chain / "02_es_st"]
+    assert start_of(steps[0]) == [str(tmp_path / "base" / "model.pth")]
+    assert start_of(steps[1]) == [str(steps[0] / "model.pth")]
+    # Each is otherwise the training of that pair alone.
+    for pair, step in zip(PAIRS, steps, strict=True):
+        train([pair], out=tmp_path / "expert", **project)
+        expert = written_config(tmp_path / "expert")
+        assert {**written_config(step), "init_param": None} == {**expert, "init_param": None}
+        assert read_text(step / "data/train/text") == read_text(tmp_path / "expert/data/train/text")
+        shutil.rmtree(tmp_path / "expert")
+    # The chain is the model of its last step, wherever it is moved to.
+    chain.rename(tmp_path / "moved")
+    for name in ("model.pth", "config.yaml"):
+        last = tmp_path / "moved" / "02_es_st" / name
+        assert (tmp_path / "moved" / name).resolve() == last.resolve()
+
+
+def test_finished_chain_is_not_trained_again(project, tmp_path):
+    chain = tmp_path / "sequential"
+    train_sequence(PAIRS, out=chain, **project)
+    before = {path: path.lstat().st_mtime_ns for path in chain.glob("[m.c]*")}
+    train_sequence(PAIRS, out=chain, **project)
+    assert [len(calls_of(chain / step)) for step in ("01_de_asr", "02_es_st")] == [1, 1]
+    assert before == {path: path.lstat().st_mtime_ns for path in before} and len(before) == 3
+
+
+def test_chain_goes_on_at_the_step_that_failed(project, tmp_path, monkeypatch):
+    chain = tmp_path / "sequential"
+    train_sequence(PAIRS, out=chain, **project)
+    shutil.rmtree(chain / "02_es_st")
+    (chain / ".done").rename(chain / ".done.started")
+    monkeypatch.setenv("FAIL", "stopped")
+    with pytest.raises(LorsError, match="training failed") as caught:
+        train_sequence(PAIRS, out=chain, **project)
+    assert caught.value.where == chain / "02_es_st" / "train.log"
+    assert not (chain / ".done").exists()
+    monkeypatch.delenv("FAIL")
+    train_sequence(PAIRS, out=chain, **project)
+    assert len(calls_of(chain / "01_de_asr")) == 1 and (chain / ".done").exists()
+    assert (chain / "model.pth").read_bytes() == b"weights"
+
+
+def other_model_of_a_step(project, chain, pairs):
+    (chain / "01_de_asr" / "4epoch.pth").write_bytes(b"other weights")
+
+
+def other_seed(project, chain, pairs):
+    project["seed"] = 2
+
+
+def other_order(project, chain, pairs):
+    pairs.reverse()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("change", "where", "shown"),
+    [
+        (other_model_of_a_step, "02_es_st", "base: "),
+        (other_seed, "01_de_asr", "config.seed: 1 -> 2"),
+        (other_order, "", "steps: ['de_asr', 'es_st'] -> ['es_st', 'de_asr']"),
+    ],
+)
+def test_chain_of_other_settings(project, tmp_path, change, where, shown, finished):
+    chain = tmp_path / "sequential"
+    pairs = list(PAIRS)
+    train_sequence(pairs, out=chain, **project)
+    if not finished:
+        (chain / ".done").rename(chain / ".done.started")
+    change(project, chain, pairs)
+    with pytest.raises(LorsError, match="made with other settings") as caught:
+        train_sequence(pairs, out=chain, **project)
+    assert caught.value.where == chain / where and shown in str(caught.value)
+
+
+@pytest.mark.parametrize("strategy", [None, "all", "required_grad_only"])
+def test_chain_of_adapters_that_cannot_go_on(project, tmp_path, strategy):
+    project["config"] = {**project["config"], "use_adapter": True, "adapter": "lora"}
+    if strategy:
+        project["config"]["save_strategy"] = strategy
+    with pytest.raises(LorsError, match="cannot go on from adapters") as caught:
+        train_sequence(PAIRS, out=tmp_path / "sequential", **project)
+    assert caught.value.got == (strategy or "all")
+    assert "save_strategy: adapter_only" in caught.value.hint and "--baselines" in str(caught.value)
+    assert not (tmp_path / "sequential").exists()

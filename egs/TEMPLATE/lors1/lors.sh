@@ -9,7 +9,7 @@
 #    3 base       the base model: taken as it is, or trained (--train_base true)
 #    4 stats      the shapes of the training data that ESPnet needs
 #    5 experts    fine-tuning: languages x tasks
-#    6 joint      the joint multi-lingual multi-task baseline, with the experts' budget together
+#    6 baselines  one model for all, with the experts' budget together: joint, sequential
 #    7 tune       parameters of every merge method, on dev, with one budget for all
 #    8 merge      over languages for each task, and over languages and tasks
 #    9 inference  of the test sets
@@ -36,6 +36,7 @@ group=""     # one of --groups: its languages in place of --langs
 groups=""    # the recipe's groups of languages, as 'name: de es; name: fr'
 tasks="asr st" # asr (recognition), st (translation into English), or both
 methods="average task_arithmetic lors" # merge methods to compare
+baselines=joint # one model for all: joint (all data at once), sequential (pair by pair), or both
 train_hours="" # hours of each language's training data, a subset drawn by hash (default: all)
 train_subset="" # in place of --train_hours, lists of clips: a folder like DUMPDIR/subset
 seed=1       # seed of the training
@@ -78,7 +79,7 @@ if [ $# -gt 0 ]; then die -2 "unexpected argument: $1" "what to do: --help lists
 . ./cmd.sh
 export LORS_DRIVER=$$ # lors/processes.py
 
-stage_names=(data format base stats experts joint tune merge inference score pack)
+stage_names=(data format base stats experts baselines tune merge inference score pack)
 stage_number() {
     local number
     for number in "${!stage_names[@]}"; do
@@ -103,6 +104,13 @@ read -ra tasks_a <<<"$tasks"
 for task in "${tasks_a[@]}"; do
     if [[ $task != asr && $task != st ]]; then
         die -2 "unknown task: $task" "where: --tasks" "expected: asr, st, or both: 'asr st'"
+    fi
+done
+read -ra baselines_a <<<"$baselines"
+for baseline in "${baselines_a[@]}"; do
+    if [[ $baseline != joint && $baseline != sequential ]]; then
+        die -2 "unknown baseline: $baseline" "where: --baselines" \
+            "expected: joint, sequential, both: 'joint sequential', or none: ''"
     fi
 done
 case $model_family in
@@ -147,7 +155,7 @@ base_pairs=()
 for lang in "${base_langs_a[@]}"; do base_pairs+=("${lang}_asr" "${lang}_st"); done
 # Merges over languages, one a task; with two tasks also one over languages and tasks.
 scopes=("${tasks_a[@]}")
-systems=(base expert joint)
+systems=(base expert "${baselines_a[@]}")
 for method in "${methods_a[@]}"; do systems+=("$method.langs"); done
 if [ ${#tasks_a[@]} -gt 1 ]; then
     scopes+=(asr_st)
@@ -265,9 +273,11 @@ fine_tuning=(--base "$expdir/base" --pairs "${pairs[@]}" --dump "$dumpdir" --con
     --dev_utterances "$dev_utterances")
 
 if begin 4 "shapes of the training data"; then
+    chain=() # whether the configuration allows one is to be known before the experts are trained
+    if [[ " ${baselines_a[*]} " == *" sequential "* ]]; then chain=(--sequential); fi
     run "${train_cmd_a[@]}" --num_threads "$nj" "$expdir/log/stats.log" \
         "$python" -m lors.bin.train "${fine_tuning[@]}" --collect_stats --out "$expdir/stats" \
-        --cmd "utils/run.py --num_threads $nj"
+        "${chain[@]}" --cmd "utils/run.py --num_threads $nj"
 fi
 
 fine_tuning+=(--stats "$expdir/stats" --seed "$seed" "${distributed[@]}")
@@ -278,10 +288,15 @@ if begin 5 "${#pairs[@]} experts: ${pairs[*]}"; then
         "$python" -m lors.bin.train "${fine_tuning[@]}" --only JOB --out "$expdir/expert"
 fi
 
-if begin 6 "joint model of ${pairs[*]}"; then
-    run "${train_cmd_a[@]}" "${on_gpus[@]}" --num_threads "$nj" "$expdir/log/train_joint.log" \
-        "$python" -m lors.bin.train "${fine_tuning[@]}" --out "$expdir/joint" \
-        --cmd "utils/run.py --num_threads $nj"
+if begin 6 "one model for all pairs: ${baselines:-none}"; then
+    for baseline in "${baselines_a[@]}"; do
+        chain=()
+        if [ "$baseline" = sequential ]; then chain=(--sequential); fi
+        run "${train_cmd_a[@]}" "${on_gpus[@]}" --num_threads "$nj" \
+            "$expdir/log/train_$baseline.log" \
+            "$python" -m lors.bin.train "${fine_tuning[@]}" "${chain[@]}" \
+            --out "$expdir/$baseline" --cmd "utils/run.py --num_threads $nj"
+    done
 fi
 
 if begin 7 "merges of scope ${scopes[*]} on dev"; then

@@ -12,4 +12,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 high="ca de es fr it"
 low="id nl pt ru sv-SE"
 exec ./lors.sh --model_family whisper --base_model small \
-    --langs "$high" --groups "high: $high; low: $low" --tasks asr --train_hours 5 "$@"
+    --langs "$high" --groups "high: $high; low: $low" --tasks asr --train_hours 5 \
+    --baselines "joint sequential" "$@"
