@@ -14,6 +14,12 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
 TIERS = ("unit", "contract", "reference", "integration")
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--full", action="store_true", help="kill the mini recipe 30 times, not only a few times"
+    )
+
+
 def tier_of(item):
     """The place of a test's folder in TIERS, so that a quick test fails before a slow one runs."""
     folder = Path(item.path).relative_to(Path(__file__).parent).parts[0]

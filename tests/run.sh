@@ -4,6 +4,8 @@
 #        tests/run.sh -m "not slow"         what ends within a few minutes
 #        tests/run.sh tests/unit -k merge   some of the unit tests
 #        tests/run.sh -m gpu                what needs a GPU
+#        tests/run.sh tests/integration/test_kills.py --full
+#                                           30 kills of the mini recipe, not only a few
 #
 # Does all of its own set-up (utils/install.sh), then checks the sources with ruff and shellcheck
 # and runs the tests with pytest, whose closing line is the last line of output.

@@ -64,7 +64,7 @@ class Recipe:
     def run(self, *options: str, environment: dict[str, str] | None = None, limit=None) -> Ended:
         """``./run.sh`` with `options`, to its end; no file may grow beyond `limit` bytes."""
         began = time.monotonic()
-        with self._start(options, environment or {}, limit) as process:
+        with self.start(*options, environment=environment, limit=limit) as process:
             try:
                 stdout, stderr = process.communicate(timeout=TIMEOUT)
             except BaseException:
@@ -85,7 +85,7 @@ class Recipe:
     ) -> Ended:
         """``./run.sh`` to its end; `act` gets its process id as soon as `when` says so."""
         began = time.monotonic()
-        with self._start(options, environment or {}) as process:
+        with self.start(*options, environment=environment) as process:
             while not when():
                 assert process.poll() is None, f"ended by itself: {process.communicate()[1]}"
                 time.sleep(0.02)
@@ -93,7 +93,11 @@ class Recipe:
             stdout, stderr = process.communicate(timeout=TIMEOUT)
         return Ended(process.returncode, stdout, stderr, time.monotonic() - began)
 
-    def _start(self, options, environment: dict[str, str], limit=None) -> subprocess.Popen:
+    def start(
+        self, *options: str, environment=None, limit=None, output=subprocess.PIPE
+    ) -> subprocess.Popen:
+        """Begin ``./run.sh`` with `options`, and all that it says in `output`."""
+
         def prepare() -> None:
             # A shell that starts tests in the background has SIGINT ignored.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -102,10 +106,10 @@ class Recipe:
 
         return subprocess.Popen(
             [self / "run.sh", *options],
-            env={**os.environ, "LORS_PYTHON": sys.executable, **environment},
+            env={**os.environ, "LORS_PYTHON": sys.executable, **(environment or {})},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
             text=True,
             start_new_session=True,
             preexec_fn=prepare,
@@ -137,11 +141,16 @@ class Recipe:
 
     def processes(self) -> list[str]:
         """Command lines of all processes that run in the recipe's directory."""
-        found = []
+        return list(self.running().values())
+
+    def running(self) -> dict[int, str]:
+        """The same, by their ids."""
+        found = {}
         for entry in Path("/proc").iterdir():
             try:
                 if (entry / "cwd").readlink().is_relative_to(self.directory.resolve()):
-                    found.append((entry / "cmdline").read_text().replace("\0", " "))
+                    command = (entry / "cmdline").read_text().replace("\0", " ")
+                    found[int(entry.name)] = command
             except (OSError, ValueError):
                 continue  # no process, or one that has just ended or is another user's
         return found
