@@ -32,7 +32,8 @@ def results(recipe: Recipe) -> dict[str, object]:
 
 def test_search_merge_inference_and_scores(reference, cluster, on_slurm, tmp_path):
     """With the driver as a job too."""
-    recipe = reference.recipe.fork(tmp_path / "mini_covost", "base", "stats", "expert", "joint")
+    models = ("base", "stats", "expert", "joint", "sequential")
+    recipe = reference.recipe.fork(tmp_path / "mini_covost", *models)
     command = [*OPTIONS, "--stage", "tune", "--submit", "true"]
     ended = recipe.run(*command, environment=on_slurm)
     assert ended.status == 0, ended.stderr
