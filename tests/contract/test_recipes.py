@@ -126,7 +126,13 @@ def test_dry_run_prints_every_submission(name, tmp_path):
     assert {"data", "format", "import_base", "stats", "train_expert", "train_joint"} <= set(of)
     assert {"tune", "merge", "inference"} <= set(of)
     pairs = len(re.search(r" experts: (.*)", done.stderr)[1].split())
-    expert = {f"--array=1-{pairs}%7", "--gres=gpu:2", "--nodes=3", "--signal=B:USR1@120"}
+    expert = {
+        f"--array=1-{pairs}%7",
+        "--cpus-per-task=4",
+        "--gres=gpu:2",
+        "--nodes=3",
+        "--signal=B:USR1@120",
+    }
     assert expert <= set(of["train_expert"])
     assert {"--array=1-7%7", "--gres=gpu:1"} <= set(of["inference"])
     assert "--gres" not in " ".join(of["data"] + of["format"] + of["merge"])

@@ -10,13 +10,15 @@ case $cmd_backend in
         infer_cmd="utils/run.py"  # inference and tuning, on GPUs with --device cuda
         cpu_cmd="utils/run.py"    # preparing data, merging and packing
         driver_cmd=""             # ./run.sh itself, with --submit; empty: not possible
+        job_cores=""              # cores of a job; empty: one of an array's, --nj of a single one's
         ;;
     slurm) # utils/slurm.py: Slurm jobs; partitions, accounts and the like are in conf/slurm.conf
         train_cmd="utils/slurm.py --mem 24G --time 12:00:00 --requeue 20"
         infer_cmd="utils/slurm.py --mem 16G --time 12:00:00 --requeue 20"
         cpu_cmd="utils/slurm.py --mem 16G --time 12:00:00 --requeue 20"
         driver_cmd="utils/slurm.py --mem 4G --time 24:00:00 --requeue 100"
+        job_cores=4
         ;;
     *) die -2 "unknown backend: $cmd_backend" "where: cmd.sh" "expected: local or slurm" ;;
 esac
-export train_cmd infer_cmd cpu_cmd driver_cmd
+export train_cmd infer_cmd cpu_cmd driver_cmd job_cores

@@ -134,6 +134,7 @@ read -ra train_cmd_a <<<"$train_cmd"
 read -ra infer_cmd_a <<<"$infer_cmd"
 read -ra cpu_cmd_a <<<"$cpu_cmd"
 read -ra driver_cmd_a <<<"$driver_cmd"
+cores=${job_cores:-$nj} cores_of_array=${job_cores:-1}
 on_device=() # what a job of inference needs
 case $device in
     cpu) ;;
@@ -225,28 +226,30 @@ on_exit() {
 trap 'on_exit $?' EXIT
 
 if begin 1 "corpus of ${langs_a[*]}"; then
-    run_cpu "$nj" "$datadir/log/data.log" local/data.sh --out "$datadir" --langs "$langs" --nj "$nj" "${data_opts_a[@]}"
+    run_cpu "$cores" "$datadir/log/data.log" local/data.sh \
+        --out "$datadir" --langs "$langs" --nj "$cores" "${data_opts_a[@]}"
     if [ "$train_base" = true ]; then
-        run_cpu "$nj" "$datadir/log/data_pool.log" local/data.sh --pool true \
-            --out "$datadir/pool" --langs "${base_langs_a[*]}" --nj "$nj" "${data_opts_a[@]}"
+        run_cpu "$cores" "$datadir/log/data_pool.log" local/data.sh --pool true \
+            --out "$datadir/pool" --langs "${base_langs_a[*]}" --nj "$cores" "${data_opts_a[@]}"
     fi
 fi
 
 if begin 2 "16 kHz mono FLAC in $dumpdir"; then
-    run_cpu "$nj" "$dumpdir/log/format.log" \
+    run_cpu "$cores" "$dumpdir/log/format.log" \
         "$python" -m lors.bin.format_audio --data "$datadir" --dump "$dumpdir" \
-        --langs "${langs_a[@]}" --splits train dev test --nj "$nj" "${training_clips[@]}"
+        --langs "${langs_a[@]}" --splits train dev test --nj "$cores" "${training_clips[@]}"
     if [ "$train_base" = true ]; then
-        run_cpu "$nj" "$dumpdir/log/format_pool.log" \
+        run_cpu "$cores" "$dumpdir/log/format_pool.log" \
             "$python" -m lors.bin.format_audio --data "$datadir/pool" --dump "$dumpdir/pool" \
-            --langs "${base_langs_a[@]}" --splits train dev --nj "$nj"
+            --langs "${base_langs_a[@]}" --splits train dev --nj "$cores"
     fi
 fi
 
 if begin 3 "base model in $expdir/base"; then
     if [ "$train_base" = true ]; then
-        from_scratch=(--dev_utterances "$dev_utterances" --pairs "${base_pairs[@]}" --dump "$dumpdir/pool" --config "$base_config"
-            --cmd "utils/run.py --num_threads $nj")
+        from_scratch=(--dev_utterances "$dev_utterances" --pairs "${base_pairs[@]}"
+            --dump "$dumpdir/pool" --config "$base_config"
+            --cmd "utils/run.py --num_threads $cores")
         if [ "$model_family" = espnet_s2t ]; then
             from_scratch+=(--tokens "$expdir/base")
             if [ ! -e "$expdir/base/tokens.txt" ]; then
@@ -256,10 +259,11 @@ if begin 3 "base model in $expdir/base"; then
                     --vocab_size "$vocab_size" --out "$expdir/base"
             fi
         fi
-        run "${train_cmd_a[@]}" --num_threads "$nj" "$expdir/log/base_stats.log" \
+        run "${train_cmd_a[@]}" --num_threads "$cores" "$expdir/log/base_stats.log" \
             "$python" -m lors.bin.train "${from_scratch[@]}" --collect_stats \
             --out "$expdir/base_stats"
-        run "${train_cmd_a[@]}" "${on_gpus[@]}" --num_threads "$nj" "$expdir/log/train_base.log" \
+        run "${train_cmd_a[@]}" "${on_gpus[@]}" --num_threads "$cores" \
+            "$expdir/log/train_base.log" \
             "$python" -m lors.bin.train "${from_scratch[@]}" --stats "$expdir/base_stats" \
             --out "$expdir/base" --seed "$seed" "${distributed[@]}"
     else
@@ -275,43 +279,47 @@ fine_tuning=(--base "$expdir/base" --pairs "${pairs[@]}" --dump "$dumpdir" --con
 if begin 4 "shapes of the training data"; then
     chain=() # whether the configuration allows one is to be known before the experts are trained
     if [[ " ${baselines_a[*]} " == *" sequential "* ]]; then chain=(--sequential); fi
-    run "${train_cmd_a[@]}" --num_threads "$nj" "$expdir/log/stats.log" \
+    run "${train_cmd_a[@]}" --num_threads "$cores" "$expdir/log/stats.log" \
         "$python" -m lors.bin.train "${fine_tuning[@]}" --collect_stats --out "$expdir/stats" \
-        "${chain[@]}" --cmd "utils/run.py --num_threads $nj"
+        "${chain[@]}" --cmd "utils/run.py --num_threads $cores"
 fi
 
 fine_tuning+=(--stats "$expdir/stats" --seed "$seed" "${distributed[@]}")
 
 if begin 5 "${#pairs[@]} experts: ${pairs[*]}"; then
-    run "${train_cmd_a[@]}" "${on_gpus[@]}" --max_jobs_run "$nj" JOB=1:${#pairs[@]} \
-        "$expdir/log/train_expert.JOB.log" \
-        "$python" -m lors.bin.train "${fine_tuning[@]}" --only JOB --out "$expdir/expert"
+    run "${train_cmd_a[@]}" "${on_gpus[@]}" --num_threads "$cores_of_array" \
+        --max_jobs_run "$nj" JOB=1:${#pairs[@]} "$expdir/log/train_expert.JOB.log" \
+        "$python" -m lors.bin.train "${fine_tuning[@]}" --only JOB --out "$expdir/expert" \
+        --cmd "utils/run.py --num_threads $cores_of_array"
 fi
 
 if begin 6 "one model for all pairs: ${baselines:-none}"; then
     for baseline in "${baselines_a[@]}"; do
         chain=()
         if [ "$baseline" = sequential ]; then chain=(--sequential); fi
-        run "${train_cmd_a[@]}" "${on_gpus[@]}" --num_threads "$nj" \
+        run "${train_cmd_a[@]}" "${on_gpus[@]}" --num_threads "$cores" \
             "$expdir/log/train_$baseline.log" \
             "$python" -m lors.bin.train "${fine_tuning[@]}" "${chain[@]}" \
-            --out "$expdir/$baseline" --cmd "utils/run.py --num_threads $nj"
+            --out "$expdir/$baseline" --cmd "utils/run.py --num_threads $cores"
     done
 fi
 
 if begin 7 "merges of scope ${scopes[*]} on dev"; then
-    run "${infer_cmd_a[@]}" "${on_device[@]}" --max_jobs_run "$nj" JOB=1:${#scopes[@]} "$expdir/log/tune.JOB.log" \
+    run "${infer_cmd_a[@]}" "${on_device[@]}" --num_threads "$cores_of_array" \
+        --max_jobs_run "$nj" JOB=1:${#scopes[@]} "$expdir/log/tune.JOB.log" \
         "$python" -m lors.bin.tune "${experiment[@]}" --methods "${methods_a[@]}" \
         --grid "$tune_config" --inference_config "$inference_config" --device "$device" --only JOB
 fi
 
 if begin 8 "merged models in $expdir/merged"; then
-    run_cpu "$nj" "$expdir/log/merge.log" "$python" -m lors.bin.merge_tuned --expdir "$expdir" --methods "${methods_a[@]}" \
+    run_cpu "$cores" "$expdir/log/merge.log" \
+        "$python" -m lors.bin.merge_tuned --expdir "$expdir" --methods "${methods_a[@]}" \
         --langs "${langs_a[@]}" --scopes "${scopes[@]}"
 fi
 
 if begin 9 "test sets by ${systems[*]}"; then
-    run "${infer_cmd_a[@]}" "${on_device[@]}" --max_jobs_run "$nj" JOB=1:"$nj" "$expdir/log/inference.JOB.log" \
+    run "${infer_cmd_a[@]}" "${on_device[@]}" --num_threads "$cores_of_array" \
+        --max_jobs_run "$nj" JOB=1:"$nj" "$expdir/log/inference.JOB.log" \
         "$python" -m lors.bin.inference "${experiment[@]}" --systems "${systems[@]}" --split test \
         --inference_config "$inference_config" --device "$device" --job JOB --num_jobs "$nj"
 fi
