@@ -33,20 +33,18 @@ def training_command(
         work = [sys.executable, "-m", module, *options]
         return [*work, "--ngpu", str(ngpu), "--multiprocessing_distributed", "false"]
     if num_nodes == 1:
-        start, meet = [], ["--standalone"]
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     else:
-        start, meet = _on_every_node(num_nodes)
+        start = _on_every_node(num_nodes)
     processes = ["--nnodes", str(num_nodes), "--nproc_per_node", str(max(ngpu, 1))]
-    launcher = [sys.executable, "-m", "torch.distributed.run", *processes, *meet]
-    backend = "nccl" if ngpu else "gloo"
     return [
-        *(*start, *launcher, "-m", module, *options, "--ngpu", str(min(ngpu, 1))),
-        *("--multiprocessing_distributed", "false", "--dist_backend", backend),
+        *(*start, *processes, "-m", module, *options, "--ngpu", str(min(ngpu, 1))),
+        *("--multiprocessing_distributed", "false", "--dist_backend", "nccl" if ngpu else "gloo"),
     ]
 
 
-def _on_every_node(num_nodes: int) -> tuple[list[str], list[str]]:
-    """What starts the launcher on every node of this Slurm job, and where they are to meet."""
+def _on_every_node(num_nodes: int) -> list[str]:
+    """What starts the launcher on every node of this Slurm job, and says where they meet."""
     job, nodes = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_JOB_NUM_NODES")
     if not job or nodes != str(num_nodes):
         raise UsageError(
@@ -57,7 +55,7 @@ def _on_every_node(num_nodes: int) -> tuple[list[str], list[str]]:
             hint="set cmd_backend=slurm in cmd.sh and give --num_nodes to run.sh",
         )
     names = _scontrol("show", "hostnames", os.environ["SLURM_JOB_NODELIST"]).split()
-    # The address that Slurm itself uses: a node's name need not be known to the resolver.
+    # The address that Slurm itself uses: the name of a node need not be known to the others.
     node = _scontrol("--oneliner", "show", "node", names[0])
     address = re.search(r"\bNodeAddr=(\S+)", node)
     host = address[1] if address else names[0]
@@ -65,8 +63,11 @@ def _on_every_node(num_nodes: int) -> tuple[list[str], list[str]]:
     start = ["srun", "--export=ALL", "--kill-on-bad-exit=1", "--ntasks-per-node=1"]
     start += [f"--nodes={num_nodes}", f"--ntasks={num_nodes}"]
     start.append(f"--cpus-per-task={os.environ.get('SLURM_CPUS_PER_TASK', '1')}")
-    meet = ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"{host}:{port}", "--rdzv_id", job]
-    return start, meet
+    # Node 0 is the meeting place because Slurm says so. Left to torch, every node would compare
+    # the address with its own names, and perhaps none would know itself.
+    shell = 'exec "$0" -m torch.distributed.run --node_rank "$SLURM_NODEID" "$@"'
+    meet = ["--master_addr", host, "--master_port", str(port)]
+    return [*start, "sh", "-c", shell, sys.executable, *meet]
 
 
 def _scontrol(*words: str) -> str:

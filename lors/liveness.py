@@ -99,7 +99,7 @@ def _ask_slurm(jobs: Collection[str]) -> dict[str, str] | None:
     None if Slurm cannot be asked from here.
     """
     arrays = sorted({job.partition("_")[0] for job in jobs})
-    command = ["squeue", "-h", "-r", "-o", "%i %T", "-j", ",".join(arrays)]
+    command = ["squeue", "-a", "-h", "-r", "-o", "%i %T", "-j", ",".join(arrays)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):

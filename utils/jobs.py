@@ -13,7 +13,6 @@ import re
 import select
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -93,6 +92,13 @@ class Call:
                 f"all jobs would write the same log: put {self.job_name} into its name: {self.log}"
             )
 
+    def take_defaults(self, defaults: Mapping[str, str]) -> None:
+        """Use a configuration's values for those of the wrapper's options that were not given."""
+        for key, minimum in (("num_threads", 1), ("num_nodes", 1), ("gpu", 0), ("requeue", 0)):
+            if key in defaults and key not in self.given:
+                self.options[key] = defaults[key]
+                setattr(self, key, self._integer(key, minimum))
+
     def _leading_words(self, words: deque[str]) -> list[str]:
         """Read options and JOB=a:b from the front; return what follows them."""
         while words:
@@ -154,6 +160,17 @@ def with_number(text: str, job_name: str, number: int | str) -> str:
     return re.sub(rf"(?<![A-Za-z0-9]){job_name}(?![A-Za-z0-9])", lambda _: str(number), text)
 
 
+def is_running(pid: int) -> bool:
+    """Whether there is a process of this number on this machine, ours or not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 # --- one task -----------------------------------------------------------------------------------
 
 
@@ -194,7 +211,7 @@ class Task:
         }
         if gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-        here = f"{socket.gethostname()}, process {os.getpid()}{where}"
+        here = f"{os.uname().nodename}, process {os.getpid()}{where}"
         self.write(f"# {' '.join(map(quoted, command))}\n# Running on {here}\n")
         self.write(f"# Started at {now()}\n#\n")
         self.start_time = time.monotonic()
@@ -341,8 +358,12 @@ def report_failures(call: Call, failed: Iterable[int]) -> None:
         say(f"{len(numbers)} / {total} failed, log is in {call.all_logs}")
         say(f"failed: {call.job_name}={','.join(map(str, numbers))}")
     log = call.for_job(call.log, numbers[0])
-    with Path(log).open(encoding="utf-8", errors="replace") as handle:
-        tail = deque(handle, maxlen=TAIL_LINES)
+    try:
+        with Path(log).open(encoding="utf-8", errors="replace") as handle:
+            tail = deque(handle, maxlen=TAIL_LINES)
+    except OSError as error:
+        say(f"cannot read {log}: {error.strerror}")
+        return
     say(f"the last lines of {log}:")
     sys.stderr.writelines(f"  {line.rstrip()}\n" for line in tail)
 

@@ -25,7 +25,8 @@ shell. Options (before or after JOB=; - and _ mean the same; --name value or --n
 
 Exit status: 0, or 1 if any job failed, 2 for a wrong call, 128 + signal after Ctrl-C, TERM or HUP,
 which cancel all jobs first; so does the end of the program that made the call. Jobs of an earlier
-call with the same LOGFILE, which was killed and could not cancel them, are cancelled at the start.
+call with the same LOGFILE, which was killed and could not cancel them, are cancelled at the start;
+while that call is at work, a second one is refused.
 """
 
 from __future__ import annotations
@@ -38,27 +39,25 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import jobs
+import slurm_client
 from jobs import Call, Progress, SignalQueue, UsageError, say
+from slurm_client import SlurmError
 
 HERE = Path(__file__).resolve().parent
 CONFIG = Path("conf/slurm.conf")
 POLL_SECONDS = 0.05, 5.0  # between two looks at the status files, at the beginning and later
 ASK_SECONDS = 1.0, 30.0  # between two questions whether the jobs are still there
 GONE_SECONDS = 2.0  # until a job is looked for again that Slurm does not know any more
+UNSEEN_SECONDS = 60.0  # until a status counts as missing of a job that, says Slurm, has ended well
 SWITCHES = {"detach": "", "dry_run": ""}
-
-
-class SlurmError(Exception):
-    """Slurm refused something."""
 
 
 # --- conf/slurm.conf ----------------------------------------------------------------------------
@@ -106,7 +105,7 @@ class Config:
     def words(self, options: dict[str, str]) -> list[str]:
         """The words for sbatch that these options stand for."""
         result = []
-        for name, value in {**self.defaults, **options}.items():
+        for name, value in options.items():
             words = self.options.get((name, value), self.options.get((name, "*")))
             if words is None:
                 known = sorted({f"--{option}" for option, _ in self.options})
@@ -116,57 +115,6 @@ class Config:
                 )
             result += [word.replace("$0", value) for word in words]
         return result
-
-
-# --- asking Slurm -------------------------------------------------------------------------------
-
-
-def environment() -> dict[str, str]:
-    """This process's, without what describes the Slurm job that it may run in itself."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("SLURM_") or name == "SLURM_CONF"
-    }
-
-
-def ask(*command: str) -> str:
-    """The output of a Slurm command.
-
-    Raises:
-        SlurmError: it failed, or is not there.
-    """
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=environment(), start_new_session=True
-        )
-    except OSError as error:
-        raise SlurmError(f"{command[0]}: {error.strerror}") from None
-    if done.returncode != 0:
-        raise SlurmError(f"{command[0]}: {(done.stderr or done.stdout).strip()}")
-    return done.stdout
-
-
-def queue() -> dict[tuple[int, int], tuple[str, str, str]]:
-    """(array's job id, number) -> (state, reason, comment) of all of this user's array tasks."""
-    listing = ask("squeue", "--noheader", "--array", "--me", "--format=%F|%K|%T|%r|%k")
-    found = {}
-    for line in listing.splitlines():
-        array, number, state, reason, comment = line.split("|", 4)
-        if number.isdecimal():
-            found[int(array), int(number)] = state, reason, comment
-    return found
-
-
-def how_it_ended(array: int, number: int) -> str:
-    """What Slurm says of a task that it has ended: state, reason, node."""
-    try:
-        text = ask("scontrol", "--oneliner", "show", "job", f"{array}_{number}")
-    except SlurmError as error:
-        return f"nothing is known of it any more ({error})"
-    facts = dict(re.findall(r"(\w+)=(\S*)", text))
-    names = ("JobState", "Reason", "ExitCode", "NodeList")
-    return ", ".join(f"{name}={facts[name]}" for name in names if facts.get(name))
 
 
 # --- a call -------------------------------------------------------------------------------------
@@ -183,12 +131,13 @@ class Runner:
         config = Config(
             Path(given) if given else CONFIG if CONFIG.exists() else HERE.parent / CONFIG
         )
-        words = {"num_threads": str(call.num_threads), "gpu": str(call.gpu)}
-        words |= {"num_nodes": str(call.num_nodes), "requeue": str(call.requeue)}
-        own = {"max_jobs_run", "config", "retry", *SWITCHES}
-        if "gpu" in config.defaults and "gpu" not in call.given:
-            del words["gpu"]
-        words |= {name: value for name, value in call.given.items() if name not in own and value}
+        call.take_defaults(config.defaults)
+        words = {name: str(getattr(call, name)) for name in ("num_threads", "gpu", "num_nodes")}
+        if call.requeue:
+            words["requeue"] = str(call.requeue)
+        own = {"max_jobs_run", "config", "retry", "requeue", *SWITCHES}
+        given = {**config.defaults, **call.given}
+        words |= {name: value for name, value in given.items() if name not in own and value}
         self.words = [*config.command, *config.words(words)]
         self.logs = Path(call.log).absolute()
         self.comment = f"lors:{call.for_job(str(self.logs), '*')}"
@@ -199,7 +148,8 @@ class Runner:
         self.failures: dict[int, int] = {}
         self.failed: list[int] = []
         self.waiting: set[int] = set()
-        self.gone: set[int] = set()  # those that Slurm did not know when it was last asked
+        self.again: set[int] = set()  # those that have failed and will be submitted once more
+        self.gone: dict[int, float] = {}  # those that Slurm does not know any more, since when
         self.said: set[str] = set()
         self.done = self.running = 0
         self.signals = SignalQueue()
@@ -225,15 +175,16 @@ class Runner:
 
     def prepare(self) -> None:
         """Cancel what an earlier call has left running, empty the logs and write the call down."""
-        self._cancel_leftovers()
-        self.logs.parent.mkdir(parents=True, exist_ok=True)
+        folder, name = self.logs.parent, f".{self.logs.name}.slurm."
+        self._patiently(lambda: self._end_leftovers(folder, name))
         for number in self.call.numbers:
             log = Path(self.call.for_job(str(self.logs), number))
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text("")
-        for old in self.logs.parent.glob(glob.escape(f".{self.name}.slurm.") + "*"):
+        for old in folder.glob(glob.escape(name) + "*"):
             shutil.rmtree(old, ignore_errors=True)
-        self.directory = Path(tempfile.mkdtemp(prefix=f".{self.name}.slurm.", dir=self.logs.parent))
+        folder.mkdir(parents=True, exist_ok=True)
+        self.directory = Path(tempfile.mkdtemp(prefix=name, dir=folder))
         call = {
             "job_name": self.call.job_name,
             "command": self.call.command,
@@ -241,6 +192,9 @@ class Runner:
             "gpu": self.call.gpu,
             "requeue": self.call.requeue,
             "detached": self.call.options["detach"] == "true",
+            "host": os.uname().nodename,
+            "pid": os.getpid(),
+            "inside": os.environ.get("SLURM_ARRAY_JOB_ID", ""),
         }
         text = json.dumps(call)  # ASCII: what is no text in the arguments stays what it is
         (self.directory / "call.json").write_text(text)
@@ -248,27 +202,32 @@ class Runner:
     def submit(self, numbers: Iterable[int]) -> int:
         """Submit an array of these numbers; returns its id."""
         numbers = sorted(numbers)
-        task = [str(HERE / "slurm_task.py"), str(self.directory)]
-        script = f"#!/bin/sh\nexec {shlex.join(task)}\n"
-        done = subprocess.run(
-            self.command(numbers),
-            input=script,
-            capture_output=True,
-            text=True,
-            env=environment(),
-            start_new_session=True,  # Ctrl-C must not end it between submitting and telling the id
-        )
-        match = re.match(r"(\d+)", done.stdout)
-        if done.returncode != 0 or not match:
-            raise SlurmError(
-                f"{(done.stderr or done.stdout).strip()}\n  {shlex.join(self.command(numbers))}"
-            )
-        array = int(match[1])
+        task = shlex.join(["-IS", str(HERE / "slurm_task.py"), str(self.directory)])
+        # The interpreter of this process, if the node has it: to look for one may take longer than
+        # the task does.
+        script = f"#!/bin/sh\npython={shlex.quote(sys.executable)}\n"
+        script += f'[ -x "$python" ] || python=python3\nexec "$python" {task}\n'
+        words = self.command(numbers)
+
+        def try_it() -> int:
+            try:
+                return slurm_client.submit(words, script)
+            except SlurmError as error:
+                # It may have been accepted although the answer was lost.
+                accepted = slurm_client.arrays_with(self.comment) - set(self.arrays)
+                if accepted:
+                    return max(accepted)
+                raise SlurmError(f"{error}\n  {shlex.join(words)}") from None
+
+        array = self._patiently(try_it)
         self.arrays.append(array)
         for number in numbers:
             self.array_of[number] = array
         self.waiting.update(numbers)
         return array
+
+    def _patiently(self, act: Callable[[], int]) -> int:
+        return slurm_client.patiently(act, self.signals.wait, say)
 
     def run(self) -> int:
         """Run everything; return 0 or the number of the signal that asked to stop."""
@@ -281,9 +240,11 @@ class Runner:
             return stop
         finally:
             self.progress.close()
-            if stopped:
-                self._cancel()
-            if self.directory is not None:
+            left = stopped and not slurm_client.cancel(self.arrays)
+            if left:
+                ids = ",".join(map(str, self.arrays))
+                say(f"cancelled, but not all of them have ended yet: squeue -j {ids}")
+            elif self.directory is not None:
                 shutil.rmtree(self.directory, ignore_errors=True)
 
     def detach(self) -> int:
@@ -299,104 +260,105 @@ class Runner:
             stop = self.signals.wait(_within(POLL_SECONDS, elapsed))
             if stop or self.signals.caller_is_gone():
                 return stop or signal.SIGHUP
-            again = self._collect()
+            self._collect()
             pause = GONE_SECONDS if self.gone else _within(ASK_SECONDS, elapsed)
             if self.waiting and time.monotonic() - asked > pause:
-                again += self._look_for_the_lost()
+                self._look_for_the_lost()
                 asked = time.monotonic()
-            if again:
-                self.submit(again)
+            if self.again and not self.waiting:
+                numbers, self.again = self.again, set()
+                self.submit(numbers)
         self.progress.show(self.done, 0, len(self.failed))
         return 0
 
-    def _collect(self) -> list[int]:
-        """Take note of the tasks that have ended; returns those to be run again."""
-        again = []
+    def _collect(self) -> None:
+        """Take note of the tasks that have ended."""
         for number, path in self._statuses().items():
             if number in self.waiting:
                 status = int(path.read_text())
                 path.unlink()
-                again += self._finished(number, status == 0)
-        return again
+                self._finished(number, status == 0)
 
     def _statuses(self) -> dict[int, Path]:
         """The exit statuses that tasks have left: number -> file."""
         return {int(path.suffix[1:]): path for path in self.directory.glob("status.*")}
 
-    def _finished(self, number: int, well: bool) -> list[int]:
+    def _finished(self, number: int, well: bool) -> None:
         self.waiting.discard(number)
-        self.gone.discard(number)
+        self.gone.pop(number, None)
         if not well:
             self.failures[number] = self.failures.get(number, 0) + 1
             if self.failures[number] <= self.call.retry:
-                return [number]
+                self.again.add(number)
+                return
             self.failed.append(number)
         self.done += 1
-        return []
 
-    def _look_for_the_lost(self) -> list[int]:
+    def _look_for_the_lost(self) -> None:
         """Find tasks that were cancelled or killed, which leave no status."""
         try:
-            listed = queue()
+            listed = slurm_client.queue()
         except SlurmError as error:
             self._say_once(f"waiting, though Slurm does not answer: {error}")
-            return []
-        again = []
-        self.running = 0
+            return
+        self.running, now = 0, time.monotonic()
         for number in sorted(self.waiting):
-            state, reason, _ = listed.get((self.array_of[number], number), ("", "", ""))
-            if state:
-                self.gone.discard(number)
-                self.running += state == "RUNNING"
-                if state == "PENDING" and ("held" in reason.lower() or "Never" in reason):
-                    self._say_once(f"job {self.array_of[number]}_{number} does not start: {reason}")
+            array = self.array_of[number]
+            task = listed.get((array, number))
+            if task is not None:
+                self.gone.pop(number, None)
+                self.running += task.state == "RUNNING"
+                if task.is_stuck:
+                    self._say_once(f"job {array}_{number} does not start: {task.reason}")
             elif number not in self.gone:
-                self.gone.add(number)
+                self.gone[number] = now
             elif number not in self._statuses():
-                end = how_it_ended(self.array_of[number], number)
+                end = slurm_client.how_it_ended(array, number)
+                well = "JobState=COMPLETED" in end
+                if well and now - self.gone[number] < UNSEEN_SECONDS:
+                    continue  # a slow file system
+                with contextlib.suppress(SlurmError):  # should Slurm have hidden it from us
+                    slurm_client.ask("scancel", f"{array}_{number}")
                 log = Path(self.call.for_job(str(self.logs), number))
                 with log.open("a") as handle:
                     handle.write(f"# Ended by Slurm: {end}\n")
                     handle.write(jobs.last_line(1))
-                again += self._finished(number, well=False)
-        return again
+                self._finished(number, well=False)
 
     def _say_once(self, message: str) -> None:
         if message not in self.said:
             self.said.add(message)
             say(message)
 
-    def _cancel(self) -> None:
-        """Cancel all that was submitted and wait for it to end."""
-        if not self.arrays:
-            return
-        _cancel_and_wait(set(self.arrays))
-
-    def _cancel_leftovers(self) -> None:
-        left = {array for (array, _), task in queue().items() if task[2] == self.comment}
+    def _end_leftovers(self, folder: Path, name: str) -> int:
+        """Cancel jobs for these logs whose call was killed; refuse while it is at work."""
+        listed = slurm_client.queue()
+        left = {array for (array, _), task in listed.items() if task.comment == self.comment}
+        alive = {str(array) for (array, _), task in listed.items() if task.state != "PENDING"}
+        for path in folder.glob(glob.escape(name) + "*/call.json") if left else ():
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                call = json.loads(path.read_text(encoding="ascii"))
+                who = ""
+                if call["detached"]:
+                    who = f"job {', '.join(map(str, sorted(left)))}"
+                elif call["inside"]:
+                    if call["inside"] != os.environ.get("SLURM_ARRAY_JOB_ID"):
+                        who = f"job {call['inside']}" if call["inside"] in alive else ""
+                elif call["host"] == os.uname().nodename and jobs.is_running(call["pid"]):
+                    who = f"process {call['pid']}"
+                if who:
+                    raise SlurmError(f"a call for these logs is at work, {who}: {self.logs}")
         if left:
             ids = ", ".join(map(str, sorted(left)))
             say(f"cancelling job {ids} of an earlier call for these logs")
-            _cancel_and_wait(left)
+            if not slurm_client.cancel(left):
+                raise SlurmError(f"job {ids} of an earlier call does not end")
+        return 0
 
 
 def _within(limits: tuple[float, float], elapsed: float) -> float:
     """A tenth of the time so far, within limits: quick for short jobs, rare for long ones."""
     return min(limits[1], max(limits[0], 0.1 * elapsed))
-
-
-def _cancel_and_wait(arrays: set[int], seconds: float = 60.0) -> None:
-    deadline, delay, cancelled = time.monotonic() + seconds, 0.1, False
-    while time.monotonic() < deadline:
-        with contextlib.suppress(SlurmError):  # the controller may be away for a moment
-            if not cancelled:
-                ask("scancel", *map(str, sorted(arrays)))
-                cancelled = True
-            if not arrays & {array for array, _ in queue()}:
-                return
-        time.sleep(delay)
-        delay = min(2.0, 1.5 * delay)
-    say(f"cannot say that the jobs have ended; see: squeue -j {','.join(map(str, sorted(arrays)))}")
 
 
 def _ranges(numbers: list[int]) -> list[str]:

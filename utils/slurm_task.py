@@ -14,6 +14,7 @@ same command, so the command has to find what it has done.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -59,6 +60,8 @@ def main(argv: list[str]) -> int:
             return _requeue(task, job)
         task.write(f"# Not back into the queue again: --requeue {call['requeue']}\n")
     task.sign(status)
+    with contextlib.suppress(OSError):
+        os.fsync(1)  # whoever sees the status, on another machine, is to see the log too
     part = directory / f".status.{number}.{os.getpid()}"
     part.write_text(f"{status}\n")
     part.replace(directory / f"status.{number}")

@@ -307,6 +307,19 @@ def test_restarted_controller(cluster, waiting, tmp_path):
     cluster.wait_until(lambda: not cluster.jobs())
 
 
+def test_submission_while_the_controller_is_away(cluster, start, tmp_path):
+    cluster.stop("slurmctld")
+    process = start("x.log", "echo", "there")
+    try:
+        time.sleep(1)
+    finally:
+        cluster.start("slurmctld")
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert "trying again for 10 minutes: squeue: " in stderr
+    assert log_of(tmp_path / "x.log") == ["there"]
+
+
 # --- what happens to the wrapper ----------------------------------------------------------------
 
 
@@ -341,3 +354,25 @@ def test_jobs_of_a_killed_call_do_not_run_beside_those_of_the_next(cluster, wait
     assert process.returncode == 0
     assert "of an earlier call for these logs" in stderr
     assert only_logs(tmp_path)
+
+
+def test_second_call_for_the_same_logs_is_refused(cluster, waiting, run, tmp_path):
+    process = waiting(number=2)
+    before = cluster.jobs()
+    status, _, stderr = run("JOB=1:2", "x.JOB.log", "true")
+    assert status == 1
+    assert f"a call for these logs is at work, process {process.pid}" in stderr
+    assert cluster.jobs() == before
+    (tmp_path / "go").touch()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+
+
+def test_detached_call_is_left_alone(cluster, run, tmp_path):
+    command = ["--detach", "true", "x.log", "sh", "-c", WAIT, "sh", "1"]
+    _, job, _ = run(*command)
+    status, _, stderr = run(*command)
+    assert status == 1 and f"a call for these logs is at work, job {job.strip()}" in stderr
+    (tmp_path / "go").touch()
+    cluster.wait_until(lambda: not cluster.jobs())
+    assert (tmp_path / "ended.1").read_text() == "done\n"

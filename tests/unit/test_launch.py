@@ -48,8 +48,8 @@ def test_one_process(ngpu):
 
 def test_several_gpus_of_one_node():
     assert training_command("a.train", OPTIONS, 4) == [
-        *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc_per_node", "4"),
-        *("--standalone", "-m", "a.train", *OPTIONS, "--ngpu", "1"),
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *("--nnodes", "1", "--nproc_per_node", "4", "-m", "a.train", *OPTIONS, "--ngpu", "1"),
         *("--multiprocessing_distributed", "false", "--dist_backend", "nccl"),
     ]
 
@@ -60,10 +60,19 @@ def test_several_nodes(slurm, ngpu, processes, backend):
     assert command == [
         *("srun", "--export=ALL", "--kill-on-bad-exit=1", "--ntasks-per-node=1"),
         *("--nodes=2", "--ntasks=2", "--cpus-per-task=6"),
-        *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"),
-        *("--nproc_per_node", processes, "--rdzv_backend", "c10d"),
-        *("--rdzv_endpoint", "10.0.0.7:20012", "--rdzv_id", "20012"),
-        *("-m", "a.train", *OPTIONS, "--ngpu", str(min(ngpu, 1))),
+        *("sh", "-c", 'exec "$0" -m torch.distributed.run --node_rank "$SLURM_NODEID" "$@"'),
+        *(sys.executable, "--master_addr", "10.0.0.7", "--master_port", "20012"),
+        *(
+            "--nnodes",
+            "2",
+            "--nproc_per_node",
+            processes,
+            "-m",
+            "a.train",
+            *OPTIONS,
+            "--ngpu",
+            str(min(ngpu, 1)),
+        ),
         *("--multiprocessing_distributed", "false", "--dist_backend", backend),
     ]
 

@@ -76,11 +76,13 @@ def test_grammar(configured):
     assert configured(text, "--feature", "big mem")[6:8] == ["--constraint", "big mem"]
 
 
-def test_kaldi_configuration(configured):
-    """As it stands in ESPnet's recipes."""
+def test_espnet_configuration(configured):
+    """The lines of ESPnet's own conf/slurm.conf, which has no word of going back into the queue."""
     text = """# Default configuration
 command sbatch --export=PATH
 option name=* --job-name $0
+default shell=slurm
+option shell=*
 option time=* --time $0
 option mem=* --mem-per-cpu $0
 option mem=0
@@ -92,17 +94,30 @@ option gpu=0 -p cpu
 option gpu=* -p gpu --gres=gpu:$0 -c $0  # Recommend allocating more CPU than, or equal to GPU
 # note: the --max-jobs-run option is supported as a special case
 # by slurm.pl and you don't have to handle it in the config file.
-option requeue=*
 """
     found = configured(text, "--gpu", 2, "--mem", "2G", "--time", "1-0")
-    assert found[found.index("-p") : found.index("-p") + 5] == [
-        "-p",
-        "gpu",
-        "--gres=gpu:2",
-        "-c",
-        "2",
-    ]
-    assert "--mem-per-cpu" in found and "--time" in found
+    assert " ".join(found).startswith("sbatch --export=PATH --cpus-per-task 1 -p gpu --gres=gpu:2")
+    assert {"-c", "--mem-per-cpu", "2G", "--time", "1-0", "--nodes"} <= set(found)
+    assert {"-p", "cpu"} <= set(configured(text))
+
+
+def test_defaults_of_the_configuration(configured):
+    """They hold for what the wrapper itself has to know, too."""
+    text = """command sbatch
+        option num_threads=* -c $0
+        option num_nodes=* -N $0
+        option gpu=* -G $0
+        option requeue=* --signal=B:USR1@$00
+        option time=* -t $0
+        default num_threads=4
+        default requeue=2
+        default time=60
+        default gpu=1
+    """
+    found = " ".join(configured(text))
+    assert found.startswith("sbatch -c 4 -G 1 -N 1 --signal=B:USR1@20 -t 60 --parsable")
+    assert configured(text, "--time", 5, "--gpu", 0)[:3] == ["sbatch", "-c", "4"]
+    assert "5" in configured(text, "--time", 5) and "60" not in configured(text, "--time", 5)
 
 
 @pytest.mark.parametrize(

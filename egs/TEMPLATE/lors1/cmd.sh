@@ -16,7 +16,9 @@ case $cmd_backend in
         train_cmd="utils/slurm.py --mem 24G --time 12:00:00 --requeue 20"
         infer_cmd="utils/slurm.py --mem 16G --time 12:00:00 --requeue 20"
         cpu_cmd="utils/slurm.py --mem 16G --time 12:00:00 --requeue 20"
-        driver_cmd="utils/slurm.py --mem 4G --time 24:00:00 --requeue 100"
+        # The longest time there is: a driver that reaches its limit, or is preempted, cancels its
+        # jobs, and submits them again when it goes on.
+        driver_cmd="utils/slurm.py --mem 4G --requeue 100" # e.g. --time 7-00:00:00
         job_cores=4
         ;;
     *) die -2 "unknown backend: $cmd_backend" "where: cmd.sh" "expected: local or slurm" ;;

@@ -1,0 +1,166 @@
+"""Slurm's commands as utils/slurm.py needs them: submit, look, cancel; patient with the controller.
+
+Only the standard library is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+PATIENCE_SECONDS = 600.0  # with a controller that is away or too busy
+# What Slurm says then; anything else is an answer.
+_AWAY = re.compile(
+    r"unable to contact|timed out|connection refused|temporarily|zero bytes|not responding|busy",
+    re.IGNORECASE,
+)
+# Reasons for which a pending job will not start by itself, as Slurm's defaults allow it to wait.
+_STUCK = re.compile(
+    r"held|never|BadConstraints|Partition\w+Limit|PartitionDown|Inactive|PerJob|PerNode|Invalid",
+    re.IGNORECASE,
+)
+
+
+class SlurmError(Exception):
+    """Slurm refused something, or does not answer."""
+
+    @property
+    def may_pass(self) -> bool:
+        return bool(_AWAY.search(str(self)))
+
+
+class Task(NamedTuple):
+    """A task of a job array that has not ended."""
+
+    state: str
+    reason: str
+    comment: str
+
+    @property
+    def is_stuck(self) -> bool:
+        return self.state == "PENDING" and bool(_STUCK.search(self.reason))
+
+
+def environment() -> dict[str, str]:
+    """This process's, without what describes the Slurm job that it may run in itself.
+
+    Nor does a user's taste in listings and questions belong here (SQUEUE_*, SCANCEL_*).
+    """
+    kept = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in kept or not name.startswith(("SLURM_", "SQUEUE_", "SCANCEL_"))
+    }
+
+
+def ask(*command: str, script: str = "") -> str:
+    """The output of a Slurm command, which gets `script` on its stdin.
+
+    Raises:
+        SlurmError: it failed, or is not there.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            input=script,
+            capture_output=True,
+            text=True,
+            env=environment(),
+            start_new_session=True,  # Ctrl-C must not end one that is submitting
+        )
+    except OSError as error:
+        raise SlurmError(f"{command[0]}: {error.strerror}") from None
+    if done.returncode != 0:
+        raise SlurmError(f"{command[0]}: {(done.stderr or done.stdout).strip()}")
+    return done.stdout
+
+
+def queue() -> dict[tuple[int, int], Task]:
+    """(array's job id, number) -> what is known of it, for all of this user's array tasks."""
+    # --all: partitions that are hidden from this user may still have his jobs.
+    listing = ask("squeue", "--all", "--noheader", "--array", "--me", "--format=%F|%K|%T|%r|%k")
+    found = {}
+    for line in listing.splitlines():
+        words = line.split("|", 4)
+        if len(words) == 5 and words[0].isdecimal() and words[1].isdecimal():
+            found[int(words[0]), int(words[1])] = Task(*words[2:])
+    return found
+
+
+def arrays_with(comment: str) -> set[int]:
+    """Job ids of the arrays that were submitted with a comment and have not ended."""
+    return {array for (array, _), task in queue().items() if task.comment == comment}
+
+
+def submit(words: list[str], script: str) -> int:
+    """Submit a job array; returns its job id.
+
+    Raises:
+        SlurmError: sbatch failed, or answered something else.
+    """
+    answer = ask(*words, script=script)
+    match = re.search(r"^(\d+)(?:;(\S+))?$", answer, re.MULTILINE)
+    if not match:
+        raise SlurmError(f"{words[0]} answered: {answer.strip()}")
+    if match[2]:
+        os.environ["SLURM_CLUSTERS"] = match[2]  # where to ask for it, and to cancel it
+    return int(match[1])
+
+
+def patiently(act: Callable[[], int], wait: Callable[[float], int], say: Callable[[str], None]):
+    """`act`, again and again while the controller is away, for `PATIENCE_SECONDS` at most.
+
+    Args:
+        act: raises SlurmError.
+        wait: waits some seconds, and returns something true to give up.
+        say: tells the user, once.
+    """
+    deadline, delay = time.monotonic() + PATIENCE_SECONDS, 1.0
+    while True:
+        try:
+            return act()
+        except SlurmError as error:
+            if not error.may_pass or time.monotonic() > deadline:
+                raise
+            if delay == 1.0:
+                say(f"trying again for {PATIENCE_SECONDS / 60:.0f} minutes: {error}")
+            if wait(delay):
+                raise
+            delay = min(30.0, 2 * delay)
+
+
+def how_it_ended(array: int, number: int) -> str:
+    """What Slurm says of a task that it has ended: state, reason, node."""
+    try:
+        text = ask("scontrol", "--oneliner", "show", "job", f"{array}_{number}")
+    except SlurmError as error:
+        return f"nothing is known of it any more ({error})"
+    facts = dict(re.findall(r"(\w+)=(\S*)", text))
+    names = ("JobState", "Reason", "ExitCode", "NodeList")
+    return ", ".join(f"{name}={facts[name]}" for name in names if facts.get(name))
+
+
+def cancel(arrays: Collection[int], seconds: float = 120.0) -> bool:
+    """Cancel job arrays and wait for their end; False if some are still there after that time.
+
+    Every look at the queue cancels again what is there: a task that is just being requeued would
+    come back.
+    """
+    deadline, delay = time.monotonic() + seconds, 0.1
+    while arrays:
+        with contextlib.suppress(SlurmError):  # the controller may be away for a moment
+            left = set(arrays) & {array for array, _ in queue()}
+            if not left:
+                return True
+            ask("scancel", *map(str, sorted(left)))
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(delay)
+        delay = min(2.0, 1.5 * delay)
+    return True
