@@ -1,0 +1,114 @@
+"""utils/slurm_client.py with stand-ins for Slurm's commands: what it asks and understands."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "utils"))
+import slurm_client
+from slurm_client import SlurmError, Task
+
+AWAY = "squeue: error: Unable to contact slurm controller (connect failure)"
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Make a stand-in: a shell script in a directory where it is found first."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    def make(name, script):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+
+    return make
+
+
+def patiently(act, said, give_up=0):
+    return slurm_client.patiently(act, lambda seconds: give_up, said.append)
+
+
+def test_queue_of_all_tasks(programs):
+    programs("squeue", "printf 'CLUSTER: c\\n12|1|RUNNING|None|lors:a|b\\n13|N/A|PENDING|None|\\n'")
+    assert slurm_client.queue() == {(12, 1): Task("RUNNING", "None", "lors:a|b")}
+    assert slurm_client.arrays_with("lors:a|b") == {12}
+
+
+def test_settings_of_the_user_and_of_the_job_around_do_not_reach_slurm(monkeypatch):
+    for name in ("SQUEUE_STATES", "SCANCEL_INTERACTIVE", "SLURM_MEM_PER_NODE", "SBATCH_ACCOUNT"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
+    kept = slurm_client.environment()
+    assert {"SLURM_CONF", "SBATCH_ACCOUNT"} <= set(kept)
+    assert not {"SQUEUE_STATES", "SCANCEL_INTERACTIVE", "SLURM_MEM_PER_NODE"} & set(kept)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "stuck"),
+    [
+        ("PENDING", "Priority", False),
+        ("PENDING", "Resources", False),
+        ("PENDING", "QOSMaxJobsPerUserLimit", False),
+        ("PENDING", "JobHeldUser", True),
+        ("PENDING", "PartitionTimeLimit", True),
+        ("PENDING", "DependencyNeverSatisfied", True),
+        ("PENDING", "BadConstraints", True),
+        ("RUNNING", "BadConstraints", False),
+    ],
+)
+def test_reasons_for_which_a_job_does_not_start(state, reason, stuck):
+    assert Task(state, reason, "").is_stuck == stuck
+
+
+@pytest.mark.parametrize(
+    ("answer", "job", "cluster"), [("12", 12, ""), ("12;far", 12, "far"), ("Welcome!\n7", 7, "")]
+)
+def test_submission(programs, monkeypatch, tmp_path, answer, job, cluster):
+    monkeypatch.setenv("SLURM_CLUSTERS", "")
+    programs("sbatch", f"cat > {tmp_path}/script; printf '{answer}\\n'")
+    assert slurm_client.submit(["sbatch", "--parsable"], "#!/bin/sh\ntrue\n") == job
+    assert (tmp_path / "script").read_text() == "#!/bin/sh\ntrue\n"
+    assert slurm_client.environment()["SLURM_CLUSTERS"] == cluster
+
+
+def test_submission_with_an_answer_nobody_understands(programs):
+    programs("sbatch", "echo Submitted batch job 12")
+    with pytest.raises(SlurmError, match="sbatch answered: Submitted batch job 12"):
+        slurm_client.submit(["sbatch"], "")
+
+
+def test_patience_with_an_absent_controller(programs, tmp_path):
+    asked = tmp_path / "asked"
+    come_back = f"echo x >> {asked}\n[ $(wc -l < {asked}) -gt 2 ] && exit"
+    programs("squeue", f"{come_back}\necho '{AWAY}' >&2; exit 1")
+    said = []
+    assert patiently(lambda: len(slurm_client.queue()), said) == 0
+    assert len(asked.read_text().splitlines()) == 3
+    assert len(said) == 1 and said[0].startswith("trying again for 10 minutes: squeue: ")
+
+
+@pytest.mark.parametrize(
+    ("message", "give_up"), [("invalid partition specified: x", 0), (AWAY, 15)]
+)
+def test_patience_has_an_end(programs, message, give_up):
+    programs("squeue", f"echo '{message}' >&2; exit 1")
+    said = []
+    with pytest.raises(SlurmError, match="squeue: "):
+        patiently(lambda: len(slurm_client.queue()), said, give_up)
+    assert len(said) == bool(give_up)
+
+
+def test_cancelled_until_nothing_is_left(programs, tmp_path):
+    """What was just being requeued comes back once, and is cancelled again."""
+    count = f"{tmp_path}/cancelled"
+    programs("scancel", f"echo $* >> {count}")
+    programs("squeue", f"[ $(cat {count} 2>/dev/null | wc -l) -gt 1 ] || echo '12|1|PENDING|x|y'")
+    assert slurm_client.cancel([12, 13])
+    assert (tmp_path / "cancelled").read_text() == "12\n12\n"
+
+
+def test_what_does_not_end_is_said(programs):
+    programs("scancel", "exit 1")
+    programs("squeue", "echo '12|1|COMPLETING|x|y'")
+    assert not slurm_client.cancel([12], seconds=0.3)
+    assert slurm_client.cancel([])
