@@ -42,6 +42,8 @@ class ResumableTrainer(Trainer):
         """ESPnet's training loop; the arguments are those of :meth:`Trainer.run`."""
         options, distributed = arguments["trainer_options"], arguments["distributed_option"]
         out = Path(options.output_dir)
+        if getattr(options, "save_strategy", "all") == "adapter_only":
+            keep_adapters_apart(arguments["model"])
         with contextlib.ExitStack() as stack:
             writes = not distributed.distributed or distributed.dist_rank == 0
             if writes:
@@ -56,6 +58,18 @@ class ResumableTrainer(Trainer):
                     options = dataclasses.replace(options, max_epoch=reporter.get_epoch())
                 del model
             super().run(**{**arguments, "trainer_options": options})
+
+
+def keep_adapters_apart(model: torch.nn.Module) -> None:
+    """Tell LoRA's layers that their adapters are not part of their weights.
+
+    ESPnet makes the layers in evaluation mode, in which loralib adds an adapter, still zero, to the
+    weight. The weights and an adapter that are loaded afterwards, to go on or from another model,
+    are apart; taken for added up, the adapter would be subtracted when the training begins.
+    """
+    for module in model.modules():
+        if hasattr(module, "lora_A") and hasattr(module, "merged"):
+            module.merged = False
 
 
 @contextlib.contextmanager

@@ -20,7 +20,12 @@ from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.trainer import Trainer, TrainerOptions
 
 from lors.errors import LorsError
-from lors.models.espnet_trainer import ResumableTrainer, atomic_saves, read_checkpoint
+from lors.models.espnet_trainer import (
+    ResumableTrainer,
+    atomic_saves,
+    keep_adapters_apart,
+    read_checkpoint,
+)
 
 pytestmark = pytest.mark.espnet
 
@@ -200,3 +205,16 @@ def test_a_checkpoint_with_code_in_it_is_refused(tmp_path, capsys):
     checkpoint.unlink()
     train(out)
     assert content(out)["valid.acc.best.pth"] == "2epoch.pth"
+
+
+def test_loaded_adapters_are_not_taken_for_added_up():
+    lora = pytest.importorskip("loralib")
+    model = torch.nn.Sequential(lora.Linear(3, 3, r=1, lora_alpha=2)).eval()  # as ESPnet makes it
+    weight = model[0].weight.detach().clone()
+    with torch.no_grad():
+        model[0].lora_B.fill_(1.0)  # loaded
+    keep_adapters_apart(model)
+    model.train()
+    assert torch.equal(model[0].weight, weight)
+    model.eval()
+    torch.testing.assert_close(model[0].weight, weight + 2 * model[0].lora_B @ model[0].lora_A)
