@@ -28,6 +28,7 @@ import jobs
 
 GO_ON_LATER = 85
 GRACE_SECONDS = 60.0  # between TERM and KILL after the warning
+SETTLE_SECONDS = 3.0  # until a command counts as killed by itself, not together with its job
 
 
 def main(argv: list[str]) -> int:
@@ -48,6 +49,9 @@ def main(argv: list[str]) -> int:
     if asked:
         jobs.stop_tasks([task], signals, GRACE_SECONDS)  # Slurm waits for its own KillWait
     status = task.finish()
+    if not asked and status > 128:
+        # Slurm signals the processes of a job in turn, and the command may have been the first.
+        asked = signals.wait(SETTLE_SECONDS)
     if asked and asked != signal.SIGUSR1:
         task.write(f"# Ended by Slurm ({signal.Signals(asked).name}) at {jobs.now()}\n")
         return 128 + asked
