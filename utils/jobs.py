@@ -6,7 +6,6 @@ utils/slurm_task.py runs each. Only the standard library is used, so that any Py
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import re
@@ -17,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 TAIL_LINES = 30
@@ -34,7 +33,6 @@ DEFAULTS = {
 }
 NO_LOG = "-"
 PR_SET_PDEATHSIG = 1  # of prctl(2)
-_prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux only
 
 
 class UsageError(Exception):
@@ -174,12 +172,20 @@ def is_running(pid: int) -> bool:
 # --- one task -----------------------------------------------------------------------------------
 
 
-def _die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent dies, however it dies."""
-    if _prctl is not None:
-        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it has died before the kernel was asked
-            os.kill(os.getpid(), signal.SIGKILL)
+@functools.cache
+def _death_with_parent() -> Callable[[], None]:
+    """What a new process calls to be killed by the kernel when its parent dies, however it dies."""
+    import ctypes  # only where it is needed: it takes as long as a short task
+
+    prctl, parent = getattr(ctypes.CDLL(None), "prctl", None), os.getpid()
+
+    def ask_the_kernel() -> None:
+        if prctl is not None:  # Linux
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # it has died before
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return ask_the_kernel
 
 
 class Task:
@@ -190,7 +196,8 @@ class Task:
         log: file descriptor of the log, open for appending; None leaves the command's output alone.
         threads: set as OMP_NUM_THREADS and MKL_NUM_THREADS.
         gpus: set as CUDA_VISIBLE_DEVICES; None leaves what a cluster has set.
-        where: said in the log's second line after the process, e.g. a Slurm job.
+        where: said in the log's second line after the process, e.g. a Slurm job, which ends all of
+            its processes; without, the command dies with this process.
     """
 
     def __init__(
@@ -223,7 +230,7 @@ class Task:
                 stderr=log,
                 env=environment,
                 start_new_session=True,  # so that the whole group can be signalled
-                preexec_fn=functools.partial(_die_with, os.getpid()),
+                preexec_fn=None if where else _death_with_parent(),
             )
         except OSError as error:
             self.failure = 127 if isinstance(error, FileNotFoundError) else 126
