@@ -25,6 +25,7 @@ ONE_EXPERT = ["--langs", "de", "--tasks", "asr", "--methods", "lors", "--baselin
 STAGES = ["data", "format", "base", "stats", "experts", "baselines"]
 STAGES += ["tune", "merge", "inference", "score", "pack"]
 WHOM = ("all", "driver", "descendant")
+UNNOTICED = 10.0  # seconds after which the driver is killed too, if it still runs
 SOON = 20.0  # seconds within which what a kill left must have ended by itself
 KEPT_LOG = re.compile(r"train\.\d+\.log")  # of the first part of a training that was interrupted
 TEMPORARY = re.compile(r"\.(tmp|lock|started|shards|decompositions)$|\.part\.|^partial\.")
@@ -127,13 +128,16 @@ def run_and_kill(
         wait_for(is_over, one.seconds)
     ended = process.poll() is not None
     victim = "nobody: it had ended" if ended else kill(recipe, process.pid, one.whom, rng)
-    # Of a descendant, the driver learns in time; jobs beside the one that failed are finished.
+    if not wait_for(lambda: process.poll() is not None, UNNOTICED):
+        # Jobs beside the one that failed are finished; and nobody may miss what was killed.
+        victim += ", and then all"
+        kill(recipe, process.pid, "all", rng)
     status = process.wait(TIMEOUT)
     now = begun()
     print(f"{one}: {victim}; in stage {now[-1:]}, status {status}", flush=True)
     if ended:
         assert status == 0, log.read_text()
-    elif one.whom != "descendant":
+    elif one.whom != "descendant" or victim.endswith("all"):
         assert status == -signal.SIGKILL, log.read_text()
     gone = wait_for(lambda: not recipe.running(), SOON)
     assert gone, f"after {one} there are still: {recipe.processes()}"
