@@ -337,7 +337,7 @@ def test_several_gpus_go_through_the_launcher_of_torch(project, tmp_path):
     with pytest.raises(LorsError, match="training failed"):  # no such launcher in this project
         train(PAIRS, out=tmp_path / "out", ngpu=2, **project)
     script = (tmp_path / "out/run.sh").read_text()
-    assert "-m torch.distributed.run --nnodes 1 --nproc_per_node 2 --standalone -m " in script
+    assert "-m torch.distributed.run --standalone --nnodes 1 --nproc_per_node 2 -m " in script
 
 
 def test_digest_of_the_base_is_of_its_content(project, tmp_path):
