@@ -279,6 +279,7 @@ def test_time_limit(run, tmp_path, requeue):
     assert len((tmp_path / "begun").read_text().splitlines()) == 1 + requeue
 
 
+@pytest.mark.slow
 def test_lost_node(cluster, waiting, tmp_path):
     """A job whose node dies starts again on another one."""
     command = ("sh", "-c", f"echo $SLURMD_NODENAME >> nodes; {WAIT}", "sh", "JOB")
