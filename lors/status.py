@@ -170,7 +170,7 @@ def units_of(run: RunRecord, expdir: str | os.PathLike) -> Iterator[Unit]:
     if "joint" in run.systems:
         yield _model("baselines", "joint", exp.joint, exp)
     for step in sequential_steps(pairs) if "sequential" in run.systems else ():
-        yield _model("baselines", f"sequential/{step}", exp.root / "sequential" / step, exp)
+        yield _model("baselines", f"sequential/{step}", exp.sequential / step, exp)
     for method, scope in merges:
         sweep = exp.sweep(method, scope)
         yield _model("tune", f"{method}.{scope}", sweep.parent, exp)

@@ -42,14 +42,14 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import jobs
 import slurm_client
 from jobs import Call, Progress, SignalQueue, UsageError, say
-from slurm_client import SlurmError
+from slurm_client import Result, SlurmError
 
 HERE = Path(__file__).resolve().parent
 CONFIG = Path("conf/slurm.conf")
@@ -217,7 +217,7 @@ class Runner:
                 accepted = slurm_client.arrays_with(self.comment) - set(self.arrays)
                 if accepted:
                     return max(accepted)
-                raise SlurmError(f"{error}\n  {shlex.join(words)}") from None
+                raise type(error)(f"{error}\n  {shlex.join(words)}") from None
 
         array = self._patiently(try_it)
         self.arrays.append(array)
@@ -226,7 +226,7 @@ class Runner:
         self.waiting.update(numbers)
         return array
 
-    def _patiently(self, act: Callable[[], int]) -> int:
+    def _patiently(self, act: Callable[[], Result]) -> Result:
         return slurm_client.patiently(act, self.signals.wait, say)
 
     def run(self) -> int:
@@ -330,30 +330,41 @@ class Runner:
             self.said.add(message)
             say(message)
 
-    def _end_leftovers(self, folder: Path, name: str) -> int:
+    def _end_leftovers(self, folder: Path, name: str) -> None:
         """Cancel jobs for these logs whose call was killed; refuse while it is at work."""
         listed = slurm_client.queue()
         left = {array for (array, _), task in listed.items() if task.comment == self.comment}
-        alive = {str(array) for (array, _), task in listed.items() if task.state != "PENDING"}
-        for path in folder.glob(glob.escape(name) + "*/call.json") if left else ():
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                call = json.loads(path.read_text(encoding="ascii"))
-                who = ""
-                if call["detached"]:
-                    who = f"job {', '.join(map(str, sorted(left)))}"
-                elif call["inside"]:
-                    if call["inside"] != os.environ.get("SLURM_ARRAY_JOB_ID"):
-                        who = f"job {call['inside']}" if call["inside"] in alive else ""
-                elif call["host"] == os.uname().nodename and jobs.is_running(call["pid"]):
-                    who = f"process {call['pid']}"
-                if who:
-                    raise SlurmError(f"a call for these logs is at work, {who}: {self.logs}")
-        if left:
-            ids = ", ".join(map(str, sorted(left)))
-            say(f"cancelling job {ids} of an earlier call for these logs")
-            if not slurm_client.cancel(left):
-                raise SlurmError(f"job {ids} of an earlier call does not end")
-        return 0
+        if not left:
+            return
+        ids = ", ".join(map(str, sorted(left)))
+        started = {str(array) for (array, _), task in listed.items() if task.state != "PENDING"}
+        for path in folder.glob(glob.escape(name) + "*/call.json"):
+            who = _caller_at_work(path, started, ids)
+            if who:
+                raise SlurmError(f"a call for these logs is at work, {who}: {self.logs}")
+        say(f"cancelling job {ids} of an earlier call for these logs")
+        if not slurm_client.cancel(left):
+            raise SlurmError(f"job {ids} of an earlier call does not end")
+
+
+def _caller_at_work(path: Path, started: Container[str], ids: str) -> str:
+    """Who waits for the jobs `ids` of the call in a ``call.json``; empty if nobody is known to.
+
+    Args:
+        started: ids of this user's job arrays that have begun.
+    """
+    try:
+        call = json.loads(path.read_text(encoding="ascii"))
+        detached, inside, host, pid = (call[k] for k in ("detached", "inside", "host", "pid"))
+    except (OSError, ValueError, KeyError):
+        return ""
+    if detached:
+        return f"job {ids}"
+    if inside:  # a job; this very one if it was requeued
+        other = inside != os.environ.get("SLURM_ARRAY_JOB_ID") and inside in started
+        return f"job {inside}" if other else ""
+    here = host == os.uname().nodename and jobs.is_running(pid)
+    return f"process {pid}" if here else ""
 
 
 def _within(limits: tuple[float, float], elapsed: float) -> float:

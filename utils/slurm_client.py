@@ -11,8 +11,9 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Collection
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+Result = TypeVar("Result")
 PATIENCE_SECONDS = 600.0  # with a controller that is away or too busy
 # What Slurm says then; anything else is an answer.
 _AWAY = re.compile(
@@ -27,11 +28,11 @@ _STUCK = re.compile(
 
 
 class SlurmError(Exception):
-    """Slurm refused something, or does not answer."""
+    """Slurm refused something."""
 
-    @property
-    def may_pass(self) -> bool:
-        return bool(_AWAY.search(str(self)))
+
+class SlurmAway(SlurmError):
+    """Slurm did not answer; it may do so later."""
 
 
 class Task(NamedTuple):
@@ -63,7 +64,8 @@ def ask(*command: str, script: str = "") -> str:
     """The output of a Slurm command, which gets `script` on its stdin.
 
     Raises:
-        SlurmError: it failed, or is not there.
+        SlurmAway: the controller did not answer.
+        SlurmError: it failed for another reason, or is not there.
     """
     try:
         done = subprocess.run(
@@ -77,7 +79,8 @@ def ask(*command: str, script: str = "") -> str:
     except OSError as error:
         raise SlurmError(f"{command[0]}: {error.strerror}") from None
     if done.returncode != 0:
-        raise SlurmError(f"{command[0]}: {(done.stderr or done.stdout).strip()}")
+        said = (done.stderr or done.stdout).strip()
+        raise (SlurmAway if _AWAY.search(said) else SlurmError)(f"{command[0]}: {said}")
     return done.stdout
 
 
@@ -113,11 +116,13 @@ def submit(words: list[str], script: str) -> int:
     return int(match[1])
 
 
-def patiently(act: Callable[[], int], wait: Callable[[float], int], say: Callable[[str], None]):
+def patiently(
+    act: Callable[[], Result], wait: Callable[[float], int], say: Callable[[str], None]
+) -> Result:
     """`act`, again and again while the controller is away, for `PATIENCE_SECONDS` at most.
 
     Args:
-        act: raises SlurmError.
+        act: raises SlurmAway while it is.
         wait: waits some seconds, and returns something true to give up.
         say: tells the user, once.
     """
@@ -125,12 +130,10 @@ def patiently(act: Callable[[], int], wait: Callable[[float], int], say: Callabl
     while True:
         try:
             return act()
-        except SlurmError as error:
-            if not error.may_pass or time.monotonic() > deadline:
-                raise
+        except SlurmAway as error:
             if delay == 1.0:
                 say(f"trying again for {PATIENCE_SECONDS / 60:.0f} minutes: {error}")
-            if wait(delay):
+            if time.monotonic() > deadline or wait(delay):
                 raise
             delay = min(30.0, 2 * delay)
 

@@ -69,8 +69,10 @@ def main(argv: list[str]) -> int:
     part = directory / f".status.{number}.{os.getpid()}"
     part.write_text(f"{status}\n")
     part.replace(directory / f"status.{number}")
-    if call["detached"]:
-        _remove(directory)
+    if call["detached"]:  # nobody waits
+        import shutil  # takes as long to import as a short task
+
+        shutil.rmtree(directory, ignore_errors=True)
     return status
 
 
@@ -91,13 +93,6 @@ def _requeue(task: jobs.Task, job: str) -> int:
         task.write(f"# scontrol requeue {job}: {done.stderr.strip()}\n")
         time.sleep(2)
     return 1
-
-
-def _remove(directory: Path) -> None:
-    """Remove the files of a call that nobody waits for."""
-    for path in directory.iterdir():
-        path.unlink()
-    directory.rmdir()
 
 
 if __name__ == "__main__":
