@@ -6,9 +6,10 @@ Usage: utils/bench_jobs.py [--tasks 100] [--rounds 3] [--nj 8] [--json FILE]
 Every task runs `true`, with a log of its own where the program can write one; the seconds are wall
 time from the call until its end. On this machine: utils/run.py beside GNU parallel, and beside
 xargs, which does nothing but start processes. On Slurm: utils/slurm.py beside `sbatch --wait
---array` and submitit. Programs that are missing are left out, with a line that says so. Without a
-Slurm (sinfo) one of this machine is started for the time of the measurement, like that of the
-tests (tests/integration/slurm_cluster.py).
+--array` and submitit, and beside "Slurm itself": sbatch, with tasks that leave a file each and
+somebody who looks for these every 0.05 s. Programs that are missing are left out, with a line that
+says so. Without a Slurm (sinfo) one of this machine is started for the time of the measurement,
+like that of the tests (tests/integration/slurm_cluster.py).
 
 Each round runs all programs one after the other, so that a busy machine is busy for all of them.
 """
@@ -38,6 +39,16 @@ command = submitit.helpers.CommandFunction(["true"])
 for job in executor.map_array(lambda _: command(), range(int(sys.argv[1]))):
     job.result()
 """
+WATCHED = """
+import os, subprocess, sys, time
+tasks, nj = sys.argv[1:]
+os.mkdir("ended")
+task = "#!/bin/sh\\ntrue\\n: > ended/$SLURM_ARRAY_TASK_ID\\n"
+array = ["sbatch", f"--array=1-{tasks}%{nj}", "--output=watched.%a.log"]
+subprocess.run(array, input=task, text=True, check=True)
+while len(os.listdir("ended")) < int(tasks):
+    time.sleep(0.05)
+"""
 
 
 def local_programs(tasks: int, nj: int) -> dict[str, list[str]]:
@@ -57,6 +68,7 @@ def slurm_programs(tasks: int, nj: int) -> dict[str, list[str]]:
         "utils/slurm.py": [*wrapper, "slurm/x.JOB.log", "true"],
         "sbatch": wait,
         "submitit": [sys.executable, "-c", SUBMITIT, str(tasks), str(nj)],
+        "Slurm itself": [sys.executable, "-c", WATCHED, str(tasks), str(nj)],
     }
 
 
@@ -64,7 +76,7 @@ def why_missing(name: str) -> str:
     """Why a program cannot be measured; empty if it can."""
     if name == "submitit":
         return "" if importlib.util.find_spec("submitit") else "no Python package submitit"
-    if name.startswith("utils/"):
+    if name.startswith("utils/") or name == "Slurm itself":
         return ""
     return "" if shutil.which(name) else "not installed"
 

@@ -1,7 +1,8 @@
 """What the job wrappers share: the command line of Kaldi's contract, a task and its log, reports.
 
-utils/run.py runs the tasks of a call on this machine, utils/slurm.py hands them to Slurm, where
-utils/slurm_task.py runs each. Only the standard library is used, so that any Python 3 will do.
+utils/run.py runs the tasks of a call on this machine. utils/slurm.py hands them to Slurm, where
+utils/slurm_task.sh runs each and writes the same log. Only the standard library is used, so that
+any Python 3 will do.
 """
 
 from __future__ import annotations
@@ -137,25 +138,24 @@ class Call:
     def numbers(self) -> range:
         return range(self.first, self.last + 1)
 
+    def around_job(self, text: str) -> list[str]:
+        """The pieces of `text` between which the number belongs: see :meth:`for_job`."""
+        if not self.job_name:
+            return [text]
+        return re.split(rf"(?<![A-Za-z0-9]){self.job_name}(?![A-Za-z0-9])", text)
+
     def for_job(self, text: str, number: int | str) -> str:
-        """`text` with the array's name replaced by a job's number."""
-        return with_number(text, self.job_name, number)
+        """`text` with the array's name replaced by a job's number, where it stands by itself.
+
+        Letters and digits beside it make it a part of another word: ``x.JOB.log`` and ``part_JOB``
+        are meant, ``/home/JOBS`` is not.
+        """
+        return str(number).join(self.around_job(text))
 
     @property
     def all_logs(self) -> str:
         """The logs' common name as a pattern, for messages."""
         return self.for_job(self.log, "*")
-
-
-def with_number(text: str, job_name: str, number: int | str) -> str:
-    """`text` with every `job_name` that stands by itself replaced by `number`.
-
-    Letters and digits beside it make it a part of another word: ``x.JOB.log`` and ``part_JOB`` are
-    meant, ``/home/JOBS`` is not.
-    """
-    if not job_name:
-        return text
-    return re.sub(rf"(?<![A-Za-z0-9]){job_name}(?![A-Za-z0-9])", lambda _: str(number), text)
 
 
 def is_running(pid: int) -> bool:
@@ -175,7 +175,7 @@ def is_running(pid: int) -> bool:
 @functools.cache
 def _death_with_parent() -> Callable[[], None]:
     """What a new process calls to be killed by the kernel when its parent dies, however it dies."""
-    import ctypes  # only where it is needed: it takes as long as a short task
+    import ctypes  # only where it is needed
 
     prctl, parent = getattr(ctypes.CDLL(None), "prctl", None), os.getpid()
 
@@ -191,23 +191,16 @@ def _death_with_parent() -> Callable[[], None]:
 class Task:
     """A running command with its own process group, whose output and lines go to one log.
 
+    It dies with this process.
+
     Args:
         command: words, the number filled in.
         log: file descriptor of the log, open for appending; None leaves the command's output alone.
         threads: set as OMP_NUM_THREADS and MKL_NUM_THREADS.
-        gpus: set as CUDA_VISIBLE_DEVICES; None leaves what a cluster has set.
-        where: said in the log's second line after the process, e.g. a Slurm job, which ends all of
-            its processes; without, the command dies with this process.
+        gpus: set as CUDA_VISIBLE_DEVICES.
     """
 
-    def __init__(
-        self,
-        command: list[str],
-        log: int | None,
-        threads: int,
-        gpus: list[str] | None,
-        where: str = "",
-    ):
+    def __init__(self, command: list[str], log: int | None, threads: int, gpus: list[str]):
         self.log, self.threads, self.gpus = log, threads, gpus
         self.process: subprocess.Popen | None = None
         self.failure = 0
@@ -215,10 +208,9 @@ class Task:
             **os.environ,
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),
+            "CUDA_VISIBLE_DEVICES": ",".join(gpus),
         }
-        if gpus is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-        here = f"{os.uname().nodename}, process {os.getpid()}{where}"
+        here = f"{os.uname().nodename}, process {os.getpid()}"
         self.write(f"# {' '.join(map(quoted, command))}\n# Running on {here}\n")
         self.write(f"# Started at {now()}\n#\n")
         self.start_time = time.monotonic()
@@ -230,7 +222,7 @@ class Task:
                 stderr=log,
                 env=environment,
                 start_new_session=True,  # so that the whole group can be signalled
-                preexec_fn=None if where else _death_with_parent(),
+                preexec_fn=_death_with_parent(),
             )
         except OSError as error:
             self.failure = 127 if isinstance(error, FileNotFoundError) else 126
@@ -308,14 +300,14 @@ class SignalQueue:
     those of a second call. Where nohup has made HUP ignored, both stay ignored.
     """
 
-    def __init__(self, more: Iterable[int] = ()) -> None:
+    def __init__(self) -> None:
         self.parent = os.getppid()
         self.ignores_hangup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         self.read_end, write_end = os.pipe()
         os.set_blocking(self.read_end, False)
         os.set_blocking(write_end, False)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        for signum in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, *more):
+        for signum in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signum != signal.SIGHUP or not self.ignores_hangup:
                 signal.signal(signum, lambda *_: None)
 

@@ -156,7 +156,7 @@ class Runner:
         self.progress = Progress(call)
 
     def command(self, numbers: Iterable[int]) -> list[str]:
-        """The command that submits; the script comes on its stdin."""
+        """The command that submits, but for the directory that the jobs are told by."""
         array = ",".join(map(str, _ranges(sorted(numbers))))
         if self.call.max_jobs_run:
             array += f"%{self.call.max_jobs_run}"
@@ -171,6 +171,7 @@ class Runner:
             f"--chdir={Path.cwd()}",
             f"--output={log}",
             "--open-mode=append",
+            str(HERE / "slurm_task.sh"),
         ]
 
     def prepare(self) -> None:
@@ -185,33 +186,23 @@ class Runner:
             shutil.rmtree(old, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         self.directory = Path(tempfile.mkdtemp(prefix=name, dir=folder))
-        call = {
-            "job_name": self.call.job_name,
-            "command": self.call.command,
-            "num_threads": self.call.num_threads,
-            "gpu": self.call.gpu,
-            "requeue": self.call.requeue,
+        call = {  # for _caller_at_work
             "detached": self.call.options["detach"] == "true",
             "host": os.uname().nodename,
             "pid": os.getpid(),
             "inside": os.environ.get("SLURM_ARRAY_JOB_ID", ""),
         }
-        text = json.dumps(call)  # ASCII: what is no text in the arguments stays what it is
-        (self.directory / "call.json").write_text(text)
+        (self.directory / "call.json").write_text(json.dumps(call))
+        (self.directory / "task").write_bytes(told(self.call))
 
     def submit(self, numbers: Iterable[int]) -> int:
         """Submit an array of these numbers; returns its id."""
         numbers = sorted(numbers)
-        task = shlex.join(["-IS", str(HERE / "slurm_task.py"), str(self.directory)])
-        # The interpreter of this process, if the node has it: to look for one may take longer than
-        # the task does.
-        script = f"#!/bin/sh\npython={shlex.quote(sys.executable)}\n"
-        script += f'[ -x "$python" ] || python=python3\nexec "$python" {task}\n'
-        words = self.command(numbers)
+        words = [*self.command(numbers), str(self.directory)]
 
         def try_it() -> int:
             try:
-                return slurm_client.submit(words, script)
+                return slurm_client.submit(words)
             except SlurmError as error:
                 # It may have been accepted although the answer was lost.
                 accepted = slurm_client.arrays_with(self.comment) - set(self.arrays)
@@ -365,6 +356,20 @@ def _caller_at_work(path: Path, started: Container[str], ids: str) -> str:
         return f"job {inside}" if other else ""
     here = host == os.uname().nodename and jobs.is_running(pid)
     return f"process {pid}" if here else ""
+
+
+def told(call: Call) -> bytes:
+    """What utils/slurm_task.sh reads: four settings, the log's first line and the command's words.
+
+    Each is ended by a NUL. Where JOB stands in the last two, the text is in pieces: the first of a
+    text begins with w, and one that goes on after the number with j.
+    """
+    words = [str(value) for value in (call.num_threads, call.gpu, call.requeue)]
+    words.append(call.options["detach"] or "false")
+    for text in [" ".join(map(jobs.quoted, call.command)), *call.command]:
+        first, *rest = call.around_job(text)
+        words += [f"w{first}", *(f"j{piece}" for piece in rest)]
+    return "".join(f"{word}\0" for word in words).encode(errors="surrogateescape")
 
 
 def _within(limits: tuple[float, float], elapsed: float) -> float:

@@ -60,8 +60,8 @@ def environment() -> dict[str, str]:
     }
 
 
-def ask(*command: str, script: str = "") -> str:
-    """The output of a Slurm command, which gets `script` on its stdin.
+def ask(*command: str) -> str:
+    """The output of a Slurm command.
 
     Raises:
         SlurmAway: the controller did not answer.
@@ -70,7 +70,7 @@ def ask(*command: str, script: str = "") -> str:
     try:
         done = subprocess.run(
             command,
-            input=script,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             env=environment(),
@@ -101,13 +101,13 @@ def arrays_with(comment: str) -> set[int]:
     return {array for (array, _), task in queue().items() if task.comment == comment}
 
 
-def submit(words: list[str], script: str) -> int:
+def submit(words: list[str]) -> int:
     """Submit a job array; returns its job id.
 
     Raises:
         SlurmError: sbatch failed, or answered something else.
     """
-    answer = ask(*words, script=script)
+    answer = ask(*words)
     match = re.search(r"^(\d+)(?:;(\S+))?$", answer, re.MULTILINE)
     if not match:
         raise SlurmError(f"{words[0]} answered: {answer.strip()}")

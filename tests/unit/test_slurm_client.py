@@ -65,16 +65,16 @@ def test_reasons_for_which_a_job_does_not_start(state, reason, stuck):
 )
 def test_submission(programs, monkeypatch, tmp_path, answer, job, cluster):
     monkeypatch.setenv("SLURM_CLUSTERS", "")
-    programs("sbatch", f"cat > {tmp_path}/script; printf '{answer}\\n'")
-    assert slurm_client.submit(["sbatch", "--parsable"], "#!/bin/sh\ntrue\n") == job
-    assert (tmp_path / "script").read_text() == "#!/bin/sh\ntrue\n"
+    programs("sbatch", f"echo $@ > {tmp_path}/asked; printf '{answer}\\n'")
+    assert slurm_client.submit(["sbatch", "--parsable", "task.sh"]) == job
+    assert (tmp_path / "asked").read_text() == "--parsable task.sh\n"
     assert slurm_client.environment()["SLURM_CLUSTERS"] == cluster
 
 
 def test_submission_with_an_answer_nobody_understands(programs):
     programs("sbatch", "echo Submitted batch job 12")
     with pytest.raises(SlurmError, match="sbatch answered: Submitted batch job 12"):
-        slurm_client.submit(["sbatch"], "")
+        slurm_client.submit(["sbatch"])
 
 
 def test_patience_with_an_absent_controller(programs, tmp_path):

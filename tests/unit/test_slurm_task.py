@@ -1,6 +1,5 @@
-"""utils/slurm_task.py without Slurm: when a task leaves an exit status, and when it must not."""
+"""utils/slurm_task.sh without Slurm: when a task leaves an exit status, and when it must not."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,32 +9,62 @@ from pathlib import Path
 
 import pytest
 
-TASK = Path(__file__).parents[2] / "utils/slurm_task.py"
+sys.path.insert(0, str(Path(__file__).parents[2] / "utils"))
+import slurm
+from jobs import Call
+
+TASK = Path(__file__).parents[2] / "utils/slurm_task.sh"
+
+# Says in a file that it has begun, cleans up when it is told to end, and takes its time for it.
+WAIT = """trap 'sleep {}; echo clean; exit 0' TERM
+echo $$ > part; mv part pid; while :; do sleep 1; done"""
 
 
 @pytest.fixture
 def start(tmp_path):
     """Start a task with a command, as Slurm would in an array's job."""
+    started = []
 
-    def start_one(*command, **call):
-        told = {"job_name": "JOB", "num_threads": 1, "gpu": 0, "requeue": 0, "detached": False}
+    def start_one(*command, options=(), **environment):
+        call = Call([*options, "JOB=3", "x.JOB.log", *command], slurm.SWITCHES)
         (tmp_path / "call").mkdir()
-        text = json.dumps({**told, **call, "command": command})
-        (tmp_path / "call/call.json").write_text(text)
+        (tmp_path / "call/task").write_bytes(slurm.told(call))
+        numbers = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
         with (tmp_path / "log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-IS", TASK, tmp_path / "call"],
+            process = subprocess.Popen(
+                [TASK, tmp_path / "call"],
                 cwd=tmp_path,
-                env={**os.environ, "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"},
+                env={**os.environ, **numbers, **environment},
+                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
+        started.append(process)
+        return process
 
-    return start_one
+    yield start_one
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def begun(tmp_path):
+    """The process id of a command that has begun to wait."""
+    while not (tmp_path / "pid").exists():
+        time.sleep(0.02)
+    return int((tmp_path / "pid").read_text())
 
 
 def statuses(tmp_path):
     return {path.name: path.read_text() for path in (tmp_path / "call").glob("*status*")}
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.parametrize("status", [0, 3, 85])
@@ -43,23 +72,64 @@ def test_exit_status_is_left(start, tmp_path, status):
     assert start("sh", "-c", f"echo part JOB; exit {status}").wait(30) == status
     assert statuses(tmp_path) == {"status.3": f"{status}\n"}
     log = (tmp_path / "log").read_text()
+    assert log.startswith(f"# sh -c 'echo part 3; exit {status}'\n# Running on ")
     assert ", Slurm job 7_3\n" in log and "\npart 3\n" in log
     assert log.endswith(f"with status {status}\n")
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_arguments_arrive_byte_by_byte(start, tmp_path, locale):
+    words = [
+        "",
+        "a b",
+        "ü\udcff",
+        "w",
+        "jJOB",
+        "JOBS/JOB.JOB",
+        "-n",
+        "a\nb\n",
+        "$(id)'\"\\",
+        "%s\x01",
+    ]
+    show = ["sh", "-c", 'for word; do printf "%s\\0" "$word"; done > words', "sh"]
+    assert start(*show, *words, LC_ALL=locale).wait(30) == 0
+    found = (tmp_path / "words").read_bytes().decode(errors="surrogateescape").split("\0")
+    assert found == [word.replace("S/JOB.JOB", "S/3.3") for word in words] + [""]
+
+
+@pytest.mark.parametrize(("command", "status"), [("no_such_program", 127), ("./call", 126)])
+def test_command_that_cannot_be_started(start, tmp_path, command, status):
+    assert start(command).wait(30) == status
+    assert statuses(tmp_path) == {"status.3": f"{status}\n"}
+    log = (tmp_path / "log").read_text()
+    assert ": cannot execute: " in log or f"{command}: not found" in log
+
+
+def test_words_of_the_shell_are_no_commands(start, tmp_path):
+    """What is run are programs, as by utils/run.py."""
+    assert start("export", "A=b").wait(30) == 127
 
 
 def test_command_that_was_killed_alone_has_failed(start, tmp_path):
     assert start("sh", "-c", "kill -KILL $$").wait(30) == 137
     assert statuses(tmp_path) == {"status.3": "137\n"}
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert "# Ended by SIGKILL (out of memory?)" in lines
+    assert all(line.startswith("#") for line in lines), lines
+
+
+def test_what_a_command_leaves_running_is_ended(start, tmp_path):
+    assert start("sh", "-c", "sleep 60 & echo $! > pid").wait(30) == 0
+    assert not is_running(begun(tmp_path))
 
 
 @pytest.mark.parametrize("first", ["the task", "the command"])
 def test_no_status_of_a_job_that_slurm_ends(start, tmp_path, first):
     """Slurm may have put it back into the queue; it signals one process after the other."""
     process = start("sh", "-c", "echo $$ > pid.part; mv pid.part pid; exec sleep 60")
-    while not (tmp_path / "pid").exists():
-        time.sleep(0.02)
+    pid = begun(tmp_path)
     if first == "the command":
-        os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+        os.kill(pid, signal.SIGTERM)
         time.sleep(0.3)
     process.terminate()
     assert process.wait(30) == 128 + signal.SIGTERM
@@ -67,6 +137,47 @@ def test_no_status_of_a_job_that_slurm_ends(start, tmp_path, first):
     assert "# Ended by Slurm (SIGTERM) at " in (tmp_path / "log").read_text()
 
 
+def test_warning_before_the_end(start, tmp_path):
+    """The command has time to clean up. Here it may not go back into the queue."""
+    process = start("sh", "-c", WAIT.format(0.5))
+    begun(tmp_path)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(30) == 85
+    assert statuses(tmp_path) == {"status.3": "85\n"}
+    log = (tmp_path / "log").read_text()
+    assert "# The time is nearly up: ending the command\n" in log and "\nclean\n" in log
+
+
+def test_cancelled_while_it_ends_after_a_warning(start, tmp_path):
+    """It must not go back into the queue any more."""
+    process = start("sh", "-c", WAIT.format(1), options=["--requeue", "1"])
+    begun(tmp_path)
+    process.send_signal(signal.SIGUSR1)
+    time.sleep(0.3)
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert statuses(tmp_path) == {}
+
+
+def test_back_into_the_queue_as_often_as_allowed(start, tmp_path):
+    (tmp_path / "bin").mkdir()
+    scontrol = tmp_path / "bin/scontrol"  # ends the job, as the real one
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nkill -TERM $PPID\n')
+    scontrol.chmod(0o755)
+    process = start(
+        "sh",
+        "-c",
+        "exit 85",
+        options=["--requeue", "1"],
+        PATH=f"{tmp_path}/bin:{os.environ['PATH']}",
+    )
+    assert process.wait(30) == 0
+    assert (tmp_path / "asked").read_text() == "requeue 7_3\n"
+    assert [path.name for path in (tmp_path / "call").glob("requeued.*")] == ["requeued.3"]
+    assert statuses(tmp_path) == {}
+    assert "# Back into the queue, for the 1. time of 1\n" in (tmp_path / "log").read_text()
+
+
 def test_files_of_a_detached_call_are_removed(start, tmp_path):
-    assert start("true", detached=True).wait(30) == 0
+    assert start("true", options=["--detach", "true"]).wait(30) == 0
     assert not (tmp_path / "call").exists()
