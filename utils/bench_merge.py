@@ -214,24 +214,24 @@ def run_grid_plain(paths: list[Path]) -> None:
 
 def measure(command: list[str], environment: dict[str, str]) -> dict[str, float]:
     """CPU seconds of a command and all its children, wall seconds, peak anonymous GB."""
-    peak = [0]
+    peak, ended = [0], threading.Event()
     began = time.perf_counter()
     process = subprocess.Popen(command, env={**os.environ, **environment})
 
     def watch() -> None:
         status = Path(f"/proc/{process.pid}/status")
-        while process.poll() is None:
+        while not ended.wait(0.02):
             try:
                 for line in status.read_text().splitlines():
                     if line.startswith("RssAnon:"):
                         peak[0] = max(peak[0], int(line.split()[1]))
             except (OSError, ValueError):
                 return
-            time.sleep(0.02)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    _, status, usage = os.wait4(process.pid, 0)
+    _, status, usage = os.wait4(process.pid, 0)  # nobody else may: it gives the CPU seconds
+    ended.set()
     process.returncode = os.waitstatus_to_exitcode(status)
     watcher.join()
     if process.returncode:
