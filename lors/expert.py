@@ -128,7 +128,15 @@ class AdaptedCheckpoint(Checkpoint):
         return up * self._scale[name], down
 
     def fingerprint(self) -> str:
-        return self._tensors.fingerprint()
+        """Of the adapter's file and its scales, however they are written, without the base model.
+
+        A name in the file stands for each scale: it is the same on every form of the base model.
+        """
+        # alpha / r and alpha / sqrt(r) may differ in the last digit of one and the same scale.
+        scales = sorted(
+            (self._factors[name][0], f"{scale:.12g}") for name, scale in self._scale.items()
+        )
+        return xxh3_128(f"{self._tensors.fingerprint()} {scales}".encode()).hexdigest()
 
     def note(self, name: str) -> None:
         for key in (*self._factors.get(name, ()), *filter(None, [self._whole.get(name)])):

@@ -263,6 +263,25 @@ def test_scale_of_peft(tmp_path, settings, scale):
     assert torch.allclose(delta, scale * up @ down, rtol=1e-6, atol=1e-6)
 
 
+def test_fingerprint_of_an_adapter_has_its_scale(tmp_path):
+    """The same factors, whose scale is 4, 5, 4 written in two more ways, and 4 on another form."""
+    forms = ["hugging_face"] * 4 + ["openai"]
+    settings = [
+        {},
+        {"lora_alpha": 10},
+        {"lora_alpha": 10, "alpha_pattern": {"q_proj": 8}},
+        {"lora_alpha": 4 * 2**0.5, "use_rslora": True},
+        {},
+    ]
+    fingerprints = []
+    for number, (form, setting) in enumerate(zip(forms, settings, strict=True)):
+        base = open_model(FORMS[form](tmp_path / f"base{number}", openai_state(0)))
+        adapter = write_peft(tmp_path / f"{number}", {HF_QUERY: factors_of()}, **setting)
+        fingerprints.append(open_expert(base, adapter).fingerprint())
+    assert fingerprints[0] != fingerprints[1]
+    assert {fingerprints[i] for i in (0, 2, 3, 4)} == {fingerprints[0]}
+
+
 def test_low_rank_parts_of_an_adapter_are_the_adapter(tmp_path):
     """Rank 2 within rank 7: LoRS keeps all of it, and of the rest, which is zero, nothing."""
     down, up = factors_of()
