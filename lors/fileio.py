@@ -219,6 +219,24 @@ def read_json(path: str | os.PathLike) -> Any:
         raise LorsError("not valid JSON", where=path, got=str(error)) from None
 
 
+def read_json_object(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a JSON file that holds one object.
+
+    Raises:
+        LorsError: as :func:`read_json`, or the file holds something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise LorsError(
+            "this JSON file must hold an object",
+            where=path,
+            expected='{"name": value, ...}',
+            got=_BRIEF.repr(content),
+            hint="copy or download the file again",
+        )
+    return content
+
+
 def hash_of(value: Any) -> str:
     """A short stable hash (16 hex digits of SHA-256) of a JSON-serialisable value."""
     encoded = json.dumps(value, sort_keys=True, ensure_ascii=True, default=str).encode()

@@ -7,7 +7,7 @@ import torch
 
 from lors.checkpoint import Checkpoint
 from lors.errors import LorsError, UsageError
-from lors.expert import AdaptedCheckpoint, open_expert, open_model
+from lors.expert import AdaptedCheckpoint, open_expert, open_model, recorded_base
 from lors.merge import MergePlan, iter_merged, run_merge
 from lors.naming import names_in
 from lors.task_vector import TaskVector
@@ -307,6 +307,41 @@ def test_other_adapters_are_refused(tmp_path, settings, told):
         open_expert(base, adapter)
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ([1], r"must hold an object(.|\n)*got: \[1\]"),
+        ({"lora_alpha": None}, r"lora_alpha: expected a number, got None"),
+        ({"use_rslora": "yes"}, r"use_rslora: expected true or false, got 'yes'"),
+        ({"alpha_pattern": {"q_proj": "big"}}, r"alpha_pattern: expected a mapping or null, got"),
+        ({"alpha_pattern": {"(": 4}}, r"alpha_pattern is no pattern(.|\n)*got: '\(': "),
+    ],
+)
+def test_damaged_description_of_peft(tmp_path, content, told):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()})
+    (adapter / "adapter_config.json").write_text(json.dumps(content))
+    with pytest.raises(LorsError, match=told) as caught:
+        open_expert(base, adapter)
+    assert "adapter_config.json" in str(caught.value.where)
+    assert caught.value.expected and caught.value.hint
+
+
+@pytest.mark.parametrize("content", ["{}", '{"model": 3, "fingerprint": ""}', "[]"])
+def test_damaged_record_of_the_base(tmp_path, content):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()})
+    (adapter / "base.json").write_text(content)
+    for read in (
+        lambda: open_expert(base, adapter),
+        lambda: recorded_base(adapter / "adapter_model.safetensors"),
+    ):
+        with pytest.raises(LorsError) as caught:
+            read()
+        assert caught.value.where == adapter / "base.json"
+        assert caught.value.expected and caught.value.got and caught.value.hint
+
+
 def test_adapter_of_another_model(tmp_path):
     base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
     wide = (torch.ones(2, WIDTH + 1), torch.ones(WIDTH, 2))
@@ -355,8 +390,17 @@ def test_espnet_lora_without_its_scale_or_half_of_it(tmp_path):
     base = open_model(tmp_path / "base.pth")
     down, up = factors_of()
     path = espnet_lora(tmp_path, {f"{name}.lora_A": down, f"{name}.lora_B": up}, scale_file=False)
-    with pytest.raises(LorsError, match="the scale of this adapter is not known"):
-        open_expert(base, path)
+    config = path.parent / "config.yaml"
+    for text in (None, "adapter_conf: null\n", "adapter_conf: [6]\n"):
+        if text is not None:
+            config.write_text(text)
+        with pytest.raises(LorsError, match="the scale of this adapter is not known"):
+            open_expert(base, path)
+    for alpha in ("big", "null", ".inf"):
+        config.write_text(f"adapter_conf: {{rank: 2, alpha: {alpha}}}\n")
+        with pytest.raises(LorsError, match=r"alpha: expected a number") as caught:
+            open_expert(base, path)
+        assert str(config) in caught.value.where and caught.value.hint
     path = espnet_lora(tmp_path, {f"{name}.lora_A": down})
     with pytest.raises(LorsError, match="lora_A: its partner is missing"):
         open_expert(base, path)
