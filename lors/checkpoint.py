@@ -25,7 +25,7 @@ from torch import Tensor
 from xxhash import xxh3_128
 
 from lors.errors import LorsError
-from lors.fileio import read_json
+from lors.fileio import read_json_object
 
 Spec = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 """Shape and dtype of every tensor of a model, in order."""
@@ -204,7 +204,7 @@ class _ShardedCheckpoint(Checkpoint):
 
     def __init__(self, path: Path):
         super().__init__(path)
-        index = read_json(path).get("weight_map")
+        index = read_json_object(path).get("weight_map")
         if not isinstance(index, Mapping) or not index:
             raise LorsError("no weight_map in this index", where=path)
         # A file name only: an index cannot lead elsewhere.
@@ -214,13 +214,16 @@ class _ShardedCheckpoint(Checkpoint):
             raise LorsError("parts of the model are missing", where=path, got=", ".join(missing))
         shards = {file: _SafetensorsCheckpoint(file) for file in dict.fromkeys(names.values())}
         self._shard_of = {name: shards[file] for name, file in names.items()}
-        held = {name for shard in shards.values() for name in shard.names()}
-        differ = sorted(held ^ set(names))
-        if differ:
+        held = {(name, file) for file, shard in shards.items() for name in shard.names()}
+        problems = [f"{name}: not in {file.name}" for name, file in names.items() - held]
+        problems += [f"{name}: not listed for {file.name}" for name, file in held - names.items()]
+        if problems:
             raise LorsError(
                 "the index and the parts of the model do not list the same tensors",
                 where=path,
-                got=", ".join(differ),
+                expected="every tensor in the part that the index says",
+                got="\n    - ".join(["", *sorted(problems)]),
+                hint="copy or download the model again, with all its parts",
             )
 
     def names(self) -> list[str]:

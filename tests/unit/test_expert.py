@@ -204,12 +204,19 @@ def test_damaged_sets_of_shards(sharded, tmp_path):
     index.write_text(json.dumps(content))
     with pytest.raises(LorsError, match=r"do not list the same(.|\n)*model\.encoder\.conv1\.bias"):
         Checkpoint.open(sharded)
+    wrong = next(file for file in content["weight_map"].values() if file != first)
+    content["weight_map"]["model.encoder.conv1.bias"] = wrong
+    index.write_text(json.dumps(content))
+    told = rf"conv1\.bias: not in {wrong}(.|\n)*conv1\.bias: not listed for {first}"
+    with pytest.raises(LorsError, match=told):
+        Checkpoint.open(sharded)
     (sharded / first).unlink()
     with pytest.raises(LorsError, match=f"parts of the model are missing(.|\n)*{first}"):
         Checkpoint.open(sharded)
-    index.write_text("{}")
-    with pytest.raises(LorsError, match="no weight_map"):
-        Checkpoint.open(sharded)
+    for text, told in (("{}", "no weight_map"), ("[1]", "must hold an object")):
+        index.write_text(text)
+        with pytest.raises(LorsError, match=told):
+            Checkpoint.open(sharded)
     (tmp_path / "empty").mkdir()
     with pytest.raises(LorsError, match="no model in this directory"):
         Checkpoint.open(tmp_path / "empty")
