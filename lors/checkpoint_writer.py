@@ -38,7 +38,8 @@ class CheckpointWriter:
 
     Raises:
         UsageError: the ending is none of these.
-        LorsError: there is not enough disk space (checked on entry), or writing fails.
+        LorsError: a ``.safetensors`` cannot hold a dtype of `spec`; there is not enough disk space
+            (checked on entry), or writing fails.
     """
 
     SUFFIXES = (".pth", ".safetensors", ".pt")
@@ -55,6 +56,20 @@ class CheckpointWriter:
                 "cannot tell the kind of model file to write",
                 where=self.path,
                 expected=f"a name that ends in {', '.join(self.SUFFIXES)}",
+            )
+        if self.path.suffix == ".safetensors":
+            self._check_dtypes()
+
+    def _check_dtypes(self) -> None:
+        held = SAFETENSORS_DTYPES.values()
+        others = [f"{name}: {dtype}" for name, (_, dtype) in self.spec.items() if dtype not in held]
+        if others:
+            raise LorsError(
+                "a .safetensors file cannot hold some tensors of this model",
+                where=self.path,
+                expected=", ".join(map(str, held)),
+                got="\n    - ".join(["", *others]),
+                hint="write a .pth",
             )
 
     def __enter__(self) -> CheckpointWriter:

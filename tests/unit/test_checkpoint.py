@@ -284,6 +284,16 @@ def test_writer_needs_a_known_suffix(tmp_path):
         CheckpointWriter(tmp_path / "model.bin", {})
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.uint16])
+def test_dtypes_that_safetensors_files_do_not_have(tmp_path, dtype):
+    state = {"x": torch.ones(2), "odd": torch.ones(2, dtype=dtype)}
+    with pytest.raises(LorsError, match=rf"odd: {dtype}(.|\n)*write a \.pth"):
+        save(tmp_path / "new" / "m.safetensors", state)
+    assert names_in(tmp_path) == []
+    save(tmp_path / "m.pth", state)
+    assert_holds(Checkpoint.open(tmp_path / "m.pth"), state)
+
+
 def test_disk_space_is_checked_first(tmp_path, monkeypatch):
     usage = argparse.Namespace(free=3_000_000)
     monkeypatch.setattr(checkpoint_writer.shutil, "disk_usage", lambda path: usage)
