@@ -52,6 +52,9 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
+            # What is buffered still is not written either; the first error is the one to tell.
+            with contextlib.suppress(OSError):
+                handle.close()
             raise
 
 

@@ -303,9 +303,13 @@ def test_disk_space_is_checked_first(tmp_path, monkeypatch):
     assert "4.0 MB free" in str(caught.value) and "3.0 MB" in str(caught.value)
 
 
+@pytest.mark.parametrize("size", [90_000, 100])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_disk_that_fills_up_while_writing(tmp_path, suffix):
-    """A limit on the file size stands in for a full disk; both fail in write()."""
+def test_disk_that_fills_up_while_writing(tmp_path, suffix, size):
+    """A limit on the file size stands in for a full disk; both fail in write().
+
+    Small tensors are buffered, so that closing the file tries to write them once more.
+    """
     path = tmp_path / f"m{suffix}"
     path.write_bytes(b"before")
     code = (
@@ -313,13 +317,19 @@ def test_disk_that_fills_up_while_writing(tmp_path, suffix):
         "from lors.errors import LorsError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try:\n"
-        "    with CheckpointWriter(sys.argv[1], {'x': ((90_000,), torch.float32)}) as writer:\n"
-        "        writer.add('x', torch.ones(90_000))\n"
+        "    size = int(sys.argv[2])\n"
+        "    spec = {f'x{i}': ((size,), torch.float32) for i in range(90_000 // size)}\n"
+        "    with CheckpointWriter(sys.argv[1], spec) as writer:\n"
+        "        for name in spec:\n"
+        "            writer.add(name, torch.ones(size))\n"
         "except LorsError as error:\n"
         "    print(error)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(path), str(size)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "could not be written" in done.stdout and "File too large" in done.stdout
     assert path.read_bytes() == b"before" and names_in(tmp_path) == [path.name]
