@@ -15,7 +15,7 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import safetensors
@@ -171,6 +171,7 @@ class _SafetensorsCheckpoint(Checkpoint):
 
     def __init__(self, path: Path):
         super().__init__(path)
+        _open_file(path).close()  # safetensors would say that one not to be read is not there
         try:
             self._file = safetensors.safe_open(str(path), framework="pt")
         except safetensors.SafetensorError as error:
@@ -272,9 +273,22 @@ def _corrupt(path: Path, error: Exception) -> LorsError:
     )
 
 
+def _open_file(path: Path) -> IO[bytes]:
+    """The file itself: one that may not be read is not a corrupt one."""
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise LorsError(
+            "this checkpoint cannot be opened",
+            where=path,
+            got=error.strerror,
+            hint="check who may read the file",
+        ) from None
+
+
 def load_torch(path: Path) -> Any:
     """What ``torch.save`` stored, with nothing run and the values left on disk where possible."""
-    with path.open("rb") as handle:  # a file that may not be read is not a corrupt one
+    with _open_file(path) as handle:
         start = handle.read(2)
     try:
         # Only the zip format (PyTorch 1.6 and later) can be mapped.

@@ -73,10 +73,11 @@ class CheckpointWriter:
             )
 
     def __enter__(self) -> CheckpointWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         # Names and alignment cost well under 1 KB a tensor.
         needed = size_of(self.spec) + 1024 * len(self.spec)
-        free = shutil.disk_usage(self.path.parent).free
+        with self._told():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self.path.parent).free
         if free < needed:
             raise LorsError(
                 "not enough disk space for the model",
@@ -128,14 +129,13 @@ class CheckpointWriter:
         """Errors of the operating system as the user is to see them."""
         try:
             yield
-        except (OSError, RuntimeError) as error:
+        except OSError as error:
             self._abandon(error)
-            # torch wraps the operating system's error; the original is its context.
             raise LorsError(
                 "the model could not be written",
                 where=self.path,
-                got=error.__context__ or error,
-                hint="check the free space and the permissions of the directory",
+                got=error,
+                hint="check the free space and who may write in the directory, or choose another",
             ) from error
 
 

@@ -1,9 +1,11 @@
 import argparse
 import datetime
+import errno
 import os
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,6 +197,20 @@ def test_other_content(tmp_path, state):
         Checkpoint.open(tmp_path / "text.pth")
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_that_may_not_be_read(tmp_path, state, suffix, monkeypatch):
+    path = tmp_path / f"m{suffix}"
+    save(path, state)
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(LorsError, match=r"cannot be opened(.|\n)*Permission denied") as caught:
+        Checkpoint.open(path)
+    assert caught.value.where == path and caught.value.hint
+
+
 def test_paths_that_are_no_checkpoints(tmp_path):
     with pytest.raises(LorsError, match="checkpoint not found"):
         Checkpoint.open(tmp_path / "none.pth")
@@ -282,6 +298,16 @@ def test_writer_checks_against_the_announcement(tmp_path):
 def test_writer_needs_a_known_suffix(tmp_path):
     with pytest.raises(UsageError, match=r"\.pth, \.safetensors, \.pt"):
         CheckpointWriter(tmp_path / "model.bin", {})
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("parent", ["file", "file/sub", "/proc/none", "/proc/none/sub"])
+def test_directories_that_cannot_be_made(tmp_path, state, suffix, parent):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / parent / f"m{suffix}"
+    with pytest.raises(LorsError, match="could not be written") as caught:
+        save(path, state)
+    assert caught.value.where == path and caught.value.got and caught.value.hint
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.uint16])
