@@ -74,6 +74,8 @@ class Checkpoint(abc.ABC):
             LorsError: the file is missing, truncated, corrupt, of another kind, or needs code.
         """
         path = Path(path)
+        if not path.exists():
+            raise LorsError("checkpoint not found", where=path)
         if path.is_dir():
             path = _file_of(path)
         if path.name.endswith(INDEX_SUFFIX):
@@ -85,9 +87,7 @@ class Checkpoint(abc.ABC):
                 expected=f"a file that ends in {', '.join(OPENERS)}",
             )
         if not path.is_file():
-            raise LorsError(
-                "checkpoint not found" if not path.exists() else "not a file", where=path
-            )
+            raise LorsError("not a file", where=path)
         return OPENERS[path.suffix](path)
 
     @abc.abstractmethod
@@ -241,12 +241,20 @@ class _ShardedCheckpoint(Checkpoint):
 
 
 INDEX_SUFFIX = ".safetensors.index.json"
+PEFT_CONFIG = "adapter_config.json"
 DIRECTORY_FILES = ("model.safetensors", f"model{INDEX_SUFFIX}")
 
 
 def _file_of(directory: Path) -> Path:
     """The model file in a directory of Hugging Face."""
     found = [directory / name for name in DIRECTORY_FILES if (directory / name).is_file()]
+    if not found and (directory / PEFT_CONFIG).is_file():
+        raise LorsError(
+            "this is the directory of a PEFT adapter, and no full model",
+            where=directory,
+            expected=" or ".join(DIRECTORY_FILES),
+            hint="give the model that the adapter was trained on; an adapter can be an expert",
+        )
     if not found:
         raise LorsError(
             "no model in this directory",

@@ -22,15 +22,15 @@ import torch
 from torch import Tensor
 from xxhash import xxh3_128
 
-from lors.checkpoint import Checkpoint, bytes_of
+from lors.checkpoint import PEFT_CONFIG, Checkpoint, bytes_of
 from lors.config import Range, build, describe, read_yaml
 from lors.errors import LorsError, UsageError
 from lors.fileio import read_json_object, write_json
 from lors.naming import names_in, tied_names, translation
 from lors.vocabulary import ESPNET_CONFIG
 
-PEFT_CONFIG = "adapter_config.json"
 PEFT_MODEL = "adapter_model.safetensors"
+PEFT_PICKLE = "adapter_model.bin"
 PEFT_PREFIX = "base_model.model."
 BASE_RECORD = "base.json"
 T = TypeVar("T")
@@ -219,9 +219,23 @@ def open_model(path: str | os.PathLike) -> Checkpoint:
     """Open a model file without the tensors in it that only repeat others (Whisper's output layer).
 
     Raises:
-        LorsError: as :meth:`Checkpoint.open`, or a tensor is no repetition although it should be.
+        LorsError: as :meth:`Checkpoint.open`, it is the file of a PEFT adapter, or a tensor is no
+            repetition although it should be.
     """
-    return _without_ties(Checkpoint.open(path))
+    return _without_ties(_open_file(path))
+
+
+def _open_file(path: str | os.PathLike) -> Checkpoint:
+    """Open a checkpoint that says itself what it is, as a file of a PEFT adapter does not."""
+    checkpoint = Checkpoint.open(path)
+    if any(name.startswith(PEFT_PREFIX) and ".lora_" in name for name in checkpoint.names()):
+        raise LorsError(
+            "this is the file of a PEFT adapter, and no full model",
+            where=path,
+            expected=f"a model, or as an expert an adapter's directory with {PEFT_CONFIG}",
+            hint=f"to merge the adapter give its directory: {checkpoint.path.parent}",
+        )
+    return checkpoint
 
 
 def _without_ties(checkpoint: Checkpoint) -> Checkpoint:
@@ -254,7 +268,7 @@ def open_expert(base: Checkpoint, path: str | os.PathLike) -> Checkpoint:
     if (path / PEFT_CONFIG).is_file():
         _check_base(base, path)
         return AdaptedCheckpoint(base, path, _read_peft(path))
-    checkpoint = Checkpoint.open(path)
+    checkpoint = _open_file(path)
     if is_adapter(checkpoint):
         _check_base(base, path)
         return AdaptedCheckpoint(base, path, _read_espnet(checkpoint))
@@ -334,7 +348,7 @@ def _read_peft(directory: Path) -> _Parts:
         for key, plain in (("peft_type", "LORA"), ("use_dora", False), ("fan_in_fan_out", False))
         if getattr(config, key) != plain
     ]
-    tensors = Checkpoint.open(directory / PEFT_MODEL)
+    tensors = _open_peft(directory)
     stems: dict[str, dict[str, str]] = {}
     whole = {}
     for name in tensors.names():
@@ -360,6 +374,19 @@ def _read_peft(directory: Path) -> _Parts:
         return alpha / (math.sqrt(rank) if config.use_rslora else rank)
 
     return _adapter(tensors, stems, scale, whole)
+
+
+def _open_peft(directory: Path) -> Checkpoint:
+    """The tensors of an adapter."""
+    if not (directory / PEFT_MODEL).exists() and (directory / PEFT_PICKLE).exists():
+        raise LorsError(
+            "this adapter is in a kind of file that LoRS does not read",
+            where=directory / PEFT_PICKLE,
+            expected=PEFT_MODEL,
+            hint="convert it, in its directory: python -c 'import torch, safetensors.torch as s; "
+            f's.save_file(torch.load("{PEFT_PICKLE}", weights_only=True), "{PEFT_MODEL}")\'',
+        )
+    return Checkpoint.open(directory / PEFT_MODEL)
 
 
 def _alpha_of(module: str, config: _PeftConfig, where: Path) -> float:

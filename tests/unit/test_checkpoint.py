@@ -212,8 +212,10 @@ def test_a_file_that_may_not_be_read(tmp_path, state, suffix, monkeypatch):
 
 
 def test_paths_that_are_no_checkpoints(tmp_path):
-    with pytest.raises(LorsError, match="checkpoint not found"):
-        Checkpoint.open(tmp_path / "none.pth")
+    for missing in ("none.pth", "none/", "none/model.bin"):
+        with pytest.raises(LorsError, match="checkpoint not found"):
+            Checkpoint.open(f"{tmp_path}/{missing}")
+    (tmp_path / "model.bin").write_bytes(b"")
     with pytest.raises(LorsError, match=r"ends in \.pth, \.pt, \.safetensors"):
         Checkpoint.open(tmp_path / "model.bin")
     (tmp_path / "dir.pth").mkdir()

@@ -1,6 +1,9 @@
 """Experts in other forms than their base: other names, tied tensors, shards, adapters."""
 
 import json
+import shlex
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -347,6 +350,37 @@ def test_damaged_record_of_the_base(tmp_path, content):
             read()
         assert caught.value.where == adapter / "base.json"
         assert caught.value.expected and caught.value.got and caught.value.hint
+
+
+def test_parts_of_an_adapter_in_the_place_of_a_model(tmp_path):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()})
+    file = adapter / "adapter_model.safetensors"
+    for read in (lambda: open_expert(base, file), lambda: open_model(file)):
+        with pytest.raises(LorsError, match="file of a PEFT adapter") as caught:
+            read()
+        assert f"give its directory: {adapter}" in caught.value.hint
+    with pytest.raises(LorsError, match="directory of a PEFT adapter, and no full model") as caught:
+        open_model(adapter)
+    assert caught.value.where == adapter and "trained on" in caught.value.hint
+
+
+def test_the_pickle_of_an_adapter_can_be_converted_as_told(tmp_path):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()})
+    expected = open_expert(base, adapter).fingerprint()
+    file = adapter / "adapter_model.safetensors"
+    torch.save(contents(Checkpoint.open(file)), adapter / "adapter_model.bin")
+    file.unlink()
+    with pytest.raises(LorsError, match=r"does not read(.|\n)*adapter_model\.bin") as caught:
+        open_expert(base, adapter)
+    command = shlex.split(caught.value.hint.split(": ", 1)[1])
+    subprocess.run([sys.executable, *command[1:]], cwd=adapter, check=True)
+    assert open_expert(base, adapter).fingerprint() == expected
+    file.unlink()
+    (adapter / "adapter_model.bin").unlink()
+    with pytest.raises(LorsError, match="checkpoint not found"):
+        open_expert(base, adapter)
 
 
 def test_adapter_of_another_model(tmp_path):
