@@ -273,10 +273,13 @@ OPENERS: dict[str, Callable[[Path], Checkpoint]] = {
 
 
 def _corrupt(path: Path, error: Exception) -> LorsError:
+    # torch's own words are mostly the advice to let the file run code (weights_only=False).
+    lines = [line.strip() for line in str(error).split("\n") if "weights_only" not in line]
+    said = next(filter(None, lines), "nothing that can be read without running code")
     return LorsError(
         "cannot read this checkpoint: the file is truncated or corrupt",
         where=path,
-        got=f"{type(error).__name__}: {error}".split("\n")[0],
+        got=f"{type(error).__name__}: {said}",
         hint="copy or download the file again",
     )
 
@@ -297,12 +300,14 @@ def _open_file(path: Path) -> IO[bytes]:
 def load_torch(path: Path) -> Any:
     """What ``torch.save`` stored, with nothing run and the values left on disk where possible."""
     with _open_file(path) as handle:
-        start = handle.read(2)
+        start = handle.read(40)
     try:
         # Only the zip format (PyTorch 1.6 and later) can be mapped.
         is_zip = zipfile.is_zipfile(path)
-        if start == b"PK" and not is_zip:
+        if start.startswith(b"PK") and not is_zip:
             raise EOFError("the end of the archive is missing")
+        if not is_zip and not start.startswith(pickle.PROTO):
+            raise pickle.UnpicklingError(f"the file begins with {start!r}")
         with torch.serialization.safe_globals(HARMLESS_GLOBALS):
             return torch.load(path, map_location="cpu", mmap=is_zip, weights_only=True)
     except Exception as error:
@@ -323,24 +328,26 @@ def load_torch(path: Path) -> Any:
 def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
     """The model's weights within what a file holds."""
 
-    def is_state(value: Any) -> bool:
-        return (
-            isinstance(value, Mapping)
-            and len(value) > 0
-            and all(isinstance(entry, Tensor) for entry in value.values())
-        )
-
-    if is_state(content):
-        return dict(content)
     keys = list(content) if isinstance(content, Mapping) else []
-    for key in ("model", "model_state_dict"):
-        if key in keys and is_state(content[key]):
-            return dict(content[key])
+    places = [content, *(content[key] for key in ("model", "model_state_dict") if key in keys)]
+    got = f"a {type(content).__name__} with keys: {', '.join(map(str, keys[:20])) or 'none'}"
+    hint = None
+    for place in places:
+        if not isinstance(place, Mapping) or not place:
+            continue
+        others = [key for key, value in place.items() if not isinstance(value, Tensor)]
+        if not others:
+            return dict(place)
+        if len(others) < len(place):
+            told = [f"{key} ({type(place[key]).__name__})" for key in others[:20]]
+            got = f"entries that are no tensors: {', '.join(told)}"
+            hint = "save the state dict again without these entries"
     raise LorsError(
         "no model weights found in this file",
         where=path,
         expected="a state dict, or one under 'model' (ESPnet) or 'model_state_dict' (Whisper)",
-        got=f"a {type(content).__name__} with keys: {', '.join(map(str, keys[:20])) or 'none'}",
+        got=got,
+        hint=hint,
     )
 
 

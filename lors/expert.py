@@ -33,6 +33,7 @@ PEFT_MODEL = "adapter_model.safetensors"
 PEFT_PICKLE = "adapter_model.bin"
 PEFT_PREFIX = "base_model.model."
 BASE_RECORD = "base.json"
+PARALLEL_PREFIX = "module."
 T = TypeVar("T")
 
 
@@ -262,13 +263,15 @@ def open_expert(base: Checkpoint, path: str | os.PathLike) -> Checkpoint:
     Raises:
         LorsError: as :func:`open_model`; of an adapter a file is missing, a factor has no partner,
             it does more than add a product of two factors (DoRA, for one), or it does not fit the
-            base model.
+            base model; DataParallel has put its prefix before the names of one of the two.
     """
     path = Path(path)
     if (path / PEFT_CONFIG).is_file():
         _check_base(base, path)
         return AdaptedCheckpoint(base, path, _read_peft(path))
     checkpoint = _open_file(path)
+    for model, other in ((base, checkpoint), (checkpoint, base)):
+        _check_prefix(model, other)
     if is_adapter(checkpoint):
         _check_base(base, path)
         return AdaptedCheckpoint(base, path, _read_espnet(checkpoint))
@@ -279,6 +282,23 @@ def open_expert(base: Checkpoint, path: str | os.PathLike) -> Checkpoint:
     # What has no counterpart keeps its name, to be told with all that does not fit.
     others = set(expert.names()) - set(name_of.values())
     return RenamedCheckpoint(expert, name_of | {name: name for name in others})
+
+
+def _check_prefix(model: Checkpoint, other: Checkpoint) -> None:
+    """Check that not this one of two models alone has the prefix of DataParallel."""
+    prefixed, other_too = (
+        all(name.startswith(PARALLEL_PREFIX) for name in checkpoint.names())
+        for checkpoint in (model, other)
+    )
+    if prefixed and not other_too and model.names():
+        raise LorsError(
+            f"all names in this model begin with '{PARALLEL_PREFIX}', as DataParallel makes them",
+            where=model.path,
+            expected=f"names as in {other.path}",
+            got=model.names()[0],
+            hint="save the model without it: model.module.state_dict() instead of "
+            "model.state_dict()",
+        )
 
 
 def is_adapter(checkpoint: Checkpoint) -> bool:

@@ -2,6 +2,7 @@ import argparse
 import datetime
 import errno
 import os
+import pickle
 import subprocess
 import sys
 import zipfile
@@ -192,9 +193,25 @@ def test_other_content(tmp_path, state):
     for content in ([1, 2], {}, {"model": {}}, {"epoch": 3, "weights": state}, torch.ones(2)):
         with pytest.raises(LorsError, match="no model weights found"):
             Checkpoint.open(write(tmp_path / "a.pth", content))
-    (tmp_path / "text.pth").write_text("version https://git-lfs.github.com/spec/v1\n" * 3)
-    with pytest.raises(LorsError, match="truncated or corrupt"):
-        Checkpoint.open(tmp_path / "text.pth")
+    for content in ({**state, "epoch": 3}, {"model": {**state, "epoch": 3}, "args": None}):
+        with pytest.raises(LorsError, match=r"no tensors: epoch \(int\)\n") as caught:
+            Checkpoint.open(write(tmp_path / "a.pth", content))
+        assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", r"begins with b'version https://git-lfs"),
+        (b"<!DOCTYPE html>\n<html></html>", r"begins with b'<!DOCTYPE html>\\n<html>"),
+        (pickle.dumps(b"", protocol=2)[:2] + b"<html>", "Unsupported operand 60"),
+    ],
+)
+def test_files_of_other_kinds(tmp_path, content, told):
+    (tmp_path / "m.pth").write_bytes(content)
+    with pytest.raises(LorsError, match=rf"truncated or corrupt(.|\n)*{told}") as caught:
+        Checkpoint.open(tmp_path / "m.pth")
+    assert "weights_only" not in str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

@@ -175,6 +175,17 @@ def test_what_has_no_counterpart_is_listed(tmp_path):
     assert "model.decoder.layer_norm.bias: missing in the expert" in str(caught.value)
 
 
+def test_names_of_a_parallel_model(tmp_path):
+    for name, prefix in (("plain", ""), ("parallel", "module.")):
+        state = {f"{prefix}{name}": value for name, value in openai_state(0).items()}
+        torch.save(state, tmp_path / f"{name}.pth")
+    for base, expert in (("plain", "parallel"), ("parallel", "plain")):
+        with pytest.raises(LorsError, match=r"begin with 'module\.'") as caught:
+            open_expert(open_model(tmp_path / f"{base}.pth"), tmp_path / f"{expert}.pth")
+        assert caught.value.where == tmp_path / "parallel.pth"
+        assert "model.module.state_dict()" in caught.value.hint
+
+
 def test_half_precision_files_of_openai(tmp_path):
     halves = [{n: v.half() for n, v in openai_state(seed).items()} for seed in (0, 1)]
     base = open_model(write_openai(tmp_path / "b.pt", halves[0]))
