@@ -106,6 +106,10 @@ class Checkpoint(abc.ABC):
     def tensor(self, name: str) -> Tensor:
         """A tensor (KeyError if there is none of this name); it must not be modified."""
 
+    def files(self) -> list[Path]:
+        """All files that the model is read from, which nothing may overwrite."""
+        return [self.path]
+
     def is_adapted(self, name: str) -> bool:
         """Whether this is an adapter that adds a product of two factors to this tensor."""
         return False
@@ -214,6 +218,7 @@ class _ShardedCheckpoint(Checkpoint):
             raise LorsError("parts of the model are missing", where=path, got=", ".join(missing))
         shards = {file: _SafetensorsCheckpoint(file) for file in dict.fromkeys(names.values())}
         self._shard_of = {name: shards[file] for name, file in names.items()}
+        self._files = list(shards)
         held = {name for shard in shards.values() for name in shard.names()}
         differ = sorted(held ^ set(names))
         if differ:
@@ -222,6 +227,10 @@ class _ShardedCheckpoint(Checkpoint):
                 where=path,
                 got=", ".join(differ),
             )
+
+    def files(self) -> list[Path]:
+        # A single file in this directory would be read in the place of the parts.
+        return [self.path, self.path.with_name(DIRECTORY_FILES[0]), *self._files]
 
     def names(self) -> list[str]:
         return list(self._shard_of)

@@ -143,7 +143,7 @@ def run_merge(
     """
     out = Path(out)
     inputs = open_inputs(plan)
-    config = check_target(plan, out)
+    config = check_target(inputs, out)
     renamed, dims = _names_of(inputs.base, out, names)
     spec = {renamed[name]: entry for name, entry in merged_spec(plan, inputs).items()}
     writer = CheckpointWriter(out, spec, dims)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -86,10 +87,6 @@ class MergePlan:
     def scaling_coef(self) -> float:
         return self.params["scaling_coef"]
 
-    def files(self) -> list[str]:
-        """All files that the plan reads."""
-        return [self.base, *self.experts, *([self.onto] if self.onto else [])]
-
     @property
     def torch_dtype(self) -> torch.dtype | None:
         return None if self.dtype is None else getattr(torch, self.dtype)
@@ -105,6 +102,11 @@ class MergeInputs:
     actions: dict[str, Action]
     onto: Checkpoint
     """What the delta is added to: the base model itself, or the plan's `onto`."""
+
+    def files(self) -> set[Path]:
+        """All files that the models are read from, without symbolic links."""
+        models = [self.base, self.onto, *(vector.finetuned for vector in self.vectors)]
+        return {file.resolve() for model in models for file in model.files()}
 
 
 def open_inputs(plan: MergePlan) -> MergeInputs:

@@ -88,14 +88,22 @@ def read_history(plan: MergePlan, inputs: MergeInputs) -> dict[str, Any] | None:
     return record
 
 
-def check_target(plan: MergePlan, out: Path) -> str | None:
+def check_target(inputs: MergeInputs, out: Path) -> str | None:
     """Check what is in the directory of `out`; return the model config that belongs beside it.
 
     Raises:
-        UsageError: `out` is an input, or another model or its configuration is there.
+        UsageError: `out`, or what is written beside it, is a file of an input, or another model or
+            its configuration is there.
     """
-    if out.resolve() in {Path(path).resolve() for path in plan.files()}:
-        raise UsageError("the merged model would overwrite one of its inputs", where=out)
+    source, target = (place.parent / ESPNET_CONFIG for place in (inputs.base.path, out))
+    written = [out, out.parent / RECORD_NAME, *([target] if source.is_file() else [])]
+    for path in written:
+        if path.resolve() in inputs.files():
+            raise UsageError(
+                "the merged model would overwrite one of its inputs",
+                where=path,
+                hint="write the merged model into a directory of its own",
+            )
     record = out.parent / RECORD_NAME
     previous = read_yaml(record) if record.is_file() else None
     if previous is not None and previous.get("model") != out.name:
@@ -105,7 +113,6 @@ def check_target(plan: MergePlan, out: Path) -> str | None:
             got=f"{RECORD_NAME} of {previous.get('model')}",
             hint="give every merged model a directory of its own",
         )
-    source, target = (Path(place).parent / ESPNET_CONFIG for place in (plan.base, out))
     if not source.is_file():
         return None
     config = source.read_text(encoding="utf-8")

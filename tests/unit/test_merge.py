@@ -19,6 +19,13 @@ from lors.merge import (
     summary,
 )
 from lors.merge_methods import METHODS
+from tests.unit.whisper_files import (
+    WIDTH,
+    openai_state,
+    write_hugging_face,
+    write_openai,
+    write_peft,
+)
 
 PRUNED = "encoder.encoders.0.self_attn.linear_q.weight"
 BIAS = "encoder.encoders.0.self_attn.linear_q.bias"
@@ -254,6 +261,58 @@ def test_inputs_are_never_overwritten(plan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="overwrite one of its inputs"):
         run_merge(plan, "base/../e1.pth")
+
+
+@pytest.mark.parametrize(
+    ("role", "form", "written"),
+    [
+        ("base", "sharded", "model-00002-of-00003.safetensors"),
+        ("base", "sharded", "model.safetensors"),  # would be read in the place of the parts
+        ("experts", "one", "model.safetensors"),
+        ("experts", "adapter", "adapter_model.safetensors"),
+        ("onto", "one", "model.safetensors"),
+    ],
+)
+def test_files_in_directories_are_never_overwritten(tmp_path, role, form, written):
+    place = tmp_path / "in"
+    if form == "adapter":
+        factors = (torch.ones(2, WIDTH), torch.ones(WIDTH, 2))
+        write_peft(place, {"model.encoder.layers.1.self_attn.q_proj": factors})
+    else:
+        write_hugging_face(place, openai_state(1), shards=3 if form == "sharded" else 1)
+    base = write_hugging_face(tmp_path / "base", openai_state(0))
+    expert = str(write_openai(tmp_path / "expert.pt", openai_state(2)))
+    paths = {"base": str(base), "experts": (expert,)}
+    paths |= {role: (str(place), expert) if role == "experts" else str(place)}
+    before = {path: path.read_bytes() for path in place.iterdir()}
+    with pytest.raises(UsageError, match="overwrite one of its inputs"):
+        run_merge(MergePlan(method="lors", **paths), place / written)
+    assert {path: path.read_bytes() for path in place.iterdir()} == before
+
+
+def test_the_configuration_of_an_adapter_is_not_overwritten(files, tmp_path):
+    (tmp_path / "base" / "config.yaml").write_text("a: 1\nadapter_conf: {alpha: 6}\n")
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "config.yaml").write_text("a: 1\nadapter_conf: {alpha: 6}\n")
+    stem = PRUNED.removesuffix(".weight")
+    factors = {f"{stem}.lora_A": torch.ones(2, 8), f"{stem}.lora_B": torch.ones(8, 2)}
+    torch.save(factors, tmp_path / "lora" / "lora.pth")
+    plan = MergePlan(files[0], (str(tmp_path / "lora" / "lora.pth"),), "lors")
+    with pytest.raises(UsageError, match=r"overwrite one of its inputs(.|\n)*lora/config\.yaml"):
+        run_merge(plan, tmp_path / "lora" / "m.pth")
+    assert names_in(tmp_path / "lora") == ["config.yaml", "lora.pth"]
+
+
+def test_a_directory_as_base_has_its_own_config(tmp_path):
+    (tmp_path / "config.yaml").write_text("of: another\n")
+    base = write_hugging_face(tmp_path / "base", openai_state(0))
+    expert = write_openai(tmp_path / "expert.pt", openai_state(1))
+    plan = MergePlan(str(base), (str(expert),), "average")
+    run_merge(plan, tmp_path / "out" / "m.pth")
+    assert names_in(tmp_path / "out") == ["m.pth", "merge.yaml"]
+    (base / "config.yaml").write_text("of: base\n")
+    run_merge(plan, tmp_path / "out" / "m.pth")
+    assert (tmp_path / "out" / "config.yaml").read_text() == "of: base\n"
 
 
 def test_one_directory_for_each_merged_model(plan, tmp_path):
