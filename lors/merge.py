@@ -57,6 +57,8 @@ def merged_delta(
     merger = Merger(plan, inputs, nj, cache)
     known = {}
     names = [name for name, action in inputs.actions.items() if action != "copy"]
+    for name in inputs.actions.keys() - set(names):
+        merger.check_start(name)
     if reuse and plan.merge_method.scope == "matrices":
         known = {n: delta for n, delta in reuse.items() if inputs.actions[n] != "prune"}
     found = known | dict(merger.deltas(name for name in names if name not in known))
@@ -198,9 +200,10 @@ def merged_spec(
     plan: MergePlan, inputs: MergeInputs
 ) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Shape and dtype of every tensor of the merged model."""
+    start = inputs.onto.spec()
     return {
         name: (shape, (plan.torch_dtype or dtype) if dtype.is_floating_point else dtype)
-        for name, (shape, dtype) in inputs.base.spec().items()
+        for name, (shape, dtype) in ((name, start[name]) for name in inputs.base.names())
     }
 
 
@@ -234,10 +237,14 @@ def summary(plan: MergePlan, inputs: MergeInputs) -> str:
 
 def _warn(plan: MergePlan, inputs: MergeInputs) -> None:
     """Log what a user may not expect of this merge."""
-    if plan.dtype in ("float16", "bfloat16"):
-        logging.warning(
-            "rounding to %s can be as large as a small delta; float32 keeps it", plan.dtype
-        )
+    spec = merged_spec(plan, inputs)
+    dtypes = {spec[name][1] for name, action in inputs.actions.items() if action != "copy"}
+    for dtype in (torch.float16, torch.bfloat16):
+        if dtype in dtypes:
+            logging.warning(
+                "rounding to %s can be as large as a small delta; --dtype float32 keeps it",
+                str(dtype).removeprefix("torch."),
+            )
     base = inputs.base
     copied = [name for name, action in inputs.actions.items() if action == "copy"]
     copied = [name for name in copied if base.dtype(name).is_floating_point]

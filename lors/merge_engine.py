@@ -26,7 +26,7 @@ from lors.merge_methods import sum_of
 from lors.merge_plan import MergeInputs, MergePlan
 from lors.parallel import in_order
 from lors.prune import PooledThreshold
-from lors.task_vector import TaskVector, all_finite, difference
+from lors.task_vector import TaskVector, all_finite, check_finite, difference
 
 WINDOW_BYTES = 64 * 2**20
 """Of the tensors among which matrices of one shape are decomposed together."""
@@ -118,6 +118,7 @@ class Merger:
     def merged(self, name: str) -> Tensor:
         """One tensor of the merged model."""
         plan, start = self.plan, self.inputs.onto.tensor(name)
+        self.check_start(name)
         if self.actions[name] == "copy":
             return merged_tensor(name, start, None, plan.scaling_coef, plan.torch_dtype)
 
@@ -129,6 +130,19 @@ class Merger:
             return by_rows
         delta = self._in_one(name)
         return merged_tensor(name, start, delta, plan.scaling_coef, plan.torch_dtype)
+
+    def check_start(self, name: str) -> None:
+        """Check what no task vector shows: the values that the delta is added to, and of a tensor
+        that is copied those of all models, because one that diverged is not to be merged.
+
+        Raises:
+            LorsError: NaN or infinite values.
+        """
+        models = [self.inputs.onto] if self.inputs.onto is not self.inputs.base else []
+        if self.actions[name] == "copy":
+            models += [self.inputs.base, *(vector.finetuned for vector in self.inputs.vectors)]
+        for model in models:
+            check_finite(model.tensor(name), f"{model.path}: {name}")
 
     def _merge_stacks(self, names: Iterable[str]) -> dict[str, Tensor]:
         """The merged deltas of those matrices that can be merged together with others."""

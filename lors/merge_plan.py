@@ -29,7 +29,8 @@ class MergePlan:
         method: name of a merge method.
         params: the method's parameters and scaling_coef; missing ones get their defaults.
         policy: a policy's name or file; by default found from the names of the tensors.
-        dtype: of the merged floating-point tensors; by default each keeps the base's.
+        dtype: of the merged floating-point tensors; by default each keeps that of the base model,
+            or of `onto`.
         seed: for methods that draw random numbers.
         weights: factor of each expert's task vector, negative to take it away; by default 1.
         svc: alpha of the calibration of singular values (:mod:`lors.calibration`) of the pruned

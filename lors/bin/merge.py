@@ -75,7 +75,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype",
         choices=["float32", "float16", "bfloat16"],
-        help="dtype of the merged model (default: the base model's)",
+        help="dtype of the merged model (default: that of the base model, or of --onto)",
     )
     parser.add_argument(
         "--device",

@@ -171,20 +171,26 @@ def test_dtype_of_the_output(plan, tmp_path, dtype, caplog):
     assert ("rounding" in caplog.text) == (dtype != "float32")
 
 
-def test_half_precision_models_are_merged_in_float32(files, tmp_path):
-    halves = []
-    for path in files:
-        halves.append(f"{path}.half.pth")
-        state = torch.load(path)
-        torch.save(
-            {n: t.half() if t.is_floating_point() else t for n, t in state.items()}, halves[-1]
-        )
+def halved(path):
+    state = torch.load(path)
+    half = {n: t.half() if t.is_floating_point() else t for n, t in state.items()}
+    torch.save(half, f"{path}.half.pth")
+    return f"{path}.half.pth"
+
+
+def test_half_precision_models_are_merged_in_float32(files, tmp_path, caplog):
+    halves = [halved(path) for path in files]
     plan = MergePlan(halves[0], tuple(halves[1:]), "average")
     merged = dict(iter_merged(plan))
     base, *experts = (torch.load(path)[BIAS].float() for path in halves)
     expected = base + ((experts[0] - base) + (experts[1] - base)) / 2
     assert merged[BIAS].dtype == torch.float16
     assert torch.equal(merged[BIAS], expected.half())
+    for dtype, warned in ((None, True), ("float32", False)):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            run_merge(dataclasses.replace(plan, dtype=dtype), tmp_path / "out" / "m.pth")
+        assert ("rounding to float16" in caplog.text) == warned
 
 
 def test_policy_can_be_given(files, tmp_path):
@@ -407,11 +413,35 @@ def test_onto_adds_and_takes_away(files, tmp_path):
     assert not (tmp_path / "four" / "model.pth").exists()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_result_has_the_dtype_of_onto(files, tmp_path, dtype):
+    base = files[0] if dtype == "float16" else halved(files[0])
+    one = tmp_path / "one" / "model.pth"
+    run_merge(MergePlan(base, (files[1],), "lors", dtype=dtype), one)
+    plan = MergePlan(base, (files[2],), "lors", onto=str(one))
+    run_merge(plan, tmp_path / "two" / "model.pth")
+    merged = torch.load(tmp_path / "two" / "model.pth")
+    found = {tensor.dtype for tensor in merged.values() if tensor.is_floating_point()}
+    assert found == {getattr(torch, dtype)}
+
+
 def test_onto_a_model_of_another_base(files, tmp_path):
     run_merge(MergePlan(files[2], (files[1],), "lors"), tmp_path / "one" / "model.pth")
     plan = MergePlan(files[0], (files[1],), "lors", onto=str(tmp_path / "one" / "model.pth"))
     with pytest.raises(LorsError, match="made from another base model"):
         run_merge(plan, tmp_path / "two" / "model.pth")
+
+
+@pytest.mark.parametrize("name", ["normalize.mean", PRUNED])
+def test_nan_in_onto(files, tmp_path, name):
+    one = tmp_path / "one" / "model.pth"
+    run_merge(MergePlan(files[0], (files[1],), "lors"), one)
+    state = torch.load(one)
+    state[name].view(-1)[1] = float("nan")
+    torch.save(state, one)
+    plan = MergePlan(files[0], (files[2],), "lors", onto=str(one))
+    with pytest.raises(LorsError, match=rf"values are NaN(.|\n)*{one}: {name}"):
+        dict(iter_merged(plan))
 
 
 @pytest.mark.parametrize("option", [{"svc": 0.5}, {"onto": "m.pth"}])
@@ -481,3 +511,14 @@ def test_nan_is_found_by_every_method(files, method):
     torch.save(state, files[1])
     with pytest.raises(LorsError, match=rf"1 of 64 values are NaN(.|\n)*{files[1]}: {PRUNED}"):
         dict(iter_merged(MergePlan(files[0], tuple(files[1:]), method)))
+
+
+@pytest.mark.parametrize("diverged", [0, 1])
+@pytest.mark.parametrize("merge", [merged_delta, lambda plan: dict(iter_merged(plan))])
+def test_nan_is_found_in_copied_tensors(files, diverged, merge):
+    state = torch.load(files[diverged])
+    state["normalize.mean"][1] = float("nan")
+    torch.save(state, files[diverged])
+    pattern = rf"1 of 3 values are NaN(.|\n)*{files[diverged]}: normalize.mean"
+    with pytest.raises(LorsError, match=pattern):
+        merge(MergePlan(files[0], tuple(files[1:]), "lors"))
