@@ -25,7 +25,13 @@ from lors.fileio import write_text
 from lors.log import show_progress
 from lors.merge_engine import Merger, merged_tensor
 from lors.merge_plan import MergeInputs, MergePlan, check_distinct, open_inputs
-from lors.merge_record import RECORD_NAME, check_target, read_history, write_record
+from lors.merge_record import (
+    RECORD_NAME,
+    check_target,
+    read_history,
+    record_of,
+    unfinished_record,
+)
 from lors.naming import names_in
 from lors.vocabulary import ESPNET_CONFIG
 from lors.whisper_dims import whisper_dims
@@ -57,8 +63,9 @@ def merged_delta(
     merger = Merger(plan, inputs, nj, cache)
     known = {}
     names = [name for name, action in inputs.actions.items() if action != "copy"]
-    for name in inputs.actions.keys() - set(names):
-        merger.check_start(name)
+    for name, action in inputs.actions.items():
+        if action == "copy":
+            merger.check_start(name)
     if reuse and plan.merge_method.scope == "matrices":
         known = {n: delta for n, delta in reuse.items() if inputs.actions[n] != "prune"}
     found = known | dict(merger.deltas(name for name in names if name not in known))
@@ -140,8 +147,8 @@ def run_merge(
     Raises:
         UsageError: a ``.pt`` under other names than OpenAI's.
         LorsError: as :func:`merged_delta`; there is no such name for a tensor; the plan's `onto`
-            has another base model or one of the experts already; `out` is one of the inputs or
-            its directory holds another model; or writing fails.
+            has another base model or one of the experts already; `out` is a file of an input or
+            one that no merge wrote, or its directory holds another model; or writing fails.
     """
     out = Path(out)
     inputs = open_inputs(plan)
@@ -170,11 +177,11 @@ def run_merge(
             disable=not show_progress(),
         ):
             writer.add(renamed[name], tensor)
-        # From here to the end a record would be that of an older model.
-        (out.parent / RECORD_NAME).unlink(missing_ok=True)
+        record = record_of(plan, inputs, out, history)
+        write_text(out.parent / RECORD_NAME, unfinished_record(out))
     if config is not None and list(renamed) == list(renamed.values()):
         write_text(out.parent / ESPNET_CONFIG, config)
-    write_record(plan, inputs, out, history)
+    write_text(out.parent / RECORD_NAME, record)
     logging.info("merged %d experts into %s", len(plan.experts), out)
 
 

@@ -131,7 +131,7 @@ def open_inputs(plan: MergePlan) -> MergeInputs:
 
 
 def check_distinct(inputs: MergeInputs) -> None:
-    """Check by their values that no expert is the base model and none is given twice.
+    """Check by their values that no expert is the base model or `onto`, and none is given twice.
 
     Different models differ in one of their first tensors, so hardly anything is read.
 
@@ -139,20 +139,22 @@ def check_distinct(inputs: MergeInputs) -> None:
         LorsError: two of the models hold the same weights; all such experts are listed.
     """
     known = [(inputs.base, f"the base model {inputs.base.path}")]
+    models = [(vector.finetuned, "the expert") for vector in inputs.vectors]
+    if inputs.onto is not inputs.base:
+        models.insert(0, (inputs.onto, "the merged model"))
     problems = []
-    for vector in inputs.vectors:
-        expert = vector.finetuned
-        for model, title in known:
-            if _same_weights(model, expert):
-                problems.append(f"{expert.path} holds the same weights as {title}")
+    for model, kind in models:
+        for other, title in known:
+            if _same_weights(other, model):
+                problems.append(f"{model.path} holds the same weights as {title}")
                 break
         else:
-            known.append((expert, f"the expert {expert.path}"))
+            known.append((model, f"{kind} {model.path}"))
     if problems:
         raise LorsError(
             "the models to merge are not all different",
             got="\n    - ".join(["", *problems]),
-            hint="give the base model once and every expert once",
+            hint="give the base model once and every expert once; onto is a merge of other experts",
         )
 
 

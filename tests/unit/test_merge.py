@@ -1,5 +1,6 @@
 import dataclasses
 import logging
+import re
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from lors.merge import (
     summary,
 )
 from lors.merge_methods import METHODS
+from lors.merge_record import read_history
 from tests.unit.whisper_files import (
     WIDTH,
     openai_state,
@@ -328,6 +330,34 @@ def test_one_directory_for_each_merged_model(plan, tmp_path):
     assert not (tmp_path / "out" / "b.pth").exists()
 
 
+def test_a_file_that_no_merge_wrote_is_not_replaced(plan, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "m.pth").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="no merge wrote it"):
+        run_merge(plan, tmp_path / "out" / "m.pth")
+    assert (tmp_path / "out" / "m.pth").read_bytes() == b"mine"
+
+
+def write_once(path, text):
+    if path.exists():
+        raise KeyboardInterrupt
+    path.write_text(text)
+
+
+def test_a_merge_that_ends_while_it_replaces_the_model_can_be_made_again(
+    plan, tmp_path, monkeypatch
+):
+    out = tmp_path / "out" / "m.pth"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("lors.merge.write_text", write_once)
+        run_merge(plan, out)
+    assert names_in(out.parent) == ["m.pth", "merge.yaml"]
+    onto = dataclasses.replace(plan, onto=str(out))
+    assert read_history(onto, open_inputs(onto)) == {"model": str(out)}
+    run_merge(plan, out)
+    assert "fingerprints" in yaml.safe_load((out.parent / "merge.yaml").read_text())
+
+
 def test_another_config_is_not_overwritten(plan, tmp_path):
     (tmp_path / "base" / "config.yaml").write_text("a: 1\n")
     (tmp_path / "out").mkdir()
@@ -411,6 +441,85 @@ def test_onto_adds_and_takes_away(files, tmp_path):
     with pytest.raises(LorsError, match="is in the merged model already"):
         run_merge(again, tmp_path / "four" / "model.pth")
     assert not (tmp_path / "four" / "model.pth").exists()
+
+
+@pytest.fixture
+def onto(files, tmp_path):
+    """A model into which the first expert is merged."""
+    out = tmp_path / "one" / "model.safetensors"
+    params = {"rank": 2, "density": 0.1, "scaling_coef": 0.5}
+    run_merge(MergePlan(files[0], (files[1],), "lors", params), out)
+    return out
+
+
+def history_of(files, onto, expert=2, **options):
+    params = {"rank": 2, "density": 0.1, "scaling_coef": 0.5} | options.pop("params", {})
+    plan = MergePlan(files[0], (files[expert],), "lors", params, onto=str(onto), **options)
+    return read_history(plan, open_inputs(plan))
+
+
+def test_history_of_a_directory(files, onto, caplog):
+    assert history_of(files, onto.parent) == yaml.safe_load(
+        (onto.parent / "merge.yaml").read_text()
+    )
+    assert not caplog.text
+
+
+def test_an_expert_may_come_again_after_it_was_taken_away(files, onto, tmp_path, caplog):
+    params = {"rank": 2, "density": 0.1, "scaling_coef": 0.5}
+    experts = (files[1], files[2])
+    plan = MergePlan(files[0], experts, "lors", params, weights=(-1, 1), onto=str(onto))
+    run_merge(plan, tmp_path / "two" / "m.pth")
+    assert not caplog.text
+    assert history_of(files, tmp_path / "two" / "m.pth", expert=1)["onto"]["model"] == onto.name
+    with pytest.raises(LorsError, match="is in the merged model already"):
+        history_of(files, tmp_path / "two" / "m.pth", expert=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "warning"),
+    [
+        ({}, None),
+        ({"expert": 2}, "but is not in the merged model"),
+        ({"weights": (-0.5,)}, "= 0.25, but is in the merged model with 0.5"),
+        ({"params": {"rank": 3}}, "rank=3 .* but was added with .*rank=2 density=0.1"),
+        ({"svc": 0.5}, "svc=0.5 .* but was added with method=lors"),
+    ],
+)
+def test_taking_away_otherwise_than_adding(files, onto, caplog, options, warning):
+    history_of(files, onto, **{"expert": 1, "weights": (-1.0,), **options})
+    assert re.search(warning, caplog.text) if warning else not caplog.text
+
+
+def test_a_record_of_another_file_is_not_taken(files, onto, caplog):
+    onto = onto.rename(onto.with_name("other.safetensors"))
+    assert history_of(files, onto) == {"model": str(onto)}
+    assert f"there is no merge.yaml of {onto}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"plan": "x"},
+        {"plan": None},
+        {"fingerprints": 3},
+        {"fingerprints": {"base": "x"}},
+        {"fingerprints": {"base": "x", "experts": []}},
+        {"onto": "x"},
+    ],
+)
+def test_a_damaged_record(files, onto, damage):
+    path = onto.parent / "merge.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | damage))
+    with pytest.raises(LorsError, match=rf"no whole record(.|\n)*where: {path}(.|\n)*what to do"):
+        history_of(files, onto)
+
+
+@pytest.mark.parametrize("expert", [0, 1])
+def test_onto_is_neither_the_base_nor_an_expert(files, expert):
+    plan = MergePlan(files[0], (files[1],), "lors", onto=files[expert])
+    with pytest.raises(LorsError, match=rf"{files[expert]} holds the same weights as the "):
+        merged_delta(plan)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
