@@ -11,7 +11,9 @@ import dataclasses
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +26,7 @@ from lors.errors import UsageError
 from lors.fileio import write_text
 from lors.log import show_progress
 from lors.merge_engine import Merger, merged_tensor
-from lors.merge_plan import MergeInputs, MergePlan, check_distinct, open_inputs
+from lors.merge_plan import MergeInputs, MergePlan, check_inputs, open_inputs
 from lors.merge_record import (
     RECORD_NAME,
     check_target,
@@ -55,11 +57,11 @@ def merged_delta(
             matrices all others are taken from it: its parameters do not change them.
 
     Raises:
-        LorsError: as :func:`open_inputs` and :func:`check_distinct`, or NaN or infinite values in a
+        LorsError: as :func:`open_inputs` and :func:`check_inputs`, or NaN or infinite values in a
             model.
     """
     inputs = inputs or open_inputs(plan)
-    check_distinct(inputs)
+    check_inputs(plan, inputs)
     merger = Merger(plan, inputs, nj, cache)
     known = {}
     names = [name for name, action in inputs.actions.items() if action != "copy"]
@@ -114,9 +116,12 @@ def iter_merged(
             each is by itself, on the CPU. For lors and svp, without `cache` and calibration.
 
     Raises:
-        LorsError: as :func:`open_inputs`, or NaN or infinite values in a model.
+        LorsError: as :func:`open_inputs` and :func:`check_inputs`, or NaN or infinite values in a
+            model.
     """
-    merger = Merger(plan, inputs or open_inputs(plan), nj, device=device)
+    inputs = inputs or open_inputs(plan)
+    check_inputs(plan, inputs)
+    merger = Merger(plan, inputs, nj, device=device)
     yield from merger.run(merger.merged)
 
 
@@ -152,14 +157,8 @@ def run_merge(
     """
     out = Path(out)
     inputs = open_inputs(plan)
-    config = check_target(inputs, out)
-    renamed, dims = _names_of(inputs.base, out, names)
-    spec = {renamed[name]: entry for name, entry in merged_spec(plan, inputs).items()}
-    writer = CheckpointWriter(out, spec, dims)
-    logging.info("reading the base model and %d experts", len(plan.experts))
-    check_distinct(inputs)
-    history = read_history(plan, inputs)
-    _warn(plan, inputs)
+    logging.info("reading the base model and %s", _experts(plan))
+    target = prepare(plan, inputs, out, names)
     merger = Merger(plan, inputs, nj, cache, device)
 
     def merged(name: str) -> Tensor:
@@ -168,7 +167,7 @@ def run_merge(
             model.note(name)  # while its values are at hand: the record needs it
         return tensor
 
-    with writer:
+    with target.writer as writer:
         for name, tensor in tqdm(
             merger.run(merged),
             total=len(inputs.actions),
@@ -176,13 +175,50 @@ def run_merge(
             unit="tensor",
             disable=not show_progress(),
         ):
-            writer.add(renamed[name], tensor)
-        record = record_of(plan, inputs, out, history)
+            writer.add(target.renamed[name], tensor)
+        record = record_of(plan, inputs, out, target.history)
         write_text(out.parent / RECORD_NAME, unfinished_record(out))
-    if config is not None and list(renamed) == list(renamed.values()):
-        write_text(out.parent / ESPNET_CONFIG, config)
+    if target.config is not None and list(target.renamed) == list(target.renamed.values()):
+        write_text(out.parent / ESPNET_CONFIG, target.config)
     write_text(out.parent / RECORD_NAME, record)
-    logging.info("merged %d experts into %s", len(plan.experts), out)
+    logging.info("merged %s into %s", _experts(plan), out)
+
+
+def _experts(plan: MergePlan) -> str:
+    return "1 expert" if len(plan.experts) == 1 else f"{len(plan.experts)} experts"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a merged model is written with.
+
+    Attributes:
+        writer: of the model file; nothing is made before it is entered.
+        renamed: name of every tensor in the base model -> its name in the merged file.
+        config: text of the model config that belongs beside it.
+        history: the record of `onto`.
+    """
+
+    writer: CheckpointWriter
+    renamed: dict[str, str]
+    config: str | None
+    history: dict[str, Any] | None
+
+
+def prepare(plan: MergePlan, inputs: MergeInputs, out: Path, names: str | None) -> Target:
+    """Check all that :func:`run_merge` checks before it merges; nothing is written.
+
+    Raises:
+        LorsError: as :func:`run_merge`.
+    """
+    config = check_target(inputs, out)
+    renamed, dims = _names_of(inputs.base, out, names)
+    spec = {renamed[name]: entry for name, entry in merged_spec(plan, inputs).items()}
+    writer = CheckpointWriter(out, spec, dims)
+    check_inputs(plan, inputs)
+    history = read_history(plan, inputs)
+    _warn(plan, inputs)
+    return Target(writer, renamed, config, history)
 
 
 def _names_of(

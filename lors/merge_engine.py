@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lors.calibration import calibrate_singular_values
 from lors.decompositions import Decompositions
-from lors.errors import LorsError
+from lors.errors import LorsError, UsageError
 from lors.low_rank import LowRank, low_rank_factors, low_rank_of_product
 from lors.merge_methods import sum_of
 from lors.merge_plan import MergeInputs, MergePlan
@@ -32,6 +32,12 @@ WINDOW_BYTES = 64 * 2**20
 """Of the tensors among which matrices of one shape are decomposed together."""
 PIECE = 2**17
 """Entries of a large tensor that are merged at a time where that is possible."""
+
+
+def check_threads(nj: int) -> None:
+    """Check the number of threads; UsageError if there are none."""
+    if nj < 1:
+        raise UsageError("no threads to work with", where="--nj", expected="1 or more", got=nj)
 
 
 class _Deltas(Sequence[Tensor]):
@@ -84,6 +90,7 @@ class Merger:
         cache: Decompositions | None = None,
         device: str | None = None,
     ):
+        check_threads(nj)
         self.plan, self.inputs, self.nj, self.cache = plan, inputs, nj, cache
         self.method, self.actions = plan.merge_method, inputs.actions
         self.sizes = {name: 4 * math.prod(shape) for name, (shape, _) in inputs.base.spec().items()}

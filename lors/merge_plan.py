@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import torch
 
 from lors.checkpoint import Checkpoint
-from lors.config import Range
+from lors.config import FLOAT32, Range, check, keys_of
 from lors.errors import LorsError, UsageError
 from lors.expert import open_expert, open_model
 from lors.merge_methods import METHODS, MergeMethod
@@ -40,7 +40,8 @@ class MergePlan:
             method that is a sum.
 
     Raises:
-        UsageError: no experts, an unknown method, or wrong parameters.
+        UsageError: a value of a wrong type or out of range, no experts, an unknown method, or wrong
+            parameters.
     """
 
     base: str
@@ -49,12 +50,15 @@ class MergePlan:
     params: dict[str, Any] = dataclasses.field(default_factory=dict)
     policy: str | None = None
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
-    seed: int = 0
-    weights: tuple[float, ...] = ()
+    seed: Annotated[int, Range(0)] = 0
+    weights: tuple[Annotated[float, FLOAT32], ...] = ()
     svc: Annotated[float, Range(1e-6)] | None = None
     onto: str | None = None
 
     def __post_init__(self) -> None:
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name, value in check(keys_of(MergePlan), given, "the merge plan").items():
+            object.__setattr__(self, name, value)
         if not self.experts:
             raise UsageError(
                 "nothing to merge", where="experts", expected="one or more checkpoints"
@@ -70,7 +74,7 @@ class MergePlan:
                 expected=f"{len(self.experts)} numbers",
                 got=" ".join(f"{weight:g}" for weight in weights),
             )
-        object.__setattr__(self, "weights", tuple(map(float, weights)))
+        object.__setattr__(self, "weights", weights)
         for option in ("svc", "onto"):
             if getattr(self, option) is not None and not self.merge_method.per_expert:
                 sums = [name for name in METHODS if METHODS.get(name).per_expert]
@@ -128,6 +132,24 @@ def open_inputs(plan: MergePlan) -> MergeInputs:
     if plan.onto is not None:
         onto = TaskVector(base, open_expert(base, plan.onto)).finetuned
     return MergeInputs(base, vectors, policy, policy.actions(base.spec()), onto)
+
+
+def check_inputs(plan: MergePlan, inputs: MergeInputs) -> None:
+    """Check that there is something to merge in the way of the plan.
+
+    Raises:
+        LorsError: as :func:`check_distinct`; or the method is one of matrices, and the policy finds
+            no matrix to prune.
+    """
+    check_distinct(inputs)
+    if plan.merge_method.scope == "matrices" and "prune" not in inputs.actions.values():
+        raise LorsError(
+            "there is no matrix to prune, so that this method would do nothing of its own",
+            where=f"the policy {plan.policy or inputs.policy.family} on {plan.base}",
+            expected=f"matrices for the merge method {plan.method}",
+            hint="leave --policy out, so that it is found from the names of the tensors, or write "
+            "one for this model",
+        )
 
 
 def check_distinct(inputs: MergeInputs) -> None:

@@ -1,7 +1,9 @@
 import dataclasses
 import logging
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,7 +14,6 @@ from lors.errors import LorsError, UsageError
 from lors.merge import (
     MergePlan,
     apply_delta,
-    check_distinct,
     iter_merged,
     merged_delta,
     open_inputs,
@@ -20,6 +21,7 @@ from lors.merge import (
     summary,
 )
 from lors.merge_methods import METHODS
+from lors.merge_plan import check_distinct
 from lors.merge_record import read_history
 from tests.unit.whisper_files import (
     WIDTH,
@@ -88,6 +90,52 @@ def test_wrong_plans():
     with pytest.raises(UsageError) as caught:
         MergePlan("b", ("e",), "lors", {"rnak": 3, "density": 1.5})
     assert "did you mean rank?" in str(caught.value) and "from 0 to 1, got 1.5" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"dtype": "fp16"}, "dtype: expected one of float32, float16, bfloat16"),
+        ({"svc": -1}, "svc: expected a number at least 1e-06"),
+        ({"weights": "1"}, "weights: expected a list"),
+        ({"weights": (float("nan"),)}, r"weights\[0\]: expected a number from"),
+        ({"weights": (float("inf"),)}, r"weights\[0\]: expected a number from"),
+        ({"experts": "de.pth"}, "experts: expected a list"),
+        ({"seed": -1}, "seed: expected an integer at least 0, got -1"),
+        (
+            {"params": {"scaling_coef": 1e300}},
+            r"scaling_coef: expected a number from .*, got 1e\+300",
+        ),
+    ],
+)
+def test_plans_check_their_values(wrong, expected):
+    with pytest.raises(UsageError, match=expected):
+        MergePlan(**{"base": "b", "experts": ("e",), "method": "lors", **wrong})
+
+
+def test_plans_of_paths_and_numbers_of_numpy(files, tmp_path):
+    params = {"rank": np.int64(2), "density": np.float32(0.5)}
+    base, *experts = map(Path, files)
+    plan = MergePlan(base, experts, "lors", params, weights=(np.float64(1), np.float64(0.5)))
+    assert plan.base == files[0] and plan.experts == tuple(files[1:])
+    assert {name: type(plan.params[name]) for name in params} == {"rank": int, "density": float}
+    run_merge(plan, tmp_path / "out" / "m.pth")
+    assert names_in(tmp_path / "out") == ["m.pth", "merge.yaml"]
+
+
+@pytest.mark.parametrize("run", [merged_delta, lambda plan, nj: list(iter_merged(plan, nj=nj))])
+def test_no_threads(plan, run):
+    with pytest.raises(UsageError, match="no threads to work with"):
+        run(plan, nj=0)
+
+
+def test_a_policy_that_prunes_nothing(files, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("family: mine\ndetect: []\nrules: [{action: whole, patterns: ['*']}]\n")
+    plan = MergePlan(files[0], tuple(files[1:]), "lors", policy=str(path))
+    with pytest.raises(LorsError, match="there is no matrix to prune"):
+        merged_delta(plan)
+    merged_delta(dataclasses.replace(plan, method="average", params={}))
 
 
 def test_run_merge_writes_model_record_and_config(plan, tmp_path):
@@ -216,6 +264,7 @@ def test_equal_models_are_refused_and_all_listed(files, tmp_path):
     for call in (
         lambda: check_distinct(open_inputs(plan)),
         lambda: merged_delta(plan),
+        lambda: list(iter_merged(plan)),
         lambda: run_merge(plan, tmp_path / "out" / "m.pth"),
     ):
         with pytest.raises(LorsError, match="not all different") as caught:
