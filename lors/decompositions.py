@@ -33,13 +33,12 @@ class Decompositions:
     directions as the largest rank that was asked for; a smaller rank takes the first of them.
 
     Args:
-        directory: made if it is not there.
+        directory: made with the first file if it is not there.
         rank: computed at the first time already, whatever is asked for: the largest of a grid.
     """
 
     def __init__(self, directory: str | os.PathLike, rank: Rank = 0):
         self.directory, self.rank = Path(directory), rank
-        self.directory.mkdir(parents=True, exist_ok=True)
 
     def low_rank(
         self, vector: TaskVector, name: str, delta: Tensor, rank: Rank

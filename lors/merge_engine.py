@@ -101,6 +101,8 @@ class Merger:
         self.device = device if stacked else None
         if device is not None and not stacked:
             logging.info("%s is merged on the CPU, one tensor at a time", plan.method)
+        if cache is not None and not self.method.decomposes:
+            logging.info("%s makes no decompositions to be kept", plan.method)
         self._from_stacks: dict[str, Tensor] = {}
 
     def run(self, work: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -130,6 +130,11 @@ class MergeMethod:
         """Whether a tensor, to prune or not, may be merged in pieces."""
         return self.rowwise or (self.scope == "matrices" and not prune)
 
+    @property
+    def decomposes(self) -> bool:
+        """Whether it makes decompositions that can be kept."""
+        return "low_rank" in self._accepted
+
     def surveys(self, deltas: Iterable[Tensor], params: Mapping[str, Any]) -> list[Any]:
         """What the survey says of each task vector; nothing for a method without one."""
         if self.survey is None:

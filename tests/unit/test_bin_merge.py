@@ -165,6 +165,14 @@ def test_cache_is_used_again(files, tmp_path):
     assert [path.stat().st_mtime_ns for path in kept] == before
 
 
+def test_cache_of_a_method_that_decomposes_nothing(files, tmp_path, capsys):
+    options = ("--method", "ties", "--cache", str(tmp_path / "cache"))
+    assert main(arguments(files[:2], tmp_path, *options)) == 0
+    assert not (tmp_path / "cache").exists()
+    error = capsys.readouterr().err
+    assert "ties makes no decompositions to be kept" in error and "merged 1 expert into" in error
+
+
 def test_unknown_option_exits_2():
     with pytest.raises(SystemExit) as caught:
         main(["--metod", "lors"])
