@@ -21,7 +21,7 @@ from lors.vocabulary import check_same_vocabulary
 
 @dataclass(frozen=True)
 class MergePlan:
-    """What to merge and how. Checked and completed with defaults when made.
+    """What to merge and how. Checked and completed with defaults when made; paths become texts.
 
     Args:
         base: checkpoint file of the base model.

@@ -170,7 +170,10 @@ def _check_share(expert: Checkpoint, current: _Step, steps: Sequence[_Step]) -> 
     if added >= 0:
         return
     if there <= 0:
-        logging.warning("%s is taken away, but is not in the merged model", expert.path)
+        logging.warning(
+            "%s is taken away, but is not in the merged model as far as its record tells",
+            expert.path,
+        )
         return
     if abs(there + added) >= SMALLEST_SHARE:
         logging.warning(
