@@ -106,6 +106,10 @@ class Checkpoint(abc.ABC):
     def tensor(self, name: str) -> Tensor:
         """A tensor (KeyError if there is none of this name); it must not be modified."""
 
+    def files(self) -> list[Path]:
+        """All files that the model is read from, which nothing may overwrite."""
+        return [self.path]
+
     def is_adapted(self, name: str) -> bool:
         """Whether this is an adapter that adds a product of two factors to this tensor."""
         return False
@@ -215,6 +219,7 @@ class _ShardedCheckpoint(Checkpoint):
             raise LorsError("parts of the model are missing", where=path, got=", ".join(missing))
         shards = {file: _SafetensorsCheckpoint(file) for file in dict.fromkeys(names.values())}
         self._shard_of = {name: shards[file] for name, file in names.items()}
+        self._files = list(shards)
         held = {(name, file) for file, shard in shards.items() for name in shard.names()}
         problems = [f"{name}: not in {file.name}" for name, file in names.items() - held]
         problems += [f"{name}: not listed for {file.name}" for name, file in held - names.items()]
@@ -226,6 +231,10 @@ class _ShardedCheckpoint(Checkpoint):
                 got="\n    - ".join(["", *sorted(problems)]),
                 hint="copy or download the model again, with all its parts",
             )
+
+    def files(self) -> list[Path]:
+        # A single file in this directory would be read in the place of the parts.
+        return [self.path, self.path.with_name(DIRECTORY_FILES[0]), *self._files]
 
     def names(self) -> list[str]:
         return list(self._shard_of)

@@ -88,12 +88,14 @@ class _Parts:
 
     Attributes:
         tensors: the file.
+        config: the file that the scale stands in.
         factors: adapted weight -> names of its factors B (out x r) and A (r x in).
         scale: adapted weight -> factor of B A.
         whole: weight that was trained as a whole -> its name in the file.
     """
 
     tensors: Checkpoint
+    config: Path
     factors: Mapping[str, tuple[str, str]]
     scale: Mapping[str, float]
     whole: Mapping[str, str]
@@ -114,7 +116,7 @@ class AdaptedCheckpoint(Checkpoint):
     def __init__(self, base: Checkpoint, path: Path, parts: _Parts):
         super().__init__(path)
         self._base = base
-        self._tensors = parts.tensors
+        self._tensors, self._config = parts.tensors, parts.config
         own = [*parts.factors, *parts.whole]
         to_base = {name: name for name in own} | {
             theirs: ours for ours, theirs in translation(base.names(), own).items()
@@ -145,6 +147,9 @@ class AdaptedCheckpoint(Checkpoint):
                 got="\n    - ".join(["", *sorted(problems)]),
                 hint="an adapter must be given with the very model that it was trained on",
             )
+
+    def files(self) -> list[Path]:
+        return [*self._tensors.files(), self._config]
 
     def names(self) -> list[str]:
         return self._base.names()
@@ -202,6 +207,9 @@ class RenamedCheckpoint(Checkpoint):
     def __init__(self, checkpoint: Checkpoint, name_of: Mapping[str, str]):
         super().__init__(checkpoint.path)
         self._checkpoint, self._name_of = checkpoint, dict(name_of)
+
+    def files(self) -> list[Path]:
+        return self._checkpoint.files()
 
     def names(self) -> list[str]:
         return list(self._name_of)
@@ -393,7 +401,7 @@ def _read_peft(directory: Path) -> _Parts:
         alpha = _alpha_of(module, config, source)
         return alpha / (math.sqrt(rank) if config.use_rslora else rank)
 
-    return _adapter(tensors, stems, scale, whole)
+    return _adapter(tensors, directory / PEFT_CONFIG, stems, scale, whole)
 
 
 def _open_peft(directory: Path) -> Checkpoint:
@@ -448,11 +456,12 @@ def _read_espnet(tensors: Checkpoint) -> _Parts:
             hint="put the config.yaml of the training beside the checkpoint",
         )
     alpha = _described(_EspnetAdapter, settings, f"{source}: adapter_conf").alpha
-    return _adapter(tensors, stems, lambda _, rank: alpha / rank, whole)
+    return _adapter(tensors, source, stems, lambda _, rank: alpha / rank, whole)
 
 
 def _adapter(
     tensors: Checkpoint,
+    config: Path,
     stems: Mapping[str, Mapping[str, str]],
     scale: Callable[[str, int], float],
     whole: Mapping[str, str],
@@ -477,4 +486,4 @@ def _adapter(
             expected="a factor lora_A (r x in) and lora_B (out x r) for every adapted layer",
             got="\n    - ".join(["", *problems]) if problems else "no factors at all",
         )
-    return _Parts(tensors, factors, scales, whole)
+    return _Parts(tensors, config, factors, scales, whole)

@@ -16,7 +16,7 @@ from lors.errors import UsageError
 from lors.fileio import write_json
 from lors.inspection import inspect_matrices, matrix_names
 from lors.log import run_main, show_progress
-from lors.merge import MergePlan, check_distinct, open_inputs
+from lors.merge_plan import MergePlan, check_distinct, open_inputs
 from lors.plots import write_inspection_plots
 from lors.results import aligned
 

@@ -154,4 +154,4 @@ def test_parameters_are_checked(method):
     text = str(caught.value)
     assert "2 problems" in text and "the place" in text
     assert "scaling_coeff: unknown (did you mean scaling_coef?)" in text
-    assert "scaling_coef: expected a number (finite), got inf" in text
+    assert "scaling_coef: expected a number from -3.40282e+38 to 3.40282e+38, got inf" in text
