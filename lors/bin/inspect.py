@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from lors.errors import UsageError
@@ -18,6 +18,7 @@ from lors.inspection import inspect_matrices, matrix_names
 from lors.log import run_main, show_progress
 from lors.merge import MergePlan, check_distinct, open_inputs
 from lors.plots import write_inspection_plots
+from lors.plots.inspection import defined_mean, mean_over
 from lors.results import aligned
 
 EXPERT_COLUMNS = {
@@ -96,29 +97,44 @@ def _short_names(paths: Sequence[str]) -> list[str]:
 def summary_tables(
     matrices: Mapping[str, Mapping[str, Any]], labels: Sequence[str], rank: int
 ) -> str:
-    """Means over the matrices, as text: a row an expert, and how experts meet."""
+    """Means over the matrices, as text: a row an expert, and how experts meet.
+
+    A matrix with nothing to measure is not in a mean; "-" is what no matrix has.
+    """
     lines = [f"{len(matrices)} matrices, rank {rank}; means over matrices", ""]
     rows = [["expert", *EXPERT_COLUMNS.values()]]
     for number, label in enumerate(labels):
         found = [matrix["experts"][number] for matrix in matrices.values()]
-        rows.append([label, *(f"{np.mean([f[key] for f in found]):.3f}" for key in EXPERT_COLUMNS)])
+        rows.append([label, *(_mean_text([f[key] for f in found]) for key in EXPERT_COLUMNS)])
     lines += aligned(rows)
     for key, title in (
         ("cosine", "cosine"),
         ("sign_agreement", "sign agreement (0.5 is chance)"),
         ("overlap", "overlap of the leading subspaces (1 is the same)"),
     ):
-        mean = np.mean([matrix[key] for matrix in matrices.values()], axis=0)
         rows = [[title, *labels]]
         rows += [
-            [label, *(f"{value:.3f}" for value in row)]
-            for label, row in zip(labels, mean, strict=True)
+            [label, *map(_text, row)]
+            for label, row in zip(labels, mean_over(matrices, key), strict=True)
         ]
         lines += ["", *aligned(rows)]
-    inflation = np.mean([np.mean(matrix["inflation"]) for matrix in matrices.values()])
-    lines += ["", f"inflation of the leading directions of the sum: {inflation:.3f}"]
-    lines.append(f"(1: the experts do not meet; {len(labels)}: all are the same)")
+    if len(labels) > 1:
+        inflation = [defined_mean(matrix["inflation"] or [None]) for matrix in matrices.values()]
+        lines += ["", f"inflation of the leading directions of the sum: {_mean_text(inflation)}"]
+        lines += [
+            f"(1 for experts at right angles, {len(labels)} if all are the same; neither is a bound: "
+            "unrelated experts",
+            "have more than 1, the same ones of different sizes more still, opposite ones less)",
+        ]
     return "\n".join(lines)
+
+
+def _mean_text(values: Sequence[float | None]) -> str:
+    return _text(defined_mean(values))
+
+
+def _text(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -45,6 +45,34 @@ def test_tables_json_and_plots(files, tmp_path, capsys):
     assert all(path.stat().st_size > 5000 for path in plots.iterdir())
 
 
+def test_matrices_with_nothing_to_measure(files, tmp_path, capsys):
+    """An expert that learnt in one matrix only: the other one is in no mean."""
+    pytest.importorskip("matplotlib")
+    base, de = torch.load(files[0]), torch.load(files[1])
+    torch.save({**base, NAMES[1]: de[NAMES[1]]}, files[2])
+    run = ["--base", files[0], "--experts", *files[1:], "--plots", str(tmp_path / "plots")]
+    assert main(run) == 0
+    tables = [table.splitlines() for table in capsys.readouterr().out.split("\n\n")]
+    for title in ("cosine", "sign agreement", "overlap"):
+        rows = next(table for table in tables if table[0].startswith(title))[1:]
+        assert [row.split()[1:] for row in rows] == [["1.000", "1.000"]] * 2
+    torch.save({**base, "ctc.ctc_lo.bias": torch.ones(3)}, files[0])
+    for number in (1, 2):
+        torch.save({**base, "ctc.ctc_lo.bias": torch.ones(3) + number}, files[number])
+    assert main(run) == 0
+    printed, errors = capsys.readouterr()
+    rows = [line.split()[1:] for line in printed.splitlines() if line.startswith("de_asr")]
+    assert rows == [["0.000", "-", "-", "-", "1.000"], *[["-", "-"]] * 3]
+    assert "inflation of the leading directions of the sum: -" in printed
+    assert "Warning" not in errors
+
+
+@pytest.mark.parametrize(("count", "lines"), [(1, 0), (2, 1)])
+def test_inflation_is_of_several_experts(files, count, lines, capsys):
+    assert main(["--base", files[0], "--experts", *files[1 : count + 1]]) == 0
+    assert capsys.readouterr().out.count("inflation of") == lines
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
