@@ -58,6 +58,18 @@ def work(args: argparse.Namespace) -> None:
             expected=f"{len(args.experts)} words",
             got=" ".join(labels),
         )
+    if args.labels and len(set(labels)) < len(labels):
+        raise UsageError(
+            "two experts have one label",
+            where="--labels",
+            expected="all different",
+            got=" ".join(labels),
+        )
+    if args.out:
+        _check_out(Path(args.out), plan)
+        _check_folder("--out", Path(args.out).parent)
+    if args.plots:
+        _check_folder("--plots", Path(args.plots))
     if args.plots and importlib.util.find_spec("matplotlib") is None:
         raise UsageError(
             "plots need matplotlib, which is not installed",
@@ -84,6 +96,41 @@ def work(args: argparse.Namespace) -> None:
             print(f"written: {path}")
 
 
+def _check_out(out: Path, plan: MergePlan) -> None:
+    """Refuse a file for the findings that is an input or no file for JSON."""
+    if out.suffix != ".json":
+        raise UsageError(
+            "the findings are written as JSON",
+            where="--out",
+            expected="a file name that ends in .json",
+            got=out,
+        )
+    if out.is_dir():
+        raise UsageError(
+            "a directory, not a file",
+            where=f"--out {out}",
+            hint=f"give a file in it: {out / 'inspect.json'}",
+        )
+    # A model of Hugging Face or an adapter is a directory: what is in it is input as well.
+    if {Path(path).resolve() for path in plan.files()} & {out.resolve(), out.resolve().parent}:
+        raise UsageError(
+            "this would overwrite an input, or write into one",
+            where=f"--out {out}",
+            hint="write the findings elsewhere",
+        )
+
+
+def _check_folder(option: str, folder: Path) -> None:
+    """Refuse a folder that is a file or is to be made within one."""
+    place = next(place for place in (folder, *folder.resolve().parents) if place.exists())
+    if not place.is_dir():
+        raise UsageError(
+            "a file, not a directory",
+            where=f"{option}: {place}",
+            hint="name a directory, which is made if it is not there",
+        )
+
+
 def _short_names(paths: Sequence[str]) -> list[str]:
     """The parts of the paths in which they differ: exp/expert/de_asr/model.pth -> de_asr."""
     parts = [Path(path).with_suffix("").parts for path in paths]
@@ -91,7 +138,8 @@ def _short_names(paths: Sequence[str]) -> list[str]:
     padded = [("",) * (width - len(p)) + p for p in parts]
     varying = [i for i in range(width) if len({p[i] for p in padded}) > 1]
     names = ["/".join(p[i] for i in varying if p[i]) for p in padded]
-    return names if all(names) else [str(path) for path in paths]
+    told_apart = all(names) and len(set(names)) == len(names)
+    return names if told_apart else [str(path) for path in paths]
 
 
 def summary_tables(
@@ -122,9 +170,9 @@ def summary_tables(
         inflation = [defined_mean(matrix["inflation"] or [None]) for matrix in matrices.values()]
         lines += ["", f"inflation of the leading directions of the sum: {_mean_text(inflation)}"]
         lines += [
-            f"(1 for experts at right angles, {len(labels)} if all are the same; neither is a bound: "
-            "unrelated experts",
-            "have more than 1, the same ones of different sizes more still, opposite ones less)",
+            f"(1 for experts at right angles, {len(labels)} if all are the same; neither a bound:",
+            "unrelated experts have more than 1, the same ones of different sizes more still,",
+            "opposite ones less)",
         ]
     return "\n".join(lines)
 

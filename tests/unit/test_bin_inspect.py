@@ -86,6 +86,47 @@ def test_wrong_options(files, options, told, capsys):
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--labels", "de", "de"], "two experts have one label"),
+        (["--out", "{de}"], "ends in .json"),
+        (["--out", "{index}", "--experts", "{index}"], "overwrite an input"),
+        (["--out", "{folder}/adapter/config.json", "--experts", "{folder}/adapter"], "into one"),
+        (["--out", "{folder}/adapter.json"], "a directory, not a file"),
+        (["--out", "{de}/new/inspect.json"], "a file, not a directory"),
+        (["--plots", "{de}"], "a file, not a directory"),
+        (["--plots", "{de}/new"], "a file, not a directory"),
+    ],
+)
+def test_what_must_not_be_written_is_refused_at_once(files, tmp_path, options, told, capsys):
+    places = {
+        "de": files[1],
+        "folder": tmp_path,
+        "index": tmp_path / "model.safetensors.index.json",
+    }
+    places["index"].write_text("{}")
+    for name in ("adapter", "adapter.json"):
+        (tmp_path / name).mkdir()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    options = [option.format(**places) for option in options]
+    assert main(["--base", files[0], "--experts", *files[1:], *options]) == 2
+    printed, errors = capsys.readouterr()
+    assert told in errors and not printed
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_experts_that_differ_in_the_kind_of_file(files, tmp_path):
+    """Their paths without the suffix would be one label for two."""
+    third = tmp_path / "expert" / "de_asr" / "model.pt"
+    state = torch.load(files[1])
+    torch.save({"model_state_dict": {n: 2 * v for n, v in state.items()}, "dims": {}}, third)
+    out = tmp_path / "inspect.json"
+    experts = [*files[1:], str(third)]
+    assert main(["--base", files[0], "--experts", *experts, "--out", str(out)]) == 0
+    assert json.loads(out.read_text())["experts"] == {path: path for path in experts}
+
+
 def test_plots_without_matplotlib(files, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     options = ["--base", files[0], "--experts", *files[1:], "--plots", str(tmp_path / "plots")]
