@@ -19,14 +19,18 @@ def boosted_tsv_m(deltas: Sequence[Tensor], *, beta: Annotated[float, Range(0, 1
 
     In each task vector the first singular value at which the cumulative energy (squares) reaches
     the fraction beta is the floor of all later ones: directions that matter little to one expert
-    do not collapse in the merge. Then as tsv_m; with beta 1 it is tsv_m.
+    do not collapse in the merge. Then as tsv_m; with beta 1 it is tsv_m. So with tau_t = U S V'
+    and k the first index with sum_{i<=k} S_i^2 >= beta sum_i S_i^2, S_i becomes max(S_i, S_k)
+    (Carvalho, Teixeira, Rolland, Abad, "Exploring the potential and limitations of Model Merging
+    for Multi-Domain Adaptation in ASR", arXiv 2603.05354; that energy means squares is our
+    reading). Tensors that the policy does not prune are averaged.
 
     Singular values of 0 (of a task vector of low rank, as an adapter's) are not raised: their
     vectors are arbitrary, nothing was learnt in these directions.
 
     Args:
         deltas: task vectors of one matrix, one for each expert, float32.
-        beta: fraction of the energy; smaller raises more.
+        beta: fraction of the energy, from 0 to 1; smaller raises more.
 
     Returns:
         The merged delta, same shape.

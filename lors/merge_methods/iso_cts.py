@@ -34,7 +34,7 @@ def iso_cts(
 
     Args:
         deltas: task vectors of one matrix, one for each expert, float32.
-        common_fraction: fraction of the full rank that the common subspace takes.
+        common_fraction: fraction of the full rank that the common subspace takes, from 0 to 1.
 
     Returns:
         The merged delta, same shape.

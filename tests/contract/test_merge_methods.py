@@ -1,6 +1,7 @@
 """What every merge method must do; a new file in lors/merge_methods is tested by itself."""
 
 import inspect
+import re
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,10 @@ def test_signature_and_documentation(method):
     for name, argument in list(arguments.items())[1:]:
         assert argument.kind is argument.KEYWORD_ONLY, name
         assert method.help(name), f"{method.name}: {name} is not documented"
+    for name, key in method.parameters.items():
+        for limits in getattr(key.annotation, "__metadata__", ()):
+            assert str(limits) in method.help(name), f"{method.name}: the range of {name}"
+    assert re.search(r"\b(19|20)\d\d\b|arXiv", method.function.__doc__), "its source"
     assert not set(method.parameters) & {*SUPPLIED, "scaling_coef"}
     assert method.summary.endswith(".") or ":" in method.summary
     assert 20 < len(method.summary) < 100
