@@ -112,7 +112,8 @@ def _check_out(out: Path, plan: MergePlan) -> None:
             hint=f"give a file in it: {out / 'inspect.json'}",
         )
     # A model of Hugging Face or an adapter is a directory: what is in it is input as well.
-    if {Path(path).resolve() for path in plan.files()} & {out.resolve(), out.resolve().parent}:
+    inputs = {Path(path).resolve() for path in (plan.base, *plan.experts)}
+    if inputs & {out.resolve(), out.resolve().parent}:
         raise UsageError(
             "this would overwrite an input, or write into one",
             where=f"--out {out}",
