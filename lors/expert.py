@@ -10,6 +10,7 @@ alone or among the model's weights, whose scale stands in the ``config.yaml`` be
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import os
 import re
@@ -340,6 +341,10 @@ def _read_base_record(path: Path) -> _BaseRecord:
 def _check_base(base: Checkpoint, adapter: Path) -> None:
     record = (adapter if adapter.is_dir() else adapter.parent) / BASE_RECORD
     if not record.is_file():
+        logging.warning(
+            "%s does not say which model it was trained on (no %s): taken for %s",
+            *(adapter, BASE_RECORD, base.path),
+        )
         return
     noted = _read_base_record(record)
     if _values(base) != noted.fingerprint:

@@ -394,6 +394,13 @@ def test_the_pickle_of_an_adapter_can_be_converted_as_told(tmp_path):
         open_expert(base, adapter)
 
 
+def test_adapter_that_does_not_know_its_model(tmp_path, caplog):
+    base = write_openai(tmp_path / "base.pt", openai_state(0))
+    adapter = write_peft(tmp_path / "adapter", {HF_QUERY: factors_of()})
+    open_expert(open_model(base), adapter)
+    assert "does not say which model it was trained on (no base.json)" in caplog.text
+
+
 def test_adapter_of_another_model(tmp_path):
     base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
     wide = (torch.ones(2, WIDTH + 1), torch.ones(WIDTH, 2))
