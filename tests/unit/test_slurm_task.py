@@ -1,6 +1,8 @@
 """utils/slurm_task.sh without Slurm: when a task leaves an exit status, and when it must not."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -108,6 +110,23 @@ def test_command_that_cannot_be_started(start, tmp_path, command, status):
 def test_words_of_the_shell_are_no_commands(start, tmp_path):
     """What is run are programs, as by utils/run.py."""
     assert start("export", "A=b").wait(30) == 127
+
+
+def test_names_of_the_user_arrive_as_exported(start, tmp_path):
+    """Bash exports what it sets of a name that it has imported."""
+    names = ("directory", "number", "job", "asked", "pid", "texts", "date", "gpu", "requeue")
+    exported = {name: f"user's {name}" for name in names}
+    exported |= {f"BASH_FUNC_{name}%%": "() {  echo user\n}" for name in ("say", "now", "take")}
+    show = "import json, os; json.dump(dict(os.environ), open('env', 'w'))"
+    assert start(sys.executable, "-c", show, **exported).wait(30) == 0
+    found = json.loads((tmp_path / "env").read_text())
+    assert {name: found.get(name) for name in exported} == exported
+
+
+def test_settings_of_the_users_shell_do_not_matter(start, tmp_path):
+    assert start("false", SHELLOPTS="errexit", SECONDS="500").wait(30) == 1
+    assert statuses(tmp_path) == {"status.3": "1\n"}
+    assert re.search(r"^# Accounting: time=\d threads=1$", (tmp_path / "log").read_text(), re.M)
 
 
 def test_command_that_was_killed_alone_has_failed(start, tmp_path):
