@@ -37,6 +37,10 @@ trap '_take TERM' TERM
 trap '_take USR1' USR1
 
 _say() { printf '# %s\n' "$@"; }
+# What we say begins a line, also after a command that has not ended its last one.
+_end_line() {
+    if [ -f "/proc/$$/fd/1" ] && [ -n "$(tail -c 1 "/proc/$$/fd/1")" ]; then echo; fi
+}
 _now() { printf -v _date '%(%Y-%m-%dT%H:%M:%S)T' -1; }
 
 # Wait until a command succeeds, for some seconds; false if it does not.
@@ -49,6 +53,12 @@ _within() {
     done
 }
 _is_asked() { [ -n "$_asked" ]; }
+_is_to_end() { _is_asked && [ "$_asked" != USR1 ]; } # here, whatever becomes of the job
+_end_with_job() {
+    _now
+    _say "Ended by Slurm (SIG$_asked) at $_date"
+    exit $((128 + $(kill -l "$_asked")))
+}
 # shellcheck disable=SC2329 # it is called by _within
 _is_over() { ! kill -0 -- "-$_pid" 2>/dev/null; }
 
@@ -67,13 +77,21 @@ if [ "$_gpu" = 0 ]; then export CUDA_VISIBLE_DEVICES=; fi # Slurm leaves all vis
 
 # --- the command, in a process group of its own -------------------------------------------------
 
+# Become a program, as with utils/run.py; but bash also takes a text without #! for its own script.
+_start() {
+    if ! type -P -- "$1" >/dev/null && [ ! -e "$1" ]; then
+        echo "cannot start $1: No such file or directory"
+        exit 127
+    fi
+    exec -- "$@"
+}
 read -r _host </proc/sys/kernel/hostname
 _now
 _say "${_texts[0]}" "Running on $_host, process $$, Slurm job $_job" "Started at $_date"
 echo "#"
 {
     set -m
-    exec -- "${_texts[@]:1}" </dev/null 2>&3 3>&- &
+    _start "${_texts[@]:1}" </dev/null 2>&3 3>&- &
     _pid=$!
     set +m
     if _is_asked; then _take "$_asked"; fi # it has come too early to be passed on
@@ -81,7 +99,10 @@ echo "#"
     _status=$? # of the command, or of a signal that came in between
 } 3>&2 2>/dev/null # where bash says, at any of these lines, that it was killed
 if _is_asked; then
-    if [ "$_asked" = USR1 ]; then _say 'The time is nearly up: ending the command'; fi
+    if [ "$_asked" = USR1 ]; then
+        _end_line
+        _say 'The time is nearly up: ending the command'
+    fi
     _within "$_grace" _is_over
 fi
 kill -KILL -- "-$_pid" 2>/dev/null # also what an ended command has left running
@@ -89,7 +110,10 @@ if _is_asked; then
     wait "$_pid" 2>/dev/null
     _status=$?
 fi
-if [ "$_status" -gt 128 ]; then
+_end_line
+# Bash cannot tell a command that was killed from one that says so of a process of its own. Signals
+# go up to 31: a status from 160 means something else.
+if [ "$_status" -gt 128 ] && [ "$_status" -lt 160 ]; then
     _killed=$(kill -l "$_status")
     if [ "$_killed" = KILL ]; then _killed+=' (out of memory?)'; fi
     _say "Ended by SIG$_killed"
@@ -100,21 +124,20 @@ _say "Accounting: time=$SECONDS threads=$_num_threads"
 
 # --- how it ended -------------------------------------------------------------------------------
 
-if _is_asked && [ "$_asked" != USR1 ]; then
-    _now
-    _say "Ended by Slurm (SIG$_asked) at $_date"
-    exit $((128 + $(kill -l "$_asked")))
-fi
+if _is_to_end; then _end_with_job; fi
 if _is_asked; then _status=$_go_on_later; fi # whatever the command said when it was told to stop
 if [ "$_status" = "$_go_on_later" ] && [ "$_requeue" -gt 0 ]; then
-    printf x >>"$_directory/requeued.$_number"
-    _times=$(<"$_directory/requeued.$_number")
-    _times=${#_times}
-    if [ "$_times" -le "$_requeue" ]; then
+    _times=0 # unknown
+    if printf x >>"$_directory/requeued.$_number"; then
+        _times=$(<"$_directory/requeued.$_number")
+        _times=${#_times}
+    fi
+    if [ "$_times" -ge 1 ] && [ "$_times" -le "$_requeue" ]; then
         _say "Back into the queue, for the $_times. time of $_requeue"
         for ((_try = 0; _try < 30; _try++)); do # while the controller is away, say
+            if _is_to_end; then _end_with_job; fi # cancelled: it would come back
             if scontrol requeue "$_job"; then
-                _within 60 _is_asked # Slurm ends this job
+                _within 60 _is_to_end # Slurm sees to that
                 exit 0
             fi
             sleep 2
