@@ -34,7 +34,8 @@ _RUNNING = re.compile(
 _STARTED = re.compile(r"# Started at (\S+)")
 # The second form is that of Kaldi's own wrappers.
 _FINISHED = re.compile(r"# (?:Finished at .* with status (\d+)|Ended \(code (\d+)\) at .*)")
-_KILLED = re.compile(r"# Ended by (.*)")
+_ENDED = re.compile(r"# Ended by (.*)")
+_FROM_OUTSIDE = ("SIGKILL", "Slurm")  # before any other signal a command may say why
 _ERROR = re.compile(r"\b\w*(?:[eE]rror|ERROR|Exception)\b(?::|$)|\bKilled\b")
 ERROR_WIDTH = 160  # characters of an error that are shown
 
@@ -104,8 +105,8 @@ def read_job_log(path: str | os.PathLike) -> JobLog | None:
         since=seconds_of(started[1]) if started else None,
         last_sign=changed,
     )
-    last = next((line for line in reversed(tail) if line.strip()), "")
-    finished = _FINISHED.match(last)
+    # Slurm may have had something to say after the wrapper's last line.
+    finished = next(filter(None, map(_FINISHED.match, reversed(_of_last_run(tail)))), None)
     status = int(finished[1] or finished[2]) if finished else None
     return JobLog(path, _words(head[place - 1].removeprefix("# ")), process, status, changed)
 
@@ -113,14 +114,14 @@ def read_job_log(path: str | os.PathLike) -> JobLog | None:
 def error_in(path: str | os.PathLike) -> str:
     """The line of a log that says best why its job failed; empty if there is no such line."""
     try:
-        lines = [line.rstrip() for line in _tail(Path(path)) if line.strip()]
+        lines = [line.rstrip() for line in _of_last_run(_tail(Path(path))) if line.strip()]
     except OSError:
         return ""
-    killed = next(filter(None, map(_KILLED.match, reversed(lines))), None)
-    if killed:
-        return f"ended by {killed[1]}"
     said = [line.strip() for line in lines if not line.startswith("#")]
     named = [line for line in said if _ERROR.search(line)]
+    ended = next(filter(None, map(_ENDED.match, reversed(lines))), None)
+    if ended and (ended[1].startswith(_FROM_OUTSIDE) or not named):
+        return f"ended by {ended[1]}"
     line = (named or said or [""])[-1]
     return line if len(line) <= ERROR_WIDTH else line[: ERROR_WIDTH - 3] + "..."
 
@@ -131,6 +132,12 @@ def seconds_of(date: str) -> float | None:
         return time.mktime(time.strptime(date, "%Y-%m-%dT%H:%M:%S"))
     except (ValueError, OverflowError):
         return None
+
+
+def _of_last_run(lines: list[str]) -> list[str]:
+    """What follows the last beginning of a job: it may have begun more than once in its log."""
+    begun = [place for place, line in enumerate(lines) if _RUNNING.match(line)]
+    return lines[begun[-1] + 1 :] if begun else lines
 
 
 def _tail(path: Path) -> list[str]:

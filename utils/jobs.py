@@ -32,6 +32,8 @@ DEFAULTS = {
     "retry": "0",
     "requeue": "0",
 }
+# The options that are whole numbers, and the least of each.
+LEAST = {"num_threads": 1, "num_nodes": 1, "gpu": 0, "max_jobs_run": 1, "retry": 0, "requeue": 0}
 NO_LOG = "-"
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
@@ -77,14 +79,19 @@ class Call:
         if len(rest) < 2:
             raise UsageError("a log file and a command are needed after the options")
         self.log, self.command = rest[0], rest[1:]
-        self.num_threads = self._integer("num_threads", minimum=1)
-        self.num_nodes = self._integer("num_nodes", minimum=1)
-        self.gpu = self._integer("gpu", minimum=0)
-        self.retry = self._integer("retry", minimum=0)
-        self.requeue = self._integer("requeue", minimum=0)
+        if re.match(r"[A-Za-z_]\w*=", self.log):
+            raise UsageError(
+                f"expected NAME=first:last, once, before the log: {self.log}"
+                f" (a log of this name: ./{self.log})"
+            )
+        self.num_threads = self._integer("num_threads")
+        self.num_nodes = self._integer("num_nodes")
+        self.gpu = self._integer("gpu")
+        self.retry = self._integer("retry")
+        self.requeue = self._integer("requeue")
         self.max_jobs_run = 0  # no limit was given
         if self.options["max_jobs_run"]:
-            self.max_jobs_run = self._integer("max_jobs_run", minimum=1)
+            self.max_jobs_run = self._integer("max_jobs_run")
         same = self.for_job(self.log, 0) == self.log != NO_LOG
         if self.last > self.first and same:
             raise UsageError(
@@ -93,10 +100,10 @@ class Call:
 
     def take_defaults(self, defaults: Mapping[str, str]) -> None:
         """Use a configuration's values for those of the wrapper's options that were not given."""
-        for key, minimum in (("num_threads", 1), ("num_nodes", 1), ("gpu", 0), ("requeue", 0)):
+        for key in LEAST:
             if key in defaults and key not in self.given:
                 self.options[key] = defaults[key]
-                setattr(self, key, self._integer(key, minimum))
+                setattr(self, key, self._integer(key))
 
     def _leading_words(self, words: deque[str]) -> list[str]:
         """Read options and JOB=a:b from the front; return what follows them."""
@@ -128,10 +135,10 @@ class Call:
             value = words.popleft()
         self.options[key] = self.given[key] = value
 
-    def _integer(self, key: str, minimum: int) -> int:
+    def _integer(self, key: str) -> int:
         value = self.options[key]
-        if not value.isascii() or not value.isdecimal() or int(value) < minimum:
-            raise UsageError(f"--{key}: expected a whole number from {minimum}, got '{value}'")
+        if not value.isascii() or not value.isdecimal() or int(value) < LEAST[key]:
+            raise UsageError(f"--{key}: expected a whole number from {LEAST[key]}, got '{value}'")
         return int(value)
 
     @property
@@ -156,6 +163,11 @@ class Call:
     def all_logs(self) -> str:
         """The logs' common name as a pattern, for messages."""
         return self.for_job(self.log, "*")
+
+    @property
+    def and_logs(self) -> str:
+        """How a message about several jobs ends: where their logs are, if they have any."""
+        return "" if self.log == NO_LOG else f", log is in {self.all_logs}"
 
 
 def is_running(pid: int) -> bool:
@@ -195,7 +207,8 @@ class Task:
 
     Args:
         command: words, the number filled in.
-        log: file descriptor of the log, open for appending; None leaves the command's output alone.
+        log: file descriptor of the log, open to read and to append; None leaves the command's
+            output alone.
         threads: set as OMP_NUM_THREADS and MKL_NUM_THREADS.
         gpus: set as CUDA_VISIBLE_DEVICES.
     """
@@ -257,6 +270,7 @@ class Task:
             if self.process.returncode is None:
                 self.signal_group(signal.SIGKILL)
             code = self.process.wait()
+            self.write(missing_newline(self.log))
             status = 128 - code if code < 0 else code
             if code < 0:
                 out_of_memory = " (out of memory?)" if -code == signal.SIGKILL else ""
@@ -268,6 +282,16 @@ class Task:
     def sign(self, status: int) -> None:
         """Write the log's last line."""
         self.write(last_line(status))
+
+
+def missing_newline(log: int | None) -> str:
+    """What a log lacks at its end, so that the next line begins one: a newline or nothing.
+
+    Args:
+        log: file descriptor, open for reading too.
+    """
+    size = 0 if log is None else os.fstat(log).st_size
+    return "\n" if size and os.pread(log, 1, size - 1) != b"\n" else ""
 
 
 def last_line(status: int) -> str:
@@ -349,14 +373,14 @@ class Progress:
 def report_failures(call: Call, failed: Iterable[int]) -> None:
     """Say on stderr how many jobs failed and show the end of the first one's log."""
     numbers, total = sorted(failed), len(call.numbers)
-    if call.log == NO_LOG:
-        return  # all has been said
-    if total == 1:
-        say(f"job failed, log is in {call.for_job(call.log, numbers[0])}")
-    else:
-        say(f"{len(numbers)} / {total} failed, log is in {call.all_logs}")
-        say(f"failed: {call.job_name}={','.join(map(str, numbers))}")
     log = call.for_job(call.log, numbers[0])
+    if total > 1:
+        say(f"{len(numbers)} / {total} failed{call.and_logs}")
+        say(f"failed: {call.job_name}={','.join(map(str, numbers))}")
+    if call.log == NO_LOG:
+        return  # the rest has been seen
+    if total == 1:
+        say(f"job failed, log is in {log}")
     try:
         with Path(log).open(encoding="utf-8", errors="replace") as handle:
             tail = deque(handle, maxlen=TAIL_LINES)
@@ -370,8 +394,7 @@ def report_failures(call: Call, failed: Iterable[int]) -> None:
 def ended(call: Call, stop: int, failed: Iterable[int]) -> int:
     """Report how a call ended; returns its exit status."""
     if stop:
-        log = "" if call.log == NO_LOG else f", log is in {call.all_logs}"
-        say(f"stopped by {signal.Signals(stop).name}, all jobs ended{log}")
+        say(f"stopped by {signal.Signals(stop).name}, all jobs ended{call.and_logs}")
         return 128 + stop
     if failed:
         report_failures(call, failed)

@@ -115,7 +115,7 @@ class Runner:
         log = Path(self.call.for_job(self.call.log, number))
         log.parent.mkdir(parents=True, exist_ok=True)
         # Append mode: the job and this wrapper write to the same file, each at its end.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
         first = number not in self.failures
         handle = os.open(log, flags | (os.O_TRUNC if first else 0), 0o666)
         return Task(command, handle, self.call.num_threads, gpus)

@@ -19,7 +19,7 @@ shell. Options (before or after JOB=; - and _ mean the same; --name value or --n
                     ends with status 85; its command has to go on where it was (default 0)
   --config FILE     how to ask for all this (default conf/slurm.conf, which explains its grammar);
                     it may define further options
-  --detach true     submit and return, with the job's id on stdout
+  --detach true     submit and return, with the job's id on stdout; for one job, without --retry
   --dry_run true    print the command that would submit
   --help            show this text
 
@@ -97,6 +97,8 @@ class Config:
         name, value = match[1].replace("-", "_"), match[2]
         if kind == "option":
             self.options[name, value] = rest[1:]
+        elif name in ("config", *SWITCHES):
+            raise ValueError(f"--{name} is an option of calls and has no default here")
         elif len(rest) == 1:
             self.defaults[name] = value
         else:
@@ -107,6 +109,8 @@ class Config:
         result = []
         for name, value in options.items():
             words = self.options.get((name, value), self.options.get((name, "*")))
+            if words is None and name in jobs.DEFAULTS:
+                raise UsageError(f"{self.path}: no line 'option {name}=* ...' for --{name} {value}")
             if words is None:
                 known = sorted({f"--{option}" for option, _ in self.options})
                 raise UsageError(
@@ -131,6 +135,9 @@ class Runner:
         config = Config(
             Path(given) if given else CONFIG if CONFIG.exists() else HERE.parent / CONFIG
         )
+        # Of the configuration's defaults, --retry does not matter to a detached job.
+        if call.options["detach"] == "true" and (len(call.numbers) > 1 or call.retry):
+            raise UsageError("--detach: only one job, and without --retry: nobody waits for it")
         call.take_defaults(config.defaults)
         words = {name: str(getattr(call, name)) for name in ("num_threads", "gpu", "num_nodes")}
         if call.requeue:
@@ -311,7 +318,8 @@ class Runner:
                 with contextlib.suppress(SlurmError):  # should Slurm have hidden it from us
                     slurm_client.ask("scancel", f"{array}_{number}")
                 log = Path(self.call.for_job(str(self.logs), number))
-                with log.open("a") as handle:
+                with log.open("a+") as handle:
+                    handle.write(jobs.missing_newline(handle.fileno()))
                     handle.write(f"# Ended by Slurm: {end}\n")
                     handle.write(jobs.last_line(1))
                 self._finished(number, well=False)
@@ -403,7 +411,7 @@ def main(argv: list[str]) -> int:
         say("what to do: utils/slurm.py --help")
         return 2
     if call.options["dry_run"] == "true":
-        print(shlex.join(runner.command(call.numbers)))
+        print(shlex.join([*runner.command(call.numbers), "DIRECTORY"]))
         return 0
     try:
         if call.options["detach"] == "true":

@@ -12,116 +12,145 @@
 # the command is ended and the job goes back into the queue, where the call allows it (--requeue);
 # so does a command that ends with status 85, "go on later". What was requeued starts again with the
 # same command, so the command has to find what it has done.
-set -u
+#
+# Our names begin with _: what bash sets of an imported name, the command would find changed.
+set -u +e # an exported SHELLOPTS may bring the latter
+SECONDS=0 # and it may have been exported too
 
-directory=$1
-number=$SLURM_ARRAY_TASK_ID
+_directory=$1
+_number=$SLURM_ARRAY_TASK_ID
 # The array's id and the index: the plain id of an array's last task means all of it.
-job=${SLURM_ARRAY_JOB_ID}_$number
-go_on_later=85
-grace=60 # seconds between TERM and KILL, if Slurm waits as long
-settle=3 # seconds until a command counts as killed by itself, not together with its job
+_job=${SLURM_ARRAY_JOB_ID}_$_number
+_go_on_later=85
+_grace=60 # seconds between TERM and KILL, if Slurm waits as long
+_settle=3 # seconds until a command counts as killed by itself, not together with its job
 
-asked='' # what Slurm wants of us, by a signal
-pid=''   # of the command, and of its process group
-take() {
-    if [ "$1" != USR1 ] || [ -z "$asked" ]; then asked=$1; fi
-    if [ -n "$pid" ]; then kill -TERM -- "-$pid" 2>/dev/null; fi
+_asked='' # what Slurm wants of us, by a signal
+_pid=''   # of the command, and of its process group
+_take() {
+    if [ "$1" != USR1 ] || [ -z "$_asked" ]; then _asked=$1; fi
+    if [ -n "$_pid" ]; then kill -TERM -- "-$_pid" 2>/dev/null; fi
 }
-trap 'take HUP' HUP
-trap 'take INT' INT
-trap 'take TERM' TERM
-trap 'take USR1' USR1
+trap '_take HUP' HUP
+trap '_take INT' INT
+trap '_take TERM' TERM
+trap '_take USR1' USR1
 
-say() { printf '# %s\n' "$@"; }
-now() { printf -v date '%(%Y-%m-%dT%H:%M:%S)T' -1; }
+_say() { printf '# %s\n' "$@"; }
+# What we say begins a line, also after a command that has not ended its last one.
+_end_line() {
+    if [ -f "/proc/$$/fd/1" ] && [ -n "$(tail -c 1 "/proc/$$/fd/1")" ]; then echo; fi
+}
+_now() { printf -v _date '%(%Y-%m-%dT%H:%M:%S)T' -1; }
 
 # Wait until a command succeeds, for some seconds; false if it does not.
-within() {
-    local end=$((SECONDS + $1))
+_within() {
+    local _end=$((SECONDS + $1))
     shift
     until "$@"; do
-        if [ "$SECONDS" -gt "$end" ]; then return 1; fi
+        if [ "$SECONDS" -gt "$_end" ]; then return 1; fi
         sleep 0.1
     done
 }
-is_asked() { [ -n "$asked" ]; }
-# shellcheck disable=SC2329 # it is called by within
-is_over() { ! kill -0 -- "-$pid" 2>/dev/null; }
+_is_asked() { [ -n "$_asked" ]; }
+_is_to_end() { _is_asked && [ "$_asked" != USR1 ]; } # here, whatever becomes of the job
+_end_with_job() {
+    _now
+    _say "Ended by Slurm (SIG$_asked) at $_date"
+    exit $((128 + $(kill -l "$_asked")))
+}
+# shellcheck disable=SC2329 # it is called by _within
+_is_over() { ! kill -0 -- "-$_pid" 2>/dev/null; }
 
 # --- what to do ---------------------------------------------------------------------------------
 
 # Four settings, then texts in pieces: w begins a text, j goes on after the task's number.
-mapfile -d '' -t told <"$directory/task" || exit 1
-num_threads=${told[0]} gpu=${told[1]} requeue=${told[2]} detached=${told[3]}
-texts=()
-for piece in "${told[@]:4}"; do
-    if [[ $piece == w* ]]; then texts+=("${piece#w}"); else texts[-1]+=$number${piece#j}; fi
+mapfile -d '' -t _told <"$_directory/task" || exit 1
+_num_threads=${_told[0]} _gpu=${_told[1]} _requeue=${_told[2]} _detached=${_told[3]}
+_texts=()
+for _piece in "${_told[@]:4}"; do
+    if [[ $_piece == w* ]]; then _texts+=("${_piece#w}"); else _texts[-1]+=$_number${_piece#j}; fi
 done
 
-export OMP_NUM_THREADS=$num_threads MKL_NUM_THREADS=$num_threads
-if [ "$gpu" = 0 ]; then export CUDA_VISIBLE_DEVICES=; fi # Slurm leaves all visible without
+export OMP_NUM_THREADS=$_num_threads MKL_NUM_THREADS=$_num_threads
+if [ "$_gpu" = 0 ]; then export CUDA_VISIBLE_DEVICES=; fi # Slurm leaves all visible without
 
 # --- the command, in a process group of its own -------------------------------------------------
 
-now
-say "${texts[0]}" "Running on $(uname -n), process $$, Slurm job $job" "Started at $date"
+# Become a program, as with utils/run.py; but bash also takes a text without #! for its own script.
+_start() {
+    if ! type -P -- "$1" >/dev/null && [ ! -e "$1" ]; then
+        echo "cannot start $1: No such file or directory"
+        exit 127
+    fi
+    exec -- "$@"
+}
+read -r _host </proc/sys/kernel/hostname
+_now
+_say "${_texts[0]}" "Running on $_host, process $$, Slurm job $_job" "Started at $_date"
 echo "#"
-set -m
-exec -- "${texts[@]:1}" </dev/null &
-pid=$!
-set +m
-if is_asked; then take "$asked"; fi # it has come too early to be passed on
-wait "$pid" 2>/dev/null # which is where bash says that it was killed
-status=$? # of the command, or of a signal that came in between
-if is_asked; then
-    if [ "$asked" = USR1 ]; then say 'The time is nearly up: ending the command'; fi
-    within "$grace" is_over
+{
+    set -m
+    _start "${_texts[@]:1}" </dev/null 2>&3 3>&- &
+    _pid=$!
+    set +m
+    if _is_asked; then _take "$_asked"; fi # it has come too early to be passed on
+    wait "$_pid"
+    _status=$? # of the command, or of a signal that came in between
+} 3>&2 2>/dev/null # where bash says, at any of these lines, that it was killed
+if _is_asked; then
+    if [ "$_asked" = USR1 ]; then
+        _end_line
+        _say 'The time is nearly up: ending the command'
+    fi
+    _within "$_grace" _is_over
 fi
-kill -KILL -- "-$pid" 2>/dev/null # also what an ended command has left running
-if is_asked; then
-    wait "$pid" 2>/dev/null
-    status=$?
+kill -KILL -- "-$_pid" 2>/dev/null # also what an ended command has left running
+if _is_asked; then
+    wait "$_pid" 2>/dev/null
+    _status=$?
 fi
-if [ "$status" -gt 128 ]; then
-    killed=$(kill -l "$status")
-    if [ "$killed" = KILL ]; then killed+=' (out of memory?)'; fi
-    say "Ended by SIG$killed"
+_end_line
+# Bash cannot tell a command that was killed from one that says so of a process of its own. Signals
+# go up to 31: a status from 160 means something else.
+if [ "$_status" -gt 128 ] && [ "$_status" -lt 160 ]; then
+    _killed=$(kill -l "$_status")
+    if [ "$_killed" = KILL ]; then _killed+=' (out of memory?)'; fi
+    _say "Ended by SIG$_killed"
     # Slurm signals the processes of a job in turn, and the command may have been the first.
-    within "$settle" is_asked
+    _within "$_settle" _is_asked
 fi
-say "Accounting: time=$SECONDS threads=$num_threads"
+_say "Accounting: time=$SECONDS threads=$_num_threads"
 
 # --- how it ended -------------------------------------------------------------------------------
 
-if is_asked && [ "$asked" != USR1 ]; then
-    now
-    say "Ended by Slurm (SIG$asked) at $date"
-    exit $((128 + $(kill -l "$asked")))
-fi
-if is_asked; then status=$go_on_later; fi # whatever the command said when it was told to stop
-if [ "$status" = "$go_on_later" ] && [ "$requeue" -gt 0 ]; then
-    printf x >>"$directory/requeued.$number"
-    times=$(<"$directory/requeued.$number")
-    times=${#times}
-    if [ "$times" -le "$requeue" ]; then
-        say "Back into the queue, for the $times. time of $requeue"
-        for ((try = 0; try < 30; try++)); do # while the controller is away, say
-            if scontrol requeue "$job"; then
-                within 60 is_asked # Slurm ends this job
+if _is_to_end; then _end_with_job; fi
+if _is_asked; then _status=$_go_on_later; fi # whatever the command said when it was told to stop
+if [ "$_status" = "$_go_on_later" ] && [ "$_requeue" -gt 0 ]; then
+    _times=0 # unknown
+    if printf x >>"$_directory/requeued.$_number"; then
+        _times=$(<"$_directory/requeued.$_number")
+        _times=${#_times}
+    fi
+    if [ "$_times" -ge 1 ] && [ "$_times" -le "$_requeue" ]; then
+        _say "Back into the queue, for the $_times. time of $_requeue"
+        for ((_try = 0; _try < 30; _try++)); do # while the controller is away, say
+            if _is_to_end; then _end_with_job; fi # cancelled: it would come back
+            if scontrol requeue "$_job"; then
+                _within 60 _is_to_end # Slurm sees to that
                 exit 0
             fi
             sleep 2
         done
         exit 1
     fi
-    say "Not back into the queue again: --requeue $requeue"
+    _say "Not back into the queue again: --requeue $_requeue"
 fi
-now
-say "Finished at $date with status $status"
+_now
+_say "Finished at $_date with status $_status"
 # Whoever sees the status, on another machine, is to see the log too.
 sync /dev/stdout 2>/dev/null
-echo "$status" >"$directory/.status.$number.$$"
-mv -f "$directory/.status.$number.$$" "$directory/status.$number"
-if [ "$detached" = true ]; then rm -rf "$directory"; fi # nobody waits
-exit "$status"
+echo "$_status" >"$_directory/.status.$_number.$$"
+mv -f "$_directory/.status.$_number.$$" "$_directory/status.$_number"
+if [ "$_detached" = true ]; then rm -rf "$_directory"; fi # nobody waits
+exit "$_status"

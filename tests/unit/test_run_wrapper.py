@@ -76,6 +76,18 @@ def test_log_has_the_lines_of_the_contract(tmp_path):
     )
 
 
+@pytest.mark.parametrize("said", ["50%", "50%\n", ""])
+def test_our_lines_begin_a_line(tmp_path, said):
+    assert run("x.log", "printf", "%s", said, cwd=tmp_path).returncode == 0
+    end = said and "50%\n"
+    assert f"\n#\n{end}# Accounting: " in (tmp_path / "x.log").read_text()
+
+
+def test_log_with_an_equals_sign(tmp_path):
+    assert run("./lr=0.1.log", "true", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "lr=0.1.log").exists()
+
+
 @pytest.mark.parametrize("name", ["JOB", "n_1"])
 def test_array_replaces_its_name_in_arguments_and_log(tmp_path, name):
     command = [f"{name}=3:5", f"log.{name}/x.{name}.log", *SHOW, f"--part={name}", f"a.{name}.b"]
@@ -107,6 +119,9 @@ def test_retry_runs_only_what_failed(tmp_path):
 def test_without_a_log_the_output_stays_where_it_is(tmp_path):
     done = run("-", "sh", "-c", "echo out; echo err >&2; exit 3", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")
+    done = run("--retry=1", "JOB=1:3", "-", "test", "JOB", "=", 2, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "run.py: 2 / 3 failed\nrun.py: failed: JOB=1,3\n"
     done = run("-", "no-such-program", cwd=tmp_path)
     assert done.returncode == 127 and "cannot start no-such-program: No such file" in done.stderr
     assert list(tmp_path.iterdir()) == []
@@ -209,6 +224,11 @@ def test_status_of_a_failed_job(tmp_path, command, status, text):
         (["--num_nodes", "2", "x.log", "true"], "--num_nodes: this wrapper has one machine"),
         (["JOB=2:1", "x.JOB.log", "true"], "empty range of jobs: JOB=2:1"),
         (["JOB=1:2", "x.log", "true"], "put JOB into its name: x.log"),
+        (["JOB=1-4", "l.JOB.log", "true"], "expected NAME=first:last, once, before the log: JOB=1"),
+        (
+            ["JOB=1:2", "N=1:2", "l.JOB.log", "true"],
+            "before the log: N=1:2 (a log of this name: ./",
+        ),
     ],
 )
 def test_wrong_calls(tmp_path, arguments, message):

@@ -3,9 +3,14 @@
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "utils"))
+import slurm
+from jobs import Call
 
 WRAPPER = Path(__file__).parents[2] / "utils/slurm.py"
 
@@ -50,6 +55,13 @@ def test_configuration_of_the_repository(tmp_path):
         *("--array=1-8%5", "--job-name=x", f"--chdir={tmp_path}", "--parsable"),
         *("--open-mode=append", f"--output={tmp_path}/log/x.%a.log"),
     } <= set(found)
+
+
+def test_place_of_what_the_job_is_told_by(tmp_path):
+    assert words("x.log", "true", cwd=tmp_path)[-2:] == [
+        str(slurm.HERE / "slurm_task.sh"),
+        "DIRECTORY",
+    ]
 
 
 def test_what_is_not_asked_for_is_not_in_the_command(tmp_path):
@@ -120,6 +132,22 @@ def test_defaults_of_the_configuration(configured):
     assert "5" in configured(text, "--time", 5) and "60" not in configured(text, "--time", 5)
 
 
+def test_most_jobs_at_a_time_and_retries_of_the_configuration(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf").mkdir()
+    own = (slurm.HERE.parent / slurm.CONFIG).read_text()
+    (tmp_path / "conf/slurm.conf").write_text(f"{own}default max-jobs-run=3\ndefault retry=2\n")
+
+    def asked(*options):
+        runner = slurm.Runner(Call([*options, "JOB=1:8", "x.JOB.log", "true"], slurm.SWITCHES))
+        array = next(word for word in runner.command(range(1, 9)) if word.startswith("--array="))
+        return array, runner.call.retry
+
+    assert asked() == ("--array=1-8%3", 2)
+    assert asked("--max_jobs_run", "5", "--retry", "0") == ("--array=1-8%5", 0)
+    slurm.Runner(Call(["--detach", "true", "x.log", "true"], slurm.SWITCHES))  # is not refused
+
+
 @pytest.mark.parametrize(
     ("configuration", "told"),
     [
@@ -127,7 +155,14 @@ def test_defaults_of_the_configuration(configured):
         ("option gpu --gres=x\nnonsense\n", "conf/slurm.conf:2: expected 'command ...'"),
         ('command sbatch "\n', "conf/slurm.conf:1: No closing quotation"),
         ("default gpu=1 2\n", "expected one word after 'default'"),
-        ("command sbatch\n", "--num_threads 1: not an option of this wrapper, nor of conf/slurm"),
+        (
+            "default gpu=0\ndefault detach=true\n",
+            "conf/slurm.conf:2: --detach is an option of calls",
+        ),
+        ("default dry-run=true\n", "conf/slurm.conf:1: --dry_run is an option of calls"),
+        ("default config=x\n", "conf/slurm.conf:1: --config is an option of calls"),
+        ("default max_jobs_run=0\n", "--max_jobs_run: expected a whole number from 1, got '0'"),
+        ("", "conf/slurm.conf: no line 'option num_threads=* ...' for --num_threads 1"),
     ],
 )
 def test_broken_configuration(tmp_path, configuration, told):
@@ -144,6 +179,8 @@ def test_broken_configuration(tmp_path, configuration, told):
         (["--memory", "2G", "x.log", "true"], "--memory 2G: not an option"),
         (["--config", "none.conf", "x.log", "true"], "cannot read none.conf"),
         (["--detach", "maybe", "x.log", "true"], "--detach: expected true or false"),
+        (["--detach", "true", "JOB=1:2", "x.JOB.log", "true"], "--detach: only one job"),
+        (["--detach", "true", "--retry", "1", "x.log", "true"], "--detach: only one job"),
         (["--retry", "-1", "x.log", "true"], "--retry: expected a whole number from 0"),
         (["JOB=1:2", "x.log", "true"], "all jobs would write the same log"),
         (["JOB=1:2", "xJOB.log", "true"], "all jobs would write the same log"),

@@ -1,6 +1,8 @@
 """utils/slurm_task.sh without Slurm: when a task leaves an exit status, and when it must not."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -97,17 +99,41 @@ def test_arguments_arrive_byte_by_byte(start, tmp_path, locale):
     assert found == [word.replace("S/JOB.JOB", "S/3.3") for word in words] + [""]
 
 
-@pytest.mark.parametrize(("command", "status"), [("no_such_program", 127), ("./call", 126)])
-def test_command_that_cannot_be_started(start, tmp_path, command, status):
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("no_such_program", 127, "\ncannot start no_such_program: No such file or directory\n"),
+        ("./none", 127, "\ncannot start ./none: No such file or directory\n"),
+        ("./call", 126, ": cannot execute: "),
+    ],
+)
+def test_command_that_cannot_be_started(start, tmp_path, command, status, said):
     assert start(command).wait(30) == status
     assert statuses(tmp_path) == {"status.3": f"{status}\n"}
     log = (tmp_path / "log").read_text()
-    assert ": cannot execute: " in log or f"{command}: not found" in log
+    assert said in log
 
 
 def test_words_of_the_shell_are_no_commands(start, tmp_path):
     """What is run are programs, as by utils/run.py."""
     assert start("export", "A=b").wait(30) == 127
+
+
+def test_names_of_the_user_arrive_as_exported(start, tmp_path):
+    """Bash exports what it sets of a name that it has imported."""
+    names = ("directory", "number", "job", "asked", "pid", "texts", "date", "gpu", "requeue")
+    exported = {name: f"user's {name}" for name in names}
+    exported |= {f"BASH_FUNC_{name}%%": "() {  echo user\n}" for name in ("say", "now", "take")}
+    show = "import json, os; json.dump(dict(os.environ), open('env', 'w'))"
+    assert start(sys.executable, "-c", show, **exported).wait(30) == 0
+    found = json.loads((tmp_path / "env").read_text())
+    assert {name: found.get(name) for name in exported} == exported
+
+
+def test_settings_of_the_users_shell_do_not_matter(start, tmp_path):
+    assert start("false", SHELLOPTS="errexit", SECONDS="500").wait(30) == 1
+    assert statuses(tmp_path) == {"status.3": "1\n"}
+    assert re.search(r"^# Accounting: time=\d threads=1$", (tmp_path / "log").read_text(), re.M)
 
 
 def test_command_that_was_killed_alone_has_failed(start, tmp_path):
@@ -116,6 +142,20 @@ def test_command_that_was_killed_alone_has_failed(start, tmp_path):
     lines = (tmp_path / "log").read_text().splitlines()
     assert "# Ended by SIGKILL (out of memory?)" in lines
     assert all(line.startswith("#") for line in lines), lines
+
+
+@pytest.mark.parametrize("status", [160, 193, 255])
+def test_status_that_names_no_signal(start, tmp_path, status):
+    assert start("sh", "-c", f"exit {status}").wait(30) == status
+    log = (tmp_path / "log").read_text()
+    assert "Ended by" not in log and "kill:" not in log
+
+
+@pytest.mark.parametrize("said", ["50%", "50%\n", ""])
+def test_our_lines_begin_a_line(start, tmp_path, said):
+    assert start("printf", "%s", said).wait(30) == 0
+    end = said and "50%\n"
+    assert f"\n#\n{end}# Accounting: " in (tmp_path / "log").read_text()
 
 
 def test_what_a_command_leaves_running_is_ended(start, tmp_path):
@@ -159,23 +199,52 @@ def test_cancelled_while_it_ends_after_a_warning(start, tmp_path):
     assert statuses(tmp_path) == {}
 
 
-def test_back_into_the_queue_as_often_as_allowed(start, tmp_path):
-    (tmp_path / "bin").mkdir()
-    scontrol = tmp_path / "bin/scontrol"  # ends the job, as the real one
-    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nkill -TERM $PPID\n')
-    scontrol.chmod(0o755)
-    process = start(
-        "sh",
-        "-c",
-        "exit 85",
-        options=["--requeue", "1"],
-        PATH=f"{tmp_path}/bin:{os.environ['PATH']}",
-    )
-    assert process.wait(30) == 0
+@pytest.fixture
+def scontrol(start, tmp_path):
+    """Start a command that may go back once into the queue of a controller, a shell script."""
+
+    def start_with(script, *command):
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin/scontrol").write_text(f'#!/bin/sh\necho "$@" >> asked\n{script}\n')
+        (tmp_path / "bin/scontrol").chmod(0o755)
+        path = f"{tmp_path}/bin:{os.environ['PATH']}"
+        return start("sh", "-c", *command, options=["--requeue", "1"], PATH=path)
+
+    return start_with
+
+
+def test_back_into_the_queue_as_often_as_allowed(scontrol, tmp_path):
+    assert scontrol("kill -TERM $PPID", "exit 85").wait(30) == 0
     assert (tmp_path / "asked").read_text() == "requeue 7_3\n"
     assert [path.name for path in (tmp_path / "call").glob("requeued.*")] == ["requeued.3"]
     assert statuses(tmp_path) == {}
     assert "# Back into the queue, for the 1. time of 1\n" in (tmp_path / "log").read_text()
+
+
+def test_warned_task_waits_for_slurm_to_end_it(scontrol, tmp_path):
+    """What it is asked before, by the warning, is not that."""
+    process = scontrol("(sleep 1; touch ended; kill -TERM $PPID) &", WAIT.format(0))
+    begun(tmp_path)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(30) == 0
+    assert (tmp_path / "ended").exists() and statuses(tmp_path) == {}
+
+
+def test_cancelled_while_the_controller_is_away(scontrol, tmp_path):
+    """The controller must not be asked again: the job would come back."""
+    process = scontrol("exit 1", "exit 85")
+    while not (tmp_path / "asked").exists():
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert (tmp_path / "asked").read_text() == "requeue 7_3\n"
+    assert "# Ended by Slurm (SIGTERM) at " in (tmp_path / "log").read_text()
+
+
+def test_job_whose_returns_cannot_be_counted_does_not_go_back(scontrol, tmp_path):
+    command = "mkdir call/requeued.3; exit 85"
+    assert scontrol("kill -TERM $PPID", command).wait(30) == 85
+    assert not (tmp_path / "asked").exists() and statuses(tmp_path) == {"status.3": "85\n"}
 
 
 def test_files_of_a_detached_call_are_removed(start, tmp_path):

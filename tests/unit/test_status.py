@@ -511,6 +511,21 @@ def test_log_of_a_wrapper(tmp_path):
     assert process.since == time.mktime((2025, 1, 1, 12, 0, 0, 0, 0, -1))
 
 
+OOM = "slurmstepd: error: Detected 1 oom_kill event in StepId=12.batch."
+
+
+@pytest.mark.parametrize(
+    ("then", "status"),
+    [("", 137), (f"{OOM}\n", 137), ("# python -m a.b\n# Running on node8, process 43\n#\n", None)],
+)
+def test_last_word_on_how_a_job_ended(tmp_path, then, status):
+    """Slurm may write after the wrapper, and a job that is run again goes on in its log."""
+    log = "# python -m a.b\n# Running on node7, process 42\n#\n"
+    log += "# Finished at 2025-01-01T12:00:00 with status 137\n"
+    (tmp_path / "x.log").write_text(log + then)
+    assert read_job_log(tmp_path / "x.log").status == status
+
+
 def test_logs_of_other_kinds(tmp_path):
     assert read_job_log(tmp_path / "none.log") is None
     (tmp_path / "x.log").write_bytes(b"\xff\xfe no header\n")
@@ -532,6 +547,10 @@ def test_logs_of_other_kinds(tmp_path):
         ),
         ("one\ntwo\n\n", "two"),
         ("torch.OutOfMemoryError: CUDA\n# Ended by SIGKILL (out of memory?)", None),
+        (f"# Ended by SIGKILL (out of memory?)\n{OOM}", None),
+        ("RuntimeError: real reason\n# Ended by SIGTERM", "RuntimeError: real reason"),
+        ("step 3\n# Ended by SIGSEGV", "ended by SIGSEGV"),
+        ("# Ended by Slurm (SIGTERM)\n# Running on h\nKeyError: 'y'", "KeyError: 'y'"),
         ("", ""),
         ("x" * 300, "x" * 157 + "..."),
     ],
