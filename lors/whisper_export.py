@@ -255,11 +255,16 @@ def write_weights(
     spec = {names[name]: (shape, dtypes[name]) for name, shape in shapes.items()}
     with CheckpointWriter(path, spec, dims) as writer:
         for name in tqdm(shapes, desc="export", unit="tensor", disable=not show_progress()):
-            tensor = model.tensor(name).to(dtypes[name])
+            own = model.tensor(name)
+            tensor = own.to(dtypes[name])
             if not all_finite(tensor):
+                rounded = all_finite(own)
                 raise LorsError(
                     f"there are infinite values or NaN as {tensor.dtype}",
                     where=f"{model.path}: {name}",
-                    hint="choose another --dtype, or look for what is wrong with the model",
+                    got=f"values in {own.dtype} that it cannot hold" if rounded else None,
+                    hint="choose a dtype that holds them"
+                    if rounded
+                    else "the model itself is wrong: look for what happened to it, or take another",
                 )
             writer.add(names[name], tensor)

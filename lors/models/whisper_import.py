@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 import yaml
 
-from lors.errors import LorsError
-from lors.fileio import DoneMarker, atomic_write
+from lors.config import build
+from lors.errors import LorsError, UsageError
+from lors.fileio import DoneMarker, atomic_directory, write_text
 from lors.models.whisper_data import WhisperConf, check_dims
 from lors.whisper_export import POSITIONS_PER_SECOND, open_whisper, write_weights
 
@@ -32,27 +33,32 @@ def import_whisper(
         window, st_language: as in :class:`lors.models.whisper_data.WhisperConf`.
 
     Raises:
-        LorsError: there is no such model, it is no multi-lingual Whisper, or `out` holds another.
+        UsageError: there is no such model, it cannot have such a window, or there are files in
+            `out` that are no import.
+        LorsError: it is no whole multi-lingual Whisper, or `out` holds another import.
     """
-    path, out = _find(base_model), Path(out)
+    # Resolved, since a directory can be renamed to a link's target but not to the link.
+    path, out = _find(base_model), Path(out).resolve()
     model, dims = open_whisper(path)
     check_dims(dims, path)
+    values = {"dims": dims, "window": window, "st_language": st_language}
+    conf = dataclasses.asdict(build(WhisperConf, values, "--window"))
     longest = dims["n_audio_ctx"] / POSITIONS_PER_SECOND
     if window > longest:
-        raise LorsError(
+        raise UsageError(
             "a window longer than the model's",
-            where=path,
-            expected=f"at most {longest:g} s",
+            where="--window",
+            expected=f"at most {longest:g} s for {path}",
             got=f"{window:g} s",
         )
-    conf = dataclasses.asdict(WhisperConf(dims, window, st_language))
-    marker = DoneMarker(out / ".done", {"model": model.fingerprint(), "whisper_conf": conf})
-    if marker.is_done():
+    inputs = {"model": model.fingerprint(), "whisper_conf": conf}
+    if DoneMarker(out / ".done", inputs).is_done():
         return
-    with marker.work():
-        write_weights(model, dims, "openai", out / "model.pth", torch.float32)
-        with atomic_write(out / "config.yaml") as handle:
-            yaml.safe_dump({"whisper_conf": conf}, handle, sort_keys=False)
+    # All or nothing: what a failed import left would stand in the way of the next one.
+    with atomic_directory(out) as folder:
+        write_weights(model, dims, "openai", folder / "model.pth", torch.float32)
+        write_text(folder / "config.yaml", yaml.safe_dump({"whisper_conf": conf}, sort_keys=False))
+        DoneMarker(folder / ".done", inputs).mark()
     log.info("base model %s written to %s", path, out)
 
 

@@ -9,7 +9,7 @@ import yaml
 from whisper_files import espnet_state, hugging_face_state
 
 from lors.bin import import_base
-from lors.errors import LorsError
+from lors.errors import LorsError, UsageError
 from lors.models import family_of
 from lors.models.whisper_import import import_whisper
 from tests.integration.tiny_whisper import DIMS, make_whisper
@@ -120,10 +120,42 @@ def test_no_whisper_at_all(tmp_path):
 
 def test_window_longer_than_the_model(tmp_path):
     path = make_whisper(tmp_path / "short.pt", n_audio_ctx=500)
-    with pytest.raises(LorsError, match="window longer than the model's") as caught:
+    with pytest.raises(UsageError, match="window longer than the model's") as caught:
         import_whisper(str(path), tmp_path / "base")
     assert "10 s" in caught.value.expected
     import_whisper(str(path), tmp_path / "base", window=10.0)
+
+
+@pytest.mark.parametrize("window", ["-3", "0", "40", "nan"])
+def test_window_that_no_training_accepts(window, tmp_path, capsys):
+    path = make_whisper(tmp_path / "long.pt", n_audio_ctx=3000)
+    options = ["--base_model", str(path), "--out", str(tmp_path / "base")]
+    options += ["--model_family", "whisper"]
+    assert import_base.main([*options, "--window", window]) == 2
+    told = capsys.readouterr().err
+    assert "--window" in told and "a number from 0.02 to 30" in told
+    assert not (tmp_path / "base").exists()
+
+
+def test_failed_import_leaves_nothing(official, state, tmp_path):
+    broken = {**state, "decoder.ln.bias": torch.full((32,), float("nan"))}
+    torch.save({"dims": DIMS, "model_state_dict": broken}, tmp_path / "nan.pt")
+    with pytest.raises(LorsError, match="NaN") as caught:
+        import_whisper(str(tmp_path / "nan.pt"), tmp_path / "base")
+    assert "--dtype" not in caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["nan.pt"]
+    import_whisper(str(official), tmp_path / "base")
+
+
+def test_link_to_another_disk(official, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "base").symlink_to("disk")
+    import_whisper(str(official), tmp_path / "base")
+    assert {path.name for path in (tmp_path / "disk").iterdir()} == {
+        ".done",
+        "config.yaml",
+        "model.pth",
+    }
 
 
 def test_import_is_not_repeated_and_not_mixed(official, tmp_path):
