@@ -67,13 +67,14 @@ def _find(base_model: str) -> Path:
     import whisper
 
     path = Path(base_model)
-    if path.exists():
+    if base_model and path.exists():  # an empty path would be the current directory
         return path
-    official = whisper.available_models()
+    every = whisper.available_models()
+    official = [name for name in every if not name.endswith(".en")]
     if base_model not in official:
         near = difflib.get_close_matches(base_model, official, n=3)
-        raise LorsError(
-            "no such Whisper",
+        raise UsageError(
+            "an English-only Whisper" if base_model in every else "no such Whisper",
             where="--base_model",
             expected=f"a file, a directory, or one of {', '.join(official)}",
             got=base_model,

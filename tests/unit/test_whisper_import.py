@@ -95,10 +95,21 @@ def test_download_that_fails(tmp_path, monkeypatch):
     assert "no route to host" in str(caught.value.got) and not (tmp_path / "base").exists()
 
 
-def test_no_such_model(tmp_path):
-    with pytest.raises(LorsError, match="no such Whisper") as caught:
-        import_whisper("smal", tmp_path / "base")
-    assert "small" in caught.value.hint and "large-v3" in caught.value.expected
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("smal", "no such Whisper"),
+        ("small.en", "an English-only Whisper"),
+        ("nonsense", "no such Whisper"),
+        ("", "no such Whisper"),
+    ],
+)
+def test_names_that_are_refused(name, message, tmp_path, monkeypatch):
+    monkeypatch.setattr("whisper._download", lambda *_, **__: pytest.fail("a download"))
+    with pytest.raises(UsageError, match=message) as caught:
+        import_whisper(name, tmp_path / "base")
+    assert "large-v3" in caught.value.expected and ".en" not in caught.value.expected
+    assert ("small" in (caught.value.hint or "")) == name.startswith("smal")
 
 
 @pytest.mark.parametrize(
