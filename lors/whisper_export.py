@@ -39,7 +39,8 @@ POSITIONS = 30 * POSITIONS_PER_SECOND
 """Of the encoder of every official model."""
 MAX_INITIAL_TIMESTAMP = 50
 """In steps of 20 ms: openai-whisper's default of 1 s."""
-OTHER_FILES = (".pth", ".safetensors", ".bin")
+MODEL_FILES = (".pt", ".pth", ".safetensors", ".bin")
+"""Endings, in any case, that nobody gives to a directory."""
 
 
 def export_whisper(
@@ -60,7 +61,7 @@ def export_whisper(
             multi-lingual one, a weight is too large for `dtype`, or writing fails.
     """
     out = Path(out)
-    if out.suffix in OTHER_FILES:
+    if out.suffix != ".pt" and out.suffix.lower() in MODEL_FILES:
         raise UsageError(
             "a Whisper is exported to a file of OpenAI's or a directory of Hugging Face",
             where=out,

@@ -201,7 +201,7 @@ def test_another_vocabulary_has_no_directory(tmp_path, capsys, vocabulary, told)
     assert export(model, tmp_path / "out.pt") == 0  # OpenAI's file has no vocabulary in it
 
 
-@pytest.mark.parametrize("name", ["out.pth", "out.safetensors"])
+@pytest.mark.parametrize("name", ["out.pth", "out.safetensors", "out.PT", "out.Pth"])
 def test_other_files_are_refused(exported, tmp_path, capsys, name):
     assert export(exported[0], tmp_path / name) == 2
     assert "ends in .pt" in capsys.readouterr().err
