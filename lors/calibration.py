@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from lors.subspace import as_matrix, as_tensor, thin_svd
+from lors.subspace import as_matrix, as_tensor, rounding_level, thin_svd
 
 
 def calibrate_singular_values(parts: Sequence[Tensor], alpha: float) -> Tensor:
@@ -16,7 +16,7 @@ def calibrate_singular_values(parts: Sequence[Tensor], alpha: float) -> Tensor:
     Directions that several experts share add up in a sum and come out too strong. With the sum
     D = U S V' and, for each direction u_r and part tau_t, the projection coefficient
     s_rt = <u_r' D, u_r' tau_t> / |u_r' tau_t|^2 (how many times the part's own size the merged
-    one has), S_r is multiplied by T / sum_t max(alpha, s_rt).
+    one has), S_r is multiplied by T / sum_t max(alpha, s_rt). Where u_r' tau_t is 0, s_rt is 1.
 
     Args:
         parts: what each of T experts adds to the sum: tensors of one shape, matrices or more.
@@ -42,7 +42,7 @@ def projection_coefficients(
     """s_rt of every part t and direction r, shape (parts, directions).
 
     Args:
-        parts: matrices.
+        parts: matrices, rounded to float32.
         left, values, right: leading singular triplets of their sum, as many as are wanted.
     """
     coefficients = []
@@ -51,6 +51,8 @@ def projection_coefficients(
         rows = left.T @ part
         energy = np.einsum("rc,rc->r", rows, rows)
         inner = values * np.einsum("rc,rc->r", rows, right)
-        # A part without this direction says nothing about how inflated it is: coefficient 1.
-        coefficients.append(np.divide(inner, energy, out=np.ones_like(inner), where=energy > 0))
+        # A part without this direction, but for rounding errors, says nothing about how inflated it
+        # is: coefficient 1.
+        present = energy > rounding_level(part.shape, float(np.linalg.norm(part))) ** 2
+        coefficients.append(np.divide(inner, energy, out=np.ones_like(inner), where=present))
     return np.array(coefficients)

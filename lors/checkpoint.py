@@ -15,7 +15,7 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import safetensors
@@ -25,7 +25,7 @@ from torch import Tensor
 from xxhash import xxh3_128
 
 from lors.errors import LorsError
-from lors.fileio import read_json
+from lors.fileio import read_json_object
 
 Spec = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 """Shape and dtype of every tensor of a model, in order."""
@@ -74,6 +74,8 @@ class Checkpoint(abc.ABC):
             LorsError: the file is missing, truncated, corrupt, of another kind, or needs code.
         """
         path = Path(path)
+        if not path.exists():
+            raise LorsError("checkpoint not found", where=path)
         if path.is_dir():
             path = _file_of(path)
         if path.name.endswith(INDEX_SUFFIX):
@@ -85,9 +87,7 @@ class Checkpoint(abc.ABC):
                 expected=f"a file that ends in {', '.join(OPENERS)}",
             )
         if not path.is_file():
-            raise LorsError(
-                "checkpoint not found" if not path.exists() else "not a file", where=path
-            )
+            raise LorsError("not a file", where=path)
         return OPENERS[path.suffix](path)
 
     @abc.abstractmethod
@@ -105,6 +105,10 @@ class Checkpoint(abc.ABC):
     @abc.abstractmethod
     def tensor(self, name: str) -> Tensor:
         """A tensor (KeyError if there is none of this name); it must not be modified."""
+
+    def files(self) -> list[Path]:
+        """All files that the model is read from, which nothing may overwrite."""
+        return [self.path]
 
     def is_adapted(self, name: str) -> bool:
         """Whether this is an adapter that adds a product of two factors to this tensor."""
@@ -171,6 +175,7 @@ class _SafetensorsCheckpoint(Checkpoint):
 
     def __init__(self, path: Path):
         super().__init__(path)
+        _open_file(path).close()  # safetensors would say that one not to be read is not there
         try:
             self._file = safetensors.safe_open(str(path), framework="pt")
         except safetensors.SafetensorError as error:
@@ -204,7 +209,7 @@ class _ShardedCheckpoint(Checkpoint):
 
     def __init__(self, path: Path):
         super().__init__(path)
-        index = read_json(path).get("weight_map")
+        index = read_json_object(path).get("weight_map")
         if not isinstance(index, Mapping) or not index:
             raise LorsError("no weight_map in this index", where=path)
         # A file name only: an index cannot lead elsewhere.
@@ -214,14 +219,22 @@ class _ShardedCheckpoint(Checkpoint):
             raise LorsError("parts of the model are missing", where=path, got=", ".join(missing))
         shards = {file: _SafetensorsCheckpoint(file) for file in dict.fromkeys(names.values())}
         self._shard_of = {name: shards[file] for name, file in names.items()}
-        held = {name for shard in shards.values() for name in shard.names()}
-        differ = sorted(held ^ set(names))
-        if differ:
+        self._files = list(shards)
+        held = {(name, file) for file, shard in shards.items() for name in shard.names()}
+        problems = [f"{name}: not in {file.name}" for name, file in names.items() - held]
+        problems += [f"{name}: not listed for {file.name}" for name, file in held - names.items()]
+        if problems:
             raise LorsError(
                 "the index and the parts of the model do not list the same tensors",
                 where=path,
-                got=", ".join(differ),
+                expected="every tensor in the part that the index says",
+                got="\n    - ".join(["", *sorted(problems)]),
+                hint="copy or download the model again, with all its parts",
             )
+
+    def files(self) -> list[Path]:
+        # A single file in this directory would be read in the place of the parts.
+        return [self.path, self.path.with_name(DIRECTORY_FILES[0]), *self._files]
 
     def names(self) -> list[str]:
         return list(self._shard_of)
@@ -237,12 +250,20 @@ class _ShardedCheckpoint(Checkpoint):
 
 
 INDEX_SUFFIX = ".safetensors.index.json"
+PEFT_CONFIG = "adapter_config.json"
 DIRECTORY_FILES = ("model.safetensors", f"model{INDEX_SUFFIX}")
 
 
 def _file_of(directory: Path) -> Path:
     """The model file in a directory of Hugging Face."""
     found = [directory / name for name in DIRECTORY_FILES if (directory / name).is_file()]
+    if not found and (directory / PEFT_CONFIG).is_file():
+        raise LorsError(
+            "this is the directory of a PEFT adapter, and no full model",
+            where=directory,
+            expected=" or ".join(DIRECTORY_FILES),
+            hint="give the model that the adapter was trained on; an adapter can be an expert",
+        )
     if not found:
         raise LorsError(
             "no model in this directory",
@@ -261,23 +282,41 @@ OPENERS: dict[str, Callable[[Path], Checkpoint]] = {
 
 
 def _corrupt(path: Path, error: Exception) -> LorsError:
+    # torch's own words are mostly the advice to let the file run code (weights_only=False).
+    lines = [line.strip() for line in str(error).split("\n") if "weights_only" not in line]
+    said = next(filter(None, lines), "nothing that can be read without running code")
     return LorsError(
         "cannot read this checkpoint: the file is truncated or corrupt",
         where=path,
-        got=f"{type(error).__name__}: {error}".split("\n")[0],
+        got=f"{type(error).__name__}: {said}",
         hint="copy or download the file again",
     )
 
 
+def _open_file(path: Path) -> IO[bytes]:
+    """The file itself: one that may not be read is not a corrupt one."""
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise LorsError(
+            "this checkpoint cannot be opened",
+            where=path,
+            got=error.strerror,
+            hint="check who may read the file",
+        ) from None
+
+
 def load_torch(path: Path) -> Any:
     """What ``torch.save`` stored, with nothing run and the values left on disk where possible."""
-    with path.open("rb") as handle:  # a file that may not be read is not a corrupt one
-        start = handle.read(2)
+    with _open_file(path) as handle:
+        start = handle.read(40)
     try:
         # Only the zip format (PyTorch 1.6 and later) can be mapped.
         is_zip = zipfile.is_zipfile(path)
-        if start == b"PK" and not is_zip:
+        if start.startswith(b"PK") and not is_zip:
             raise EOFError("the end of the archive is missing")
+        if not is_zip and not start.startswith(pickle.PROTO):
+            raise pickle.UnpicklingError(f"the file begins with {start!r}")
         with torch.serialization.safe_globals(HARMLESS_GLOBALS):
             return torch.load(path, map_location="cpu", mmap=is_zip, weights_only=True)
     except Exception as error:
@@ -298,24 +337,26 @@ def load_torch(path: Path) -> Any:
 def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
     """The model's weights within what a file holds."""
 
-    def is_state(value: Any) -> bool:
-        return (
-            isinstance(value, Mapping)
-            and len(value) > 0
-            and all(isinstance(entry, Tensor) for entry in value.values())
-        )
-
-    if is_state(content):
-        return dict(content)
     keys = list(content) if isinstance(content, Mapping) else []
-    for key in ("model", "model_state_dict"):
-        if key in keys and is_state(content[key]):
-            return dict(content[key])
+    places = [content, *(content[key] for key in ("model", "model_state_dict") if key in keys)]
+    got = f"a {type(content).__name__} with keys: {', '.join(map(str, keys[:20])) or 'none'}"
+    hint = None
+    for place in places:
+        if not isinstance(place, Mapping) or not place:
+            continue
+        others = [key for key, value in place.items() if not isinstance(value, Tensor)]
+        if not others:
+            return dict(place)
+        if len(others) < len(place):
+            told = [f"{key} ({type(place[key]).__name__})" for key in others[:20]]
+            got = f"entries that are no tensors: {', '.join(told)}"
+            hint = "save the state dict again without these entries"
     raise LorsError(
         "no model weights found in this file",
         where=path,
         expected="a state dict, or one under 'model' (ESPnet) or 'model_state_dict' (Whisper)",
-        got=f"a {type(content).__name__} with keys: {', '.join(map(str, keys[:20])) or 'none'}",
+        got=got,
+        hint=hint,
     )
 
 

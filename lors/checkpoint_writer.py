@@ -38,7 +38,8 @@ class CheckpointWriter:
 
     Raises:
         UsageError: the ending is none of these.
-        LorsError: there is not enough disk space (checked on entry), or writing fails.
+        LorsError: a ``.safetensors`` cannot hold a dtype of `spec`; there is not enough disk space
+            (checked on entry), or writing fails.
     """
 
     SUFFIXES = (".pth", ".safetensors", ".pt")
@@ -56,12 +57,27 @@ class CheckpointWriter:
                 where=self.path,
                 expected=f"a name that ends in {', '.join(self.SUFFIXES)}",
             )
+        if self.path.suffix == ".safetensors":
+            self._check_dtypes()
+
+    def _check_dtypes(self) -> None:
+        held = SAFETENSORS_DTYPES.values()
+        others = [f"{name}: {dtype}" for name, (_, dtype) in self.spec.items() if dtype not in held]
+        if others:
+            raise LorsError(
+                "a .safetensors file cannot hold some tensors of this model",
+                where=self.path,
+                expected=", ".join(map(str, held)),
+                got="\n    - ".join(["", *others]),
+                hint="write a .pth",
+            )
 
     def __enter__(self) -> CheckpointWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         # Names and alignment cost well under 1 KB a tensor.
         needed = size_of(self.spec) + 1024 * len(self.spec)
-        free = shutil.disk_usage(self.path.parent).free
+        with self._told():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self.path.parent).free
         if free < needed:
             raise LorsError(
                 "not enough disk space for the model",
@@ -113,14 +129,13 @@ class CheckpointWriter:
         """Errors of the operating system as the user is to see them."""
         try:
             yield
-        except (OSError, RuntimeError) as error:
+        except OSError as error:
             self._abandon(error)
-            # torch wraps the operating system's error; the original is its context.
             raise LorsError(
                 "the model could not be written",
                 where=self.path,
-                got=error.__context__ or error,
-                hint="check the free space and the permissions of the directory",
+                got=error,
+                hint="check the free space and who may write in the directory, or choose another",
             ) from error
 
 

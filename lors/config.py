@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import numbers
 import os
 import re
 import types
@@ -51,6 +52,10 @@ class Range:
         if self.low == -math.inf:
             return f"at most {self.high:g}"
         return f"from {self.low:g} to {self.high:g}"
+
+
+FLOAT32 = Range(-3.4028234663852886e38, 3.4028234663852886e38)
+"""Numbers that a tensor of float32 can be multiplied by."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +119,8 @@ def parse_assignments(texts: list[str], option: str) -> dict[str, Any]:
     """Parse ``["rank=7", "density=0.2"]`` as given to `option`; each value is read as YAML.
 
     Raises:
-        UsageError: a text has no ``=``, a name repeats, or a value is not valid YAML.
+        UsageError: a text has no ``=``, a name repeats, or a value is not valid YAML or
+            a mapping without a space after its colon.
     """
     values: dict[str, Any] = {}
     problems = []
@@ -129,6 +135,9 @@ def parse_assignments(texts: list[str], option: str) -> dict[str, Any]:
                 values[name] = yaml.load(value, Loader=_Loader)
             except yaml.YAMLError:
                 problems.append(f"'{text}': the value is not valid YAML")
+                continue
+            if isinstance(values[name], dict) and any(":" in str(key) for key in values[name]):
+                problems.append(f"'{text}': a space is missing after the colon")
     _raise_problems(problems, option)
     return values
 
@@ -160,6 +169,18 @@ def build(cls: type[T], values: Mapping[str, Any], where: object) -> T:
     result = _dataclass(cls, values, "", problems)
     _raise_problems(problems, where)
     return result
+
+
+def keys_of(cls: type) -> dict[str, Key]:
+    """What is allowed under the name of each field of a dataclass."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    keys = {}
+    for field in dataclasses.fields(cls):
+        default = REQUIRED if field.default is dataclasses.MISSING else field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        keys[field.name] = Key(hints[field.name], default)
+    return keys
 
 
 def check(keys: Mapping[str, Key], values: Mapping[str, Any], where: object) -> dict[str, Any]:
@@ -214,15 +235,8 @@ def _dataclass(cls: type, values: Any, prefix: str, problems: list[str]) -> Any:
     if not isinstance(values, Mapping):
         problems.append(f"{prefix.rstrip('.')}: expected a mapping, got {values!r}")
         return None
-    hints = typing.get_type_hints(cls, include_extras=True)
-    keys = {}
-    for field in dataclasses.fields(cls):
-        default = REQUIRED if field.default is dataclasses.MISSING else field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        keys[field.name] = Key(hints[field.name], default)
     before = len(problems)
-    converted = _keys(keys, values, prefix, problems)
+    converted = _keys(keys_of(cls), values, prefix, problems)
     return cls(**converted) if len(problems) == before else None
 
 
@@ -247,6 +261,8 @@ def _keys(
 
 def _convert(value: Any, annotation: Any, at: str, problems: list[str]) -> Any:
     """`value` as `annotation` asks; a mismatch is added to `problems` with its place `at`."""
+    if isinstance(value, numbers.Real) and hasattr(value, "item"):
+        value = value.item()  # a number of numpy's
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         before = len(problems)
@@ -285,6 +301,8 @@ def _convert(value: Any, annotation: Any, at: str, problems: list[str]) -> Any:
         return float(value)
     elif annotation is Path and isinstance(value, (str, Path)):
         return Path(value)
+    elif annotation is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
     elif isinstance(annotation, type) and origin is None and type(value) is annotation:
         return value
     hint = " (quote it to make it a text)" if annotation is str and value is not None else ""

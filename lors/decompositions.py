@@ -35,11 +35,23 @@ class Decompositions:
     Args:
         directory: made if it is not there.
         rank: computed at the first time already, whatever is asked for: the largest of a grid.
+
+    Raises:
+        LorsError: the directory cannot be made.
     """
 
     def __init__(self, directory: str | os.PathLike, rank: Rank = 0):
         self.directory, self.rank = Path(directory), rank
-        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LorsError(
+                "the directory for decompositions cannot be made",
+                where=self.directory,
+                expected="a directory, or a path where one can be made",
+                got=error,
+                hint="give another directory",
+            ) from None
 
     def low_rank(
         self, vector: TaskVector, name: str, delta: Tensor, rank: Rank

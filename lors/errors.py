@@ -54,8 +54,15 @@ class UsageError(LorsError):
 def unknown_name(kind: str, name: str, valid: Iterable[str], where: object = None) -> UsageError:
     """The error for a name that is not in a known list, with near matches and the whole list."""
     valid = sorted(valid)
-    near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else None
     return UsageError(
-        f"unknown {kind} '{name}'", where=where, expected=f"one of: {', '.join(valid)}", hint=hint
+        f"unknown {kind} '{name}'",
+        where=where,
+        expected=f"one of: {', '.join(valid)}",
+        hint=near_matches(name, valid),
     )
+
+
+def near_matches(name: str, valid: Iterable[str]) -> str | None:
+    """The hint at names that are nearly this one; None if there are none."""
+    near = difflib.get_close_matches(name, list(valid), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else None

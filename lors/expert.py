@@ -9,29 +9,77 @@ alone or among the model's weights, whose scale stands in the ``config.yaml`` be
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 from torch import Tensor
 from xxhash import xxh3_128
 
-from lors.checkpoint import Checkpoint, bytes_of
-from lors.config import read_yaml
-from lors.errors import LorsError
-from lors.fileio import read_json, write_json
+from lors.checkpoint import PEFT_CONFIG, Checkpoint, bytes_of
+from lors.config import Range, build, describe, read_yaml
+from lors.errors import LorsError, UsageError
+from lors.fileio import read_json_object, write_json
 from lors.naming import names_in, tied_names, translation
 from lors.vocabulary import ESPNET_CONFIG
 
-PEFT_CONFIG = "adapter_config.json"
 PEFT_MODEL = "adapter_model.safetensors"
+PEFT_PICKLE = "adapter_model.bin"
 PEFT_PREFIX = "base_model.model."
 BASE_RECORD = "base.json"
+PARALLEL_PREFIX = "module."
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _PeftConfig:
+    """What counts of PEFT's ``adapter_config.json``, with PEFT's defaults.
+
+    Ranks are seen in the factors themselves.
+    """
+
+    peft_type: str = "LORA"
+    use_dora: bool = False
+    fan_in_fan_out: bool = False
+    use_rslora: bool = False
+    lora_alpha: Annotated[float, Range()] = 8.0
+    alpha_pattern: dict[str, Annotated[float, Range()]] | None = None
+
+
+@dataclass(frozen=True)
+class _EspnetAdapter:
+    """What counts of the ``adapter_conf`` of ESPnet."""
+
+    alpha: Annotated[float, Range()]
+
+
+@dataclass(frozen=True)
+class _BaseRecord:
+    """``base.json``: the file of the base model, from the adapter's directory, and its weights."""
+
+    model: str
+    fingerprint: str
+
+
+def _described(cls: type[T], values: Mapping[str, Any], where: object) -> T:
+    """Make a `cls` from the description of an adapter; its further entries may be anything."""
+    known = {field.name for field in dataclasses.fields(cls)}
+    try:
+        return build(cls, {key: value for key, value in values.items() if key in known}, where)
+    except UsageError as error:
+        raise LorsError(
+            "the description of an adapter is damaged",
+            where=where,
+            expected=describe(cls),
+            got=error.got,
+            hint="copy it again from where the adapter was trained",
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -40,12 +88,14 @@ class _Parts:
 
     Attributes:
         tensors: the file.
+        config: the file that the scale stands in.
         factors: adapted weight -> names of its factors B (out x r) and A (r x in).
         scale: adapted weight -> factor of B A.
         whole: weight that was trained as a whole -> its name in the file.
     """
 
     tensors: Checkpoint
+    config: Path
     factors: Mapping[str, tuple[str, str]]
     scale: Mapping[str, float]
     whole: Mapping[str, str]
@@ -66,7 +116,7 @@ class AdaptedCheckpoint(Checkpoint):
     def __init__(self, base: Checkpoint, path: Path, parts: _Parts):
         super().__init__(path)
         self._base = base
-        self._tensors = parts.tensors
+        self._tensors, self._config = parts.tensors, parts.config
         own = [*parts.factors, *parts.whole]
         to_base = {name: name for name in own} | {
             theirs: ours for ours, theirs in translation(base.names(), own).items()
@@ -98,6 +148,9 @@ class AdaptedCheckpoint(Checkpoint):
                 hint="an adapter must be given with the very model that it was trained on",
             )
 
+    def files(self) -> list[Path]:
+        return [*self._tensors.files(), self._config]
+
     def names(self) -> list[str]:
         return self._base.names()
 
@@ -128,7 +181,15 @@ class AdaptedCheckpoint(Checkpoint):
         return up * self._scale[name], down
 
     def fingerprint(self) -> str:
-        return self._tensors.fingerprint()
+        """Of the adapter's file and its scales, however they are written, without the base model.
+
+        A name in the file stands for each scale: it is the same on every form of the base model.
+        """
+        # alpha / r and alpha / sqrt(r) may differ in the last digit of one and the same scale.
+        scales = sorted(
+            (self._factors[name][0], f"{scale:.12g}") for name, scale in self._scale.items()
+        )
+        return xxh3_128(f"{self._tensors.fingerprint()} {scales}".encode()).hexdigest()
 
     def note(self, name: str) -> None:
         for key in (*self._factors.get(name, ()), *filter(None, [self._whole.get(name)])):
@@ -147,6 +208,9 @@ class RenamedCheckpoint(Checkpoint):
         super().__init__(checkpoint.path)
         self._checkpoint, self._name_of = checkpoint, dict(name_of)
 
+    def files(self) -> list[Path]:
+        return self._checkpoint.files()
+
     def names(self) -> list[str]:
         return list(self._name_of)
 
@@ -164,9 +228,23 @@ def open_model(path: str | os.PathLike) -> Checkpoint:
     """Open a model file without the tensors in it that only repeat others (Whisper's output layer).
 
     Raises:
-        LorsError: as :meth:`Checkpoint.open`, or a tensor is no repetition although it should be.
+        LorsError: as :meth:`Checkpoint.open`, it is the file of a PEFT adapter, or a tensor is no
+            repetition although it should be.
     """
-    return _without_ties(Checkpoint.open(path))
+    return _without_ties(_open_file(path))
+
+
+def _open_file(path: str | os.PathLike) -> Checkpoint:
+    """Open a checkpoint that says itself what it is, as a file of a PEFT adapter does not."""
+    checkpoint = Checkpoint.open(path)
+    if any(name.startswith(PEFT_PREFIX) and ".lora_" in name for name in checkpoint.names()):
+        raise LorsError(
+            "this is the file of a PEFT adapter, and no full model",
+            where=path,
+            expected=f"a model, or as an expert an adapter's directory with {PEFT_CONFIG}",
+            hint=f"to merge the adapter give its directory: {checkpoint.path.parent}",
+        )
+    return checkpoint
 
 
 def _without_ties(checkpoint: Checkpoint) -> Checkpoint:
@@ -193,13 +271,15 @@ def open_expert(base: Checkpoint, path: str | os.PathLike) -> Checkpoint:
     Raises:
         LorsError: as :func:`open_model`; of an adapter a file is missing, a factor has no partner,
             it does more than add a product of two factors (DoRA, for one), or it does not fit the
-            base model.
+            base model; DataParallel has put its prefix before the names of one of the two.
     """
     path = Path(path)
     if (path / PEFT_CONFIG).is_file():
         _check_base(base, path)
         return AdaptedCheckpoint(base, path, _read_peft(path))
-    checkpoint = Checkpoint.open(path)
+    checkpoint = _open_file(path)
+    for model, other in ((base, checkpoint), (checkpoint, base)):
+        _check_prefix(model, other)
     if is_adapter(checkpoint):
         _check_base(base, path)
         return AdaptedCheckpoint(base, path, _read_espnet(checkpoint))
@@ -212,6 +292,23 @@ def open_expert(base: Checkpoint, path: str | os.PathLike) -> Checkpoint:
     return RenamedCheckpoint(expert, name_of | {name: name for name in others})
 
 
+def _check_prefix(model: Checkpoint, other: Checkpoint) -> None:
+    """Check that not this one of two models alone has the prefix of DataParallel."""
+    prefixed, other_too = (
+        all(name.startswith(PARALLEL_PREFIX) for name in checkpoint.names())
+        for checkpoint in (model, other)
+    )
+    if prefixed and not other_too and model.names():
+        raise LorsError(
+            f"all names in this model begin with '{PARALLEL_PREFIX}', as DataParallel makes them",
+            where=model.path,
+            expected=f"names as in {other.path}",
+            got=model.names()[0],
+            hint="save the model without it: model.module.state_dict() instead of "
+            "model.state_dict()",
+        )
+
+
 def is_adapter(checkpoint: Checkpoint) -> bool:
     """Whether a checkpoint of ESPnet has factors of LoRA in it."""
     return any(name.endswith(".lora_A") for name in checkpoint.names())
@@ -219,35 +316,37 @@ def is_adapter(checkpoint: Checkpoint) -> bool:
 
 def record_base(base: str | os.PathLike, directory: str | os.PathLike) -> None:
     """Note in an adapter's directory which model it is trained on: ``base.json``."""
-    path = os.path.relpath(base, directory)
-    write_json(
-        Path(directory) / BASE_RECORD, {"model": path, "fingerprint": _values(open_model(base))}
-    )
+    record = _BaseRecord(os.path.relpath(base, directory), _values(open_model(base)))
+    write_json(Path(directory) / BASE_RECORD, dataclasses.asdict(record))
 
 
 def recorded_base(adapter: str | os.PathLike) -> Path:
     """The model file that an adapter was trained on, as :func:`record_base` noted it.
 
     Raises:
-        LorsError: there is no such note, or no such model any more.
+        LorsError: there is no such note, it is damaged, or there is no such model any more.
     """
     record = Path(adapter).parent / BASE_RECORD
-    path = Path(os.path.normpath(record.parent / read_json(record)["model"]))
+    path = Path(os.path.normpath(record.parent / _read_base_record(record).model))
     if not path.exists():
         raise LorsError("the model that this adapter was trained on is missing", where=path)
     return path
+
+
+def _read_base_record(path: Path) -> _BaseRecord:
+    return _described(_BaseRecord, read_json_object(path), path)
 
 
 def _check_base(base: Checkpoint, adapter: Path) -> None:
     record = (adapter if adapter.is_dir() else adapter.parent) / BASE_RECORD
     if not record.is_file():
         return
-    noted = read_json(record)
-    if _values(base) != noted["fingerprint"]:
+    noted = _read_base_record(record)
+    if _values(base) != noted.fingerprint:
         raise LorsError(
             "the adapter was trained on another model",
             where=adapter,
-            expected=f"the base model with the weights of {noted['model']} (in {record})",
+            expected=f"the base model with the weights of {noted.model} (in {record})",
             got=base.path,
             hint="give --base that model",
         )
@@ -270,13 +369,14 @@ def _values(model: Checkpoint) -> str:
 
 
 def _read_peft(directory: Path) -> _Parts:
-    config = read_json(directory / PEFT_CONFIG)
+    source = directory / PEFT_CONFIG
+    config = _described(_PeftConfig, read_json_object(source), source)
     problems = [
-        f"{key}: {config[key]}"
+        f"{key}: {getattr(config, key)}"
         for key, plain in (("peft_type", "LORA"), ("use_dora", False), ("fan_in_fan_out", False))
-        if config.get(key, plain) != plain
+        if getattr(config, key) != plain
     ]
-    tensors = Checkpoint.open(directory / PEFT_MODEL)
+    tensors = _open_peft(directory)
     stems: dict[str, dict[str, str]] = {}
     whole = {}
     for name in tensors.names():
@@ -291,25 +391,48 @@ def _read_peft(directory: Path) -> _Parts:
     if problems:
         raise LorsError(
             "this adapter does not just add low-rank matrices",
-            where=directory / PEFT_CONFIG,
+            where=source,
             expected="LoRA of linear layers",
             got="\n    - ".join(["", *problems]),
             hint="merge it into its model with PEFT's merge_and_unload() and give that model",
         )
 
     def scale(module: str, rank: int) -> float:
-        alpha = _by_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))
-        return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        alpha = _alpha_of(module, config, source)
+        return alpha / (math.sqrt(rank) if config.use_rslora else rank)
 
-    return _adapter(tensors, stems, scale, whole)
+    return _adapter(tensors, directory / PEFT_CONFIG, stems, scale, whole)
 
 
-def _by_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
+def _open_peft(directory: Path) -> Checkpoint:
+    """The tensors of an adapter."""
+    if not (directory / PEFT_MODEL).exists() and (directory / PEFT_PICKLE).exists():
+        raise LorsError(
+            "this adapter is in a kind of file that LoRS does not read",
+            where=directory / PEFT_PICKLE,
+            expected=PEFT_MODEL,
+            hint="convert it, in its directory: python -c 'import torch, safetensors.torch as s; "
+            f's.save_file(torch.load("{PEFT_PICKLE}", weights_only=True), "{PEFT_MODEL}")\'',
+        )
+    return Checkpoint.open(directory / PEFT_MODEL)
+
+
+def _alpha_of(module: str, config: _PeftConfig, where: Path) -> float:
     """PEFT's settings for single modules: the first key that ends the module's name."""
-    for pattern, value in (patterns or {}).items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", module):
-            return value
-    return default
+    for pattern, alpha in (config.alpha_pattern or {}).items():
+        try:
+            found = re.fullmatch(rf"(.*\.)?({pattern})", module)
+        except re.error as error:
+            raise LorsError(
+                "a key of alpha_pattern is no pattern of names",
+                where=where,
+                expected="the end of modules' names, or a regular expression for it",
+                got=f"{pattern!r}: {error}",
+                hint="correct it to what the adapter was trained with",
+            ) from None
+        if found:
+            return alpha
+    return config.lora_alpha
 
 
 def _read_espnet(tensors: Checkpoint) -> _Parts:
@@ -323,8 +446,8 @@ def _read_espnet(tensors: Checkpoint) -> _Parts:
             whole[name] = name
     source = tensors.path.parent / ESPNET_CONFIG
     config = read_yaml(source) if source.is_file() else {}
-    settings = config.get("adapter_conf") or {}
-    if "alpha" not in settings:
+    settings = config.get("adapter_conf")
+    if not isinstance(settings, Mapping) or "alpha" not in settings:
         raise LorsError(
             "the scale of this adapter is not known",
             where=source,
@@ -332,11 +455,13 @@ def _read_espnet(tensors: Checkpoint) -> _Parts:
             got="no such file" if not source.is_file() else "no adapter_conf with alpha",
             hint="put the config.yaml of the training beside the checkpoint",
         )
-    return _adapter(tensors, stems, lambda _, rank: settings["alpha"] / rank, whole)
+    alpha = _described(_EspnetAdapter, settings, f"{source}: adapter_conf").alpha
+    return _adapter(tensors, source, stems, lambda _, rank: alpha / rank, whole)
 
 
 def _adapter(
     tensors: Checkpoint,
+    config: Path,
     stems: Mapping[str, Mapping[str, str]],
     scale: Callable[[str, int], float],
     whole: Mapping[str, str],
@@ -361,4 +486,4 @@ def _adapter(
             expected="a factor lora_A (r x in) and lora_B (out x r) for every adapted layer",
             got="\n    - ".join(["", *problems]) if problems else "no factors at all",
         )
-    return _Parts(tensors, factors, scales, whole)
+    return _Parts(tensors, config, factors, scales, whole)

@@ -52,6 +52,9 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
+            # What is buffered still is not written either; the first error is the one to tell.
+            with contextlib.suppress(OSError):
+                handle.close()
             raise
 
 
@@ -217,6 +220,24 @@ def read_json(path: str | os.PathLike) -> Any:
         raise LorsError("file not found", where=path) from None
     except ValueError as error:
         raise LorsError("not valid JSON", where=path, got=str(error)) from None
+
+
+def read_json_object(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a JSON file that holds one object.
+
+    Raises:
+        LorsError: as :func:`read_json`, or the file holds something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise LorsError(
+            "this JSON file must hold an object",
+            where=path,
+            expected='{"name": value, ...}',
+            got=_BRIEF.repr(content),
+            hint="copy or download the file again",
+        )
+    return content
 
 
 def hash_of(value: Any) -> str:

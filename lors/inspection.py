@@ -10,7 +10,7 @@ import numpy as np
 from lors.calibration import projection_coefficients
 from lors.errors import UsageError
 from lors.merge import MergeInputs
-from lors.subspace import as_matrix, thin_svd
+from lors.subspace import as_matrix, numerical_rank, numerical_svd, thin_svd
 
 LARGEST = 0.2
 """The share of entries whose energy is told: the density of LoRS's default."""
@@ -27,7 +27,8 @@ def inspect_matrices(
         pattern: only tensors whose name has this text in it.
 
     Returns:
-        For each matrix a JSON-serialisable dictionary:
+        For each matrix a JSON-serialisable dictionary; None in it is what there is nothing to
+        measure for, as the angle to a task vector that is zero:
 
         - ``shape``, ``rank`` (at most the full one)
         - ``experts``: for each, ``norm`` (Frobenius), ``relative_norm`` (to the base's weight),
@@ -37,10 +38,15 @@ def inspect_matrices(
           are 0)
         - ``cosine``, ``sign_agreement`` (among entries where neither is 0; 0.5 is chance),
           ``overlap`` (of the leading left subspaces: mean squared cosine of the principal angles;
-          1 is the same subspace): matrices between experts
-        - ``inflation``: for each of the `rank` leading directions of the sum, the mean of
-          <u'D, u'tau_t> / |u'tau_t|^2 over experts (see :mod:`lors.calibration`): 1 where the
-          experts do not meet, N where all N are the same
+          1 is the same subspace, or that the one of lower rank is within the other; directions
+          beyond a task vector's numerical rank are none): matrices between experts
+        - ``inflation``: for each of the `rank` leading directions of the sum, or of its numerical
+          rank if that is lower, the mean of <u'D, u'tau_t> / |u'tau_t|^2 over experts (see
+          :mod:`lors.calibration`). It is 1 for experts that are orthogonal in rows or in columns,
+          and N where all N are the same, but neither is a bound: the leading directions of a sum
+          are those in which experts add up, so that unrelated ones have more than 1;
+          experts that are the same but for their size have more than N, opposite ones less than 1.
+          One expert has 1
 
     Raises:
         UsageError: `rank` is less than 1, or no matrix matches.
@@ -72,14 +78,17 @@ def matrix_names(inputs: MergeInputs, pattern: str | None = None) -> list[str]:
 def _findings(base: np.ndarray, taus: Sequence[np.ndarray], rank: int) -> dict[str, Any]:
     rank = min(rank, *base.shape)
     decompositions = [thin_svd(tau) for tau in taus]
-    lefts = [left[:, :rank] for left, _, _ in decompositions]
+    lefts = [
+        left[:, : min(rank, numerical_rank(values, base.shape))]
+        for left, values, _ in decompositions
+    ]
     count = len(taus)
     pairs = {
         title: [[measure(i, j) for j in range(count)] for i in range(count)]
         for title, measure in (
             ("cosine", lambda i, j: _cosine(taus[i], taus[j])),
             ("sign_agreement", lambda i, j: _sign_agreement(taus[i], taus[j])),
-            ("overlap", lambda i, j: float(np.sum((lefts[i].T @ lefts[j]) ** 2) / rank)),
+            ("overlap", lambda i, j: _overlap(lefts[i], lefts[j])),
         )
     }
     return {
@@ -109,20 +118,24 @@ def _of_expert(base: np.ndarray, tau: np.ndarray, values: np.ndarray, rank: int)
     }
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
 
 
-def _cosine(one: np.ndarray, other: np.ndarray) -> float:
+def _overlap(one: np.ndarray, other: np.ndarray) -> float | None:
+    return _ratio(float(np.sum((one.T @ other) ** 2)), min(one.shape[1], other.shape[1]))
+
+
+def _cosine(one: np.ndarray, other: np.ndarray) -> float | None:
     return _ratio(float(np.vdot(one, other)), float(np.linalg.norm(one) * np.linalg.norm(other)))
 
 
-def _sign_agreement(one: np.ndarray, other: np.ndarray) -> float:
+def _sign_agreement(one: np.ndarray, other: np.ndarray) -> float | None:
     both = (one != 0) & (other != 0)
     return _ratio(float(np.sum(both & (np.sign(one) == np.sign(other)))), float(np.sum(both)))
 
 
 def _inflation(taus: Sequence[np.ndarray], rank: int) -> list[float]:
-    left, values, right = thin_svd(sum(taus))
+    left, values, right = numerical_svd(sum(taus))
     leading = (left[:, :rank], values[:rank], right[:rank])
     return projection_coefficients(taus, *leading).mean(axis=0).tolist()

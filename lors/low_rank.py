@@ -206,26 +206,6 @@ def low_rank_of_product(
     return (left @ u[:, :count]) * values[:count], v[:count] @ right.T
 
 
-def low_rank_approx(matrix: Tensor, rank: int | Ratio | Energy) -> Tensor:
-    """The best approximation of `matrix` of a given rank, in the Frobenius norm.
-
-    Args:
-        matrix: out x in; more dimensions (a convolution, out x in x width) count as
-            out x (in * width).
-        rank: as for :func:`low_rank_factors`.
-
-    Returns:
-        A new tensor with the shape and dtype of `matrix`.
-
-    Raises:
-        ValueError: `matrix` has fewer than two dimensions or `rank` is negative.
-    """
-    if matrix.ndim < 2:
-        raise ValueError(f"a low rank needs a matrix, got shape {tuple(matrix.shape)}")
-    up, down = low_rank_factors(matrix.reshape(matrix.shape[0], -1), rank)
-    return (up @ down).reshape(matrix.shape).to(matrix.dtype)
-
-
 def _leading(tall: Tensor, rank: int | Ratio | Energy, start: Tensor) -> tuple[Tensor, Tensor]:
     """Leading eigenvectors and eigenvalues of ``tall' tall``.
 

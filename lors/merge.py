@@ -11,7 +11,9 @@ import dataclasses
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,8 +26,14 @@ from lors.errors import UsageError
 from lors.fileio import write_text
 from lors.log import show_progress
 from lors.merge_engine import Merger, merged_tensor
-from lors.merge_plan import MergeInputs, MergePlan, check_distinct, open_inputs
-from lors.merge_record import RECORD_NAME, check_target, read_history, write_record
+from lors.merge_plan import MergeInputs, MergePlan, check_inputs, open_inputs
+from lors.merge_record import (
+    RECORD_NAME,
+    check_target,
+    read_history,
+    record_of,
+    unfinished_record,
+)
 from lors.naming import names_in
 from lors.vocabulary import ESPNET_CONFIG
 from lors.whisper_dims import whisper_dims
@@ -49,14 +57,17 @@ def merged_delta(
             matrices all others are taken from it: its parameters do not change them.
 
     Raises:
-        LorsError: as :func:`open_inputs` and :func:`check_distinct`, or NaN or infinite values in a
+        LorsError: as :func:`open_inputs` and :func:`check_inputs`, or NaN or infinite values in a
             model.
     """
     inputs = inputs or open_inputs(plan)
-    check_distinct(inputs)
+    check_inputs(plan, inputs)
     merger = Merger(plan, inputs, nj, cache)
     known = {}
     names = [name for name, action in inputs.actions.items() if action != "copy"]
+    for name, action in inputs.actions.items():
+        if action == "copy":
+            merger.check_start(name)
     if reuse and plan.merge_method.scope == "matrices":
         known = {n: delta for n, delta in reuse.items() if inputs.actions[n] != "prune"}
     found = known | dict(merger.deltas(name for name in names if name not in known))
@@ -105,9 +116,12 @@ def iter_merged(
             each is by itself, on the CPU. For lors and svp, without `cache` and calibration.
 
     Raises:
-        LorsError: as :func:`open_inputs`, or NaN or infinite values in a model.
+        LorsError: as :func:`open_inputs` and :func:`check_inputs`, or NaN or infinite values in a
+            model.
     """
-    merger = Merger(plan, inputs or open_inputs(plan), nj, device=device)
+    inputs = inputs or open_inputs(plan)
+    check_inputs(plan, inputs)
+    merger = Merger(plan, inputs, nj, device=device)
     yield from merger.run(merger.merged)
 
 
@@ -138,19 +152,13 @@ def run_merge(
     Raises:
         UsageError: a ``.pt`` under other names than OpenAI's.
         LorsError: as :func:`merged_delta`; there is no such name for a tensor; the plan's `onto`
-            has another base model or one of the experts already; `out` is one of the inputs or
-            its directory holds another model; or writing fails.
+            has another base model or one of the experts already; `out` is a file of an input or
+            one that no merge wrote, or its directory holds another model; or writing fails.
     """
     out = Path(out)
     inputs = open_inputs(plan)
-    config = check_target(plan, out)
-    renamed, dims = _names_of(inputs.base, out, names)
-    spec = {renamed[name]: entry for name, entry in merged_spec(plan, inputs).items()}
-    writer = CheckpointWriter(out, spec, dims)
-    logging.info("reading the base model and %d experts", len(plan.experts))
-    check_distinct(inputs)
-    history = read_history(plan, inputs)
-    _warn(plan, inputs)
+    logging.info("reading the base model and %s", _experts(plan))
+    target = prepare(plan, inputs, out, names)
     merger = Merger(plan, inputs, nj, cache, device)
 
     def merged(name: str) -> Tensor:
@@ -159,7 +167,7 @@ def run_merge(
             model.note(name)  # while its values are at hand: the record needs it
         return tensor
 
-    with writer:
+    with target.writer as writer:
         for name, tensor in tqdm(
             merger.run(merged),
             total=len(inputs.actions),
@@ -167,13 +175,50 @@ def run_merge(
             unit="tensor",
             disable=not show_progress(),
         ):
-            writer.add(renamed[name], tensor)
-        # From here to the end a record would be that of an older model.
-        (out.parent / RECORD_NAME).unlink(missing_ok=True)
-    if config is not None and list(renamed) == list(renamed.values()):
-        write_text(out.parent / ESPNET_CONFIG, config)
-    write_record(plan, inputs, out, history)
-    logging.info("merged %d experts into %s", len(plan.experts), out)
+            writer.add(target.renamed[name], tensor)
+        record = record_of(plan, inputs, out, target.history)
+        write_text(out.parent / RECORD_NAME, unfinished_record(out))
+    if target.config is not None and list(target.renamed) == list(target.renamed.values()):
+        write_text(out.parent / ESPNET_CONFIG, target.config)
+    write_text(out.parent / RECORD_NAME, record)
+    logging.info("merged %s into %s", _experts(plan), out)
+
+
+def _experts(plan: MergePlan) -> str:
+    return "1 expert" if len(plan.experts) == 1 else f"{len(plan.experts)} experts"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a merged model is written with.
+
+    Attributes:
+        writer: of the model file; nothing is made before it is entered.
+        renamed: name of every tensor in the base model -> its name in the merged file.
+        config: text of the model config that belongs beside it.
+        history: the record of `onto`.
+    """
+
+    writer: CheckpointWriter
+    renamed: dict[str, str]
+    config: str | None
+    history: dict[str, Any] | None
+
+
+def prepare(plan: MergePlan, inputs: MergeInputs, out: Path, names: str | None) -> Target:
+    """Check all that :func:`run_merge` checks before it merges; nothing is written.
+
+    Raises:
+        LorsError: as :func:`run_merge`.
+    """
+    config = check_target(inputs, out)
+    renamed, dims = _names_of(inputs.base, out, names)
+    spec = {renamed[name]: entry for name, entry in merged_spec(plan, inputs).items()}
+    writer = CheckpointWriter(out, spec, dims)
+    check_inputs(plan, inputs)
+    history = read_history(plan, inputs)
+    _warn(plan, inputs)
+    return Target(writer, renamed, config, history)
 
 
 def _names_of(
@@ -198,9 +243,10 @@ def merged_spec(
     plan: MergePlan, inputs: MergeInputs
 ) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Shape and dtype of every tensor of the merged model."""
+    start = inputs.onto.spec()
     return {
         name: (shape, (plan.torch_dtype or dtype) if dtype.is_floating_point else dtype)
-        for name, (shape, dtype) in inputs.base.spec().items()
+        for name, (shape, dtype) in ((name, start[name]) for name in inputs.base.names())
     }
 
 
@@ -234,10 +280,14 @@ def summary(plan: MergePlan, inputs: MergeInputs) -> str:
 
 def _warn(plan: MergePlan, inputs: MergeInputs) -> None:
     """Log what a user may not expect of this merge."""
-    if plan.dtype in ("float16", "bfloat16"):
-        logging.warning(
-            "rounding to %s can be as large as a small delta; float32 keeps it", plan.dtype
-        )
+    spec = merged_spec(plan, inputs)
+    dtypes = {spec[name][1] for name, action in inputs.actions.items() if action != "copy"}
+    for dtype in (torch.float16, torch.bfloat16):
+        if dtype in dtypes:
+            logging.warning(
+                "rounding to %s can be as large as a small delta; --dtype float32 keeps it",
+                str(dtype).removeprefix("torch."),
+            )
     base = inputs.base
     copied = [name for name, action in inputs.actions.items() if action == "copy"]
     copied = [name for name in copied if base.dtype(name).is_floating_point]

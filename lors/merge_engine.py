@@ -20,18 +20,24 @@ from torch import Tensor
 
 from lors.calibration import calibrate_singular_values
 from lors.decompositions import Decompositions
-from lors.errors import LorsError
+from lors.errors import LorsError, UsageError
 from lors.low_rank import LowRank, low_rank_factors, low_rank_of_product
 from lors.merge_methods import sum_of
 from lors.merge_plan import MergeInputs, MergePlan
 from lors.parallel import in_order
 from lors.prune import PooledThreshold
-from lors.task_vector import TaskVector, all_finite, difference
+from lors.task_vector import TaskVector, all_finite, check_finite, difference
 
 WINDOW_BYTES = 64 * 2**20
 """Of the tensors among which matrices of one shape are decomposed together."""
 PIECE = 2**17
 """Entries of a large tensor that are merged at a time where that is possible."""
+
+
+def check_threads(nj: int) -> None:
+    """Check the number of threads; UsageError if there are none."""
+    if nj < 1:
+        raise UsageError("no threads to work with", where="--nj", expected="1 or more", got=nj)
 
 
 class _Deltas(Sequence[Tensor]):
@@ -84,6 +90,7 @@ class Merger:
         cache: Decompositions | None = None,
         device: str | None = None,
     ):
+        check_threads(nj)
         self.plan, self.inputs, self.nj, self.cache = plan, inputs, nj, cache
         self.method, self.actions = plan.merge_method, inputs.actions
         self.sizes = {name: 4 * math.prod(shape) for name, (shape, _) in inputs.base.spec().items()}
@@ -118,6 +125,7 @@ class Merger:
     def merged(self, name: str) -> Tensor:
         """One tensor of the merged model."""
         plan, start = self.plan, self.inputs.onto.tensor(name)
+        self.check_start(name)
         if self.actions[name] == "copy":
             return merged_tensor(name, start, None, plan.scaling_coef, plan.torch_dtype)
 
@@ -129,6 +137,19 @@ class Merger:
             return by_rows
         delta = self._in_one(name)
         return merged_tensor(name, start, delta, plan.scaling_coef, plan.torch_dtype)
+
+    def check_start(self, name: str) -> None:
+        """Check what no task vector shows: the values that the delta is added to, and of a tensor
+        that is copied those of all models, because one that diverged is not to be merged.
+
+        Raises:
+            LorsError: NaN or infinite values.
+        """
+        models = [self.inputs.onto] if self.inputs.onto is not self.inputs.base else []
+        if self.actions[name] == "copy":
+            models += [self.inputs.base, *(vector.finetuned for vector in self.inputs.vectors)]
+        for model in models:
+            check_finite(model.tensor(name), f"{model.path}: {name}")
 
     def _merge_stacks(self, names: Iterable[str]) -> dict[str, Tensor]:
         """The merged deltas of those matrices that can be merged together with others."""

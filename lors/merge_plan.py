@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 
 from lors.checkpoint import Checkpoint
-from lors.config import Range
+from lors.config import FLOAT32, Range, check, keys_of
 from lors.errors import LorsError, UsageError
 from lors.expert import open_expert, open_model
 from lors.merge_methods import METHODS, MergeMethod
@@ -20,7 +21,7 @@ from lors.vocabulary import check_same_vocabulary
 
 @dataclass(frozen=True)
 class MergePlan:
-    """What to merge and how. Checked and completed with defaults when made.
+    """What to merge and how. Checked and completed with defaults when made; paths become texts.
 
     Args:
         base: checkpoint file of the base model.
@@ -28,7 +29,8 @@ class MergePlan:
         method: name of a merge method.
         params: the method's parameters and scaling_coef; missing ones get their defaults.
         policy: a policy's name or file; by default found from the names of the tensors.
-        dtype: of the merged floating-point tensors; by default each keeps the base's.
+        dtype: of the merged floating-point tensors; by default each keeps that of the base model,
+            or of `onto`.
         seed: for methods that draw random numbers.
         weights: factor of each expert's task vector, negative to take it away; by default 1.
         svc: alpha of the calibration of singular values (:mod:`lors.calibration`) of the pruned
@@ -38,7 +40,8 @@ class MergePlan:
             method that is a sum.
 
     Raises:
-        UsageError: no experts, an unknown method, or wrong parameters.
+        UsageError: a value of a wrong type or out of range, no experts, an unknown method, or wrong
+            parameters.
     """
 
     base: str
@@ -47,12 +50,15 @@ class MergePlan:
     params: dict[str, Any] = dataclasses.field(default_factory=dict)
     policy: str | None = None
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
-    seed: int = 0
-    weights: tuple[float, ...] = ()
+    seed: Annotated[int, Range(0)] = 0
+    weights: tuple[Annotated[float, FLOAT32], ...] = ()
     svc: Annotated[float, Range(1e-6)] | None = None
     onto: str | None = None
 
     def __post_init__(self) -> None:
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name, value in check(keys_of(MergePlan), given, "the merge plan").items():
+            object.__setattr__(self, name, value)
         if not self.experts:
             raise UsageError(
                 "nothing to merge", where="experts", expected="one or more checkpoints"
@@ -68,7 +74,7 @@ class MergePlan:
                 expected=f"{len(self.experts)} numbers",
                 got=" ".join(f"{weight:g}" for weight in weights),
             )
-        object.__setattr__(self, "weights", tuple(map(float, weights)))
+        object.__setattr__(self, "weights", weights)
         for option in ("svc", "onto"):
             if getattr(self, option) is not None and not self.merge_method.per_expert:
                 sums = [name for name in METHODS if METHODS.get(name).per_expert]
@@ -86,10 +92,6 @@ class MergePlan:
     def scaling_coef(self) -> float:
         return self.params["scaling_coef"]
 
-    def files(self) -> list[str]:
-        """All files that the plan reads."""
-        return [self.base, *self.experts, *([self.onto] if self.onto else [])]
-
     @property
     def torch_dtype(self) -> torch.dtype | None:
         return None if self.dtype is None else getattr(torch, self.dtype)
@@ -105,6 +107,11 @@ class MergeInputs:
     actions: dict[str, Action]
     onto: Checkpoint
     """What the delta is added to: the base model itself, or the plan's `onto`."""
+
+    def files(self) -> set[Path]:
+        """All files that the models are read from, without symbolic links."""
+        models = [self.base, self.onto, *(vector.finetuned for vector in self.vectors)]
+        return {file.resolve() for model in models for file in model.files()}
 
 
 def open_inputs(plan: MergePlan) -> MergeInputs:
@@ -127,8 +134,26 @@ def open_inputs(plan: MergePlan) -> MergeInputs:
     return MergeInputs(base, vectors, policy, policy.actions(base.spec()), onto)
 
 
+def check_inputs(plan: MergePlan, inputs: MergeInputs) -> None:
+    """Check that there is something to merge in the way of the plan.
+
+    Raises:
+        LorsError: as :func:`check_distinct`; or the method is one of matrices, and the policy finds
+            no matrix to prune.
+    """
+    check_distinct(inputs)
+    if plan.merge_method.scope == "matrices" and "prune" not in inputs.actions.values():
+        raise LorsError(
+            "there is no matrix to prune, so that this method would do nothing of its own",
+            where=f"the policy {plan.policy or inputs.policy.family} on {plan.base}",
+            expected=f"matrices for the merge method {plan.method}",
+            hint="leave --policy out, so that it is found from the names of the tensors, or write "
+            "one for this model",
+        )
+
+
 def check_distinct(inputs: MergeInputs) -> None:
-    """Check by their values that no expert is the base model and none is given twice.
+    """Check by their values that no expert is the base model or `onto`, and none is given twice.
 
     Different models differ in one of their first tensors, so hardly anything is read.
 
@@ -136,20 +161,22 @@ def check_distinct(inputs: MergeInputs) -> None:
         LorsError: two of the models hold the same weights; all such experts are listed.
     """
     known = [(inputs.base, f"the base model {inputs.base.path}")]
+    models = [(vector.finetuned, "the expert") for vector in inputs.vectors]
+    if inputs.onto is not inputs.base:
+        models.insert(0, (inputs.onto, "the merged model"))
     problems = []
-    for vector in inputs.vectors:
-        expert = vector.finetuned
-        for model, title in known:
-            if _same_weights(model, expert):
-                problems.append(f"{expert.path} holds the same weights as {title}")
+    for model, kind in models:
+        for other, title in known:
+            if _same_weights(other, model):
+                problems.append(f"{model.path} holds the same weights as {title}")
                 break
         else:
-            known.append((expert, f"the expert {expert.path}"))
+            known.append((model, f"{kind} {model.path}"))
     if problems:
         raise LorsError(
             "the models to merge are not all different",
             got="\n    - ".join(["", *problems]),
-            hint="give the base model once and every expert once",
+            hint="give the base model once and every expert once; onto is a merge of other experts",
         )
 
 

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 import lors
+from lors.checkpoint import Checkpoint
 from lors.config import read_yaml
 from lors.errors import LorsError, UsageError
-from lors.fileio import write_text
 from lors.merge_plan import MergeInputs, MergePlan
 from lors.vocabulary import ESPNET_CONFIG
 
 RECORD_NAME = "merge.yaml"
+SMALLEST_SHARE = 1e-6
+"""Of an expert in a merged model: less is what is left by rounding."""
 
 
-def write_record(
-    plan: MergePlan, inputs: MergeInputs, out: Path, history: dict[str, Any] | None
-) -> None:
-    """Write the resolved plan, the fingerprints of all inputs and the version of LoRS beside `out`.
+def record_of(plan: MergePlan, inputs: MergeInputs, out: Path, history: dict | None) -> str:
+    """The record as text: the resolved plan, the fingerprints of all inputs, the version of LoRS.
 
     Args:
         plan: what was merged.
@@ -31,71 +33,181 @@ def write_record(
         history: what :func:`read_history` returned.
     """
     actions = list(inputs.actions.values())
+    own = _own_entries(plan, inputs)
     content = {
         "lors_version": lors.__version__,
         "model": out.name,
+        "plan": own["plan"],
+        "tensors": {action: actions.count(action) for action in ("prune", "whole", "copy")},
+        "fingerprints": own["fingerprints"],
+    }
+    if history is not None:
+        content["onto"] = history
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def unfinished_record(out: Path) -> str:
+    """What stands in the place of the record while the model is replaced: its name only.
+
+    So nobody takes the older model's record for the new model's, and an interrupted merge can be
+    made again.
+    """
+    return yaml.safe_dump({"model": out.name}, allow_unicode=True)
+
+
+def _own_entries(plan: MergePlan, inputs: MergeInputs) -> dict[str, Any]:
+    """What a record says of the plan itself."""
+    return {
         "plan": {
             **dataclasses.asdict(plan),
             "experts": list(plan.experts),
             "weights": list(plan.weights),
             "policy": plan.policy or inputs.policy.family,
         },
-        "tensors": {action: actions.count(action) for action in ("prune", "whole", "copy")},
         "fingerprints": {
             "base": inputs.base.fingerprint(),
             "experts": [vector.finetuned.fingerprint() for vector in inputs.vectors],
         },
     }
-    if history is not None:
-        content["onto"] = history
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    write_text(out.parent / RECORD_NAME, text)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One merge of those that a model was made by.
+
+    Attributes:
+        base: fingerprint of the base model.
+        path: of the base model.
+        shares: fingerprint of an expert -> factor that its task vector was added with.
+        settings: what else decides what is added.
+    """
+
+    base: str
+    path: str
+    shares: Mapping[str, float]
+    settings: Mapping[str, Any]
+
+
+def _step(plan: Mapping[str, Any], fingerprints: Mapping[str, Any]) -> _Step:
+    """A step from the entries of its record."""
+    params = dict(plan["params"])
+    coef = float(params.pop("scaling_coef"))
+    experts = zip(fingerprints["experts"], plan["weights"], strict=True)
+    shares = {str(expert): coef * float(weight) for expert, weight in experts}
+    settings = {name: plan[name] for name in ("method", "svc", "policy", "seed")}
+    return _Step(str(fingerprints["base"]), str(plan["base"]), shares, {**settings, **params})
+
+
+def _read_steps(record: dict[str, Any] | None, path: Path) -> list[_Step]:
+    """The steps that a record tells of, the last one first.
+
+    Raises:
+        LorsError: it is not what :func:`record_of` makes.
+    """
+    steps = []
+    try:
+        # A model of which nothing is known ends the chain: its record is its name only.
+        while record is not None and record.keys() != {"model"}:
+            steps.append(_step(record["plan"], record["fingerprints"]))
+            record = record.get("onto")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise LorsError(
+            "this is no whole record of a merged model",
+            where=path,
+            expected="what a merge writes beside its model, unchanged",
+            got=f"{type(error).__name__}: {error}",
+            hint="make the merged model again, or remove the record if what is in the model does "
+            "not matter",
+        ) from None
+    return steps
 
 
 def read_history(plan: MergePlan, inputs: MergeInputs) -> dict[str, Any] | None:
     """The record of the model that the plan's experts are added to; None without `onto`.
 
+    Logs a warning if there is none, or if an expert is taken away otherwise than it was added.
+
     Raises:
-        LorsError: it was made from another base model, or has one of the experts already.
+        LorsError: the record is damaged, or the model was made from another base model or has one
+            of the experts already.
     """
     if plan.onto is None:
         return None
-    path = Path(plan.onto).parent / RECORD_NAME
-    if not path.is_file():
-        logging.warning("%s has no %s: what is in it is not known", plan.onto, RECORD_NAME)
+    model = inputs.onto.path
+    path = model.parent / RECORD_NAME
+    record = read_yaml(path) if path.is_file() else {}
+    steps = _read_steps(record, path) if record.get("model") == model.name else []
+    if not steps:
+        logging.warning("there is no %s of %s: what is in it is not known", RECORD_NAME, model)
         return {"model": plan.onto}
-    record = read_yaml(path)
-    base = inputs.base.fingerprint()
-    if record["fingerprints"]["base"] != base:
-        raise LorsError(
-            "this merged model was made from another base model",
-            where=path,
-            expected=f"fingerprint {base}, of {plan.base}",
-            got=f"fingerprint {record['fingerprints']['base']}, of {record['plan']['base']}",
-        )
-    there: set[str] = set()
-    step: dict[str, Any] | None = record
-    while step and "fingerprints" in step:
-        there.update(step["fingerprints"]["experts"])
-        step = step.get("onto")
-    for vector, weight in zip(inputs.vectors, plan.weights, strict=True):
-        if weight > 0 and vector.finetuned.fingerprint() in there:
+    current = _step(*_own_entries(plan, inputs).values())
+    for step in steps:
+        if step.base != current.base:
             raise LorsError(
-                "this expert is in the merged model already",
-                where=vector.finetuned.path,
-                hint="leave it out, or give it a negative weight to take it away",
+                "this merged model was made from another base model",
+                where=path,
+                expected=f"fingerprint {current.base}, of {plan.base}",
+                got=f"fingerprint {step.base}, of {step.path}",
             )
+    for vector in inputs.vectors:
+        _check_share(vector.finetuned, current, steps)
     return record
 
 
-def check_target(plan: MergePlan, out: Path) -> str | None:
+def _check_share(expert: Checkpoint, current: _Step, steps: Sequence[_Step]) -> None:
+    """Check what is to be added of an expert against what is in the merged model already."""
+    key = expert.fingerprint()
+    there = sum(step.shares.get(key, 0.0) for step in steps)
+    added = current.shares[key]
+    if abs(there) < SMALLEST_SHARE:
+        there = 0.0
+    if added > 0 and there > 0:
+        raise LorsError(
+            "this expert is in the merged model already",
+            where=expert.path,
+            hint="leave it out, or give it a negative weight to take it away",
+        )
+    if added >= 0:
+        return
+    if there <= 0:
+        logging.warning(
+            "%s is taken away, but is not in the merged model as far as its record tells",
+            expert.path,
+        )
+        return
+    if abs(there + added) >= SMALLEST_SHARE:
+        logging.warning(
+            "%s is taken away with weight * scaling_coef = %g, but is in the merged model with %g",
+            *(expert.path, -added, there),
+        )
+    recorded = [step.settings for step in steps if step.shares.get(key, 0.0) > 0]
+    if current.settings not in recorded:
+        logging.warning(
+            "%s is taken away with %s, but was added with %s",
+            *(expert.path, _text(current.settings), " and ".join(map(_text, recorded))),
+        )
+
+
+def _text(settings: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in settings.items() if value is not None)
+
+
+def check_target(inputs: MergeInputs, out: Path) -> str | None:
     """Check what is in the directory of `out`; return the model config that belongs beside it.
 
     Raises:
-        UsageError: `out` is an input, or another model or its configuration is there.
+        UsageError: `out`, or what is written beside it, is a file of an input, or another model,
+            its configuration or a file that is no merge's is there.
     """
-    if out.resolve() in {Path(path).resolve() for path in plan.files()}:
-        raise UsageError("the merged model would overwrite one of its inputs", where=out)
+    source, target = (place.parent / ESPNET_CONFIG for place in (inputs.base.path, out))
+    written = [out, out.parent / RECORD_NAME, *([target] if source.is_file() else [])]
+    for path in written:
+        if path.resolve() in inputs.files():
+            raise UsageError(
+                "the merged model would overwrite one of its inputs",
+                where=path,
+                hint="write the merged model into a directory of its own",
+            )
     record = out.parent / RECORD_NAME
     previous = read_yaml(record) if record.is_file() else None
     if previous is not None and previous.get("model") != out.name:
@@ -105,7 +217,13 @@ def check_target(plan: MergePlan, out: Path) -> str | None:
             got=f"{RECORD_NAME} of {previous.get('model')}",
             hint="give every merged model a directory of its own",
         )
-    source, target = (Path(place).parent / ESPNET_CONFIG for place in (plan.base, out))
+    if previous is None and out.exists():
+        raise UsageError(
+            "there is a file of this name already, and no merge wrote it",
+            where=out,
+            expected=f"no such file, or {RECORD_NAME} beside it",
+            hint="choose another name, or move the file away",
+        )
     if not source.is_file():
         return None
     config = source.read_text(encoding="utf-8")

@@ -55,13 +55,7 @@ class TaskVector:
             finetuned = delta = (factors[0].double() @ factors[1].double()).float()
         if not all_finite(delta):
             for checkpoint, tensor in ((self.base, base), (self.finetuned, finetuned)):
-                bad = int((~torch.isfinite(tensor)).sum())
-                if bad:
-                    raise LorsError(
-                        f"{bad} of {tensor.numel()} values are NaN or infinite",
-                        where=f"{checkpoint.path}: {name}",
-                        hint="the training of this model diverged; merge an earlier checkpoint",
-                    )
+                check_finite(tensor, f"{checkpoint.path}: {name}")
             raise LorsError(
                 "the difference overflows float32", where=f"{self.finetuned.path}: {name}"
             )
@@ -77,6 +71,18 @@ def all_finite(tensor: Tensor) -> bool:
     """Whether no value is NaN or infinite."""
     # A sum of finite numbers is finite unless it overflows: one quick look for most tensors.
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+
+
+def check_finite(tensor: Tensor, where: str) -> None:
+    """Check the values of a model's tensor; LorsError if one is NaN or infinite."""
+    if all_finite(tensor):
+        return
+    bad = int((~torch.isfinite(tensor)).sum())
+    raise LorsError(
+        f"{bad} of {tensor.numel()} values are NaN or infinite",
+        where=where,
+        hint="the training of this model diverged; merge an earlier checkpoint",
+    )
 
 
 def _mismatches(base: Checkpoint, finetuned: Checkpoint) -> list[str]:

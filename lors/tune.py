@@ -7,19 +7,16 @@ normalised performance (:mod:`lors.score.normalised`) over the language-task pai
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from lors.config import read_yaml
 from lors.decompositions import Decompositions
-from lors.errors import LorsError, UsageError
+from lors.errors import LorsError
 from lors.expdir import ExpDir, Pair
 from lors.fileio import (
     DoneMarker,
@@ -29,6 +26,7 @@ from lors.fileio import (
     scratch_directory,
     write_json,
 )
+from lors.grid import Grid
 from lors.inference import TestSet, decode, read_test_set
 from lors.log import show_progress
 from lors.merge import MergeInputs, MergePlan, apply_delta, merged_delta, open_inputs
@@ -37,63 +35,6 @@ from lors.models.family import InferenceOptions
 from lors.score import normalised_performance, score_asr, score_st
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The settings to try, by method.
-
-    Attributes:
-        points: method -> list of parameter settings, scaling_coef included.
-        limit: number of dev utterances a language that are decoded; None for all.
-    """
-
-    points: Mapping[str, tuple[dict[str, Any], ...]]
-    limit: int | None
-
-
-def read_grid(path: str | os.PathLike) -> Grid:
-    """Read ``conf/tune.yaml``.
-
-    A method's grid is a mapping from parameter to the list of its values (all combinations are
-    tried), or a list of such mappings. Methods with something to choose get equally many points.
-
-    Raises:
-        UsageError: a malformed grid, or methods with different budgets.
-    """
-    content = read_yaml(path)
-    limit = content.pop("utterances_per_language", None)
-    if limit is not None and not (type(limit) is int and limit > 0):
-        where = f"{path}: utterances_per_language"
-        raise UsageError("not a number of utterances", where=where, expected="1 or more", got=limit)
-    points = {}
-    for method, grid in content.items():
-        parts = grid if isinstance(grid, list) else [grid]
-        good = [isinstance(p, dict) and all(map(_is_list, p.values())) for p in parts]
-        if not parts or not all(good):
-            raise UsageError(
-                "a grid maps each parameter to a list of values",
-                where=f"{path}: {method}",
-                got=grid,
-            )
-        points[method] = tuple(
-            dict(zip(part, values, strict=True))
-            for part in parts
-            for values in itertools.product(*part.values())
-        )
-    budgets = {method: len(of) for method, of in points.items() if len(of) > 1}
-    if len(set(budgets.values())) > 1:
-        raise UsageError(
-            "merge methods must be tuned with the same budget, or they cannot be compared",
-            where=path,
-            expected="as many points for every method that has something to choose",
-            got=", ".join(f"{method}: {number}" for method, number in budgets.items()),
-        )
-    return Grid(points, limit)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list) and bool(value)
 
 
 def plan_of(expdir: ExpDir, pairs: Sequence[Pair], method: str, params: Mapping) -> MergePlan:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
-from lors.config import REQUIRED, build, describe, parse_assignments, read_yaml
+from lors.config import REQUIRED, build, describe, keys_of, parse_assignments, read_yaml
 from lors.decompositions import Decompositions
 from lors.errors import UsageError
 from lors.log import run_main
-from lors.merge import MergePlan, open_inputs, run_merge, summary
+from lors.merge import MergePlan, open_inputs, prepare, run_merge, summary
+from lors.merge_engine import check_threads
 from lors.merge_methods import METHODS
+from lors.merge_plan import check_inputs
 from lors.naming import families
 
 
@@ -27,7 +32,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--params rank=7 density=0.2 scaling_coef=0.2",
     )
     parser.add_argument(
-        "--config", help="YAML file with any of the options below (conf/merge_*.yaml)"
+        "--config",
+        help=f"YAML file with any of {', '.join(keys_of(MergePlan))} (conf/merge_*.yaml)",
     )
     parser.add_argument("--base", help="checkpoint of the base model")
     parser.add_argument("--experts", nargs="+", help="checkpoints fine-tuned from the base model")
@@ -75,7 +81,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype",
         choices=["float32", "float16", "bfloat16"],
-        help="dtype of the merged model (default: the base model's)",
+        help="dtype of the merged model (default: that of the base model, or of --onto)",
     )
     parser.add_argument(
         "--device",
@@ -87,7 +93,10 @@ def get_parser() -> argparse.ArgumentParser:
         help="names of the tensors of the merged model (default: the base model's; .pt: openai)",
     )
     parser.add_argument(
-        "--dry_run", action="store_true", help="check the files and print the plan; write nothing"
+        "--dry_run",
+        action="store_true",
+        help="check the files, the options and (with --out) the place for the result, print the "
+        "plan, write nothing",
     )
     parser.add_argument("--list_methods", action="store_true", help="print all methods and exit")
     return parser
@@ -96,26 +105,44 @@ def get_parser() -> argparse.ArgumentParser:
 def get_plan(args: argparse.Namespace) -> MergePlan:
     """The plan of --config and the options, which have the last word."""
     values = read_yaml(args.config) if args.config else {}
-    options = (
-        *("base", "experts", "method", "policy", "dtype"),
-        *("weights", "svc", "onto", "seed"),
-    )
-    values |= {name: getattr(args, name) for name in options if getattr(args, name) is not None}
-    if args.params:
-        params = values.get("params") or {}
-        if isinstance(params, dict):  # anything else is reported by build()
-            values["params"] = params | parse_assignments(args.params, "--params")
+    keys = keys_of(MergePlan)
+    options = [name for name in vars(args) if name not in keys and name in values]
+    if options:
+        raise UsageError(
+            "not part of a merge plan, but an option of the command line",
+            where=args.config,
+            expected=f"keys among: {', '.join(keys)}",
+            got=", ".join(options),
+            hint="give " + " and ".join(f"--{name}" for name in options) + " on the command line",
+        )
+    given = {name: getattr(args, name) for name in keys.keys() - {"params"}}
+    values |= {name: value for name, value in given.items() if value is not None}
+    if values.get("params") is None:
+        values["params"] = {}
+    if args.params and isinstance(values["params"], dict):  # anything else is reported by build()
+        values["params"] |= parse_assignments(args.params, "--params")
+    missing = [name for name, key in keys.items() if key.default is REQUIRED and name not in values]
     where = f"{args.config} and the command line" if args.config else "the command line"
+    if missing:
+        raise UsageError(
+            f"missing: {', '.join(f'--{name}' for name in missing)}",
+            where=where,
+            hint="give them as options or as keys of the file of --config",
+        )
     return build(MergePlan, values, where)
 
 
 def check_device(device: str | None) -> None:
     """Check that torch can compute there; UsageError if not."""
     try:
-        torch.zeros(1, device=device or "cpu")
+        torch.zeros(1, device=device or "cpu").item()  # torch's "meta" has no values
     except (RuntimeError, AssertionError) as error:
+        reason = re.split(r"\n|\. ", str(error))[0]  # torch goes on for pages
         raise UsageError(
-            "cannot compute on this device", where="--device", expected="cpu, cuda", got=error
+            "cannot compute on this device",
+            where="--device",
+            expected="cpu, cuda",
+            got=f"{device}: {reason}",
         ) from None
 
 
@@ -140,15 +167,23 @@ def work(args: argparse.Namespace) -> None:
         print(list_methods())
         return
     plan = get_plan(args)
+    check_threads(args.nj)
+    check_device(args.device)
     if args.dry_run:
-        print(summary(plan, open_inputs(plan)))
+        inputs = open_inputs(plan)
+        if args.out is None:
+            check_inputs(plan, inputs)
+        else:
+            prepare(plan, inputs, Path(args.out), args.names)
+        print(summary(plan, inputs))
         return
-    if args.nj < 1:
-        raise UsageError("no threads to work with", where="--nj", expected="1 or more", got=args.nj)
     if args.out is None:
         raise UsageError("no place for the merged model", where="--out", expected="a file name")
-    cache = Decompositions(args.cache) if args.cache else None
-    check_device(args.device)
+    cache = None
+    if args.cache and plan.merge_method.decomposes:
+        cache = Decompositions(args.cache)
+    elif args.cache:
+        logging.info("%s makes no decompositions to be kept", plan.method)
     run_merge(plan, args.out, args.nj, cache, args.names, args.device)
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 
 from lors.config import load_config
-from lors.errors import UsageError, unknown_name
+from lors.errors import UsageError
 from lors.expdir import ExpDir, Pair, scopes_of
+from lors.grid import read_grid
 from lors.log import run_main
 from lors.models import family_of
-from lors.tune import read_grid, tune
+from lors.tune import tune
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -39,13 +39,7 @@ def get_parser() -> argparse.ArgumentParser:
 def work(args: argparse.Namespace) -> None:
     family = family_of(ExpDir(args.expdir).base)
     options = load_config(family.inference_options, args.inference_config)
-    grid = read_grid(args.grid)
-    if args.methods:
-        for method in args.methods:
-            if method not in grid.points:
-                raise unknown_name("merge method", method, grid.points, where=args.grid)
-        points = {method: grid.points[method] for method in args.methods}
-        grid = dataclasses.replace(grid, points=points)
+    grid = read_grid(args.grid, args.methods)
     scopes = scopes_of(args.tasks)
     if args.only is not None:
         if not 1 <= args.only <= len(scopes):

@@ -44,7 +44,7 @@ from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
-from lors.config import REQUIRED, Key, Range, check
+from lors.config import FLOAT32, REQUIRED, Key, check
 from lors.registry import Registry
 
 SUPPLIED = {
@@ -123,12 +123,17 @@ class MergeMethod:
             UsageError: an unknown parameter, a wrong type or a value out of range; all listed.
         """
         scaling_coef = 1 / num_experts if self.combines == "sum" else 1.0
-        keys = {**self.parameters, "scaling_coef": Key(Annotated[float, Range()], scaling_coef)}
+        keys = {**self.parameters, "scaling_coef": Key(Annotated[float, FLOAT32], scaling_coef)}
         return check(keys, params, where)
 
     def is_rowwise(self, prune: bool) -> bool:
         """Whether a tensor, to prune or not, may be merged in pieces."""
         return self.rowwise or (self.scope == "matrices" and not prune)
+
+    @property
+    def decomposes(self) -> bool:
+        """Whether it makes decompositions that can be kept."""
+        return "low_rank" in self._accepted
 
     def surveys(self, deltas: Iterable[Tensor], params: Mapping[str, Any]) -> list[Any]:
         """What the survey says of each task vector; nothing for a method without one."""

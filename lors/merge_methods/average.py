@@ -13,7 +13,9 @@ from lors.merge_methods import joint_method, mean_of
 def average(deltas: Sequence[Tensor]) -> Tensor:
     """Mean of the task vectors: with scaling_coef 1 the average of the experts' weights.
 
-    delta = (1/N) sum_t tau_t. The same as task_arithmetic with scaling_coef divided by N.
+    delta = (1/N) sum_t tau_t (the uniform soup of Wortsman et al., "Model soups: averaging weights
+    of multiple fine-tuned models improves accuracy without increasing inference time", ICML 2022).
+    The same as task_arithmetic with scaling_coef divided by N.
 
     Args:
         deltas: task vectors of one tensor, one for each expert, float32, all of one shape.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lors.config import Range
 from lors.merge_methods import joint_method
-from lors.subspace import merge_matrices, merge_singular_vectors, thin_svd
+from lors.subspace import merge_matrices, merge_singular_vectors, numerical_svd
 
 
 @joint_method(combines="mean", scope="matrices")
@@ -19,20 +19,27 @@ def boosted_tsv_m(deltas: Sequence[Tensor], *, beta: Annotated[float, Range(0, 1
 
     In each task vector the first singular value at which the cumulative energy (squares) reaches
     the fraction beta is the floor of all later ones: directions that matter little to one expert
-    do not collapse in the merge. Then as tsv_m; with beta 1 it is tsv_m.
+    do not collapse in the merge. Then as tsv_m; with beta 1 it is tsv_m. So with tau_t = U S V'
+    and k the first index with sum_{i<=k} S_i^2 >= beta sum_i S_i^2, S_i becomes max(S_i, S_k)
+    (Carvalho, Teixeira, Rolland, Abad, "Exploring the potential and limitations of Model Merging
+    for Multi-Domain Adaptation in ASR", arXiv 2603.05354; that energy means squares is our
+    reading). Tensors that the policy does not prune are averaged.
+
+    Singular values of 0 (of a task vector of low rank, as an adapter's) are not raised: their
+    vectors are arbitrary, nothing was learnt in these directions.
 
     Args:
         deltas: task vectors of one matrix, one for each expert, float32.
-        beta: fraction of the energy; smaller raises more.
+        beta: fraction of the energy, from 0 to 1; smaller raises more.
 
     Returns:
         The merged delta, same shape.
     """
 
     def boosted(tau: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        left, values, right = thin_svd(tau)
+        left, values, right = numerical_svd(tau)
         energy = np.cumsum(values**2)
-        if beta == 1 or energy[-1] == 0:
+        if beta == 1 or not len(values):
             return left, values, right
         floor = values[np.searchsorted(energy, beta * energy[-1])]
         return left, np.maximum(values, floor), right

@@ -35,8 +35,8 @@ def breadcrumbs(
         delta: task vector of one tensor of one expert, float32.
         surveyed: the entries without the smallest, and the outliers.
         start: index of the first entry of these rows.
-        density: fraction of the entries that is kept.
-        gamma: fraction of the entries that is dropped for being the largest.
+        density: fraction of the entries that is kept, from 0 to 1.
+        gamma: fraction of the entries that is dropped for being the largest, from 0 to 1.
 
     Returns:
         The expert's part of the merged delta, same shape.

@@ -25,7 +25,8 @@ def dare_linear(
     Args:
         delta: task vector of one tensor of one expert, float32.
         random: generator of the mask.
-        density: probability that an entry is kept (rounded to a multiple of 2^-16).
+        density: probability that an entry is kept, from 0.001 to 1 (rounded to a multiple
+            of 2^-16).
 
     Returns:
         The expert's part of the merged delta, same shape.

@@ -29,7 +29,8 @@ def dare_ties(
     Args:
         deltas: task vectors of one tensor, one for each expert, float32, all of one shape.
         random_of: makes the generator of an expert's mask.
-        density: probability that an entry is kept (rounded to a multiple of 2^-16).
+        density: probability that an entry is kept, from 0.001 to 1 (rounded to a multiple
+            of 2^-16).
 
     Returns:
         The merged delta, same shape.

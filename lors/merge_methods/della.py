@@ -32,8 +32,9 @@ def della(
     Args:
         deltas: task vectors of one tensor, one for each expert, float32, all of one shape.
         random_of: makes the generator of an expert's mask.
-        density: mean probability that an entry is kept.
-        epsilon: difference of the probabilities of the largest and the smallest entry of a row.
+        density: mean probability that an entry is kept, from 0.001 to 1.
+        epsilon: difference of the probabilities of the largest and the smallest entry of a row,
+            from 0 to 1.
 
     Returns:
         The merged delta, same shape.

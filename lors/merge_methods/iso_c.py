@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from lors.merge_methods import joint_method
-from lors.subspace import merge_matrices, thin_svd
+from lors.subspace import merge_matrices, numerical_svd
 
 
 @joint_method(combines="mean", scope="matrices")
@@ -20,6 +20,13 @@ def iso_c(deltas: Sequence[Tensor]) -> Tensor:
     the number of experts, so that scaling_coef counts as for a mean. Tensors that the policy does
     not prune are averaged.
 
+    The mean is over all min(rows, columns) singular values, as in the formula, even if the sum is
+    of lower rank (as that of adapters is); U V' has the directions within its numerical rank only,
+    because the vectors of singular value 0 are arbitrary. So what the other directions get does not
+    jump when a singular value falls to 0, and is the same for an adapter and for a full model with
+    nearly its task vector. But it is little for a low rank: the nuclear norm of delta is that of
+    the mean task vector times rank / min(rows, columns), and scaling_coef has to make up for it.
+
     Args:
         deltas: task vectors of one matrix, one for each expert, float32.
 
@@ -28,7 +35,8 @@ def iso_c(deltas: Sequence[Tensor]) -> Tensor:
     """
 
     def merge(taus: list[np.ndarray]) -> np.ndarray:
-        left, values, right = thin_svd(sum(taus))
-        return values.mean() / len(taus) * (left @ right)
+        total = sum(taus)
+        left, values, right = numerical_svd(total)
+        return values.sum() / min(total.shape) / len(taus) * (left @ right)
 
     return merge_matrices(deltas, merge)

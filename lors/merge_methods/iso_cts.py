@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lors.config import Range
 from lors.merge_methods import joint_method
-from lors.subspace import merge_matrices, polar_factor, thin_svd
+from lors.subspace import merge_matrices, numerical_svd, polar_factor
 
 
 @joint_method(combines="mean", scope="matrices")
@@ -27,27 +27,35 @@ def iso_cts(
     al., ICML 2025), here divided by the number of experts, so that scaling_coef counts as for a
     mean. Tensors that the policy does not prune are averaged.
 
+    The numbers of directions are fractions of min(rows, columns), and the mean is over as many
+    singular values, also where there are fewer directions: those of singular value 0 are left out,
+    because their vectors are arbitrary, and count as 0 (see iso_c for why, and for what it means
+    for scaling_coef). So for adapters whose sum has room in the common subspace it is iso_c.
+
     Args:
         deltas: task vectors of one matrix, one for each expert, float32.
-        common_fraction: fraction of the full rank that the common subspace takes.
+        common_fraction: fraction of the full rank that the common subspace takes, from 0 to 1.
 
     Returns:
         The merged delta, same shape.
     """
 
     def merge(taus: list[np.ndarray]) -> np.ndarray:
-        left, values, right = thin_svd(sum(taus))
-        own = (len(values) - int(len(values) * common_fraction)) // len(taus)
-        common = len(values) - own * len(taus)
+        total = sum(taus)
+        left, values, right = numerical_svd(total)
+        full_rank = min(total.shape)
+        own = (full_rank - int(full_rank * common_fraction)) // len(taus)
+        common = full_rank - own * len(taus)
         lefts, spectra, rights = [left[:, :common]], [values[:common]], [right[:common]]
         if own:
             for tau in taus:
                 outside = tau - lefts[0] @ (lefts[0].T @ tau)
-                left, values, right = thin_svd(outside)
+                # What is outside may be nothing but the rounding errors of the whole.
+                left, values, right = numerical_svd(outside, size=float(np.linalg.norm(tau)))
                 lefts.append(left[:, :own])
                 spectra.append(values[:own])
                 rights.append(right[:own])
-        mean = np.concatenate(spectra).mean() / len(taus)
+        mean = np.concatenate(spectra).sum() / full_rank / len(taus)
         return mean * (polar_factor(np.hstack(lefts)) @ polar_factor(np.vstack(rights)))
 
     return merge_matrices(deltas, merge)

@@ -52,9 +52,10 @@ def lors(
         delta: task vector of one matrix of one expert, float32; or a stack of them.
         low_rank: finds two factors of a low-rank part of tau_t.
         pooled: the threshold of this expert's entries, if it is one for all matrices.
-        rank: rank of L_t: a number (a matrix of smaller full rank is kept whole), {ratio: x} of the
-            full rank, or {energy: x}, the smallest rank with this fraction of the energy.
-        density: fraction of the entries of S_t that is kept.
+        rank: rank of L_t: a number, at least 0 (a matrix of smaller full rank is kept whole),
+            {ratio: x} of the full rank, or {energy: x}, the smallest rank with this fraction of the
+            energy; x from 0 to 1.
+        density: fraction of the entries of S_t that is kept, from 0 to 1.
         order: low_rank_first (the paper: S_t from the residual of L_t), sparse_first (L_t from the
             residual of S_t) or independent (both from tau_t, so that what both hold counts twice).
         threshold: the magnitude from which entries are kept is found for each matrix (the paper) or

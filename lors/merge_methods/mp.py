@@ -21,7 +21,7 @@ def mp(delta: Tensor, *, density: Annotated[float, Range(0, 1)] = 0.2) -> Tensor
 
     Args:
         delta: task vector of one matrix of one expert, float32.
-        density: fraction of the entries that is kept.
+        density: fraction of the entries that is kept, from 0 to 1.
 
     Returns:
         The expert's part of the merged delta, same shape.

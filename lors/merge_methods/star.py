@@ -23,7 +23,7 @@ def star(delta: Tensor, *, eta: Annotated[float, Range(0, 1)] = 0.4) -> Tensor:
 
     Args:
         delta: task vector of one matrix of one expert, float32.
-        eta: fraction of the nuclear norm that is kept before rescaling.
+        eta: fraction of the nuclear norm that is kept before rescaling, from 0 to 1.
 
     Returns:
         The expert's part of the merged delta, same shape.

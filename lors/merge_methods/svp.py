@@ -29,8 +29,9 @@ def svp(
     Args:
         delta: task vector of one matrix of one expert, float32; or a stack of them.
         low_rank: finds two factors of the low-rank part.
-        rank: rank of L_t: a number (a matrix of smaller full rank is kept whole), {ratio: x} of the
-            full rank, or {energy: x}, the smallest rank with this fraction of the energy.
+        rank: rank of L_t: a number, at least 0 (a matrix of smaller full rank is kept whole),
+            {ratio: x} of the full rank, or {energy: x}, the smallest rank with this fraction of the
+            energy; x from 0 to 1.
 
     Returns:
         The expert's part of the merged delta, same shape.

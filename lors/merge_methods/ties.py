@@ -35,7 +35,7 @@ def ties(
         deltas: task vectors of one tensor, one for each expert, float32, all of one shape.
         surveyed: which entries of each task vector are its largest.
         start: index of the first entry of these rows.
-        density: fraction of the entries of each task vector that is kept.
+        density: fraction of the entries of each task vector that is kept, from 0 to 1.
 
     Returns:
         The merged delta, same shape.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lors.merge_methods import joint_method
-from lors.subspace import merge_matrices, merge_singular_vectors, thin_svd
+from lors.subspace import merge_matrices, merge_singular_vectors, numerical_svd
 
 
 @joint_method(combines="mean", scope="matrices")
@@ -19,10 +19,13 @@ def tsv_m(deltas: Sequence[Tensor]) -> Tensor:
     (Gargiulo et al., "Task Singular Vectors: Reducing Task Interference in Model Merging",
     CVPR 2025). Tensors that the policy does not prune are averaged.
 
+    A task vector of lower rank (an adapter's) has fewer triplets than its share; those of singular
+    value 0 are left out, because their vectors are arbitrary and would turn those of the others.
+
     Args:
         deltas: task vectors of one matrix, one for each expert, float32.
 
     Returns:
         The merged delta, same shape.
     """
-    return merge_matrices(deltas, lambda taus: merge_singular_vectors(map(thin_svd, taus)))
+    return merge_matrices(deltas, lambda taus: merge_singular_vectors(map(numerical_svd, taus)))

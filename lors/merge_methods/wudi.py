@@ -28,8 +28,9 @@ def wudi(
 
     Args:
         deltas: task vectors of one matrix, one for each expert, float32.
-        steps: steps of Adam.
-        learning_rate: of Adam, in units of the weights (the authors' value is the default).
+        steps: steps of Adam, at least 0.
+        learning_rate: of Adam, at least 0, in units of the weights (the authors' value is the
+            default).
 
     Returns:
         The merged delta, same shape.

@@ -12,11 +12,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from lors.config import Range, build
 from lors.datadir import Utterance
-from lors.errors import LorsError, unknown_name
+from lors.errors import LorsError, UsageError, near_matches, unknown_name
 from lors.expdir import Pair
 from lors.models.family import Family, InferenceOptions
 from lors.whisper_package import whisper_part
@@ -32,6 +33,11 @@ PROMPT_LENGTH = 4
 """Tokens of a prompt: start, language, task and no timestamps."""
 WITHOUT_SPACES = ("zh", "ja", "th", "lo", "my", "yue")
 """Languages whose words Whisper's tokenizer does not split at spaces."""
+OFFICIAL = (
+    *("tiny", "base", "small", "medium", "large-v1", "large-v2", "large-v3", "large"),
+    *("large-v3-turbo", "turbo"),
+)
+"""Names of OpenAI's multi-lingual models, which openai-whisper downloads."""
 _PROMPT = re.compile(r"((?:<\|[^|]+\|>)+) ?")
 
 
@@ -92,6 +98,24 @@ def language_code(lang: str) -> str:
     ``zh-HK`` is Cantonese, ``yue``, which only the vocabulary of large-v3 has.
     """
     return "yue" if lang == "zh-HK" else lang.split("-")[0]
+
+
+def check_base_model(base_model: str) -> None:
+    """Check that there may be such a base model: a file, a directory or an official name.
+
+    Raises:
+        UsageError: it is none of these, or speaks English only.
+    """
+    if base_model and (base_model in OFFICIAL or Path(base_model).exists()):
+        return
+    english = base_model.endswith(".en")
+    raise UsageError(
+        "this Whisper speaks English only" if english else "no such Whisper",
+        where="--base_model",
+        expected=f"a file, a directory, or one of {', '.join(OFFICIAL)}",
+        got=base_model or "an empty name",
+        hint=near_matches(base_model.removesuffix(".en"), OFFICIAL),
+    )
 
 
 def encode(line: str, tokenizer: Tokenizer) -> list[int]:

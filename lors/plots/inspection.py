@@ -16,6 +16,24 @@ PAIRS = {
 }
 
 
+def mean_over(matrices: Mapping[str, Mapping[str, Any]], key: str) -> np.ndarray:
+    """A measure between experts: its means over the matrices that have it.
+
+    Args:
+        matrices: as :func:`lors.inspection.inspect_matrices` yields them.
+        key: ``cosine``, ``sign_agreement`` or ``overlap``.
+
+    Returns:
+        Experts x experts, NaN where no matrix has it.
+    """
+    return defined_mean([found[key] for found in matrices.values()])
+
+
+def defined_mean(values: Sequence[Any]) -> np.ndarray:
+    """The mean over the first dimension of what is not None; NaN where all is."""
+    return np.ma.filled(np.ma.masked_invalid(np.array(values, dtype=float)).mean(axis=0), np.nan)
+
+
 def spectrum_figure(matrices: Mapping[str, Mapping[str, Any]], experts: Sequence[str]) -> Any:
     """Singular values relative to the largest, over the relative index: median over matrices."""
     figure = new_figure(5.2, 3.2)
@@ -38,7 +56,8 @@ def spectrum_figure(matrices: Mapping[str, Mapping[str, Any]], experts: Sequence
     axes.set_xlabel("index / full rank")
     axes.set_ylabel("singular value / largest")
     axes.set_title("median and quartiles over matrices", loc="left", fontsize=8, color="#555555")
-    axes.legend(fontsize=7)
+    if axes.lines:
+        axes.legend(fontsize=7)
     return figure
 
 
@@ -49,17 +68,18 @@ def pairs_figure(matrices: Mapping[str, Mapping[str, Any]], experts: Sequence[st
     for axes, (key, (title, low, high)) in zip(
         figure.subplots(1, len(PAIRS)), PAIRS.items(), strict=True
     ):
-        mean = np.mean([found[key] for found in matrices.values()], axis=0)
+        mean = mean_over(matrices, key)
         image = axes.imshow(mean, vmin=low, vmax=high, cmap="RdBu_r" if low < 0 else "viridis")
         axes.set_xticks(range(len(experts)), experts, rotation=90, fontsize=7)
         axes.set_yticks(range(len(experts)), experts, fontsize=7)
         axes.set_title(title, fontsize=9)
         axes.grid(visible=False)
         for row, column in np.ndindex(mean.shape):
-            dark = (mean[row, column] - low) / (high - low) < 0.5
-            colour = "white" if (dark if low == 0 else abs(mean[row, column]) > 0.6) else "black"
+            value = mean[row, column]
+            dark = (value - low) / (high - low) < 0.5
+            colour = "white" if (dark if low == 0 else abs(value) > 0.6) else "black"
             axes.text(
-                *(column, row, f"{mean[row, column]:.2f}"),
+                *(column, row, "-" if np.isnan(value) else f"{value:.2f}"),
                 **{"ha": "center", "va": "center", "fontsize": 6, "color": colour},
             )
         figure.colorbar(image, ax=axes, shrink=0.7)
@@ -74,11 +94,13 @@ def inflation_figure(matrices: Mapping[str, Mapping[str, Any]], count: int) -> A
     padded = np.full((len(matrices), rank), np.nan)
     for row, found in zip(padded, matrices.values(), strict=True):
         row[: len(found["inflation"])] = found["inflation"]
-    low, median, high = np.nanpercentile(padded, [25, 50, 75], axis=0)
-    index = np.arange(1, rank + 1)
-    axes.plot(index, median, color=LORS_COLOUR)
-    axes.fill_between(index, low, high, color=LORS_COLOUR, alpha=0.2, linewidth=0)
-    for level, text in ((1, "experts do not meet"), (count, "all experts the same")):
+    if rank:
+        low, median, high = np.nanpercentile(padded, [25, 50, 75], axis=0)
+        index = np.arange(1, rank + 1)
+        axes.plot(index, median, color=LORS_COLOUR)
+        axes.fill_between(index, low, high, color=LORS_COLOUR, alpha=0.2, linewidth=0)
+    # One expert has 1 everywhere; the levels are landmarks, not bounds.
+    for level, text in ((1, "experts at right angles"), (count, "all experts the same"))[:count]:
         axes.axhline(level, color="#999999", linewidth=0.8)
         axes.annotate(text, (rank, level), fontsize=7, color="#555555", ha="right", va="bottom")
     axes.set_xlabel("direction of the sum, by singular value")

@@ -30,6 +30,7 @@ LAYERS = [
         "lors.subspace",
         "lors.signs",
         "lors.policy",
+        "lors.grid",
         "lors.naming",
         "lors.job_log",
         "lors.run_record",

@@ -1,6 +1,7 @@
 """What every merge method must do; a new file in lors/merge_methods is tested by itself."""
 
 import inspect
+import re
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,10 @@ def test_signature_and_documentation(method):
     for name, argument in list(arguments.items())[1:]:
         assert argument.kind is argument.KEYWORD_ONLY, name
         assert method.help(name), f"{method.name}: {name} is not documented"
+    for name, key in method.parameters.items():
+        for limits in getattr(key.annotation, "__metadata__", ()):
+            assert str(limits) in method.help(name), f"{method.name}: the range of {name}"
+    assert re.search(r"\b(19|20)\d\d\b|arXiv", method.function.__doc__), "its source"
     assert not set(method.parameters) & {*SUPPLIED, "scaling_coef"}
     assert method.summary.endswith(".") or ":" in method.summary
     assert 20 < len(method.summary) < 100
@@ -117,6 +122,59 @@ def test_scale_of_the_task_vectors_is_kept(method, shape):
     assert torch.allclose(doubled, 2 * apply(method, deltas), rtol=1e-5, atol=1e-6)
 
 
+def adapter_factors(shape, count, rank=4):
+    generator = torch.Generator().manual_seed(5)
+    return [
+        tuple(
+            torch.randn(side, generator=generator) for side in ((shape[0], rank), (rank, shape[1]))
+        )
+        for _ in range(count)
+    ]
+
+
+def product(up, down):
+    return (up.double() @ down.double()).float()
+
+
+def is_near(one, other, tolerance):
+    return bool(torch.linalg.norm(one - other) <= tolerance * torch.linalg.norm(other))
+
+
+@pytest.mark.parametrize("shape", [(48, 32), (32, 48), (40, 40)])
+@pytest.mark.parametrize("without", [0, 1])
+def test_low_rank_task_vectors(method, shape, without):
+    """What is arbitrary in the decomposition of an adapter's task vector has no say.
+
+    `without`: how many more experts there are that left this matrix as it is.
+    """
+    factors = adapter_factors(shape, 2)
+    nothing = [torch.zeros(shape)] * without
+    merged = apply(method, [product(*pair) for pair in factors] + nothing)
+    other_factors = [product(up / 3, 3 * down) for up, down in factors]
+    assert is_near(apply(method, other_factors + nothing), merged, 1e-5)
+    # The same adapters in full models: base + delta is rounded to the next float32.
+    base = 10 * deltas_of(shape, 1, seed=6)[0]
+    full = [(base + product(*pair)) - base for pair in factors]
+    assert is_near(apply(method, full + nothing), merged, 1e-4)
+
+
+def test_the_same_adapter_twice(method):
+    """Up to rounding: the experts have all their directions in common."""
+    if method.name in RANDOM:
+        pytest.skip("every expert draws its own mask")
+    up, down = adapter_factors((48, 32), 1)[0]
+    one, other = product(up, down), product(up / 3, 3 * down)
+    assert is_near(apply(method, [one, other]), apply(method, [one, one]), 1e-5)
+
+
+def test_experts_that_cancel(method):
+    for count in (1, 2):
+        deltas = [
+            sign * product(*pair) for pair in adapter_factors((9, 6), count) for sign in (1, -1)
+        ]
+        assert torch.isfinite(apply(method, deltas)).all()
+
+
 def test_sum_or_mean_is_what_the_method_says(method):
     """N copies of a task vector: a sum grows N-fold, a mean stays; so defaults start alike."""
     delta = deltas_of((6, 9), 1)[0]
@@ -154,4 +212,4 @@ def test_parameters_are_checked(method):
     text = str(caught.value)
     assert "2 problems" in text and "the place" in text
     assert "scaling_coeff: unknown (did you mean scaling_coef?)" in text
-    assert "scaling_coef: expected a number (finite), got inf" in text
+    assert "scaling_coef: expected a number from -3.40282e+38 to 3.40282e+38, got inf" in text

@@ -13,10 +13,10 @@ import pytest
 
 from lors import status
 from lors.config import build, load_config, read_yaml
+from lors.grid import read_grid
 from lors.merge import MergePlan
 from lors.merge_methods import METHODS
 from lors.models import FAMILIES
-from lors.tune import read_grid
 from tests.integration.recipe import Recipe, run
 
 ROOT = Path(__file__).parents[2]
@@ -44,8 +44,8 @@ STAGES = {
 OPTIONS = """
 stage stop_stage skip_train dry_run submit langs group groups tasks methods baselines train_hours
 train_subset seed dev_utterances datadir dumpdir expdir nj ngpu num_nodes device model_family
-base_model window train_base base_langs vocab_size base_config train_config inference_config
-tune_config data_opts
+base_model window st_language train_base base_langs vocab_size base_config train_config
+inference_config tune_config data_opts
 """
 
 
@@ -176,7 +176,8 @@ def test_dry_run_of_baselines(baselines, tmp_path):
 @pytest.mark.parametrize("name", RECIPES)
 def test_dry_run_of_a_base_model_of_ones_own(name, tmp_path):
     recipe = Recipe(tmp_path / name, name)
-    espnet = ["--model_family", "espnet_s2t", "--train_base", "true"]
+    espnet = ["--model_family", "espnet_s2t", "--train_base", "true", "--base_config"]
+    espnet.append(RECIPES["mini_covost"] / "conf/train_base.yaml")
     done = run(recipe, "--dry_run", "true", *espnet, "--stop_stage", "base")
     assert done.returncode == 0, done.stdout
     for words in (
@@ -202,8 +203,10 @@ def test_dry_run_with_whisper(name, tmp_path):
         "--inference_config conf/inference_whisper.yaml",
     ):
         assert words in done.stdout
-    done = run(recipe, *whisper, "--train_base", "true", "--stop_stage", "base")
-    assert "--config conf/train_whisper_base.yaml" in done.stdout
+    config = RECIPES["mini_covost"] / "conf/train_whisper_base.yaml"
+    base = ["--train_base", "true", "--base_config", config, "--stop_stage", "base"]
+    done = run(recipe, *whisper, *base)
+    assert f"--config {config}" in done.stdout
     assert "train_tokenizer" not in done.stdout and "import_base" not in done.stdout
 
 
@@ -247,6 +250,38 @@ def test_corpora_that_are_not_there_are_told(name, tmp_path):
     (recipe / "downloads").mkdir()
     done = run(recipe, "--langs", "de", "--data_opts", "--pool true")
     assert done.returncode == 2 and "no data for a base model" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--ngpu", "abc"), ("--nj", "0"), ("--num_nodes", "2"), ("--seed", "-1")),
+        *(("--train_hours", "five"), ("--dev_utterances", "0"), ("--window", "40")),
+        *(("--methods", "lros"), ("--st_language", "english"), ("--base_model", "nowhere")),
+        *(("--train_config", "nope.yaml"), ("--inference_config", "nope.yaml")),
+        *(("--tune_config", "nope.yaml"), ("--langs", ""), ("--expdir", "exp/my_JOB")),
+    ],
+)
+def test_wrong_value_is_told_before_the_first_stage(option, value, tmp_path):
+    recipe = Recipe(tmp_path / "mini", "mini_covost")
+    done = run(recipe, option, value)
+    assert done.returncode == (1 if value == "nope.yaml" else 2), done.stdout
+    assert "stage" not in done.stdout
+    assert option.lstrip("-") in done.stdout or value in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--base_model", "smal"], "did you mean small"),
+        (["--langs", "de xx", "--base_model", "small"], "unknown language 'xx'"),
+        ([], "no base model was given"),
+    ],
+)
+def test_wrong_whisper_is_told_before_the_first_stage(options, said, tmp_path):
+    recipe = Recipe(tmp_path / "mini", "mini_covost")
+    done = run(recipe, "--model_family", "whisper", *options)
+    assert done.returncode == 2 and said in done.stdout and "stage" not in done.stdout
 
 
 def test_unknown_model_family(tmp_path):

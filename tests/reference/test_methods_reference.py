@@ -319,3 +319,17 @@ def test_calibration_equals_the_formula(shape, alpha):
     expected = left @ np.diag(calibrated) @ right
     result = calibrate_singular_values([torch.from_numpy(part) for part in parts], alpha).numpy()
     assert np.linalg.norm(result - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.1, 1.0])
+def test_calibration_of_parts_that_share_nothing(alpha):
+    """Their rows and columns are at right angles, but for rounding: the sum is left as it is."""
+    random = np.random.default_rng(9)
+    left, right = (np.linalg.qr(random.normal(size=(side, side)))[0] for side in (24, 16))
+    parts = [
+        (left[:, own] * np.array([5, 4, 3]) * size) @ right[own]
+        for own, size in ((slice(3), 1.0), (slice(3, 6), 1.3))
+    ]
+    parts = [part.astype(np.float32) for part in parts]
+    result = calibrate_singular_values([torch.from_numpy(part) for part in parts], alpha).numpy()
+    assert np.allclose(result, sum(parts), rtol=0, atol=1e-5)

@@ -45,6 +45,34 @@ def test_tables_json_and_plots(files, tmp_path, capsys):
     assert all(path.stat().st_size > 5000 for path in plots.iterdir())
 
 
+def test_matrices_with_nothing_to_measure(files, tmp_path, capsys):
+    """An expert that learnt in one matrix only: the other one is in no mean."""
+    pytest.importorskip("matplotlib")
+    base, de = torch.load(files[0]), torch.load(files[1])
+    torch.save({**base, NAMES[1]: de[NAMES[1]]}, files[2])
+    run = ["--base", files[0], "--experts", *files[1:], "--plots", str(tmp_path / "plots")]
+    assert main(run) == 0
+    tables = [table.splitlines() for table in capsys.readouterr().out.split("\n\n")]
+    for title in ("cosine", "sign agreement", "overlap"):
+        rows = next(table for table in tables if table[0].startswith(title))[1:]
+        assert [row.split()[1:] for row in rows] == [["1.000", "1.000"]] * 2
+    torch.save({**base, "ctc.ctc_lo.bias": torch.ones(3)}, files[0])
+    for number in (1, 2):
+        torch.save({**base, "ctc.ctc_lo.bias": torch.ones(3) + number}, files[number])
+    assert main(run) == 0
+    printed, errors = capsys.readouterr()
+    rows = [line.split()[1:] for line in printed.splitlines() if line.startswith("de_asr")]
+    assert rows == [["0.000", "-", "-", "-", "1.000"], *[["-", "-"]] * 3]
+    assert "inflation of the leading directions of the sum: -" in printed
+    assert "Warning" not in errors
+
+
+@pytest.mark.parametrize(("count", "lines"), [(1, 0), (2, 1)])
+def test_inflation_is_of_several_experts(files, count, lines, capsys):
+    assert main(["--base", files[0], "--experts", *files[1 : count + 1]]) == 0
+    assert capsys.readouterr().out.count("inflation of") == lines
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -56,6 +84,47 @@ def test_tables_json_and_plots(files, tmp_path, capsys):
 def test_wrong_options(files, options, told, capsys):
     assert main(["--base", files[0], "--experts", *files[1:], *options]) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--labels", "de", "de"], "two experts have one label"),
+        (["--out", "{de}"], "ends in .json"),
+        (["--out", "{index}", "--experts", "{index}"], "overwrite an input"),
+        (["--out", "{folder}/adapter/config.json", "--experts", "{folder}/adapter"], "into one"),
+        (["--out", "{folder}/adapter.json"], "a directory, not a file"),
+        (["--out", "{de}/new/inspect.json"], "a file, not a directory"),
+        (["--plots", "{de}"], "a file, not a directory"),
+        (["--plots", "{de}/new"], "a file, not a directory"),
+    ],
+)
+def test_what_must_not_be_written_is_refused_at_once(files, tmp_path, options, told, capsys):
+    places = {
+        "de": files[1],
+        "folder": tmp_path,
+        "index": tmp_path / "model.safetensors.index.json",
+    }
+    places["index"].write_text("{}")
+    for name in ("adapter", "adapter.json"):
+        (tmp_path / name).mkdir()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    options = [option.format(**places) for option in options]
+    assert main(["--base", files[0], "--experts", *files[1:], *options]) == 2
+    printed, errors = capsys.readouterr()
+    assert told in errors and not printed
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_experts_that_differ_in_the_kind_of_file(files, tmp_path):
+    """Their paths without the suffix would be one label for two."""
+    third = tmp_path / "expert" / "de_asr" / "model.pt"
+    state = torch.load(files[1])
+    torch.save({"model_state_dict": {n: 2 * v for n, v in state.items()}, "dims": {}}, third)
+    out = tmp_path / "inspect.json"
+    experts = [*files[1:], str(third)]
+    assert main(["--base", files[0], "--experts", *experts, "--out", str(out)]) == 0
+    assert json.loads(out.read_text())["experts"] == {path: path for path in experts}
 
 
 def test_plots_without_matplotlib(files, tmp_path, monkeypatch, capsys):

@@ -77,6 +77,29 @@ def test_dry_run_writes_nothing(files, tmp_path, capsys):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_dry_run_finds_what_the_merge_would(files, capsys):
+    options = ["--method", "lors", "--base", files[0], "--dry_run", "--experts", files[1]]
+    assert main([*options, files[1]]) == 1
+    assert "not all different" in capsys.readouterr().err
+    assert main([*options, "--out", files[1]]) == 2
+    assert "overwrite one of its inputs" in capsys.readouterr().err
+
+
+def test_options_that_are_no_part_of_a_plan(files, tmp_path, capsys):
+    config = tmp_path / "c.yaml"
+    config.write_text("method: lors\nout: m.pth\nnj: 2\n")
+    assert main(arguments(files, tmp_path, "--config", str(config))) == 2
+    error = capsys.readouterr().err
+    assert "got: out, nj" in error and "give --out and --nj on" in error and "did you" not in error
+
+
+def test_empty_params_in_the_config(files, tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("method: average\nparams:\n")
+    assert main(arguments(files, tmp_path, "--config", str(config))) == 0
+    assert record(tmp_path)["params"] == {"scaling_coef": 1.0}
+
+
 def test_list_methods(capsys):
     assert main(["--list_methods"]) == 0
     printed = capsys.readouterr().out
@@ -88,7 +111,7 @@ def test_list_methods(capsys):
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        ([], "method: missing"),
+        ([], "missing: --method"),
         (["--method", "losr"], "did you mean lors"),
         (["--method", "lors", "--params", "rnak=3"], "did you mean rank"),
         (
@@ -97,11 +120,18 @@ def test_list_methods(capsys):
         ),
         (["--method", "lors", "--params", "rank"], "not of the form name=value"),
         (["--method", "lors", "--policy", "espnet"], "unknown policy 'espnet'"),
+        (["--method", "lors", "--seed", "-1"], "seed: expected an integer at least 0, got -1"),
+        (["--method", "lors", "--weights", "nan", "1"], "weights[0]: expected a number from"),
+        (["--method", "lors", "--nj", "0"], "no threads to work with"),
+        (["--method", "lors", "--device", "meta"], "cannot compute on this device"),
+        (["--method", "lors", "--out", "m.txt"], "cannot tell the kind of model file"),
     ],
 )
 def test_usage_errors_exit_2(files, tmp_path, capsys, more, expected):
-    assert main(arguments(files, tmp_path, *more)) == 2
-    assert expected in capsys.readouterr().err
+    for dry_run in ([], ["--dry_run"]):
+        assert main(arguments(files, tmp_path, *more, *dry_run)) == 2
+        error = capsys.readouterr().err
+        assert expected in error and len(error) < 1000
     assert not (tmp_path / "m").exists()
 
 
@@ -110,7 +140,7 @@ def test_missing_out_base_and_experts(files, capsys):
     assert "--out" in capsys.readouterr().err
     assert main(["--method", "lors", "--out", "x.pth"]) == 2
     error = capsys.readouterr().err
-    assert "base: missing" in error and "experts: missing" in error
+    assert "missing: --base, --experts" in error
 
 
 def test_data_errors_exit_1(files, tmp_path, capsys):
@@ -133,6 +163,14 @@ def test_cache_is_used_again(files, tmp_path):
     before = [path.stat().st_mtime_ns for path in kept]
     assert kept and main(arguments(files, tmp_path, *options)) == 0
     assert [path.stat().st_mtime_ns for path in kept] == before
+
+
+def test_cache_of_a_method_that_decomposes_nothing(files, tmp_path, capsys):
+    options = ("--method", "ties", "--cache", str(tmp_path / "cache"))
+    assert main(arguments(files[:2], tmp_path, *options)) == 0
+    assert not (tmp_path / "cache").exists()
+    error = capsys.readouterr().err
+    assert "ties makes no decompositions to be kept" in error and "merged 1 expert into" in error
 
 
 def test_unknown_option_exits_2():

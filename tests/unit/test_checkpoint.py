@@ -1,9 +1,12 @@
 import argparse
 import datetime
+import errno
 import os
+import pickle
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,14 +193,46 @@ def test_other_content(tmp_path, state):
     for content in ([1, 2], {}, {"model": {}}, {"epoch": 3, "weights": state}, torch.ones(2)):
         with pytest.raises(LorsError, match="no model weights found"):
             Checkpoint.open(write(tmp_path / "a.pth", content))
-    (tmp_path / "text.pth").write_text("version https://git-lfs.github.com/spec/v1\n" * 3)
-    with pytest.raises(LorsError, match="truncated or corrupt"):
-        Checkpoint.open(tmp_path / "text.pth")
+    for content in ({**state, "epoch": 3}, {"model": {**state, "epoch": 3}, "args": None}):
+        with pytest.raises(LorsError, match=r"no tensors: epoch \(int\)\n") as caught:
+            Checkpoint.open(write(tmp_path / "a.pth", content))
+        assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", r"begins with b'version https://git-lfs"),
+        (b"<!DOCTYPE html>\n<html></html>", r"begins with b'<!DOCTYPE html>\\n<html>"),
+        (pickle.dumps(b"", protocol=2)[:2] + b"<html>", "Unsupported operand 60"),
+    ],
+)
+def test_files_of_other_kinds(tmp_path, content, told):
+    (tmp_path / "m.pth").write_bytes(content)
+    with pytest.raises(LorsError, match=rf"truncated or corrupt(.|\n)*{told}") as caught:
+        Checkpoint.open(tmp_path / "m.pth")
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_that_may_not_be_read(tmp_path, state, suffix, monkeypatch):
+    path = tmp_path / f"m{suffix}"
+    save(path, state)
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(LorsError, match=r"cannot be opened(.|\n)*Permission denied") as caught:
+        Checkpoint.open(path)
+    assert caught.value.where == path and caught.value.hint
 
 
 def test_paths_that_are_no_checkpoints(tmp_path):
-    with pytest.raises(LorsError, match="checkpoint not found"):
-        Checkpoint.open(tmp_path / "none.pth")
+    for missing in ("none.pth", "none/", "none/model.bin"):
+        with pytest.raises(LorsError, match="checkpoint not found"):
+            Checkpoint.open(f"{tmp_path}/{missing}")
+    (tmp_path / "model.bin").write_bytes(b"")
     with pytest.raises(LorsError, match=r"ends in \.pth, \.pt, \.safetensors"):
         Checkpoint.open(tmp_path / "model.bin")
     (tmp_path / "dir.pth").mkdir()
@@ -284,6 +319,26 @@ def test_writer_needs_a_known_suffix(tmp_path):
         CheckpointWriter(tmp_path / "model.bin", {})
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("parent", ["file", "file/sub", "/proc/none", "/proc/none/sub"])
+def test_directories_that_cannot_be_made(tmp_path, state, suffix, parent):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / parent / f"m{suffix}"
+    with pytest.raises(LorsError, match="could not be written") as caught:
+        save(path, state)
+    assert caught.value.where == path and caught.value.got and caught.value.hint
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.uint16])
+def test_dtypes_that_safetensors_files_do_not_have(tmp_path, dtype):
+    state = {"x": torch.ones(2), "odd": torch.ones(2, dtype=dtype)}
+    with pytest.raises(LorsError, match=rf"odd: {dtype}(.|\n)*write a \.pth"):
+        save(tmp_path / "new" / "m.safetensors", state)
+    assert names_in(tmp_path) == []
+    save(tmp_path / "m.pth", state)
+    assert_holds(Checkpoint.open(tmp_path / "m.pth"), state)
+
+
 def test_disk_space_is_checked_first(tmp_path, monkeypatch):
     usage = argparse.Namespace(free=3_000_000)
     monkeypatch.setattr(checkpoint_writer.shutil, "disk_usage", lambda path: usage)
@@ -293,9 +348,13 @@ def test_disk_space_is_checked_first(tmp_path, monkeypatch):
     assert "4.0 MB free" in str(caught.value) and "3.0 MB" in str(caught.value)
 
 
+@pytest.mark.parametrize("size", [90_000, 100])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_disk_that_fills_up_while_writing(tmp_path, suffix):
-    """A limit on the file size stands in for a full disk; both fail in write()."""
+def test_disk_that_fills_up_while_writing(tmp_path, suffix, size):
+    """A limit on the file size stands in for a full disk; both fail in write().
+
+    Small tensors are buffered, so that closing the file tries to write them once more.
+    """
     path = tmp_path / f"m{suffix}"
     path.write_bytes(b"before")
     code = (
@@ -303,13 +362,19 @@ def test_disk_that_fills_up_while_writing(tmp_path, suffix):
         "from lors.errors import LorsError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try:\n"
-        "    with CheckpointWriter(sys.argv[1], {'x': ((90_000,), torch.float32)}) as writer:\n"
-        "        writer.add('x', torch.ones(90_000))\n"
+        "    size = int(sys.argv[2])\n"
+        "    spec = {f'x{i}': ((size,), torch.float32) for i in range(90_000 // size)}\n"
+        "    with CheckpointWriter(sys.argv[1], spec) as writer:\n"
+        "        for name in spec:\n"
+        "            writer.add(name, torch.ones(size))\n"
         "except LorsError as error:\n"
         "    print(error)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(path), str(size)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "could not be written" in done.stdout and "File too large" in done.stdout
     assert path.read_bytes() == b"before" and names_in(tmp_path) == [path.name]

@@ -139,9 +139,10 @@ def test_parse_assignments():
         "on": True,
     }
     with pytest.raises(UsageError) as caught:
-        parse_assignments(["rank", "=3", "a=1", "a=2", "b=["], "--params")
+        parse_assignments(["rank", "=3", "a=1", "a=2", "b=[", "c={d:1}"], "--params")
     text = str(caught.value)
-    assert "4 problems" in text and "--params" in text
+    assert "'c={d:1}': a space is missing after the colon" in text
+    assert "5 problems" in text and "--params" in text
     assert "'a' is given twice" in text and "'b=[': the value is not valid YAML" in text
 
 

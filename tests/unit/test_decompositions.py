@@ -100,6 +100,12 @@ def test_another_expert_has_files_of_its_own(files, tmp_path):
     assert len(list((tmp_path / "cache").iterdir())) == 5
 
 
+def test_a_file_in_the_place_of_the_directory(files):
+    with pytest.raises(LorsError, match=r"cannot be made(.|\n)*File exists") as caught:
+        Decompositions(files[0])
+    assert str(caught.value.where) == files[0] and caught.value.expected and caught.value.hint
+
+
 def test_damaged_file(files, tmp_path):
     cache = Decompositions(tmp_path / "cache")
     run_merge(plan_of(files, rank=3), tmp_path / "one" / "m.pth", cache=cache)

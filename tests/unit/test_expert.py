@@ -1,13 +1,16 @@
 """Experts in other forms than their base: other names, tied tensors, shards, adapters."""
 
 import json
+import shlex
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from lors.checkpoint import Checkpoint
 from lors.errors import LorsError, UsageError
-from lors.expert import AdaptedCheckpoint, open_expert, open_model
+from lors.expert import AdaptedCheckpoint, open_expert, open_model, recorded_base
 from lors.merge import MergePlan, iter_merged, run_merge
 from lors.naming import names_in
 from lors.task_vector import TaskVector
@@ -172,6 +175,17 @@ def test_what_has_no_counterpart_is_listed(tmp_path):
     assert "model.decoder.layer_norm.bias: missing in the expert" in str(caught.value)
 
 
+def test_names_of_a_parallel_model(tmp_path):
+    for name, prefix in (("plain", ""), ("parallel", "module.")):
+        state = {f"{prefix}{name}": value for name, value in openai_state(0).items()}
+        torch.save(state, tmp_path / f"{name}.pth")
+    for base, expert in (("plain", "parallel"), ("parallel", "plain")):
+        with pytest.raises(LorsError, match=r"begin with 'module\.'") as caught:
+            open_expert(open_model(tmp_path / f"{base}.pth"), tmp_path / f"{expert}.pth")
+        assert caught.value.where == tmp_path / "parallel.pth"
+        assert "model.module.state_dict()" in caught.value.hint
+
+
 def test_half_precision_files_of_openai(tmp_path):
     halves = [{n: v.half() for n, v in openai_state(seed).items()} for seed in (0, 1)]
     base = open_model(write_openai(tmp_path / "b.pt", halves[0]))
@@ -204,12 +218,19 @@ def test_damaged_sets_of_shards(sharded, tmp_path):
     index.write_text(json.dumps(content))
     with pytest.raises(LorsError, match=r"do not list the same(.|\n)*model\.encoder\.conv1\.bias"):
         Checkpoint.open(sharded)
+    wrong = next(file for file in content["weight_map"].values() if file != first)
+    content["weight_map"]["model.encoder.conv1.bias"] = wrong
+    index.write_text(json.dumps(content))
+    told = rf"conv1\.bias: not in {wrong}(.|\n)*conv1\.bias: not listed for {first}"
+    with pytest.raises(LorsError, match=told):
+        Checkpoint.open(sharded)
     (sharded / first).unlink()
     with pytest.raises(LorsError, match=f"parts of the model are missing(.|\n)*{first}"):
         Checkpoint.open(sharded)
-    index.write_text("{}")
-    with pytest.raises(LorsError, match="no weight_map"):
-        Checkpoint.open(sharded)
+    for text, told in (("{}", "no weight_map"), ("[1]", "must hold an object")):
+        index.write_text(text)
+        with pytest.raises(LorsError, match=told):
+            Checkpoint.open(sharded)
     (tmp_path / "empty").mkdir()
     with pytest.raises(LorsError, match="no model in this directory"):
         Checkpoint.open(tmp_path / "empty")
@@ -263,6 +284,25 @@ def test_scale_of_peft(tmp_path, settings, scale):
     assert torch.allclose(delta, scale * up @ down, rtol=1e-6, atol=1e-6)
 
 
+def test_fingerprint_of_an_adapter_has_its_scale(tmp_path):
+    """The same factors, whose scale is 4, 5, 4 written in two more ways, and 4 on another form."""
+    forms = ["hugging_face"] * 4 + ["openai"]
+    settings = [
+        {},
+        {"lora_alpha": 10},
+        {"lora_alpha": 10, "alpha_pattern": {"q_proj": 8}},
+        {"lora_alpha": 4 * 2**0.5, "use_rslora": True},
+        {},
+    ]
+    fingerprints = []
+    for number, (form, setting) in enumerate(zip(forms, settings, strict=True)):
+        base = open_model(FORMS[form](tmp_path / f"base{number}", openai_state(0)))
+        adapter = write_peft(tmp_path / f"{number}", {HF_QUERY: factors_of()}, **setting)
+        fingerprints.append(open_expert(base, adapter).fingerprint())
+    assert fingerprints[0] != fingerprints[1]
+    assert {fingerprints[i] for i in (0, 2, 3, 4)} == {fingerprints[0]}
+
+
 def test_low_rank_parts_of_an_adapter_are_the_adapter(tmp_path):
     """Rank 2 within rank 7: LoRS keeps all of it, and of the rest, which is zero, nothing."""
     down, up = factors_of()
@@ -285,6 +325,72 @@ def test_other_adapters_are_refused(tmp_path, settings, told):
     base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
     adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()}, **settings)
     with pytest.raises(LorsError, match=told):
+        open_expert(base, adapter)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ([1], r"must hold an object(.|\n)*got: \[1\]"),
+        ({"lora_alpha": None}, r"lora_alpha: expected a number, got None"),
+        ({"use_rslora": "yes"}, r"use_rslora: expected true or false, got 'yes'"),
+        ({"alpha_pattern": {"q_proj": "big"}}, r"alpha_pattern: expected a mapping or null, got"),
+        ({"alpha_pattern": {"(": 4}}, r"alpha_pattern is no pattern(.|\n)*got: '\(': "),
+    ],
+)
+def test_damaged_description_of_peft(tmp_path, content, told):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()})
+    (adapter / "adapter_config.json").write_text(json.dumps(content))
+    with pytest.raises(LorsError, match=told) as caught:
+        open_expert(base, adapter)
+    assert "adapter_config.json" in str(caught.value.where)
+    assert caught.value.expected and caught.value.hint
+
+
+@pytest.mark.parametrize("content", ["{}", '{"model": 3, "fingerprint": ""}', "[]"])
+def test_damaged_record_of_the_base(tmp_path, content):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()})
+    (adapter / "base.json").write_text(content)
+    for read in (
+        lambda: open_expert(base, adapter),
+        lambda: recorded_base(adapter / "adapter_model.safetensors"),
+    ):
+        with pytest.raises(LorsError) as caught:
+            read()
+        assert caught.value.where == adapter / "base.json"
+        assert caught.value.expected and caught.value.got and caught.value.hint
+
+
+def test_parts_of_an_adapter_in_the_place_of_a_model(tmp_path):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()})
+    file = adapter / "adapter_model.safetensors"
+    for read in (lambda: open_expert(base, file), lambda: open_model(file)):
+        with pytest.raises(LorsError, match="file of a PEFT adapter") as caught:
+            read()
+        assert f"give its directory: {adapter}" in caught.value.hint
+    with pytest.raises(LorsError, match="directory of a PEFT adapter, and no full model") as caught:
+        open_model(adapter)
+    assert caught.value.where == adapter and "trained on" in caught.value.hint
+
+
+def test_the_pickle_of_an_adapter_can_be_converted_as_told(tmp_path):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()})
+    expected = open_expert(base, adapter).fingerprint()
+    file = adapter / "adapter_model.safetensors"
+    torch.save(contents(Checkpoint.open(file)), adapter / "adapter_model.bin")
+    file.unlink()
+    with pytest.raises(LorsError, match=r"does not read(.|\n)*adapter_model\.bin") as caught:
+        open_expert(base, adapter)
+    command = shlex.split(caught.value.hint.split(": ", 1)[1])
+    subprocess.run([sys.executable, *command[1:]], cwd=adapter, check=True)
+    assert open_expert(base, adapter).fingerprint() == expected
+    file.unlink()
+    (adapter / "adapter_model.bin").unlink()
+    with pytest.raises(LorsError, match="checkpoint not found"):
         open_expert(base, adapter)
 
 
@@ -336,8 +442,17 @@ def test_espnet_lora_without_its_scale_or_half_of_it(tmp_path):
     base = open_model(tmp_path / "base.pth")
     down, up = factors_of()
     path = espnet_lora(tmp_path, {f"{name}.lora_A": down, f"{name}.lora_B": up}, scale_file=False)
-    with pytest.raises(LorsError, match="the scale of this adapter is not known"):
-        open_expert(base, path)
+    config = path.parent / "config.yaml"
+    for text in (None, "adapter_conf: null\n", "adapter_conf: [6]\n"):
+        if text is not None:
+            config.write_text(text)
+        with pytest.raises(LorsError, match="the scale of this adapter is not known"):
+            open_expert(base, path)
+    for alpha in ("big", "null", ".inf"):
+        config.write_text(f"adapter_conf: {{rank: 2, alpha: {alpha}}}\n")
+        with pytest.raises(LorsError, match=r"alpha: expected a number") as caught:
+            open_expert(base, path)
+        assert str(config) in caught.value.where and caught.value.hint
     path = espnet_lora(tmp_path, {f"{name}.lora_A": down})
     with pytest.raises(LorsError, match="lora_A: its partner is missing"):
         open_expert(base, path)

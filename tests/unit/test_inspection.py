@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +58,29 @@ def test_experts_that_are_the_same(tmp_path):
     assert np.allclose(found["sign_agreement"], 1) and np.allclose(found["overlap"], 1, atol=1e-5)
     # 3.5 times the first: 3.5 / 1, 3.5 / 2 and 3.5 / 0.5 in the mean.
     assert np.allclose(found["inflation"], (3.5 + 1.75 + 7) / 3, rtol=1e-3)
+
+
+def test_inflation_has_no_bounds(tmp_path):
+    """Experts at right angles have 1, opposite ones less."""
+    (tmp_path / "apart").mkdir()
+    one, other = orthogonal_parts(2)
+    apart = findings(tmp_path / "apart", [one, 1.3 * other], rank=4)[QUERY]
+    assert np.allclose(apart["inflation"], 1, atol=1e-4) and len(apart["inflation"]) == 4
+    opposite = findings(tmp_path, [one, -0.5 * one])[QUERY]
+    assert np.allclose(opposite["inflation"], (0.5 - 1) / 2, atol=1e-4)
+
+
+def test_directions_beyond_the_rank_of_a_task_vector(tmp_path):
+    """Of an adapter in a matrix that it leaves as it is there is nothing to measure."""
+    one, other = orthogonal_parts(2)
+    found = findings(tmp_path, [one, one + other, np.zeros_like(one)], rank=6)[QUERY]
+    assert found["overlap"][2] == found["cosine"][2] == found["sign_agreement"][2] == [None] * 3
+    assert np.allclose(np.array(found["overlap"])[:2, :2].astype(float), 1, atol=1e-5)
+    assert found["experts"][2]["norm"] == 0 and found["experts"][2]["energy"] is None
+    assert len(found["inflation"]) == 4
+    assert json.loads(json.dumps(found)) == found
+    apart = findings(tmp_path, [one, other], rank=6)[QUERY]["overlap"]
+    assert np.allclose(apart, np.eye(2), atol=1e-5)
 
 
 def test_sparse_task_vector(tmp_path):

@@ -2,29 +2,33 @@ import numpy as np
 import pytest
 import torch
 
-from lors.low_rank import Energy, Ratio, low_rank_approx, low_rank_factors, low_rank_of_product
+from lors.low_rank import Energy, Ratio, low_rank_factors, low_rank_of_product
+
+
+def approximation(matrix, rank):
+    up, down = low_rank_factors(matrix, rank)
+    return (up @ down).to(matrix.dtype)
 
 
 def reference_low_rank(matrix, rank):
-    flat = matrix.double().numpy().reshape(matrix.shape[0], -1)
-    left, values, right = np.linalg.svd(flat, full_matrices=False)
-    return ((left[:, :rank] * values[:rank]) @ right[:rank]).reshape(matrix.shape)
+    left, values, right = np.linalg.svd(matrix.double().numpy(), full_matrices=False)
+    return (left[:, :rank] * values[:rank]) @ right[:rank]
 
 
 def random_matrix(shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("shape", [(24, 24), (40, 12), (12, 40), (12, 8, 3), (1, 9), (9, 1)])
+@pytest.mark.parametrize("shape", [(24, 24), (40, 12), (12, 40), (1, 9), (9, 1)])
 @pytest.mark.parametrize("rank", [0, 1, 3, 7, 11, 12, 100])
 def test_low_rank_is_the_svd_truncated(shape, rank):
     matrix = random_matrix(shape)
-    result = low_rank_approx(matrix, rank)
+    result = approximation(matrix, rank)
     assert result.shape == matrix.shape and result.dtype == matrix.dtype
     expected = reference_low_rank(matrix, rank)
     error = np.linalg.norm(result.numpy() - expected) / np.linalg.norm(matrix.numpy())
     assert error < 2e-7  # float32 rounding of the result
-    assert torch.linalg.matrix_rank(result.reshape(shape[0], -1).double(), rtol=1e-6) <= rank
+    assert torch.linalg.matrix_rank(result.double(), rtol=1e-6) <= rank
 
 
 @pytest.mark.parametrize("decay", [0.1, 1e-2])
@@ -34,31 +38,31 @@ def test_low_rank_of_a_fast_decaying_spectrum(decay):
     values = decay ** np.arange(30)
     matrix = torch.from_numpy((left * values) @ right)
     for rank in (1, 2, 3, 5, 20):
-        error = torch.linalg.norm(matrix - low_rank_approx(matrix, rank)).item()
+        error = torch.linalg.norm(matrix - approximation(matrix, rank)).item()
         optimal = np.linalg.norm(values[rank:])
         assert error <= optimal * (1 + 1e-6) + 1e-7
 
 
 def test_low_rank_at_a_tie_is_still_optimal():
     matrix = torch.diag(torch.tensor([3.0, 2.0, 2.0, 2.0, 1.0]))
-    result = low_rank_approx(matrix, 2)
+    result = approximation(matrix, 2)
     assert torch.linalg.norm(matrix - result).item() == pytest.approx(3.0, rel=1e-6)
     assert torch.linalg.matrix_rank(result, rtol=1e-5) == 2
 
 
 def test_low_rank_of_zero_tiny_and_huge_values():
-    assert not low_rank_approx(torch.zeros(5, 4), 2).any()
+    assert not approximation(torch.zeros(5, 4), 2).any()
     matrix = random_matrix((9, 6))
     for scale in (1e-30, 1e30):  # their squares are outside float32
-        result = low_rank_approx(matrix * scale, 2)
-        assert torch.allclose(result / scale, low_rank_approx(matrix, 2), rtol=1e-4, atol=1e-6)
+        result = approximation(matrix * scale, 2)
+        assert torch.allclose(result / scale, approximation(matrix, 2), rtol=1e-4, atol=1e-6)
 
 
 def test_low_rank_rejects_vectors_and_negative_ranks():
     with pytest.raises(ValueError, match="needs a matrix"):
-        low_rank_approx(torch.ones(3), 1)
+        approximation(torch.ones(3), 1)
     with pytest.raises(ValueError, match="negative"):
-        low_rank_approx(torch.ones(3, 3), -1)
+        approximation(torch.ones(3, 3), -1)
 
 
 @pytest.mark.parametrize("rank", [0, 1, 3, 5, 6, 99])
@@ -92,7 +96,7 @@ def test_large_matrices_with_a_gap_at_the_cut(shape, rank):
     strong, weak = np.linspace(1, 0.7, rank), np.linspace(0.5, 0.1, 400 - rank)
     values = np.concatenate([strong, weak])
     matrix = spectrum_matrix(values, shape)
-    result, expected = low_rank_approx(matrix, rank).numpy(), reference_low_rank(matrix, rank)
+    result, expected = approximation(matrix, rank).numpy(), reference_low_rank(matrix, rank)
     assert np.linalg.norm(result - expected) <= 2e-6 * np.linalg.norm(expected)
 
 
@@ -104,7 +108,7 @@ def test_large_matrices_without_a_gap_are_optimal(rank, values):
     else:
         spectrum = np.ones(400) if values == "all equal" else np.repeat(np.linspace(2, 1, 200), 2)
         matrix = spectrum_matrix(spectrum, (500, 400))
-    error = torch.linalg.norm(matrix.double() - low_rank_approx(matrix, rank).double())
+    error = torch.linalg.norm(matrix.double() - approximation(matrix, rank).double())
     squares = np.linalg.svd(matrix.double().numpy(), compute_uv=False) ** 2
     assert error <= np.sqrt(squares[rank:].sum()) * (1 + 1e-6)
 
@@ -113,7 +117,7 @@ def test_large_matrices_without_a_gap_are_optimal(rank, values):
 @pytest.mark.parametrize("rank", [1, 3, 40])
 def test_large_matrices_of_low_rank(true_rank, rank):
     matrix = spectrum_matrix(np.linspace(2, 1, true_rank), (500, 400))
-    result, expected = low_rank_approx(matrix, rank).numpy(), reference_low_rank(matrix, rank)
+    result, expected = approximation(matrix, rank).numpy(), reference_low_rank(matrix, rank)
     assert np.linalg.norm(result - expected) <= 5e-6 * np.linalg.norm(expected)
 
 
@@ -121,7 +125,7 @@ def test_large_matrices_of_low_rank(true_rank, rank):
 def test_large_matrices_with_a_steep_spectrum(rank):
     values = 10 ** -np.linspace(0, 6, 400)
     matrix = spectrum_matrix(values, (400, 400))
-    error = torch.linalg.norm(matrix.double() - low_rank_approx(matrix, rank).double())
+    error = torch.linalg.norm(matrix.double() - approximation(matrix, rank).double())
     squares = np.linalg.svd(matrix.double().numpy(), compute_uv=False) ** 2
     # In float32 the matrix itself is known to about 1e-7 only.
     assert error <= np.sqrt(squares[rank:].sum()) * (1 + 1e-6) + 1e-7
@@ -131,14 +135,14 @@ def test_large_matrices_with_a_steep_spectrum(rank):
 @pytest.mark.parametrize("rank", [1, 40])
 def test_large_matrices_of_tiny_and_huge_values(scale, rank):
     matrix = spectrum_matrix(np.linspace(1, 0.1, 400), (400, 400))
-    result = low_rank_approx(matrix * scale, rank) / scale
-    assert torch.allclose(result, low_rank_approx(matrix, rank), rtol=1e-4, atol=1e-6)
+    result = approximation(matrix * scale, rank) / scale
+    assert torch.allclose(result, approximation(matrix, rank), rtol=1e-4, atol=1e-6)
 
 
 def test_ratio_is_of_the_full_rank():
     matrix = random_matrix((40, 30))
     for ratio, rank in ((0, 0), (0.1, 3), (0.5, 15), (0.99, 29), (1, 30)):
-        assert torch.equal(low_rank_approx(matrix, Ratio(ratio)), low_rank_approx(matrix, rank))
+        assert torch.equal(approximation(matrix, Ratio(ratio)), approximation(matrix, rank))
 
 
 @pytest.mark.parametrize("shape", [(30, 20), (500, 400), (400, 500)])
@@ -174,12 +178,12 @@ def test_nothing_learnt_has_rank_0(rank):
 def test_same_bytes_every_time():
     for rank in (3, 40):
         matrix = random_matrix((500, 400))
-        assert torch.equal(low_rank_approx(matrix, rank), low_rank_approx(matrix, rank))
+        assert torch.equal(approximation(matrix, rank), approximation(matrix, rank))
 
 
 def test_argument_is_left_alone():
     matrix = random_matrix((6, 6))
     before = matrix.clone()
     for rank in (0, 2, 5, 6, Energy(0.5)):
-        low_rank_approx(matrix, rank).add_(1)
+        approximation(matrix, rank).add_(1)
     assert torch.equal(matrix, before)

@@ -1,6 +1,9 @@
 import dataclasses
 import logging
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -11,7 +14,6 @@ from lors.errors import LorsError, UsageError
 from lors.merge import (
     MergePlan,
     apply_delta,
-    check_distinct,
     iter_merged,
     merged_delta,
     open_inputs,
@@ -19,6 +21,15 @@ from lors.merge import (
     summary,
 )
 from lors.merge_methods import METHODS
+from lors.merge_plan import check_distinct
+from lors.merge_record import read_history
+from tests.unit.whisper_files import (
+    WIDTH,
+    openai_state,
+    write_hugging_face,
+    write_openai,
+    write_peft,
+)
 
 PRUNED = "encoder.encoders.0.self_attn.linear_q.weight"
 BIAS = "encoder.encoders.0.self_attn.linear_q.bias"
@@ -79,6 +90,52 @@ def test_wrong_plans():
     with pytest.raises(UsageError) as caught:
         MergePlan("b", ("e",), "lors", {"rnak": 3, "density": 1.5})
     assert "did you mean rank?" in str(caught.value) and "from 0 to 1, got 1.5" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"dtype": "fp16"}, "dtype: expected one of float32, float16, bfloat16"),
+        ({"svc": -1}, "svc: expected a number at least 1e-06"),
+        ({"weights": "1"}, "weights: expected a list"),
+        ({"weights": (float("nan"),)}, r"weights\[0\]: expected a number from"),
+        ({"weights": (float("inf"),)}, r"weights\[0\]: expected a number from"),
+        ({"experts": "de.pth"}, "experts: expected a list"),
+        ({"seed": -1}, "seed: expected an integer at least 0, got -1"),
+        (
+            {"params": {"scaling_coef": 1e300}},
+            r"scaling_coef: expected a number from .*, got 1e\+300",
+        ),
+    ],
+)
+def test_plans_check_their_values(wrong, expected):
+    with pytest.raises(UsageError, match=expected):
+        MergePlan(**{"base": "b", "experts": ("e",), "method": "lors", **wrong})
+
+
+def test_plans_of_paths_and_numbers_of_numpy(files, tmp_path):
+    params = {"rank": np.int64(2), "density": np.float32(0.5)}
+    base, *experts = map(Path, files)
+    plan = MergePlan(base, experts, "lors", params, weights=(np.float64(1), np.float64(0.5)))
+    assert plan.base == files[0] and plan.experts == tuple(files[1:])
+    assert {name: type(plan.params[name]) for name in params} == {"rank": int, "density": float}
+    run_merge(plan, tmp_path / "out" / "m.pth")
+    assert names_in(tmp_path / "out") == ["m.pth", "merge.yaml"]
+
+
+@pytest.mark.parametrize("run", [merged_delta, lambda plan, nj: list(iter_merged(plan, nj=nj))])
+def test_no_threads(plan, run):
+    with pytest.raises(UsageError, match="no threads to work with"):
+        run(plan, nj=0)
+
+
+def test_a_policy_that_prunes_nothing(files, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("family: mine\ndetect: []\nrules: [{action: whole, patterns: ['*']}]\n")
+    plan = MergePlan(files[0], tuple(files[1:]), "lors", policy=str(path))
+    with pytest.raises(LorsError, match="there is no matrix to prune"):
+        merged_delta(plan)
+    merged_delta(dataclasses.replace(plan, method="average", params={}))
 
 
 def test_run_merge_writes_model_record_and_config(plan, tmp_path):
@@ -164,20 +221,26 @@ def test_dtype_of_the_output(plan, tmp_path, dtype, caplog):
     assert ("rounding" in caplog.text) == (dtype != "float32")
 
 
-def test_half_precision_models_are_merged_in_float32(files, tmp_path):
-    halves = []
-    for path in files:
-        halves.append(f"{path}.half.pth")
-        state = torch.load(path)
-        torch.save(
-            {n: t.half() if t.is_floating_point() else t for n, t in state.items()}, halves[-1]
-        )
+def halved(path):
+    state = torch.load(path)
+    half = {n: t.half() if t.is_floating_point() else t for n, t in state.items()}
+    torch.save(half, f"{path}.half.pth")
+    return f"{path}.half.pth"
+
+
+def test_half_precision_models_are_merged_in_float32(files, tmp_path, caplog):
+    halves = [halved(path) for path in files]
     plan = MergePlan(halves[0], tuple(halves[1:]), "average")
     merged = dict(iter_merged(plan))
     base, *experts = (torch.load(path)[BIAS].float() for path in halves)
     expected = base + ((experts[0] - base) + (experts[1] - base)) / 2
     assert merged[BIAS].dtype == torch.float16
     assert torch.equal(merged[BIAS], expected.half())
+    for dtype, warned in ((None, True), ("float32", False)):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            run_merge(dataclasses.replace(plan, dtype=dtype), tmp_path / "out" / "m.pth")
+        assert ("rounding to float16" in caplog.text) == warned
 
 
 def test_policy_can_be_given(files, tmp_path):
@@ -201,6 +264,7 @@ def test_equal_models_are_refused_and_all_listed(files, tmp_path):
     for call in (
         lambda: check_distinct(open_inputs(plan)),
         lambda: merged_delta(plan),
+        lambda: list(iter_merged(plan)),
         lambda: run_merge(plan, tmp_path / "out" / "m.pth"),
     ):
         with pytest.raises(LorsError, match="not all different") as caught:
@@ -256,11 +320,91 @@ def test_inputs_are_never_overwritten(plan, tmp_path, monkeypatch):
         run_merge(plan, "base/../e1.pth")
 
 
+@pytest.mark.parametrize(
+    ("role", "form", "written"),
+    [
+        ("base", "sharded", "model-00002-of-00003.safetensors"),
+        ("base", "sharded", "model.safetensors"),  # would be read in the place of the parts
+        ("experts", "one", "model.safetensors"),
+        ("experts", "adapter", "adapter_model.safetensors"),
+        ("onto", "one", "model.safetensors"),
+    ],
+)
+def test_files_in_directories_are_never_overwritten(tmp_path, role, form, written):
+    place = tmp_path / "in"
+    if form == "adapter":
+        factors = (torch.ones(2, WIDTH), torch.ones(WIDTH, 2))
+        write_peft(place, {"model.encoder.layers.1.self_attn.q_proj": factors})
+    else:
+        write_hugging_face(place, openai_state(1), shards=3 if form == "sharded" else 1)
+    base = write_hugging_face(tmp_path / "base", openai_state(0))
+    expert = str(write_openai(tmp_path / "expert.pt", openai_state(2)))
+    paths = {"base": str(base), "experts": (expert,)}
+    paths |= {role: (str(place), expert) if role == "experts" else str(place)}
+    before = {path: path.read_bytes() for path in place.iterdir()}
+    with pytest.raises(UsageError, match="overwrite one of its inputs"):
+        run_merge(MergePlan(method="lors", **paths), place / written)
+    assert {path: path.read_bytes() for path in place.iterdir()} == before
+
+
+def test_the_configuration_of_an_adapter_is_not_overwritten(files, tmp_path):
+    (tmp_path / "base" / "config.yaml").write_text("a: 1\nadapter_conf: {alpha: 6}\n")
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "config.yaml").write_text("a: 1\nadapter_conf: {alpha: 6}\n")
+    stem = PRUNED.removesuffix(".weight")
+    factors = {f"{stem}.lora_A": torch.ones(2, 8), f"{stem}.lora_B": torch.ones(8, 2)}
+    torch.save(factors, tmp_path / "lora" / "lora.pth")
+    plan = MergePlan(files[0], (str(tmp_path / "lora" / "lora.pth"),), "lors")
+    with pytest.raises(UsageError, match=r"overwrite one of its inputs(.|\n)*lora/config\.yaml"):
+        run_merge(plan, tmp_path / "lora" / "m.pth")
+    assert names_in(tmp_path / "lora") == ["config.yaml", "lora.pth"]
+
+
+def test_a_directory_as_base_has_its_own_config(tmp_path):
+    (tmp_path / "config.yaml").write_text("of: another\n")
+    base = write_hugging_face(tmp_path / "base", openai_state(0))
+    expert = write_openai(tmp_path / "expert.pt", openai_state(1))
+    plan = MergePlan(str(base), (str(expert),), "average")
+    run_merge(plan, tmp_path / "out" / "m.pth")
+    assert names_in(tmp_path / "out") == ["m.pth", "merge.yaml"]
+    (base / "config.yaml").write_text("of: base\n")
+    run_merge(plan, tmp_path / "out" / "m.pth")
+    assert (tmp_path / "out" / "config.yaml").read_text() == "of: base\n"
+
+
 def test_one_directory_for_each_merged_model(plan, tmp_path):
     run_merge(plan, tmp_path / "out" / "a.pth")
     with pytest.raises(UsageError, match="holds another merged model"):
         run_merge(plan, tmp_path / "out" / "b.pth")
     assert not (tmp_path / "out" / "b.pth").exists()
+
+
+def test_a_file_that_no_merge_wrote_is_not_replaced(plan, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "m.pth").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="no merge wrote it"):
+        run_merge(plan, tmp_path / "out" / "m.pth")
+    assert (tmp_path / "out" / "m.pth").read_bytes() == b"mine"
+
+
+def write_once(path, text):
+    if path.exists():
+        raise KeyboardInterrupt
+    path.write_text(text)
+
+
+def test_a_merge_that_ends_while_it_replaces_the_model_can_be_made_again(
+    plan, tmp_path, monkeypatch
+):
+    out = tmp_path / "out" / "m.pth"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("lors.merge.write_text", write_once)
+        run_merge(plan, out)
+    assert names_in(out.parent) == ["m.pth", "merge.yaml"]
+    onto = dataclasses.replace(plan, onto=str(out))
+    assert read_history(onto, open_inputs(onto)) == {"model": str(out)}
+    run_merge(plan, out)
+    assert "fingerprints" in yaml.safe_load((out.parent / "merge.yaml").read_text())
 
 
 def test_another_config_is_not_overwritten(plan, tmp_path):
@@ -348,11 +492,114 @@ def test_onto_adds_and_takes_away(files, tmp_path):
     assert not (tmp_path / "four" / "model.pth").exists()
 
 
+@pytest.fixture
+def onto(files, tmp_path):
+    """A model into which the first expert is merged."""
+    out = tmp_path / "one" / "model.safetensors"
+    params = {"rank": 2, "density": 0.1, "scaling_coef": 0.5}
+    run_merge(MergePlan(files[0], (files[1],), "lors", params), out)
+    return out
+
+
+def history_of(files, onto, expert=2, **options):
+    params = {"rank": 2, "density": 0.1, "scaling_coef": 0.5} | options.pop("params", {})
+    plan = MergePlan(files[0], (files[expert],), "lors", params, onto=str(onto), **options)
+    return read_history(plan, open_inputs(plan))
+
+
+def test_history_of_a_directory(files, onto, caplog):
+    assert history_of(files, onto.parent) == yaml.safe_load(
+        (onto.parent / "merge.yaml").read_text()
+    )
+    assert not caplog.text
+
+
+def test_an_expert_may_come_again_after_it_was_taken_away(files, onto, tmp_path, caplog):
+    params = {"rank": 2, "density": 0.1, "scaling_coef": 0.5}
+    experts = (files[1], files[2])
+    plan = MergePlan(files[0], experts, "lors", params, weights=(-1, 1), onto=str(onto))
+    run_merge(plan, tmp_path / "two" / "m.pth")
+    assert not caplog.text
+    assert history_of(files, tmp_path / "two" / "m.pth", expert=1)["onto"]["model"] == onto.name
+    with pytest.raises(LorsError, match="is in the merged model already"):
+        history_of(files, tmp_path / "two" / "m.pth", expert=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "warning"),
+    [
+        ({}, None),
+        ({"expert": 2}, "but is not in the merged model"),
+        ({"weights": (-0.5,)}, "= 0.25, but is in the merged model with 0.5"),
+        ({"params": {"rank": 3}}, "rank=3 .* but was added with .*rank=2 density=0.1"),
+        ({"svc": 0.5}, "svc=0.5 .* but was added with method=lors"),
+    ],
+)
+def test_taking_away_otherwise_than_adding(files, onto, caplog, options, warning):
+    history_of(files, onto, **{"expert": 1, "weights": (-1.0,), **options})
+    assert re.search(warning, caplog.text) if warning else not caplog.text
+
+
+def test_a_record_of_another_file_is_not_taken(files, onto, caplog):
+    onto = onto.rename(onto.with_name("other.safetensors"))
+    assert history_of(files, onto) == {"model": str(onto)}
+    assert f"there is no merge.yaml of {onto}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"plan": "x"},
+        {"plan": None},
+        {"fingerprints": 3},
+        {"fingerprints": {"base": "x"}},
+        {"fingerprints": {"base": "x", "experts": []}},
+        {"onto": "x"},
+    ],
+)
+def test_a_damaged_record(files, onto, damage):
+    path = onto.parent / "merge.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | damage))
+    with pytest.raises(LorsError, match=rf"no whole record(.|\n)*where: {path}(.|\n)*what to do"):
+        history_of(files, onto)
+
+
+@pytest.mark.parametrize("expert", [0, 1])
+def test_onto_is_neither_the_base_nor_an_expert(files, expert):
+    plan = MergePlan(files[0], (files[1],), "lors", onto=files[expert])
+    with pytest.raises(LorsError, match=rf"{files[expert]} holds the same weights as the "):
+        merged_delta(plan)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_result_has_the_dtype_of_onto(files, tmp_path, dtype):
+    base = files[0] if dtype == "float16" else halved(files[0])
+    one = tmp_path / "one" / "model.pth"
+    run_merge(MergePlan(base, (files[1],), "lors", dtype=dtype), one)
+    plan = MergePlan(base, (files[2],), "lors", onto=str(one))
+    run_merge(plan, tmp_path / "two" / "model.pth")
+    merged = torch.load(tmp_path / "two" / "model.pth")
+    found = {tensor.dtype for tensor in merged.values() if tensor.is_floating_point()}
+    assert found == {getattr(torch, dtype)}
+
+
 def test_onto_a_model_of_another_base(files, tmp_path):
     run_merge(MergePlan(files[2], (files[1],), "lors"), tmp_path / "one" / "model.pth")
     plan = MergePlan(files[0], (files[1],), "lors", onto=str(tmp_path / "one" / "model.pth"))
     with pytest.raises(LorsError, match="made from another base model"):
         run_merge(plan, tmp_path / "two" / "model.pth")
+
+
+@pytest.mark.parametrize("name", ["normalize.mean", PRUNED])
+def test_nan_in_onto(files, tmp_path, name):
+    one = tmp_path / "one" / "model.pth"
+    run_merge(MergePlan(files[0], (files[1],), "lors"), one)
+    state = torch.load(one)
+    state[name].view(-1)[1] = float("nan")
+    torch.save(state, one)
+    plan = MergePlan(files[0], (files[2],), "lors", onto=str(one))
+    with pytest.raises(LorsError, match=rf"values are NaN(.|\n)*{one}: {name}"):
+        dict(iter_merged(plan))
 
 
 @pytest.mark.parametrize("option", [{"svc": 0.5}, {"onto": "m.pth"}])
@@ -422,3 +669,14 @@ def test_nan_is_found_by_every_method(files, method):
     torch.save(state, files[1])
     with pytest.raises(LorsError, match=rf"1 of 64 values are NaN(.|\n)*{files[1]}: {PRUNED}"):
         dict(iter_merged(MergePlan(files[0], tuple(files[1:]), method)))
+
+
+@pytest.mark.parametrize("diverged", [0, 1])
+@pytest.mark.parametrize("merge", [merged_delta, lambda plan: dict(iter_merged(plan))])
+def test_nan_is_found_in_copied_tensors(files, diverged, merge):
+    state = torch.load(files[diverged])
+    state["normalize.mean"][1] = float("nan")
+    torch.save(state, files[diverged])
+    pattern = rf"1 of 3 values are NaN(.|\n)*{files[diverged]}: normalize.mean"
+    with pytest.raises(LorsError, match=pattern):
+        merge(MergePlan(files[0], tuple(files[1:]), "lors"))

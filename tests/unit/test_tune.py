@@ -8,10 +8,11 @@ from lors.datadir import Utterance, read_data_dir, write_data_dir
 from lors.errors import LorsError, UsageError
 from lors.expdir import ExpDir, Pair
 from lors.fileio import read_json
+from lors.grid import Grid, read_grid
 from lors.inference import read_test_set
 from lors.models.espnet_data import S2TOptions
 from lors.score.sweeps import read_sweeps
-from lors.tune import Grid, plan_of, read_grid, score, tune
+from lors.tune import plan_of, score, tune
 
 PAIRS = [Pair("de", "asr"), Pair("es", "asr")]
 POINTS = tuple({"scaling_coef": c} for c in (0.2, 1.0, 0.6, 2.0))

@@ -52,8 +52,9 @@ num_nodes=1  # nodes of a training job, on a cluster
 device=cpu   # device of inference: cpu or cuda
 ## Base model
 model_family=espnet_s2t # espnet_s2t (OWSM and its kin) or whisper
-base_model=base # a model directory; or a Whisper: OpenAI .pt, Hugging Face directory, official name
+base_model="" # espnet_s2t: a model directory (base); whisper: OpenAI .pt, Hugging Face directory, name
 window=30    # whisper: seconds that speech is padded to
+st_language=source # whisper: language in the prompt of a translation: source or target
 train_base=false # train the base model instead, on the pool of --base_langs
 base_langs="" # languages of the base model that is trained (default: --langs)
 vocab_size=500 # espnet_s2t: BPE pieces of the base model that is trained
@@ -116,14 +117,14 @@ done
 case $model_family in
     espnet_s2t)
         : "${base_config:=conf/train_base.yaml}" "${train_config:=conf/train_expert.yaml}"
-        : "${inference_config:=conf/inference_greedy.yaml}"
+        : "${inference_config:=conf/inference_greedy.yaml}" "${base_model:=base}"
         base_options=()
         ;;
     whisper)
         : "${base_config:=conf/train_whisper_base.yaml}"
         : "${train_config:=conf/train_whisper_full.yaml}"
         : "${inference_config:=conf/inference_whisper.yaml}"
-        base_options=(--window "$window")
+        base_options=(--window "$window" --st_language "$st_language")
         ;;
     *) die -2 "unknown model family: $model_family" "where: --model_family" \
         "expected: espnet_s2t or whisper" ;;
@@ -166,27 +167,63 @@ on_gpus=(--gpu "$ngpu" --num_nodes "$num_nodes") # what a training job needs
 distributed=(--ngpu "$ngpu" --num_nodes "$num_nodes")
 experiment=(--expdir "$expdir" --dump "$dumpdir" --langs "${langs_a[@]}" --tasks "${tasks_a[@]}")
 
-if [ "$submit" = true ] && [ -z "${LORS_SUBMITTED:-}" ] && [ "$dry_run" = false ]; then
-    if [ ${#driver_cmd_a[@]} -eq 0 ]; then
-        die -2 "--submit needs a cluster" "where: cmd_backend=$cmd_backend in cmd.sh" \
-            "what to do: set it to slurm, or: LORS_CMD_BACKEND=slurm $command_line"
+# Before anything long begins, what can be known of the options of the stages that are to be run.
+will_run() { [ "$stage" -le "$2" ] && [ "$stop_stage" -ge "$1" ]; } # one of FIRST to LAST
+wanted=()
+if [ "$skip_train" = false ] && will_run 3 3; then
+    if [ "$train_base" = true ]; then
+        wanted+=(--base_config "$base_config" --base_langs "${base_langs_a[@]}")
+    elif [ -z "$base_model" ]; then
+        die -2 "no base model was given" "where: --base_model" \
+            "expected: an official name such as small, OpenAI's .pt, or a directory of Hugging Face" \
+            "what to do: give one, or train a small one: --train_base true"
+    else
+        wanted+=(--base_model "$base_model")
     fi
-    job=$("${driver_cmd_a[@]}" --detach true "$expdir/log/driver.log" \
-        env LORS_SUBMITTED=true ./run.sh "${words[@]}")
-    log "submitted as job $job, its log is $expdir/log/driver.log"
-    log "utils/status shows how far it is, scancel $job ends it with all of its jobs"
-    exit 0
 fi
+if [ "$skip_train" = false ] && will_run 4 6; then wanted+=(--train_config "$train_config"); fi
+if will_run 7 7; then wanted+=(--tune_config "$tune_config"); fi
+if will_run 7 9; then wanted+=(--inference_config "$inference_config"); fi
+if [ "$cmd_backend" = local ] && [ "$num_nodes" != 1 ]; then
+    die -2 "one machine has one node" "where: --num_nodes $num_nodes" \
+        "what to do: leave it out, or set cmd_backend in cmd.sh to a cluster"
+fi
+"$python" -m lors.bin.check_recipe "${wanted[@]}" --model_family "$model_family" \
+    --langs "${langs_a[@]}" --tasks "${tasks_a[@]}" --methods "${methods_a[@]}" \
+    --train_hours "$train_hours" --seed "$seed" --dev_utterances "$dev_utterances" \
+    --window "$window" --st_language "$st_language" --vocab_size "$vocab_size" \
+    --nj "$nj" --ngpu "$ngpu" --num_nodes "$num_nodes" \
+    --train_base "$train_base" --skip_train "$skip_train" --submit "$submit" \
+    --directories "$datadir" "$dumpdir" "$expdir"
 
 run() {
     if [ "$dry_run" = false ]; then
         "$@"
         return
     fi
+    local submission=''
+    if [[ $1 == utils/slurm.py ]]; then submission=$("$1" --dry_run true "${@:2}"); fi
     printf '%q ' "$@"
     echo
-    if [[ $1 == utils/slurm.py ]]; then printf '    %s\n' "$("$1" --dry_run true "${@:2}")"; fi
+    if [ -n "$submission" ]; then printf '    %s\n' "$submission"; fi
 }
+
+if [ "$submit" = true ] && [ -z "${LORS_SUBMITTED:-}" ]; then
+    if [ ${#driver_cmd_a[@]} -eq 0 ]; then
+        die -2 "--submit needs a cluster" "where: cmd_backend=$cmd_backend in cmd.sh" \
+            "what to do: set it to slurm, or: LORS_CMD_BACKEND=slurm $command_line"
+    fi
+    driver=("${driver_cmd_a[@]}" --detach true "$expdir/log/driver.log"
+        env LORS_SUBMITTED=true ./run.sh "${words[@]}")
+    if [ "$dry_run" = true ]; then
+        run "${driver[@]}"
+    else
+        job=$("${driver[@]}")
+        log "submitted as job $job, its log is $expdir/log/driver.log"
+        log "utils/status shows how far it is, scancel $job ends it with all of its jobs"
+        exit 0
+    fi
+fi
 
 # Work without a GPU: run_cpu THREADS LOGFILE COMMAND ...; on this machine one sees its output.
 run_cpu() {

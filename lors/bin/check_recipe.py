@@ -1,0 +1,114 @@
+"""Check a recipe's options before its first stage: a slip must not cost the hours before it shows.
+
+Called by lors.sh. The stages check what they use themselves; here is what can be known without the
+corpus and the models, from option values and configurations alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+
+from lors.config import Range, build, load_config, read_yaml
+from lors.errors import UsageError, unknown_name
+from lors.grid import read_grid
+from lors.log import run_main
+from lors.models import FAMILIES
+from lors.models.whisper_data import check_base_model, language_code, tokenizer_of
+from lors.whisper_tokenizer import LANGUAGES
+
+Count = Annotated[int, Range(1)]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of lors.sh that are numbers or choices."""
+
+    nj: Count
+    num_nodes: Count
+    ngpu: Annotated[int, Range(0)]
+    seed: Annotated[int, Range(0, 2**32 - 1)]
+    dev_utterances: Count
+    vocab_size: Count
+    window: Annotated[float, Range(0.02, 30)]
+    st_language: Literal["source", "target"]
+    train_hours: Annotated[float, Range(0)] | None
+    train_base: bool
+    skip_train: bool
+    submit: bool
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="./run.sh",
+        description="Check the options of ./run.sh.",
+    )
+    for name in Options.__dataclass_fields__:
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--model_family", choices=sorted(FAMILIES), required=True)
+    for name in ("langs", "tasks", "methods", "directories"):
+        parser.add_argument(f"--{name}", nargs="*", required=True)
+    # Those that the stages of this run need.
+    parser.add_argument("--base_langs", nargs="*", default=[])
+    for name in ("base_model", "base_config", "train_config", "inference_config", "tune_config"):
+        parser.add_argument(f"--{name}")
+    return parser
+
+
+def work(args: argparse.Namespace) -> None:
+    given = {name: _plain(getattr(args, name)) for name in Options.__dataclass_fields__}
+    build(Options, given, "the options of ./run.sh")
+    for name in ("langs", "tasks"):
+        if not getattr(args, name):
+            raise UsageError("none given", where=f"--{name}", hint="./run.sh --help")
+    for directory in args.directories:
+        if re.search(r"(?<![A-Za-z0-9])JOB(?![A-Za-z0-9])", directory):
+            raise UsageError(
+                "JOB stands for a job's number and cannot be a name in a path",
+                where=directory,
+                hint="choose another name; JOBS or myJOB would do",
+            )
+    for config in filter(None, (args.base_config, args.train_config)):
+        read_yaml(config)
+    if args.inference_config:
+        load_config(FAMILIES[args.model_family].inference_options, args.inference_config)
+    if args.tune_config:
+        read_grid(args.tune_config, args.methods)
+    if args.model_family == "whisper":
+        _check_whisper(args)
+    elif args.base_model and not Path(args.base_model).is_dir():
+        raise UsageError(
+            "no such directory of an ESPnet S2T model", where="--base_model", got=args.base_model
+        )
+
+
+def _plain(value: str) -> object:
+    """What YAML makes of an option's value."""
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+
+
+def _check_whisper(args: argparse.Namespace) -> None:
+    # The larger vocabulary; whether the base model has it is seen when it is read.
+    codes = tokenizer_of(max(LANGUAGES)).all_language_codes
+    for lang in [*args.langs, *args.base_langs]:
+        if language_code(lang) not in codes:
+            raise unknown_name("language", lang, codes, where="--langs")
+    if args.base_model is not None:
+        check_base_model(args.base_model)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_main(get_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""``conf/tune.yaml``: the settings of each merge method that are tried on dev."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lors.config import read_yaml
+from lors.errors import UsageError, unknown_name
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The settings to try, by method.
+
+    Attributes:
+        points: method -> list of parameter settings, scaling_coef included.
+        limit: number of dev utterances a language that are decoded; None for all.
+    """
+
+    points: Mapping[str, tuple[dict[str, Any], ...]]
+    limit: int | None
+
+
+def read_grid(path: str | os.PathLike, methods: Sequence[str] | None = None) -> Grid:
+    """Read ``conf/tune.yaml``.
+
+    A method's grid is a mapping from parameter to the list of its values (all combinations are
+    tried), or a list of such mappings. Methods with something to choose get equally many points.
+
+    Args:
+        path: the file.
+        methods: of its methods, these only; by default all.
+
+    Raises:
+        UsageError: a malformed grid, methods with different budgets, or one that has no grid.
+    """
+    content = read_yaml(path)
+    limit = content.pop("utterances_per_language", None)
+    if limit is not None and not (type(limit) is int and limit > 0):
+        where = f"{path}: utterances_per_language"
+        raise UsageError("not a number of utterances", where=where, expected="1 or more", got=limit)
+    points = {}
+    for method, grid in content.items():
+        parts = grid if isinstance(grid, list) else [grid]
+        good = [isinstance(p, dict) and all(map(_is_list, p.values())) for p in parts]
+        if not parts or not all(good):
+            raise UsageError(
+                "a grid maps each parameter to a list of values",
+                where=f"{path}: {method}",
+                got=grid,
+            )
+        points[method] = tuple(
+            dict(zip(part, values, strict=True))
+            for part in parts
+            for values in itertools.product(*part.values())
+        )
+    budgets = {method: len(of) for method, of in points.items() if len(of) > 1}
+    if len(set(budgets.values())) > 1:
+        raise UsageError(
+            "merge methods must be tuned with the same budget, or they cannot be compared",
+            where=path,
+            expected="as many points for every method that has something to choose",
+            got=", ".join(f"{method}: {number}" for method, number in budgets.items()),
+        )
+    for method in methods or ():
+        if method not in points:
+            raise unknown_name("merge method", method, points, where=path)
+    return Grid({method: points[method] for method in methods or points}, limit)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and bool(value)
