@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import logging
 import os
 from pathlib import Path
@@ -14,7 +13,7 @@ import yaml
 from lors.config import build
 from lors.errors import LorsError, UsageError
 from lors.fileio import DoneMarker, atomic_directory, write_text
-from lors.models.whisper_data import WhisperConf, check_dims
+from lors.models.whisper_data import WhisperConf, check_base_model, check_dims
 from lors.whisper_export import POSITIONS_PER_SECOND, open_whisper, write_weights
 
 log = logging.getLogger(__name__)
@@ -64,22 +63,12 @@ def import_whisper(
 
 def _find(base_model: str) -> Path:
     """The file or directory of a model; an official name is downloaded."""
-    import whisper
-
+    check_base_model(base_model)
     path = Path(base_model)
-    if base_model and path.exists():  # an empty path would be the current directory
+    if path.exists():
         return path
-    every = whisper.available_models()
-    official = [name for name in every if not name.endswith(".en")]
-    if base_model not in official:
-        near = difflib.get_close_matches(base_model, official, n=3)
-        raise UsageError(
-            "an English-only Whisper" if base_model in every else "no such Whisper",
-            where="--base_model",
-            expected=f"a file, a directory, or one of {', '.join(official)}",
-            got=base_model,
-            hint=f"did you mean {' or '.join(near)}?" if near else None,
-        )
+    import whisper  # slow to import
+
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
     try:
         # Downloads where the file is missing or its SHA-256 is not the one in the address.

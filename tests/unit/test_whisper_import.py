@@ -5,12 +5,14 @@ import json
 import pytest
 import safetensors.torch
 import torch
+import whisper
 import yaml
 from whisper_files import espnet_state, hugging_face_state
 
 from lors.bin import import_base
 from lors.errors import LorsError, UsageError
 from lors.models import family_of
+from lors.models.whisper_data import OFFICIAL
 from lors.models.whisper_import import import_whisper
 from tests.integration.tiny_whisper import DIMS, make_whisper
 
@@ -85,6 +87,10 @@ def test_official_name(official, tmp_path, monkeypatch):
     assert in_memory is False and (tmp_path / "base" / "model.pth").exists()
 
 
+def test_official_names_are_openais():
+    assert set(OFFICIAL) == {n for n in whisper.available_models() if not n.endswith(".en")}
+
+
 def test_download_that_fails(tmp_path, monkeypatch):
     def download(*_, **__):
         raise OSError("no route to host")
@@ -99,7 +105,7 @@ def test_download_that_fails(tmp_path, monkeypatch):
     ("name", "message"),
     [
         ("smal", "no such Whisper"),
-        ("small.en", "an English-only Whisper"),
+        ("small.en", "English only"),
         ("nonsense", "no such Whisper"),
         ("", "no such Whisper"),
     ],
