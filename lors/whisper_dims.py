@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from lors.checkpoint import Checkpoint, load_torch
 from lors.config import read_yaml
@@ -13,6 +15,8 @@ from lors.fileio import read_json
 from lors.naming import names_in
 from lors.vocabulary import ESPNET_CONFIG
 
+HEADS = ("n_audio_head", "n_text_head")
+HUGGING_FACE_HEADS = ("encoder_attention_heads", "decoder_attention_heads")
 HEAD_WIDTH = 64
 """Width of an attention head in all of OpenAI's models."""
 TELLING = {
@@ -36,7 +40,8 @@ def whisper_dims(model: Checkpoint) -> dict[str, int]:
         model: of any family that names the tensors of Whisper.
 
     Raises:
-        LorsError: it is no Whisper model, or the number of heads cannot be told.
+        LorsError: it is no Whisper model, its file holds the dims of another one, or the number of
+            heads cannot be told.
     """
     shapes = {new: model.shape(old) for old, new in names_in("openai", model.names()).items()}
     lacking = [name for name in TELLING if len(shapes.get(name, ())) != TELLING[name]]
@@ -60,8 +65,9 @@ def whisper_dims(model: Checkpoint) -> dict[str, int]:
     }
     audio_context, audio_state = shapes["encoder.positional_embedding"]
     text_context, text_state = shapes["decoder.positional_embedding"]
-    audio_heads, text_heads = _heads(model, audio_state, text_state)
-    return {
+    stored = _stored(model)
+    audio_heads, text_heads = _heads(model, stored, audio_state, text_state)
+    dims = {
         "n_mels": shapes["encoder.conv1.weight"][1],
         "n_audio_ctx": audio_context,
         "n_audio_state": audio_state,
@@ -73,6 +79,16 @@ def whisper_dims(model: Checkpoint) -> dict[str, int]:
         "n_text_head": text_heads,
         "n_text_layer": layers["decoder"],
     }
+    differ = [name for name in dims if stored is not None and stored.get(name) != dims[name]]
+    if differ:
+        raise LorsError(
+            "the dims in this Whisper model's file are not those of its weights",
+            where=model.path,
+            expected=", ".join(f"{name} {dims[name]}" for name in differ),
+            got=", ".join(f"{name} {stored.get(name, 'missing')}" for name in differ),
+            hint="copy or download the file again, or make it again from the weights",
+        )
+    return dims
 
 
 def whisper_shapes(dims: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
@@ -116,21 +132,27 @@ def _layer(prefix: str, *shape: int) -> dict[str, tuple[int, ...]]:
     return {f"{prefix}.weight": shape, f"{prefix}.bias": shape[:1]}
 
 
-def _heads(model: Checkpoint, audio_state: int, text_state: int) -> tuple[int, int]:
-    if model.path.suffix == ".pt":
-        dims = load_torch(model.path).get("dims")
-        if isinstance(dims, Mapping):
-            return int(dims["n_audio_head"]), int(dims["n_text_head"])
+def _stored(model: Checkpoint) -> Mapping[str, Any] | None:
+    """The dims in a file of OpenAI's, whatever they are; None for other files."""
+    dims = load_torch(model.path).get("dims") if model.path.suffix == ".pt" else None
+    return dims if isinstance(dims, Mapping) else None
+
+
+def _heads(
+    model: Checkpoint, stored: Mapping[str, Any] | None, audio_state: int, text_state: int
+) -> tuple[int, int]:
+    if stored is not None:
+        return _numbers(stored, HEADS, model.path)
     config = model.path.parent / "config.json"
     if config.is_file():
         known = read_json(config)
-        if {"encoder_attention_heads", "decoder_attention_heads"} <= set(known):
-            return known["encoder_attention_heads"], known["decoder_attention_heads"]
+        if set(HUGGING_FACE_HEADS) <= set(known):
+            return _numbers(known, HUGGING_FACE_HEADS, config)
     config = model.path.parent / ESPNET_CONFIG
     if config.is_file():
         dims = (read_yaml(config).get("whisper_conf") or {}).get("dims")
         if dims:
-            return dims["n_audio_head"], dims["n_text_head"]
+            return _numbers(dims, HEADS, config)
     if audio_state % HEAD_WIDTH or text_state % HEAD_WIDTH:
         raise LorsError(
             "the number of attention heads of this Whisper model is not known",
@@ -140,3 +162,17 @@ def _heads(model: Checkpoint, audio_state: int, text_state: int) -> tuple[int, i
             got=f"widths of {audio_state} and {text_state}",
         )
     return audio_state // HEAD_WIDTH, text_state // HEAD_WIDTH
+
+
+def _numbers(stored: Mapping[str, Any], names: tuple[str, str], where: Path) -> tuple[int, int]:
+    """The values under two names; LorsError if one is missing or no integer."""
+    first, second = (stored.get(name, "missing") for name in names)
+    if not (isinstance(first, int) and isinstance(second, int)):
+        raise LorsError(
+            "the number of attention heads of this Whisper model cannot be read",
+            where=where,
+            expected=f"integers under {' and '.join(names)}",
+            got=f"{first} and {second}",
+            hint="copy or download the model again, or make it again from the weights",
+        )
+    return first, second

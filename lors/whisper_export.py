@@ -39,7 +39,8 @@ POSITIONS = 30 * POSITIONS_PER_SECOND
 """Of the encoder of every official model."""
 MAX_INITIAL_TIMESTAMP = 50
 """In steps of 20 ms: openai-whisper's default of 1 s."""
-OTHER_FILES = (".pth", ".safetensors", ".bin")
+MODEL_FILES = (".pt", ".pth", ".safetensors", ".bin")
+"""Endings, in any case, that nobody gives to a directory."""
 
 
 def export_whisper(
@@ -60,7 +61,7 @@ def export_whisper(
             multi-lingual one, a weight is too large for `dtype`, or writing fails.
     """
     out = Path(out)
-    if out.suffix in OTHER_FILES:
+    if out.suffix != ".pt" and out.suffix.lower() in MODEL_FILES:
         raise UsageError(
             "a Whisper is exported to a file of OpenAI's or a directory of Hugging Face",
             where=out,
@@ -255,11 +256,16 @@ def write_weights(
     spec = {names[name]: (shape, dtypes[name]) for name, shape in shapes.items()}
     with CheckpointWriter(path, spec, dims) as writer:
         for name in tqdm(shapes, desc="export", unit="tensor", disable=not show_progress()):
-            tensor = model.tensor(name).to(dtypes[name])
+            own = model.tensor(name)
+            tensor = own.to(dtypes[name])
             if not all_finite(tensor):
+                rounded = all_finite(own)
                 raise LorsError(
                     f"there are infinite values or NaN as {tensor.dtype}",
                     where=f"{model.path}: {name}",
-                    hint="choose another --dtype, or look for what is wrong with the model",
+                    got=f"values in {own.dtype} that it cannot hold" if rounded else None,
+                    hint="choose a dtype that holds them"
+                    if rounded
+                    else "the model itself is wrong: look for what happened to it, or take another",
                 )
             writer.add(names[name], tensor)

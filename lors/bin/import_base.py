@@ -25,7 +25,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", required=True, help="directory to write, e.g. EXPDIR/base")
     parser.add_argument(
-        "--window", type=float, help="seconds that Whisper pads speech to (default: 30)"
+        "--window", type=float, help="seconds that Whisper pads speech to: at most 30, the default"
     )
     parser.add_argument(
         "--st_language",

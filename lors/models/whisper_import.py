@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import logging
 import os
 from pathlib import Path
@@ -11,9 +10,10 @@ from pathlib import Path
 import torch
 import yaml
 
-from lors.errors import LorsError
-from lors.fileio import DoneMarker, atomic_write
-from lors.models.whisper_data import WhisperConf, check_dims
+from lors.config import build
+from lors.errors import LorsError, UsageError
+from lors.fileio import DoneMarker, atomic_directory, write_text
+from lors.models.whisper_data import WhisperConf, check_base_model, check_dims
 from lors.whisper_export import POSITIONS_PER_SECOND, open_whisper, write_weights
 
 log = logging.getLogger(__name__)
@@ -32,47 +32,43 @@ def import_whisper(
         window, st_language: as in :class:`lors.models.whisper_data.WhisperConf`.
 
     Raises:
-        LorsError: there is no such model, it is no multi-lingual Whisper, or `out` holds another.
+        UsageError: there is no such model, it cannot have such a window, or there are files in
+            `out` that are no import.
+        LorsError: it is no whole multi-lingual Whisper, or `out` holds another import.
     """
-    path, out = _find(base_model), Path(out)
+    # Resolved, since a directory can be renamed to a link's target but not to the link.
+    path, out = _find(base_model), Path(out).resolve()
     model, dims = open_whisper(path)
     check_dims(dims, path)
+    values = {"dims": dims, "window": window, "st_language": st_language}
+    conf = dataclasses.asdict(build(WhisperConf, values, "--window"))
     longest = dims["n_audio_ctx"] / POSITIONS_PER_SECOND
     if window > longest:
-        raise LorsError(
+        raise UsageError(
             "a window longer than the model's",
-            where=path,
-            expected=f"at most {longest:g} s",
+            where="--window",
+            expected=f"at most {longest:g} s for {path}",
             got=f"{window:g} s",
         )
-    conf = dataclasses.asdict(WhisperConf(dims, window, st_language))
-    marker = DoneMarker(out / ".done", {"model": model.fingerprint(), "whisper_conf": conf})
-    if marker.is_done():
+    inputs = {"model": model.fingerprint(), "whisper_conf": conf}
+    if DoneMarker(out / ".done", inputs).is_done():
         return
-    with marker.work():
-        write_weights(model, dims, "openai", out / "model.pth", torch.float32)
-        with atomic_write(out / "config.yaml") as handle:
-            yaml.safe_dump({"whisper_conf": conf}, handle, sort_keys=False)
+    # All or nothing: what a failed import left would stand in the way of the next one.
+    with atomic_directory(out) as folder:
+        write_weights(model, dims, "openai", folder / "model.pth", torch.float32)
+        write_text(folder / "config.yaml", yaml.safe_dump({"whisper_conf": conf}, sort_keys=False))
+        DoneMarker(folder / ".done", inputs).mark()
     log.info("base model %s written to %s", path, out)
 
 
 def _find(base_model: str) -> Path:
     """The file or directory of a model; an official name is downloaded."""
-    import whisper
-
+    check_base_model(base_model)
     path = Path(base_model)
     if path.exists():
         return path
-    official = whisper.available_models()
-    if base_model not in official:
-        near = difflib.get_close_matches(base_model, official, n=3)
-        raise LorsError(
-            "no such Whisper",
-            where="--base_model",
-            expected=f"a file, a directory, or one of {', '.join(official)}",
-            got=base_model,
-            hint=f"did you mean {' or '.join(near)}?" if near else None,
-        )
+    import whisper  # slow to import
+
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
     try:
         # Downloads where the file is missing or its SHA-256 is not the one in the address.

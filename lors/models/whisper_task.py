@@ -27,6 +27,7 @@ from espnet2.utils.types import str2bool
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+from whisper.audio import HOP_LENGTH
 
 from lors.config import build
 from lors.models.espnet_trainer import ResumableTrainer
@@ -63,6 +64,8 @@ class WhisperESPnetModel(AbsESPnetModel):
         lsm_weight: label smoothing.
         gradient_checkpointing: keep only the input of every layer, and compute the layer again
             for its gradient: less memory for a third more time.
+        extract_feats_in_collect_stats: ESPnet reads it; if it is false, ESPnet collects shapes
+            alone and never calls :meth:`collect_feats`.
     """
 
     def __init__(
@@ -134,9 +137,9 @@ class WhisperESPnetModel(AbsESPnetModel):
         return decoder.ln(x)
 
     def collect_feats(self, speech: Tensor, speech_lengths: Tensor, **_: Any) -> dict[str, Tensor]:
-        """The features (batch, frames, n_mels)."""
+        """The features (batch, frames, n_mels), and their numbers of frames (batch,)."""
         features = log_mel(speech, self.n_mels).transpose(1, 2)
-        return {"feats": features, "feats_lengths": torch.full_like(speech_lengths, len(features))}
+        return {"feats": features, "feats_lengths": speech_lengths // HOP_LENGTH}
 
 
 class WhisperTask(AbsTask):

@@ -114,6 +114,12 @@ def test_augmentation_in_training_only(batch, weights):
     assert masked.train()(**batch)[0] != plain.train()(**batch)[0]
 
 
+def test_features_for_statistics(batch, weights):
+    made = model(weights).collect_feats(**batch)
+    assert made["feats"].shape == (len(LINES), 200, 80)  # two seconds
+    assert made["feats_lengths"].tolist() == [200] * len(LINES)
+
+
 # --- through ESPnet's trainer
 
 
@@ -179,6 +185,13 @@ def test_one_run_mixes_languages_and_tasks(project, joint):
     prompts = set(re.findall(r"<\|\w+\|><\|\w+\|>", (joint / "data/train/text").read_text()))
     assert len(prompts) == 4
     assert "use_amp: true" in (joint / "config.yaml").read_text()
+
+
+def test_shapes_are_collected_without_features(project, joint):
+    stats = project / "stats_joint" / "train"
+    shapes = (stats / "speech_shape").read_text().split()[1::2]
+    assert shapes == ["32000"] * 16  # the window; two languages and tasks of four clips each
+    assert not (stats / "feats_stats.npz").exists()
 
 
 def test_merge_of_experts_and_inference(project, joint, tmp_path):

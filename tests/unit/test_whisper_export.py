@@ -153,14 +153,17 @@ def test_weights_of_several_dtypes_are_loaded_in_the_widest(tmp_path):
     assert equal(back, state)
 
 
-@pytest.mark.parametrize("value", [1e6, float("nan")])
-def test_a_weight_that_is_no_number_leaves_nothing_behind(tmp_path, capsys, value):
+@pytest.mark.parametrize(
+    "value, told", [(1e6, "choose a dtype"), (float("nan"), "the model itself is wrong")]
+)
+def test_a_weight_that_is_no_number_leaves_nothing_behind(tmp_path, capsys, value, told):
     state = state_of()
     state["decoder.ln.bias"][0] = value
     model = write_pt(tmp_path / "model.pt", state)
     for out in ("hf", "out.pt"):
         assert export(model, tmp_path / out, "--dtype", "float16") == 1
-        assert "decoder.ln.bias" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert "decoder.ln.bias" in error and told in error
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
 
@@ -198,7 +201,7 @@ def test_another_vocabulary_has_no_directory(tmp_path, capsys, vocabulary, told)
     assert export(model, tmp_path / "out.pt") == 0  # OpenAI's file has no vocabulary in it
 
 
-@pytest.mark.parametrize("name", ["out.pth", "out.safetensors"])
+@pytest.mark.parametrize("name", ["out.pth", "out.safetensors", "out.PT", "out.Pth"])
 def test_other_files_are_refused(exported, tmp_path, capsys, name):
     assert export(exported[0], tmp_path / name) == 2
     assert "ends in .pt" in capsys.readouterr().err

@@ -5,12 +5,14 @@ import json
 import pytest
 import safetensors.torch
 import torch
+import whisper
 import yaml
 from whisper_files import espnet_state, hugging_face_state
 
 from lors.bin import import_base
-from lors.errors import LorsError
+from lors.errors import LorsError, UsageError
 from lors.models import family_of
+from lors.models.whisper_data import OFFICIAL
 from lors.models.whisper_import import import_whisper
 from tests.integration.tiny_whisper import DIMS, make_whisper
 
@@ -85,6 +87,10 @@ def test_official_name(official, tmp_path, monkeypatch):
     assert in_memory is False and (tmp_path / "base" / "model.pth").exists()
 
 
+def test_official_names_are_openais():
+    assert set(OFFICIAL) == {n for n in whisper.available_models() if not n.endswith(".en")}
+
+
 def test_download_that_fails(tmp_path, monkeypatch):
     def download(*_, **__):
         raise OSError("no route to host")
@@ -95,10 +101,21 @@ def test_download_that_fails(tmp_path, monkeypatch):
     assert "no route to host" in str(caught.value.got) and not (tmp_path / "base").exists()
 
 
-def test_no_such_model(tmp_path):
-    with pytest.raises(LorsError, match="no such Whisper") as caught:
-        import_whisper("smal", tmp_path / "base")
-    assert "small" in caught.value.hint and "large-v3" in caught.value.expected
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("smal", "no such Whisper"),
+        ("small.en", "English only"),
+        ("nonsense", "no such Whisper"),
+        ("", "no such Whisper"),
+    ],
+)
+def test_names_that_are_refused(name, message, tmp_path, monkeypatch):
+    monkeypatch.setattr("whisper._download", lambda *_, **__: pytest.fail("a download"))
+    with pytest.raises(UsageError, match=message) as caught:
+        import_whisper(name, tmp_path / "base")
+    assert "large-v3" in caught.value.expected and ".en" not in caught.value.expected
+    assert ("small" in (caught.value.hint or "")) == name.startswith("smal")
 
 
 @pytest.mark.parametrize(
@@ -112,6 +129,36 @@ def test_models_that_are_refused(dims, message, tmp_path):
     assert not (tmp_path / "base").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "expected", "got"),
+    [
+        ({"n_audio_head": None}, "integers under n_audio_head", "missing and 2"),
+        ({"n_text_head": "two"}, "integers under n_audio_head", "2 and two"),
+        ({"n_mels": 128}, "n_mels 80", "n_mels 128"),
+        ({"n_text_layer": 3, "n_vocab": None}, "n_vocab 51865, n_text_layer 2", "missing, n_te"),
+    ],
+)
+def test_dims_that_are_not_those_of_the_weights(change, expected, got, state, tmp_path):
+    dims = {name: value for name, value in {**DIMS, **change}.items() if value is not None}
+    torch.save({"dims": dims, "model_state_dict": state}, tmp_path / "damaged.pt")
+    with pytest.raises(LorsError) as caught:
+        import_whisper(str(tmp_path / "damaged.pt"), tmp_path / "base")
+    assert expected in caught.value.expected and got in caught.value.got
+    assert caught.value.where == tmp_path / "damaged.pt" and caught.value.hint
+    assert not (tmp_path / "base").exists()
+
+
+def test_numbers_of_heads_beside_the_weights(state, tmp_path):
+    directory = tmp_path / "whisper-tiny"
+    directory.mkdir()
+    safetensors.torch.save_file(hugging_face_state(state), directory / "model.safetensors")
+    heads = {"encoder_attention_heads": "two", "decoder_attention_heads": 2}
+    (directory / "config.json").write_text(json.dumps(heads))
+    with pytest.raises(LorsError, match="heads of this Whisper model cannot be read") as caught:
+        import_whisper(str(directory), tmp_path / "base")
+    assert caught.value.where == directory / "config.json"
+
+
 def test_no_whisper_at_all(tmp_path):
     torch.save({"encoder.weight": torch.zeros(2, 2)}, tmp_path / "model.pth")
     with pytest.raises(LorsError, match="names of openai"):
@@ -120,10 +167,42 @@ def test_no_whisper_at_all(tmp_path):
 
 def test_window_longer_than_the_model(tmp_path):
     path = make_whisper(tmp_path / "short.pt", n_audio_ctx=500)
-    with pytest.raises(LorsError, match="window longer than the model's") as caught:
+    with pytest.raises(UsageError, match="window longer than the model's") as caught:
         import_whisper(str(path), tmp_path / "base")
     assert "10 s" in caught.value.expected
     import_whisper(str(path), tmp_path / "base", window=10.0)
+
+
+@pytest.mark.parametrize("window", ["-3", "0", "40", "nan"])
+def test_window_that_no_training_accepts(window, tmp_path, capsys):
+    path = make_whisper(tmp_path / "long.pt", n_audio_ctx=3000)
+    options = ["--base_model", str(path), "--out", str(tmp_path / "base")]
+    options += ["--model_family", "whisper"]
+    assert import_base.main([*options, "--window", window]) == 2
+    told = capsys.readouterr().err
+    assert "--window" in told and "a number from 0.02 to 30" in told
+    assert not (tmp_path / "base").exists()
+
+
+def test_failed_import_leaves_nothing(official, state, tmp_path):
+    broken = {**state, "decoder.ln.bias": torch.full((32,), float("nan"))}
+    torch.save({"dims": DIMS, "model_state_dict": broken}, tmp_path / "nan.pt")
+    with pytest.raises(LorsError, match="NaN") as caught:
+        import_whisper(str(tmp_path / "nan.pt"), tmp_path / "base")
+    assert "--dtype" not in caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["nan.pt"]
+    import_whisper(str(official), tmp_path / "base")
+
+
+def test_link_to_another_disk(official, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "base").symlink_to("disk")
+    import_whisper(str(official), tmp_path / "base")
+    assert {path.name for path in (tmp_path / "disk").iterdir()} == {
+        ".done",
+        "config.yaml",
+        "model.pth",
+    }
 
 
 def test_import_is_not_repeated_and_not_mixed(official, tmp_path):
