@@ -189,6 +189,7 @@ def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
             got="a directory with files" if path.is_dir() else "a file",
             hint="choose another name, or remove it",
         )
+    path = path.resolve()  # "." has no name, and a directory cannot be renamed to a link
     with (
         locked(path.with_name(f".{path.name}.lock")),
         scratch_directory(path.with_name(f".{path.name}.tmp")) as temporary,

@@ -20,7 +20,7 @@ from lors.errors import UsageError, unknown_name
 from lors.grid import read_grid
 from lors.log import run_main
 from lors.models import FAMILIES
-from lors.models.whisper_data import check_base_model, language_code, tokenizer_of
+from lors.models.whisper_data import Window, check_base_model, language_code, tokenizer_of
 from lors.whisper_tokenizer import LANGUAGES
 
 Count = Annotated[int, Range(1)]
@@ -36,7 +36,7 @@ class Options:
     seed: Annotated[int, Range(0, 2**32 - 1)]
     dev_utterances: Count
     vocab_size: Count
-    window: Annotated[float, Range(0.02, 30)]
+    window: Window
     st_language: Literal["source", "target"]
     train_hours: Annotated[float, Range(0)] | None
     train_base: bool

@@ -41,6 +41,10 @@ OFFICIAL = (
 _PROMPT = re.compile(r"((?:<\|[^|]+\|>)+) ?")
 
 
+Window = Annotated[float, Range(0.02, 30)]
+"""Seconds that speech is padded to."""
+
+
 @dataclass(frozen=True)
 class WhisperConf:
     """``whisper_conf`` in the ``config.yaml`` of a Whisper model: what all who use it must share.
@@ -54,7 +58,7 @@ class WhisperConf:
     """
 
     dims: dict[str, int]
-    window: Annotated[float, Range(0.02, 30)] = 30.0
+    window: Window = 30.0
     st_language: Literal["source", "target"] = "source"
 
 

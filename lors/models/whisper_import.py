@@ -36,8 +36,7 @@ def import_whisper(
             `out` that are no import.
         LorsError: it is no whole multi-lingual Whisper, or `out` holds another import.
     """
-    # Resolved, since a directory can be renamed to a link's target but not to the link.
-    path, out = _find(base_model), Path(out).resolve()
+    path, out = _find(base_model), Path(out)
     model, dims = open_whisper(path)
     check_dims(dims, path)
     values = {"dims": dims, "window": window, "st_language": st_language}

@@ -70,6 +70,18 @@ def test_a_directory_appears_only_when_it_is_whole(tmp_path):
     assert out.stat().st_mode == (tmp_path / "any").stat().st_mode
 
 
+@pytest.mark.parametrize("name", [".", "link"])
+def test_an_empty_directory_by_another_name(tmp_path, monkeypatch, name):
+    place = tmp_path / "place"
+    place.mkdir()
+    (tmp_path / "link").symlink_to(place)
+    monkeypatch.chdir(place if name == "." else tmp_path)
+    with atomic_directory(name) as temporary:
+        (temporary / "file").write_text("whole")
+    assert (place / "file").read_text() == "whole"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "place"]
+
+
 def test_a_directory_is_never_written_over(tmp_path):
     write_text(tmp_path / "full" / "x", "old")
     write_text(tmp_path / "file", "old")
