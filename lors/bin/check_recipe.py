@@ -84,7 +84,10 @@ def work(args: argparse.Namespace) -> None:
         _check_whisper(args)
     elif args.base_model and not Path(args.base_model).is_dir():
         raise UsageError(
-            "no such directory of an ESPnet S2T model", where="--base_model", got=args.base_model
+            "there is no such directory of an ESPnet S2T model",
+            where="--base_model",
+            got=args.base_model,
+            hint="give the directory of a model, or train one: --train_base true",
         )
 
 

@@ -80,11 +80,11 @@ def test_no_espeak_and_no_apt(recipe, tmp_path):
     assert "command not found" not in ended.stderr and made(recipe) == []
 
 
-def test_base_model_that_is_not_there(corpus, tmp_path):
+def test_directory_that_is_no_base_model(corpus, tmp_path):
     recipe = corpus[0].fork(tmp_path / "mini_covost")
-    ended = recipe.run(*OPTIONS, "--base_model", "nowhere", "--stage", "base")
+    ended = recipe.run(*OPTIONS, "--base_model", "conf", "--stage", "base")
     assert ended.status == 1
-    assert "nowhere" in ended.stderr and "--train_base true" in ended.stderr
+    assert "config.yaml, model.pth" in ended.stderr and "--train_base true" in ended.stderr
     assert "stage 3 (base) failed" in ended.stderr and not (recipe.exp / "base").exists()
 
 
