@@ -134,6 +134,7 @@ def test_defaults_of_the_configuration(configured):
 
 def test_most_jobs_at_a_time_and_retries_of_the_configuration(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(slurm, "SignalQueue", lambda: None)  # signals are this process's own
     (tmp_path / "conf").mkdir()
     own = (slurm.HERE.parent / slurm.CONFIG).read_text()
     (tmp_path / "conf/slurm.conf").write_text(f"{own}default max-jobs-run=3\ndefault retry=2\n")
