@@ -7,7 +7,6 @@ type or out of range are errors, and all the errors of a file are reported toget
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import numbers
 import os
@@ -20,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 
 import yaml
 
-from lors.errors import LorsError, UsageError
+from lors.errors import LorsError, UsageError, near_matches
 
 T = TypeVar("T")
 REQUIRED: Any = object()
@@ -245,8 +244,7 @@ def _keys(
 ) -> dict[str, Any]:
     for name in values:
         if name not in keys:
-            near = difflib.get_close_matches(str(name), keys, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(keys)}"
+            hint = near_matches(str(name), keys) or f"known: {', '.join(keys)}"
             problems.append(f"{prefix}{name}: unknown ({hint if keys else 'there are none here'})")
     result = {}
     for name, key in keys.items():
