@@ -15,6 +15,7 @@ import lors
 from lors.checkpoint import Checkpoint
 from lors.config import read_yaml
 from lors.errors import LorsError, UsageError
+from lors.merge_methods import METHODS
 from lors.merge_plan import MergeInputs, MergePlan
 from lors.vocabulary import ESPNET_CONFIG
 
@@ -79,23 +80,28 @@ class _Step:
         base: fingerprint of the base model.
         path: of the base model.
         shares: fingerprint of an expert -> factor that its task vector was added with.
-        settings: what else decides what is added.
+        settings: fingerprint of an expert -> what else decides what is added.
     """
 
     base: str
     path: str
     shares: Mapping[str, float]
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Mapping[str, Any]]
 
 
 def _step(plan: Mapping[str, Any], fingerprints: Mapping[str, Any]) -> _Step:
     """A step from the entries of its record."""
     params = dict(plan["params"])
     coef = float(params.pop("scaling_coef"))
-    experts = zip(fingerprints["experts"], plan["weights"], strict=True)
-    shares = {str(expert): coef * float(weight) for expert, weight in experts}
-    settings = {name: plan[name] for name in ("method", "svc", "policy", "seed")}
-    return _Step(str(fingerprints["base"]), str(plan["base"]), shares, {**settings, **params})
+    experts = [str(expert) for expert in fingerprints["experts"]]
+    shares = {e: coef * float(w) for e, w in zip(experts, plan["weights"], strict=True)}
+    common = {**{name: plan[name] for name in ("method", "svc", "policy", "seed")}, **params}
+    draws = plan["method"] in METHODS and METHODS.get(plan["method"]).draws
+    settings = {
+        expert: {**common, "place": place if draws else None}
+        for place, expert in enumerate(experts, start=1)
+    }
+    return _Step(str(fingerprints["base"]), str(plan["base"]), shares, settings)
 
 
 def _read_steps(record: dict[str, Any] | None, path: Path) -> list[_Step]:
@@ -180,11 +186,11 @@ def _check_share(expert: Checkpoint, current: _Step, steps: Sequence[_Step]) -> 
             "%s is taken away with weight * scaling_coef = %g, but is in the merged model with %g",
             *(expert.path, -added, there),
         )
-    recorded = [step.settings for step in steps if step.shares.get(key, 0.0) > 0]
-    if current.settings not in recorded:
+    recorded = [step.settings[key] for step in steps if step.shares.get(key, 0.0) > 0]
+    if current.settings[key] not in recorded:
         logging.warning(
             "%s is taken away with %s, but was added with %s",
-            *(expert.path, _text(current.settings), " and ".join(map(_text, recorded))),
+            *(expert.path, _text(current.settings[key]), " and ".join(map(_text, recorded))),
         )
 
 

@@ -212,9 +212,7 @@ def train(
         return
     with marker.work():
         if base and config.get("use_adapter"):
-            from lors.expert import record_base  # torch is slow to import
-
-            record_base(base[0], out)
+            _record_base(base[0], out)
         options = data_options(family, out / "data")
         for split, option in zip(SPLITS, ("train", "valid"), strict=True):
             for name in ("speech_shape", "text_shape"):
@@ -292,9 +290,15 @@ def train_sequence(
         for name in ("config.yaml", "model.pth"):
             _link(out / name, Path(step.name) / name)
         if config.get("use_adapter"):
-            from lors.expert import record_base  # torch is slow to import
+            _record_base(base[0], out)
 
-            record_base(base[0], out)
+
+def _record_base(base: str | os.PathLike, out: Path) -> None:
+    """Note beside an adapter which model it is trained on."""
+    from lors.adapter import record_base  # torch is slow to import
+    from lors.expert import open_model
+
+    record_base(open_model(base), out)
 
 
 def _link(link: Path, target: str | os.PathLike) -> None:

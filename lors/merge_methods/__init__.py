@@ -135,6 +135,11 @@ class MergeMethod:
         """Whether it makes decompositions that can be kept."""
         return "low_rank" in self._accepted
 
+    @property
+    def draws(self) -> bool:
+        """Whether it draws random numbers: others for another place in the list of experts."""
+        return not self._accepted.isdisjoint(("random", "random_of"))
+
     def surveys(self, deltas: Iterable[Tensor], params: Mapping[str, Any]) -> list[Any]:
         """What the survey says of each task vector; nothing for a method without one."""
         if self.survey is None:

@@ -22,6 +22,9 @@ def dare_linear(
     else 0: drop and rescale keeps the expectation (Yu et al., "Language Models are Super Mario:
     Absorbing Abilities from Homologous Models as a Free Lunch", ICML 2024).
 
+    An expert's mask depends on its place among the experts: to take one away again, give it the
+    same place (those before it with a weight of 0).
+
     Args:
         delta: task vector of one tensor of one expert, float32.
         random: generator of the mask.

@@ -36,14 +36,15 @@ def open_recogniser(directory: str | os.PathLike, device: str = "cpu") -> Recogn
     Raises:
         LorsError: a file is missing or damaged.
     """
-    from lors.checkpoint import Checkpoint  # torch is slow to import
-    from lors.expert import is_adapter, open_expert, recorded_base
+    from lors.adapter import is_adapter, open_adapter, recorded_base  # torch is slow to import
+    from lors.checkpoint import Checkpoint
 
     model = Path(directory) / "model.pth"
-    if not model.exists() or not is_adapter(Checkpoint.open(model)):
+    adapter = Checkpoint.open(model) if model.exists() else None
+    if adapter is None or not is_adapter(adapter):
         return family_of(directory).recogniser(directory, device)
     base = recorded_base(model)
     recogniser = family_of(base.parent).recogniser(base.parent, device)
-    adapted = open_expert(Checkpoint.open(base), model)
+    adapted = open_adapter(Checkpoint.open(base), adapter)
     recogniser.load_state({name: adapted.tensor(name) for name in adapted.names()})
     return recogniser

@@ -545,6 +545,25 @@ def test_taking_away_otherwise_than_adding(files, onto, caplog, options, warning
     assert re.search(warning, " ".join(found)) if warning else not found
 
 
+@pytest.mark.parametrize("method", ["dare_linear", "task_arithmetic"])
+def test_taking_away_from_another_place(files, tmp_path, caplog, method):
+    """What is drawn depends on the place among the experts; one without weight keeps a place."""
+    two = str(tmp_path / "two" / "model.pth")
+    params = {"scaling_coef": 0.5}
+    run_merge(MergePlan(files[0], tuple(files[1:]), method, params), two)
+    one = dict(iter_merged(MergePlan(files[0], (files[1],), method, params)))
+    alone = MergePlan(files[0], (files[2],), method, params, weights=(-1,), onto=two)
+    placed = MergePlan(files[0], tuple(files[1:]), method, params, weights=(0, -1), onto=two)
+    for plan, same in ((alone, method == "task_arithmetic"), (placed, True)):
+        read_history(plan, open_inputs(plan))
+        assert bool(warnings_in(caplog)) != same
+        left = dict(iter_merged(plan))
+        assert all(torch.allclose(left[name], one[name], atol=1e-6) for name in one) == same
+        told = " ".join(warnings_in(caplog))
+        assert same or ("place=1, but was added with" in told and "place=2" in told)
+        caplog.clear()
+
+
 def test_a_record_of_another_file_is_not_taken(files, onto, caplog):
     onto = onto.rename(onto.with_name("other.safetensors"))
     assert history_of(files, onto) == {"model": str(onto)}

@@ -163,3 +163,13 @@ def write_peft(directory: Path, factors, **settings) -> Path:
         tensors[f"base_model.model.{module}.lora_B.weight"] = up
     safetensors.torch.save_file(tensors, directory / "adapter_model.safetensors")
     return directory
+
+
+FORMS = {
+    "openai": lambda place, state: write_openai(place.with_suffix(".pt"), state),
+    "espnet": lambda place, state: write_espnet(place.with_suffix(".pth"), state),
+    "hugging_face": write_hugging_face,
+    "tied": lambda place, state: write_hugging_face(place, state, tied=True),
+    "sharded": lambda place, state: write_hugging_face(place, state, shards=3, tied=True),
+}
+"""Every form that a Whisper comes in: what writes a state dict with OpenAI's names."""

@@ -1,0 +1,254 @@
+"""Low-rank adapters as experts: those of PEFT and of ESPnet."""
+
+import json
+import shlex
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lors.adapter import AdaptedCheckpoint, recorded_base
+from lors.checkpoint import Checkpoint
+from lors.errors import LorsError
+from lors.expert import open_expert, open_model
+from lors.merge import MergePlan, iter_merged, run_merge
+from lors.task_vector import TaskVector
+from tests.unit.whisper_files import (
+    FORMS,
+    WIDTH,
+    openai_state,
+    write_hugging_face,
+    write_openai,
+    write_peft,
+)
+
+HF_QUERY = "model.encoder.layers.1.self_attn.q_proj"
+
+
+def factors_of(seed=5, rank=2):
+    generator = torch.Generator().manual_seed(seed)
+    down = torch.randn(rank, WIDTH, generator=generator)
+    return down, torch.randn(WIDTH, rank, generator=generator)
+
+
+@pytest.mark.parametrize("base_form", FORMS)
+def test_peft_adapter_on_any_form(tmp_path, base_form):
+    down, up = factors_of()
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: (down, up)})
+    base = open_model(FORMS[base_form](tmp_path / "base", openai_state(0)))
+    vector = TaskVector(base, open_expert(base, adapter))
+    assert isinstance(vector.finetuned, AdaptedCheckpoint)
+    changed = [name for name in base.names() if vector.delta(name).any()]
+    assert len(changed) == 1
+    assert torch.allclose(vector.delta(changed[0]), 8 / 2 * up @ down, rtol=1e-6, atol=1e-6)
+    merged = vector.finetuned.tensor(changed[0])
+    assert torch.allclose(merged - base.tensor(changed[0]), 4 * up @ down, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "scale"),
+    [
+        ({"use_rslora": True}, 8 / 2**0.5),
+        ({"alpha_pattern": {"self_attn.q_proj": 3}}, 3 / 2),
+        ({"alpha_pattern": {"k_proj": 3}}, 8 / 2),
+        ({"lora_alpha": 1}, 1 / 2),
+    ],
+)
+def test_scale_of_peft(tmp_path, settings, scale):
+    down, up = factors_of()
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: (down, up)}, **settings)
+    delta = TaskVector(base, open_expert(base, adapter)).delta(f"{HF_QUERY}.weight")
+    assert torch.allclose(delta, scale * up @ down, rtol=1e-6, atol=1e-6)
+
+
+def test_fingerprint_of_an_adapter_has_its_scale(tmp_path):
+    """The same factors, whose scale is 4, 5, 4 written in two more ways, and 4 on another form."""
+    forms = ["hugging_face"] * 4 + ["openai"]
+    settings = [
+        {},
+        {"lora_alpha": 10},
+        {"lora_alpha": 10, "alpha_pattern": {"q_proj": 8}},
+        {"lora_alpha": 4 * 2**0.5, "use_rslora": True},
+        {},
+    ]
+    fingerprints = []
+    for number, (form, setting) in enumerate(zip(forms, settings, strict=True)):
+        base = open_model(FORMS[form](tmp_path / f"base{number}", openai_state(0)))
+        adapter = write_peft(tmp_path / f"{number}", {HF_QUERY: factors_of()}, **setting)
+        fingerprints.append(open_expert(base, adapter).fingerprint())
+    assert fingerprints[0] != fingerprints[1]
+    assert {fingerprints[i] for i in (0, 2, 3, 4)} == {fingerprints[0]}
+
+
+def test_low_rank_parts_of_an_adapter_are_the_adapter(tmp_path):
+    """Rank 2 within rank 7: LoRS keeps all of it, and of the rest, which is zero, nothing."""
+    down, up = factors_of()
+    base = write_hugging_face(tmp_path / "base", openai_state(0))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: (down, up)})
+    merged = dict(iter_merged(MergePlan(str(base), (str(adapter),), "lors")))
+    delta = merged[f"{HF_QUERY}.weight"] - open_model(base).tensor(f"{HF_QUERY}.weight")
+    assert torch.allclose(delta, 4 * up @ down, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"use_dora": True}, "use_dora: True"),
+        ({"peft_type": "IA3"}, "peft_type: IA3"),
+        ({"fan_in_fan_out": True}, "fan_in_fan_out: True"),
+    ],
+)
+def test_other_adapters_are_refused(tmp_path, settings, told):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()}, **settings)
+    with pytest.raises(LorsError, match=told):
+        open_expert(base, adapter)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ([1], r"must hold an object(.|\n)*got: \[1\]"),
+        ({"lora_alpha": None}, r"lora_alpha: expected a number, got None"),
+        ({"use_rslora": "yes"}, r"use_rslora: expected true or false, got 'yes'"),
+        ({"alpha_pattern": {"q_proj": "big"}}, r"alpha_pattern: expected a mapping or null, got"),
+        ({"alpha_pattern": {"(": 4}}, r"alpha_pattern is no pattern(.|\n)*got: '\(': "),
+    ],
+)
+def test_damaged_description_of_peft(tmp_path, content, told):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()})
+    (adapter / "adapter_config.json").write_text(json.dumps(content))
+    with pytest.raises(LorsError, match=told) as caught:
+        open_expert(base, adapter)
+    assert "adapter_config.json" in str(caught.value.where)
+    assert caught.value.expected and caught.value.hint
+
+
+@pytest.mark.parametrize("content", ["{}", '{"model": 3, "fingerprint": ""}', "[]"])
+def test_damaged_record_of_the_base(tmp_path, content):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()})
+    (adapter / "base.json").write_text(content)
+    for read in (
+        lambda: open_expert(base, adapter),
+        lambda: recorded_base(adapter / "adapter_model.safetensors"),
+    ):
+        with pytest.raises(LorsError) as caught:
+            read()
+        assert caught.value.where == adapter / "base.json"
+        assert caught.value.expected and caught.value.got and caught.value.hint
+
+
+def test_parts_of_an_adapter_in_the_place_of_a_model(tmp_path):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()})
+    file = adapter / "adapter_model.safetensors"
+    for read in (lambda: open_expert(base, file), lambda: open_model(file)):
+        with pytest.raises(LorsError, match="file of a PEFT adapter") as caught:
+            read()
+        assert f"give its directory: {adapter}" in caught.value.hint
+    with pytest.raises(LorsError, match="directory of a PEFT adapter, and no full model") as caught:
+        open_model(adapter)
+    assert caught.value.where == adapter and "trained on" in caught.value.hint
+
+
+def test_the_pickle_of_an_adapter_can_be_converted_as_told(tmp_path):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()})
+    expected = open_expert(base, adapter).fingerprint()
+    file = adapter / "adapter_model.safetensors"
+    tensors = Checkpoint.open(file)
+    state = {name: tensors.tensor(name) for name in tensors.names()}
+    torch.save(state, adapter / "adapter_model.bin")
+    file.unlink()
+    with pytest.raises(LorsError, match=r"does not read(.|\n)*adapter_model\.bin") as caught:
+        open_expert(base, adapter)
+    command = shlex.split(caught.value.hint.split(": ", 1)[1])
+    subprocess.run([sys.executable, *command[1:]], cwd=adapter, check=True)
+    assert open_expert(base, adapter).fingerprint() == expected
+    file.unlink()
+    (adapter / "adapter_model.bin").unlink()
+    with pytest.raises(LorsError, match="checkpoint not found"):
+        open_expert(base, adapter)
+
+
+def test_adapter_that_does_not_know_its_model(tmp_path, caplog):
+    base = write_openai(tmp_path / "base.pt", openai_state(0))
+    adapter = write_peft(tmp_path / "adapter", {HF_QUERY: factors_of()})
+    open_expert(open_model(base), adapter)
+    assert "does not say which model it was trained on (no base.json)" in caplog.text
+
+
+def test_adapter_of_another_model(tmp_path):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    wide = (torch.ones(2, WIDTH + 1), torch.ones(WIDTH, 2))
+    factors = {HF_QUERY: wide, "model.encoder.layers.7.fc1": factors_of()}
+    with pytest.raises(LorsError) as caught:
+        open_expert(base, write_peft(tmp_path / "a", factors))
+    assert f"{HF_QUERY}.weight: shape [8, 8], in the adapter [8, 9]" in str(caught.value)
+    assert "model.encoder.layers.7.fc1.weight: not in the base model" in str(caught.value)
+
+
+def espnet_lora(tmp_path, state, scale_file=True):
+    path = tmp_path / "lora" / "valid.acc.best.pth"
+    path.parent.mkdir(exist_ok=True)
+    torch.save(state, path)
+    if scale_file:
+        text = "use_adapter: true\nadapter: lora\nadapter_conf: {rank: 2, alpha: 6}\n"
+        (path.parent / "config.yaml").write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["factors only", "beside weights", "merged into weights"])
+def test_espnet_lora(tmp_path, kind):
+    name = "encoder.encoders.0.self_attn.linear_q.weight"
+    base_state = {name: torch.randn(WIDTH, WIDTH), "ctc.ctc_lo.bias": torch.randn(3)}
+    torch.save(base_state, tmp_path / "base.pth")
+    down, up = factors_of()
+    stem = name.removesuffix(".weight")
+    state = {f"{stem}.lora_A": down, f"{stem}.lora_B": up}
+    if kind != "factors only":
+        state |= base_state
+    if kind == "merged into weights":
+        state[name] = base_state[name] + 3 * up @ down
+    base = open_model(tmp_path / "base.pth")
+    path = espnet_lora(tmp_path, state)
+    assert not isinstance(open_expert(base, tmp_path / "base.pth"), AdaptedCheckpoint)
+    vector = TaskVector(base, open_expert(base, path))
+    assert isinstance(vector.finetuned, AdaptedCheckpoint)
+    assert vector.finetuned.is_adapted(name) == (kind != "merged into weights")
+    assert torch.allclose(vector.delta(name), 3 * up @ down, atol=1e-5)
+    assert not vector.delta("ctc.ctc_lo.bias").any()
+
+
+def test_espnet_lora_without_its_scale_or_half_of_it(tmp_path):
+    name = "encoder.encoders.0.self_attn.linear_q"
+    torch.save({f"{name}.weight": torch.ones(WIDTH, WIDTH)}, tmp_path / "base.pth")
+    base = open_model(tmp_path / "base.pth")
+    down, up = factors_of()
+    path = espnet_lora(tmp_path, {f"{name}.lora_A": down, f"{name}.lora_B": up}, scale_file=False)
+    config = path.parent / "config.yaml"
+    for text in (None, "adapter_conf: null\n", "adapter_conf: [6]\n"):
+        if text is not None:
+            config.write_text(text)
+        with pytest.raises(LorsError, match="the scale of this adapter is not known"):
+            open_expert(base, path)
+    for alpha in ("big", "null", ".inf"):
+        config.write_text(f"adapter_conf: {{rank: 2, alpha: {alpha}}}\n")
+        with pytest.raises(LorsError, match=r"alpha: expected a number") as caught:
+            open_expert(base, path)
+        assert str(config) in caught.value.where and caught.value.hint
+    path = espnet_lora(tmp_path, {f"{name}.lora_A": down})
+    with pytest.raises(LorsError, match="lora_A: its partner is missing"):
+        open_expert(base, path)
+
+
+def test_record_of_an_adapter_merge(tmp_path):
+    base = write_hugging_face(tmp_path / "base", openai_state(0))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()})
+    plan = MergePlan(str(base), (str(adapter),), "lors")
+    run_merge(plan, tmp_path / "merged" / "model.safetensors")
+    assert set(Checkpoint.open(tmp_path / "merged").names()) == set(open_model(base).names())
