@@ -47,6 +47,26 @@ def record_of(plan: MergePlan, inputs: MergeInputs, out: Path, history: dict | N
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
+def read_plan(path: Path) -> dict[str, Any]:
+    """The entries of a file with a merge plan, or of the plan in a record.
+
+    Raises:
+        LorsError: the file is missing or holds no mapping.
+        UsageError: it is the record of a merge that did not end.
+    """
+    values = read_yaml(path)
+    if values.keys() == {"model"}:
+        raise UsageError(
+            "this record does not tell how the model was made: a merge into it did not end",
+            where=path,
+            expected="a plan",
+            got=f"model: {values['model']}",
+        )
+    if "fingerprints" in values and isinstance(values.get("plan"), dict):
+        return values["plan"]
+    return values
+
+
 def unfinished_record(out: Path) -> str:
     """What stands in the place of the record while the model is replaced: its name only.
 

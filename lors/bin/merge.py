@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from lors.config import REQUIRED, build, describe, keys_of, parse_assignments, read_yaml
+from lors.config import REQUIRED, build, describe, keys_of, parse_assignments
 from lors.decompositions import Decompositions
 from lors.errors import UsageError
 from lors.log import run_main
@@ -20,6 +20,7 @@ from lors.merge import MergePlan, open_inputs, prepare, run_merge, summary
 from lors.merge_engine import check_threads
 from lors.merge_methods import METHODS
 from lors.merge_plan import check_inputs
+from lors.merge_record import RECORD_NAME, read_plan
 from lors.naming import families
 
 
@@ -33,7 +34,8 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--config",
-        help=f"YAML file with any of {', '.join(keys_of(MergePlan))} (conf/merge_*.yaml)",
+        help=f"YAML file with any of {', '.join(keys_of(MergePlan))} (conf/merge_*.yaml), or the "
+        f"{RECORD_NAME} of a merged model to make it again",
     )
     parser.add_argument("--base", help="checkpoint of the base model")
     parser.add_argument("--experts", nargs="+", help="checkpoints fine-tuned from the base model")
@@ -104,7 +106,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def get_plan(args: argparse.Namespace) -> MergePlan:
     """The plan of --config and the options, which have the last word."""
-    values = read_yaml(args.config) if args.config else {}
+    values = read_plan(Path(args.config)) if args.config else {}
     keys = keys_of(MergePlan)
     options = [name for name in vars(args) if name not in keys and name in values]
     if options:

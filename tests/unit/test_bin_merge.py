@@ -93,6 +93,23 @@ def test_options_that_are_no_part_of_a_plan(files, tmp_path, capsys):
     assert "got: out, nj" in error and "give --out and --nj on" in error and "did you" not in error
 
 
+def test_a_record_makes_the_same_model_again(files, tmp_path):
+    given = ["--params", "density=0.3", "--weights", "1", "0.5", "--dtype", "bfloat16"]
+    assert main(arguments(files, tmp_path, "--method", "lors", *given)) == 0
+    first, again = tmp_path / "m" / "m.pth", tmp_path / "again" / "m.pth"
+    written = first.with_name("merge.yaml")
+    assert main(["--config", str(written), "--out", str(again)]) == 0
+    assert again.read_bytes() == first.read_bytes()
+    assert again.with_name("merge.yaml").read_text() == written.read_text()
+
+
+def test_a_record_of_a_merge_that_did_not_end(files, tmp_path, capsys):
+    unfinished = tmp_path / "merge.yaml"
+    unfinished.write_text("model: model.pth\n")
+    assert main(arguments(files, tmp_path, "--config", str(unfinished))) == 2
+    assert "a merge into it did not end" in capsys.readouterr().err
+
+
 def test_empty_params_in_the_config(files, tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text("method: average\nparams:\n")
