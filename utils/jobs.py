@@ -321,18 +321,20 @@ class SignalQueue:
     """Signals as values to wait for: none is lost and none interrupts other code.
 
     The end of the calling process counts as HUP: its jobs must not run on unseen, perhaps beside
-    those of a second call. Where nohup has made HUP ignored, both stay ignored.
+    those of a second call. Where nohup has made HUP ignored, both stay ignored; but the end of a
+    recipe's driver (lors.sh, which sets LORS_DRIVER) never is, since it outlives a hangup itself.
     """
 
     def __init__(self) -> None:
         self.parent = os.getppid()
-        self.ignores_hangup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        ignores_hangup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        self.outlives_caller = ignores_hangup and not os.environ.get("LORS_DRIVER")
         self.read_end, write_end = os.pipe()
         os.set_blocking(self.read_end, False)
         os.set_blocking(write_end, False)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         for signum in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signum != signal.SIGHUP or not self.ignores_hangup:
+            if signum != signal.SIGHUP or not ignores_hangup:
                 signal.signal(signum, lambda *_: None)
 
     def wait(self, seconds: float) -> int:
@@ -344,7 +346,7 @@ class SignalQueue:
         return 0
 
     def caller_is_gone(self) -> bool:
-        return os.getppid() != self.parent and not self.ignores_hangup
+        return os.getppid() != self.parent and not self.outlives_caller
 
 
 class Progress:

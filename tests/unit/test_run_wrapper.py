@@ -332,14 +332,15 @@ def test_hangup_stays_ignored_where_nohup_said_so(tmp_path):
     assert wrapper.wait(timeout=120) == 0
 
 
-@pytest.mark.parametrize("nohup", [False, True])
-def test_jobs_end_with_the_caller_unless_nohup_said_otherwise(tmp_path, nohup):
+@pytest.mark.parametrize(("nohup", "driver"), [(False, ""), (True, ""), (True, "1")])
+def test_jobs_end_with_the_caller_unless_nohup_said_otherwise(tmp_path, nohup, driver):
+    """And with a recipe's driver in any case."""
     script = "echo $$ > pid; sleep 3; touch finished"
     command = f'{"nohup " * nohup}"{WRAPPER}" x.log bash -c "{script}" & echo $! > wrapper; wait'
     caller = subprocess.Popen(
         ["bash", "-c", command.replace("$$", "\\$\\$")],
         cwd=tmp_path,
-        env=environment(),
+        env={**environment(), "LORS_DRIVER": driver},
         stderr=subprocess.DEVNULL,
     )
     wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
@@ -347,7 +348,7 @@ def test_jobs_end_with_the_caller_unless_nohup_said_otherwise(tmp_path, nohup):
     caller.wait()
     wrapper, job = (int((tmp_path / name).read_text()) for name in ("wrapper", "pid"))
     wait_until(lambda: not is_running(wrapper) and not is_running(job))
-    assert (tmp_path / "finished").exists() == nohup
+    assert (tmp_path / "finished").exists() == (nohup and not driver)
 
 
 def test_a_finished_job_leaves_no_process_behind(tmp_path):

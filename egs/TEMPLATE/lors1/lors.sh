@@ -78,7 +78,7 @@ done
 if [ $# -gt 0 ]; then die -2 "unexpected argument: $1" "what to do: --help lists every option"; fi
 . ./path.sh
 . ./cmd.sh
-export LORS_DRIVER=$$ # lors/processes.py
+export LORS_DRIVER=$$ # lors/processes.py, utils/jobs.py
 
 stage_names=(data format base stats experts baselines tune merge inference score pack)
 stage_number() {
