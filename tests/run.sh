@@ -4,6 +4,7 @@
 #        tests/run.sh -m "not slow"         what ends within a few minutes
 #        tests/run.sh tests/unit -k merge   some of the unit tests
 #        tests/run.sh -m gpu                what needs a GPU
+#        tests/run.sh -n 0 --pdb tests/unit one after the other, for a debugger
 #        tests/run.sh tests/integration/test_kills.py --full
 #                                           30 kills of the mini recipe, not only a few
 #
