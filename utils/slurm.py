@@ -271,15 +271,17 @@ class Runner:
 
     def _collect(self) -> None:
         """Take note of the tasks that have ended."""
-        for number, path in self._statuses().items():
+        for number, status in self._statuses().items():
             if number in self.waiting:
-                status = int(path.read_text())
-                path.unlink()
+                (self.directory / f"status.{number}").unlink()
                 self._finished(number, status == 0)
 
-    def _statuses(self) -> dict[int, Path]:
-        """The exit statuses that tasks have left: number -> file."""
-        return {int(path.suffix[1:]): path for path in self.directory.glob("status.*")}
+    def _statuses(self) -> dict[int, int]:
+        """The exit statuses that tasks have left: number -> status."""
+        texts = {path: path.read_text() for path in self.directory.glob("status.*")}
+        # Without its newline it is being written, or its task was killed or had no room to do that.
+        whole = {path: text for path, text in texts.items() if text.endswith("\n")}
+        return {int(path.suffix[1:]): int(text) for path, text in whole.items()}
 
     def _finished(self, number: int, well: bool) -> None:
         self.waiting.discard(number)

@@ -4,8 +4,8 @@
 # In bash, because Python takes longer to start than a short task, on every node.
 #
 # DIRECTORY/task says what to run, as utils/slurm.py has written it; the number is Slurm's, and Slurm
-# has made the log our stdout. When the task has ended, its exit status appears as
-# DIRECTORY/status.NUMBER, atomically; utils/slurm.py waits for these files.
+# has made the log our stdout. When the task has ended, its exit status appears as a line in
+# DIRECTORY/status.NUMBER; utils/slurm.py waits for these lines.
 #
 # Signals: TERM (scancel, preemption, a time limit) ends the command and leaves no status, because
 # Slurm may have put the job back into the queue already. USR1 is the warning before the time limit:
@@ -148,9 +148,8 @@ if [ "$_status" = "$_go_on_later" ] && [ "$_requeue" -gt 0 ]; then
 fi
 _now
 _say "Finished at $_date with status $_status"
-# Whoever sees the status, on another machine, is to see the log too.
-sync /dev/stdout 2>/dev/null
-echo "$_status" >"$_directory/.status.$_number.$$"
-mv -f "$_directory/.status.$_number.$$" "$_directory/status.$_number"
+# Whoever sees the status, on another machine, is to see the log too: to close it is to flush it.
+exec >&- 2>&-
+echo "$_status" >"$_directory/status.$_number"
 if [ "$_detached" = true ]; then rm -rf "$_directory"; fi # nobody waits
 exit "$_status"

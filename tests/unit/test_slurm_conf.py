@@ -204,3 +204,14 @@ def test_machine_without_slurm(tmp_path):
     assert done.returncode == 1
     assert "the jobs cannot be submitted: squeue: No such file or directory" in done.stderr
     assert list(place.iterdir()) == []
+
+
+def test_a_status_counts_when_its_line_is_whole(tmp_path):
+    """Before that it is being written, or its task was killed or had no room for it."""
+    for number, text in enumerate(("0\n", "", "13", "137\n")):
+        (tmp_path / f"status.{number}").write_text(text)
+    runner = slurm.Runner(Call(["JOB=0:3", "x.JOB.log", "true"], slurm.SWITCHES))
+    runner.directory, runner.waiting = tmp_path, {0, 1, 2, 3}
+    assert runner._statuses() == {0: 0, 3: 137}
+    runner._collect()
+    assert (runner.waiting, runner.failed, runner.done) == ({1, 2}, [3], 2)
