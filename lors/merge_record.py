@@ -55,7 +55,7 @@ def read_plan(path: Path) -> dict[str, Any]:
         UsageError: it is the record of a merge that did not end.
     """
     values = read_yaml(path)
-    if values.keys() == {"model"}:
+    if _is_name_only(values):
         raise UsageError(
             "this record does not tell how the model was made: a merge into it did not end",
             where=path,
@@ -74,6 +74,11 @@ def unfinished_record(out: Path) -> str:
     made again.
     """
     return yaml.safe_dump({"model": out.name}, allow_unicode=True)
+
+
+def _is_name_only(record: Mapping[str, Any]) -> bool:
+    """Whether this is what :func:`unfinished_record` makes, or of a model that has no record."""
+    return record.keys() == {"model"}
 
 
 def _own_entries(plan: MergePlan, inputs: MergeInputs) -> dict[str, Any]:
@@ -133,7 +138,7 @@ def _read_steps(record: dict[str, Any] | None, path: Path) -> list[_Step]:
     steps = []
     try:
         # A model of which nothing is known ends the chain: its record is its name only.
-        while record is not None and record.keys() != {"model"}:
+        while record is not None and not _is_name_only(record):
             steps.append(_step(record["plan"], record["fingerprints"]))
             record = record.get("onto")
     except (AttributeError, KeyError, TypeError, ValueError) as error:

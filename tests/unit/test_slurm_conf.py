@@ -15,6 +15,12 @@ from jobs import Call
 WRAPPER = Path(__file__).parents[2] / "utils/slurm.py"
 
 
+@pytest.fixture(autouse=True)
+def own_signals(monkeypatch):
+    """A Runner that is made here does not take the signals of this process."""
+    monkeypatch.setattr(slurm, "SignalQueue", lambda: None)
+
+
 def run(*arguments, cwd, path="/usr/bin:/bin"):
     return subprocess.run(
         [WRAPPER, *map(str, arguments)],
@@ -134,7 +140,6 @@ def test_defaults_of_the_configuration(configured):
 
 def test_most_jobs_at_a_time_and_retries_of_the_configuration(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(slurm, "SignalQueue", lambda: None)  # signals are this process's own
     (tmp_path / "conf").mkdir()
     own = (slurm.HERE.parent / slurm.CONFIG).read_text()
     (tmp_path / "conf/slurm.conf").write_text(f"{own}default max-jobs-run=3\ndefault retry=2\n")
