@@ -245,7 +245,7 @@ class Task:
 
     def write(self, text: str) -> None:
         if self.log is not None:
-            os.write(self.log, text.encode(errors="surrogateescape"))
+            os.write(self.log, os.fsencode(text))
 
     def has_ended(self) -> bool:
         """Whether the command itself has ended. It is not reaped, so that its group's id stays."""

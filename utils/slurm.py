@@ -42,14 +42,14 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import jobs
 import slurm_client
 from jobs import Call, Progress, SignalQueue, UsageError, say
-from slurm_client import Result, SlurmError
+from slurm_client import Result, SlurmError, Stopped, Task
 
 HERE = Path(__file__).resolve().parent
 CONFIG = Path("conf/slurm.conf")
@@ -147,11 +147,15 @@ class Runner:
         words |= {name: value for name, value in given.items() if name not in own and value}
         self.words = [*config.command, *config.words(words)]
         self.logs = Path(call.log).absolute()
-        self.comment = f"lors:{call.for_job(str(self.logs), '*')}"
+        if "\\" in str(self.logs):
+            raise UsageError(f"a log's path cannot have a backslash, Slurm drops it: {self.logs}")
+        self.comment = f"lors:{self._log('*')}"
         self.name = re.sub(r"\W*\*", "", call.all_logs.rpartition("/")[2]).removesuffix(".log")
         self.directory: Path | None = None  # of the files that the tasks leave
         self.arrays: list[int] = []  # ids of the job arrays submitted
         self.array_of: dict[int, int] = {}  # number -> id of its latest array
+        self.doubtful = False  # whether Slurm may have accepted an array without telling its id
+        self.left = False  # whether jobs may still run, though they were cancelled
         self.failures: dict[int, int] = {}
         self.failed: list[int] = []
         self.waiting: set[int] = set()
@@ -162,19 +166,22 @@ class Runner:
         self.signals = SignalQueue()
         self.progress = Progress(call)
 
+    def _log(self, number: int | str) -> Path:
+        return Path(self.call.for_job(self.call.log, number)).absolute()
+
     def command(self, numbers: Iterable[int]) -> list[str]:
         """The command that submits, but for the directory that the jobs are told by."""
         array = ",".join(map(str, _ranges(sorted(numbers))))
         if self.call.max_jobs_run:
             array += f"%{self.call.max_jobs_run}"
         # Slurm writes what itself has to say into the same log, at its end.
-        log = self.call.for_job(str(self.logs).replace("%", "%%"), "%a")
+        log = str(self._log("\0")).replace("%", "%%").replace("\0", "%a")
         return [
             *self.words,
             "--parsable",
             f"--array={array}",
             f"--job-name={self.name}",
-            f"--comment={self.comment}",
+            f"--comment={self.comment}#{len(self.arrays) + 1}",
             f"--chdir={Path.cwd()}",
             f"--output={log}",
             "--open-mode=append",
@@ -186,7 +193,7 @@ class Runner:
         folder, name = self.logs.parent, f".{self.logs.name}.slurm."
         self._patiently(lambda: self._end_leftovers(folder, name))
         for number in self.call.numbers:
-            log = Path(self.call.for_job(str(self.logs), number))
+            log = self._log(number)
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text("")
         for old in folder.glob(glob.escape(name) + "*"):
@@ -207,15 +214,22 @@ class Runner:
         numbers = sorted(numbers)
         words = [*self.command(numbers), str(self.directory)]
 
+        def accepted() -> set[int]:
+            """What Slurm has accepted although the answer was lost: not to be submitted twice."""
+            tasks = slurm_client.queue().items()
+            return {array for (array, _), task in tasks if f"--comment={task.comment}" in words}
+
         def try_it() -> int:
-            try:
-                return slurm_client.submit(words)
-            except SlurmError as error:
-                # It may have been accepted although the answer was lost.
-                accepted = slurm_client.arrays_with(self.comment) - set(self.arrays)
-                if accepted:
-                    return max(accepted)
-                raise type(error)(f"{error}\n  {shlex.join(words)}") from None
+            found = accepted() if self.doubtful else set()
+            if not found:
+                try:
+                    return slurm_client.submit(words)
+                except SlurmError as error:
+                    self.doubtful = True
+                    found = accepted()
+                    if not found:
+                        raise type(error)(f"{error}\n  {shlex.join(words)}") from None
+            return min(found)
 
         array = self._patiently(try_it)
         self.arrays.append(array)
@@ -238,17 +252,27 @@ class Runner:
             return stop
         finally:
             self.progress.close()
-            left = stopped and not slurm_client.cancel(self.arrays)
-            if left:
-                ids = ",".join(map(str, self.arrays))
-                say(f"cancelled, but not all of them have ended yet: squeue -j {ids}")
-            elif self.directory is not None:
+            if stopped or self.doubtful:
+                self._cancel()
+            if self.directory is not None and not self.left:
                 shutil.rmtree(self.directory, ignore_errors=True)
 
     def detach(self) -> int:
         """Submit and leave the jobs to themselves; returns the array's id."""
-        self.prepare()
-        return self.submit(self.call.numbers)
+        try:
+            self.prepare()
+            return self.submit(self.call.numbers)
+        except BaseException:
+            self._cancel()
+            raise
+
+    def _cancel(self) -> None:
+        """Cancel all jobs, and wait for their end."""
+        call = self.comment if self.doubtful else ""
+        self.left = not slurm_client.cancel(self.arrays, call)
+        if self.left:
+            which = f"-j {','.join(map(str, self.arrays))}" if self.arrays else "--me"
+            say(f"cancelled, but not all of them may have ended: squeue {which}")
 
     def _wait(self) -> int:
         began = asked = time.monotonic()
@@ -272,16 +296,20 @@ class Runner:
     def _collect(self) -> None:
         """Take note of the tasks that have ended."""
         for number, status in self._statuses().items():
-            if number in self.waiting:
-                (self.directory / f"status.{number}").unlink()
-                self._finished(number, status == 0)
+            self._finished(number, status == 0)
 
     def _statuses(self) -> dict[int, int]:
-        """The exit statuses that tasks have left: number -> status."""
-        texts = {path: path.read_text() for path in self.directory.glob("status.*")}
-        # Without its newline it is being written, or its task was killed or had no room to do that.
-        whole = {path: text for path, text in texts.items() if text.endswith("\n")}
-        return {int(path.suffix[1:]): int(text) for path, text in whole.items()}
+        """The exit statuses that those we wait for have left: number -> status."""
+        statuses = {}
+        for path in self.directory.glob("status.*"):
+            array, number = map(int, path.suffix[1:].split("_"))
+            # Not of a task that has failed and was submitted again, nor of one submitted twice.
+            if number in self.waiting and array == self.array_of[number]:
+                text = path.read_text()
+                # Else it is being written, or its task was killed or had no room to do that.
+                if text.endswith("\n"):
+                    statuses[number] = int(text)
+        return statuses
 
     def _finished(self, number: int, well: bool) -> None:
         self.waiting.discard(number)
@@ -301,6 +329,8 @@ class Runner:
         except SlurmError as error:
             self._say_once(f"waiting, though Slurm does not answer: {error}")
             return
+        if self.doubtful:
+            self._end_twins(listed)
         self.running, now = 0, time.monotonic()
         for number in sorted(self.waiting):
             array = self.array_of[number]
@@ -319,12 +349,19 @@ class Runner:
                     continue  # a slow file system
                 with contextlib.suppress(SlurmError):  # should Slurm have hidden it from us
                     slurm_client.ask("scancel", f"{array}_{number}")
-                log = Path(self.call.for_job(str(self.logs), number))
-                with log.open("a+") as handle:
+                with self._log(number).open("a+") as handle:
                     handle.write(jobs.missing_newline(handle.fileno()))
                     handle.write(f"# Ended by Slurm: {end}\n")
                     handle.write(jobs.last_line(1))
                 self._finished(number, well=False)
+
+    def _end_twins(self, listed: Mapping[tuple[int, int], Task]) -> None:
+        """Cancel what Slurm has accepted late, after it was submitted again."""
+        ours = {array for (array, _), task in listed.items() if task.call == self.comment}
+        for array in sorted(ours - set(self.arrays)):
+            self._say_once(f"cancelling job {array}, which Slurm has after all: it was replaced")
+            with contextlib.suppress(SlurmError):  # it will still be there at the next look
+                slurm_client.ask("scancel", str(array))
 
     def _say_once(self, message: str) -> None:
         if message not in self.said:
@@ -334,7 +371,7 @@ class Runner:
     def _end_leftovers(self, folder: Path, name: str) -> None:
         """Cancel jobs for these logs whose call was killed; refuse while it is at work."""
         listed = slurm_client.queue()
-        left = {array for (array, _), task in listed.items() if task.comment == self.comment}
+        left = {array for (array, _), task in listed.items() if task.call == self.comment}
         if not left:
             return
         ids = ", ".join(map(str, sorted(left)))
@@ -379,7 +416,7 @@ def told(call: Call) -> bytes:
     for text in [" ".join(map(jobs.quoted, call.command)), *call.command]:
         first, *rest = call.around_job(text)
         words += [f"w{first}", *(f"j{piece}" for piece in rest)]
-    return "".join(f"{word}\0" for word in words).encode(errors="surrogateescape")
+    return os.fsencode("".join(f"{word}\0" for word in words))
 
 
 def _within(limits: tuple[float, float], elapsed: float) -> float:
@@ -420,12 +457,16 @@ def main(argv: list[str]) -> int:
             print(runner.detach())
             return 0
         stop = runner.run()
+    except Stopped as stopped:
+        stop = stopped.signum
     except SlurmError as error:
         say(f"error: the jobs cannot be submitted: {error}")
         return 1
     except OSError as error:
         say(f"error: {error}")
         return 1
+    if stop and runner.left:  # which has been said
+        return 128 + stop
     return jobs.ended(call, stop, runner.failed)
 
 

@@ -35,6 +35,14 @@ class SlurmAway(SlurmError):
     """Slurm did not answer; it may do so later."""
 
 
+class Stopped(Exception):
+    """The user, or the end of the caller, has asked to stop while we waited for Slurm."""
+
+    def __init__(self, signum: int):
+        super().__init__(signum)
+        self.signum = signum
+
+
 class Task(NamedTuple):
     """A task of a job array that has not ended."""
 
@@ -46,17 +54,23 @@ class Task(NamedTuple):
     def is_stuck(self) -> bool:
         return self.state == "PENDING" and bool(_STUCK.search(self.reason))
 
+    @property
+    def call(self) -> str:
+        """The comment without the number of the submission that utils/slurm.py puts at its end."""
+        return self.comment.rpartition("#")[0]
+
 
 def environment() -> dict[str, str]:
     """This process's, without what describes the Slurm job that it may run in itself.
 
-    Nor does a user's taste in listings and questions belong here (SQUEUE_*, SCANCEL_*).
+    Nor does a user's taste in listings and questions belong here (SQUEUE_*, SCANCEL_*), nor that of
+    waiting for a submitted job (SBATCH_WAIT).
     """
     kept = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
     return {
         name: value
         for name, value in os.environ.items()
-        if name in kept or not name.startswith(("SLURM_", "SQUEUE_", "SCANCEL_"))
+        if name in kept or not name.startswith(("SLURM_", "SQUEUE_", "SCANCEL_", "SBATCH_WAIT"))
     }
 
 
@@ -73,6 +87,7 @@ def ask(*command: str) -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="surrogateescape",  # comments of the user's other jobs may be any bytes
             env=environment(),
             start_new_session=True,  # Ctrl-C must not end one that is submitting
         )
@@ -94,11 +109,6 @@ def queue() -> dict[tuple[int, int], Task]:
         if len(words) == 5 and words[0].isdecimal() and words[1].isdecimal():
             found[int(words[0]), int(words[1])] = Task(*words[2:])
     return found
-
-
-def arrays_with(comment: str) -> set[int]:
-    """Job ids of the arrays that were submitted with a comment and have not ended."""
-    return {array for (array, _), task in queue().items() if task.comment == comment}
 
 
 def submit(words: list[str]) -> int:
@@ -123,8 +133,11 @@ def patiently(
 
     Args:
         act: raises SlurmAway while it is.
-        wait: waits some seconds, and returns something true to give up.
+        wait: waits some seconds, and returns the signal to stop for, or 0.
         say: tells the user, once.
+
+    Raises:
+        Stopped: by a signal.
     """
     deadline, delay = time.monotonic() + PATIENCE_SECONDS, 1.0
     while True:
@@ -133,8 +146,11 @@ def patiently(
         except SlurmAway as error:
             if delay == 1.0:
                 say(f"trying again for {PATIENCE_SECONDS / 60:.0f} minutes: {error}")
-            if time.monotonic() > deadline or wait(delay):
+            if time.monotonic() > deadline:
                 raise
+            signum = wait(delay)
+            if signum:
+                raise Stopped(signum) from None
             delay = min(30.0, 2 * delay)
 
 
@@ -149,16 +165,22 @@ def how_it_ended(array: int, number: int) -> str:
     return ", ".join(f"{name}={facts[name]}" for name in names if facts.get(name))
 
 
-def cancel(arrays: Collection[int], seconds: float = 120.0) -> bool:
-    """Cancel job arrays and wait for their end; False if some are still there after that time.
+def cancel(arrays: Collection[int], call: str = "", seconds: float = 120.0) -> bool:
+    """Cancel job arrays and wait for their end; False if some may still be there after that time.
 
     Every look at the queue cancels again what is there: a task that is just being requeued would
     come back.
+
+    Args:
+        arrays: their ids.
+        call: whose arrays are cancelled too, known or not; none if it is empty.
+        seconds: to wait.
     """
     deadline, delay = time.monotonic() + seconds, 0.1
-    while arrays:
+    while arrays or call:
         with contextlib.suppress(SlurmError):  # the controller may be away for a moment
-            left = set(arrays) & {array for array, _ in queue()}
+            tasks = queue().items()
+            left = {array for (array, _), task in tasks if array in arrays or task.call == call}
             if not left:
                 return True
             ask("scancel", *map(str, sorted(left)))

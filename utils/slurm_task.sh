@@ -5,22 +5,25 @@
 #
 # DIRECTORY/task says what to run, as utils/slurm.py has written it; the number is Slurm's, and Slurm
 # has made the log our stdout. When the task has ended, its exit status appears as a line in
-# DIRECTORY/status.NUMBER; utils/slurm.py waits for these lines.
+# DIRECTORY/status.ARRAY_NUMBER; utils/slurm.py waits for these lines.
 #
 # Signals: TERM (scancel, preemption, a time limit) ends the command and leaves no status, because
 # Slurm may have put the job back into the queue already. USR1 is the warning before the time limit:
 # the command is ended and the job goes back into the queue, where the call allows it (--requeue);
 # so does a command that ends with status 85, "go on later". What was requeued starts again with the
-# same command, so the command has to find what it has done.
+# same command, so the command has to find what it has done. So does, on another node, a job whose
+# node Slurm has lost sight of: of the two that then may be at work only the later leaves a status.
 #
 # Our names begin with _: what bash sets of an imported name, the command would find changed.
-set -u +e # an exported SHELLOPTS may bring the latter
-SECONDS=0 # and it may have been exported too
+export -n SHELLOPTS # else a command in bash would have our options
+set -u +e           # the latter may come from an exported SHELLOPTS
+SECONDS=0           # and this may have been exported too
 
 _directory=$1
 _number=$SLURM_ARRAY_TASK_ID
 # The array's id and the index: the plain id of an array's last task means all of it.
 _job=${SLURM_ARRAY_JOB_ID}_$_number
+_restart=${SLURM_RESTART_COUNT:-0}
 _go_on_later=85
 _grace=60 # seconds between TERM and KILL, if Slurm waits as long
 _settle=3 # seconds until a command counts as killed by itself, not together with its job
@@ -75,6 +78,11 @@ done
 export OMP_NUM_THREADS=$_num_threads MKL_NUM_THREADS=$_num_threads
 if [ "$_gpu" = 0 ]; then export CUDA_VISIBLE_DEVICES=; fi # Slurm leaves all visible without
 
+# Slurm may put a job back into the queue that has just ended, or that runs on a node which does not
+# answer. The first is not to run again, and of the second the one that began last counts.
+if read -r _status 2>/dev/null <"$_directory/status.$_job"; then exit "$_status"; fi
+echo "$_restart" >"$_directory/started.$_job"
+
 # --- the command, in a process group of its own -------------------------------------------------
 
 # Become a program, as with utils/run.py; but bash also takes a text without #! for its own script.
@@ -96,9 +104,10 @@ echo "#"
     set +m
     if _is_asked; then _take "$_asked"; fi # it has come too early to be passed on
     wait "$_pid"
-    _status=$? # of the command, or of a signal that came in between
+    _status=$?        # of the command, or of a signal that came in between
+    _ended_by=$_asked # nothing if it has ended by itself, whatever is asked of us later
 } 3>&2 2>/dev/null # where bash says, at any of these lines, that it was killed
-if _is_asked; then
+if [ -n "$_ended_by" ]; then
     if [ "$_asked" = USR1 ]; then
         _end_line
         _say 'The time is nearly up: ending the command'
@@ -106,7 +115,7 @@ if _is_asked; then
     _within "$_grace" _is_over
 fi
 kill -KILL -- "-$_pid" 2>/dev/null # also what an ended command has left running
-if _is_asked; then
+if [ -n "$_ended_by" ]; then
     wait "$_pid" 2>/dev/null
     _status=$?
 fi
@@ -118,14 +127,21 @@ if [ "$_status" -gt 128 ] && [ "$_status" -lt 160 ]; then
     if [ "$_killed" = KILL ]; then _killed+=' (out of memory?)'; fi
     _say "Ended by SIG$_killed"
     # Slurm signals the processes of a job in turn, and the command may have been the first.
-    _within "$_settle" _is_asked
+    if _within "$_settle" _is_asked; then _ended_by=$_asked; fi
 fi
 _say "Accounting: time=$SECONDS threads=$_num_threads"
 
 # --- how it ended -------------------------------------------------------------------------------
 
 if _is_to_end; then _end_with_job; fi
-if _is_asked; then _status=$_go_on_later; fi # whatever the command said when it was told to stop
+_latest=''
+read -r _latest 2>/dev/null <"$_directory/started.$_job"
+if [ "${_latest:-$_restart}" != "$_restart" ]; then
+    _say 'Ended here, but Slurm has started it on another node: that one counts'
+    exit 1
+fi
+# Whatever the command said when it was told to stop.
+if [ -n "$_ended_by" ]; then _status=$_go_on_later; fi
 if [ "$_status" = "$_go_on_later" ] && [ "$_requeue" -gt 0 ]; then
     _times=0 # unknown
     if printf x >>"$_directory/requeued.$_number"; then
@@ -150,6 +166,7 @@ _now
 _say "Finished at $_date with status $_status"
 # Whoever sees the status, on another machine, is to see the log too: to close it is to flush it.
 exec >&- 2>&-
-echo "$_status" >"$_directory/status.$_number"
+if _is_to_end; then exit $((128 + $(kill -l "$_asked"))); fi # while the log was flushed
+echo "$_status" >"$_directory/status.$_job"
 if [ "$_detached" = true ]; then rm -rf "$_directory"; fi # nobody waits
 exit "$_status"

@@ -297,6 +297,30 @@ def test_lost_node(cluster, waiting, tmp_path):
         cluster.wait_until(lambda: cluster.nodes()[lost] == "idle")
 
 
+@pytest.mark.slow
+def test_node_out_of_sight(cluster, waiting, tmp_path):
+    """Slurm starts a job anew that is still at work on a node which does not answer any more."""
+    work = """echo $SLURMD_NODENAME >> nodes; touch begun.1
+    while [ ! -e go.$SLURMD_NODENAME ]; do sleep 0.2; done
+    [ $SLURMD_NODENAME != $(head -n 1 nodes) ]"""
+    process = waiting(command=("sh", "-c", work))
+    lost = (tmp_path / "nodes").read_text().strip()
+    cluster.stop(lost, signal.SIGKILL)
+    try:
+        cluster.wait_until(lambda: len((tmp_path / "nodes").read_text().split()) == 2)
+        (tmp_path / f"go.{lost}").touch()
+        log = tmp_path / "x.1.log"
+        cluster.wait_until(lambda: "has started it on another node" in log.read_text())
+        time.sleep(1)
+        assert process.poll() is None
+        (tmp_path / f"go.{(tmp_path / 'nodes').read_text().split()[1]}").touch()
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0, stderr
+    finally:
+        cluster.start(lost)
+        cluster.wait_until(lambda: cluster.nodes()[lost] == "idle")
+
+
 def test_restarted_controller(cluster, waiting, tmp_path):
     process = waiting(number=2)
     cluster.stop("slurmctld")

@@ -1,5 +1,6 @@
 """utils/slurm_client.py with stand-ins for Slurm's commands: what it asks and understands."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "utils"))
 import slurm_client
-from slurm_client import SlurmError, Task
+from slurm_client import SlurmError, Stopped, Task
 
 AWAY = "squeue: error: Unable to contact slurm controller (connect failure)"
 
@@ -29,18 +30,23 @@ def patiently(act, said, give_up=0):
 
 
 def test_queue_of_all_tasks(programs):
-    programs("squeue", "printf 'CLUSTER: c\\n12|1|RUNNING|None|lors:a|b\\n13|N/A|PENDING|None|\\n'")
-    assert slurm_client.queue() == {(12, 1): Task("RUNNING", "None", "lors:a|b")}
-    assert slurm_client.arrays_with("lors:a|b") == {12}
+    programs(
+        "squeue",
+        "printf 'CLUSTER: c\\n12|1|RUNNING|None|lors:a|b#c#2\\n13|N/A|PENDING|None|\\377\\n'",
+    )
+    task = Task("RUNNING", "None", "lors:a|b#c#2")
+    assert slurm_client.queue() == {(12, 1): task}
+    assert task.call == "lors:a|b#c"
 
 
 def test_settings_of_the_user_and_of_the_job_around_do_not_reach_slurm(monkeypatch):
-    for name in ("SQUEUE_STATES", "SCANCEL_INTERACTIVE", "SLURM_MEM_PER_NODE", "SBATCH_ACCOUNT"):
+    dropped = {"SQUEUE_STATES", "SCANCEL_INTERACTIVE", "SLURM_MEM_PER_NODE", "SBATCH_WAIT"}
+    for name in (*dropped, "SBATCH_ACCOUNT"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
     kept = slurm_client.environment()
     assert {"SLURM_CONF", "SBATCH_ACCOUNT"} <= set(kept)
-    assert not {"SQUEUE_STATES", "SCANCEL_INTERACTIVE", "SLURM_MEM_PER_NODE"} & set(kept)
+    assert not dropped & set(kept)
 
 
 @pytest.mark.parametrize(
@@ -87,15 +93,20 @@ def test_patience_with_an_absent_controller(programs, tmp_path):
     assert len(said) == 1 and said[0].startswith("trying again for 10 minutes: squeue: ")
 
 
-@pytest.mark.parametrize(
-    ("message", "give_up"), [("invalid partition specified: x", 0), (AWAY, 15)]
-)
-def test_patience_has_an_end(programs, message, give_up):
-    programs("squeue", f"echo '{message}' >&2; exit 1")
+def test_an_answer_is_no_reason_for_patience(programs):
+    programs("squeue", "echo 'invalid partition specified: x' >&2; exit 1")
     said = []
-    with pytest.raises(SlurmError, match="squeue: "):
-        patiently(lambda: len(slurm_client.queue()), said, give_up)
-    assert len(said) == bool(give_up)
+    with pytest.raises(SlurmError, match="squeue: invalid partition"):
+        patiently(lambda: len(slurm_client.queue()), said)
+    assert said == []
+
+
+def test_patience_ends_with_a_signal(programs):
+    programs("squeue", f"echo '{AWAY}' >&2; exit 1")
+    said = []
+    with pytest.raises(Stopped) as caught:
+        patiently(lambda: len(slurm_client.queue()), said, signal.SIGTERM)
+    assert caught.value.signum == signal.SIGTERM and len(said) == 1
 
 
 def test_cancelled_until_nothing_is_left(programs, tmp_path):
@@ -105,6 +116,17 @@ def test_cancelled_until_nothing_is_left(programs, tmp_path):
     programs("squeue", f"[ $(cat {count} 2>/dev/null | wc -l) -gt 1 ] || echo '12|1|PENDING|x|y'")
     assert slurm_client.cancel([12, 13])
     assert (tmp_path / "cancelled").read_text() == "12\n12\n"
+
+
+def test_arrays_of_a_call_are_cancelled_known_or_not(programs, tmp_path):
+    count = f"{tmp_path}/cancelled"
+    listed = (
+        "12|1|RUNNING|x|lors:/log#1\\n14|1|RUNNING|x|lors:/log#2\\n15|1|RUNNING|x|lors:/other#1"
+    )
+    programs("scancel", f"echo $* >> {count}")
+    programs("squeue", f"[ -e {count} ] || printf '{listed}\\n'")
+    assert slurm_client.cancel([12], "lors:/log")
+    assert (tmp_path / "cancelled").read_text() == "12 14\n"
 
 
 def test_what_does_not_end_is_said(programs):

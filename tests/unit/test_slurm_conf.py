@@ -70,6 +70,15 @@ def test_place_of_what_the_job_is_told_by(tmp_path):
     ]
 
 
+def test_place_named_like_the_jobs(tmp_path):
+    """Only in the log's name as it is typed does JOB stand for the number."""
+    place = tmp_path / "my.JOB%"
+    place.mkdir()
+    found = words("JOB=1:2", "log/x%.JOB.log", "true", cwd=place)
+    assert f"--output={tmp_path}/my.JOB%%/log/x%%.%a.log" in found
+    assert f"--chdir={place}" in found
+
+
 def test_what_is_not_asked_for_is_not_in_the_command(tmp_path):
     found = " ".join(words("x.log", "true", cwd=tmp_path))
     for word in ("--gres", "--mem", "--time", "--signal", "--partition"):
@@ -191,6 +200,7 @@ def test_broken_configuration(tmp_path, configuration, told):
         (["JOB=1:2", "x.log", "true"], "all jobs would write the same log"),
         (["JOB=1:2", "xJOB.log", "true"], "all jobs would write the same log"),
         (["-", "true"], "needs a log file"),
+        (["a\\b.log", "true"], "a log's path cannot have a backslash"),
         (["x.log"], "a log file and a command are needed"),
     ],
 )
@@ -213,10 +223,64 @@ def test_machine_without_slurm(tmp_path):
 
 def test_a_status_counts_when_its_line_is_whole(tmp_path):
     """Before that it is being written, or its task was killed or had no room for it."""
-    for number, text in enumerate(("0\n", "", "13", "137\n")):
-        (tmp_path / f"status.{number}").write_text(text)
-    runner = slurm.Runner(Call(["JOB=0:3", "x.JOB.log", "true"], slurm.SWITCHES))
-    runner.directory, runner.waiting = tmp_path, {0, 1, 2, 3}
+    left = {"7_0": "0\n", "7_1": "", "7_2": "13", "7_3": "137\n", "7_4": "0\n", "6_5": "0\n"}
+    for job, text in left.items():
+        (tmp_path / f"status.{job}").write_text(text)
+    runner = slurm.Runner(Call(["JOB=0:5", "x.JOB.log", "true"], slurm.SWITCHES))
+    # Job 4 has been taken note of, and job 5 is in a second array since it has failed in the first.
+    runner.directory, runner.waiting = tmp_path, {0, 1, 2, 3, 5}
+    runner.array_of = dict.fromkeys(range(6), 7)
     assert runner._statuses() == {0: 0, 3: 137}
     runner._collect()
-    assert (runner.waiting, runner.failed, runner.done) == ({1, 2}, [3], 2)
+    assert (runner.waiting, runner.failed, runner.done) == ({1, 2, 5}, [3], 2)
+
+
+@pytest.fixture
+def busy(tmp_path, monkeypatch):
+    """A controller that accepts what it is sent and answers nothing for the first questions.
+
+    Args (of the fixture's value):
+        silent: number of questions without an answer.
+        late: number of questions until the first array is in the queue.
+    """
+
+    def make(silent, late):
+        asked, queue = [], []
+
+        def ask(*command):
+            asked.append(command[0])
+            if command[0] == "sbatch":
+                comment = next(word for word in command if word.startswith("--comment="))
+                queue.append(f"{len(queue) + 11}|1|PENDING|None|{comment.partition('=')[2]}\n")
+            if command[0] == "scancel":
+                queue[:] = [line for line in queue if line.split("|")[0] not in command]
+            if len(asked) <= silent:
+                raise slurm.slurm_client.SlurmAway("timed out")
+            if command[0] == "sbatch":
+                return f"{len(queue) + 10}\n"
+            return "".join(queue[len(asked) <= late :])
+
+        monkeypatch.setattr(slurm.slurm_client, "ask", ask)
+        runner = slurm.Runner(Call(["JOB=1:1", "x.JOB.log", "true"], slurm.SWITCHES))
+        monkeypatch.setattr(
+            runner, "_patiently", lambda act: slurm.slurm_client.patiently(act, lambda _: 0, str)
+        )
+        runner.directory = tmp_path
+        return runner, asked
+
+    return make
+
+
+def test_array_that_was_accepted_without_an_answer_is_not_submitted_twice(busy):
+    """Though the question whether it was accepted is not answered either at first."""
+    runner, asked = busy(silent=2, late=0)
+    assert runner.submit([1]) == 11
+    assert asked == ["sbatch", "squeue", "squeue"]
+
+
+def test_array_that_was_accepted_late_is_cancelled(busy):
+    runner, asked = busy(silent=2, late=4)
+    assert runner.submit([1]) == 12
+    runner._look_for_the_lost()
+    assert asked == ["sbatch", "squeue", "squeue", "sbatch", "squeue", "scancel"]
+    assert {array for array, _ in slurm.slurm_client.queue()} == {12}

@@ -29,7 +29,7 @@ def start(tmp_path):
 
     def start_one(*command, options=(), **environment):
         call = Call([*options, "JOB=3", "x.JOB.log", *command], slurm.SWITCHES)
-        (tmp_path / "call").mkdir()
+        (tmp_path / "call").mkdir(exist_ok=True)
         (tmp_path / "call/task").write_bytes(slurm.told(call))
         numbers = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
         with (tmp_path / "log").open("ab") as log:
@@ -72,7 +72,7 @@ def is_running(pid):
 @pytest.mark.parametrize("status", [0, 3, 85])
 def test_exit_status_is_left(start, tmp_path, status):
     assert start("sh", "-c", f"echo part JOB; exit {status}").wait(30) == status
-    assert statuses(tmp_path) == {"status.3": f"{status}\n"}
+    assert statuses(tmp_path) == {"status.7_3": f"{status}\n"}
     log = (tmp_path / "log").read_text()
     assert log.startswith(f"# sh -c 'echo part 3; exit {status}'\n# Running on ")
     assert ", Slurm job 7_3\n" in log and "\npart 3\n" in log
@@ -109,7 +109,7 @@ def test_arguments_arrive_byte_by_byte(start, tmp_path, locale):
 )
 def test_command_that_cannot_be_started(start, tmp_path, command, status, said):
     assert start(command).wait(30) == status
-    assert statuses(tmp_path) == {"status.3": f"{status}\n"}
+    assert statuses(tmp_path) == {"status.7_3": f"{status}\n"}
     log = (tmp_path / "log").read_text()
     assert said in log
 
@@ -131,14 +131,17 @@ def test_names_of_the_user_arrive_as_exported(start, tmp_path):
 
 
 def test_settings_of_the_users_shell_do_not_matter(start, tmp_path):
-    assert start("false", SHELLOPTS="errexit", SECONDS="500").wait(30) == 1
-    assert statuses(tmp_path) == {"status.3": "1\n"}
+    """Nor do the task's own to a command in bash."""
+    command = ["bash", "-c", 'echo "[$unset]"; exit 1']
+    assert start(*command, SHELLOPTS="errexit", SECONDS="500").wait(30) == 1
+    assert statuses(tmp_path) == {"status.7_3": "1\n"}
+    assert "\n[]\n" in (tmp_path / "log").read_text()
     assert re.search(r"^# Accounting: time=\d threads=1$", (tmp_path / "log").read_text(), re.M)
 
 
 def test_command_that_was_killed_alone_has_failed(start, tmp_path):
     assert start("sh", "-c", "kill -KILL $$").wait(30) == 137
-    assert statuses(tmp_path) == {"status.3": "137\n"}
+    assert statuses(tmp_path) == {"status.7_3": "137\n"}
     lines = (tmp_path / "log").read_text().splitlines()
     assert "# Ended by SIGKILL (out of memory?)" in lines
     assert all(line.startswith("#") for line in lines), lines
@@ -183,9 +186,43 @@ def test_warning_before_the_end(start, tmp_path):
     begun(tmp_path)
     process.send_signal(signal.SIGUSR1)
     assert process.wait(30) == 85
-    assert statuses(tmp_path) == {"status.3": "85\n"}
+    assert statuses(tmp_path) == {"status.7_3": "85\n"}
     log = (tmp_path / "log").read_text()
     assert "# The time is nearly up: ending the command\n" in log and "\nclean\n" in log
+
+
+def test_warning_after_the_end(start, tmp_path):
+    """What has ended by itself does not go back into the queue."""
+    (tmp_path / "bin").mkdir()  # the task looks at its log when the command has ended
+    (tmp_path / "bin/tail").write_text(f"#!/bin/sh\ntouch {tmp_path}/looks\nsleep 1\n")
+    (tmp_path / "bin/tail").chmod(0o755)
+    process = start("true", PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
+    while not (tmp_path / "looks").exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(30) == 0
+    assert statuses(tmp_path) == {"status.7_3": "0\n"}
+
+
+def test_of_a_job_on_a_lost_node_and_on_another_the_later_counts(start, tmp_path):
+    """Slurm starts it anew while the first, out of sight, is still at work."""
+    first = start("sh", "-c", WAIT.format(0))
+    pid = begun(tmp_path)
+    assert start("true", SLURM_RESTART_COUNT="1").wait(30) == 0
+    assert statuses(tmp_path) == {"status.7_3": "0\n"}
+    (tmp_path / "call/status.7_3").unlink()
+    os.kill(pid, signal.SIGTERM)
+    assert first.wait(30) == 1
+    assert statuses(tmp_path) == {}
+    assert "Slurm has started it on another node" in (tmp_path / "log").read_text()
+
+
+def test_job_that_has_left_its_status_does_not_run_again(start, tmp_path):
+    command = ["sh", "-c", "echo x >> runs; exit 3"]
+    assert [start(*command, SLURM_RESTART_COUNT=n).wait(30) for n in "01"] == [3, 3]
+    (tmp_path / "call/status.7_3").write_text("3")  # not whole: it was killed
+    assert start(*command, SLURM_RESTART_COUNT="2").wait(30) == 3
+    assert (tmp_path / "runs").read_text() == "x\nx\n"
 
 
 def test_cancelled_while_it_ends_after_a_warning(start, tmp_path):
@@ -244,7 +281,7 @@ def test_cancelled_while_the_controller_is_away(scontrol, tmp_path):
 def test_job_whose_returns_cannot_be_counted_does_not_go_back(scontrol, tmp_path):
     command = "mkdir call/requeued.3; exit 85"
     assert scontrol("kill -TERM $PPID", command).wait(30) == 85
-    assert not (tmp_path / "asked").exists() and statuses(tmp_path) == {"status.3": "85\n"}
+    assert not (tmp_path / "asked").exists() and statuses(tmp_path) == {"status.7_3": "85\n"}
 
 
 def test_files_of_a_detached_call_are_removed(start, tmp_path):
