@@ -51,6 +51,8 @@ GRID = {
 PLAIN = {"lors_plain": "lors", "lors_rank76_plain": "lors_rank76"}
 GRID_CASES = {"grid": 1, "grid_plain": 25}
 """How often the time of a case is counted: the grid has 125 points, its plain case 5."""
+FLOOR = "floor"
+"""Importing torch, reading every input once and writing one model: what any merge has to do."""
 GPU = {"lors_cuda": "lors", "lors_rank76_cuda": "lors_rank76"}
 MERGEKIT = {  # case -> (mergekit's method, parameters, ours to compare with)
     "mergekit_linear": ("linear", {"weight": 0.2}, "average"),
@@ -209,6 +211,27 @@ def run_grid_plain(paths: list[Path]) -> None:
         merge_plainly(base, experts, rank, 0.1, full=False)
 
 
+def run_floor(paths: list[Path], out: Path) -> None:
+    """Every value of all files looked at once, and as many as the base has written."""
+    import safetensors
+
+    from lors.checkpoint_writer import CheckpointWriter
+
+    torch.set_num_threads(1)  # several would wait for each other
+    models = [safetensors.safe_open(str(path), framework="pt") for path in paths]
+    spec = {
+        name: (tuple(tensor.shape), tensor.dtype)
+        for name in models[0].keys()  # noqa: SIM118 - not a dict, it has no iterator
+        for tensor in [models[0].get_tensor(name)]
+    }
+    with CheckpointWriter(out, spec) as writer:
+        for name in spec:
+            tensors = [model.get_tensor(name) for model in models]
+            for tensor in tensors:
+                tensor.sum()
+            writer.add(name, tensors[0])
+
+
 # --- measuring ----------------------------------------------------------------------------------
 
 
@@ -257,7 +280,7 @@ def command_of(
         if case in GPU:
             command += ["--device", "cuda"]
         return command, {"PYTHONPATH": str(ROOT)}
-    if case in PLAIN or case in GRID_CASES:
+    if case == FLOOR or case in PLAIN or case in GRID_CASES:
         command = [sys.executable, __file__, "--inside", case, "--out", str(out), "--nj", str(nj)]
         command += [base, *experts]
         return command, {**threads, "PYTHONPATH": str(ROOT)}
@@ -292,7 +315,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    cases = [*METHODS, *GPU, *PLAIN, *GRID_CASES, *MERGEKIT]
+    cases = [*METHODS, FLOOR, *GPU, *PLAIN, *GRID_CASES, *MERGEKIT]
     parser.add_argument("--dir", type=Path, help="where models are made and merged")
     parser.add_argument(
         "--layers", type=int, default=12, help="a side (default: 12, the real size)"
@@ -301,10 +324,13 @@ def main() -> None:
     parser.add_argument("--nj", type=int, default=2, help="threads (default: 2)")
     parser.add_argument("--cases", nargs="+", choices=cases, default=cases)
     parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--inside", choices=[*PLAIN, *GRID_CASES], help=argparse.SUPPRESS)
+    parser.add_argument("--inside", choices=[FLOOR, *PLAIN, *GRID_CASES], help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("paths", nargs="*", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.inside == FLOOR:
+        run_floor(args.paths, args.out)
+        return
     if args.inside == "grid":
         run_grid(args.paths, args.out.parent, args.nj)
         return
