@@ -1,11 +1,14 @@
-"""Processes that end when the process that started them is gone, however it was ended."""
+"""Processes that end with the one that started them, however it is ended, and not before."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
 
 DRIVER = "LORS_DRIVER"
 """Environment variable that a recipe's driver sets: the programs of lors end with their parent.
@@ -36,3 +39,18 @@ def end_with_driver() -> None:
     """:func:`end_with_parent`, if a recipe's driver is at work."""
     if os.environ.get(DRIVER):
         end_with_parent()
+
+
+@contextlib.contextmanager
+def starting_workers() -> Iterator[None]:
+    """Processes that are started meanwhile leave Ctrl-C to this one, from their first instruction.
+
+    To ignore the signal when they have started is too late: it would end them with a traceback. One
+    that comes meanwhile is handled afterwards.
+    """
+    resource_tracker.ensure_running()  # which unblocks the signal where it is first needed
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -27,7 +27,7 @@ from lors.datadir import Utterance, data_files, read_data_dir, read_scp, write_d
 from lors.errors import LorsError, UsageError
 from lors.fileio import DoneMarker, atomic_write, file_digest, hash_of, read_json, write_json
 from lors.log import show_progress
-from lors.processes import end_with_parent
+from lors.processes import end_with_parent, starting_workers
 
 SAMPLE_RATE = 16_000  # Hz; what Whisper, OWSM and the recipes' own models expect
 _CHUNK = 16  # clips handed to a worker at a time: a fraction of a second of work
@@ -118,7 +118,7 @@ def convert_clip(task: ClipTask) -> ClipResult:
 
 @contextlib.contextmanager
 def worker_pool(nj: int) -> Iterator[Executor]:
-    """`nj` worker processes for :func:`format_data_dir`; they start when there is work.
+    """`nj` worker processes for :func:`format_data_dir`.
 
     Raises:
         UsageError: `nj` is not at least 1.
@@ -126,6 +126,8 @@ def worker_pool(nj: int) -> Iterator[Executor]:
     if nj < 1:
         raise UsageError("at least one worker process is needed", where="--nj", got=nj)
     pool = ProcessPoolExecutor(nj, initializer=_start_worker, initargs=(os.getpid(),))
+    with starting_workers():
+        pool.submit(int)  # starts them all
     try:
         yield pool
     finally:
@@ -239,8 +241,7 @@ def flac_path(target: Path, utterance_id: str) -> Path:
 
 def _start_worker(parent: int) -> None:
     end_with_parent(parent)
-    # Ctrl-C and termination are the parent's to handle.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Not the parent's handler, which a worker has from its start.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # The mp3 decoder's C code writes notes about odd files to stderr, into the progress bar.
     # What matters of them comes back as a ClipResult.

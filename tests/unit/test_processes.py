@@ -1,4 +1,4 @@
-"""lors.processes: what a killed process has started ends too."""
+"""lors.processes: what a process has started ends with it, however it ends."""
 
 import os
 import signal
@@ -35,6 +35,15 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def words_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+def blocks_interrupts(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(status.partition("SigBlk:")[2].split()[0], 16) & 1 << signal.SIGINT - 1)
 
 
 def wait_for_end(pid: int, seconds: float) -> bool:
@@ -80,6 +89,7 @@ def test_programs_that_no_recipe_started_go_on():
     ],
 )
 def test_worker_processes_end_with_their_parent(tmp_path, module, pool, submit):
+    """When it is killed; and Ctrl-C is the parent's, also before a worker can say so."""
     script = tmp_path / "pool.py"
     body = POOL.format(module=module, pool=pool, submit=submit).strip().splitlines()
     lines = [*body[:2], "if __name__ == '__main__':", *(f"    {line}" for line in body[2:])]
@@ -90,8 +100,11 @@ def test_worker_processes_end_with_their_parent(tmp_path, module, pool, submit):
     children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
     workers = [int(pid) for pid in children.read_text().split()]
     assert workers
+    helper = "multiprocessing.resource_tracker"  # it ignores Ctrl-C in its own way
+    blocked = [blocks_interrupts(pid) for pid in workers if helper not in words_of(pid)]
     parent.kill()
     parent.wait()
     parent.stdout.close()
+    assert blocked and all(blocked)
     # multiprocessing's own helper process ends when nobody is left to help.
     assert all(wait_for_end(worker, 10.0) for worker in workers)

@@ -7,7 +7,6 @@ import dataclasses
 import logging
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -21,7 +20,7 @@ from lors.data.espeak.voices import SPLITS, Condition, Speaker
 from lors.errors import LorsError, UsageError, unknown_name
 from lors.fileio import DoneMarker, atomic_write, file_digest, write_text
 from lors.log import show_progress
-from lors.processes import end_with_parent
+from lors.processes import end_with_parent, starting_workers
 
 logger = logging.getLogger(__name__)
 
@@ -220,10 +219,15 @@ def _workers(nj: int) -> Iterator[Mapper]:
     # spawn: the workers have nothing of this process, whatever runs in it (threads, a GPU).
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(
-        nj, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),)
+        nj, mp_context=context, initializer=end_with_parent, initargs=(os.getpid(),)
     )
+
+    def mapper(speak: Callable[[Clip], Candidate], clips: Iterable[Clip]) -> Iterator[Candidate]:
+        with starting_workers():
+            return executor.map(speak, clips, chunksize=4)
+
     try:
-        yield partial(executor.map, chunksize=4)
+        yield mapper
     except BrokenProcessPool:
         raise LorsError(
             "a worker process was killed",
@@ -232,9 +236,3 @@ def _workers(nj: int) -> Iterator[Mapper]:
     finally:
         # After an error or Ctrl-C nothing that is still waiting is begun.
         executor.shutdown(cancel_futures=True)
-
-
-def _start_worker(parent: int) -> None:
-    """Leave Ctrl-C to the main process, which stops the workers, and end with it."""
-    end_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
