@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import signal
 from pathlib import Path
 
 import jiwer
@@ -341,6 +343,16 @@ def test_interrupted_corpus_is_the_same_in_the_end(corpus, tmp_path):
     assert ended.status == 0, ended.stderr
     for part in ("downloads", "data", "dump"):
         assert contents(recipe, part) == contents(reference, part)
+
+
+def test_end_by_a_signal_is_recorded_as_such(tmp_path):
+    """The driver's own: bash dies of it while a program of the recipe is at work."""
+    recipe = Recipe(tmp_path / "mini_covost")
+    record, command = recipe.exp / "recipe.json", [*OPTIONS, "--stop_stage", "data"]
+    ended = recipe.run_and(lambda pid: os.kill(pid, signal.SIGTERM), *command, when=record.exists)
+    assert ended.status == -signal.SIGTERM
+    assert told_to_go_on(ended.stderr) == ["cd", str(recipe.directory), "&&", "./run.sh", *command]
+    assert read_json(record)["status"] == 128 + signal.SIGTERM
 
 
 def contents(recipe: Recipe, part: str) -> dict[str, bytes]:

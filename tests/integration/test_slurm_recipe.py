@@ -62,6 +62,7 @@ def test_cancelled_driver_takes_its_jobs_along(reference, cluster, on_slurm, tmp
     cluster.ask("scancel", job)
     cluster.wait_until(lambda: not cluster.jobs())
     assert not (recipe.exp / "expert/de_asr/.done").exists()
+    assert read_json(recipe.exp / "recipe.json")["status"] != 0
 
 
 def test_preempted_training_ends_with_the_same_model(reference, cluster, on_slurm, tmp_path):

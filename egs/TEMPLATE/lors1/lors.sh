@@ -253,7 +253,10 @@ begin() {
     log "stage $started: $2"
     record --stage "${stage_names[$1 - 1]}" || true # it has said why; the stage can do without
 }
+finished=false
 on_exit() {
+    # Of a signal that ends it bash says nothing here: $? is still that of the last command.
+    if [ "$1" -eq 0 ] && [ "$finished" = false ]; then set -- 143; fi
     if [ "$1" -ne 0 ] && [ -n "$started" ]; then
         log "stage $started failed; after mending the cause, go on with:"
         log "cd ${PWD@Q} && $command_line"
@@ -387,3 +390,4 @@ fi
 
 if begin 99 ""; then :; fi
 log "done in $SECONDS s"
+finished=true
