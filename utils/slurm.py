@@ -357,11 +357,14 @@ class Runner:
 
     def _end_twins(self, listed: Mapping[tuple[int, int], Task]) -> None:
         """Cancel what Slurm has accepted late, after it was submitted again."""
-        ours = {array for (array, _), task in listed.items() if task.call == self.comment}
-        for array in sorted(ours - set(self.arrays)):
+        for array in sorted(self._ours(listed) - set(self.arrays)):
             self._say_once(f"cancelling job {array}, which Slurm has after all: it was replaced")
             with contextlib.suppress(SlurmError):  # it will still be there at the next look
                 slurm_client.ask("scancel", str(array))
+
+    def _ours(self, listed: Mapping[tuple[int, int], Task]) -> set[int]:
+        """Ids of the arrays in a queue that are of this call, or of an earlier one for its logs."""
+        return {array for (array, _), task in listed.items() if task.call == self.comment}
 
     def _say_once(self, message: str) -> None:
         if message not in self.said:
@@ -371,7 +374,7 @@ class Runner:
     def _end_leftovers(self, folder: Path, name: str) -> None:
         """Cancel jobs for these logs whose call was killed; refuse while it is at work."""
         listed = slurm_client.queue()
-        left = {array for (array, _), task in listed.items() if task.call == self.comment}
+        left = self._ours(listed)
         if not left:
             return
         ids = ", ".join(map(str, sorted(left)))
