@@ -17,7 +17,7 @@ class LorsError(Exception):
         what: one sentence, what went wrong.
         where: the file, line, tensor or option concerned.
         expected: what was expected there.
-        got: what was found instead.
+        got: what was found instead; of a list, every item gets a line of its own.
         hint: what to do next, ideally a command.
     """
 
@@ -40,7 +40,9 @@ class LorsError(Exception):
             ("got", got),
             ("what to do", hint),
         ):
-            if value is not None:
+            if isinstance(value, list | tuple):
+                lines.append("\n    - ".join([f"  {label}:", *map(str, value)]))
+            elif value is not None:
                 lines.append(f"  {label}: {value}")
         super().__init__("\n".join(lines))
 
@@ -66,3 +68,10 @@ def near_matches(name: str, valid: Iterable[str]) -> str | None:
     """The hint at names that are nearly this one; None if there are none."""
     near = difflib.get_close_matches(name, list(valid), n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else None
+
+
+def shortened(items: Iterable[object], shown: int = 5) -> list[str]:
+    """The first items as text; more than `shown` are counted: ``a, b, and 7 more``."""
+    texts = [str(item) for item in items]
+    more = len(texts) - shown
+    return texts if more <= 0 else [*texts[:shown], f"and {more} more"]

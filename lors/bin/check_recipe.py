@@ -17,11 +17,11 @@ import yaml
 
 from lors.config import Range, build, load_config, read_yaml
 from lors.errors import UsageError, unknown_name
-from lors.grid import read_grid
+from lors.export.whisper_tokenizer import LANGUAGES
 from lors.log import run_main
 from lors.models import FAMILIES
-from lors.models.whisper_data import Window, check_base_model, language_code, tokenizer_of
-from lors.whisper_tokenizer import LANGUAGES
+from lors.models.whisper.family import Window, check_base_model, language_code, tokenizer_of
+from lors.recipe.grid import read_grid
 
 Count = Annotated[int, Range(1)]
 

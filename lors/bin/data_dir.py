@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lors import datadir_tools as tools
+from lors.data import datadir_tools as tools
 from lors.errors import UsageError
 from lors.log import run_main
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import torch
 
+from lors.export.whisper import export_whisper
 from lors.log import run_main
-from lors.whisper_export import export_whisper
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
-from lors.data.audio import format_data_dir, worker_pool
+from lors.data.clips import format_data_dir, worker_pool
+from lors.data.datadir import read_data_dir
 from lors.data.language_report import format_language_reports, language_report
 from lors.data.subset import clip_names, read_list, write_list
-from lors.datadir import read_data_dir
 from lors.errors import LorsError, UsageError
 from lors.log import run_main
 

@@ -39,13 +39,13 @@ def work(args: argparse.Namespace) -> None:
     options = {"window": args.window, "st_language": args.st_language}
     options = {name: value for name, value in options.items() if value is not None}
     if args.model_family == "whisper":
-        from lors.models.whisper_import import import_whisper
+        from lors.models.whisper.import_base import import_whisper
 
         import_whisper(args.base_model, args.out, **options)
         return
     if options:
         raise UsageError("only for --model_family whisper", got=", ".join(options))
-    from lors.models.espnet_import import import_espnet_s2t
+    from lors.models.espnet_s2t.import_base import import_espnet_s2t
 
     import_espnet_s2t(args.base_model, args.out)
 

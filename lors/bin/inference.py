@@ -1,4 +1,4 @@
-"""Command line of :mod:`lors.inference`: decode test sets with the models of an experiment."""
+"""Decode test sets with the models of an experiment."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import sys
 
 from lors.config import load_config
 from lors.errors import UsageError
-from lors.expdir import ExpDir, inference_units, pairs_of
-from lors.inference import infer
 from lors.log import run_main
 from lors.models import family_of
+from lors.recipe.expdir import ExpDir, inference_units
+from lors.recipe.inference import infer
+from lors.tasks import TASKS, pairs_of
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -24,7 +25,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="test")
     parser.add_argument("--systems", nargs="+", required=True, help="e.g. base expert lors.langs")
     parser.add_argument("--langs", nargs="+", required=True)
-    parser.add_argument("--tasks", nargs="+", required=True, choices=["asr", "st"])
+    parser.add_argument("--tasks", nargs="+", required=True, choices=list(TASKS))
     parser.add_argument("--inference_config", required=True)
     parser.add_argument("--job", type=int, default=1, help="which part of the work, from 1")
     parser.add_argument("--num_jobs", type=int, default=1, help="number of parts")

@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from lors.errors import UsageError
 from lors.fileio import write_json
-from lors.inspection import inspect_matrices, matrix_names
 from lors.log import run_main, show_progress
-from lors.merge_plan import MergePlan, check_distinct, open_inputs
+from lors.merge.inspection import inspect_matrices, matrix_names
+from lors.merge.plan import MergePlan, check_distinct, open_inputs
 from lors.plots import write_inspection_plots
 from lors.plots.inspection import defined_mean, mean_over
-from lors.results import aligned
+from lors.recipe.results import aligned
 
 EXPERT_COLUMNS = {
     "relative_norm": "norm/base",

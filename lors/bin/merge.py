@@ -12,16 +12,16 @@ from pathlib import Path
 
 import torch
 
+from lors.checkpoint.naming import families
 from lors.config import REQUIRED, build, describe, keys_of, parse_assignments
-from lors.decompositions import Decompositions
 from lors.errors import UsageError
 from lors.log import run_main
-from lors.merge import MergePlan, open_inputs, prepare, run_merge, summary
-from lors.merge_engine import check_threads
-from lors.merge_methods import METHODS
-from lors.merge_plan import check_inputs
-from lors.merge_record import RECORD_NAME, read_plan
-from lors.naming import families
+from lors.merge.decompositions import Decompositions
+from lors.merge.engine import check_threads
+from lors.merge.methods import METHODS
+from lors.merge.plan import check_inputs
+from lors.merge.record import RECORD_NAME, read_plan
+from lors.merge.run import MergePlan, open_inputs, prepare, run_merge, summary
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -49,8 +49,8 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--policy",
-        help="which tensors are pruned, merged whole or copied: a name from lors/policies or a "
-        ".yaml file (default: found from the names of the tensors)",
+        help="which tensors are pruned, merged whole or copied: a name from "
+        "lors/merge/policies or a .yaml file (default: found from the names of the tensors)",
     )
     parser.add_argument(
         "--weights",
@@ -152,7 +152,7 @@ def list_methods() -> str:
     """A description of every method and its parameters."""
     lines = []
     for name in METHODS:
-        method = METHODS.get(name)
+        method = METHODS[name]
         lines += [name, f"  {method.summary}"]
         for parameter, key in method.parameters.items():
             default = "required" if key.default is REQUIRED else f"default {key.default}"

@@ -6,9 +6,11 @@ import argparse
 import logging
 import sys
 
-from lors.expdir import ExpDir, Pair
-from lors.fileio import DoneMarker, file_digest, read_json
+from lors.done_marker import DoneMarker
+from lors.fileio import file_digest, read_json
 from lors.log import run_main
+from lors.recipe.expdir import ExpDir
+from lors.tasks import Pair
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -39,8 +41,8 @@ def work(args: argparse.Namespace) -> None:
             marker = DoneMarker(out / ".done", {"params": params, "models": digests})
             if marker.is_done():
                 continue
-            from lors.merge import run_merge  # torch is slow to import: only if there is work
-            from lors.tune import plan_of
+            from lors.merge.run import run_merge  # torch is slow to import: only if there is work
+            from lors.recipe.tune import plan_of
 
             with marker.work():
                 run_merge(plan_of(expdir, pairs, method, params), out / "model.pth")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lors.data.common_voice_splits import TRAIN_TABLES, check_release, prepare_language
+from lors.data.common_voice import TRAIN_TABLES, check_release, prepare_language
 from lors.data.selection import format_reports
 from lors.log import run_main
 

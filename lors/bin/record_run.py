@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from lors.log import run_main
-from lors.run_record import RunRecord, begin_stage, end_run
+from lors.recipe.run_record import RunRecord, begin_stage, end_run
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -9,9 +9,15 @@ from pathlib import Path
 from lors.fileio import write_text
 from lors.log import run_main
 from lors.plots import write_plots
-from lors.results import describe_runs, make_report, relative_to, render_markdown, render_text
-from lors.score.sweeps import read_sweeps
-from lors.score.tree import read_scores
+from lors.recipe.results import (
+    describe_runs,
+    make_report,
+    relative_to,
+    render_markdown,
+    render_text,
+)
+from lors.recipe.score_tree import read_scores
+from lors.recipe.sweeps import read_sweeps
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lors.models.s2t_task import S2TTask
+from lors.models.espnet_s2t.task import S2TTask
 
 
 def get_parser():

@@ -6,10 +6,11 @@ import argparse
 import logging
 import sys
 
-from lors.datadir import read_text
+from lors.data.datadir import read_text
 from lors.fileio import write_json
 from lors.log import run_main
-from lors.score import METRICS, score_asr, score_st
+from lors.score import score_asr, score_st
+from lors.tasks import TASKS
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -19,7 +20,7 @@ def get_parser() -> argparse.ArgumentParser:
         description="Score hypotheses: WER and CER (asr) or BLEU and chrF (st), written as JSON. "
         "Both files are in Kaldi text form; they must be of exactly the same utterances.",
     )
-    parser.add_argument("--task", required=True, choices=sorted(METRICS))
+    parser.add_argument("--task", required=True, choices=sorted(TASKS))
     parser.add_argument(
         "--lang",
         required=True,
@@ -42,7 +43,7 @@ def work(args: argparse.Namespace) -> None:
     )
     if result["empty_refs"]:
         logging.warning("%s: %d empty references", args.ref, result["empty_refs"])
-    main_metric, second = METRICS[args.task]
+    main_metric, second = TASKS[args.task].metrics
     print(
         f"{main_metric.name} {result[main_metric.key]:.2f}  "
         f"{second.name} {result[second.key]:.2f}  {result['utterances']} utterances  {args.out}"

@@ -6,11 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from lors.datadir import read_text
-from lors.expdir import ExpDir, Pair
+from lors.data.datadir import read_text
 from lors.fileio import write_json
 from lors.log import run_main
+from lors.recipe.expdir import ExpDir
 from lors.score import score_asr, score_st
+from lors.tasks import TASKS, Pair
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -24,7 +25,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="test")
     parser.add_argument("--systems", nargs="+", required=True)
     parser.add_argument("--langs", nargs="+", required=True)
-    parser.add_argument("--tasks", nargs="+", required=True, choices=["asr", "st"])
+    parser.add_argument("--tasks", nargs="+", required=True, choices=list(TASKS))
     return parser
 
 
@@ -33,8 +34,7 @@ def work(args: argparse.Namespace) -> None:
     for lang in args.langs:
         for task in args.tasks:
             pair = Pair(lang, task)
-            name = "text" if task == "asr" else "text.en"
-            reference = Path(args.dump) / lang / args.split / name
+            reference = Path(args.dump) / lang / args.split / TASKS[task].reference_file
             references = read_text(reference)
             for system in args.systems:
                 hypothesis = expdir.hypothesis(args.split, system, pair)

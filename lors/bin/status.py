@@ -1,4 +1,4 @@
-"""Command line of :mod:`lors.status`; utils/status is the name for it."""
+"""Command line of :mod:`lors.recipe.status`; utils/status is the name for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lors.log import run_main
-from lors.status import (
+from lors.recipe.status import (
     DONE,
     FAILED,
     INTERRUPTED,

@@ -1,4 +1,4 @@
-"""Command line of :mod:`lors.train`: collect statistics, or train one model through ESPnet."""
+"""Collect statistics, or train one model through ESPnet."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pathlib import Path
 
 from lors.config import read_yaml
 from lors.errors import UsageError
-from lors.expdir import Pair
 from lors.log import run_main
-from lors.train import (
+from lors.recipe.train import (
     check_sequence,
     collect_stats,
     fine_tuning_config,
@@ -18,6 +17,7 @@ from lors.train import (
     train,
     train_sequence,
 )
+from lors.tasks import Pair
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Command line of :func:`lors.models.espnet_tokens.train_tokenizer`."""
+"""Command line of :func:`lors.models.espnet_s2t.tokens.train_tokenizer`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from lors.config import read_yaml
-from lors.datadir import read_data_dir
+from lors.data.datadir import read_data_dir
 from lors.errors import UsageError
 from lors.log import run_main
-from lors.models.espnet_tokens import train_tokenizer
+from lors.models.espnet_s2t.tokens import train_tokenizer
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Command line of :mod:`lors.tune`."""
+"""Command line of :mod:`lors.recipe.tune`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import sys
 
 from lors.config import load_config
 from lors.errors import UsageError
-from lors.expdir import ExpDir, Pair, scopes_of
-from lors.grid import read_grid
 from lors.log import run_main
 from lors.models import family_of
-from lors.tune import tune
+from lors.recipe.expdir import ExpDir, scopes_of
+from lors.recipe.grid import read_grid
+from lors.recipe.tune import tune
+from lors.tasks import TASKS, Pair
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -25,7 +26,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--expdir", required=True)
     parser.add_argument("--dump", required=True, help="data directories <lang>/dev")
     parser.add_argument("--langs", nargs="+", required=True)
-    parser.add_argument("--tasks", nargs="+", required=True, choices=["asr", "st"])
+    parser.add_argument("--tasks", nargs="+", required=True, choices=list(TASKS))
     parser.add_argument("--grid", required=True, help="conf/tune.yaml")
     parser.add_argument("--methods", nargs="+", help="of the grid's methods, these only")
     parser.add_argument("--inference_config", required=True)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lors.datadir import read_scp, validate_data_dir
+from lors.data.datadir import read_scp, validate_data_dir
 from lors.errors import LorsError
 from lors.log import run_main
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lors.models.whisper_task import WhisperTask
+from lors.models.whisper.task import WhisperTask
 
 
 def get_parser():

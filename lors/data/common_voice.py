@@ -1,159 +1,108 @@
-"""Common Voice releases: tab-separated tables, clips, speakers.
+"""Common Voice's own splits, of any release, as Kaldi data directories for speech recognition.
 
-The tables are read by the names in their header line, never by position: releases add and
-reorder columns. There is no quoting (a lone ``"`` is a character like any other), a backslash
-takes the meaning of the next character away, and no word stands for a missing value. These are
-the rules with which Common Voice and CoVoST 2 write their tables.
+Train is ``train.tsv`` (official: few recordings of each sentence), or all that was validated and is
+in neither dev nor test. The same sentence is read by many speakers, so that the second choice
+shares sentences with the test set: the report says how many.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-from dataclasses import dataclass, field
-from operator import itemgetter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from lors.errors import LorsError
+from lors.data.selection import (
+    SPLITS,
+    Row,
+    all_drops,
+    check_files,
+    genders_of,
+    report_of,
+    select,
+    write_drops,
+    write_language,
+)
+from lors.data.tsv import Table, read_tsv
+from lors.errors import LorsError, unknown_name
 
-SPEAKER_DIGITS = 12  # 48 bits: 100,000 speakers share an id with probability 2e-5
-
-# Old releases say male and female, new ones male_masculine and female_feminine; whoever says
-# anything else, or nothing, has no gender in Kaldi's spk2gender.
-_GENDERS = {"male": "m", "male_masculine": "m", "female": "f", "female_feminine": "f"}
-_PIECES = re.compile(r"\\.|\\$|\t|[^\t\\]+", re.DOTALL)
-_CLIP_NAME = re.compile(r"\w[\w.-]*")
-
-
-@dataclass(frozen=True)
-class Table:
-    """The wanted columns of a tab-separated file.
-
-    Attributes:
-        path: the file.
-        rows: one tuple a row, its values in the order in which the columns were asked for.
-        lines: the line number of each row, counted from 1 (the header).
-        malformed: line number and reason of every row that could not be read.
-    """
-
-    path: Path
-    rows: list[tuple[str, ...]] = field(default_factory=list)
-    lines: list[int] = field(default_factory=list)
-    malformed: list[tuple[int, str]] = field(default_factory=list)
+TRAIN_TABLES = ("train", "validated")
 
 
-def read_tsv(
-    path: str | os.PathLike, columns: tuple[str, ...], optional: tuple[str, ...] = ()
-) -> Table:
-    """Read `columns`, and then those of `optional`, of a tab-separated file with a header line.
-
-    An optional column that the file lacks has empty values. A byte order mark and CRLF line ends
-    are accepted, blank lines are skipped. A row that is not UTF-8, or whose number of fields
-    differs from the header's, is left out and listed in `malformed`: one such row in a million
-    should not stop a corpus, and the caller counts them.
+def check_release(release: Path, langs: Sequence[str], train: str = "train") -> None:
+    """Check that the files of all `langs` are there before any work starts.
 
     Raises:
-        LorsError: the file is missing or empty, or lacks a column.
+        UsageError: a language that the release does not have.
+        LorsError: the folder or files are missing (all are listed).
     """
-    path = Path(path)
-    try:
-        raw_lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        raise LorsError("file not found", where=path) from None
-    header = raw_lines[0].decode("utf-8-sig", errors="replace").rstrip("\r").split("\t")
-    if header == [""]:
+    if not release.is_dir():
         raise LorsError(
-            "empty file" if len(raw_lines) == 1 else "the first line, the header, is blank",
-            where=path,
-            expected=f"a header line with the columns {', '.join(columns)}",
-            hint="the download or its unpacking failed: fetch the archive again",
+            "the Common Voice folder does not exist",
+            where=release,
+            expected="a folder cv-corpus-<version>-<date> with one folder a language",
+            hint="unpack the corpus there, or give the folder where you have it "
+            "(in a recipe: db.sh)",
         )
-    missing = [column for column in columns if column not in header]
-    if missing:
+    present = {file.parent.name for file in release.glob("*/test.tsv")}
+    names = [f"{table}.tsv" for table in (train, "dev", "test")] + ["clips"]
+    files: list[Path] = []
+    for lang in langs:
+        if not (release / lang).is_dir():
+            raise unknown_name("language", lang, present, where=release)
+        files += [release / lang / name for name in names]
+    check_files(files)
+
+
+def prepare_language(
+    release: Path, lang: str, out: Path, train: str = "train", max_bad_audio: float = 0.1
+) -> dict[str, Any]:
+    """Write ``out/{train,dev,test}``, ``out/dropped.tsv`` and ``out/report.json`` of a language.
+
+    Args:
+        release: folder with ``<lang>/{train,dev,test,validated}.tsv`` and ``<lang>/clips``.
+        lang: Common Voice's language code.
+        out: where to write.
+        train: the table that train is taken from, ``train`` or ``validated``; of either, what is
+            in dev or test is left out.
+        max_bad_audio: largest share (0 to 1) of a split's rows with no or empty audio.
+
+    Returns:
+        the report, as written to ``report.json``.
+
+    Raises:
+        LorsError: a table cannot be read or has no row; more is lost than `max_bad_audio` (the list
+            of what was dropped is written all the same); a split has no clip left.
+    """
+    columns = ("path", "sentence", "client_id")
+    tables = {
+        split: read_tsv(release / lang / f"{name}.tsv", columns, ("gender",))
+        for split, name in zip(SPLITS, (train, "dev", "test"), strict=True)
+    }
+    rows = [row for split, table in tables.items() for row in _rows(split, table)]
+    folder = (release / lang / "clips").resolve()
+    genders = genders_of((row[2], row[3]) for table in tables.values() for row in table.rows)
+    selection = select(rows, folder, lang, genders)
+    write_drops(out / "dropped.tsv", all_drops(selection, tables.values()))
+    report = {
+        "lang": lang,
+        "common_voice": str(release),
+        "train_from": f"{train}.tsv",
+        **report_of(rows, selection, list(tables.values())),
+    }
+    write_language(out, selection, report, max_bad_audio)
+    return report
+
+
+def _rows(split: str, table: Table) -> list[Row]:
+    if not table.rows:
         raise LorsError(
-            f"column(s) missing: {', '.join(missing)}",
-            where=path,
-            expected=f"a tab-separated header line with {', '.join(columns)}",
-            got=", ".join(header),
+            "a table without rows",
+            where=table.path,
+            got=f"{len(table.malformed)} malformed row(s)",
+            hint="small languages of some releases have an empty dev.tsv or test.tsv: "
+            "leave the language out of --langs",
         )
-    # The empty value that ends every list below stands for the columns that are not there.
-    positions = [header.index(name) if name in header else -1 for name in (*columns, *optional)]
-    pick = itemgetter(*positions, -1)  # with a last item to cut off: of one it makes no tuple
-    table = Table(path)
-    for number, raw in enumerate(raw_lines[1:], 2):
-        try:
-            line = raw.decode("utf-8").rstrip("\r")
-        except UnicodeDecodeError:
-            table.malformed.append((number, "not UTF-8"))
-            continue
-        if not line:
-            continue
-        values = split_row(line)
-        if len(values) != len(header):
-            table.malformed.append((number, f"{len(values)} fields instead of {len(header)}"))
-            continue
-        values.append("")
-        table.rows.append(pick(values)[:-1])
-        table.lines.append(number)
-    return table
-
-
-def split_row(line: str) -> list[str]:
-    r"""Split a row at its tabs and take the backslash escapes out.
-
-    ``\t`` written as backslash and tab is a tab inside a value, ``\"`` is ``"`` and ``\\`` is
-    ``\``. A backslash at the very end of a row is kept: the row ends there in any case, where a
-    reader that escapes the line end would swallow the next row.
-    """
-    if "\\" not in line:
-        return line.split("\t")
-    values = [""]
-    for piece in _PIECES.findall(line):
-        if piece == "\t":
-            values.append("")
-        elif piece[0] == "\\" and len(piece) == 2:
-            values[-1] += piece[1]
-        else:
-            values[-1] += piece
-    return values
-
-
-def one_line(text: str) -> str:
-    """`text` with every run of white space (tabs, line breaks, no-break spaces) as one space."""
-    return " ".join(text.split())
-
-
-def is_empty(text: str) -> bool:
-    """Whether a sentence or translation says nothing: white space and double quotes only."""
-    # Most begin with a letter, and every row of a corpus is asked.
-    return not text[:1].isalpha() and not text.replace('"', "").strip()
-
-
-def is_clip_name(name: str) -> bool:
-    """Whether `name` is a plain file name that is safe to use as one.
-
-    A name comes from a table and becomes part of a path and of ``wav.scp``: folders, ``..``,
-    white space and a final ``|`` (a command to run, for some readers of ``wav.scp``) are not
-    accepted.
-    """
-    return _CLIP_NAME.fullmatch(name) is not None
-
-
-def speaker_id(client_id: str) -> str:
-    """A short speaker id: the first hexadecimal digits of the SHA-256 of a client id."""
-    return hashlib.sha256(client_id.encode("utf-8")).hexdigest()[:SPEAKER_DIGITS]
-
-
-def kaldi_gender(gender: str) -> str | None:
-    """``m`` or ``f`` for a value of the column ``gender``, None where it says neither."""
-    return _GENDERS.get(gender.strip().lower())
-
-
-def utterance_id(speaker: str, lang: str, clip: str) -> str:
-    """``<speaker>-<lang>-<number>`` for ``common_voice_<lang>_<number>.mp3``.
-
-    Any other clip name takes the number's place without its extension.
-    """
-    stem = clip.rsplit(".", 1)[0]
-    return f"{speaker}-{lang}-{stem.removeprefix(f'common_voice_{lang}_')}"
+    return [
+        Row(split, name, sentence, client, {}, f"{table.path.name} line {line}")
+        for (name, sentence, client, _), line in zip(table.rows, table.lines, strict=True)
+    ]

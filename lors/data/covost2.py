@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lors.data.common_voice import Table, read_tsv
 from lors.data.selection import (
     SPLITS,
     Row,
@@ -26,6 +25,7 @@ from lors.data.selection import (
     write_drops,
     write_language,
 )
+from lors.data.tsv import Table, read_tsv
 from lors.errors import LorsError, unknown_name
 
 TARGET = "en"

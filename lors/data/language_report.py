@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lors.data.datadir import read_data_dir
 from lors.data.selection import overlap, overlap_lines
-from lors.datadir import read_data_dir
 from lors.fileio import read_json, write_json
 
 

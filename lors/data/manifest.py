@@ -23,11 +23,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lors.data.common_voice import one_line
+from lors.data.datadir import Utterance, write_data_dir
 from lors.data.languages import CODES
 from lors.data.manifest_sources import TRANSLATION, Row, Source, read_source
 from lors.data.selection import overlap, write_drops
-from lors.datadir import Utterance, write_data_dir
+from lors.data.tsv import one_line
 from lors.errors import LorsError, UsageError
 from lors.fileio import write_json
 

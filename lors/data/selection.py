@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lors.data.common_voice import (
+from lors.data.datadir import Utterance, write_data_dir
+from lors.data.tsv import (
     Table,
     is_clip_name,
     is_empty,
@@ -23,7 +24,6 @@ from lors.data.common_voice import (
     speaker_id,
     utterance_id,
 )
-from lors.datadir import Utterance, write_data_dir
 from lors.errors import LorsError
 from lors.fileio import atomic_write, write_json
 
@@ -314,6 +314,6 @@ def _new_speaker(client: str, client_of: dict[str, str]) -> str:
         raise LorsError(
             f"two clients share the speaker id {speaker}",
             got=f"{client_of[speaker]} and {client}",
-            hint="make SPEAKER_DIGITS in lors/data/common_voice.py larger",
+            hint="make SPEAKER_DIGITS in lors/data/tsv.py larger",
         )
     return speaker

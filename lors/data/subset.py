@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lors.datadir import Utterance
+from lors.data.datadir import Utterance
 from lors.errors import LorsError
 from lors.fileio import write_text
 

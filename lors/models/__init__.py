@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lors.config import read_yaml
-from lors.models.espnet_data import EspnetS2T
+from lors.models.espnet_s2t.family import EspnetS2T
 from lors.models.family import Family, Recogniser
-from lors.models.whisper_data import Whisper
+from lors.models.whisper.family import Whisper
 
 FAMILIES: Mapping[str, type[Family]] = {of.name: of for of in (EspnetS2T, Whisper)}
 
@@ -36,8 +36,12 @@ def open_recogniser(directory: str | os.PathLike, device: str = "cpu") -> Recogn
     Raises:
         LorsError: a file is missing or damaged.
     """
-    from lors.adapter import is_adapter, open_adapter, recorded_base  # torch is slow to import
-    from lors.checkpoint import Checkpoint
+    from lors.checkpoint.adapter import (  # torch is slow to import
+        is_adapter,
+        open_adapter,
+        recorded_base,
+    )
+    from lors.checkpoint.reader import Checkpoint
 
     model = Path(directory) / "model.pth"
     adapter = Checkpoint.open(model) if model.exists() else None

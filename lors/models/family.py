@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
 from lors.config import Range
-from lors.datadir import Utterance, read_data_dir
+from lors.data.datadir import Utterance, read_data_dir
 from lors.errors import LorsError
-from lors.expdir import Pair
 from lors.fileio import hash_of, write_text
+from lors.tasks import Pair
 
 if TYPE_CHECKING:
     import numpy as np
@@ -146,11 +146,11 @@ def write_training_data(
         for utterance in _chosen(read_data_dir(directory), limit):
             if utterance.text is None:
                 raise LorsError("data without transcripts", where=directory / "text")
-            text = utterance.text if pair.task == "asr" else utterance.translations.get("en")
+            text = pair.speech_task.reference(utterance.text, utterance.translations)
             if text is None:
                 raise LorsError(
                     "no translation for a translation task",
-                    where=directory / "text.en",
+                    where=directory / pair.speech_task.reference_file,
                     got=f"utterance {utterance.id} is not in it",
                 )
             key = f"{utterance.id}-{pair.task}"

@@ -12,9 +12,9 @@ from lors.plots.bars import bar_figure
 from lors.plots.inspection import inflation_figure, pairs_figure, spectrum_figure
 from lors.plots.style import STYLE
 from lors.plots.sweep import all_objectives, lowest_shown, sweep_figure
-from lors.score.normalised import metric_of
-from lors.score.sweeps import Sweep
-from lors.score.tree import ScoreTable
+from lors.recipe.score_tree import ScoreTable
+from lors.recipe.sweeps import Sweep
+from lors.tasks import task_called
 
 
 def write_plots(
@@ -30,7 +30,7 @@ def write_plots(
     written = []
     with matplotlib.rc_context(STYLE):
         for task in table.tasks:
-            caption = f"{metric_of(task).name} by language and system"
+            caption = f"{task_called(task).metric.name} by language and system"
             written.append(
                 (caption, _save(bar_figure(table, task), Path(folder) / f"bars_{task}.png"))
             )
@@ -50,7 +50,7 @@ def write_inspection_plots(
     """Write ``spectrum.png``, ``pairs.png`` and ``inflation.png`` of inspected matrices.
 
     Args:
-        matrices: as :func:`lors.inspection.inspect_matrices` yields them.
+        matrices: as :func:`lors.merge.inspection.inspect_matrices` yields them.
         experts: their labels.
         folder: where to write.
     """

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from lors.plots.style import method_colours, new_figure
-from lors.score.normalised import metric_of
-from lors.score.tree import ScoreTable
+from lors.recipe.score_tree import ScoreTable
+from lors.tasks import task_called
 
 BARS_IN_A_ROW = 110  # more are too thin to read: the languages go on in another row
 GREYS = ("#C4C4C4", "#3C3C3C", "#8A8A8A", "#E3E3E3", "#636363")  # baselines
@@ -39,7 +39,7 @@ def _methods(systems: Sequence[str]) -> list[str]:
 
 def bar_figure(table: ScoreTable, task: str) -> Any:
     """Groups of bars, a group for each language and one for the average, in as few rows as fit."""
-    metric, bars = metric_of(task), len(table.systems)
+    metric, bars = task_called(task).metric, len(table.systems)
     groups = [*table.languages(task), "average"]
     a_row = min(len(groups), max(1, BARS_IN_A_ROW // bars))
     rows = math.ceil(len(groups) / a_row)
@@ -59,7 +59,7 @@ def bar_figure(table: ScoreTable, task: str) -> Any:
 
 
 def _draw_groups(axes: Any, table: ScoreTable, task: str, groups: Sequence[str]) -> None:
-    key, bars, styles = metric_of(task).key, len(table.systems), _bar_styles(table.systems)
+    key, bars, styles = task_called(task).metric.key, len(table.systems), _bar_styles(table.systems)
     width = 0.84 / bars
     error = {"elinewidth": 0.7, "capsize": min(1.8, 16 / bars), "capthick": 0.7}
     for i, system in enumerate(table.systems):

@@ -20,7 +20,7 @@ def mean_over(matrices: Mapping[str, Mapping[str, Any]], key: str) -> np.ndarray
     """A measure between experts: its means over the matrices that have it.
 
     Args:
-        matrices: as :func:`lors.inspection.inspect_matrices` yields them.
+        matrices: as :func:`lors.merge.inspection.inspect_matrices` yields them.
         key: ``cosine``, ``sign_agreement`` or ``overlap``.
 
     Returns:

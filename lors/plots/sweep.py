@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lors.plots.style import method_colours, new_figure
-from lors.score.sweeps import Sweep, format_params
+from lors.recipe.sweeps import Sweep, format_params
 
 MARKERS = "os^Dv<>Pd"
 DASHES = ("-", "--", ":", "-.")

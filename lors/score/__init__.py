@@ -4,15 +4,12 @@
 """
 
 from lors.score.asr import score_asr
-from lors.score.normalised import METRICS, Metric, metric_of, normalised_performance
+from lors.score.normalised import normalised_performance
 from lors.score.pairing import match_utterances
 from lors.score.st import score_st
 
 __all__ = [
-    "METRICS",
-    "Metric",
     "match_utterances",
-    "metric_of",
     "normalised_performance",
     "score_asr",
     "score_st",

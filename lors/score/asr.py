@@ -8,15 +8,15 @@ from typing import Any
 
 from lors.errors import LorsError
 from lors.score.pairing import match_utterances
-from lors.text import get_normaliser
+from lors.score.text import get_normaliser
 
 
 def score_asr(refs: Mapping[str, str], hyps: Mapping[str, str], lang: str) -> dict[str, Any]:
     """Error rates over a whole test set: all errors over all reference units.
 
-    Reference and hypothesis are normalised alike (:mod:`lors.text`). A reference that normalises
-    to nothing stays in: whatever was recognised there counts as insertions. jiwer is not asked
-    about those, because some of its versions refuse an empty reference.
+    Reference and hypothesis are normalised alike (:mod:`lors.score.text`). A reference that
+    normalises to nothing stays in: whatever was recognised there counts as insertions. jiwer is
+    not asked about those, because some of its versions refuse an empty reference.
 
     Args:
         refs: utterance id -> reference transcript, as in the corpus.

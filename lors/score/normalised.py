@@ -7,38 +7,10 @@ one here is LoRS's own and has to be called that wherever a number is shown.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from lors.errors import LorsError, unknown_name
-from lors.expdir import Pair
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A score of a task: its key in a score file, its name in print, and which way is better."""
-
-    key: str
-    name: str
-    lower_is_better: bool
-
-
-# task -> (the measure it is judged by, the measure reported beside it)
-METRICS: dict[str, tuple[Metric, Metric]] = {
-    "asr": (Metric("wer", "WER", True), Metric("cer", "CER", True)),
-    "st": (Metric("bleu", "BLEU", False), Metric("chrf", "chrF", False)),
-}
-
-
-def metric_of(task: str) -> Metric:
-    """The measure `task` is judged by.
-
-    Raises:
-        UsageError: unknown task.
-    """
-    if task not in METRICS:
-        raise unknown_name("task", task, METRICS)
-    return METRICS[task][0]
+from lors.errors import LorsError
+from lors.tasks import Pair
 
 
 def normalised_performance(
@@ -69,7 +41,7 @@ def normalised_performance(
         raise LorsError("normalised performance of no language-task pair is undefined")
     problems, shares = [], []
     for pair in merged:
-        key = metric_of(Pair.parse(pair).task).key
+        key = Pair.parse(pair).speech_task.metric.key
         absent = [
             f"{pair}: no '{key}' of the {who} model"
             for who, scores in (("merged", merged), ("base", base), ("expert", expert))
@@ -98,7 +70,7 @@ def unhelpful_experts(
     """Pairs (of both arguments) whose expert is not better than the base model."""
     worse = []
     for pair in base.keys() & expert.keys():
-        metric = metric_of(Pair.parse(pair).task)
+        metric = Pair.parse(pair).speech_task.metric
         gain = expert[pair][metric.key] - base[pair][metric.key]
         if (gain >= 0) if metric.lower_is_better else (gain <= 0):
             worse.append(pair)

@@ -8,7 +8,7 @@ from typing import Any
 
 from lors.errors import LorsError
 from lors.score.pairing import match_utterances
-from lors.text import base_language
+from lors.score.text import base_language
 
 TOKENIZERS = {"zh": "zh", "yue": "zh", "ja": "ja-mecab"}  # every other target: 13a
 

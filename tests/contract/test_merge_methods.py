@@ -1,4 +1,4 @@
-"""What every merge method must do; a new file in lors/merge_methods is tested by itself."""
+"""What every merge method must do; a new file in lors/merge/methods is tested by itself."""
 
 import inspect
 import re
@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from lors import merge_methods
 from lors.config import REQUIRED, load_config, read_yaml
 from lors.errors import UsageError
-from lors.merge import MergePlan
-from lors.merge_methods import METHODS, SUPPLIED
+from lors.merge import methods as merge_methods
+from lors.merge.methods import METHODS
+from lors.merge.methods.base import SUPPLIED
+from lors.merge.run import MergePlan
 
 CONF = Path(__file__).parents[2] / "conf"
 SHAPES = [(), (1,), (7,), (6, 9), (9, 6), (1, 4), (5, 3, 3)]
@@ -20,7 +21,7 @@ SHAPES = [(), (1,), (7,), (6, 9), (9, 6), (1, 4), (5, 3, 3)]
 
 @pytest.fixture(params=sorted(METHODS))
 def method(request):
-    return METHODS.get(request.param)
+    return METHODS[request.param]
 
 
 def deltas_of(shape, count, seed=0):
@@ -47,8 +48,8 @@ def apply(method, deltas, prune=True, **params):
 
 
 def test_all_files_are_registered():
-    files = {path.stem for path in Path(merge_methods.__file__).parent.glob("*.py")} - {"__init__"}
-    modules = {METHODS.get(name).function.__module__.rsplit(".", 1)[1] for name in METHODS}
+    files = {path.stem for path in Path(merge_methods.__file__).parent.glob("*.py")} - {"__init__"} - {"base"}
+    modules = {METHODS[name].function.__module__.rsplit(".", 1)[1] for name in METHODS}
     assert modules == files and len(METHODS) >= len(files)
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from lors import status
 from lors.config import build, load_config, read_yaml
-from lors.grid import read_grid
-from lors.merge import MergePlan
-from lors.merge_methods import METHODS
+from lors.merge.methods import METHODS
+from lors.merge.run import MergePlan
 from lors.models import FAMILIES
+from lors.recipe import status
+from lors.recipe.grid import read_grid
 from tests.integration.recipe import Recipe, run
 
 ROOT = Path(__file__).parents[2]
@@ -347,7 +347,7 @@ def training_options() -> dict[str, dict[str, argparse.Action]]:
     """Family -> the options of its training program."""
     from espnet2.tasks.s2t import S2TTask
 
-    from lors.models.whisper_task import WhisperTask
+    from lors.models.whisper.task import WhisperTask
 
     tasks = {"espnet_s2t": S2TTask, "whisper": WhisperTask}
     return {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from lors.datadir import read_data_dir
+from lors.data.datadir import read_data_dir
 from tests.integration.recipe import LANGS, OPTIONS, Ended, Recipe, write_configs
 from tests.integration.slurm_cluster import Cluster, why_not
 from tests.integration.tiny_s2t import make_model

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
-from lors.datadir import read_data_dir, validate_data_dir
+from lors.data.datadir import read_data_dir, validate_data_dir
 from lors.fileio import read_json
 from tests.integration.recipe import ROOT, Ended, Recipe, derive_config, stages_of
 from tests.integration.tiny_whisper import make_whisper

@@ -16,9 +16,9 @@ import soundfile
 import torch
 import yaml
 
-from lors.datadir import read_data_dir, read_text, validate_data_dir
+from lors.data.datadir import read_data_dir, read_text, validate_data_dir
 from lors.fileio import file_digest, read_json
-from lors.text import get_normaliser
+from lors.score.text import get_normaliser
 from tests.integration.recipe import (
     LANGS,
     OPTIONS,

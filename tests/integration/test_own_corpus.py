@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lors.datadir import read_data_dir
+from lors.data.datadir import read_data_dir
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("egs/TEMPLATE", "egs/mini_covost", "conf", "local", "utils", "lors")

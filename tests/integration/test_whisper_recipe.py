@@ -13,7 +13,7 @@ import torch
 import whisper
 import yaml
 
-from lors.datadir import read_text
+from lors.data.datadir import read_text
 from lors.fileio import read_json
 from tests.integration.recipe import (
     LANGS,
@@ -153,7 +153,7 @@ def test_merged_model_is_a_whisper(run, tmp_path):
 
 
 def test_packed_model_loads_into_the_task(run, tmp_path):
-    from lors.models.whisper_task import WhisperTask
+    from lors.models.whisper.task import WhisperTask
 
     packed = run.recipe.exp / "packed" / "lors.asr_st.zip"
     with zipfile.ZipFile(packed) as archive:

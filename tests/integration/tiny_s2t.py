@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from lors.models.espnet_tokens import train_tokenizer
+from lors.models.espnet_s2t.tokens import train_tokenizer
 
 TEXTS = ["the quick brown fox", "der schnelle braune Fuchs", "el zorro marrón", "le renard brun"]
 CONFIG = {

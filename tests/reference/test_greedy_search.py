@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from lors.errors import LorsError
-from lors.expdir import Pair
 from lors.models import open_recogniser
-from lors.models.espnet_data import S2TOptions, language_symbol, task_symbol
+from lors.models.espnet_s2t.family import S2TOptions, language_symbol, task_symbol
+from lors.tasks import Pair
 from tests.integration.tiny_s2t import make_model
 
 pytestmark = pytest.mark.espnet

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lors.bin.export_whisper import main
-from lors.whisper_dims import whisper_shapes
+from lors.checkpoint.whisper_dims import whisper_shapes
 
 whisper = pytest.importorskip("whisper", reason="openai-whisper is not installed")
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lors.checkpoint import Checkpoint
-from lors.merge import MergePlan, merged_delta, run_merge
+from lors.checkpoint.reader import Checkpoint
+from lors.merge.run import MergePlan, merged_delta, run_merge
 
 WIDTH, HIDDEN = 48, 96
 PRUNED = {
@@ -175,7 +175,7 @@ def test_matrices_of_whisper_small(shape, rank):
     Rank 4 is all of the low-rank part, with a gap below it: there every entry is compared, but for
     the few whose residual is at the threshold. At 7 and 76 the cut goes through noise.
     """
-    from lors.merge_methods.lors import lors
+    from lors.merge.methods.lors import lors
 
     tau = mixed(shape, np.random.default_rng(2)).astype(np.float32)
     result = lors(torch.from_numpy(tau), rank=rank, density=0.2).numpy()

@@ -8,7 +8,7 @@ import torch
 import yaml
 from test_merge_reference import reference
 
-from lors.merge import MergePlan, run_merge
+from lors.merge.run import MergePlan, run_merge
 from tests.integration.tiny_s2t import make_model
 
 pytestmark = pytest.mark.espnet
@@ -88,9 +88,9 @@ def test_espnet_loads_what_the_formula_says(models, tmp_path, method):
 
 def test_merged_model_answers_like_any_other(models, tmp_path):
     """Config, vocabulary and prompts come along: speech in, text out, other text than the base."""
-    from lors.expdir import Pair
     from lors.models import open_recogniser
-    from lors.models.espnet_data import S2TOptions
+    from lors.models.espnet_s2t.family import S2TOptions
+    from lors.tasks import Pair
 
     base, experts = models
     files = [str(directory / "model.pth") for directory in (base, *experts)]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from lors.calibration import calibrate_singular_values
-from lors.merge_methods import METHODS
+from lors.linalg.calibration import calibrate_singular_values
+from lors.merge.methods import METHODS
 
 SHAPES = [(14, 14), (24, 10), (10, 24), (8, 6, 3)]
 
@@ -32,7 +32,7 @@ def random_of(index):
 
 
 def merge(name, deltas, prune=True, **params):
-    method = METHODS.get(name)
+    method = METHODS[name]
     params = method.resolve(params, len(deltas), "test")
     supplied = {"prune": prune, "random_of": random_of}
     return method([torch.from_numpy(d) for d in deltas], params, supplied).numpy()
@@ -242,7 +242,7 @@ def wudi(taus, steps=300, learning_rate=1e-5):
 
 
 FORMULAS = {name: globals()[name] for name in METHODS}
-SUMMED_WHOLE = {name for name in METHODS if METHODS.get(name).per_expert}
+SUMMED_WHOLE = {name for name in METHODS if METHODS[name].per_expert}
 OTHER_PARAMS = {
     "svp": {"rank": 3},
     "mp": {"density": 0.05},

@@ -14,7 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from lors.merge_methods import METHODS
+from lors.merge.methods import METHODS
 
 COUNT = 3
 
@@ -26,7 +26,7 @@ def deltas_of(shape):
 
 def merge(name, deltas, **params):
     """Our merged delta, scaling_coef included."""
-    method = METHODS.get(name)
+    method = METHODS[name]
     params = method.resolve(params, len(deltas), "test")
     return params["scaling_coef"] * method(deltas, params, {"prune": deltas[0].ndim >= 2})
 

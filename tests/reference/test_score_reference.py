@@ -8,7 +8,7 @@ import pytest
 import sacrebleu
 
 from lors.score import score_asr, score_st
-from lors.text import get_normaliser
+from lors.score.text import get_normaliser
 
 GERMAN = {
     "u1": ("Guten Morgen, wie geht's?", "guten morgen wie gehts"),

@@ -8,11 +8,11 @@ import torch
 import whisper
 
 from lors.errors import LorsError
-from lors.expdir import Pair
 from lors.models import open_recogniser
-from lors.models.whisper import log_mel, pad
-from lors.models.whisper_data import WhisperOptions
-from lors.models.whisper_import import import_whisper
+from lors.models.whisper.family import WhisperOptions
+from lors.models.whisper.import_base import import_whisper
+from lors.models.whisper.inference import log_mel, pad
+from lors.tasks import Pair
 from tests.integration.tiny_whisper import make_whisper
 
 PAIRS = [Pair("de", "asr"), Pair("sv-SE", "st")]

@@ -9,17 +9,17 @@ import soundfile
 import torch
 import whisper
 
-from lors.checkpoint import Checkpoint
+from lors.checkpoint.expert import open_expert
+from lors.checkpoint.reader import Checkpoint
 from lors.config import read_yaml
-from lors.datadir import Utterance, write_data_dir
+from lors.data.datadir import Utterance, write_data_dir
 from lors.errors import LorsError
-from lors.expdir import Pair
-from lors.expert import open_expert
-from lors.merge import MergePlan, run_merge
+from lors.merge.run import MergePlan, run_merge
 from lors.models import open_recogniser
-from lors.models.whisper_data import WhisperConf, WhisperOptions, encode, tokenizer_of
-from lors.models.whisper_import import import_whisper
-from lors.train import collect_stats, fine_tuning_config, train, train_sequence
+from lors.models.whisper.family import WhisperConf, WhisperOptions, encode, tokenizer_of
+from lors.models.whisper.import_base import import_whisper
+from lors.recipe.train import collect_stats, fine_tuning_config, train, train_sequence
+from lors.tasks import Pair
 from tests.integration.recipe import ROOT
 from tests.integration.tiny_whisper import DIMS, make_whisper
 
@@ -34,7 +34,7 @@ WINDOW = 2.0
 
 @pytest.fixture(scope="module")
 def batch():
-    from lors.models.whisper_task import WhisperTask
+    from lors.models.whisper.task import WhisperTask
 
     args = argparse.Namespace(whisper_conf={"dims": DIMS, "window": WINDOW})
     prepare = WhisperTask.build_preprocess_fn(args, train=True)
@@ -53,7 +53,7 @@ def weights(tmp_path_factory):
 
 
 def model(weights, **settings):
-    from lors.models.whisper_task import WhisperESPnetModel
+    from lors.models.whisper.task import WhisperESPnetModel
 
     made = WhisperESPnetModel(WhisperConf(DIMS, WINDOW), **settings)
     made.load_state_dict(weights[1], strict=True)  # the very names of OpenAI's file
@@ -235,7 +235,7 @@ def test_adapter_is_trained_on_from_pair_to_pair(project, joint, adapter):
     from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
 
     from lors.models.espnet_trainer import keep_adapters_apart
-    from lors.models.whisper_task import WhisperESPnetModel
+    from lors.models.whisper.task import WhisperESPnetModel
 
     chain = run(project, "chain", ["de_asr", "es_st"], "lora", train_sequence, "joint")
     first = chain / "01_de_asr"

@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 import torch
 
-from lors.expdir import Pair
+from lors.tasks import Pair
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
 QUERY = "encoder.encoders.0.self_attn.linear_q.weight"
@@ -88,7 +88,7 @@ def write_model(directory: Path, seed: int = 0, words: dict[str, int] | None = N
 
 
 class FakeS2TModel:
-    """The interface of :class:`lors.models.espnet_s2t.S2TModel`, without ESPnet.
+    """The interface of :class:`lors.models.espnet_s2t.inference.S2TModel`, without ESPnet.
 
     How much of a sentence it gets right depends on the weights that are loaded, so that a merge
     can be good or bad. What happens is kept in `calls`.

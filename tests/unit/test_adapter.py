@@ -8,12 +8,12 @@ import sys
 import pytest
 import torch
 
-from lors.adapter import AdaptedCheckpoint, recorded_base
-from lors.checkpoint import Checkpoint
+from lors.checkpoint.adapter import AdaptedCheckpoint, recorded_base
+from lors.checkpoint.expert import open_expert, open_model
+from lors.checkpoint.reader import Checkpoint
 from lors.errors import LorsError
-from lors.expert import open_expert, open_model
-from lors.merge import MergePlan, iter_merged, run_merge
-from lors.task_vector import TaskVector
+from lors.merge.run import MergePlan, iter_merged, run_merge
+from lors.merge.task_vector import TaskVector
 from tests.unit.whisper_files import (
     FORMS,
     WIDTH,

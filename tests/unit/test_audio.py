@@ -10,9 +10,9 @@ import pytest
 import soundfile
 from cv_corpus import tone, write_mp3
 
-from lors.data import audio
-from lors.data.audio import decode, encode_flac, flac_path, format_data_dir, worker_pool
-from lors.datadir import Utterance, read_data_dir, validate_data_dir, write_data_dir
+from lors.data import clips as audio
+from lors.data.clips import decode, encode_flac, flac_path, format_data_dir, worker_pool
+from lors.data.datadir import Utterance, read_data_dir, validate_data_dir, write_data_dir
 from lors.errors import LorsError, UsageError
 
 

@@ -12,7 +12,7 @@ import pytest
 from cv_corpus import tone, write_mp3
 
 from lors.bin import format_audio
-from lors.datadir import Utterance, read_data_dir, write_data_dir
+from lors.data.datadir import Utterance, read_data_dir, write_data_dir
 
 
 def make_data(root, lang, split, durations):

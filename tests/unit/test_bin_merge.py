@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from lors.bin.merge import main
-from lors.merge_methods import METHODS
+from lors.merge.methods import METHODS
 
 CONF = Path(__file__).parents[2] / "conf"
 FURTHER = {"order": "low_rank_first", "threshold": "matrix", "keep_norm": False}

@@ -10,7 +10,7 @@ import pytest
 from cv_corpus import small_corpus
 
 from lors.bin import prepare_covost2, validate_data_dir
-from lors.datadir import read_data_dir
+from lors.data.datadir import read_data_dir
 
 
 def arguments(corpus, out, *langs):

@@ -18,9 +18,10 @@ from stand_ins import (
 )
 
 from lors.bin import import_base, inference, merge_tuned, score_expdir, train, tune
-from lors.datadir import write_text
-from lors.expdir import ExpDir, Pair, scopes_of
+from lors.data.datadir import write_text
 from lors.fileio import read_json, write_json
+from lors.recipe.expdir import ExpDir, scopes_of
+from lors.tasks import Pair
 
 PAIRS = [Pair(lang, task) for task in ("asr", "st") for lang in ("de", "es")]
 BOTH = ["--langs", "de", "es", "--tasks", "asr", "st"]
@@ -28,7 +29,7 @@ BOTH = ["--langs", "de", "es", "--tasks", "asr", "st"]
 
 @pytest.fixture
 def model(monkeypatch):
-    monkeypatch.setattr("lors.models.espnet_s2t.S2TModel", FakeS2TModel)
+    monkeypatch.setattr("lors.models.espnet_s2t.inference.S2TModel", FakeS2TModel)
     monkeypatch.setattr(FakeS2TModel, "calls", [])
     return FakeS2TModel
 

@@ -13,9 +13,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from lors import checkpoint_writer
-from lors.checkpoint import Checkpoint
-from lors.checkpoint_writer import CheckpointWriter
+from lors.checkpoint import writer as checkpoint_writer
+from lors.checkpoint.reader import Checkpoint
+from lors.checkpoint.writer import CheckpointWriter
 from lors.errors import LorsError, UsageError
 
 
@@ -97,7 +97,7 @@ def test_values_stay_on_disk_until_asked_for(tmp_path):
     """Opening 256 MB must not allocate them: checked in a process of its own."""
     path = write(tmp_path / "big.pth", {"big": torch.zeros(64_000_000), "small": torch.ones(1)})
     code = (
-        "import re, sys; from lors.checkpoint import Checkpoint\n"
+        "import re, sys; from lors.checkpoint.reader import Checkpoint\n"
         "def anonymous():\n"
         "    status = open('/proc/self/status').read()\n"
         "    return int(re.search(r'RssAnon:\\s+(\\d+)', status)[1]) / 1024\n"
@@ -358,7 +358,7 @@ def test_disk_that_fills_up_while_writing(tmp_path, suffix, size):
     path = tmp_path / f"m{suffix}"
     path.write_bytes(b"before")
     code = (
-        "import sys, torch, resource; from lors.checkpoint_writer import CheckpointWriter\n"
+        "import sys, torch, resource; from lors.checkpoint.writer import CheckpointWriter\n"
         "from lors.errors import LorsError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try:\n"

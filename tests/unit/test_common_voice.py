@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from lors.data.common_voice import (
+from lors.data.tsv import (
     is_clip_name,
     is_empty,
     one_line,

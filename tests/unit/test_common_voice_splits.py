@@ -8,8 +8,8 @@ import pytest
 from cv_corpus import CV_HEADER
 
 from lors.bin import prepare_common_voice
-from lors.data.common_voice_splits import check_release, prepare_language
-from lors.datadir import read_data_dir, validate_data_dir
+from lors.data.common_voice import check_release, prepare_language
+from lors.data.datadir import read_data_dir, validate_data_dir
 from lors.errors import LorsError, UsageError
 
 NEW_HEADER = [

@@ -9,8 +9,8 @@ from cv_corpus import Corpus, Row, small_corpus
 
 from lors.data import selection
 from lors.data.covost2 import check_corpus, prepare_language
+from lors.data.datadir import read_data_dir, validate_data_dir
 from lors.data.selection import format_reports
-from lors.datadir import read_data_dir, validate_data_dir
 from lors.errors import LorsError, UsageError
 
 

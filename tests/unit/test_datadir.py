@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from lors.datadir import (
+from lors.data.datadir import (
     Utterance,
     read_data_dir,
     read_scp,

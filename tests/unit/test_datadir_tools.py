@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lors.bin import data_dir
-from lors.datadir import read_data_dir, validate_data_dir
-from lors.datadir_tools import BACKUP, fix_data_dir
+from lors.data.datadir import read_data_dir, validate_data_dir
+from lors.data.datadir_tools import BACKUP, fix_data_dir
 
 ROOT = Path(__file__).parents[2]
 

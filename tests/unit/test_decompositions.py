@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from lors.decompositions import Decompositions
 from lors.errors import LorsError
-from lors.low_rank import Energy, Ratio
-from lors.merge import MergePlan, merged_delta, run_merge
+from lors.linalg.low_rank import Energy, Ratio
+from lors.merge.decompositions import Decompositions
+from lors.merge.run import MergePlan, merged_delta, run_merge
 
 NAMES = [f"{s}.{s}s.0.self_attn.linear_q.weight" for s in ("encoder", "decoder")]
 
@@ -31,8 +31,8 @@ def no_decompositions(monkeypatch):
         raise AssertionError("decomposed again")
 
     def forbid():
-        monkeypatch.setattr("lors.decompositions.leading_directions", fail)
-        monkeypatch.setattr("lors.merge_engine.low_rank_factors", fail)
+        monkeypatch.setattr("lors.merge.decompositions.leading_directions", fail)
+        monkeypatch.setattr("lors.merge.engine.low_rank_factors", fail)
 
     return forbid
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lors.errors import LorsError, UsageError, unknown_name
+from lors.errors import LorsError, UsageError, shortened, unknown_name
 
 
 def test_message_has_every_part_that_was_given():
@@ -35,3 +35,15 @@ def test_unknown_name_lists_what_is_near_and_what_is_valid():
 )
 def test_unknown_name_guesses_only_what_is_near(name, hint):
     assert unknown_name("method", name, ["ties1", "ties2", "lors"]).hint == hint
+
+
+def test_a_list_gets_a_line_for_each_item():
+    assert str(LorsError("bad rows", got=["a", 2])) == "bad rows\n  got:\n    - a\n    - 2"
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [([], []), ([1, 2], ["1", "2"]), ("abcd", ["a", "b", "and 2 more"])],
+)
+def test_a_long_list_is_shortened_and_the_rest_counted(items, expected):
+    assert shortened(items, 2) == expected

@@ -1,16 +1,16 @@
 import pytest
 from stand_ins import sentence, translation, write_dump
 
-from lors.datadir import Utterance, read_data_dir, read_text, write_data_dir
+from lors.data.datadir import Utterance, read_data_dir, read_text, write_data_dir
 from lors.errors import LorsError, UsageError
-from lors.expdir import Pair
-from lors.models.espnet_data import (
+from lors.models.espnet_s2t.family import (
     EspnetS2T,
     language_symbol,
     special_symbols,
     task_symbol,
 )
 from lors.models.family import write_training_data
+from lors.tasks import Pair
 
 S2T = EspnetS2T({}, "config.yaml")
 FILES = ("wav.scp", "text", "text_prev", "text_ctc")

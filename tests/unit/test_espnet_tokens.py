@@ -5,8 +5,8 @@ from stand_ins import write_dump
 
 from lors.bin import train_tokenizer as command
 from lors.errors import LorsError
-from lors.models.espnet_data import special_symbols
-from lors.models.espnet_tokens import train_tokenizer
+from lors.models.espnet_s2t.family import special_symbols
+from lors.models.espnet_s2t.tokens import train_tokenizer
 
 TEXTS = [
     "the quick brown fox jumps",

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from lors.errors import UsageError
-from lors.expdir import ExpDir, Pair
+from lors.recipe.expdir import ExpDir
+from lors.tasks import Pair
 
 
 def test_pair_to_name_and_back():

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
-from lors.checkpoint import Checkpoint
+from lors.checkpoint.expert import open_expert, open_model
+from lors.checkpoint.naming import names_in
+from lors.checkpoint.reader import Checkpoint
+from lors.checkpoint.whisper_dims import whisper_dims
 from lors.errors import LorsError, UsageError
-from lors.expert import open_expert, open_model
-from lors.merge import MergePlan, iter_merged, run_merge
-from lors.naming import names_in
-from lors.task_vector import TaskVector
-from lors.whisper_dims import whisper_dims
+from lors.merge.run import MergePlan, iter_merged, run_merge
+from lors.merge.task_vector import TaskVector
 from tests.unit.whisper_files import (
     DIMS,
     FORMS,

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from lors.done_marker import DoneMarker
 from lors.errors import LorsError, UsageError
 from lors.fileio import (
-    DoneMarker,
     atomic_directory,
     atomic_write,
     file_digest,
@@ -206,7 +206,8 @@ def test_difference_of_nested_settings_names_what_differs(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from lors.fileio import DoneMarker, atomic_directory, atomic_write, scratch_directory
+from lors.done_marker import DoneMarker
+from lors.fileio import atomic_directory, atomic_write, scratch_directory
 place = Path(sys.argv[1])
 with {block} as made:
     if hasattr(made, "write"):

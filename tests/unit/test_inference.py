@@ -6,13 +6,14 @@ import soundfile
 import yaml
 from stand_ins import FakeS2TModel, sentence, write_audio_dump, write_model
 
-from lors import inference
 from lors.config import load_config
-from lors.datadir import Utterance, read_data_dir, read_text, write_data_dir
+from lors.data.datadir import Utterance, read_data_dir, read_text, write_data_dir
 from lors.errors import LorsError, UsageError
-from lors.expdir import ExpDir, Pair
-from lors.inference import infer, read_audio, read_test_set
-from lors.models.espnet_data import S2TOptions
+from lors.models.espnet_s2t.family import S2TOptions
+from lors.recipe import inference
+from lors.recipe.expdir import ExpDir
+from lors.recipe.inference import infer, read_audio, read_test_set
+from lors.tasks import Pair
 
 DE, ES = Pair("de", "asr"), Pair("es", "st")
 GREEDY = S2TOptions(batch_size=7, maxlenratio=0.4)
@@ -20,7 +21,7 @@ GREEDY = S2TOptions(batch_size=7, maxlenratio=0.4)
 
 @pytest.fixture
 def calls(monkeypatch):
-    monkeypatch.setattr("lors.models.espnet_s2t.S2TModel", FakeS2TModel)
+    monkeypatch.setattr("lors.models.espnet_s2t.inference.S2TModel", FakeS2TModel)
     monkeypatch.setattr(FakeS2TModel, "calls", [])
     return FakeS2TModel.calls
 

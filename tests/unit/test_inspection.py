@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lors.errors import UsageError
-from lors.inspection import inspect_matrices
-from lors.merge import MergePlan, open_inputs
+from lors.merge.inspection import inspect_matrices
+from lors.merge.run import MergePlan, open_inputs
 
 QUERY = "encoder.encoders.0.self_attn.linear_q.weight"
 OTHER = "decoder.decoders.0.self_attn.linear_q.weight"

@@ -1,11 +1,11 @@
-"""lors.launch: one process, or torch's launcher, on one node or on those of a Slurm job."""
+"""lors.recipe.launch: one process, or torch's launcher, on one node or on those of a Slurm job."""
 
 import sys
 
 import pytest
 
 from lors.errors import LorsError, UsageError
-from lors.launch import training_command
+from lors.recipe.launch import training_command
 
 OPTIONS = ["--config", "a b.yaml"]
 SCONTROL = """#!/bin/sh

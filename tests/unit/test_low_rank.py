@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lors.low_rank import Energy, Ratio, low_rank_factors, low_rank_of_product
+from lors.linalg.low_rank import Energy, Ratio, low_rank_factors, low_rank_of_product
 
 
 def approximation(matrix, rank):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from lors.bin import prepare_manifest as command
+from lors.data.datadir import read_data_dir, read_scp, validate_data_dir
 from lors.data.manifest import format_reports, prepare_manifest
-from lors.datadir import read_data_dir, read_scp, validate_data_dir
 from lors.errors import LorsError
 
 PACKAGES = Path(__file__).parents[2] / ".test_packages"  # of tests/run.sh

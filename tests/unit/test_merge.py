@@ -9,9 +9,12 @@ import torch
 import yaml
 
 import lors
-from lors.checkpoint import Checkpoint
+from lors.checkpoint.reader import Checkpoint
 from lors.errors import LorsError, UsageError
-from lors.merge import (
+from lors.merge.methods import METHODS
+from lors.merge.plan import check_distinct
+from lors.merge.record import read_history
+from lors.merge.run import (
     MergePlan,
     apply_delta,
     iter_merged,
@@ -20,9 +23,6 @@ from lors.merge import (
     run_merge,
     summary,
 )
-from lors.merge_methods import METHODS
-from lors.merge_plan import check_distinct
-from lors.merge_record import read_history
 from tests.unit.whisper_files import (
     WIDTH,
     openai_state,
@@ -398,7 +398,7 @@ def test_a_merge_that_ends_while_it_replaces_the_model_can_be_made_again(
 ):
     out = tmp_path / "out" / "m.pth"
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("lors.merge.write_text", write_once)
+        patched.setattr("lors.merge.run.write_text", write_once)
         run_merge(plan, out)
     assert names_in(out.parent) == ["m.pth", "merge.yaml"]
     onto = dataclasses.replace(plan, onto=str(out))
@@ -428,7 +428,7 @@ def test_interrupted_merge_leaves_the_earlier_one_whole(plan, tmp_path, monkeypa
         yield first
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lors.merge_engine.in_order", interrupted)
+    monkeypatch.setattr("lors.merge.engine.in_order", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_merge(dataclasses.replace(plan, method="average", params={}), out)
     assert {path: path.read_bytes() for path in out.parent.iterdir()} == before
@@ -679,7 +679,7 @@ def test_masks_depend_on_seed_tensor_and_expert(files):
 def test_the_same_in_pieces(files, method, monkeypatch):
     plan = MergePlan(files[0], tuple(files[1:]), method)
     merged, delta = dict(iter_merged(plan)), merged_delta(plan)
-    monkeypatch.setattr("lors.merge_engine.PIECE", 20)
+    monkeypatch.setattr("lors.merge.engine.PIECE", 20)
     again, delta_again = dict(iter_merged(plan)), merged_delta(plan)
     for name, tensor in merged.items():
         assert torch.equal(again[name], tensor), name

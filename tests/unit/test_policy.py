@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lors.errors import LorsError, UsageError
-from lors.policy import Policy, Rule, find_policy, load_policy, policy_names
+from lors.merge.policy import Policy, Rule, find_policy, load_policy, policy_names
 
 ENCODERS = {
     "transformer": {

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lors.prune import (
+from lors.linalg.sparsify import (
     Cut,
     PooledThreshold,
     band,

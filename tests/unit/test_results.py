@@ -12,9 +12,9 @@ from lors.plots import write_plots
 from lors.plots.bars import bar_figure
 from lors.plots.style import method_colours
 from lors.plots.sweep import sweep_figure
-from lors.results import cell, describe_runs, make_report, render_markdown, render_text
-from lors.score.sweeps import format_params, read_sweeps
-from lors.score.tree import read_scores, system_order
+from lors.recipe.results import cell, describe_runs, make_report, render_markdown, render_text
+from lors.recipe.score_tree import read_scores, system_order
+from lors.recipe.sweeps import format_params, read_sweeps
 
 # system -> (WER of de, WER of sv-SE, BLEU of de, BLEU of sv-SE)
 SCORES = {

@@ -9,12 +9,12 @@ from lors.bin import score as score_main
 from lors.errors import LorsError, UsageError
 from lors.score import (
     match_utterances,
-    metric_of,
     normalised_performance,
     score_asr,
     score_st,
 )
 from lors.score.normalised import unhelpful_experts
+from lors.tasks import task_called
 
 ALL_EMPTY = {"a": "...", "b": ""}
 
@@ -143,9 +143,10 @@ def test_unhelpful_experts_are_found_in_both_directions():
 
 
 def test_metrics_and_their_direction():
-    assert metric_of("asr").lower_is_better and not metric_of("st").lower_is_better
+    assert task_called("asr").metric.lower_is_better
+    assert not task_called("st").metric.lower_is_better
     with pytest.raises(UsageError, match="did you mean asr"):
-        metric_of("asrr")
+        task_called("asrr")
     with pytest.raises(UsageError, match="not a language-task pair"):
         normalised_performance({"de": {"wer": 1.0}}, {}, {})
 

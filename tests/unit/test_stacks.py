@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lors.low_rank import Ratio, low_rank_factors
-from lors.merge import MergePlan, iter_merged, merged_delta
-from lors.prune import low_rank_plus_sparse, mask_of_each
+from lors.linalg.low_rank import Ratio, low_rank_factors
+from lors.linalg.sparsify import low_rank_plus_sparse, mask_of_each
+from lors.merge.run import MergePlan, iter_merged, merged_delta
 
 DEVICES = [
     "cpu",
@@ -99,7 +99,7 @@ def files(tmp_path):
     ],
 )
 def test_the_same_merge(files, device, window, method, params, monkeypatch):
-    monkeypatch.setattr("lors.merge_engine.WINDOW_BYTES", window)
+    monkeypatch.setattr("lors.merge.engine.WINDOW_BYTES", window)
     plan = MergePlan(files[0], tuple(files[1:]), method, params, weights=(1.0, -0.5, 2.0))
     alone, together = dict(iter_merged(plan)), list(iter_merged(plan, nj=2, device=device))
     assert [name for name, _ in together] == list(alone)

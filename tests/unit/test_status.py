@@ -15,13 +15,14 @@ import pytest
 
 from lors.bin import record_run
 from lors.bin.status import main
+from lors.done_marker import DoneMarker
 from lors.errors import UsageError
-from lors.expdir import ExpDir, Pair, hypothesis_marker, inference_units, pairs_of, scopes_of
-from lors.fileio import DoneMarker
-from lors.job_log import error_in, read_job_log
-from lors.liveness import Process, states_of
-from lors.run_record import RunRecord, begin_stage, read_run
-from lors.status import STAGES, read_status
+from lors.recipe.expdir import ExpDir, hypothesis_marker, inference_units, scopes_of
+from lors.recipe.job_log import error_in, read_job_log
+from lors.recipe.liveness import Process, states_of
+from lors.recipe.run_record import RunRecord, begin_stage, read_run
+from lors.recipe.status import STAGES, read_status
+from lors.tasks import Pair, pairs_of
 
 ROOT = Path(__file__).parents[2]
 HERE = socket.gethostname()

@@ -11,8 +11,8 @@ import soundfile
 from cv_corpus import tone
 
 from lors.bin import format_audio
+from lors.data.datadir import Utterance, read_data_dir, write_data_dir
 from lors.data.subset import clip_names, in_order, listed
-from lors.datadir import Utterance, read_data_dir, write_data_dir
 from lors.errors import LorsError
 from lors.fileio import read_json
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from lors.checkpoint import Checkpoint
+from lors.checkpoint.reader import Checkpoint
 from lors.errors import LorsError
-from lors.task_vector import TaskVector
+from lors.merge.task_vector import TaskVector
 
 
 def opened(path, state):

@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
-from lors import text, whisper_package
+from lors import whisper_package
 from lors.errors import LorsError
-from lors.text import base_language, get_normaliser
+from lors.score import text
+from lors.score.text import base_language, get_normaliser
 
 
 def test_english_uses_the_english_normaliser():
@@ -50,7 +51,7 @@ def test_base_language_drops_the_region():
 
 def test_neither_torch_nor_whisper_is_imported():
     code = (
-        "import sys; from lors.text import get_normaliser; "
+        "import sys; from lors.score.text import get_normaliser; "
         "assert get_normaliser('en')('A.') == 'a'; "
         "print(sorted({'torch', 'numba', 'whisper'} & set(sys.modules)))"
     )

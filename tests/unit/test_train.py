@@ -10,13 +10,12 @@ import torch
 import yaml
 from stand_ins import calls_of, fake_espnet, write_dump
 
-from lors.datadir import read_text
+from lors.data.datadir import read_text
 from lors.errors import LorsError
-from lors.expdir import Pair
 from lors.fileio import file_digest, locked
 from lors.models import family_from
 from lors.models.family import write_training_data
-from lors.train import (
+from lors.recipe.train import (
     _select_shapes,
     collect_stats,
     fine_tuning_config,
@@ -24,6 +23,7 @@ from lors.train import (
     train,
     train_sequence,
 )
+from lors.tasks import Pair
 
 PAIRS = [Pair("de", "asr"), Pair("es", "st")]
 CONFIG = {"num_iters_per_epoch": 50, "max_epoch": 4, "batch_type": "unsorted"}

@@ -4,15 +4,16 @@ import pytest
 import yaml
 from stand_ins import FakeS2TModel, write_audio_dump, write_model
 
-from lors.datadir import Utterance, read_data_dir, write_data_dir
+from lors.data.datadir import Utterance, read_data_dir, write_data_dir
 from lors.errors import LorsError, UsageError
-from lors.expdir import ExpDir, Pair
 from lors.fileio import read_json
-from lors.grid import Grid, read_grid
-from lors.inference import read_test_set
-from lors.models.espnet_data import S2TOptions
-from lors.score.sweeps import read_sweeps
-from lors.tune import plan_of, score, tune
+from lors.models.espnet_s2t.family import S2TOptions
+from lors.recipe.expdir import ExpDir
+from lors.recipe.grid import Grid, read_grid
+from lors.recipe.inference import read_test_set
+from lors.recipe.sweeps import read_sweeps
+from lors.recipe.tune import plan_of, score, tune
+from lors.tasks import Pair
 
 PAIRS = [Pair("de", "asr"), Pair("es", "asr")]
 POINTS = tuple({"scaling_coef": c} for c in (0.2, 1.0, 0.6, 2.0))
@@ -36,7 +37,7 @@ OPTIONS = S2TOptions(batch_size=5, beam_size=8, maxlenratio=0.4)
 
 @pytest.fixture(autouse=True)
 def calls(monkeypatch):
-    monkeypatch.setattr("lors.models.espnet_s2t.S2TModel", FakeS2TModel)
+    monkeypatch.setattr("lors.models.espnet_s2t.inference.S2TModel", FakeS2TModel)
     monkeypatch.setattr(FakeS2TModel, "calls", [])
     return FakeS2TModel.calls
 
@@ -211,7 +212,7 @@ def test_interrupted_search_ends_with_the_same_files(expdir, dump, tmp_path, cal
             super().load_state(state)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lors.models.espnet_s2t.S2TModel", Interrupted)
+        patch.setattr("lors.models.espnet_s2t.inference.S2TModel", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             tune(expdir, PAIRS, dump, GRID, OPTIONS)
     assert merges(calls) == after

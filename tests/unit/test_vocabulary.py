@@ -3,9 +3,9 @@ import json
 import pytest
 import torch
 
+from lors.checkpoint.vocabulary import check_same_vocabulary, tokens_of
 from lors.errors import LorsError
-from lors.merge import MergePlan, open_inputs
-from lors.vocabulary import check_same_vocabulary, tokens_of
+from lors.merge.run import MergePlan, open_inputs
 
 TOKENS = ["<blank>", "<unk>", "▁a", "b: c", "<sos/eos>"]
 

@@ -4,12 +4,11 @@ import pytest
 from stand_ins import write_dump
 
 from lors.config import load_config
-from lors.datadir import Utterance, read_data_dir, read_text, write_data_dir
+from lors.data.datadir import Utterance, read_data_dir, read_text, write_data_dir
 from lors.errors import LorsError, UsageError
-from lors.expdir import Pair
 from lors.models import family_from
 from lors.models.family import write_training_data
-from lors.models.whisper_data import (
+from lors.models.whisper.family import (
     PROMPT_LENGTH,
     Whisper,
     WhisperOptions,
@@ -17,6 +16,7 @@ from lors.models.whisper_data import (
     encode,
     tokenizer_of,
 )
+from lors.tasks import Pair
 from tests.integration.tiny_whisper import DIMS
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from whisper_files import DIMS, espnet_state, hugging_face_state, openai_state, write_hugging_face
 
 from lors.bin.export_whisper import main
-from lors.whisper_dims import whisper_shapes
+from lors.checkpoint.whisper_dims import whisper_shapes
 
 VOCABULARY = 51865
 

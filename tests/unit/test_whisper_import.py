@@ -12,8 +12,8 @@ from whisper_files import espnet_state, hugging_face_state
 from lors.bin import import_base
 from lors.errors import LorsError, UsageError
 from lors.models import family_of
-from lors.models.whisper_data import OFFICIAL
-from lors.models.whisper_import import import_whisper
+from lors.models.whisper.family import OFFICIAL
+from lors.models.whisper.import_base import import_whisper
 from tests.integration.tiny_whisper import DIMS, make_whisper
 
 

@@ -1,4 +1,4 @@
-"""Whisper's tokens, and its vocabulary in Hugging Face's files: lors.whisper_tokenizer."""
+"""Whisper's tokens, and its vocabulary in Hugging Face's files: lors.export.whisper_tokenizer."""
 
 import importlib.util
 import subprocess
@@ -8,8 +8,8 @@ import pytest
 
 from lors import whisper_package
 from lors.errors import LorsError
+from lors.export.whisper_tokenizer import WhisperTokens, byte_letters, merges_of, tokenizer_files
 from lors.whisper_package import whisper_part
-from lors.whisper_tokenizer import WhisperTokens, byte_letters, merges_of, tokenizer_files
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +90,8 @@ def test_other_vocabularies_are_refused(n_vocab, told):
 
 def test_neither_torch_nor_whisper_is_imported():
     code = (
-        "import sys; from lors.whisper_tokenizer import WhisperTokens; WhisperTokens(51865); "
-        "print(sorted({'torch', 'numba', 'whisper'} & set(sys.modules)))"
+        "import sys; from lors.export.whisper_tokenizer import WhisperTokens; "
+        "WhisperTokens(51865); print(sorted({'torch', 'numba', 'whisper'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

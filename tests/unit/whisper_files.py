@@ -61,7 +61,7 @@ def openai_state(seed: int = 0, layers: int = 2) -> dict[str, torch.Tensor]:
     return state
 
 
-# Written out again, independently of lors/names: what it is checked against.
+# Written out again, independently of lors/checkpoint/names: what it is checked against.
 HUGGING_FACE = [
     ("encoder.positional_embedding", "model.encoder.embed_positions.weight"),
     ("decoder.positional_embedding", "model.decoder.embed_positions.weight"),

@@ -17,8 +17,9 @@ from tqdm import tqdm
 from lors.data.espeak import audio, grammar, voices
 from lors.data.espeak.plan import Candidate, Clip, Settings, clip_counts, language_dir, plan
 from lors.data.espeak.voices import SPLITS, Condition, Speaker
+from lors.done_marker import DoneMarker
 from lors.errors import LorsError, UsageError, unknown_name
-from lors.fileio import DoneMarker, atomic_write, file_digest, write_text
+from lors.fileio import atomic_write, file_digest, write_text
 from lors.log import show_progress
 from lors.processes import end_with_parent, starting_workers
 

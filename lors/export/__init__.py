@@ -1,0 +1,1 @@
+"""Merged Whisper models in the forms of other programs."""

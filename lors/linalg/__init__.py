@@ -1,0 +1,1 @@
+"""Linear algebra of task vectors: low-rank parts, sparse parts, singular values."""

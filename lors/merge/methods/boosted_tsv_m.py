@@ -1,0 +1,47 @@
+"""BoostedTSV-M: TSV-Merge after raising small singular values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from torch import Tensor
+
+from lors.config import Range
+from lors.linalg.svd import merge_matrices, merge_singular_vectors, numerical_svd
+from lors.merge.methods.base import joint_method
+
+
+@joint_method(combines="mean", scope="matrices")
+def boosted_tsv_m(deltas: Sequence[Tensor], *, beta: Annotated[float, Range(0, 1)] = 0.9) -> Tensor:
+    """tsv_m of task vectors whose small singular values are raised.
+
+    In each task vector the first singular value at which the cumulative energy (squares) reaches
+    the fraction beta is the floor of all later ones: directions that matter little to one expert
+    do not collapse in the merge. Then as tsv_m; with beta 1 it is tsv_m. So with tau_t = U S V'
+    and k the first index with sum_{i<=k} S_i^2 >= beta sum_i S_i^2, S_i becomes max(S_i, S_k)
+    (Carvalho, Teixeira, Rolland, Abad, "Exploring the potential and limitations of Model Merging
+    for Multi-Domain Adaptation in ASR", arXiv 2603.05354; that energy means squares is our
+    reading). Tensors that the policy does not prune are averaged.
+
+    Singular values of 0 (of a task vector of low rank, as an adapter's) are not raised: their
+    vectors are arbitrary, nothing was learnt in these directions.
+
+    Args:
+        deltas: task vectors of one matrix, one for each expert, float32.
+        beta: fraction of the energy, from 0 to 1; smaller raises more.
+
+    Returns:
+        The merged delta, same shape.
+    """
+
+    def boosted(tau: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        left, values, right = numerical_svd(tau)
+        energy = np.cumsum(values**2)
+        if beta == 1 or not len(values):
+            return left, values, right
+        floor = values[np.searchsorted(energy, beta * energy[-1])]
+        return left, np.maximum(values, floor), right
+
+    return merge_matrices(deltas, lambda taus: merge_singular_vectors(map(boosted, taus)))

@@ -1,0 +1,40 @@
+"""DARE with the sign election of TIES."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import numpy as np
+from torch import Tensor
+
+from lors.config import Range
+from lors.linalg.combine import disjoint_mean
+from lors.linalg.sparsify import random_prune
+from lors.merge.methods.base import joint_method
+
+
+@joint_method(combines="mean", scope="every", rowwise=True)
+def dare_ties(
+    deltas: Sequence[Tensor],
+    *,
+    random_of: Callable[[int], np.random.Generator],
+    density: Annotated[float, Range(0.001, 1)] = 0.2,
+) -> Tensor:
+    """Drop entries at random, rescale, elect signs, and average the entries that agree.
+
+    As ties, but each tau_t is trimmed as in dare_linear: an entry is kept with probability density
+    and then divided by it (Yu et al., ICML 2024, section on merging).
+
+    Args:
+        deltas: task vectors of one tensor, one for each expert, float32, all of one shape.
+        random_of: makes the generator of an expert's mask.
+        density: probability that an entry is kept, from 0.001 to 1 (rounded to a multiple
+            of 2^-16).
+
+    Returns:
+        The merged delta, same shape.
+    """
+    return disjoint_mean(
+        random_prune(delta, density, random_of(index)) for index, delta in enumerate(deltas)
+    )

@@ -1,0 +1,61 @@
+"""Iso-CTS: isotropic merging in common and task-specific subspaces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from torch import Tensor
+
+from lors.config import Range
+from lors.linalg.svd import merge_matrices, numerical_svd, polar_factor
+from lors.merge.methods.base import joint_method
+
+
+@joint_method(combines="mean", scope="matrices")
+def iso_cts(
+    deltas: Sequence[Tensor],
+    *,
+    common_fraction: Annotated[float, Range(0, 1)] = 0.8,
+) -> Tensor:
+    """The common subspace and each expert's own directions, with one singular value for all.
+
+    The leading singular vectors of sum_t tau_t span the common subspace; of each tau_t the leading
+    ones of what lies outside it are added, as many for every expert as there is room; the singular
+    vectors are replaced by their polar factors and the singular values by their mean (Marczak et
+    al., ICML 2025), here divided by the number of experts, so that scaling_coef counts as for a
+    mean. Tensors that the policy does not prune are averaged.
+
+    The numbers of directions are fractions of min(rows, columns), and the mean is over as many
+    singular values, also where there are fewer directions: those of singular value 0 are left out,
+    because their vectors are arbitrary, and count as 0 (see iso_c for why, and for what it means
+    for scaling_coef). So for adapters whose sum has room in the common subspace it is iso_c.
+
+    Args:
+        deltas: task vectors of one matrix, one for each expert, float32.
+        common_fraction: fraction of the full rank that the common subspace takes, from 0 to 1.
+
+    Returns:
+        The merged delta, same shape.
+    """
+
+    def merge(taus: list[np.ndarray]) -> np.ndarray:
+        total = sum(taus)
+        left, values, right = numerical_svd(total)
+        full_rank = min(total.shape)
+        own = (full_rank - int(full_rank * common_fraction)) // len(taus)
+        common = full_rank - own * len(taus)
+        lefts, spectra, rights = [left[:, :common]], [values[:common]], [right[:common]]
+        if own:
+            for tau in taus:
+                outside = tau - lefts[0] @ (lefts[0].T @ tau)
+                # What is outside may be nothing but the rounding errors of the whole.
+                left, values, right = numerical_svd(outside, size=float(np.linalg.norm(tau)))
+                lefts.append(left[:, :own])
+                spectra.append(values[:own])
+                rights.append(right[:own])
+        mean = np.concatenate(spectra).sum() / full_rank / len(taus)
+        return mean * (polar_factor(np.hstack(lefts)) @ polar_factor(np.vstack(rights)))
+
+    return merge_matrices(deltas, merge)

@@ -1,0 +1,126 @@
+"""Which tensors are pruned, merged whole or copied from the base model, as data.
+
+A policy is a YAML file with ordered rules; the first whose pattern matches a tensor's name
+decides. The files in ``lors/merge/policies`` are found by themselves from the names of a model's
+tensors; another one is given by its path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from lors.config import load_config
+from lors.errors import LorsError, unknown_name
+
+Action = Literal["prune", "whole", "copy"]
+POLICY_DIR = Path(__file__).parent / "policies"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What happens to tensors whose name matches one of the patterns (``*`` matches any text)."""
+
+    action: Action
+    patterns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The rules for one family of models.
+
+    Args:
+        family: name of the policy.
+        detect: patterns by which the family is recognised; each must match some tensor.
+        rules: in order; the first that matches decides.
+    """
+
+    family: str
+    detect: tuple[str, ...]
+    rules: tuple[Rule, ...]
+
+    def recognises(self, names: Iterable[str]) -> bool:
+        """Whether a model with these tensor names is of this family."""
+        names = list(names)
+        return all(any(_matches(pattern, name) for name in names) for pattern in self.detect)
+
+    def actions(self, spec: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> dict[str, Action]:
+        """What to do with every tensor. Entries that are not floating point are always copied.
+
+        Args:
+            spec: shape and dtype by name.
+
+        Raises:
+            LorsError: no rule covers a tensor, or one to be pruned is not a matrix; all listed.
+        """
+        actions: dict[str, Action] = {}
+        problems = []
+        for name, (shape, dtype) in spec.items():
+            actions[name] = action = self._action(name) if dtype.is_floating_point else "copy"
+            if action is None:
+                problems.append(f"{name}: no rule covers it")
+            elif action == "prune" and len(shape) < 2:
+                problems.append(f"{name}: cannot be pruned, its shape is {list(shape)}")
+        if problems:
+            raise LorsError(
+                f"the policy '{self.family}' does not fit this model",
+                got="\n    - ".join(["", *problems]),
+                hint="write a policy file like those in lors/merge/policies, give it with --policy",
+            )
+        return actions
+
+    def _action(self, name: str) -> Action | None:
+        for rule in self.rules:
+            if any(_matches(pattern, name) for pattern in rule.patterns):
+                return rule.action
+        return None
+
+
+def _matches(pattern: str, name: str) -> bool:
+    # Only `*` is special: [ and ? have no meaning in tensor names.
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
+
+
+def policy_names() -> list[str]:
+    """Names of the policies that come with LoRS."""
+    return sorted(path.stem for path in POLICY_DIR.glob("*.yaml"))
+
+
+def load_policy(name_or_path: str) -> Policy:
+    """A policy that comes with LoRS, by name, or a policy file, by a path that ends in .yaml.
+
+    Raises:
+        UsageError: there is no policy of this name, or the file is not a policy.
+        LorsError: there is no such file.
+    """
+    if name_or_path.endswith((".yaml", ".yml")):
+        return load_config(Policy, name_or_path)
+    if name_or_path not in policy_names():
+        raise unknown_name("policy", name_or_path, policy_names(), "--policy")
+    return load_config(Policy, POLICY_DIR / f"{name_or_path}.yaml")
+
+
+def find_policy(names: Iterable[str], where: object) -> Policy:
+    """The policy that recognises a model by the names of its tensors.
+
+    Raises:
+        LorsError: none or more than one does; `where` is the model to name in the error.
+    """
+    names = list(names)
+    policies = [load_policy(name) for name in policy_names()]
+    found = [policy for policy in policies if policy.recognises(names)]
+    if len(found) == 1:
+        return found[0]
+    raise LorsError(
+        "the kind of this model cannot be told from the names of its tensors",
+        where=where,
+        expected=f"exactly one of: {', '.join(policy_names())}",
+        got=f"{', '.join(policy.family for policy in found) or 'none'}; "
+        f"the first names are {', '.join(names[:3])}",
+        hint="say which with --policy NAME, or write a policy file and give its path",
+    )

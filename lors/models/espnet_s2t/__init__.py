@@ -1,0 +1,1 @@
+"""ESPnet's S2T models (OWSM and its kin)."""

@@ -1,0 +1,61 @@
+"""A published ESPnet S2T model as the base model of an experiment."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import yaml
+
+from lors.config import read_yaml
+from lors.done_marker import DoneMarker
+from lors.errors import LorsError
+from lors.fileio import atomic_write, file_digest
+from lors.models.espnet_s2t.family import MODEL_KEYS
+
+
+def import_espnet_s2t(base_model: str | os.PathLike, out: str | os.PathLike) -> None:
+    """Copy a model; the paths in its ``config.yaml`` are set to the copies.
+
+    Args:
+        base_model: directory of ``config.yaml``, ``model.pth`` and the files that the first names
+            (``bpe.model``, ``feats_stats.npz``).
+        out: the model directory to make.
+
+    Raises:
+        LorsError: a file is missing, or `out` holds another model.
+    """
+    source, out = Path(base_model), Path(out)
+    # What describes the model; where and how it was trained says nothing here.
+    keys = {*MODEL_KEYS, "init", "specaug", "specaug_conf"}
+    described = read_yaml(source / "config.yaml") if (source / "config.yaml").exists() else {}
+    config = {k: v for k, v in described.items() if k in keys}
+    files = ["config.yaml", "model.pth"]
+    if config.get("bpemodel"):
+        config["bpemodel"] = str(out / Path(config["bpemodel"]).name)
+        files.append(Path(config["bpemodel"]).name)
+    stats_file = (config.get("normalize_conf") or {}).get("stats_file")
+    if stats_file:
+        config["normalize_conf"]["stats_file"] = str(out / Path(stats_file).name)
+        files.append(Path(stats_file).name)
+    missing = [str(source / name) for name in files if not (source / name).exists()]
+    if missing:
+        raise LorsError(
+            "the base model is not complete",
+            where=source,
+            got=f"missing: {', '.join(missing)}",
+            hint="give --base_model the directory of a model, or train one: --train_base true",
+        )
+    digests = {name: file_digest(source / name) for name in files}
+    marker = DoneMarker(out / ".done", digests)
+    if marker.is_done():
+        return
+    with marker.work():
+        for name in files[1:]:
+            with (source / name).open("rb") as reader, atomic_write(out / name, "wb") as writer:
+                shutil.copyfileobj(reader, writer)
+        with atomic_write(out / "config.yaml") as handle:
+            yaml.safe_dump(config, handle, sort_keys=False, allow_unicode=True)
+    logging.info("base model %s copied to %s", source, out)

@@ -1,0 +1,1 @@
+"""Whisper, fine-tuned by ESPnet's trainer."""

@@ -1,0 +1,82 @@
+"""A Whisper of any form as the base model of an experiment."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from pathlib import Path
+
+import torch
+import yaml
+
+from lors.config import build
+from lors.done_marker import DoneMarker
+from lors.errors import LorsError, UsageError
+from lors.export.whisper import POSITIONS_PER_SECOND, open_whisper, write_weights
+from lors.fileio import atomic_directory, write_text
+from lors.models.whisper.family import WhisperConf, check_base_model, check_dims
+
+log = logging.getLogger(__name__)
+
+
+def import_whisper(
+    base_model: str, out: str | os.PathLike, window: float = 30.0, st_language: str = "source"
+) -> None:
+    """Write ``model.pth`` (float32, OpenAI's names) and ``config.yaml``.
+
+    Args:
+        base_model: a file of OpenAI (``.pt``), a directory of Hugging Face, any other model file
+            with the tensors of Whisper, or an official name such as ``small``, which is
+            downloaded into OpenAI's cache (``~/.cache/whisper``) and checked.
+        out: the model directory to make.
+        window, st_language: as in :class:`lors.models.whisper.family.WhisperConf`.
+
+    Raises:
+        UsageError: there is no such model, it cannot have such a window, or there are files in
+            `out` that are no import.
+        LorsError: it is no whole multi-lingual Whisper, or `out` holds another import.
+    """
+    path, out = _find(base_model), Path(out)
+    model, dims = open_whisper(path)
+    check_dims(dims, path)
+    values = {"dims": dims, "window": window, "st_language": st_language}
+    conf = dataclasses.asdict(build(WhisperConf, values, "--window"))
+    longest = dims["n_audio_ctx"] / POSITIONS_PER_SECOND
+    if window > longest:
+        raise UsageError(
+            "a window longer than the model's",
+            where="--window",
+            expected=f"at most {longest:g} s for {path}",
+            got=f"{window:g} s",
+        )
+    inputs = {"model": model.fingerprint(), "whisper_conf": conf}
+    if DoneMarker(out / ".done", inputs).is_done():
+        return
+    # All or nothing: what a failed import left would stand in the way of the next one.
+    with atomic_directory(out) as folder:
+        write_weights(model, dims, "openai", folder / "model.pth", torch.float32)
+        write_text(folder / "config.yaml", yaml.safe_dump({"whisper_conf": conf}, sort_keys=False))
+        DoneMarker(folder / ".done", inputs).mark()
+    log.info("base model %s written to %s", path, out)
+
+
+def _find(base_model: str) -> Path:
+    """The file or directory of a model; an official name is downloaded."""
+    check_base_model(base_model)
+    path = Path(base_model)
+    if path.exists():
+        return path
+    import whisper  # slow to import
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
+    try:
+        # Downloads where the file is missing or its SHA-256 is not the one in the address.
+        return Path(whisper._download(whisper._MODELS[base_model], str(cache), in_memory=False))
+    except (OSError, RuntimeError) as error:
+        raise LorsError(
+            f"cannot download the Whisper model {base_model}",
+            where=whisper._MODELS[base_model],
+            got=error,
+            hint=f"where there is a network, put the file into {cache}, or give its path",
+        ) from None

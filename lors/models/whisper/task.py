@@ -1,0 +1,208 @@
+"""Whisper as a task of ESPnet: its trainer, iterators, mixed precision, DDP and averaging.
+
+The task is a sibling of ESPnet's S2T and ASR tasks and not made of them: those build their models
+from a list of tokens, a front end and choices of encoders and decoders, none of which Whisper
+has; and their own Whisper modules load models by name only.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from espnet2.asr.specaug.abs_specaug import AbsSpecAug
+from espnet2.asr.specaug.specaug import SpecAug
+from espnet2.tasks.abs_task import AbsTask
+from espnet2.torch_utils.device_funcs import force_gatherable
+from espnet2.train.abs_espnet_model import AbsESPnetModel
+from espnet2.train.class_choices import ClassChoices
+from espnet2.train.collate_fn import CommonCollateFn
+from espnet2.train.preprocessor import AbsPreprocessor
+from espnet2.utils.nested_dict_action import NestedDictAction
+from espnet2.utils.types import str2bool
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from whisper.audio import HOP_LENGTH
+
+from lors.config import build
+from lors.models.espnet_trainer import ResumableTrainer
+from lors.models.whisper.family import PROMPT_LENGTH, WhisperConf, encode, tokenizer_of
+from lors.models.whisper.inference import log_mel, new_whisper, pad
+
+IGNORED = -1  # pads the token ids
+
+
+class WhisperPreprocessor(AbsPreprocessor):
+    """Speech padded to the model's window, and text as Whisper's tokens."""
+
+    def __init__(self, train: bool, conf: WhisperConf):
+        super().__init__(train)
+        self.conf = conf
+
+    def __call__(self, uid: str, data: dict[str, str | np.ndarray]) -> dict[str, np.ndarray]:
+        # Made here and not kept: worker processes get their own.
+        tokenizer = tokenizer_of(self.conf.dims["n_vocab"])
+        made = {}
+        if "speech" in data:
+            made["speech"] = pad([data["speech"]], self.conf.window)[0].numpy()
+        if "text" in data:
+            made["text"] = np.array(encode(data["text"], tokenizer), dtype=np.int64)
+        return made
+
+
+class WhisperESPnetModel(AbsESPnetModel):
+    """Whisper with its training loss; its state dict is OpenAI's.
+
+    Args:
+        conf: dimensions and window.
+        specaug: augmentation of the features.
+        lsm_weight: label smoothing.
+        gradient_checkpointing: keep only the input of every layer, and compute the layer again
+            for its gradient: less memory for a third more time.
+        extract_feats_in_collect_stats: ESPnet reads it; if it is false, ESPnet collects shapes
+            alone and never calls :meth:`collect_feats`.
+    """
+
+    def __init__(
+        self,
+        conf: WhisperConf,
+        specaug: AbsSpecAug | None = None,
+        lsm_weight: float = 0.0,
+        gradient_checkpointing: bool = False,
+        extract_feats_in_collect_stats: bool = False,
+    ):
+        super().__init__()
+        model = new_whisper(conf.dims)
+        self.encoder, self.decoder = model.encoder, model.decoder
+        # For a model without a base. OpenAI leaves the positions without values, and embeddings
+        # that are output weights too would begin with wild predictions.
+        torch.nn.init.normal_(self.decoder.positional_embedding, std=0.02)
+        torch.nn.init.normal_(self.decoder.token_embedding.weight, std=0.02)
+        self.specaug = specaug
+        self.n_mels = conf.dims["n_mels"]
+        self.eot = tokenizer_of(conf.dims["n_vocab"]).eot
+        self.lsm_weight = lsm_weight
+        self.extract_feats_in_collect_stats = extract_feats_in_collect_stats
+        if gradient_checkpointing:
+            for block in [*self.encoder.blocks, *self.decoder.blocks]:
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+    def forward(
+        self, speech: Tensor, speech_lengths: Tensor, text: Tensor, text_lengths: Tensor, **_: Any
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The cross entropy of what follows the prompt.
+
+        Args:
+            speech: (batch, samples), all padded to the window.
+            speech_lengths: (batch,).
+            text: token ids (batch, tokens) from <|startoftranscript|> to <|endoftext|>, padded
+                with -1.
+            text_lengths: (batch,).
+
+        Returns:
+            Mean loss of a token, statistics, and the number of utterances.
+        """
+        with torch.autocast(speech.device.type, enabled=False):
+            features = log_mel(speech.float(), self.n_mels)
+        if self.specaug is not None and self.training:
+            frames = torch.full_like(speech_lengths, features.shape[2])
+            features = self.specaug(features.transpose(1, 2), frames)[0].transpose(1, 2)
+        targets = text[:, 1:]
+        asked = targets != IGNORED
+        asked[:, : PROMPT_LENGTH - 1] = False
+        given = text[:, :-1].masked_fill(text[:, :-1] == IGNORED, self.eot)
+        hidden = self._hidden(given, self.encoder(features))[asked]
+        logits = (hidden @ self.decoder.token_embedding.weight.to(hidden.dtype).T).float()
+        loss = functional.cross_entropy(logits, targets[asked], label_smoothing=self.lsm_weight)
+        accuracy = (logits.argmax(dim=-1) == targets[asked]).float().mean()
+        stats = {"loss": loss.detach(), "acc": accuracy}
+        return force_gatherable((loss, stats, len(speech)), loss.device)
+
+    def _hidden(self, tokens: Tensor, encoded: Tensor) -> Tensor:
+        """The decoder's last layer (batch, tokens, n_state).
+
+        OpenAI's decoder goes on to the whole vocabulary for every position, prompt and padding
+        included, which for short sentences is most of the time and memory.
+        """
+        decoder = self.decoder
+        x = decoder.token_embedding(tokens) + decoder.positional_embedding[: tokens.shape[1]]
+        x = x.to(encoded.dtype)
+        for block in decoder.blocks:
+            x = block(x, encoded, mask=decoder.mask)
+        return decoder.ln(x)
+
+    def collect_feats(self, speech: Tensor, speech_lengths: Tensor, **_: Any) -> dict[str, Tensor]:
+        """The features (batch, frames, n_mels), and their numbers of frames (batch,)."""
+        features = log_mel(speech, self.n_mels).transpose(1, 2)
+        return {"feats": features, "feats_lengths": speech_lengths // HOP_LENGTH}
+
+
+class WhisperTask(AbsTask):
+    """Fine-tuning of Whisper by ``python -m lors.bin.whisper_train``, with ESPnet's options."""
+
+    num_optimizers: int = 1
+    trainer = ResumableTrainer
+    class_choices_list = [  # noqa: RUF012 - as ESPnet has it
+        ClassChoices(
+            name="specaug",
+            classes={"specaug": SpecAug},
+            type_check=AbsSpecAug,
+            default=None,
+            optional=True,
+        )
+    ]
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        group = parser.add_argument_group(description="Task related")
+        group.add_argument(
+            "--whisper_conf",
+            action=NestedDictAction,
+            default={},
+            help="dims, window and st_language; comes from the base model",
+        )
+        group.add_argument(
+            "--model_conf",
+            action=NestedDictAction,
+            default={},
+            help="lsm_weight (label smoothing), gradient_checkpointing",
+        )
+        group.add_argument(
+            "--use_preprocessor", type=str2bool, default=True, help="for ESPnet; always true"
+        )
+        for choices in cls.class_choices_list:
+            choices.add_arguments(group)
+
+    @classmethod
+    def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
+        return CommonCollateFn(float_pad_value=0.0, int_pad_value=IGNORED)
+
+    @classmethod
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> Callable | None:
+        return WhisperPreprocessor(train, _conf(args))
+
+    @classmethod
+    def required_data_names(cls, train: bool = True, inference: bool = False) -> Collection[str]:
+        return ("speech",) if inference else ("speech", "text")
+
+    @classmethod
+    def optional_data_names(cls, train: bool = True, inference: bool = False) -> Collection[str]:
+        return ()
+
+    @classmethod
+    def build_model(cls, args: argparse.Namespace) -> WhisperESPnetModel:
+        specaug = getattr(args, "specaug", None)
+        if specaug is not None:
+            choices = cls.class_choices_list[0]
+            specaug = choices.get_class(specaug)(**args.specaug_conf)
+        settings = getattr(args, "model_conf", None) or {}
+        return WhisperESPnetModel(_conf(args), specaug, **settings)
+
+
+def _conf(args: argparse.Namespace) -> WhisperConf:
+    return build(WhisperConf, args.whisper_conf, "whisper_conf")

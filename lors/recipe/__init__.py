@@ -1,0 +1,1 @@
+"""Stages of a recipe: training, search on dev, inference, report and status."""

@@ -1,0 +1,218 @@
+#!/usr/bin/env python3
+"""Draw how the packages of lors import each other, from the code, and check the order of layers.
+
+    utils/architecture.py            print the diagram
+    utils/architecture.py --write    put it into CONTRIBUTING.md
+
+Exits with 1 if an import goes up, or if modules import each other in a circle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "CONTRIBUTING.md"
+BEGIN, END = "<!-- diagram: utils/architecture.py --write -->", "<!-- end of diagram -->"
+LAYERS = (
+    ("bin",),
+    ("plots",),
+    ("recipe",),
+    ("models",),
+    ("merge", "export", "data"),
+    ("linalg", "checkpoint", "score"),
+    ("done_marker", "tasks", "whisper_package"),
+    ("config", "log", "fileio", "processes"),
+    ("errors",),
+)
+"""Packages and flat modules of lors, highest first. Each imports from lower lines only."""
+
+Imports = Mapping[str, set[str]]
+
+
+def module_name(path: Path, root: Path) -> str:
+    """The dotted name of a source file."""
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(source: str, module: str, is_package: bool) -> set[str]:
+    """The absolute names of all that a module imports, anywhere in its code."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = module.split(".") if is_package else module.split(".")[:-1]
+            above = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            # `from lors import merge` imports a module, `from lors.merge import x` perhaps one.
+            names.update(f"{origin}.{alias.name}" for alias in node.names)
+    return names
+
+
+def all_modules(root: Path = ROOT) -> dict[str, set[str]]:
+    """Every module of lors with the names that it imports."""
+    found = {}
+    for path in sorted(root.glob("lors/**/*.py")):
+        name = module_name(path, root)
+        found[name] = imports_of(path.read_text("utf-8"), name, path.name == "__init__.py")
+    return found
+
+
+def units() -> set[str]:
+    """All packages and flat modules that the layers name."""
+    return {unit for layer in LAYERS for unit in layer}
+
+
+def unit_of(name: str) -> str | None:
+    """The package or flat module that a dotted name lies in; None for the face of lors itself."""
+    parts = name.split(".")
+    if len(parts) > 1 and parts[1] in units():
+        return parts[1]
+    return None
+
+
+def layer_of(unit: str) -> int:
+    """The line of a unit in ``LAYERS``."""
+    return next(number for number, layer in enumerate(LAYERS) if unit in layer)
+
+
+def unit_imports(modules: Imports) -> dict[str, set[str]]:
+    """Unit -> the other units that it imports from."""
+    found: dict[str, set[str]] = {}
+    for module, names in modules.items():
+        importer = unit_of(module)
+        if importer is None:
+            continue
+        imported = {unit_of(name) for name in names if name.split(".")[0] == "lors"}
+        found.setdefault(importer, set()).update(imported - {None, importer})
+    return found
+
+
+def violations(modules: Imports) -> list[str]:
+    """Every import that does not go down or leads nowhere, as 'importer imports imported'."""
+    found = []
+    for module, names in modules.items():
+        importer = unit_of(module)
+        for name in sorted(names):
+            parts = name.split(".")
+            if parts[0] != "lors" or len(parts) == 1 or parts[1].startswith("__"):
+                continue  # another package, or a fact of lors itself such as its version
+            imported = unit_of(name)
+            if imported is None:
+                found.append(f"{module} imports {name}, which no layer holds")
+            elif imported == importer:
+                continue
+            elif importer is None or layer_of(imported) <= layer_of(importer):
+                found.append(f"{module} imports {name}")
+    return found
+
+
+def module_of(name: str, modules: Iterable[str]) -> str:
+    """The module that an imported name is or lies in."""
+    while name not in modules and "." in name:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def circles(modules: Imports) -> list[str]:
+    """Modules that import each other, a circle each: 'a -> b -> a'."""
+    edges = {
+        module: {module_of(name, modules) for name in names if name.split(".")[0] == "lors"}
+        for module, names in modules.items()
+    }
+    found, finished = [], set()
+
+    def visit(module: str, path: list[str]) -> None:
+        if module in path:
+            found.append(" -> ".join([*path[path.index(module) :], module]))
+        elif module not in finished:
+            for other in sorted(edges.get(module, ())):
+                visit(other, [*path, module])
+            finished.add(module)
+
+    for module in modules:
+        visit(module, [])
+    return found
+
+
+def needed_by(module: str, modules: Imports) -> set[str]:
+    """All modules of lors that importing one of them brings, itself and their packages included."""
+    needed: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = module_of(waiting.pop(), modules)
+        if name in modules and name not in needed:
+            needed.add(name)
+            waiting.extend(other for other in modules[name] if other.split(".")[0] == "lors")
+            waiting.append(name.rpartition(".")[0])
+    return needed
+
+
+def third_party(modules: Imports, names: Iterable[str]) -> set[str]:
+    """The packages outside lors and the standard library that these modules import."""
+    top = {name.split(".")[0] for module in names for name in modules[module]}
+    return top - set(sys.stdlib_module_names) - {"lors"}
+
+
+def reachable(start: str, edges: Imports) -> set[str]:
+    """All units below one of them."""
+    found: set[str] = set()
+    waiting = list(edges.get(start, ()))
+    while waiting:
+        unit = waiting.pop()
+        if unit not in found:
+            found.add(unit)
+            waiting.extend(edges.get(unit, ()))
+    return found
+
+
+def diagram(modules: Imports) -> str:
+    """The packages and their imports in Mermaid's language, a row for each layer.
+
+    An import that a chain of others implies is left out.
+    """
+    edges = unit_imports(modules)
+    lines = ["```mermaid", "graph TD"]
+    for number, layer in enumerate(LAYERS):
+        lines.append(f'  subgraph layer{number}[" "]')
+        lines += [f"    {unit}" for unit in layer]
+        lines.append("  end")
+    for layer in LAYERS:
+        for unit in layer:
+            direct = edges.get(unit, set())
+            implied = {far for near in direct for far in reachable(near, edges)}
+            lines += [f"  {unit} --> {other}" for other in sorted(direct - implied)]
+    return "\n".join([*lines, "```"])
+
+
+def replaced(page: str, drawing: str) -> str:
+    """The page with this drawing between its two marks; ValueError without them."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{PAGE} needs the lines {BEGIN} and {END}")
+    return f"{before}{begin}\n\n{drawing}\n\n{end}{after}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help="put the diagram into CONTRIBUTING.md")
+    args = parser.parse_args()
+    modules = all_modules()
+    if args.write:
+        PAGE.write_text(replaced(PAGE.read_text("utf-8"), diagram(modules)), "utf-8")
+    else:
+        print(diagram(modules))
+    problems = [*violations(modules), *(f"circle: {circle}" for circle in circles(modules))]
+    print("\n".join(problems), file=sys.stderr, end="\n" if problems else "")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
