@@ -10,17 +10,14 @@ import argparse
 import re
 import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import yaml
 
 from lors.config import Range, build, load_config, read_yaml
-from lors.errors import UsageError, unknown_name
-from lors.export.whisper_tokenizer import LANGUAGES
+from lors.errors import UsageError
 from lors.log import run_main
 from lors.models import FAMILIES
-from lors.models.whisper.family import Window, check_base_model, language_code, tokenizer_of
 from lors.recipe.grid import read_grid
 
 Count = Annotated[int, Range(1)]
@@ -36,8 +33,6 @@ class Options:
     seed: Annotated[int, Range(0, 2**32 - 1)]
     dev_utterances: Count
     vocab_size: Count
-    window: Window
-    st_language: Literal["source", "target"]
     train_hours: Annotated[float, Range(0)] | None
     train_base: bool
     skip_train: bool
@@ -52,6 +47,8 @@ def get_parser() -> argparse.ArgumentParser:
     for name in Options.__dataclass_fields__:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--model_family", choices=sorted(FAMILIES), required=True)
+    for name in sorted({name for family in FAMILIES.values() for name in family.import_options}):
+        parser.add_argument(f"--{name}")
     for name in ("langs", "tasks", "methods", "directories"):
         parser.add_argument(f"--{name}", nargs="*", required=True)
     # Those that the stages of this run need.
@@ -80,15 +77,9 @@ def work(args: argparse.Namespace) -> None:
         load_config(FAMILIES[args.model_family].inference_options, args.inference_config)
     if args.tune_config:
         read_grid(args.tune_config, args.methods)
-    if args.model_family == "whisper":
-        _check_whisper(args)
-    elif args.base_model and not Path(args.base_model).is_dir():
-        raise UsageError(
-            "there is no such directory of an ESPnet S2T model",
-            where="--base_model",
-            got=args.base_model,
-            hint="give the directory of a model, or train one: --train_base true",
-        )
+    typed = {name: value for name, value in vars(args).items() if value not in (None, [])}
+    lists = {n: " ".join(value) for n, value in typed.items() if isinstance(value, list)}
+    FAMILIES[args.model_family].check_options({**typed, **lists})
 
 
 def _plain(value: str) -> object:
@@ -97,16 +88,6 @@ def _plain(value: str) -> object:
         return yaml.safe_load(value)
     except yaml.YAMLError:
         return value
-
-
-def _check_whisper(args: argparse.Namespace) -> None:
-    # The larger vocabulary; whether the base model has it is seen when it is read.
-    codes = tokenizer_of(max(LANGUAGES)).all_language_codes
-    for lang in [*args.langs, *args.base_langs]:
-        if language_code(lang) not in codes:
-            raise unknown_name("language", lang, codes, where="--langs")
-    if args.base_model is not None:
-        check_base_model(args.base_model)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Take a published base model into an experiment."""
+"""Import a published base model into an experiment."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from lors.errors import UsageError
 from lors.log import run_main
 from lors.models import FAMILIES
 
+OPTIONS = {name: text for of in FAMILIES.values() for name, text in of.import_options.items()}
+
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lors.bin.import_base",
-        description="Make the base model (model.pth, config.yaml and the files that it names) of "
-        "an experiment.",
+        description="Make the base model of an experiment: model.pth, config.yaml and the files "
+        "that config.yaml names.",
     )
     parser.add_argument("--model_family", choices=sorted(FAMILIES), default="espnet_s2t")
     parser.add_argument(
@@ -24,30 +26,20 @@ def get_parser() -> argparse.ArgumentParser:
         "directory, or an official name such as small, which is downloaded",
     )
     parser.add_argument("--out", required=True, help="directory to write, e.g. EXPDIR/base")
-    parser.add_argument(
-        "--window", type=float, help="seconds that Whisper pads speech to: at most 30, the default"
-    )
-    parser.add_argument(
-        "--st_language",
-        choices=["source", "target"],
-        help="language in Whisper's prompt of a translation (default: source)",
-    )
+    for name, text in OPTIONS.items():
+        parser.add_argument(f"--{name}", help=text)
     return parser
 
 
 def work(args: argparse.Namespace) -> None:
-    options = {"window": args.window, "st_language": args.st_language}
-    options = {name: value for name, value in options.items() if value is not None}
-    if args.model_family == "whisper":
-        from lors.models.whisper.import_base import import_whisper
-
-        import_whisper(args.base_model, args.out, **options)
-        return
-    if options:
-        raise UsageError("only for --model_family whisper", got=", ".join(options))
-    from lors.models.espnet_s2t.import_base import import_espnet_s2t
-
-    import_espnet_s2t(args.base_model, args.out)
+    family = FAMILIES[args.model_family]
+    given = {name: vars(args)[name] for name in OPTIONS if vars(args)[name] is not None}
+    foreign = [f"--{name}" for name in given if name not in family.import_options]
+    if foreign:
+        raise UsageError(
+            "options of another model family", where=f"--model_family {family.name}", got=foreign
+        )
+    family.import_base(args.base_model, args.out, given)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,37 +1,56 @@
-"""Families of models that can be fine-tuned and decoded with; merging needs none of them."""
+"""Model families for fine-tuning and inference; merging needs none of them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from lors.config import read_yaml
-from lors.models.espnet_s2t.family import EspnetS2T
-from lors.models.family import Family, Recogniser
-from lors.models.whisper.family import Whisper
+from lors.errors import LorsError
+from lors.models.espnet_s2t import family as _espnet_s2t  # noqa: F401 - registers its family
+from lors.models.family import FAMILIES, Family, Recogniser
+from lors.models.whisper import family as _whisper  # noqa: F401 - registers its family
 
-FAMILIES: Mapping[str, type[Family]] = {of.name: of for of in (EspnetS2T, Whisper)}
+for _entry in entry_points(group="lors.model_families"):
+    _entry.load()
 
 
 def family_from(config: Mapping[str, Any], where: object) -> Family:
-    """The family of the model that a ``config.yaml`` (read from `where`) describes."""
-    return (Whisper if "whisper_conf" in config else EspnetS2T)(config, where)
+    """Return the family of the model that `config` describes.
+
+    Args:
+        config: the content of a ``config.yaml``.
+        where: the file of `config`, for error messages.
+
+    Raises:
+        LorsError: no family recognises `config`, or more than one does.
+    """
+    found = [family for family in FAMILIES.values() if family.matches(config)]
+    if len(found) != 1:
+        raise LorsError(
+            "the model family cannot be told from this configuration",
+            where=where,
+            expected=f"a model of exactly one of: {', '.join(sorted(FAMILIES))}",
+            got=", ".join(family.name for family in found) or "none of them",
+        )
+    return found[0](config, where)
 
 
 def family_of(directory: str | os.PathLike) -> Family:
-    """The family of the model in a directory.
+    """Return the family of the model in a directory.
 
     Raises:
-        LorsError: there is no ``config.yaml``.
+        LorsError: there is no ``config.yaml``, or no family recognises it.
     """
     path = Path(directory) / "config.yaml"
     return family_from(read_yaml(path), path)
 
 
 def open_recogniser(directory: str | os.PathLike, device: str = "cpu") -> Recogniser:
-    """The model of a directory, ready for inference; of an adapter, merged into its base model.
+    """Load the model of a directory for inference; an adapter is added to its base model.
 
     Raises:
         LorsError: a file is missing or damaged.

@@ -1,4 +1,9 @@
-"""What a recipe has to know of a family of models, so that all families share its stages."""
+"""A model family: all that the recipes have to know of one kind of model, as one class.
+
+A family is registered by :func:`register`. The families of LoRS are imported by ``lors.models``;
+one from another package is found by an entry point of the group ``lors.model_families``, whose
+value is the module with the class (``my_family = "my_package.family"``).
+"""
 
 from __future__ import annotations
 
@@ -7,29 +12,24 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
 from lors.config import Range
-from lors.data.datadir import Utterance, read_data_dir
-from lors.errors import LorsError
-from lors.fileio import hash_of, write_text
+from lors.data.datadir import Utterance
 from lors.tasks import Pair
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-_SHOWN = 5  # utterances spelled out in an error message; the rest are only counted
-
 
 @dataclass(frozen=True)
 class InferenceOptions(ABC):
-    """What ``conf/inference_*.yaml`` can say for every family.
+    """Options of ``conf/inference_*.yaml`` that every family has.
 
     Attributes:
         beam_size: 1 for greedy search.
-        batch_size: utterances decoded together by the greedy search.
+        batch_size: number of utterances that greedy search decodes together.
     """
 
     beam_size: Annotated[int, Range(1)] = 1
@@ -37,20 +37,20 @@ class InferenceOptions(ABC):
 
     @abstractmethod
     def greedy(self) -> InferenceOptions:
-        """The same with greedy search."""
+        """Return the same options with greedy search."""
 
     def settings(self) -> dict[str, Any]:
-        """What the hypotheses depend on: all but the size of the batches."""
+        """Return the options that can change a hypothesis: all but the batch size."""
         values = dataclasses.asdict(self)
         del values["batch_size"]
         return values
 
 
 class Recogniser(Protocol):
-    """A model for inference."""
+    """A model that is ready for inference."""
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Replace all weights, e.g. by those of another merge of the same base.
+        """Replace all weights, e.g. by those of another merge of the same base model.
 
         Raises:
             LorsError: names or shapes differ from the model's.
@@ -62,130 +62,122 @@ class Recogniser(Protocol):
         """Transcribe or translate 16 kHz mono float32 arrays of shape (samples,).
 
         Returns:
-            One text an utterance, in the order given; none depends on the others.
+            One text for each waveform, in the same order. A text does not depend on the other
+            waveforms.
         """
 
 
 class Family(ABC):
-    """A family of models, as the configuration of one of its models describes it.
+    """A model family. An instance belongs to the configuration of one model.
 
     Args:
-        config: ``config.yaml`` of a model, or of one that is to be trained.
-        where: the file, for error messages.
+        config: ``config.yaml`` of a model, or the configuration of a model to be trained.
+        where: the file of `config`, for error messages.
     """
 
     name: ClassVar[str]
+    """Value of the recipes' option ``--model_family``."""
+    policy: ClassVar[str]
+    """Policy for merging: a name in ``lors/merge/policies``, or the path of a policy file."""
     train_module: ClassVar[str]
-    """ESPnet's training program as LoRS has it, to be called as ``python -m``."""
+    """Training program: a module for ``python -m`` that takes the options of an ESPnet task."""
     data_files: ClassVar[Mapping[str, tuple[str, str]]]
-    """File of the training data -> its name and type for ESPnet."""
+    """File of the training data -> its name and its type for ESPnet."""
     model_keys: ClassVar[tuple[str, ...]]
-    """What a fine-tuned model takes over from the configuration of its base."""
+    """Keys of the base model's configuration that a fine-tuned model takes over."""
     inference_options: ClassVar[type[InferenceOptions]]
+    defaults: ClassVar[Mapping[str, str]]
+    """Defaults of the recipes' options ``base_model`` (empty: it must be given), ``base_config``,
+    ``train_config`` and ``inference_config``."""
+    import_options: ClassVar[Mapping[str, str]] = {}
+    """Options of the recipes that :meth:`import_base` takes -> their help."""
 
     def __init__(self, config: Mapping[str, Any], where: object):
         self.config, self.where = config, where
 
+    @classmethod
     @abstractmethod
-    def check_pairs(self, pairs: Sequence[Pair]) -> None:
-        """LorsError if the model has no prompt for one of these languages or tasks."""
+    def matches(cls, config: Mapping[str, Any]) -> bool:
+        """Return whether `config` describes a model of this family."""
 
+    @classmethod
     @abstractmethod
-    def columns(self, utterance: Utterance, pair: Pair, text: str) -> dict[str, str]:
-        """The training data of one utterance: file (``wav.scp`` excepted) -> its line.
+    def check_options(cls, options: Mapping[str, str]) -> None:
+        """Check the options of a recipe before its first stage, without corpus and models.
 
         Args:
-            utterance: of a data directory.
-            pair: the language and the task that is trained.
-            text: what the model is to say, without any prompt.
+            options: values of the recipe's options by name, as they were typed. ``base_model`` is
+                among them only if this run imports a base model, and ``base_langs`` only if it
+                trains one.
+
+        Raises:
+            UsageError: a value that this family cannot use.
         """
 
-    def misfit(self, utterance: Utterance, columns: Mapping[str, str]) -> str | None:
-        """Why the model cannot be trained on an utterance; None if it can."""
+    @classmethod
+    @abstractmethod
+    def import_base(
+        cls, base_model: str, out: str | os.PathLike, options: Mapping[str, str]
+    ) -> None:
+        """Make a model directory (``model.pth``, ``config.yaml``) of a published base model.
+
+        Args:
+            base_model: value of the option ``--base_model``.
+            out: the model directory to make.
+            options: those of :attr:`import_options` that were given, as they were typed.
+
+        Raises:
+            LorsError: the model cannot be used, or `out` holds another one.
+            UsageError: there is no such model, or a wrong value of an option.
+        """
+
+    @abstractmethod
+    def check_pairs(self, pairs: Sequence[Pair]) -> None:
+        """Check that the model has a prompt for every pair.
+
+        Raises:
+            LorsError: the model does not know a language or a task.
+        """
+
+    @abstractmethod
+    def training_fields(self, utterance: Utterance, pair: Pair, text: str) -> dict[str, str]:
+        """Return the training data of one utterance: file of :attr:`data_files` -> its line.
+
+        Args:
+            utterance: an utterance of a data directory; its ``wav.scp`` is left out here.
+            pair: the language and the task that are trained.
+            text: the reference text, without a prompt.
+        """
+
+    def why_unusable(self, utterance: Utterance, fields: Mapping[str, str]) -> str | None:
+        """Return why the model cannot be trained on an utterance; None if it can.
+
+        Args:
+            fields: the utterance's training data, from :meth:`training_fields`.
+        """
         return None
 
     @abstractmethod
     def recogniser(self, directory: str | os.PathLike, device: str) -> Recogniser:
-        """The model of a directory (``model.pth``, ``config.yaml``) on a torch device.
+        """Load the model of a directory (``model.pth``, ``config.yaml``) on a torch device.
 
         Raises:
-            LorsError: a file is missing, or not of this family.
+            LorsError: a file is missing, or the weights are not those of such a model.
         """
 
 
-def write_training_data(
-    family: Family,
-    pairs: Sequence[Pair],
-    dump: str | os.PathLike,
-    split: str,
-    out: str | os.PathLike,
-    limit: int | None = None,
-) -> list[str]:
-    """Write the data files of several language-task pairs as one ESPnet data directory.
+FAMILIES: dict[str, type[Family]] = {}
+"""All registered families by name."""
 
-    Args:
-        family: of the model to be trained.
-        pairs: language-task pairs.
-        dump: holds ``<lang>/<split>`` Kaldi data directories with 16 kHz audio.
-        split: ``train`` or ``dev``.
-        out: receives the files of ``family.data_files``; an utterance appears once a task, with
-            the task appended to its id.
-        limit: at most that many utterances of each pair, chosen by a hash of their ids.
+F = TypeVar("F", bound=type[Family])
 
-    Returns:
-        The utterance ids, sorted.
+
+def register(family: F) -> F:
+    """Add a family to `FAMILIES` (a class decorator).
 
     Raises:
-        LorsError: a data directory is missing or invalid, or has no transcripts, or no translation
-            for an ST pair; an utterance id appears twice, or the model cannot take an utterance.
+        ValueError: another family has the same name.
     """
-    rows: dict[str, dict[str, str]] = {}
-    misfits = []
-    for pair in pairs:
-        directory = Path(dump) / pair.lang / split
-        for utterance in _chosen(read_data_dir(directory), limit):
-            if utterance.text is None:
-                raise LorsError("data without transcripts", where=directory / "text")
-            text = pair.speech_task.reference(utterance.text, utterance.translations)
-            if text is None:
-                raise LorsError(
-                    "no translation for a translation task",
-                    where=directory / pair.speech_task.reference_file,
-                    got=f"utterance {utterance.id} is not in it",
-                )
-            key = f"{utterance.id}-{pair.task}"
-            if key in rows:
-                raise LorsError(
-                    "an utterance appears twice",
-                    where=directory,
-                    got=f"utterance {utterance.id}, task {pair.task}",
-                    hint="name every pair once, and give each language its own utterance ids",
-                )
-            columns = family.columns(utterance, pair, text)
-            misfit = family.misfit(utterance, columns)
-            if misfit:
-                misfits.append(f"{directory}: {utterance.id}: {misfit}")
-            rows[key] = {"wav.scp": utterance.wav, **columns}
-    if misfits:
-        more = len(misfits) - _SHOWN
-        shown = [*misfits[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
-        raise LorsError(
-            "utterances that do not fit the model",
-            where=family.where,
-            got="\n    - ".join(["", *shown]),
-            hint="remove them from the data directories of stage 1, and format again (stage 2)",
-        )
-    if not rows:
-        raise LorsError(
-            "no utterances", where=Path(dump), got=f"{split} of {', '.join(map(str, pairs))}"
-        )
-    ids = sorted(rows)
-    for file in family.data_files:
-        write_text(Path(out) / file, "".join(f"{i} {rows[i][file]}\n" for i in ids))
-    return ids
-
-
-def _chosen(utterances: list[Utterance], limit: int | None) -> list[Utterance]:
-    if limit is None or len(utterances) <= limit:
-        return utterances
-    return sorted(utterances, key=lambda u: hash_of(u.id))[:limit]
+    if FAMILIES.setdefault(family.name, family) is not family:
+        raise ValueError(f"two model families are called {family.name}")
+    return family

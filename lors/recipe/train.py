@@ -23,12 +23,12 @@ from lors.done_marker import DoneMarker
 from lors.errors import LorsError
 from lors.fileio import atomic_write, file_digest, write_text
 from lors.models import family_from
-from lors.models.family import Family, write_training_data
+from lors.models.family import Family
 from lors.recipe.expdir import sequential_steps
 from lors.recipe.launch import training_command
+from lors.recipe.training_data import SPLITS, data_digests, data_options, shape_options, write_data
 from lors.tasks import Pair
 
-SPLITS = ("train", "dev")
 WRAPPER_SECONDS = 15.0
 """How long a job wrapper may take to end its jobs after a request to stop."""
 RUN_SH = """\
@@ -84,31 +84,6 @@ def from_scratch_config(tokens: str | os.PathLike, config: Mapping[str, Any]) ->
     return config
 
 
-def write_data(
-    family: Family, pairs: Sequence[Pair], dump: str | os.PathLike, out: Path, dev: int | None
-) -> dict[str, list[str]]:
-    """Write the data of `pairs` under ``out/data/<split>``; returns the ids of each split.
-
-    Args:
-        dev: at most that many dev utterances of each pair; None for all.
-    """
-    limits = {"train": None, "dev": dev}
-    return {
-        split: write_training_data(family, pairs, dump, split, out / "data" / split, limit)
-        for split, limit in limits.items()
-    }
-
-
-def data_options(family: Family, data: Path) -> list[str]:
-    """The options that name the files of :func:`write_data` to ESPnet."""
-    options = []
-    for split, option in zip(SPLITS, ("train", "valid"), strict=True):
-        for file, (name, kind) in family.data_files.items():
-            value = f"{data / split / file},{name},{kind}"
-            options += [f"--{option}_data_path_and_name_and_type", value]
-    return options
-
-
 def collect_stats(
     pairs: Sequence[Pair],
     dump: str | os.PathLike,
@@ -140,13 +115,13 @@ def collect_stats(
             **config.get("model_conf", {}),
             "extract_feats_in_collect_stats": False,
         }
-    digests = _digests(family, out / "data")
+    digests = data_digests(family, out / "data")
     marker = DoneMarker(out / ".done", {"config": config, "data": digests})
     if marker.is_done():
         return
     with marker.work():
         shapes = []
-        for split, option in zip(SPLITS, ("train", "valid"), strict=True):
+        for split, option in SPLITS.items():
             keys = out / "data" / split / "keys"
             write_text(keys, "".join(f"{i} 1\n" for i in ids[split]))
             shapes += [f"--{option}_shape_file", str(keys)]
@@ -205,7 +180,7 @@ def train(
     inputs = {
         "pairs": [str(pair) for pair in pairs],
         "config": config,
-        "data": _digests(family, out / "data"),
+        "data": data_digests(family, out / "data"),
         "base": [file_digest(path) for path in base],
     }
     marker = DoneMarker(out / ".done", inputs)
@@ -216,11 +191,7 @@ def train(
         if base and config.get("use_adapter"):
             _record_base(base[0], out)
         options = data_options(family, out / "data")
-        for split, option in zip(SPLITS, ("train", "valid"), strict=True):
-            for name in ("speech_shape", "text_shape"):
-                part = out / "data" / split / name
-                _select_shapes(Path(stats) / option / name, ids[split], seed, part)
-                options += [f"--{option}_shape_file", str(part)]
+        options += shape_options(Path(stats), ids, seed, out / "data")
         _discard_torn_checkpoint(out)
         _launch(family, config, out, [*options, "--resume", "true"], cmd, ngpu, num_nodes)
         best = out / "valid.acc.best.pth"
@@ -319,35 +290,6 @@ def _discard_torn_checkpoint(out: Path) -> None:
     if checkpoint.exists() and not zipfile.is_zipfile(checkpoint):
         log.warning("%s is not whole: training starts over", checkpoint)
         checkpoint.unlink()
-
-
-def _digests(family: Family, data: Path) -> dict[str, str]:
-    files = family.data_files
-    return {f"{s}/{name}": file_digest(data / s / name) for s in SPLITS for name in files}
-
-
-def _select_shapes(shapes: Path, ids: Sequence[str], seed: int, out: Path) -> None:
-    """The lines of `ids` in a shape file, in a seeded order.
-
-    ESPnet forms its batches once, in the order of this file: sorted by id, every batch of a joint
-    model would hold one speaker's utterances, each with both tasks.
-    """
-    import numpy as np
-
-    try:
-        lines = dict(line.split(maxsplit=1) for line in shapes.read_text().splitlines())
-    except FileNotFoundError:
-        raise LorsError("no statistics", where=shapes, hint="run stage 4 (stats) first") from None
-    missing = [i for i in ids if i not in lines]
-    if missing:
-        raise LorsError(
-            f"{len(missing)} utterances without statistics",
-            where=shapes,
-            got=", ".join(missing[:3]),
-            hint=f"the data changed: remove {shapes.parents[1]} and run stage 4 (stats) again",
-        )
-    order = np.random.default_rng(seed).permutation(len(ids))
-    write_text(out, "".join(f"{ids[i]} {lines[ids[i]]}\n" for i in order))
 
 
 def _launch(

@@ -5,7 +5,7 @@ import pytest
 
 from lors.errors import LorsError
 from lors.models import open_recogniser
-from lors.models.espnet_s2t.family import S2TOptions, language_symbol, task_symbol
+from lors.models.espnet_s2t.prompts import S2TOptions, language_symbol, task_symbol
 from lors.tasks import Pair
 from tests.integration.tiny_s2t import make_model
 

@@ -89,7 +89,7 @@ def test_espnet_loads_what_the_formula_says(models, tmp_path, method):
 def test_merged_model_answers_like_any_other(models, tmp_path):
     """Config, vocabulary and prompts come along: speech in, text out, other text than the base."""
     from lors.models import open_recogniser
-    from lors.models.espnet_s2t.family import S2TOptions
+    from lors.models.espnet_s2t.prompts import S2TOptions
     from lors.tasks import Pair
 
     base, experts = models

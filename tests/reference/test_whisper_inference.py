@@ -9,7 +9,7 @@ import whisper
 
 from lors.errors import LorsError
 from lors.models import open_recogniser
-from lors.models.whisper.family import WhisperOptions
+from lors.models.whisper.conf import WhisperOptions
 from lors.models.whisper.import_base import import_whisper
 from lors.models.whisper.inference import log_mel, pad
 from lors.tasks import Pair

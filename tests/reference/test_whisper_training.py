@@ -16,8 +16,9 @@ from lors.data.datadir import Utterance, write_data_dir
 from lors.errors import LorsError
 from lors.merge.run import MergePlan, run_merge
 from lors.models import open_recogniser
-from lors.models.whisper.family import WhisperConf, WhisperOptions, encode, tokenizer_of
+from lors.models.whisper.conf import WhisperConf, WhisperOptions
 from lors.models.whisper.import_base import import_whisper
+from lors.models.whisper.prompts import encode, tokenizer_of
 from lors.recipe.train import collect_stats, fine_tuning_config, train, train_sequence
 from lors.tasks import Pair
 from tests.integration.recipe import ROOT

@@ -9,7 +9,7 @@ from stand_ins import FakeS2TModel, sentence, write_audio_dump, write_model
 from lors.config import load_config
 from lors.data.datadir import Utterance, read_data_dir, read_text, write_data_dir
 from lors.errors import LorsError, UsageError
-from lors.models.espnet_s2t.family import S2TOptions
+from lors.models.espnet_s2t.prompts import S2TOptions
 from lors.recipe import inference
 from lors.recipe.expdir import ExpDir
 from lors.recipe.inference import infer, read_audio, read_test_set

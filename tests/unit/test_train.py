@@ -14,15 +14,14 @@ from lors.data.datadir import read_text
 from lors.errors import LorsError
 from lors.fileio import file_digest, locked
 from lors.models import family_from
-from lors.models.family import write_training_data
 from lors.recipe.train import (
-    _select_shapes,
     collect_stats,
     fine_tuning_config,
     from_scratch_config,
     train,
     train_sequence,
 )
+from lors.recipe.training_data import write_split
 from lors.tasks import Pair
 
 PAIRS = [Pair("de", "asr"), Pair("es", "st")]
@@ -59,7 +58,7 @@ def project(tmp_path, base, monkeypatch):
     dump = write_dump(tmp_path / "dump")
     config = fine_tuning_config(base, CONFIG, PAIRS)
     for split, name in (("train", "train"), ("dev", "valid")):
-        ids = write_training_data(family_from(config, base), PAIRS, dump, split, tmp_path / "data")
+        ids = write_split(family_from(config, base), PAIRS, dump, split, tmp_path / "data")
         (tmp_path / "stats" / name).mkdir(parents=True)
         for kind in ("speech", "text"):
             path = tmp_path / "stats" / name / f"{kind}_shape"
@@ -113,26 +112,6 @@ def test_from_scratch_config():
     assert given == {"max_epoch": 4, "encoder": "transformer"}
 
 
-@pytest.fixture
-def shapes(tmp_path):
-    path = tmp_path / "stats" / "train" / "speech_shape"
-    path.parent.mkdir(parents=True)
-    path.write_text("".join(f"utt{n:02d} {100 + n},80\n" for n in range(40)))
-    return path
-
-
-def test_selected_shapes_are_shuffled_by_the_seed(shapes, tmp_path):
-    ids = [f"utt{n:02d}" for n in range(0, 40, 2)]
-    orders = []
-    for number, seed in enumerate([1, 1, 2]):
-        _select_shapes(shapes, ids, seed, tmp_path / str(number))
-        table = read_text(tmp_path / str(number))
-        assert table == {i: f"{100 + int(i[3:])},80" for i in ids}  # all of them and no other
-        orders.append(list(table))
-    assert orders[0] == orders[1] != orders[2]
-    assert sorted(orders[0]) == ids != orders[0]
-
-
 def test_speech_and_text_shapes_are_in_the_same_order(project, tmp_path):
     train(PAIRS, out=tmp_path / "joint", **project)
     speech, text = (
@@ -140,17 +119,6 @@ def test_speech_and_text_shapes_are_in_the_same_order(project, tmp_path):
         for kind in ("speech", "text")
     )
     assert speech == text and len(speech) == 6
-
-
-def test_missing_statistics(shapes, tmp_path):
-    with pytest.raises(LorsError, match="2 utterances without statistics") as caught:
-        _select_shapes(shapes, ["utt00", "utt77", "utt78"], 1, tmp_path / "out")
-    assert "utt77, utt78" in str(caught.value) and f"remove {tmp_path / 'stats'}" in str(
-        caught.value
-    )
-    with pytest.raises(LorsError, match="no statistics"):
-        _select_shapes(tmp_path / "nowhere" / "train" / "x", ["utt00"], 1, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
 
 
 def test_statistics_of_a_fine_tuning(project, tmp_path):

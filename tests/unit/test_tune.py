@@ -7,7 +7,7 @@ from stand_ins import FakeS2TModel, write_audio_dump, write_model
 from lors.data.datadir import Utterance, read_data_dir, write_data_dir
 from lors.errors import LorsError, UsageError
 from lors.fileio import read_json
-from lors.models.espnet_s2t.family import S2TOptions
+from lors.models.espnet_s2t.prompts import S2TOptions
 from lors.recipe.expdir import ExpDir
 from lors.recipe.grid import Grid, read_grid
 from lors.recipe.inference import read_test_set

@@ -59,7 +59,7 @@ def espnet_systems(model, pair: Pair, args: argparse.Namespace) -> dict[str, Sys
     """Ours and ESPnet's own search; `model` is a S2TModel."""
     from espnet2.bin.s2t_inference import Speech2Text
 
-    from lors.models.espnet_s2t.family import S2TOptions, language_symbol, task_symbol
+    from lors.models.espnet_s2t.prompts import S2TOptions, prompt_symbols
 
     frames = model._encode([np.zeros(1, dtype=np.float32)]).size(1)
     ratio = min(1.0, args.max_tokens / frames)
@@ -72,7 +72,7 @@ def espnet_systems(model, pair: Pair, args: argparse.Namespace) -> dict[str, Sys
         maxlenratio=ratio,
         device=args.device,
     )
-    symbols = {"lang_sym": language_symbol(pair.lang), "task_sym": task_symbol(pair.task)}
+    symbols = dict(zip(("lang_sym", "task_sym"), prompt_symbols(pair), strict=False))
     return {
         "lors": lambda waveforms: model.transcribe(waveforms, pair, options),
         "espnet, one by one": lambda waveforms: [search(w, **symbols)[0][3] for w in waveforms],
@@ -83,13 +83,14 @@ def whisper_systems(model, pair: Pair, args: argparse.Namespace) -> dict[str, Sy
     """Ours, openai-whisper's and, if it is installed, transformers'; `model` is a WhisperModel."""
     import whisper
 
-    from lors.models.whisper.family import TASKS, WhisperOptions
+    from lors.models.whisper.conf import WhisperOptions
     from lors.models.whisper.inference import log_mel, pad
+    from lors.models.whisper.prompts import TASK_NAMES
 
-    window = model.family.conf.window
+    window = model.prompts.conf.window
     half = args.device != "cpu"
     options = WhisperOptions(batch_size=args.batch_size, max_tokens=args.max_tokens)
-    language, task = model.family.language(pair), TASKS[pair.task]
+    language, task = model.prompts.language(pair), TASK_NAMES[pair.task]
     decoding = whisper.DecodingOptions(
         task=task,
         language=language,
@@ -118,7 +119,7 @@ def _transformers(model, language: str, task: str, args: argparse.Namespace) -> 
 
     from lors.models.whisper.inference import log_mel, pad
 
-    if model.family.conf.window != model.model.dims.n_audio_ctx / 50:
+    if model.prompts.conf.window != model.model.dims.n_audio_ctx / 50:
         print("transformers takes whole windows only: left out", file=sys.stderr)
         raise ImportError
     from lors.export.whisper import export_whisper
@@ -129,12 +130,12 @@ def _transformers(model, language: str, task: str, args: argparse.Namespace) -> 
     theirs = theirs.eval().to(args.device)
     if args.device != "cpu":
         theirs = theirs.half()
-    tokenizer = model.family.tokenizer
+    tokenizer = model.prompts.tokenizer
 
     def generate(waveforms: Sequence[np.ndarray]) -> list[str]:
         texts = []
         for start in range(0, len(waveforms), args.batch_size):
-            speech = pad(waveforms[start : start + args.batch_size], model.family.conf.window)
+            speech = pad(waveforms[start : start + args.batch_size], model.prompts.conf.window)
             mel = log_mel(speech.to(args.device), model.model.dims.n_mels).to(theirs.dtype)
             said = theirs.generate(
                 mel, language=language, task=task, max_new_tokens=args.max_tokens, num_beams=1

@@ -1,142 +1,35 @@
-"""The ESPnet S2T family (OWSM and its kin): prompts, training data and options of inference.
-
-One S2T model serves many languages and tasks; the prompt ``<sos><lang><task><notimestamps>``
-tells it which.
-"""
+"""The model family ``espnet_s2t``: OWSM and other models of ESPnet's S2T task."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from lors.config import Range
 from lors.data.datadir import Utterance
-from lors.errors import LorsError, unknown_name
-from lors.models.family import Family, InferenceOptions
+from lors.errors import LorsError, UsageError
+from lors.models.espnet_s2t.import_base import MODEL_KEYS, import_espnet_s2t
+from lors.models.espnet_s2t.prompts import (
+    ISO_639_3,
+    S2TOptions,
+    language_symbol,
+    prompt_symbols,
+    task_symbol,
+)
+from lors.models.family import Family, register
 from lors.tasks import Pair
 
 if TYPE_CHECKING:
     from lors.models.espnet_s2t.inference import S2TModel
 
-# Common Voice's codes -> ISO 639-3, which ESPnet's S2T models use in their language symbols.
-ISO_639_3 = {
-    "ar": "ara",
-    "ca": "cat",
-    "cy": "cym",
-    "de": "deu",
-    "en": "eng",
-    "es": "spa",
-    "et": "est",
-    "fa": "fas",
-    "fr": "fra",
-    "id": "ind",
-    "it": "ita",
-    "ja": "jpn",
-    "lv": "lav",
-    "mn": "mon",
-    "nl": "nld",
-    "pt": "por",
-    "ru": "rus",
-    "sl": "slv",
-    "sv-SE": "swe",
-    "ta": "tam",
-    "tr": "tur",
-    "zh-CN": "zho",
-}
-TASKS = ("asr", "st")
-NO_TIMESTAMPS = "<notimestamps>"
-# What a fine-tuned model takes over from its base, so that both have one structure and one
-# vocabulary; everything else comes from the training configuration.
-MODEL_KEYS = (
-    "token_list",
-    "token_type",
-    "bpemodel",
-    "cleaner",
-    "g2p",
-    "non_linguistic_symbols",
-    "input_size",
-    "ctc_conf",
-    "frontend",
-    "frontend_conf",
-    "normalize",
-    "normalize_conf",
-    "preencoder",
-    "preencoder_conf",
-    "encoder",
-    "encoder_conf",
-    "postencoder",
-    "postencoder_conf",
-    "decoder",
-    "decoder_conf",
-    "preprocessor",
-    "preprocessor_conf",
-    "model",
-    "model_conf",
-)
 
-
-def language_symbol(lang: str) -> str:
-    """The language symbol of a Common Voice code: ``de`` -> ``<deu>``."""
-    if lang not in ISO_639_3:
-        raise unknown_name("language", lang, ISO_639_3)
-    return f"<{ISO_639_3[lang]}>"
-
-
-def task_symbol(task: str, target: str = "en") -> str:
-    """The task symbol: ``<asr>``, or ``<st_eng>`` for translation into English."""
-    if task not in TASKS:
-        raise unknown_name("task", task, TASKS)
-    return "<asr>" if task == "asr" else f"<st_{ISO_639_3[target]}>"
-
-
-def special_symbols(langs: Sequence[str], speech_length: float, resolution: float) -> list[str]:
-    """The symbols of a new S2T vocabulary that stand for no text, in vocabulary order.
-
-    ESPnet needs contiguous timestamp symbols from 0 to `speech_length` seconds even where no
-    timestamp is ever used (``espnet2/train/preprocessor.py``, ``S2TPreprocessor``).
-    """
-    steps = round(speech_length / resolution)
-    return [
-        "<na>",
-        NO_TIMESTAMPS,
-        "<sop>",
-        *(language_symbol(lang) for lang in langs),
-        *(task_symbol(task) for task in TASKS),
-        *(f"<{step * resolution:.2f}>" for step in range(steps + 1)),
-    ]
-
-
-@dataclass(frozen=True)
-class S2TOptions(InferenceOptions):
-    """``conf/inference_*.yaml`` of the ESPnet S2T family.
-
-    Attributes:
-        ctc_weight: weight of the CTC prefix scores in the beam search.
-        penalty: score added for each token in the beam search.
-        maxlenratio: at most that many tokens for each encoder frame, which ends a hypothesis that
-            repeats itself; 0 for no limit but one token a frame.
-    """
-
-    ctc_weight: Annotated[float, Range(0, 1)] = 0.0
-    penalty: float = 0.0
-    maxlenratio: Annotated[float, Range(0, 1)] = 0.0
-
-    @property
-    def is_greedy(self) -> bool:
-        """Whether the batched search will do, and ESPnet's beam search is not needed."""
-        return self.beam_size == 1 and self.ctc_weight == 0.0
-
-    def greedy(self) -> S2TOptions:
-        return dataclasses.replace(self, beam_size=1, ctc_weight=0.0, penalty=0.0)
-
-
+@register
 class EspnetS2T(Family):
     """Models of ESPnet's S2T task."""
 
     name = "espnet_s2t"
+    policy = "espnet_s2t"
     train_module = "lors.bin.s2t_train"
     data_files = {  # noqa: RUF012 - a constant, as the base class says
         "wav.scp": ("speech", "sound"),
@@ -146,11 +39,38 @@ class EspnetS2T(Family):
     }
     model_keys = MODEL_KEYS
     inference_options = S2TOptions
+    defaults = {  # noqa: RUF012 - a constant, as the base class says
+        "base_model": "base",
+        "base_config": "conf/train_base.yaml",
+        "train_config": "conf/train_expert.yaml",
+        "inference_config": "conf/inference_greedy.yaml",
+    }
+
+    @classmethod
+    def matches(cls, config: Mapping[str, Any]) -> bool:
+        return "token_list" in config
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, str]) -> None:
+        base_model = options.get("base_model")
+        if base_model and not Path(base_model).is_dir():
+            raise UsageError(
+                "there is no such directory of an ESPnet S2T model",
+                where="--base_model",
+                got=base_model,
+                hint="give the directory of a model, or train one: --train_base true",
+            )
+
+    @classmethod
+    def import_base(
+        cls, base_model: str, out: str | os.PathLike, options: Mapping[str, str]
+    ) -> None:
+        import_espnet_s2t(base_model, out)
 
     def check_pairs(self, pairs: Sequence[Pair]) -> None:
         """Check that the vocabulary has the prompts of `pairs`.
 
-        Sentencepiece would otherwise spell an unknown prompt letter by letter, without a word.
+        Sentencepiece would spell an unknown prompt letter by letter, without an error.
 
         Raises:
             LorsError: symbols are missing; all of them are named.
@@ -168,9 +88,9 @@ class EspnetS2T(Family):
                 "with a new --expdir",
             )
 
-    def columns(self, utterance: Utterance, pair: Pair, text: str) -> dict[str, str]:
-        prompt = language_symbol(pair.lang) + task_symbol(pair.task) + NO_TIMESTAMPS
-        # The CTC branch reads what was said, whatever the task.
+    def training_fields(self, utterance: Utterance, pair: Pair, text: str) -> dict[str, str]:
+        prompt = "".join(prompt_symbols(pair))
+        # The CTC branch is trained on the transcript, for translation too.
         return {"text": f"{prompt} {text}", "text_prev": "<na>", "text_ctc": utterance.text}
 
     def recogniser(self, directory: str | os.PathLike, device: str) -> S2TModel:

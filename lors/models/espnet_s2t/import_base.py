@@ -13,22 +13,49 @@ from lors.config import read_yaml
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError
 from lors.fileio import atomic_write, file_digest
-from lors.models.espnet_s2t.family import MODEL_KEYS
+
+MODEL_KEYS = (
+    "token_list",
+    "token_type",
+    "bpemodel",
+    "cleaner",
+    "g2p",
+    "non_linguistic_symbols",
+    "input_size",
+    "ctc_conf",
+    "frontend",
+    "frontend_conf",
+    "normalize",
+    "normalize_conf",
+    "preencoder",
+    "preencoder_conf",
+    "encoder",
+    "encoder_conf",
+    "postencoder",
+    "postencoder_conf",
+    "decoder",
+    "decoder_conf",
+    "preprocessor",
+    "preprocessor_conf",
+    "model",
+    "model_conf",
+)
+"""Keys of ``config.yaml`` that set a model's structure and vocabulary, not its training."""
+log = logging.getLogger(__name__)
 
 
 def import_espnet_s2t(base_model: str | os.PathLike, out: str | os.PathLike) -> None:
-    """Copy a model; the paths in its ``config.yaml`` are set to the copies.
+    """Copy a model; the paths in its ``config.yaml`` are changed to the copies.
 
     Args:
-        base_model: directory of ``config.yaml``, ``model.pth`` and the files that the first names
-            (``bpe.model``, ``feats_stats.npz``).
+        base_model: directory of ``config.yaml``, ``model.pth`` and the files that ``config.yaml``
+            names (``bpe.model``, ``feats_stats.npz``).
         out: the model directory to make.
 
     Raises:
-        LorsError: a file is missing, or `out` holds another model.
+        LorsError: files are missing, or `out` holds another model.
     """
     source, out = Path(base_model), Path(out)
-    # What describes the model; where and how it was trained says nothing here.
     keys = {*MODEL_KEYS, "init", "specaug", "specaug_conf"}
     described = read_yaml(source / "config.yaml") if (source / "config.yaml").exists() else {}
     config = {k: v for k, v in described.items() if k in keys}
@@ -58,4 +85,4 @@ def import_espnet_s2t(base_model: str | os.PathLike, out: str | os.PathLike) -> 
                 shutil.copyfileobj(reader, writer)
         with atomic_write(out / "config.yaml") as handle:
             yaml.safe_dump(config, handle, sort_keys=False, allow_unicode=True)
-    logging.info("base model %s copied to %s", source, out)
+    log.info("base model %s copied to %s", source, out)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from lors.errors import LorsError
-from lors.models.espnet_s2t.family import NO_TIMESTAMPS, S2TOptions, language_symbol, task_symbol
+from lors.models.espnet_s2t.prompts import S2TOptions, prompt_symbols
 from lors.models.recogniser import load_weights, pad_to
 from lors.tasks import Pair
 
@@ -84,7 +84,7 @@ class S2TModel:
         load_weights(self.model, state, self.config)
 
     def _prompt(self, pair: Pair) -> list[int]:
-        symbols = (language_symbol(pair.lang), task_symbol(pair.task), NO_TIMESTAMPS)
+        symbols = prompt_symbols(pair)
         missing = [symbol for symbol in symbols if symbol not in self._token_id]
         if missing:
             raise LorsError(
@@ -160,8 +160,8 @@ class S2TModel:
             **self._beam_options,
         )
         search.s2t_model.load_state_dict(self.model.state_dict())
-        symbols = {"lang_sym": language_symbol(pair.lang), "task_sym": task_symbol(pair.task)}
-        return [search(waveform, **symbols)[0][3] for waveform in waveforms]
+        language, task, _ = prompt_symbols(pair)
+        return [search(waveform, lang_sym=language, task_sym=task)[0][3] for waveform in waveforms]
 
 
 class _IncrementalDecoder:

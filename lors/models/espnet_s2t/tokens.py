@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lors.errors import LorsError
 from lors.fileio import atomic_write, write_text
-from lors.models.espnet_s2t.family import special_symbols
+from lors.models.espnet_s2t.prompts import special_symbols
 
 
 def train_tokenizer(

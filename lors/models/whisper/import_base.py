@@ -15,7 +15,7 @@ from lors.done_marker import DoneMarker
 from lors.errors import LorsError, UsageError
 from lors.export.whisper import POSITIONS_PER_SECOND, open_whisper, write_weights
 from lors.fileio import atomic_directory, write_text
-from lors.models.whisper.family import WhisperConf, check_base_model, check_dims
+from lors.models.whisper.conf import WhisperConf, check_base_model, check_dims
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def import_whisper(
             with the tensors of Whisper, or an official name such as ``small``, which is
             downloaded into OpenAI's cache (``~/.cache/whisper``) and checked.
         out: the model directory to make.
-        window, st_language: as in :class:`lors.models.whisper.family.WhisperConf`.
+        window, st_language: as in :class:`lors.models.whisper.conf.ImportOptions`.
 
     Raises:
         UsageError: there is no such model, it cannot have such a window, or there are files in

@@ -19,7 +19,8 @@ from whisper.model import AudioEncoder, ModelDimensions
 
 from lors.checkpoint.reader import Checkpoint
 from lors.models.recogniser import load_weights, pad_to
-from lors.models.whisper.family import TASKS, Whisper, WhisperOptions
+from lors.models.whisper.conf import WhisperOptions
+from lors.models.whisper.prompts import TASK_NAMES, WhisperPrompts
 from lors.tasks import Pair
 
 log = logging.getLogger(__name__)
@@ -110,19 +111,19 @@ class WhisperModel:
 
     Args:
         directory: of ``model.pth`` (a state dict with OpenAI's names) and ``config.yaml``.
-        family: what that ``config.yaml`` says.
+        prompts: the model's prompts, with its ``whisper_conf``.
         device: torch device.
 
     Raises:
         LorsError: the weights are missing, or not those of a model with these dimensions.
     """
 
-    def __init__(self, directory: str | os.PathLike, family: Whisper, device: str = "cpu"):
+    def __init__(self, directory: str | os.PathLike, prompts: WhisperPrompts, device: str = "cpu"):
         self.model_file = Path(directory) / "model.pth"
-        self.family = family
+        self.prompts = prompts
         self.device = torch.device(device)
         self._half = False
-        self.model = new_whisper(family.conf.dims).eval()
+        self.model = new_whisper(prompts.conf.dims).eval()
         checkpoint = Checkpoint.open(self.model_file)
         self.load_state({name: checkpoint.tensor(name) for name in checkpoint.names()})
         self.model.to(self.device)
@@ -140,7 +141,7 @@ class WhisperModel:
             options.dtype == "auto" and self.device.type == "cuda"
         )
         self._set_half(half)
-        window = self.family.conf.window
+        window = self.prompts.conf.window
         longer = sum(len(waveform) > window * SAMPLE_RATE for waveform in waveforms)
         if longer:
             log.warning(
@@ -149,8 +150,8 @@ class WhisperModel:
                 *(longer, len(waveforms), pair, window),
             )
         decoding = whisper.DecodingOptions(
-            task=TASKS[pair.task],
-            language=self.family.language(pair),
+            task=TASK_NAMES[pair.task],
+            language=self.prompts.language(pair),
             beam_size=options.beam_size if options.beam_size > 1 else None,
             patience=options.patience if options.beam_size > 1 else None,
             length_penalty=options.length_penalty,

@@ -31,8 +31,9 @@ from whisper.audio import HOP_LENGTH
 
 from lors.config import build
 from lors.models.espnet_trainer import ResumableTrainer
-from lors.models.whisper.family import PROMPT_LENGTH, WhisperConf, encode, tokenizer_of
+from lors.models.whisper.conf import WhisperConf
 from lors.models.whisper.inference import log_mel, new_whisper, pad
+from lors.models.whisper.prompts import PROMPT_LENGTH, encode, tokenizer_of
 
 IGNORED = -1  # pads the token ids
 

@@ -4,9 +4,10 @@ import yaml
 from stand_ins import write_dump
 
 from lors.bin import train_tokenizer as command
-from lors.errors import LorsError
-from lors.models.espnet_s2t.family import special_symbols
+from lors.errors import UsageError
+from lors.models.espnet_s2t.prompts import special_symbols
 from lors.models.espnet_s2t.tokens import train_tokenizer
+from tests.refusal import refusal
 
 TEXTS = [
     "the quick brown fox jumps",
@@ -75,19 +76,15 @@ def test_same_texts_same_vocabulary(directory, tmp_path):
         assert (tmp_path / name).read_bytes() == (directory / name).read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("texts", "size", "message"),
-    [(TEXTS, 5000, "too high"), (TEXTS, 3, "smaller than required_chars"), ([], 60, "empty")],
-)
-def test_impossible_vocabulary(tmp_path, texts, size, message):
-    with pytest.raises(LorsError, match="cannot train a tokenizer") as caught:
+@pytest.mark.parametrize(("texts", "size"), [(TEXTS, 5000), (TEXTS, 3), ([], 60)])
+def test_impossible_vocabulary(tmp_path, texts, size):
+    with refusal(size):
         train_tokenizer(texts, tmp_path / "out", vocab_size=size, **OPTIONS)
-    assert message in caught.value.got
     assert not (tmp_path / "out").exists()
 
 
 def test_unknown_language(tmp_path):
-    with pytest.raises(LorsError, match="unknown language 'xx'"):
+    with refusal("'xx'", kind=UsageError):
         train_tokenizer(TEXTS, tmp_path, vocab_size=60, **{**OPTIONS, "langs": ["xx"]})
 
 
@@ -112,4 +109,5 @@ def test_command_reads_transcripts_and_translations_of_train(tmp_path):
 
 def test_command_needs_the_length_of_speech(tmp_path, capsys):
     assert command.main(command_line(tmp_path, {"speech_length": 4.0})) == 2
-    assert "preprocessor_conf with speech_resolution" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "preprocessor_conf" in error and "speech_resolution" in error

@@ -1,0 +1,124 @@
+"""Configuration of a Whisper model: its dimensions and window, its inference, official models."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from lors.config import Range
+from lors.errors import LorsError, UsageError, near_matches
+from lors.export.whisper_tokenizer import ENGLISH_ONLY, LANGUAGES
+from lors.models.family import InferenceOptions
+
+OFFICIAL = (
+    *("tiny", "base", "small", "medium", "large-v1", "large-v2", "large-v3", "large"),
+    *("large-v3-turbo", "turbo"),
+)
+"""Names of OpenAI's multi-lingual models, which openai-whisper downloads."""
+
+Window = Annotated[float, Range(0.02, 30)]
+"""Seconds that speech is padded to."""
+StLanguage = Literal["source", "target"]
+"""Language in the prompt of a translation: that of the speech (``source``, as in Whisper's
+pre-training) or that of the text (``target``)."""
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Options of the recipes for the import of a base model; they hold for all later stages.
+
+    Attributes:
+        window: seconds that speech is padded to. Whisper's own window has 30. A shorter one saves
+            computation, and uses only the first positions of the encoder.
+        st_language: language in the prompt of a translation.
+    """
+
+    window: Window = 30.0
+    st_language: StLanguage = "source"
+
+
+@dataclass(frozen=True)
+class WhisperConf:
+    """``whisper_conf`` in the ``config.yaml`` of a model: the same in training and inference.
+
+    Attributes:
+        dims: the dimensions, under OpenAI's names.
+        window, st_language: as in :class:`ImportOptions`.
+    """
+
+    dims: dict[str, int]
+    window: Window = 30.0
+    st_language: StLanguage = "source"
+
+
+@dataclass(frozen=True)
+class WhisperOptions(InferenceOptions):
+    """Options of ``conf/inference_*.yaml`` for Whisper.
+
+    Attributes:
+        max_tokens: maximum number of tokens of a text; 0 means half of the decoder's context, as
+            in OpenAI's program.
+        patience: beam search ends with ``beam_size * patience`` finished hypotheses.
+        length_penalty: exponent of Google's length penalty in beam search; null ranks by the mean
+            log probability of a token.
+        suppress_symbols: never write brackets, quotes and other signs that are not spoken, as in
+            OpenAI's program.
+        dtype: type of weights and activations; auto means float16 on a GPU, else float32.
+    """
+
+    batch_size: Annotated[int, Range(1)] = 32
+    max_tokens: Annotated[int, Range(0, 448)] = 0
+    patience: Annotated[float, Range(0.1, 10)] = 1.0
+    length_penalty: Annotated[float, Range(0, 1)] | None = None
+    suppress_symbols: bool = True
+    dtype: Literal["auto", "float32", "float16"] = "auto"
+
+    def greedy(self) -> WhisperOptions:
+        return dataclasses.replace(self, beam_size=1, patience=1.0, length_penalty=None)
+
+
+def check_base_model(base_model: str) -> None:
+    """Check that a base model is an official name, or a file or directory that exists.
+
+    Raises:
+        UsageError: it is none of these, or an English-only model.
+    """
+    if base_model and (base_model in OFFICIAL or Path(base_model).exists()):
+        return
+    english = base_model.endswith(".en")
+    raise UsageError(
+        "this Whisper knows English only" if english else "no such Whisper model",
+        where="--base_model",
+        expected=f"a file, a directory, or one of {', '.join(OFFICIAL)}",
+        got=base_model or "an empty name",
+        hint=near_matches(base_model.removesuffix(".en"), OFFICIAL),
+    )
+
+
+def check_dims(dims: Mapping[str, int], where: object) -> None:
+    """Check that LoRS can use a model with these dimensions.
+
+    Raises:
+        LorsError: an English-only model, or another vocabulary or number of mels than in OpenAI's
+            models.
+    """
+    vocabulary, mels = dims["n_vocab"], dims["n_mels"]
+    known = " or ".join(map(str, LANGUAGES))
+    if vocabulary == ENGLISH_ONLY:
+        raise LorsError(
+            "an English-only Whisper",
+            where=where,
+            expected=f"a multi-lingual one ({known} tokens)",
+            got=f"{vocabulary} tokens",
+            hint="take the model without .en in its name",
+        )
+    if vocabulary not in LANGUAGES or mels not in (80, 128):
+        raise LorsError(
+            "vocabulary or features of no official Whisper",
+            where=where,
+            expected=f"{known} tokens, 80 or 128 mels",
+            got=f"{vocabulary} tokens, {mels} mels",
+        )

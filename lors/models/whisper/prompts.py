@@ -1,0 +1,102 @@
+"""Whisper's prompts and the tokens of its training texts.
+
+A prompt is Whisper's own: ``<|startoftranscript|><|lang|><|task|><|notimestamps|>``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
+
+from lors.errors import unknown_name
+from lors.export.whisper_tokenizer import LANGUAGES
+from lors.models.whisper.conf import WhisperConf
+from lors.tasks import ASR, ST, TARGET, Pair
+from lors.whisper_package import whisper_part
+
+if TYPE_CHECKING:
+    from whisper.tokenizer import Tokenizer
+
+TASK_NAMES = {ASR.name: "transcribe", ST.name: "translate"}
+"""Names of LoRS's tasks -> Whisper's."""
+PROMPT_LENGTH = 4
+"""Tokens of a prompt: start, language, task and no timestamps."""
+WITHOUT_SPACES = ("zh", "ja", "th", "lo", "my", "yue")
+"""Languages whose words Whisper's tokenizer does not split at spaces."""
+_PROMPT = re.compile(r"((?:<\|[^|]+\|>)+) ?")
+
+
+@cache
+def tokenizer_of(vocabulary: int) -> Tokenizer:
+    """Return OpenAI's tokenizer of a multi-lingual model with this number of tokens."""
+    return whisper_part("tokenizer").get_tokenizer(
+        multilingual=True, num_languages=LANGUAGES[vocabulary]
+    )
+
+
+def language_code(lang: str) -> str:
+    """Return Whisper's code of a Common Voice code: ``sv-SE`` -> ``sv``.
+
+    ``zh-HK`` is Cantonese, ``yue``, which is only in the vocabulary of large-v3.
+    """
+    return "yue" if lang == "zh-HK" else lang.split("-")[0]
+
+
+def encode(line: str, tokenizer: Tokenizer) -> list[int]:
+    """Return the token ids of a training text, from <|startoftranscript|> to <|endoftext|>.
+
+    Args:
+        line: prompt and text, e.g. ``<|de|><|transcribe|><|notimestamps|> Guten Tag.``
+    """
+    prompt = _PROMPT.match(line)
+    symbols = re.findall(r"<\|[^|]+\|>", prompt[1])
+    text = line[prompt.end() :]
+    lang, task = (symbol[2:-2] for symbol in symbols[:2])
+    # Whisper's own transcripts begin with a space in languages that have spaces.
+    if text and (lang if task == TASK_NAMES[ASR.name] else TARGET) not in WITHOUT_SPACES:
+        text = f" {text}"
+    specials = [tokenizer.special_tokens[symbol] for symbol in symbols]
+    # A special token that is spelled in a corpus is text.
+    tokens = tokenizer.encode(text, disallowed_special=())
+    return [tokenizer.sot, *specials, *tokens, tokenizer.eot]
+
+
+@dataclass(frozen=True)
+class WhisperPrompts:
+    """The prompts of one model.
+
+    Attributes:
+        conf: the model's ``whisper_conf``.
+        where: the file of `conf`, for error messages.
+    """
+
+    conf: WhisperConf
+    where: object
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return tokenizer_of(self.conf.dims["n_vocab"])
+
+    def language(self, pair: Pair) -> str:
+        """Return Whisper's code of the language that the prompt names.
+
+        Raises:
+            UsageError: Whisper does not know the language of the speech.
+        """
+        spoken = language_code(pair.lang)
+        codes = self.tokenizer.all_language_codes
+        if spoken not in codes:
+            raise unknown_name("language", pair.lang, sorted(codes), self.where)
+        if self.conf.st_language == "source":
+            return spoken
+        return language_code(pair.speech_task.text_language(pair.lang))
+
+    def prompt(self, pair: Pair) -> str:
+        """Return the prompt without <|startoftranscript|>.
+
+        Raises:
+            UsageError: as :meth:`language`.
+        """
+        return f"<|{self.language(pair)}|><|{TASK_NAMES[pair.task]}|><|notimestamps|>"
