@@ -256,8 +256,8 @@ def test_corpora_that_are_not_there_are_told(name, tmp_path):
     ("option", "value"),
     [
         *(("--ngpu", "abc"), ("--nj", "0"), ("--num_nodes", "2"), ("--seed", "-1")),
-        *(("--train_hours", "five"), ("--dev_utterances", "0"), ("--window", "40")),
-        *(("--methods", "lros"), ("--st_language", "english"), ("--base_model", "nowhere")),
+        *(("--train_hours", "five"), ("--dev_utterances", "0")),
+        *(("--methods", "lros"), ("--base_model", "nowhere")),
         *(("--train_config", "nope.yaml"), ("--inference_config", "nope.yaml")),
         *(("--tune_config", "nope.yaml"), ("--langs", ""), ("--expdir", "exp/my_JOB")),
     ],
@@ -275,6 +275,8 @@ def test_wrong_value_is_told_before_the_first_stage(option, value, tmp_path):
     [
         (["--base_model", "smal"], "did you mean small"),
         (["--langs", "de xx", "--base_model", "small"], "unknown language 'xx'"),
+        (["--window", "40", "--base_model", "small"], "window"),
+        (["--st_language", "english", "--base_model", "small"], "st_language"),
         ([], "no base model was given"),
     ],
 )
