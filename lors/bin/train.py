@@ -56,7 +56,6 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ngpu", type=int, default=0, help="GPUs of each node; 0: the CPU")
     parser.add_argument("--num_nodes", type=int, default=1, help="of the Slurm job that this is in")
-    parser.add_argument("--cmd", default="utils/run.py", help="job wrapper, default: %(default)s")
     return parser
 
 
@@ -90,10 +89,10 @@ def work(args: argparse.Namespace) -> None:
         pairs = [pairs[args.only - 1]]
         out = out / str(pairs[0])
     if args.collect_stats:
-        collect_stats(pairs, args.dump, config, out, args.cmd, args.dev_utterances)
+        collect_stats(pairs, args.dump, config, out, args.dev_utterances)
     else:
         options = {"stats": args.stats, "seed": args.seed, "dev": args.dev_utterances}
-        options |= {"cmd": args.cmd, "ngpu": args.ngpu, "num_nodes": args.num_nodes}
+        options |= {"ngpu": args.ngpu, "num_nodes": args.num_nodes}
         (train_sequence if args.sequential else train)(pairs, args.dump, config, out, **options)
 
 

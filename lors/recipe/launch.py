@@ -1,33 +1,119 @@
-"""How a training program is started: one process, or torch's launcher for several."""
+"""The start of a training program: one process, or torch's launcher for several."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 from lors.errors import LorsError, UsageError
+from lors.fileio import write_text
+from lors.processes import end_with_parent
+
+LOG = "train.log"
+TAIL_LINES = 20
+STOP_SECONDS = 15.0
+"""How long a training program may take to end after TERM."""
+RUN_SH = """\
+#!/usr/bin/env bash
+# Starts or resumes this training. Its log is {name}; the logs of earlier parts are numbered.
+set -euo pipefail
+cd {directory}
+if [ -e {log} ]; then
+    number=1
+    while [ -e {stem}."$number".log ]; do number=$((number + 1)); done
+    mv {log} {stem}."$number".log
+fi
+{threads}exec {command} > >(trap "" INT TERM; exec tee {log}) 2>&1
+"""
+
+
+def run_training(command: Sequence[str], out: Path) -> None:
+    """Run a training program by ``out/run.sh``, which starts and resumes it without LoRS too.
+
+    Its output goes to stdout and to ``out/train.log``. Ctrl-C and TERM end it.
+
+    Args:
+        command: from :func:`training_command`.
+        out: the training's directory.
+
+    Raises:
+        LorsError: the program failed.
+    """
+    script = out / "run.sh"
+    _write_script(command, script, out / LOG)
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    # The script's process becomes the program's: it gets the signals and has the exit status.
+    process = subprocess.Popen(
+        ["bash", str(script)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        preexec_fn=partial(end_with_parent, os.getpid()),
+    )
+    try:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            tail.append(line.rstrip("\n"))
+        status = process.wait()
+    except BaseException:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            print(process.communicate(timeout=STOP_SECONDS)[0], end="", flush=True)
+        process.kill()
+        raise
+    if status:
+        raise LorsError(
+            "the training failed",
+            where=out / LOG,
+            got="\n    ".join(["", *tail]),
+            hint=f"mend the cause and run the stage again, or: bash {shlex.quote(str(script))}",
+        )
+
+
+def _write_script(command: Sequence[str], script: Path, log: Path) -> None:
+    """Write the shell script that starts or resumes a training, with the threads of this job."""
+    threads = [
+        f"{name}={shlex.quote(os.environ[name])}"
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+        if name in os.environ
+    ]
+    paths = {"directory": Path.cwd(), "log": log, "stem": log.with_suffix("")}
+    text = RUN_SH.format(
+        name=log.name,
+        threads=f"export {' '.join(threads)}\n" if threads else "",
+        command=shlex.join(command),
+        **{name: shlex.quote(str(path)) for name, path in paths.items()},
+    )
+    write_text(script, text)
 
 
 def training_command(
     module: str, options: Sequence[str], ngpu: int, num_nodes: int = 1
 ) -> list[str]:
-    """The command that runs an ESPnet training program on `ngpu` GPUs of each of `num_nodes` nodes.
+    """Return the command of an ESPnet training program on `ngpu` GPUs of each of `num_nodes` nodes.
 
-    With more than one process it goes through ``torch.distributed.run``, on several nodes started
-    by ``srun`` once on each; ESPnet takes its rank from the environment then.
+    Several processes are started by ``torch.distributed.run``, and on several nodes ``srun``
+    starts that once on each node. ESPnet takes its rank from the environment then.
 
     Args:
-        module: to be called as ``python -m``.
-        options: its options, but for those of devices and processes.
-        ngpu: GPUs of each node; 0 trains on CPUs, with one process a node.
-        num_nodes: nodes of the Slurm job that this is called in.
+        module: module of the program, for ``python -m``.
+        options: options of the program, without those of devices and processes.
+        ngpu: GPUs of each node; 0 trains on CPUs, with one process on each node.
+        num_nodes: nodes of the Slurm job that this process is in.
 
     Raises:
-        UsageError: several nodes, and this is no Slurm job that has them.
-        LorsError: Slurm does not say where the nodes are.
+        UsageError: several nodes, but no Slurm job that has them.
+        LorsError: Slurm does not tell the addresses of the nodes.
     """
     if num_nodes == 1 and ngpu <= 1:
         work = [sys.executable, "-m", module, *options]
@@ -44,7 +130,7 @@ def training_command(
 
 
 def _on_every_node(num_nodes: int) -> list[str]:
-    """What starts the launcher on every node of this Slurm job, and says where they meet."""
+    """Return the command that starts the launcher on every node of this Slurm job."""
     job, nodes = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_JOB_NUM_NODES")
     if not job or nodes != str(num_nodes):
         raise UsageError(
@@ -55,16 +141,16 @@ def _on_every_node(num_nodes: int) -> list[str]:
             hint="set cmd_backend=slurm in cmd.sh and give --num_nodes to run.sh",
         )
     names = _scontrol("show", "hostnames", os.environ["SLURM_JOB_NODELIST"]).split()
-    # The address that Slurm itself uses: the name of a node need not be known to the others.
+    # The address that Slurm itself uses: other nodes may be unable to resolve the name.
     node = _scontrol("--oneliner", "show", "node", names[0])
     address = re.search(r"\bNodeAddr=(\S+)", node)
     host = address[1] if address else names[0]
-    port = 20000 + int(job) % 20000  # another one for every job of a node
+    port = 20000 + int(job) % 20000  # different for each job on a node
     start = ["srun", "--export=ALL", "--kill-on-bad-exit=1", "--ntasks-per-node=1"]
     start += [f"--nodes={num_nodes}", f"--ntasks={num_nodes}"]
     start.append(f"--cpus-per-task={os.environ.get('SLURM_CPUS_PER_TASK', '1')}")
-    # Node 0 is the meeting place because Slurm says so. Left to torch, every node would compare
-    # the address with its own names, and perhaps none would know itself.
+    # Slurm sets the rank of each node. Without it, torch compares the address with the node's own
+    # names to find node 0, and may find none.
     shell = 'exec "$0" -m torch.distributed.run --node_rank "$SLURM_NODEID" "$@"'
     meet = ["--master_addr", host, "--master_port", str(port)]
     return [*start, "sh", "-c", shell, sys.executable, *meet]

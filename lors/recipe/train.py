@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shlex
-import subprocess
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,24 +23,10 @@ from lors.fileio import atomic_write, file_digest, write_text
 from lors.models import family_from
 from lors.models.family import Family
 from lors.recipe.expdir import sequential_steps
-from lors.recipe.launch import training_command
+from lors.recipe.launch import run_training, training_command
 from lors.recipe.training_data import SPLITS, data_digests, data_options, shape_options, write_data
 from lors.tasks import Pair
 
-WRAPPER_SECONDS = 15.0
-"""How long a job wrapper may take to end its jobs after a request to stop."""
-RUN_SH = """\
-#!/usr/bin/env bash
-# Starts or resumes this training; the logs of its earlier parts are numbered from the first.
-set -euo pipefail
-cd {directory}
-if [ -e {log} ]; then
-    number=1
-    while [ -e {stem}."$number".log ]; do number=$((number + 1)); done
-    mv {log} {stem}."$number".log
-fi
-exec {command}
-"""
 log = logging.getLogger(__name__)
 
 
@@ -89,7 +73,6 @@ def collect_stats(
     dump: str | os.PathLike,
     config: Mapping[str, Any],
     out: str | os.PathLike,
-    cmd: str,
     dev: int | None = None,
 ) -> None:
     """Run ESPnet's collection of shapes (and feature statistics) over the data of `pairs`.
@@ -126,7 +109,7 @@ def collect_stats(
             write_text(keys, "".join(f"{i} 1\n" for i in ids[split]))
             shapes += [f"--{option}_shape_file", str(keys)]
         options = [*data_options(family, out / "data"), *shapes, "--collect_stats", "true"]
-        _launch(family, config, out, options, cmd)
+        _launch(family, config, out, options)
         if features:
             # A model trained from scratch keeps its normalisation beside its vocabulary.
             collected = out / "train" / "feats_stats.npz"
@@ -142,7 +125,6 @@ def train(
     *,
     stats: str | os.PathLike,
     seed: int,
-    cmd: str,
     ngpu: int = 0,
     num_nodes: int = 1,
     dev: int | None = None,
@@ -158,7 +140,6 @@ def train(
         out: the model directory to make.
         stats: directory of :func:`collect_stats` over (at least) `pairs`.
         seed: seed of initialisation, data order and augmentation.
-        cmd: job wrapper that runs the training (a command line).
         ngpu: number of GPUs of each node; 0 trains on the CPU.
         num_nodes: nodes of the Slurm job that this is called in.
         dev: dev utterances of each pair by which the best epoch is chosen; None for all.
@@ -193,7 +174,7 @@ def train(
         options = data_options(family, out / "data")
         options += shape_options(Path(stats), ids, seed, out / "data")
         _discard_torn_checkpoint(out)
-        _launch(family, config, out, [*options, "--resume", "true"], cmd, ngpu, num_nodes)
+        _launch(family, config, out, [*options, "--resume", "true"], ngpu, num_nodes)
         best = out / "valid.acc.best.pth"
         if not best.exists():
             raise LorsError("training left no model", where=best, hint=f"see {out / 'train.log'}")
@@ -297,45 +278,12 @@ def _launch(
     config: Mapping[str, Any],
     out: Path,
     options: Sequence[str],
-    cmd: str,
     ngpu: int = 0,
     num_nodes: int = 1,
 ) -> None:
-    """Run a training program by a job wrapper; leaves ``out/run.sh``, which does the same."""
+    """Run the family's training program with `config` and `options` in the directory `out`."""
     with atomic_write(out / "train.yaml") as handle:
         yaml.safe_dump(dict(config), handle, sort_keys=True, allow_unicode=True)
-    train_log = out / "train.log"
     options = ["--config", str(out / "train.yaml"), "--output_dir", str(out), *options]
     options += ["--use_preprocessor", "true"]
-    wrapper = [*shlex.split(cmd), "--gpu", str(ngpu), str(train_log)]
-    work = training_command(family.train_module, options, ngpu, num_nodes)
-    where = {"directory": Path.cwd(), "log": train_log, "stem": train_log.with_suffix("")}
-    quoted = {name: shlex.quote(str(path)) for name, path in where.items()}
-    script = out / "run.sh"
-    write_text(script, RUN_SH.format(**quoted, command=shlex.join([*wrapper, *work])))
-    status, stderr = _run(["bash", str(script)])
-    if status:
-        tail = (train_log.read_text() if train_log.exists() else stderr).splitlines()[-20:]
-        raise LorsError(
-            "ESPnet training failed",
-            where=train_log,
-            got="\n    " + "\n    ".join(tail),
-            hint=f"mend the cause and run the stage again, or: bash {shlex.quote(str(script))}",
-        )
-
-
-def _run(command: Sequence[str]) -> tuple[int, str]:
-    """Run a job wrapper: its exit status and what it said on stderr."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        stderr = process.communicate()[1]
-    except BaseException:
-        # Not killed at once, as subprocess.run would: it has jobs to end.
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(WRAPPER_SECONDS)
-        process.kill()
-        raise
-    return process.returncode, stderr
+    run_training(training_command(family.train_module, options, ngpu, num_nodes), out)

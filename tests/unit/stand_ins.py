@@ -1,17 +1,17 @@
-"""Small data directories, and what stands in for ESPnet where its own work is not the question."""
+"""Small data directories, and stand-ins for ESPnet's training and inference."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
 
-from lors.tasks import Pair
+from lors.models.espnet_s2t.family import EspnetS2T
+from lors.tasks import ASR, Pair
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
 QUERY = "encoder.encoders.0.self_attn.linear_q.weight"
@@ -115,24 +115,12 @@ class FakeS2TModel:
 
     def _say(self, waveform: np.ndarray, pair: Pair) -> str:
         number = round(float(waveform[0]) * 128) - 1
-        text = (sentence if pair.task == "asr" else translation)(number, pair.lang)
+        text = (sentence if pair.task == ASR.name else translation)(number, pair.lang)
         words = text.split()
         right = round(self.right[str(pair)])
         return " ".join(words[:right] + ["wrong"] * (right - len(words)))
 
 
-WRAPPER = """\
-#!{python}
-import subprocess, sys
-words = sys.argv[1:]
-while words[0].startswith("--"):
-    words = words[2:]
-log, python, flag, module, *options = words
-assert (python, flag, module) == ({python!r}, "-m", "lors.bin.s2t_train"), words
-with open(log, "w") as handle:
-    done = subprocess.run([python, {train!r}, *options], stdout=handle)
-sys.exit(done.returncode)
-"""
 TRAIN = """
 import json, os, sys
 from pathlib import Path
@@ -162,17 +150,12 @@ elif not os.environ.get("NO_MODEL"):
 
 
 def fake_espnet(directory: Path, monkeypatch) -> None:
-    """Put job wrappers in reach that have the training answered at once.
-
-    It notes how it was called.
-    """
+    """Replace ESPnet's training program by one that notes its options and makes its files."""
     directory.mkdir(parents=True)
-    (directory / "train.py").write_text(TRAIN)
-    for name in ("run.pl", "slurm.pl"):
-        names = {"python": sys.executable, "train": str(directory / "train.py")}
-        (directory / name).write_text(WRAPPER.format(**names))
-        (directory / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{directory}{os.pathsep}{os.environ['PATH']}")
+    (directory / "fake_training.py").write_text(TRAIN)
+    monkeypatch.setattr(EspnetS2T, "train_module", "fake_training")
+    path = os.pathsep.join(filter(None, (str(directory), os.environ.get("PYTHONPATH"))))
+    monkeypatch.setenv("PYTHONPATH", path)
 
 
 def calls_of(out: Path) -> list[list[tuple[str, str]]]:

@@ -137,8 +137,6 @@ def training(tmp_path, monkeypatch):
         str(tmp_path / "base"),
         "--dump",
         str(tmp_path / "dump"),
-        "--cmd",
-        "run.pl",
     ]
     options += ["--config", str(tmp_path / "train.yaml"), "--pairs", "de_asr", "es_st"]
     stats = str(tmp_path / "stats")
@@ -198,7 +196,7 @@ def test_train_from_scratch(tmp_path, monkeypatch):
     tokens.mkdir()
     config.write_text("max_epoch: 3\n")
     options = ["--tokens", str(tokens), "--dump", str(dump), "--config", str(config)]
-    options += ["--pairs", "de_asr", "--cmd", "run.pl"]
+    options += ["--pairs", "de_asr"]
     stats = str(tmp_path / "stats")
     assert train.main([*options, "--collect_stats", "--out", stats]) == 0
     assert train.main([*options, "--stats", stats, "--out", str(tmp_path / "base")]) == 0

@@ -1,11 +1,16 @@
-"""lors.recipe.launch: one process, or torch's launcher, on one node or on those of a Slurm job."""
+"""Training programs: their command on one or several nodes, and how they are run."""
 
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from lors.errors import LorsError, UsageError
-from lors.recipe.launch import training_command
+from lors.errors import UsageError
+from lors.recipe.launch import run_training, training_command
+from tests.refusal import refusal
 
 OPTIONS = ["--config", "a b.yaml"]
 SCONTROL = """#!/bin/sh
@@ -78,16 +83,104 @@ def test_several_nodes(slurm, ngpu, processes, backend):
 
 
 def test_several_nodes_without_slurm(no_slurm):
-    with pytest.raises(UsageError, match=r"(?s)a job of 2 nodes.*no Slurm job.*cmd_backend=slurm"):
+    with refusal("--num_nodes", "2 nodes", "cmd_backend=slurm", kind=UsageError):
         training_command("a.train", OPTIONS, 1, 2)
 
 
 def test_a_job_of_other_nodes(slurm):
-    with pytest.raises(UsageError, match=r"(?s)a job of 3 nodes.*a job of 2 nodes"):
+    with refusal("--num_nodes", "3 nodes", "2 nodes", kind=UsageError):
         training_command("a.train", OPTIONS, 1, 3)
 
 
 def test_slurm_that_does_not_answer(slurm, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_NODELIST", "elsewhere")
-    with pytest.raises(LorsError, match=r"(?s)Slurm does not answer.*unexpected: show hostnames"):
+    with refusal("scontrol", "unexpected: show hostnames"):
         training_command("a.train", OPTIONS, 1, 2)
+
+
+# --- running a program
+
+
+def program(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_output_goes_to_the_log_and_to_stdout(tmp_path, capfd):
+    both = "import sys; print('out', flush=True); print('err', file=sys.stderr)"
+    run_training(program(both), tmp_path)
+    assert (tmp_path / "train.log").read_text() == "out\nerr\n" == capfd.readouterr().out
+
+
+def test_failure_shows_the_end_of_the_output(tmp_path):
+    out = tmp_path / "the out"
+    out.mkdir()
+    lines = program("import sys; [print(f'line {n}.') for n in range(40)]; sys.exit(3)")
+    script = f"bash '{out}/run.sh'"
+    with refusal(out / "train.log", "line 39.", "line 20.", script) as caught:
+        run_training(lines, out)
+    assert "line 19." not in str(caught.value)
+
+
+def test_program_that_cannot_start(tmp_path):
+    with refusal(tmp_path / "train.log", "/no/such/python"):
+        run_training(["/no/such/python", "-m", "x"], tmp_path)
+
+
+def test_logs_of_earlier_parts_are_kept(tmp_path):
+    out = tmp_path / "the out"
+    out.mkdir()
+    for part in ("one", "two", "three"):
+        run_training(program(f"print('{part}')"), out)
+    subprocess.check_output(["bash", out / "run.sh"])
+    logs = {path.name: path.read_text() for path in out.glob("*.log")}
+    earlier = {"train.1.log": "one\n", "train.2.log": "two\n", "train.3.log": "three\n"}
+    assert logs == {**earlier, "train.log": "three\n"}
+
+
+def test_the_script_has_the_threads_and_the_directory_of_the_job(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("MKL_NUM_THREADS", "2")
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    run_training(program(f"import os; print(os.getcwd(), *map(os.getenv, {names}))"), tmp_path)
+    for name in names:
+        monkeypatch.delenv(name)
+    by_hand = subprocess.check_output(["bash", tmp_path / "run.sh"], cwd="/", text=True)
+    assert by_hand == f"{Path.cwd()} 3 2\n" == (tmp_path / "train.1.log").read_text()
+
+
+STOPS = """
+import os, signal, sys, time
+def stop(*_):
+    time.sleep(0.5)
+    print("cleaned up", flush=True)
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+os.kill(os.getppid(), signal.SIGINT)
+time.sleep(60)
+"""
+
+
+def test_an_interrupted_training_is_waited_for(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run_training(program(STOPS), tmp_path)
+    assert (tmp_path / "train.log").read_text() == "cleaned up\n"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_training_ends_with_the_program_that_started_it(tmp_path, signum):
+    child = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    code = f"""
+import signal, sys
+from pathlib import Path
+from lors.recipe.launch import run_training
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+run_training([sys.executable, "-c", {child!r}], Path({str(tmp_path)!r}))
+"""
+    process = subprocess.Popen(program(code), stdout=subprocess.PIPE, text=True)
+    training = Path("/proc") / process.stdout.readline().strip()
+    process.send_signal(signum)
+    assert process.wait(30) == (143 if signum == signal.SIGTERM else -signum)
+    deadline = time.monotonic() + 10
+    while training.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not training.exists()

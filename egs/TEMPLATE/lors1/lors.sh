@@ -288,8 +288,7 @@ fi
 if begin 3 "base model in $expdir/base"; then
     if [ "$train_base" = true ]; then
         from_scratch=(--dev_utterances "$dev_utterances" --pairs "${base_pairs[@]}"
-            --dump "$dumpdir/pool" --config "$base_config"
-            --cmd "utils/run.py --num_threads $cores")
+            --dump "$dumpdir/pool" --config "$base_config")
         if [ "$model_family" = espnet_s2t ]; then
             from_scratch+=(--tokens "$expdir/base")
             if [ ! -e "$expdir/base/tokens.txt" ]; then
@@ -321,7 +320,7 @@ if begin 4 "shapes of the training data"; then
     if [[ " ${baselines_a[*]} " == *" sequential "* ]]; then chain=(--sequential); fi
     run "${train_cmd_a[@]}" --num_threads "$cores" "$expdir/log/stats.log" \
         "$python" -m lors.bin.train "${fine_tuning[@]}" --collect_stats --out "$expdir/stats" \
-        "${chain[@]}" --cmd "utils/run.py --num_threads $cores"
+        "${chain[@]}"
 fi
 
 fine_tuning+=(--stats "$expdir/stats" --seed "$seed" "${distributed[@]}")
@@ -329,8 +328,7 @@ fine_tuning+=(--stats "$expdir/stats" --seed "$seed" "${distributed[@]}")
 if begin 5 "${#pairs[@]} experts: ${pairs[*]}"; then
     run "${train_cmd_a[@]}" "${on_gpus[@]}" --num_threads "$cores_of_array" \
         --max_jobs_run "$nj" JOB=1:${#pairs[@]} "$expdir/log/train_expert.JOB.log" \
-        "$python" -m lors.bin.train "${fine_tuning[@]}" --only JOB --out "$expdir/expert" \
-        --cmd "utils/run.py --num_threads $cores_of_array"
+        "$python" -m lors.bin.train "${fine_tuning[@]}" --only JOB --out "$expdir/expert"
 fi
 
 if begin 6 "one model for all pairs: ${baselines:-none}"; then
@@ -340,7 +338,7 @@ if begin 6 "one model for all pairs: ${baselines:-none}"; then
         run "${train_cmd_a[@]}" "${on_gpus[@]}" --num_threads "$cores" \
             "$expdir/log/train_$baseline.log" \
             "$python" -m lors.bin.train "${fine_tuning[@]}" "${chain[@]}" \
-            --out "$expdir/$baseline" --cmd "utils/run.py --num_threads $cores"
+            --out "$expdir/$baseline"
     done
 fi
 
