@@ -201,7 +201,7 @@ def test_status_85_goes_back_into_the_queue(run, tmp_path):
     command = "echo again >> tried; test $(wc -l < tried) = 3 || exit 85"
     assert run("--requeue", 2, "x.log", "sh", "-c", command)[0] == 0
     log = (tmp_path / "x.log").read_text()
-    assert "Back into the queue, for the 2. time of 2" in log
+    assert "Back into the queue, time 2 of 2" in log
     assert log.count("# Started at") == 3 and log.endswith("with status 0\n")
 
 
@@ -310,7 +310,7 @@ def test_node_out_of_sight(cluster, waiting, tmp_path):
         cluster.wait_until(lambda: len((tmp_path / "nodes").read_text().split()) == 2)
         (tmp_path / f"go.{lost}").touch()
         log = tmp_path / "x.1.log"
-        cluster.wait_until(lambda: "has started it on another node" in log.read_text())
+        cluster.wait_until(lambda: "has started the job on another node" in log.read_text())
         time.sleep(1)
         assert process.poll() is None
         (tmp_path / f"go.{(tmp_path / 'nodes').read_text().split()[1]}").touch()

@@ -3,6 +3,7 @@
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,7 +27,8 @@ def programs(tmp_path, monkeypatch):
 
 
 def patiently(act, said, give_up=0):
-    return slurm_client.patiently(act, lambda seconds: give_up, said.append)
+    signals = SimpleNamespace(wait=lambda seconds: give_up)
+    return slurm_client.patiently(act, signals, said.append)
 
 
 def test_queue_of_all_tasks(programs):
@@ -36,7 +38,7 @@ def test_queue_of_all_tasks(programs):
     )
     task = Task("RUNNING", "None", "lors:a|b#c#2")
     assert slurm_client.queue() == {(12, 1): task}
-    assert task.call == "lors:a|b#c"
+    assert task.tag == "lors:a|b#c"
 
 
 def test_settings_of_the_user_and_of_the_job_around_do_not_reach_slurm(monkeypatch):

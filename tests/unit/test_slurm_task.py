@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "utils"))
-import slurm
-from jobs import Call
+from job_options import Call
+from slurm_conf import SWITCHES
+from slurm_files import task_file
 
 TASK = Path(__file__).parents[2] / "utils/slurm_task.sh"
 
@@ -28,9 +29,9 @@ def start(tmp_path):
     started = []
 
     def start_one(*command, options=(), **environment):
-        call = Call([*options, "JOB=3", "x.JOB.log", *command], slurm.SWITCHES)
+        call = Call([*options, "JOB=3", "x.JOB.log", *command], SWITCHES)
         (tmp_path / "call").mkdir(exist_ok=True)
-        (tmp_path / "call/task").write_bytes(slurm.told(call))
+        (tmp_path / "call/task").write_bytes(task_file(call))
         numbers = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
         with (tmp_path / "log").open("ab") as log:
             process = subprocess.Popen(
@@ -214,7 +215,7 @@ def test_of_a_job_on_a_lost_node_and_on_another_the_later_counts(start, tmp_path
     os.kill(pid, signal.SIGTERM)
     assert first.wait(30) == 1
     assert statuses(tmp_path) == {}
-    assert "Slurm has started it on another node" in (tmp_path / "log").read_text()
+    assert "Slurm has started the job on another node" in (tmp_path / "log").read_text()
 
 
 def test_job_that_has_left_its_status_does_not_run_again(start, tmp_path):
@@ -255,7 +256,7 @@ def test_back_into_the_queue_as_often_as_allowed(scontrol, tmp_path):
     assert (tmp_path / "asked").read_text() == "requeue 7_3\n"
     assert [path.name for path in (tmp_path / "call").glob("requeued.*")] == ["requeued.3"]
     assert statuses(tmp_path) == {}
-    assert "# Back into the queue, for the 1. time of 1\n" in (tmp_path / "log").read_text()
+    assert "# Back into the queue, time 1 of 1\n" in (tmp_path / "log").read_text()
 
 
 def test_warned_task_waits_for_slurm_to_end_it(scontrol, tmp_path):
