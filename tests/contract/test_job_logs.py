@@ -67,7 +67,7 @@ def test_success(run):
     assert log.status == 0 and not log.has_failed
     assert log.process.host == socket.gethostname()
     assert log.process.pid > 0 and log.process.slurm_job == slurm_job(run)
-    assert began <= log.process.since <= time.time()
+    assert began <= log.process.seen_at <= time.time()
     assert Path("o'ut.json").exists()
 
 
