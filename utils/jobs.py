@@ -23,8 +23,9 @@ tests/contract/test_job_logs.py compares the three::
 
 Dates are local time. Each of these lines begins a line, even if the command's output does not end
 with a newline. A job that runs again appends all lines to its log, so a reader looks at those after
-the last ``Running on``. Without ``Finished at`` after it the job still runs, or its wrapper was
-killed with it. Slurm may append lines of its own to all of this.
+the last ``Running on``. If ``Finished at`` is missing there, the job still runs, was ended by
+Slurm, or was killed together with its wrapper. utils/slurm_task.sh writes further lines with ``#``
+when a job goes back into the queue, and Slurm may append lines of its own.
 
 Standard library only: any Python 3 of the system runs it.
 """

@@ -69,7 +69,9 @@ class Runner:
         if call.log == NO_LOG:
             raise UsageError("a job on another machine needs a log file, not -")
         if call.options["detach"] == "true" and (len(call.numbers) > 1 or call.retry):
-            raise UsageError("--detach: only one job, and without --retry: nobody waits for it")
+            raise UsageError(
+                "--detach: only for one job, and without --retry, because no call waits for its end"
+            )
         words = sbatch_words(call)
         self.signals = Signals()
         self.arrays = Arrays(call, words, self.signals)

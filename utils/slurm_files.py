@@ -85,7 +85,7 @@ def _directories(logs: Path) -> list[Path]:
 
 
 def owner_at_work(logs: Path, ids: str, started: Container[str]) -> str:
-    """Return who still waits for the jobs of an earlier call; empty if nobody is known to.
+    """Return the process or job that still waits for the jobs of an earlier call; empty if none.
 
     Args:
         logs: the logs' name with JOB in it.

@@ -28,7 +28,7 @@ _job=${SLURM_ARRAY_JOB_ID}_$_number
 _restart=${SLURM_RESTART_COUNT:-0}
 _go_on_later=85
 _grace=60 # seconds between TERM and KILL, if Slurm waits that long
-_settle=3 # seconds between a command's death by a signal and the same signal to this script
+_settle=3 # most seconds from a signal to the command until the same signal to this script
 
 _asked='' # the signal that this script got; TERM and the like replace USR1
 _pid=''   # process id of the command, and id of its process group
@@ -67,7 +67,7 @@ _end_with_job() {
 # shellcheck disable=SC2329 # it is called by _within
 _is_over() { ! kill -0 -- "-$_pid" 2>/dev/null; }
 
-# --- what to do ---------------------------------------------------------------------------------
+# --- what to run --------------------------------------------------------------------------------
 
 # The format is that of task_file in utils/slurm_files.py.
 mapfile -d '' -t _told <"$_directory/task" || exit 1
@@ -78,7 +78,7 @@ for _piece in "${_told[@]:4}"; do
 done
 
 export OMP_NUM_THREADS=$_num_threads MKL_NUM_THREADS=$_num_threads
-if [ "$_gpu" = 0 ]; then export CUDA_VISIBLE_DEVICES=; fi # Slurm leaves all visible without
+if [ "$_gpu" = 0 ]; then export CUDA_VISIBLE_DEVICES=; fi # else all GPUs are visible
 
 # See docs/slurm_recovery.md: "A job that ended and starts again", "A job that runs twice".
 if read -r _status 2>/dev/null <"$_directory/status.$_job"; then exit "$_status"; fi
@@ -107,7 +107,7 @@ echo "#"
     if _is_asked; then _take "$_asked"; fi # a signal that came before the command had a process id
     wait "$_pid"
     _status=$?        # of the command, or 128 + the signal that interrupted the waiting
-    _ended_by=$_asked # empty if the command has ended by itself, whatever signal comes later
+    _ended_by=$_asked # empty if the command ended before any signal
 } 3>&2 2>/dev/null # bash reports a killed command at any of these lines
 if [ -n "$_ended_by" ]; then
     if [ "$_asked" = USR1 ]; then

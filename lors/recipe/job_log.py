@@ -37,7 +37,7 @@ _ABOUT_CHILD = re.compile(r"\b(?:ChildFailedError|CalledProcessError)\b|: error:
 
 @dataclass(frozen=True)
 class JobLog:
-    """What a job's log says about its latest run.
+    """The latest run of a job, as its log describes it.
 
     Attributes:
         path: the log.

@@ -144,7 +144,7 @@ def end_run(record: RunRecord) -> None:
 
 
 def _recorded(record: RunRecord) -> RunRecord | None:
-    """What this same run has recorded before; None if it has not, or if it has ended."""
+    """The earlier record of this same run; None if there is none, or if the run has ended."""
     try:
         earlier = read_run(record.expdir)
     except UsageError:

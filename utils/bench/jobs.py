@@ -112,13 +112,13 @@ def measure(programs: dict[str, list[str]], tasks: int, rounds: int) -> dict[str
     return seconds
 
 
-def show(title: str, seconds: dict[str, list[float]], ours: str) -> None:
-    print(f"\n{title}\n{'program':16}{'seconds':>9}{'spread':>16}   against {ours}")
-    mine = statistics.median(seconds[ours])
+def show(title: str, seconds: dict[str, list[float]], wrapper: str) -> None:
+    print(f"\n{title}\n{'program':16}{'seconds':>9}{'spread':>16}   against {wrapper}")
+    own = statistics.median(seconds[wrapper])
     for name, values in seconds.items():
         middle = statistics.median(values)
         spread = f"{min(values):.2f} to {max(values):.2f}"
-        print(f"{name:16}{middle:9.2f}{spread:>16}   {middle / mine:.2f}x")
+        print(f"{name:16}{middle:9.2f}{spread:>16}   {middle / own:.2f}x")
 
 
 def main() -> int:
@@ -133,14 +133,14 @@ def main() -> int:
 
     results: dict[str, dict[str, list[float]]] = {}
 
-    def run(place: str, make: Callable[[int, int], dict[str, list[str]]], ours: str) -> None:
+    def run(place: str, make: Callable[[int, int], dict[str, list[str]]], wrapper: str) -> None:
         programs = make(args.tasks, args.nj)
         for name in list(programs):
             if why_missing(name):
                 print(f"left out: {name} ({why_missing(name)})", file=sys.stderr)
                 del programs[name]
         results[place] = measure(programs, args.tasks, args.rounds)
-        show(f"{place}: {args.tasks} tasks, {args.nj} at a time", results[place], ours)
+        show(f"{place}: {args.tasks} tasks, {args.nj} at a time", results[place], wrapper)
 
     run("this machine", local_programs, "utils/run.py")
     with slurm() as which:
