@@ -4,11 +4,11 @@
 Usage: utils/run.py [options] [JOB=first:last] LOGFILE COMMAND [ARGUMENT ...]
  e.g.: utils/run.py --num_threads 2 JOB=1:8 exp/log/x.JOB.log python3 work.py --part JOB
 
-This is the contract of Kaldi's run.pl, queue.pl and slurm.pl. JOB (any name may be used) is
-replaced by the job's number in LOGFILE and in the arguments, where it stands by itself (x.JOB.log,
-part_JOB, not JOBS); nothing passes through a shell, so every other character of an argument
-arrives as it was typed. With - for LOGFILE there is no log, the output stays where it is, and the
-exit status of a single job is that of its command. The call blocks until all jobs have ended.
+The contract is that of Kaldi's run.pl, queue.pl and slurm.pl. JOB (any name) stands for the job's
+number, in LOGFILE and in the arguments, where no letter or digit is beside it (x.JOB.log, part_JOB,
+not JOBS). No shell reads the command: every other character of an argument arrives as it was typed.
+With - for LOGFILE there is no log, the output stays where it is, and the exit status of a single
+job is that of its command. The call ends when all jobs have ended.
 Options (before or after JOB=; - and _ mean the same; --name value or --name=value):
 
   --num_threads N   threads of one job, set as OMP_NUM_THREADS and MKL_NUM_THREADS (default 1)
@@ -20,10 +20,10 @@ Options (before or after JOB=; - and _ mean the same; --name value or --name=val
   --num_nodes N     only 1 is possible here
   --help            show this text
 
-A job that ends takes the processes that it left behind with it, as on a cluster. Exit status: 0,
-or 1 if any job failed, 2 for a wrong call, 128 + signal after Ctrl-C, TERM or HUP, which end all
-jobs first; so does the end of the program that made the call. LORS_PROGRESS=0/1 hides or shows
-the progress line; without it, a terminal has it.
+Processes that a job leaves behind are killed when it ends, as on a cluster. Exit status: 0, 1 if
+any job failed, 2 for a wrong call, 128 + signal after Ctrl-C, TERM or HUP, which end all jobs
+first. The end of the calling program ends all jobs, too. LORS_PROGRESS=0/1 hides or shows the
+progress line (default: shown on a terminal).
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ from collections import deque
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import jobs
-from jobs import Call, Progress, SignalQueue, Task, UsageError, say
+from job_options import NO_LOG, Call, UsageError
+from job_report import Progress, report_end, say
+from jobs import Job, Log, Signals, stop_jobs
 
 GRACE_SECONDS = 5.0  # between TERM and KILL
 
 
 def visible_gpus() -> list[str]:
-    """The devices this process may hand out."""
+    """Return the devices that jobs may get: those this process may use."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
@@ -56,12 +57,16 @@ def visible_gpus() -> list[str]:
 
 
 class Runner:
-    """Runs all jobs of a call, at most as many at a time as cores and GPUs allow."""
+    """All jobs of a call, as many at a time as cores and GPUs allow.
+
+    Raises:
+        UsageError: this machine cannot run the call.
+    """
 
     def __init__(self, call: Call):
         self.call = call
         if call.num_nodes > 1:
-            raise UsageError("--num_nodes: this wrapper has one machine; use one for a cluster")
+            raise UsageError("--num_nodes: this wrapper has one machine, see utils/slurm.py")
         cores = len(os.sched_getaffinity(0))
         self.max_jobs_run = call.max_jobs_run or max(1, cores // call.num_threads)
         self.gpus = visible_gpus() if call.gpu else []
@@ -71,16 +76,16 @@ class Runner:
                 " (CUDA_VISIBLE_DEVICES, nvidia-smi -L)"
             )
         self.waiting = deque(call.numbers)
-        self.running: dict[int, Task] = {}
+        self.running: dict[int, Job] = {}
         self.failures: dict[int, int] = {}  # number -> how often it has failed
         self.failed: list[int] = []
         self.status = 0  # of the job that ended last
         self.done = 0
-        self.signals = SignalQueue()
+        self.signals = Signals()
         self.progress = Progress(call)
 
     def run(self) -> int:
-        """Run everything; return 0 or the number of the signal that asked to stop."""
+        """Run all jobs; return 0 or the number of the signal that asked to stop."""
         try:
             while self.waiting or self.running:
                 self._start_jobs()
@@ -88,15 +93,15 @@ class Runner:
                 stop = self.signals.wait(1.0)
                 if stop or self.signals.caller_is_gone():
                     return stop or signal.SIGHUP
-                for number in [n for n, task in self.running.items() if task.has_ended()]:
+                for number in [n for n, job in self.running.items() if job.has_ended()]:
                     self._finish(number)
             self.progress.show(self.done, 0, len(self.failed))
             return 0
         finally:
             self.progress.close()
-            jobs.stop_tasks(list(self.running.values()), self.signals, GRACE_SECONDS)
-            for task in self.running.values():
-                task.sign(task.finish())
+            stop_jobs(list(self.running.values()), self.signals, GRACE_SECONDS)
+            for job in self.running.values():
+                job.finish()
 
     def _start_jobs(self) -> None:
         while self.waiting and len(self.running) < self.max_jobs_run:
@@ -104,30 +109,23 @@ class Runner:
                 return
             gpus, self.gpus = self.gpus[: self.call.gpu], self.gpus[self.call.gpu :]
             number = self.waiting.popleft()
-            task = self.running[number] = self._start(number, gpus)
-            if task.process is None:
+            job = self.running[number] = self._start(number, gpus)
+            if job.process is None:
+                if self.call.log == NO_LOG:
+                    say(job.why_not_started)
                 self._finish(number)
 
-    def _start(self, number: int, gpus: list[str]) -> Task:
+    def _start(self, number: int, gpus: list[str]) -> Job:
         command = [self.call.for_job(argument, number) for argument in self.call.command]
-        if self.call.log == jobs.NO_LOG:
-            return Task(command, None, self.call.num_threads, gpus)
-        log = Path(self.call.for_job(self.call.log, number))
-        log.parent.mkdir(parents=True, exist_ok=True)
-        # Append mode: the job and this wrapper write to the same file, each at its end.
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
-        first = number not in self.failures
-        handle = os.open(log, flags | (os.O_TRUNC if first else 0), 0o666)
-        return Task(command, handle, self.call.num_threads, gpus)
+        name = self.call.for_job(self.call.log, number)
+        log = Log(None if name == NO_LOG else Path(name), empty=number not in self.failures)
+        return Job(command, log, self.call.num_threads, gpus)
 
     def _finish(self, number: int) -> None:
-        task = self.running.pop(number)
-        self.gpus += task.gpus or []
-        self.status = status = task.finish()
-        task.sign(status)
-        if task.log is not None:
-            os.close(task.log)
-        if status != 0:
+        job = self.running.pop(number)
+        self.gpus += job.gpus
+        self.status = job.finish()
+        if self.status != 0:
             self.failures[number] = self.failures.get(number, 0) + 1
             if self.failures[number] <= self.call.retry:
                 self.waiting.append(number)
@@ -152,10 +150,9 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         say(f"error: cannot write a log: {error}")
         return 1
-    status = jobs.ended(call, stop, runner.failed)
-    return (
-        runner.status if status == 1 and call.log == jobs.NO_LOG and not call.job_name else status
-    )
+    status = report_end(call, stop, runner.failed)
+    single_without_log = call.log == NO_LOG and not call.job_name
+    return runner.status if status == 1 and single_without_log else status
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""Slurm's commands as utils/slurm.py needs them: submit, look, cancel; patient with the controller.
-
-Only the standard library is used.
-"""
+"""Slurm's commands as utils/slurm.py needs them: submit, look into the queue, cancel."""
 
 from __future__ import annotations
 
@@ -13,14 +10,16 @@ import time
 from collections.abc import Callable, Collection
 from typing import NamedTuple, TypeVar
 
+from jobs import Signals
+
 Result = TypeVar("Result")
-PATIENCE_SECONDS = 600.0  # with a controller that is away or too busy
-# What Slurm says then; anything else is an answer.
+PATIENCE_SECONDS = 600.0  # for a controller that is away or too busy
+# Messages of a controller that is away or too busy; any other message is an answer.
 _AWAY = re.compile(
     r"unable to contact|timed out|connection refused|temporarily|zero bytes|not responding|busy",
     re.IGNORECASE,
 )
-# Reasons for which a pending job will not start by itself, as Slurm's defaults allow it to wait.
+# Reasons for which a pending job will not start by itself. By default Slurm lets it wait for ever.
 _STUCK = re.compile(
     r"held|never|BadConstraints|Partition\w+Limit|PartitionDown|Inactive|PerJob|PerNode|Invalid",
     re.IGNORECASE,
@@ -28,15 +27,15 @@ _STUCK = re.compile(
 
 
 class SlurmError(Exception):
-    """Slurm refused something."""
+    """Slurm refused a command, or a command failed."""
 
 
 class SlurmAway(SlurmError):
-    """Slurm did not answer; it may do so later."""
+    """The controller did not answer; it may answer later."""
 
 
 class Stopped(Exception):
-    """The user, or the end of the caller, has asked to stop while we waited for Slurm."""
+    """A signal came while the controller did not answer."""
 
     def __init__(self, signum: int):
         super().__init__(signum)
@@ -44,7 +43,13 @@ class Stopped(Exception):
 
 
 class Task(NamedTuple):
-    """A task of a job array that has not ended."""
+    """A task of a job array in Slurm's queue.
+
+    Attributes:
+        state: such as PENDING or RUNNING.
+        reason: why it is pending.
+        comment: ``TAG#N``, as ``slurm_arrays.Arrays`` submitted it.
+    """
 
     state: str
     reason: str
@@ -55,16 +60,17 @@ class Task(NamedTuple):
         return self.state == "PENDING" and bool(_STUCK.search(self.reason))
 
     @property
-    def call(self) -> str:
-        """The comment without the number of the submission that utils/slurm.py puts at its end."""
+    def tag(self) -> str:
+        """The comment without the number of the submission."""
         return self.comment.rpartition("#")[0]
 
 
 def environment() -> dict[str, str]:
-    """This process's, without what describes the Slurm job that it may run in itself.
+    """Return the environment of Slurm's commands.
 
-    Nor does a user's taste in listings and questions belong here (SQUEUE_*, SCANCEL_*), nor that of
-    waiting for a submitted job (SBATCH_WAIT).
+    It is that of this process without the variables of a Slurm job around it, and without a user's
+    settings that change listings (SQUEUE_*), ask before cancelling (SCANCEL_*) or let sbatch wait
+    (SBATCH_WAIT).
     """
     kept = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
     return {
@@ -75,11 +81,11 @@ def environment() -> dict[str, str]:
 
 
 def ask(*command: str) -> str:
-    """The output of a Slurm command.
+    """Return the output of a Slurm command.
 
     Raises:
         SlurmAway: the controller did not answer.
-        SlurmError: it failed for another reason, or is not there.
+        SlurmError: it failed for another reason, or is not installed.
     """
     try:
         done = subprocess.run(
@@ -89,7 +95,7 @@ def ask(*command: str) -> str:
             text=True,
             errors="surrogateescape",  # comments of the user's other jobs may be any bytes
             env=environment(),
-            start_new_session=True,  # Ctrl-C must not end one that is submitting
+            start_new_session=True,  # Ctrl-C must not end a submission
         )
     except OSError as error:
         raise SlurmError(f"{command[0]}: {error.strerror}") from None
@@ -100,8 +106,8 @@ def ask(*command: str) -> str:
 
 
 def queue() -> dict[tuple[int, int], Task]:
-    """(array's job id, number) -> what is known of it, for all of this user's array tasks."""
-    # --all: partitions that are hidden from this user may still have his jobs.
+    """Return the array tasks of this user that have not ended: (array's id, number) -> task."""
+    # --all: also the partitions that are hidden from this user, which may have the user's jobs.
     listing = ask("squeue", "--all", "--noheader", "--array", "--me", "--format=%F|%K|%T|%r|%k")
     found = {}
     for line in listing.splitlines():
@@ -112,32 +118,35 @@ def queue() -> dict[tuple[int, int], Task]:
 
 
 def submit(words: list[str]) -> int:
-    """Submit a job array; returns its job id.
+    """Submit a job array; return its id.
 
     Raises:
-        SlurmError: sbatch failed, or answered something else.
+        SlurmAway: the controller did not answer, but may have accepted the array.
+        SlurmError: sbatch failed, or its answer has no id.
     """
     answer = ask(*words)
     match = re.search(r"^(\d+)(?:;(\S+))?$", answer, re.MULTILINE)
     if not match:
         raise SlurmError(f"{words[0]} answered: {answer.strip()}")
     if match[2]:
-        os.environ["SLURM_CLUSTERS"] = match[2]  # where to ask for it, and to cancel it
+        os.environ["SLURM_CLUSTERS"] = match[2]  # for later commands about this array
     return int(match[1])
 
 
-def patiently(
-    act: Callable[[], Result], wait: Callable[[float], int], say: Callable[[str], None]
-) -> Result:
-    """`act`, again and again while the controller is away, for `PATIENCE_SECONDS` at most.
+def patiently(act: Callable[[], Result], signals: Signals, say: Callable[[str], None]) -> Result:
+    """Return what `act` returns; try again while the controller does not answer.
+
+    See docs/slurm_recovery.md, "Controller away".
 
     Args:
-        act: raises SlurmAway while it is.
-        wait: waits some seconds, and returns the signal to stop for, or 0.
+        act: raises SlurmAway when the controller does not answer.
+        signals: end the waiting.
         say: tells the user, once.
 
     Raises:
-        Stopped: by a signal.
+        SlurmAway: no answer for `PATIENCE_SECONDS`.
+        SlurmError: `act` failed for another reason.
+        Stopped: a signal came.
     """
     deadline, delay = time.monotonic() + PATIENCE_SECONDS, 1.0
     while True:
@@ -148,39 +157,39 @@ def patiently(
                 say(f"trying again for {PATIENCE_SECONDS / 60:.0f} minutes: {error}")
             if time.monotonic() > deadline:
                 raise
-            signum = wait(delay)
+            signum = signals.wait(delay)
             if signum:
                 raise Stopped(signum) from None
             delay = min(30.0, 2 * delay)
 
 
 def how_it_ended(array: int, number: int) -> str:
-    """What Slurm says of a task that it has ended: state, reason, node."""
+    """Return what Slurm knows of a task that has ended: state, reason, exit code, nodes."""
     try:
         text = ask("scontrol", "--oneliner", "show", "job", f"{array}_{number}")
     except SlurmError as error:
-        return f"nothing is known of it any more ({error})"
+        return f"the job is not known any more ({error})"
     facts = dict(re.findall(r"(\w+)=(\S*)", text))
     names = ("JobState", "Reason", "ExitCode", "NodeList")
     return ", ".join(f"{name}={facts[name]}" for name in names if facts.get(name))
 
 
-def cancel(arrays: Collection[int], call: str = "", seconds: float = 120.0) -> bool:
-    """Cancel job arrays and wait for their end; False if some may still be there after that time.
+def cancel(arrays: Collection[int], tag: str = "", seconds: float = 120.0) -> bool:
+    """Cancel job arrays and wait for their end; return False if some may still be there.
 
-    Every look at the queue cancels again what is there: a task that is just being requeued would
-    come back.
+    Each look into the queue cancels the remaining tasks again, because a task that was just being
+    requeued comes back.
 
     Args:
-        arrays: their ids.
-        call: whose arrays are cancelled too, known or not; none if it is empty.
-        seconds: to wait.
+        arrays: ids.
+        tag: cancel all arrays with this tag, too; none if it is empty.
+        seconds: time limit.
     """
     deadline, delay = time.monotonic() + seconds, 0.1
-    while arrays or call:
+    while arrays or tag:
         with contextlib.suppress(SlurmError):  # the controller may be away for a moment
             tasks = queue().items()
-            left = {array for (array, _), task in tasks if array in arrays or task.call == call}
+            left = {array for (array, _), task in tasks if array in arrays or task.tag == tag}
             if not left:
                 return True
             ask("scancel", *map(str, sorted(left)))

@@ -1,35 +1,37 @@
 #!/usr/bin/env bash
-# Run one task of utils/slurm.py as its Slurm job: sbatch --array=... utils/slurm_task.sh DIRECTORY
+# Run one job of a call of utils/slurm.py, as a task of a Slurm job array:
+#   sbatch --array=... utils/slurm_task.sh DIRECTORY
 #
-# In bash, because Python takes longer to start than a short task, on every node.
+# In bash, because Python takes longer to start, on every node, than a short job runs.
 #
-# DIRECTORY/task says what to run, as utils/slurm.py has written it; the number is Slurm's, and Slurm
-# has made the log our stdout. When the task has ended, its exit status appears as a line in
-# DIRECTORY/status.ARRAY_NUMBER; utils/slurm.py waits for these lines.
+# utils/slurm_files.py describes DIRECTORY: its file `task` says what to run, and utils/slurm.py waits
+# for its file `status.ARRAY_NUMBER`, the exit status. stdout is the job's log, in the format that
+# utils/jobs.py describes.
 #
-# Signals: TERM (scancel, preemption, a time limit) ends the command and leaves no status, because
-# Slurm may have put the job back into the queue already. USR1 is the warning before the time limit:
-# the command is ended and the job goes back into the queue, where the call allows it (--requeue);
-# so does a command that ends with status 85, "go on later". What was requeued starts again with the
-# same command, so the command has to find what it has done. So does, on another node, a job whose
-# node Slurm has lost sight of: of the two that then may be at work only the later leaves a status.
+# Signals:
+#   TERM  from scancel, a preemption or the time limit: end the command and leave no status, because
+#         the job may be in the queue again already.
+#   USR1  the warning before the time limit: end the command; put the job back into the queue if
+#         --requeue allows it. A command that ends with status 85 goes back, too.
+# docs/slurm_recovery.md explains what can happen to a task, and what it does then.
 #
-# Our names begin with _: what bash sets of an imported name, the command would find changed.
-export -n SHELLOPTS # else a command in bash would have our options
-set -u +e           # the latter may come from an exported SHELLOPTS
-SECONDS=0           # and this may have been exported too
+# All names begin with _: if the environment had a variable of the same name, the command would get
+# the value that this script assigns.
+export -n SHELLOPTS # a command in bash must not get the options of this script
+set -u +e           # an exported SHELLOPTS may have set -e
+SECONDS=0           # SECONDS may have been exported
 
 _directory=$1
 _number=$SLURM_ARRAY_TASK_ID
-# The array's id and the index: the plain id of an array's last task means all of it.
+# With the number: for Slurm, the id of the last task alone is that of the whole array.
 _job=${SLURM_ARRAY_JOB_ID}_$_number
 _restart=${SLURM_RESTART_COUNT:-0}
 _go_on_later=85
-_grace=60 # seconds between TERM and KILL, if Slurm waits as long
-_settle=3 # seconds until a command counts as killed by itself, not together with its job
+_grace=60 # seconds between TERM and KILL, if Slurm waits that long
+_settle=3 # most seconds from a signal to the command until the same signal to this script
 
-_asked='' # what Slurm wants of us, by a signal
-_pid=''   # of the command, and of its process group
+_asked='' # the signal that this script got; TERM and the like replace USR1
+_pid=''   # process id of the command, and id of its process group
 _take() {
     if [ "$1" != USR1 ] || [ -z "$_asked" ]; then _asked=$1; fi
     if [ -n "$_pid" ]; then kill -TERM -- "-$_pid" 2>/dev/null; fi
@@ -40,13 +42,13 @@ trap '_take TERM' TERM
 trap '_take USR1' USR1
 
 _say() { printf '# %s\n' "$@"; }
-# What we say begins a line, also after a command that has not ended its last one.
+# Begin a line in the log, if the command has not ended its last one.
 _end_line() {
     if [ -f "/proc/$$/fd/1" ] && [ -n "$(tail -c 1 "/proc/$$/fd/1")" ]; then echo; fi
 }
 _now() { printf -v _date '%(%Y-%m-%dT%H:%M:%S)T' -1; }
 
-# Wait until a command succeeds, for some seconds; false if it does not.
+# Wait at most $1 seconds until the command $2 ... succeeds; fail if it does not.
 _within() {
     local _end=$((SECONDS + $1))
     shift
@@ -56,7 +58,7 @@ _within() {
     done
 }
 _is_asked() { [ -n "$_asked" ]; }
-_is_to_end() { _is_asked && [ "$_asked" != USR1 ]; } # here, whatever becomes of the job
+_is_to_end() { _is_asked && [ "$_asked" != USR1 ]; } # Slurm ends the task
 _end_with_job() {
     _now
     _say "Ended by Slurm (SIG$_asked) at $_date"
@@ -65,9 +67,9 @@ _end_with_job() {
 # shellcheck disable=SC2329 # it is called by _within
 _is_over() { ! kill -0 -- "-$_pid" 2>/dev/null; }
 
-# --- what to do ---------------------------------------------------------------------------------
+# --- what to run --------------------------------------------------------------------------------
 
-# Four settings, then texts in pieces: w begins a text, j goes on after the task's number.
+# The format is that of task_file in utils/slurm_files.py.
 mapfile -d '' -t _told <"$_directory/task" || exit 1
 _num_threads=${_told[0]} _gpu=${_told[1]} _requeue=${_told[2]} _detached=${_told[3]}
 _texts=()
@@ -76,16 +78,16 @@ for _piece in "${_told[@]:4}"; do
 done
 
 export OMP_NUM_THREADS=$_num_threads MKL_NUM_THREADS=$_num_threads
-if [ "$_gpu" = 0 ]; then export CUDA_VISIBLE_DEVICES=; fi # Slurm leaves all visible without
+if [ "$_gpu" = 0 ]; then export CUDA_VISIBLE_DEVICES=; fi # else all GPUs are visible
 
-# Slurm may put a job back into the queue that has just ended, or that runs on a node which does not
-# answer. The first is not to run again, and of the second the one that began last counts.
+# See docs/slurm_recovery.md: "A job that ended and starts again", "A job that runs twice".
 if read -r _status 2>/dev/null <"$_directory/status.$_job"; then exit "$_status"; fi
 echo "$_restart" >"$_directory/started.$_job"
 
 # --- the command, in a process group of its own -------------------------------------------------
 
-# Become a program, as with utils/run.py; but bash also takes a text without #! for its own script.
+# Run a program, like utils/run.py, and nothing that only bash knows. (One difference remains: bash
+# runs a file without #! as a script.)
 _start() {
     if ! type -P -- "$1" >/dev/null && [ ! -e "$1" ]; then
         echo "cannot start $1: No such file or directory"
@@ -102,11 +104,11 @@ echo "#"
     _start "${_texts[@]:1}" </dev/null 2>&3 3>&- &
     _pid=$!
     set +m
-    if _is_asked; then _take "$_asked"; fi # it has come too early to be passed on
+    if _is_asked; then _take "$_asked"; fi # a signal that came before the command had a process id
     wait "$_pid"
-    _status=$?        # of the command, or of a signal that came in between
-    _ended_by=$_asked # nothing if it has ended by itself, whatever is asked of us later
-} 3>&2 2>/dev/null # where bash says, at any of these lines, that it was killed
+    _status=$?        # of the command, or 128 + the signal that interrupted the waiting
+    _ended_by=$_asked # empty if the command ended before any signal
+} 3>&2 2>/dev/null # bash reports a killed command at any of these lines
 if [ -n "$_ended_by" ]; then
     if [ "$_asked" = USR1 ]; then
         _end_line
@@ -114,19 +116,19 @@ if [ -n "$_ended_by" ]; then
     fi
     _within "$_grace" _is_over
 fi
-kill -KILL -- "-$_pid" 2>/dev/null # also what an ended command has left running
+kill -KILL -- "-$_pid" 2>/dev/null # and all that an ended command has left running
 if [ -n "$_ended_by" ]; then
     wait "$_pid" 2>/dev/null
     _status=$?
 fi
 _end_line
-# Bash cannot tell a command that was killed from one that says so of a process of its own. Signals
-# go up to 31: a status from 160 means something else.
+# Bash has one status for a command that was killed by a signal and for one that exits with 128 + a
+# signal. Signals go up to 31: a status from 160 has another meaning.
 if [ "$_status" -gt 128 ] && [ "$_status" -lt 160 ]; then
     _killed=$(kill -l "$_status")
     if [ "$_killed" = KILL ]; then _killed+=' (out of memory?)'; fi
     _say "Ended by SIG$_killed"
-    # Slurm signals the processes of a job in turn, and the command may have been the first.
+    # Slurm signals the processes of a job one after the other, the command perhaps first.
     if _within "$_settle" _is_asked; then _ended_by=$_asked; fi
 fi
 _say "Accounting: time=$SECONDS threads=$_num_threads"
@@ -137,23 +139,23 @@ if _is_to_end; then _end_with_job; fi
 _latest=''
 read -r _latest 2>/dev/null <"$_directory/started.$_job"
 if [ "${_latest:-$_restart}" != "$_restart" ]; then
-    _say 'Ended here, but Slurm has started it on another node: that one counts'
+    _say 'Ended, but Slurm has started the job on another node: the other one counts'
     exit 1
 fi
-# Whatever the command said when it was told to stop.
+# A command that was told to stop may end with any status.
 if [ -n "$_ended_by" ]; then _status=$_go_on_later; fi
 if [ "$_status" = "$_go_on_later" ] && [ "$_requeue" -gt 0 ]; then
-    _times=0 # unknown
+    _times=0 # cannot be counted
     if printf x >>"$_directory/requeued.$_number"; then
         _times=$(<"$_directory/requeued.$_number")
         _times=${#_times}
     fi
     if [ "$_times" -ge 1 ] && [ "$_times" -le "$_requeue" ]; then
-        _say "Back into the queue, for the $_times. time of $_requeue"
-        for ((_try = 0; _try < 30; _try++)); do # while the controller is away, say
-            if _is_to_end; then _end_with_job; fi # cancelled: it would come back
+        _say "Back into the queue, time $_times of $_requeue"
+        for ((_try = 0; _try < 30; _try++)); do # the controller may be away
+            if _is_to_end; then _end_with_job; fi # a cancelled job must not come back
             if scontrol requeue "$_job"; then
-                _within 60 _is_to_end # Slurm sees to that
+                _within 60 _is_to_end # Slurm ends a task that it requeues
                 exit 0
             fi
             sleep 2
@@ -164,9 +166,9 @@ if [ "$_status" = "$_go_on_later" ] && [ "$_requeue" -gt 0 ]; then
 fi
 _now
 _say "Finished at $_date with status $_status"
-# Whoever sees the status, on another machine, is to see the log too: to close it is to flush it.
+# Closing the log flushes it: on another machine, the log must be there when the status is.
 exec >&- 2>&-
-if _is_to_end; then exit $((128 + $(kill -l "$_asked"))); fi # while the log was flushed
+if _is_to_end; then exit $((128 + $(kill -l "$_asked"))); fi # a signal during the flush
 echo "$_status" >"$_directory/status.$_job"
-if [ "$_detached" = true ]; then rm -rf "$_directory"; fi # nobody waits
+if [ "$_detached" = true ]; then rm -rf "$_directory"; fi # no call waits to remove it
 exit "$_status"

@@ -1,4 +1,4 @@
-"""Record the stage that a recipe's run is at, or its end, for utils/status; called by lors.sh."""
+"""Record the current stage or the end of a recipe's run, for utils/status; called by lors.sh."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from lors.recipe.run_record import RunRecord, begin_stage, end_run
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lors.bin.record_run",
-        description="Write EXPDIR/recipe.json: what a run makes, where it runs, and that it begins "
-        "a stage or has ended.",
+        description="Write EXPDIR/recipe.json: what a run of a recipe makes, where it runs, and "
+        "its current stage or its exit code.",
     )
     event = parser.add_mutually_exclusive_group(required=True)
-    event.add_argument("--stage", default="", help="it begins this stage")
-    event.add_argument("--status", type=int, help="it has ended with this exit code")
+    event.add_argument("--stage", default="", help="the stage that begins")
+    event.add_argument("--status", type=int, help="exit code of a run that has ended")
     parser.add_argument("--pid", type=int, required=True, help="process of the run")
     parser.add_argument("--command", required=True, help="command line of the run")
     parser.add_argument("--stop_stage", type=int, required=True, help="number of the last stage")
     parser.add_argument("--expdir", required=True)
     parser.add_argument("--data", required=True, help="data directories of stage 1")
     parser.add_argument("--dump", required=True, help="data directories of stage 2")
-    for name in ("langs", "tasks", "methods", "systems", "base_langs"):
+    for name in ("langs", "tasks", "methods", "systems"):
         parser.add_argument(f"--{name}", nargs="*", required=True)
-    for name in ("train_base", "skip_train"):
-        parser.add_argument(f"--{name}", choices=["true", "false"], required=True)
+    parser.add_argument("--base_langs", nargs="*", default=[])
+    parser.add_argument("--train_base", choices=["true", "false"], default="false")
+    parser.add_argument("--skip_train", choices=["true", "false"], required=True)
     return parser
 
 
@@ -53,7 +54,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 def _slurm_job() -> str:
-    """The Slurm job that this runs in, as squeue calls it; empty if in none."""
+    """Return the Slurm job of this process, as squeue calls it; empty outside of Slurm."""
     array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
 

@@ -1,14 +1,7 @@
-"""The logs that job wrappers write: what a job is to do, where it runs, and how it ended.
+"""Read the log of a job: its command, where it runs, how it ended, and why it failed.
 
-The lines of the wrapper, around the job's own output (process and Slurm job may be missing)::
-
-    # python -m lors.bin.train --pairs de_asr de_st --only 2 --out exp/expert
-    # Running on node7, process 4242, Slurm job 123_2
-    # Started at 2025-01-01T12:00:00
-    #
-    ...
-    # Accounting: time=63 threads=1
-    # Finished at 2025-01-01T12:01:03 with status 1
+utils/jobs.py describes the format. The logs of Kaldi's own wrappers can be read as well; they name
+no process.
 """
 
 from __future__ import annotations
@@ -22,39 +15,41 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from lors.recipe.liveness import Process
+from lors.recipe.liveness import RecordedProcess
 
-# Exit codes after Ctrl-C, a closed terminal and TERM: somebody stopped the job.
 STOPPED = (128 + 1, 128 + 2, 128 + 15)
-HEAD_LINES = 100  # a cluster may write some lines of its own first
+"""Exit codes of a job that a user stopped: closed terminal, Ctrl-C, TERM."""
+ERROR_WIDTH = 160  # characters of an error that are shown
+HEAD_LINES = 100  # in which the wrapper's first lines are looked for: a cluster may write before
 TAIL_BYTES = 1 << 16
 _RUNNING = re.compile(
     r"# Running on (?P<host>[^\s,]+)(?:, process (?P<pid>\d+))?(?:, Slurm job (?P<slurm>[\w]+))?"
 )
 _STARTED = re.compile(r"# Started at (\S+)")
-# The second form is that of Kaldi's own wrappers.
+# The second form is that of Kaldi's wrappers.
 _FINISHED = re.compile(r"# (?:Finished at .* with status (\d+)|Ended \(code (\d+)\) at .*)")
-_ENDED = re.compile(r"# Ended by (.*)")
-_FROM_OUTSIDE = ("SIGKILL", "Slurm")  # before any other signal a command may say why
+_ENDED_BY = re.compile(r"# Ended by (.*)")
+_FROM_OUTSIDE = ("SIGKILL", "Slurm")  # ends that a command cannot explain in its output
 _ERROR = re.compile(r"\b\w*(?:[eE]rror|ERROR|Exception)\b(?::|$)|\bKilled\b")
-ERROR_WIDTH = 160  # characters of an error that are shown
+# A program's message that its child has failed: the child's own message is better.
+_ABOUT_CHILD = re.compile(r"\b(?:ChildFailedError|CalledProcessError)\b|: error: .*\bfailed\b")
 
 
 @dataclass(frozen=True)
 class JobLog:
-    """One job's log.
+    """The latest run of a job, as its log describes it.
 
     Attributes:
         path: the log.
         command: the job's words.
-        process: what does the job.
-        status: its exit code; None if it has not ended, or was killed together with its wrapper.
+        process: the process that runs the job.
+        status: its exit code; None if it runs, or was killed together with its wrapper.
         changed: when the log was last written to, in seconds since the epoch.
     """
 
     path: Path
     command: tuple[str, ...]
-    process: Process
+    process: RecordedProcess
     status: int | None
     changed: float
 
@@ -63,7 +58,7 @@ class JobLog:
         return self.status is not None and self.status != 0 and self.status not in STOPPED
 
     def option(self, name: str) -> list[str]:
-        """The words after ``--name`` in the command, up to the next option."""
+        """Return the words after ``--name`` in the command, up to the next option."""
         try:
             first = self.command.index(f"--{name}") + 1
         except ValueError:
@@ -75,14 +70,14 @@ class JobLog:
 
     @property
     def module(self) -> str:
-        """The Python module that the job runs; empty if it runs something else."""
+        """The Python module that the job runs; empty for another program."""
         with contextlib.suppress(ValueError, IndexError):
             return self.command[self.command.index("-m") + 1]
         return ""
 
 
 def read_job_log(path: str | os.PathLike) -> JobLog | None:
-    """Read a log; None if there is none, or none that a wrapper has begun."""
+    """Read a log; return None if there is no such file, or no wrapper has begun it."""
     path = Path(path)
     try:
         with path.open(encoding="utf-8", errors="replace") as handle:
@@ -94,54 +89,59 @@ def read_job_log(path: str | os.PathLike) -> JobLog | None:
     place = next((i for i, line in enumerate(head) if _RUNNING.match(line)), 0)
     if not place:
         return None
-    # A job that went back into Slurm's queue has begun more than once, in the same log.
+    # A job that went back into Slurm's queue, or was run again, has begun more than once here.
     lines = head[place:] + tail
     running = list(filter(None, map(_RUNNING.match, lines)))[-1]
     started = next(filter(None, map(_STARTED.match, reversed(lines))), None)
-    process = Process(
+    process = RecordedProcess(
         host=running["host"],
         pid=int(running["pid"]) if running["pid"] else None,
         slurm_job=running["slurm"] or "",
-        since=seconds_of(started[1]) if started else None,
-        last_sign=changed,
+        seen_at=_seconds_of(started[1]) if started else None,
+        last_write=changed,
     )
-    # Slurm may have had something to say after the wrapper's last line.
-    finished = next(filter(None, map(_FINISHED.match, reversed(_of_last_run(tail)))), None)
+    # Slurm may append lines of its own to the wrapper's last line.
+    finished = next(filter(None, map(_FINISHED.match, reversed(_latest_run(tail)))), None)
     status = int(finished[1] or finished[2]) if finished else None
     return JobLog(path, _words(head[place - 1].removeprefix("# ")), process, status, changed)
 
 
 def error_in(path: str | os.PathLike) -> str:
-    """The line of a log that says best why its job failed; empty if there is no such line."""
+    """Return the line of a log that best explains why its job failed; empty if there is none.
+
+    It is the last line of the command's output that names an error, or else its last line. The
+    signal that ended the command comes first if it came from outside, and last otherwise.
+    """
     try:
-        lines = [line.rstrip() for line in _of_last_run(_tail(Path(path))) if line.strip()]
+        lines = [line.rstrip() for line in _latest_run(_tail(Path(path))) if line.strip()]
     except OSError:
         return ""
-    said = [line.strip() for line in lines if not line.startswith("#")]
-    named = [line for line in said if _ERROR.search(line)]
-    ended = next(filter(None, map(_ENDED.match, reversed(lines))), None)
-    if ended and (ended[1].startswith(_FROM_OUTSIDE) or not named):
+    output = [line.strip() for line in lines if not line.startswith("#")]
+    errors = [line for line in output if _ERROR.search(line)]
+    ended = next(filter(None, map(_ENDED_BY.match, reversed(lines))), None)
+    if ended and (ended[1].startswith(_FROM_OUTSIDE) or not errors):
         return f"ended by {ended[1]}"
-    line = (named or said or [""])[-1]
+    own = [line for line in errors if not _ABOUT_CHILD.search(line)]
+    line = (own or errors or output or [""])[-1]
     return line if len(line) <= ERROR_WIDTH else line[: ERROR_WIDTH - 3] + "..."
 
 
-def seconds_of(date: str) -> float | None:
-    """A local time like 2025-01-01T12:00:00 in seconds since the epoch; None for another form."""
+def _seconds_of(date: str) -> float | None:
+    """Seconds since the epoch of a local time like 2025-01-01T12:00:00; None for another form."""
     try:
         return time.mktime(time.strptime(date, "%Y-%m-%dT%H:%M:%S"))
     except (ValueError, OverflowError):
         return None
 
 
-def _of_last_run(lines: list[str]) -> list[str]:
-    """What follows the last beginning of a job: it may have begun more than once in its log."""
+def _latest_run(lines: list[str]) -> list[str]:
+    """The lines after the last ``Running on``; all lines if there is none."""
     begun = [place for place, line in enumerate(lines) if _RUNNING.match(line)]
     return lines[begun[-1] + 1 :] if begun else lines
 
 
 def _tail(path: Path) -> list[str]:
-    """The last lines of a file, the first of them perhaps without its beginning."""
+    """The last lines of a file; the first of them may be cut."""
     with path.open("rb") as handle:
         size = handle.seek(0, os.SEEK_END)
         handle.seek(max(0, size - TAIL_BYTES))
@@ -151,5 +151,5 @@ def _tail(path: Path) -> list[str]:
 def _words(command: str) -> tuple[str, ...]:
     try:
         return tuple(shlex.split(command))
-    except ValueError:  # no command of our wrappers, which quote theirs
+    except ValueError:  # another wrapper's command, without quotes
         return tuple(command.split())

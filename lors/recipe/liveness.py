@@ -1,4 +1,4 @@
-"""Whether a process that a file tells of is still there: here, on another machine, under Slurm."""
+"""Whether a recorded process still runs: on this machine, on another one, or as a Slurm job."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RUNNING, QUEUED, GONE = "running", "queued", ""
-QUIET_SECONDS = 600  # what cannot be looked up and has written nothing for so long is gone
-# Clocks are set right now and then; a process number is not given away twice within a minute.
+QUIET_SECONDS = 600  # a process that cannot be looked up is gone when it wrote nothing for so long
+# A clock may be set by some seconds. A process number is not given away twice within a minute.
 _CLOCK_SLACK = 60.0
 _SLURM_RUNNING = {"RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "SIGNALING"}
 _SLURM_RUNNING |= {"RESIZING", "STAGE_OUT", "STOPPED"}
@@ -21,62 +21,61 @@ _SLURM_QUEUED |= {"SPECIAL_EXIT"}
 
 
 @dataclass(frozen=True)
-class Process:
-    """A process as somebody wrote it down.
+class RecordedProcess:
+    """A process as a log or a run's record describes it. Times are seconds since the epoch.
 
     Attributes:
         host: name of its machine.
-        pid: its number there, if it was written down.
-        slurm_job: id of the Slurm job it belongs to, e.g. ``123`` or ``123_4``; empty for none.
-        since: when it was certainly there, in seconds since the epoch.
-        last_sign: when it last wrote something, in the same unit.
+        pid: its number there, if it was recorded.
+        slurm_job: id of its Slurm job, e.g. ``123`` or ``123_4``; empty outside of Slurm.
+        seen_at: a time when it ran.
+        last_write: when it last wrote to its file.
     """
 
     host: str
     pid: int | None = None
     slurm_job: str = ""
-    since: float | None = None
-    last_sign: float = 0.0
+    seen_at: float | None = None
+    last_write: float = 0.0
 
 
-def states_of(processes: Sequence[Process]) -> list[str]:
-    """``RUNNING``, ``QUEUED`` (by Slurm) or ``GONE`` for each process; Slurm is asked once.
+def states_of(processes: Sequence[RecordedProcess]) -> list[str]:
+    """Return ``RUNNING``, ``QUEUED`` (by Slurm) or ``GONE`` for each process.
 
-    A process of this machine is looked up, one of another machine is known by its Slurm job; where
-    neither is possible, it counts as running for ten minutes after its last sign of life.
+    A process of this machine is looked up here. A process of another machine is looked up by its
+    Slurm job: one call of squeue for all of them. Where neither is possible, a process counts as
+    running for ten minutes after its last write.
     """
     here = socket.gethostname()
-    seen = [_is_local(p, here) and _is_alive(p.pid, p.since) for p in processes]
-    jobs = {
-        p.slurm_job for p, alive in zip(processes, seen, strict=True) if p.slurm_job and not alive
-    }
-    queue = _ask_slurm(jobs) if jobs else None
+    runs_here = [_is_local(p, here) and _is_alive(p.pid, p.seen_at) for p in processes]
+    jobs = {p.slurm_job for p, runs in zip(processes, runs_here, strict=True) if not runs} - {""}
+    queue = _slurm_queue(jobs) if jobs else None
     return [
-        RUNNING if alive else _state_unseen(process, here, queue)
-        for process, alive in zip(processes, seen, strict=True)
+        RUNNING if runs else _state_elsewhere(process, here, queue)
+        for process, runs in zip(processes, runs_here, strict=True)
     ]
 
 
-def _is_local(process: Process, here: str) -> bool:
-    """Whether it can be looked up here; one name may have the domain and the other not."""
+def _is_local(process: RecordedProcess, here: str) -> bool:
+    """Whether a process can be looked up here; a machine's name may end with its domain or not."""
     return process.pid is not None and process.host.split(".")[0] == here.split(".")[0]
 
 
-def _state_unseen(process: Process, here: str, queue: Mapping[str, str] | None) -> str:
-    """The state of a process that does not run on this machine, or no more."""
+def _state_elsewhere(process: RecordedProcess, here: str, queue: Mapping[str, str] | None) -> str:
+    """The state of a process that does not run on this machine."""
     state = queue.get(process.slurm_job, GONE) if process.slurm_job and queue is not None else None
     if _is_local(process, here):
-        # Its job may be back in the queue, or go on for other commands that were given to it.
+        # Its Slurm job may be in the queue again, or still run other commands.
         return QUEUED if state == QUEUED else GONE
     if state is not None:
         return state
-    return RUNNING if time.time() - process.last_sign < QUIET_SECONDS else GONE
+    return RUNNING if time.time() - process.last_write < QUIET_SECONDS else GONE
 
 
-def _is_alive(pid: int, since: float | None) -> bool:
-    """Whether a process runs here that was there at the time `since` already.
+def _is_alive(pid: int, seen_at: float | None) -> bool:
+    """Whether the process that had this number at `seen_at` still runs here.
 
-    One that began later has only got the number of the one that is meant.
+    A process that started later has the number of one that has ended.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -87,14 +86,14 @@ def _is_alive(pid: int, since: float | None) -> bool:
         )
     except (OSError, StopIteration):
         return False
-    if fields[0] in ("Z", "X"):  # it has ended, only its parent has not asked how
+    if fields[0] in ("Z", "X"):  # a zombie, or dead
         return False
-    began = boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return since is None or began <= since + _CLOCK_SLACK
+    started = boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return seen_at is None or started <= seen_at + _CLOCK_SLACK
 
 
-def _ask_slurm(jobs: Collection[str]) -> dict[str, str] | None:
-    """Job id -> ``RUNNING`` or ``QUEUED``; a job that has ended is not in it.
+def _slurm_queue(jobs: Collection[str]) -> dict[str, str] | None:
+    """Return job id -> ``RUNNING`` or ``QUEUED`` for the jobs that have not ended.
 
     None if Slurm cannot be asked from here.
     """
@@ -104,7 +103,7 @@ def _ask_slurm(jobs: Collection[str]) -> dict[str, str] | None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    # What squeue says of a single job that ended some minutes ago.
+    # "Invalid job id": the answer for a single job that ended some minutes ago.
     if done.returncode and "Invalid job id" not in done.stderr:
         return None
     queue = {}

@@ -1,4 +1,4 @@
-"""``EXPDIR/recipe.json``: what the latest run of a recipe makes, where it runs, how it ended."""
+"""The record of a recipe's latest run, ``EXPDIR/recipe.json``: its options, process and end."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 
 from lors.errors import LorsError, UsageError
 from lors.fileio import read_json, write_json
-from lors.recipe.liveness import Process
+from lors.recipe.liveness import RecordedProcess
 
 NAME = "recipe.json"
-REFUSED = 2  # exit code of a command line that was not accepted
+REFUSED = 2  # exit code for a wrong command line
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run of a recipe. Paths are as they were typed, from the recipe's `directory`.
+    """A run of a recipe. Its paths are as they were typed, relative to the recipe's `directory`.
 
     Attributes:
         command: the command line, as it can be typed again.
         directory: the recipe's directory.
-        host, pid, slurm_job: the run's process; no Slurm job is an empty one.
+        host, pid, slurm_job: its process; an empty job outside of Slurm.
         began: when it began, in seconds since the epoch.
-        stage: the stage that it is at, or where it ended.
-        stop_stage: the last stage that it will do.
-        skip_train: it leaves out the stages that train.
-        status: its exit code; None as long as it runs.
+        stage: name of its current stage, or of the one where it ended.
+        stop_stage: number of its last stage.
+        skip_train: whether it leaves out the stages that train.
+        status: its exit code; None while it runs.
         expdir, data, dump: experiment, data directories of stage 1 and of stage 2.
-        langs, tasks, methods, systems: what is compared.
-        train_base: it trains the base model, on `base_langs`.
+        langs, tasks, methods, systems: languages, tasks, merge methods, systems of the results.
+        train_base: whether it trains the base model, on `base_langs`.
     """
 
     command: str
@@ -51,52 +51,52 @@ class RunRecord:
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
     systems: tuple[str, ...]
-    train_base: bool
-    base_langs: tuple[str, ...]
+    train_base: bool = False
+    base_langs: tuple[str, ...] = ()
 
-    def process(self, last_sign: float) -> Process:
-        return Process(self.host, self.pid, self.slurm_job, self.began, last_sign)
+    def process(self, last_write: float) -> RecordedProcess:
+        """Return the run's process; `last_write` is when the record was written."""
+        return RecordedProcess(self.host, self.pid, self.slurm_job, self.began, last_write)
 
     def is_same_run(self, other: RunRecord) -> bool:
         return (self.host, self.pid) == (other.host, other.pid)
 
 
-def path_of(expdir: str | os.PathLike) -> Path:
+def record_path(expdir: str | os.PathLike) -> Path:
     return Path(expdir) / NAME
 
 
 def read_run(expdir: str | os.PathLike) -> RunRecord:
-    """The latest run of an experiment.
+    """Read the record of an experiment's latest run.
 
     Raises:
-        UsageError: there is no such directory, or no run of a recipe has written to it, or what it
-            wrote cannot be read.
+        UsageError: there is no such directory, or no record in it, or it cannot be read.
     """
     expdir = Path(expdir)
-    hint = "call it in a recipe's directory, with the --expdir of ./run.sh"
+    hint = "call this in a recipe's directory, with the --expdir of ./run.sh"
     if not expdir.is_dir():
         raise UsageError("no such experiment directory", where=expdir, hint=hint)
-    path = path_of(expdir)
+    path = record_path(expdir)
     if not path.exists():
         raise UsageError(
             "no run of a recipe is recorded here",
             where=expdir,
             expected=NAME,
-            hint=f"{hint}; a run of an older version records itself when it is called again",
+            hint=f"{hint}; after an update of LoRS call ./run.sh again",
         )
     try:
         return _parse(read_json(path))
     except LorsError as error:
         raise UsageError(
-            "the record of the latest run cannot be read",
+            "cannot read the record of the latest run",
             where=path,
             got=error.got,
-            hint="call ./run.sh again, which writes it anew",
+            hint="call ./run.sh again: it writes a new record",
         ) from None
 
 
 def _parse(content: Any) -> RunRecord:
-    """A record from its JSON; LorsError says what is wrong with it."""
+    """Return the record in a JSON value; raise LorsError with all wrong fields."""
     if not isinstance(content, dict):
         raise LorsError("not a record", got=type(content).__name__)
     values, wrong = {}, []
@@ -114,27 +114,27 @@ def _parse(content: Any) -> RunRecord:
             wrong.append(f"{field.name}: {value!r}")
         values[field.name] = tuple(value) if isinstance(value, list) else value
     if wrong:
-        raise LorsError("not a record", got=", ".join(wrong))
+        raise LorsError("not a record", got=wrong)
     return RunRecord(**values)
 
 
 def begin_stage(record: RunRecord) -> None:
-    """Record that a run begins the stage `record.stage`; the time when the run began is kept."""
-    earlier = _earlier(record)
+    """Record that a run begins the stage `record.stage`; keep the time when the run began."""
+    earlier = _recorded(record)
     if earlier is not None:
         record = dataclasses.replace(record, began=earlier.began)
-    write_json(path_of(record.expdir), dataclasses.asdict(record))
+    write_json(record_path(record.expdir), dataclasses.asdict(record))
 
 
 def end_run(record: RunRecord) -> None:
-    """Record how a run ended, if it is still the latest one.
+    """Record the exit code of a run, if it is the experiment's latest run.
 
-    Of a first run that was refused for its options, nothing is left behind.
+    If the options of an experiment's first run were refused, its directory is removed.
     """
-    earlier = _earlier(record)
+    earlier = _recorded(record)
     if earlier is None:
         return
-    path = path_of(record.expdir)
+    path = record_path(record.expdir)
     if record.status == REFUSED and [p.name for p in path.parent.iterdir()] == [NAME]:
         path.unlink()
         path.parent.rmdir()
@@ -143,8 +143,8 @@ def end_run(record: RunRecord) -> None:
     write_json(path, dataclasses.asdict(ended))
 
 
-def _earlier(record: RunRecord) -> RunRecord | None:
-    """What this very run has recorded before."""
+def _recorded(record: RunRecord) -> RunRecord | None:
+    """The earlier record of this same run; None if there is none, or if the run has ended."""
     try:
         earlier = read_run(record.expdir)
     except UsageError:

@@ -1,8 +1,8 @@
 """A real Slurm on this machine: a controller and two nodes on the loopback device, for tests.
 
-Each cluster has its own munge, ports, files and configuration, so that it neither needs nor
-disturbs one that is installed. Nodes have 8 cores and 64 GB on paper, and GPUs that are device
-files only: Slurm hands them out, nothing can run on them.
+Each cluster has its own munge, ports, files and configuration: it neither needs nor disturbs an
+installed cluster. The nodes claim 8 cores and 64 GB each. Their GPUs are only device files: Slurm
+hands them out, but nothing can run on them.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ PartitionName=urgent Nodes=n1,n2 PriorityTier=10 State=UP
 
 
 def why_not() -> str:
-    """The reason why no cluster can be started here; empty if one can."""
+    """Return why no cluster can be started here; empty if one can."""
     missing = [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]
     if missing:
         return f"not installed: {', '.join(missing)} (Debian: slurmctld slurmd slurm-client munge)"
     if os.getuid() != 0:
-        return "the device files of the GPUs can be made by root only"
+        return "only root can make the device files of the GPUs"
     return ""
 
 
@@ -84,7 +84,7 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs to find this cluster."""
+        """The variables by which a process finds this cluster."""
         return {"SLURM_CONF": str(self.root / "slurm.conf"), "PATH": PATH}
 
     def __enter__(self) -> Cluster:
@@ -155,7 +155,7 @@ class Cluster:
             daemon.wait()
 
     def lose(self, node: str) -> None:
-        """Kill a node's daemon and everything that runs on it, as a power cut would."""
+        """Kill a node's daemon and all its processes, like a power cut."""
         self.stop(node, signal.SIGKILL)
         marks = {f"SLURMD_NODENAME={node}", f"SLURM_CONF={self.root}/slurm.conf"}
         running, daemons = [], set()
@@ -167,14 +167,14 @@ class Cluster:
                     if Path("/proc", parent, "cmdline").read_text().startswith("slurmstepd: "):
                         daemons.add(int(parent))
             except (OSError, ValueError):
-                continue  # it has just ended
-        # The step daemons first: they would report how their jobs ended.
+                continue  # the process has just ended
+        # Step daemons first: they would report how their jobs ended.
         for pid in [*daemons, *running]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def ask(self, *command: str) -> str:
-        """The output of a Slurm command."""
+        """Return the output of a Slurm command."""
         environment = {**os.environ, **self.environment}
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=60, check=False
@@ -182,11 +182,11 @@ class Cluster:
         return done.stdout
 
     def jobs(self) -> list[str]:
-        """``id state`` of every job that has not ended."""
+        """Return ``id state`` of every job that has not ended."""
         return self.ask("squeue", "-h", "--array", "-o", "%i %T").splitlines()
 
     def nodes(self) -> dict[str, str]:
-        """Node -> state."""
+        """Return node -> state."""
         listing = self.ask("sinfo", "-h", "-N", "-p", "normal", "-o", "%N %t")
         return dict(line.split() for line in listing.splitlines())
 

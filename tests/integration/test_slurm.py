@@ -1,4 +1,4 @@
-"""utils/slurm.py on a real Slurm: Kaldi's contract, and everything that can happen to a job."""
+"""utils/slurm.py on a real Slurm: Kaldi's contract, and the cases of docs/slurm_recovery.md."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 WRAPPER = ROOT / "utils/slurm.py"
 SHOW = [sys.executable, "-c", "import sys; print(*map(repr, sys.argv[1:]), sep='\\n')"]
-# Waits until a file called "go" is there; says so in a file of its own when it begins.
+# Waits for a file "go"; writes a file when it begins and another one when it ends.
 WAIT = "echo >> begun.$1; while [ ! -e go ]; do sleep 0.1; done; echo done >> ended.$1"
 
 
 @pytest.fixture
 def start(cluster, tmp_path):
-    """Start the wrapper in a directory of its own; no job is left behind when the test ends."""
+    """Start the wrapper in a new directory; cancel all its jobs when the test ends."""
     started = []
 
     def start_one(*arguments, **more) -> subprocess.Popen:
@@ -49,7 +49,7 @@ def start(cluster, tmp_path):
 
 @pytest.fixture
 def run(start):
-    """Run the wrapper to its end: exit status, stdout, stderr."""
+    """Run the wrapper to its end; return its exit status, stdout and stderr."""
 
     def run_one(*arguments, **more) -> tuple[int, str, str]:
         process = start(*arguments, **more)
@@ -61,7 +61,7 @@ def run(start):
 
 @pytest.fixture
 def waiting(cluster, start, tmp_path):
-    """Start an array whose tasks wait for a file, and return when all of them have begun."""
+    """Start an array whose jobs wait for a file; return when all of them have begun."""
 
     def begin(*options, number=1, command=("sh", "-c", WAIT, "sh", "JOB"), **more):
         process = start(*options, f"JOB=1:{number}", "x.JOB.log", *command, **more)
@@ -74,12 +74,12 @@ def waiting(cluster, start, tmp_path):
 
 
 def log_of(path: Path) -> list[str]:
-    """What the job itself wrote into its log."""
+    """Return the lines of a log that the command wrote."""
     return [line for line in path.read_text().splitlines() if not line.startswith("#")]
 
 
 def only_logs(directory: Path) -> bool:
-    """Whether nothing but logs and the tests' own files is in a directory."""
+    """Whether the call's own directory is gone."""
     return not [path.name for path in directory.iterdir() if path.name.startswith(".")]
 
 
@@ -159,13 +159,12 @@ def test_retry_runs_only_what_failed(run, tmp_path):
 def test_submission_that_slurm_refuses(run, tmp_path):
     status, _, stderr = run("--partition", "nowhere", "x.log", "true")
     assert status == 1
-    assert "cannot be submitted" in stderr and "invalid partition" in stderr
-    assert "--partition=nowhere" in stderr  # the command that was refused
+    assert "invalid partition" in stderr and "--partition=nowhere" in stderr
     assert only_logs(tmp_path)
 
 
 def test_inside_another_job(run, tmp_path):
-    """A driver that is a job itself: nothing of its own allocation reaches the jobs it submits."""
+    """The variables of the outer job's allocation do not reach the jobs that it submits."""
     inner = [str(WRAPPER), "--num_threads", "2", "inner.log", "sh", "-c"]
     inner.append("echo $SLURM_CPUS_PER_TASK $SLURM_MEM_PER_NODE $SLURM_JOB_NAME")
     assert run("--mem", "3G", "outer.log", *inner)[0] == 0, (tmp_path / "outer.log").read_text()
@@ -201,7 +200,7 @@ def test_status_85_goes_back_into_the_queue(run, tmp_path):
     command = "echo again >> tried; test $(wc -l < tried) = 3 || exit 85"
     assert run("--requeue", 2, "x.log", "sh", "-c", command)[0] == 0
     log = (tmp_path / "x.log").read_text()
-    assert "Back into the queue, for the 2. time of 2" in log
+    assert "Back into the queue, time 2 of 2" in log
     assert log.count("# Started at") == 3 and log.endswith("with status 0\n")
 
 
@@ -217,7 +216,7 @@ def test_status_85_is_a_failure_without_requeue(run, tmp_path):
 
 
 def test_warning_before_the_time_limit(cluster, waiting, tmp_path):
-    """The command is told to end, may clean up, and starts again."""
+    """The command gets TERM, cleans up, and starts again."""
     clean = f"trap 'echo clean >> cleaned; exit 0' TERM; {WAIT}"
     process = waiting("--requeue", 3, command=("sh", "-c", clean, "sh", "JOB"))
     job = cluster.jobs()[0].split()[0]
@@ -264,7 +263,7 @@ def test_memory_limit(run):
 @pytest.mark.slow
 @pytest.mark.parametrize("requeue", [0, 1])
 def test_time_limit(run, tmp_path, requeue):
-    """The real thing, which takes a minute, because Slurm's limits are in minutes."""
+    """It takes a minute: Slurm's time limits are in minutes."""
     command = "echo begun >> begun; sleep 300"
     options = ["--time", 1, "--requeue", requeue, "--config", tmp_path / "slurm.conf"]
     text = (ROOT / "conf/slurm.conf").read_text().replace("USR1@120", "USR1@5")
@@ -299,7 +298,7 @@ def test_lost_node(cluster, waiting, tmp_path):
 
 @pytest.mark.slow
 def test_node_out_of_sight(cluster, waiting, tmp_path):
-    """Slurm starts a job anew that is still at work on a node which does not answer any more."""
+    """A node does not answer: Slurm starts its job again, while the first one is still at work."""
     work = """echo $SLURMD_NODENAME >> nodes; touch begun.1
     while [ ! -e go.$SLURMD_NODENAME ]; do sleep 0.2; done
     [ $SLURMD_NODENAME != $(head -n 1 nodes) ]"""
@@ -310,7 +309,7 @@ def test_node_out_of_sight(cluster, waiting, tmp_path):
         cluster.wait_until(lambda: len((tmp_path / "nodes").read_text().split()) == 2)
         (tmp_path / f"go.{lost}").touch()
         log = tmp_path / "x.1.log"
-        cluster.wait_until(lambda: "has started it on another node" in log.read_text())
+        cluster.wait_until(lambda: "has started the job on another node" in log.read_text())
         time.sleep(1)
         assert process.poll() is None
         (tmp_path / f"go.{(tmp_path / 'nodes').read_text().split()[1]}").touch()
@@ -358,7 +357,7 @@ def test_signals_cancel_every_job(cluster, waiting, tmp_path, signum):
     os.killpg(process.pid, signum)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 128 + signum
-    assert f"stopped by {signum.name}, all jobs ended" in stderr
+    assert signum.name in stderr
     assert cluster.jobs() == [] and only_logs(tmp_path)
     assert not list(tmp_path.glob("ended.*"))
 
@@ -376,7 +375,7 @@ def test_jobs_of_a_killed_call_do_not_run_beside_those_of_the_next(cluster, wait
     (tmp_path / "go").touch()
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "of an earlier call for these logs" in stderr
+    assert before[0].split("_")[0] in stderr
     assert only_logs(tmp_path)
 
 
@@ -385,7 +384,7 @@ def test_second_call_for_the_same_logs_is_refused(cluster, waiting, run, tmp_pat
     before = cluster.jobs()
     status, _, stderr = run("JOB=1:2", "x.JOB.log", "true")
     assert status == 1
-    assert f"a call for these logs is at work, process {process.pid}" in stderr
+    assert f"process {process.pid}" in stderr
     assert cluster.jobs() == before
     (tmp_path / "go").touch()
     _, stderr = process.communicate(timeout=60)
@@ -396,7 +395,7 @@ def test_detached_call_is_left_alone(cluster, run, tmp_path):
     command = ["--detach", "true", "x.log", "sh", "-c", WAIT, "sh", "1"]
     _, job, _ = run(*command)
     status, _, stderr = run(*command)
-    assert status == 1 and f"a call for these logs is at work, job {job.strip()}" in stderr
+    assert status == 1 and f"job {job.strip()}" in stderr
     (tmp_path / "go").touch()
     cluster.wait_until(lambda: not cluster.jobs())
     assert (tmp_path / "ended.1").read_text() == "done\n"

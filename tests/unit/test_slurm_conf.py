@@ -1,7 +1,6 @@
-"""utils/slurm.py without a cluster: Kaldi's configuration grammar, wrong calls, --dry_run."""
+"""utils/slurm_conf.py and --dry_run of utils/slurm.py: Kaldi's configuration grammar."""
 
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,38 +8,27 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "utils"))
-import slurm
-from jobs import Call
+from job_options import Call, UsageError
+from slurm_conf import CONFIG, SWITCHES, SlurmConf, sbatch_words
 
-WRAPPER = Path(__file__).parents[2] / "utils/slurm.py"
-
-
-@pytest.fixture(autouse=True)
-def own_signals(monkeypatch):
-    """A Runner that is made here does not take the signals of this process."""
-    monkeypatch.setattr(slurm, "SignalQueue", lambda: None)
-
-
-def run(*arguments, cwd, path="/usr/bin:/bin"):
-    return subprocess.run(
-        [WRAPPER, *map(str, arguments)],
-        cwd=cwd,
-        env={"PATH": str(path)},
-        capture_output=True,
-        text=True,
-    )
+ROOT = Path(__file__).parents[2]
 
 
 def words(*arguments, cwd):
-    """The words of the command that would submit."""
-    done = run("--dry_run", "true", *arguments, cwd=cwd)
+    """Return the words of the command that would submit."""
+    done = subprocess.run(
+        [ROOT / "utils/slurm.py", "--dry_run", "true", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return shlex.split(done.stdout)
 
 
 @pytest.fixture
 def configured(tmp_path):
-    """The words for a configuration; with `options` before the log."""
+    """Return the words for a configuration, with options before the log."""
 
     def ask(configuration, *options):
         (tmp_path / "conf").mkdir(exist_ok=True)
@@ -63,15 +51,13 @@ def test_configuration_of_the_repository(tmp_path):
     } <= set(found)
 
 
-def test_place_of_what_the_job_is_told_by(tmp_path):
-    assert words("x.log", "true", cwd=tmp_path)[-2:] == [
-        str(slurm.HERE / "slurm_task.sh"),
-        "DIRECTORY",
-    ]
+def test_task_program_is_the_last_word_but_its_directory(tmp_path):
+    found = words("x.log", "true", cwd=tmp_path)
+    assert found[-2:] == [str(ROOT / "utils/slurm_task.sh"), "DIRECTORY"]
 
 
-def test_place_named_like_the_jobs(tmp_path):
-    """Only in the log's name as it is typed does JOB stand for the number."""
+def test_directory_named_like_the_jobs(tmp_path):
+    """JOB stands for the number only in the log's name as it is typed."""
     place = tmp_path / "my.JOB%"
     place.mkdir()
     found = words("JOB=1:2", "log/x%.JOB.log", "true", cwd=place)
@@ -104,7 +90,7 @@ def test_grammar(configured):
 
 
 def test_espnet_configuration(configured):
-    """The lines of ESPnet's own conf/slurm.conf, which has no word of going back into the queue."""
+    """The lines of ESPnet's own conf/slurm.conf, which has no option requeue."""
     text = """# Default configuration
 command sbatch --export=PATH
 option name=* --job-name $0
@@ -129,7 +115,7 @@ option gpu=* -p gpu --gres=gpu:$0 -c $0  # Recommend allocating more CPU than, o
 
 
 def test_defaults_of_the_configuration(configured):
-    """They hold for what the wrapper itself has to know, too."""
+    """They also set the options that the wrapper itself uses."""
     text = """command sbatch
         option num_threads=* -c $0
         option num_nodes=* -N $0
@@ -150,137 +136,45 @@ def test_defaults_of_the_configuration(configured):
 def test_most_jobs_at_a_time_and_retries_of_the_configuration(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf").mkdir()
-    own = (slurm.HERE.parent / slurm.CONFIG).read_text()
+    own = (ROOT / CONFIG).read_text()
     (tmp_path / "conf/slurm.conf").write_text(f"{own}default max-jobs-run=3\ndefault retry=2\n")
 
-    def asked(*options):
-        runner = slurm.Runner(Call([*options, "JOB=1:8", "x.JOB.log", "true"], slurm.SWITCHES))
-        array = next(word for word in runner.command(range(1, 9)) if word.startswith("--array="))
-        return array, runner.call.retry
+    def configured_call(*options):
+        call = Call([*options, "JOB=1:8", "x.JOB.log", "true"], SWITCHES)
+        assert not {"--retry", "--max_jobs_run"} & set(sbatch_words(call))
+        return call.max_jobs_run, call.retry
 
-    assert asked() == ("--array=1-8%3", 2)
-    assert asked("--max_jobs_run", "5", "--retry", "0") == ("--array=1-8%5", 0)
-    slurm.Runner(Call(["--detach", "true", "x.log", "true"], slurm.SWITCHES))  # is not refused
+    assert configured_call() == (3, 2)
+    assert configured_call("--max_jobs_run", "5", "--retry", "0") == (5, 0)
+    assert "--array=1-8%3" in words("JOB=1:8", "x.JOB.log", "true", cwd=tmp_path)
+    words("--detach", "true", "x.log", "true", cwd=tmp_path)  # a default for --retry is no reason
 
 
-@pytest.mark.parametrize(
-    ("configuration", "told"),
-    [
-        ("option gpu --gres=x\nnonsense\n", "conf/slurm.conf:1: expected 'command ...'"),
-        ("option gpu --gres=x\nnonsense\n", "conf/slurm.conf:2: expected 'command ...'"),
-        ('command sbatch "\n', "conf/slurm.conf:1: No closing quotation"),
-        ("default gpu=1 2\n", "expected one word after 'default'"),
-        (
-            "default gpu=0\ndefault detach=true\n",
-            "conf/slurm.conf:2: --detach is an option of calls",
-        ),
-        ("default dry-run=true\n", "conf/slurm.conf:1: --dry_run is an option of calls"),
-        ("default config=x\n", "conf/slurm.conf:1: --config is an option of calls"),
-        ("default max_jobs_run=0\n", "--max_jobs_run: expected a whole number from 1, got '0'"),
-        ("", "conf/slurm.conf: no line 'option num_threads=* ...' for --num_threads 1"),
-    ],
-)
-def test_broken_configuration(tmp_path, configuration, told):
-    (tmp_path / "conf").mkdir()
-    (tmp_path / "conf/slurm.conf").write_text(configuration)
-    done = run("x.log", "true", cwd=tmp_path)
-    assert done.returncode == 2 and told in done.stderr
-    assert not (tmp_path / "x.log").exists()
+def test_all_wrong_lines_are_listed(tmp_path):
+    path = tmp_path / "slurm.conf"
+    path.write_text("option gpu --gres=x\ncommand sbatch\nnonsense\n")
+    with pytest.raises(UsageError) as caught:
+        SlurmConf(path)
+    assert all(fact in str(caught.value) for fact in (f"{path}:1: ", f"{path}:3: ", "nonsense"))
+    assert f"{path}:2: " not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("configuration", "facts"),
     [
-        (["--memory", "2G", "x.log", "true"], "--memory 2G: not an option"),
-        (["--config", "none.conf", "x.log", "true"], "cannot read none.conf"),
-        (["--detach", "maybe", "x.log", "true"], "--detach: expected true or false"),
-        (["--detach", "true", "JOB=1:2", "x.JOB.log", "true"], "--detach: only one job"),
-        (["--detach", "true", "--retry", "1", "x.log", "true"], "--detach: only one job"),
-        (["--retry", "-1", "x.log", "true"], "--retry: expected a whole number from 0"),
-        (["JOB=1:2", "x.log", "true"], "all jobs would write the same log"),
-        (["JOB=1:2", "xJOB.log", "true"], "all jobs would write the same log"),
-        (["-", "true"], "needs a log file"),
-        (["a\\b.log", "true"], "a log's path cannot have a backslash"),
-        (["x.log"], "a log file and a command are needed"),
+        ('command sbatch "\n', ["slurm.conf:1: "]),
+        ("default gpu=1 2\n", ["slurm.conf:1: ", "'default'", "gpu=1 2"]),
+        ("default gpu=0\ndefault detach=true\n", ["slurm.conf:2: ", "--detach"]),
+        ("default dry-run=true\n", ["slurm.conf:1: ", "--dry_run"]),
+        ("default config=x\n", ["slurm.conf:1: ", "--config"]),
+        ("default max_jobs_run=0\n", ["--max_jobs_run", "from 1", "'0'"]),
+        ("", ["slurm.conf: ", "option num_threads=*", "--num_threads 1"]),
     ],
 )
-def test_wrong_calls(tmp_path, arguments, told):
-    done = run(*arguments, cwd=tmp_path)
-    assert done.returncode == 2 and told in done.stderr and "--help" in done.stderr
-
-
-def test_machine_without_slurm(tmp_path):
-    programs, place = tmp_path / "bin", tmp_path / "place"
-    programs.mkdir()
-    place.mkdir()
-    for name in ("env", "python3"):
-        (programs / name).symlink_to(shutil.which(name, path="/usr/bin:/bin"))
-    done = run("x.log", "true", cwd=place, path=programs)
-    assert done.returncode == 1
-    assert "the jobs cannot be submitted: squeue: No such file or directory" in done.stderr
-    assert list(place.iterdir()) == []
-
-
-def test_a_status_counts_when_its_line_is_whole(tmp_path):
-    """Before that it is being written, or its task was killed or had no room for it."""
-    left = {"7_0": "0\n", "7_1": "", "7_2": "13", "7_3": "137\n", "7_4": "0\n", "6_5": "0\n"}
-    for job, text in left.items():
-        (tmp_path / f"status.{job}").write_text(text)
-    runner = slurm.Runner(Call(["JOB=0:5", "x.JOB.log", "true"], slurm.SWITCHES))
-    # Job 4 has been taken note of, and job 5 is in a second array since it has failed in the first.
-    runner.directory, runner.waiting = tmp_path, {0, 1, 2, 3, 5}
-    runner.array_of = dict.fromkeys(range(6), 7)
-    assert runner._statuses() == {0: 0, 3: 137}
-    runner._collect()
-    assert (runner.waiting, runner.failed, runner.done) == ({1, 2, 5}, [3], 2)
-
-
-@pytest.fixture
-def busy(tmp_path, monkeypatch):
-    """A controller that accepts what it is sent and answers nothing for the first questions.
-
-    Args (of the fixture's value):
-        silent: number of questions without an answer.
-        late: number of questions until the first array is in the queue.
-    """
-
-    def make(silent, late):
-        asked, queue = [], []
-
-        def ask(*command):
-            asked.append(command[0])
-            if command[0] == "sbatch":
-                comment = next(word for word in command if word.startswith("--comment="))
-                queue.append(f"{len(queue) + 11}|1|PENDING|None|{comment.partition('=')[2]}\n")
-            if command[0] == "scancel":
-                queue[:] = [line for line in queue if line.split("|")[0] not in command]
-            if len(asked) <= silent:
-                raise slurm.slurm_client.SlurmAway("timed out")
-            if command[0] == "sbatch":
-                return f"{len(queue) + 10}\n"
-            return "".join(queue[len(asked) <= late :])
-
-        monkeypatch.setattr(slurm.slurm_client, "ask", ask)
-        runner = slurm.Runner(Call(["JOB=1:1", "x.JOB.log", "true"], slurm.SWITCHES))
-        monkeypatch.setattr(
-            runner, "_patiently", lambda act: slurm.slurm_client.patiently(act, lambda _: 0, str)
-        )
-        runner.directory = tmp_path
-        return runner, asked
-
-    return make
-
-
-def test_array_that_was_accepted_without_an_answer_is_not_submitted_twice(busy):
-    """Though the question whether it was accepted is not answered either at first."""
-    runner, asked = busy(silent=2, late=0)
-    assert runner.submit([1]) == 11
-    assert asked == ["sbatch", "squeue", "squeue"]
-
-
-def test_array_that_was_accepted_late_is_cancelled(busy):
-    runner, asked = busy(silent=2, late=4)
-    assert runner.submit([1]) == 12
-    runner._look_for_the_lost()
-    assert asked == ["sbatch", "squeue", "squeue", "sbatch", "squeue", "scancel"]
-    assert {array for array, _ in slurm.slurm_client.queue()} == {12}
+def test_broken_configuration(tmp_path, configuration, facts):
+    path = tmp_path / "slurm.conf"
+    path.write_text(configuration)
+    call = Call(["--config", str(path), "x.log", "true"], SWITCHES)
+    with pytest.raises(UsageError) as caught:
+        sbatch_words(call)
+    assert all(fact in str(caught.value) for fact in facts)

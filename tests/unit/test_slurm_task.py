@@ -12,25 +12,26 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "utils"))
-import slurm
-from jobs import Call
+from job_options import Call
+from slurm_conf import SWITCHES
+from slurm_files import task_file
 
 TASK = Path(__file__).parents[2] / "utils/slurm_task.sh"
 
-# Says in a file that it has begun, cleans up when it is told to end, and takes its time for it.
+# Writes its process id to a file and waits; takes some seconds to clean up when it gets TERM.
 WAIT = """trap 'sleep {}; echo clean; exit 0' TERM
 echo $$ > part; mv part pid; while :; do sleep 1; done"""
 
 
 @pytest.fixture
 def start(tmp_path):
-    """Start a task with a command, as Slurm would in an array's job."""
+    """Start a task of an array with a command, like Slurm."""
     started = []
 
     def start_one(*command, options=(), **environment):
-        call = Call([*options, "JOB=3", "x.JOB.log", *command], slurm.SWITCHES)
+        call = Call([*options, "JOB=3", "x.JOB.log", *command], SWITCHES)
         (tmp_path / "call").mkdir(exist_ok=True)
-        (tmp_path / "call/task").write_bytes(slurm.told(call))
+        (tmp_path / "call/task").write_bytes(task_file(call))
         numbers = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
         with (tmp_path / "log").open("ab") as log:
             process = subprocess.Popen(
@@ -52,7 +53,7 @@ def start(tmp_path):
 
 
 def begun(tmp_path):
-    """The process id of a command that has begun to wait."""
+    """Return the process id of a command, when it waits."""
     while not (tmp_path / "pid").exists():
         time.sleep(0.02)
     return int((tmp_path / "pid").read_text())
@@ -114,13 +115,13 @@ def test_command_that_cannot_be_started(start, tmp_path, command, status, said):
     assert said in log
 
 
-def test_words_of_the_shell_are_no_commands(start, tmp_path):
-    """What is run are programs, as by utils/run.py."""
+def test_words_of_the_shell_are_no_commands(start):
+    """Only programs are run, as by utils/run.py."""
     assert start("export", "A=b").wait(30) == 127
 
 
 def test_names_of_the_user_arrive_as_exported(start, tmp_path):
-    """Bash exports what it sets of a name that it has imported."""
+    """Bash exports the value that a script assigns to a name of its environment."""
     names = ("directory", "number", "job", "asked", "pid", "texts", "date", "gpu", "requeue")
     exported = {name: f"user's {name}" for name in names}
     exported |= {f"BASH_FUNC_{name}%%": "() {  echo user\n}" for name in ("say", "now", "take")}
@@ -131,7 +132,7 @@ def test_names_of_the_user_arrive_as_exported(start, tmp_path):
 
 
 def test_settings_of_the_users_shell_do_not_matter(start, tmp_path):
-    """Nor do the task's own to a command in bash."""
+    """The task's own settings do not reach a command in bash, either."""
     command = ["bash", "-c", 'echo "[$unset]"; exit 1']
     assert start(*command, SHELLOPTS="errexit", SECONDS="500").wait(30) == 1
     assert statuses(tmp_path) == {"status.7_3": "1\n"}
@@ -155,20 +156,20 @@ def test_status_that_names_no_signal(start, tmp_path, status):
 
 
 @pytest.mark.parametrize("said", ["50%", "50%\n", ""])
-def test_our_lines_begin_a_line(start, tmp_path, said):
+def test_lines_of_the_task_begin_a_line(start, tmp_path, said):
     assert start("printf", "%s", said).wait(30) == 0
     end = said and "50%\n"
     assert f"\n#\n{end}# Accounting: " in (tmp_path / "log").read_text()
 
 
-def test_what_a_command_leaves_running_is_ended(start, tmp_path):
+def test_processes_that_a_command_leaves_are_ended(start, tmp_path):
     assert start("sh", "-c", "sleep 60 & echo $! > pid").wait(30) == 0
     assert not is_running(begun(tmp_path))
 
 
 @pytest.mark.parametrize("first", ["the task", "the command"])
 def test_no_status_of_a_job_that_slurm_ends(start, tmp_path, first):
-    """Slurm may have put it back into the queue; it signals one process after the other."""
+    """The job may be in the queue again. Slurm signals one process after the other."""
     process = start("sh", "-c", "echo $$ > pid.part; mv pid.part pid; exec sleep 60")
     pid = begun(tmp_path)
     if first == "the command":
@@ -181,19 +182,20 @@ def test_no_status_of_a_job_that_slurm_ends(start, tmp_path, first):
 
 
 def test_warning_before_the_end(start, tmp_path):
-    """The command has time to clean up. Here it may not go back into the queue."""
+    """The command cleans up. Without --requeue it does not go back into the queue."""
     process = start("sh", "-c", WAIT.format(0.5))
     begun(tmp_path)
     process.send_signal(signal.SIGUSR1)
     assert process.wait(30) == 85
     assert statuses(tmp_path) == {"status.7_3": "85\n"}
     log = (tmp_path / "log").read_text()
-    assert "# The time is nearly up: ending the command\n" in log and "\nclean\n" in log
+    assert "\n# The time is nearly up" in log and "\nclean\n" in log
 
 
 def test_warning_after_the_end(start, tmp_path):
-    """What has ended by itself does not go back into the queue."""
-    (tmp_path / "bin").mkdir()  # the task looks at its log when the command has ended
+    """A command that has ended by itself does not go back into the queue."""
+    # The task calls tail on its log when the command has ended.
+    (tmp_path / "bin").mkdir()
     (tmp_path / "bin/tail").write_text(f"#!/bin/sh\ntouch {tmp_path}/looks\nsleep 1\n")
     (tmp_path / "bin/tail").chmod(0o755)
     process = start("true", PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
@@ -204,8 +206,8 @@ def test_warning_after_the_end(start, tmp_path):
     assert statuses(tmp_path) == {"status.7_3": "0\n"}
 
 
-def test_of_a_job_on_a_lost_node_and_on_another_the_later_counts(start, tmp_path):
-    """Slurm starts it anew while the first, out of sight, is still at work."""
+def test_later_start_of_a_job_counts(start, tmp_path):
+    """Slurm starts a job again while the first one is still at work, on a node out of sight."""
     first = start("sh", "-c", WAIT.format(0))
     pid = begun(tmp_path)
     assert start("true", SLURM_RESTART_COUNT="1").wait(30) == 0
@@ -214,19 +216,19 @@ def test_of_a_job_on_a_lost_node_and_on_another_the_later_counts(start, tmp_path
     os.kill(pid, signal.SIGTERM)
     assert first.wait(30) == 1
     assert statuses(tmp_path) == {}
-    assert "Slurm has started it on another node" in (tmp_path / "log").read_text()
+    assert "on another node" in (tmp_path / "log").read_text()
 
 
-def test_job_that_has_left_its_status_does_not_run_again(start, tmp_path):
+def test_job_with_a_status_does_not_run_again(start, tmp_path):
     command = ["sh", "-c", "echo x >> runs; exit 3"]
     assert [start(*command, SLURM_RESTART_COUNT=n).wait(30) for n in "01"] == [3, 3]
-    (tmp_path / "call/status.7_3").write_text("3")  # not whole: it was killed
+    (tmp_path / "call/status.7_3").write_text("3")  # not a whole line: the task was killed
     assert start(*command, SLURM_RESTART_COUNT="2").wait(30) == 3
     assert (tmp_path / "runs").read_text() == "x\nx\n"
 
 
 def test_cancelled_while_it_ends_after_a_warning(start, tmp_path):
-    """It must not go back into the queue any more."""
+    """The job must not go back into the queue."""
     process = start("sh", "-c", WAIT.format(1), options=["--requeue", "1"])
     begun(tmp_path)
     process.send_signal(signal.SIGUSR1)
@@ -238,7 +240,7 @@ def test_cancelled_while_it_ends_after_a_warning(start, tmp_path):
 
 @pytest.fixture
 def scontrol(start, tmp_path):
-    """Start a command that may go back once into the queue of a controller, a shell script."""
+    """Start a command with --requeue 1; a shell script stands in for scontrol."""
 
     def start_with(script, *command):
         (tmp_path / "bin").mkdir()
@@ -255,11 +257,11 @@ def test_back_into_the_queue_as_often_as_allowed(scontrol, tmp_path):
     assert (tmp_path / "asked").read_text() == "requeue 7_3\n"
     assert [path.name for path in (tmp_path / "call").glob("requeued.*")] == ["requeued.3"]
     assert statuses(tmp_path) == {}
-    assert "# Back into the queue, for the 1. time of 1\n" in (tmp_path / "log").read_text()
+    assert "# Back into the queue, time 1 of 1\n" in (tmp_path / "log").read_text()
 
 
 def test_warned_task_waits_for_slurm_to_end_it(scontrol, tmp_path):
-    """What it is asked before, by the warning, is not that."""
+    """The warning itself is not this end."""
     process = scontrol("(sleep 1; touch ended; kill -TERM $PPID) &", WAIT.format(0))
     begun(tmp_path)
     process.send_signal(signal.SIGUSR1)
@@ -268,7 +270,7 @@ def test_warned_task_waits_for_slurm_to_end_it(scontrol, tmp_path):
 
 
 def test_cancelled_while_the_controller_is_away(scontrol, tmp_path):
-    """The controller must not be asked again: the job would come back."""
+    """The task must not ask again: the job would come back."""
     process = scontrol("exit 1", "exit 85")
     while not (tmp_path / "asked").exists():
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""utils/status: the state of every stage's units, from markers and logs as a run leaves them."""
+"""utils/status: the state of all units, from markers and logs as a run leaves them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from lors.bin import record_run
 from lors.bin.status import main
 from lors.done_marker import DoneMarker
-from lors.errors import UsageError
 from lors.recipe.expdir import ExpDir, hypothesis_marker, inference_units, scopes_of
-from lors.recipe.job_log import error_in, read_job_log
-from lors.recipe.liveness import Process, states_of
-from lors.recipe.run_record import RunRecord, begin_stage, read_run
-from lors.recipe.status import STAGES, read_status
-from lors.tasks import Pair, pairs_of
+from lors.recipe.run_record import RunRecord, begin_stage
+from lors.recipe.status import read_status
+from lors.recipe.units import STAGES
+from lors.tasks import pairs_of
 
 ROOT = Path(__file__).parents[2]
 HERE = socket.gethostname()
@@ -57,26 +54,26 @@ INFER += ["--systems", *SYSTEMS, "--split", "test", "--num_jobs", "2"]
 
 @pytest.fixture(autouse=True)
 def no_fsync(monkeypatch):
-    """Markers by the hundred: waiting for a busy disk would take minutes."""
+    """Do not wait for the disk: there are hundreds of markers."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture
 def exp(tmp_path, monkeypatch) -> ExpDir:
-    """An experiment in which nothing has been made, in a recipe's directory."""
+    """Return an experiment without results, in a recipe's directory."""
     monkeypatch.chdir(tmp_path)
     record()
     return ExpDir("exp")
 
 
 def record(**changes) -> None:
-    """Have a run as `changes` say; by default Ctrl-C has ended it."""
+    """Record `RUN`, which Ctrl-C has ended, with these changes."""
     begin_stage(dataclasses.replace(RUN, **changes))
 
 
 @pytest.fixture(scope="module")
 def gone() -> int:
-    """The number of a process that has ended."""
+    """Return the number of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
@@ -100,7 +97,7 @@ def write_log(
     age: float = 0,
     ended_by: str = "",
 ) -> Path:
-    """A log as job wrappers write it, last written to `age` seconds ago."""
+    """Write a log like a job wrapper, with the last change `age` seconds ago."""
     path = Path("exp") / name
     path.parent.mkdir(parents=True, exist_ok=True)
     date = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() - age))
@@ -120,7 +117,7 @@ def expert_log(number: int, *said: str, **options) -> Path:
 
 
 def states(stage: str) -> dict[str, str]:
-    """Unit -> state in one stage."""
+    """Return unit -> state for one stage."""
     return {unit.name: unit.state for unit in read_status("exp", stage).units}
 
 
@@ -133,7 +130,7 @@ def alive() -> str:
 
 
 def make_everything(exp: ExpDir) -> None:
-    """What a run leaves that has done all stages."""
+    """Write what a finished run leaves."""
     for lang in RUN.langs:
         for split in ("train", "dev", "test"):
             directory = Path("data", lang, split)
@@ -204,17 +201,18 @@ def test_each_stage_reads_what_its_work_leaves(exp, stage):
         assert len(left) == (other == stage), (other, left)
 
 
-def test_base_model_of_ones_own(exp):
+def test_trained_base_model(exp):
     record(train_base=True, base_langs=("fr",))
     assert "pool/fr/dev" in states("data") and "pool/fr/dev" in states("format")
     begin(exp.base / ".done")
     finish(exp.root / "base_stats" / ".done")
     assert states("base") == {"base_stats": "done", "base": "interrupted"}
-    write_log("base/train.log", ["espnet"], "OSError: no space", status=1)
+    command = ["python", "-m", "lors.bin.train", "--pairs", "fr_asr", "--out", "exp/base"]
+    write_log("log/train_base.log", command, "OSError: no space", status=1)
     assert unit("base", "base").error == "OSError: no space"
 
 
-def test_what_is_older_than_its_source_is_to_be_made_again(exp):
+def test_results_that_are_older_than_their_sources(exp):
     make_everything(exp)
     later = time.time() + 60
     os.utime(exp.hypothesis("test", "joint", PAIRS[0]), (later, later))
@@ -283,12 +281,28 @@ def test_experts_in_every_state(exp, gone, capsys):
 
 
 def test_job_that_has_not_begun_its_unit(exp):
-    """It reads data for a while, or fails before there is a marker."""
+    """A job reads data for a while, or fails, before it writes a marker."""
     expert_log(1, on=alive())
     expert_log(2, "ValueError: bad", status=1)
     expert_log(3, status=143)
     found = read_status("exp", "experts")
     assert [u.state for u in found.units] == ["running", "failed", "pending", "pending"]
+
+
+def test_error_of_a_training_program(exp):
+    """A training job's log has the output of the program that it starts."""
+    begin(exp.expert(PAIRS[0]) / ".done")
+    said = """[node7] 2025-01-01 12:00:00 (trainer:762) INFO: 1epoch:train:1-20batch: loss=3.1
+Traceback (most recent call last):
+  File "espnet2/train/trainer.py", line 352, in run
+torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB.
+lors.bin.train: error: training failed
+  where: exp/expert/de_asr
+  what to do: mend the cause and run the stage again"""
+    expert_log(1, said, status=1)
+    failed = unit("experts", "de_asr")
+    assert (failed.state, failed.status) == ("failed", 1)
+    assert failed.error.startswith("torch.OutOfMemoryError: CUDA out of memory.")
 
 
 def test_log_of_other_languages_is_not_taken(exp):
@@ -326,7 +340,7 @@ def test_search_on_dev_takes_the_widest_scope_first(exp):
         "lors.asr_st": "running",
         "average.asr": "pending",
         "lors.asr": "pending",
-        # It failed before it began any of them.
+        # Its job failed before it started any of them.
         "average.st": "failed",
         "lors.st": "failed",
     }
@@ -348,13 +362,13 @@ def test_test_sets_of_a_job(exp):
     for state, names in by_state.items():
         expected = [f"{system}/{pair}" for system, pair in names]
         assert [name for name, u in found.items() if u.state == state] == expected
-    # The other test sets wait for their turn, or for another run.
+    # The other test sets wait for their turn or for the next run.
     assert sum(u.state == "pending" for u in found.values()) == len(units) - 3
     assert found["/".join(map(str, second[0]))].log == Path("exp/log/inference.2.log")
 
 
 def test_the_newest_log_of_a_unit_counts(exp):
-    """An earlier run had more jobs."""
+    """The log of an earlier run with more jobs is older."""
     begin(hypothesis_marker(exp.hypothesis("test", "base", PAIRS[2])))
     old = [*INFER[:-1], "9", "--job", "3"]
     write_log("log/inference.3.log", old, "OSError: old", status=1, age=9000)
@@ -367,7 +381,7 @@ def test_the_newest_log_of_a_unit_counts(exp):
 
 
 def run_now(**changes) -> None:
-    """A run that is there: this process."""
+    """Record a run that still runs: this process."""
     record(pid=os.getpid(), began=time.time(), status=None, **changes)
 
 
@@ -380,37 +394,36 @@ def test_stage_without_jobs_is_done_by_the_run(exp):
     assert set(states("format").values()) == {"pending"}
 
 
-def test_what_a_new_run_will_do_again_has_not_failed(exp):
+def test_unit_that_a_new_run_will_do_again_has_not_failed(exp):
     begin(exp.expert(PAIRS[0]) / ".done")
     expert_log(1, "KeyError: 'x'", status=1, age=60)
     assert states("experts")["de_asr"] == "failed"
     run_now(stage="stats")
     assert states("experts")["de_asr"] == "pending"
-    run_now(stage="tune")  # which does not come back to it
+    run_now(stage="tune")
     assert states("experts")["de_asr"] == "failed"
 
 
-def test_run_that_ended_without_a_word(exp, gone, capsys):
+def test_killed_run(exp, gone, capsys):
     begin(exp.base / ".done")
     record(stage="base", status=None, pid=gone)
     assert states("base") == {"base": "interrupted"}
     assert main([]) == 4
-    assert "ended in stage base without a word" in capsys.readouterr().out
+    assert f"killed in stage base, on {HERE}, process {gone}" in capsys.readouterr().out
 
 
 def test_stage_without_logs_that_failed(exp, capsys):
     begin(exp.merged("lors", "asr") / ".done")
     record(stage="merge", status=1)
     assert main(["--stage", "merge"]) == 1
-    out = capsys.readouterr().out
-    assert "lors.asr  failed       status 1: without a log: see what ./run.sh said" in out
+    assert "     lors.asr  failed       status 1: " in capsys.readouterr().out
 
 
 def test_exit_code_while_the_run_goes_on(exp, capsys):
     run_now(stage="base")
     assert main([]) == 3
     assert main(["--stage", "score"]) == 3
-    run_now(stage="base", stop_stage=4)  # so it will never get there
+    run_now(stage="base", stop_stage=4)  # a run that does not come to stage score
     assert main(["--stage", "score"]) == 4
     make_everything(exp)
     assert main(["--stage", "score"]) == 0
@@ -436,15 +449,9 @@ def test_log_without_a_process(exp):
     assert states("experts")["de_asr"] == "interrupted"
 
 
-def test_number_that_another_process_has_got():
-    mine = Process(HERE, os.getpid(), since=time.time())
-    before = Process(HERE, os.getpid(), since=time.time() - 30 * 86400)
-    assert states_of([mine, before]) == ["running", ""]
-
-
 @pytest.fixture
 def squeue(tmp_path, monkeypatch):
-    """Have a squeue on the PATH that says what it is told to, and count its calls."""
+    """Put a squeue with given answers on the PATH; its calls are written to a file."""
     folder = tmp_path / "bin"
     folder.mkdir()
 
@@ -478,7 +485,7 @@ def test_jobs_of_slurm_on_this_machine(exp, squeue, gone):
         begin(exp.expert(pair) / ".done")
         expert_log(number, on=f"{HERE}, process {gone}, Slurm job 123_{number}")
     expert_log(1, on=f"{alive()}, Slurm job 123_1")
-    # The second is back in the queue; the third has ended, if not all that its job is for.
+    # The second is in the queue again. The third has ended, though its Slurm job runs on.
     squeue("123_2 PENDING", "123_3 RUNNING")
     expected = ["running", "queued", "interrupted", "interrupted"]
     assert list(states("experts").values()) == expected
@@ -492,74 +499,6 @@ def test_slurm_that_does_not_answer(exp, squeue):
     expert_log(1, on="node7, process 1, Slurm job 123_1")
     expert_log(2, on="node7, process 1, Slurm job 123_2", age=700)
     assert list(states("experts").values())[:2] == ["running", "pending"]
-
-
-# --- logs ---------------------------------------------------------------------------------------
-
-
-def test_log_of_a_wrapper(tmp_path):
-    path = tmp_path / "x.log"
-    path.write_text(
-        "slurmstepd: a line of the cluster\n# python -m a.b --text 'x y' --job 2\n"
-        "# Running on node7.cluster, process 42, Slurm job 12_3\n"
-        "# Started at 2025-01-01T12:00:00\n#\nhello\n"
-    )
-    log = read_job_log(path)
-    process = log.process
-    assert (process.host, process.pid, process.slurm_job) == ("node7.cluster", 42, "12_3")
-    assert log.module == "a.b" and log.option("text") == ["x y"] and log.option("job") == ["2"]
-    assert log.option("none") == [] and log.status is None
-    assert process.since == time.mktime((2025, 1, 1, 12, 0, 0, 0, 0, -1))
-
-
-OOM = "slurmstepd: error: Detected 1 oom_kill event in StepId=12.batch."
-
-
-@pytest.mark.parametrize(
-    ("then", "status"),
-    [("", 137), (f"{OOM}\n", 137), ("# python -m a.b\n# Running on node8, process 43\n#\n", None)],
-)
-def test_last_word_on_how_a_job_ended(tmp_path, then, status):
-    """Slurm may write after the wrapper, and a job that is run again goes on in its log."""
-    log = "# python -m a.b\n# Running on node7, process 42\n#\n"
-    log += "# Finished at 2025-01-01T12:00:00 with status 137\n"
-    (tmp_path / "x.log").write_text(log + then)
-    assert read_job_log(tmp_path / "x.log").status == status
-
-
-def test_logs_of_other_kinds(tmp_path):
-    assert read_job_log(tmp_path / "none.log") is None
-    (tmp_path / "x.log").write_bytes(b"\xff\xfe no header\n")
-    assert read_job_log(tmp_path / "x.log") is None
-    kaldi = "# sh -c 'x\n# Running on node7\n# Started at Wed Jan 1 12:00:00 UTC 2025\n#\nsaid\n"
-    kaldi += "# Accounting: time=1 threads=1\n# Ended (code 7) at Wed Jan 1 12:00:01 UTC 2025\n"
-    (tmp_path / "x.log").write_text(kaldi)
-    log = read_job_log(tmp_path / "x.log")
-    assert log.status == 7 and log.process.since is None and log.command == ("sh", "-c", "'x")
-
-
-@pytest.mark.parametrize(
-    ("said", "error"),
-    [
-        ("Traceback (most recent call last):\n  File 'x'\nKeyError: 'y'", "KeyError: 'y'"),
-        (
-            "train: error: it failed\n  got:\n    main.py: error: no --x\n  what to do: mend",
-            "main.py: error: no --x",
-        ),
-        ("one\ntwo\n\n", "two"),
-        ("torch.OutOfMemoryError: CUDA\n# Ended by SIGKILL (out of memory?)", None),
-        (f"# Ended by SIGKILL (out of memory?)\n{OOM}", None),
-        ("RuntimeError: real reason\n# Ended by SIGTERM", "RuntimeError: real reason"),
-        ("step 3\n# Ended by SIGSEGV", "ended by SIGSEGV"),
-        ("# Ended by Slurm (SIGTERM)\n# Running on h\nKeyError: 'y'", "KeyError: 'y'"),
-        ("", ""),
-        ("x" * 300, "x" * 157 + "..."),
-    ],
-)
-def test_error_of_a_log(tmp_path, said, error):
-    (tmp_path / "x.log").write_text(f"# command\n# Running on h\n{said}\n# Finished at x\n")
-    expected = "ended by SIGKILL (out of memory?)" if error is None else error
-    assert error_in(tmp_path / "x.log") == expected
 
 
 # --- what cannot be read ------------------------------------------------------------------------
@@ -577,65 +516,25 @@ def test_corrupt_marker(exp, name, content, capsys):
 def test_missing_experiment(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([]) == 2
-    assert "no such experiment directory" in capsys.readouterr().err
+    assert "where: exp\n" in capsys.readouterr().err
     Path("exp").mkdir()
     assert main([]) == 2
-    assert "no run of a recipe is recorded here" in capsys.readouterr().err
+    assert "recipe.json" in capsys.readouterr().err
     assert list(Path("exp").iterdir()) == []
 
 
 def test_unknown_stage(exp, capsys):
     assert main(["--stage", "expert"]) == 2
-    assert "did you mean experts" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "'expert'" in err and "experts" in err
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}"])
-def test_corrupt_record(exp, content, capsys):
-    Path("exp/recipe.json").write_text(content)
-    assert main([]) == 2
-    assert "call ./run.sh again" in capsys.readouterr().err
-
-
-# --- the record ---------------------------------------------------------------------------------
-
-
-def call_record(*event: str, pid: int = 7, langs: str = "de") -> None:
-    options = ["--command", "./run.sh", "--expdir", "exp", "--data", "data", "--dump", "dump"]
-    options += ["--langs", langs, "--tasks", "asr", "--methods", "--systems", "base"]
-    options += ["--base_langs", "de", "--train_base", "false", "--skip_train", "true"]
-    assert record_run.main([*event, "--pid", str(pid), "--stop_stage", "11", *options]) == 0
-
-
-def test_run_is_recorded_stage_by_stage(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SLURM_JOB_ID", "99")
-    call_record("--stage", "data")
-    first = read_run("exp")
-    assert (first.host, first.pid, first.slurm_job, first.stage) == (HERE, 7, "99", "data")
-    assert first.directory == str(tmp_path) and first.methods == () and first.skip_train
-    call_record("--stage", "format")
-    assert read_run("exp") == dataclasses.replace(first, stage="format")
-    call_record("--status", "1")
-    assert read_run("exp") == dataclasses.replace(first, stage="format", status=1)
-    call_record("--stage", "data", langs="es")  # another run, if with the same process number
-    assert read_run("exp").langs == ("es",) and read_run("exp").began > first.began
-    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "98")
-    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
-    call_record("--stage", "data", pid=9)
-    assert read_run("exp").slurm_job == "98_1"
-    call_record("--status", "0", pid=8)  # of a run that is not the latest
-    assert read_run("exp").status is None
-
-
-def test_refused_first_run_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    call_record("--stage", "data")
-    call_record("--status", "2")
-    assert list(tmp_path.iterdir()) == []
-    call_record("--stage", "data")
-    Path("exp/base").mkdir()
-    call_record("--status", "2")
-    assert read_run("exp").status == 2
+def test_commands_that_no_recipe_calls(exp):
+    words = ["x", "-m", "lors.bin.train", "--out", "e", "--pairs", "x", "--only", "1"]
+    write_log("log/x.log", words, "KeyError: x", status=1)
+    words = ["x", "-m", "lors.bin.tune", "--tasks", "asr", "--only", "0"]
+    write_log("log/y.log", words, "KeyError: x", status=1)
+    assert read_status("exp").state == "interrupted"
 
 
 # --- the program --------------------------------------------------------------------------------
@@ -674,13 +573,3 @@ def test_program_only_reads(exp):
         [*command, "--help"], env=environment, capture_output=True, text=True
     )
     assert "exit code: 0 all is done" in help_text.stdout
-
-
-def test_bad_pair_in_a_log_is_no_error(exp):
-    write_log(
-        "log/x.log", ["x", "-m", "lors.bin.train", "--out", "e", "--pairs", "x", "--only", "1"]
-    )
-    write_log("log/y.log", ["x", "-m", "lors.bin.tune", "--tasks", "asr", "--only", "0"])
-    assert read_status("exp").state == "interrupted"
-    with pytest.raises(UsageError):
-        Pair.parse("x")

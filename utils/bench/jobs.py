@@ -1,17 +1,16 @@
 #!/usr/bin/env python3
-"""What a job wrapper costs: many trivial tasks, beside other ways to run them, in one run.
+"""Measure the cost of the job wrappers: many trivial jobs, beside other ways to run them.
 
 Usage: utils/bench/jobs.py [--tasks 100] [--rounds 3] [--nj 8] [--json FILE]
 
-Every task runs `true`, with a log of its own where the program can write one; the seconds are wall
-time from the call until its end. On this machine: utils/run.py beside GNU parallel, and beside
-xargs, which does nothing but start processes. On Slurm: utils/slurm.py beside `sbatch --wait
---array` and submitit, and beside "Slurm itself": sbatch, with tasks that leave a file each and
-somebody who looks for these every 0.05 s. Programs that are missing are left out, with a line that
-says so. Without a Slurm (sinfo) one of this machine is started for the time of the measurement,
-like that of the tests (tests/integration/slurm_cluster.py).
+Each job runs `true`, with its own log if the program can write one; the seconds are the wall time
+of the whole call. On this machine: utils/run.py beside GNU parallel and beside xargs, which only
+starts processes. On Slurm: utils/slurm.py beside `sbatch --wait --array`, submitit, and "Slurm
+itself": sbatch with jobs that leave a file each, and a loop that looks for them every 0.05 s.
+Missing programs are left out with a message. Without a Slurm (sinfo) the cluster of the tests
+(tests/integration/slurm_cluster.py) is started for the measurement.
 
-Each round runs all programs one after the other, so that a busy machine is busy for all of them.
+Each round runs all programs one after the other, so that other load slows all of them.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ def slurm_programs(tasks: int, nj: int) -> dict[str, list[str]]:
 
 
 def why_missing(name: str) -> str:
-    """Why a program cannot be measured; empty if it can."""
+    """Return why a program cannot be measured; empty if it can."""
     if name == "submitit":
         return "" if importlib.util.find_spec("submitit") else "no Python package submitit"
     if name.startswith("utils/") or name == "Slurm itself":
@@ -83,7 +82,7 @@ def why_missing(name: str) -> str:
 
 @contextlib.contextmanager
 def slurm() -> Iterator[str]:
-    """Have a Slurm; says which, or why there is none."""
+    """Provide a Slurm; yield its description, or "none" with the reason."""
     if shutil.which("sinfo") and subprocess.run(["sinfo"], capture_output=True).returncode == 0:
         yield "the one of this cluster"
         return
@@ -99,7 +98,7 @@ def slurm() -> Iterator[str]:
 
 
 def measure(programs: dict[str, list[str]], tasks: int, rounds: int) -> dict[str, list[float]]:
-    """Program -> wall seconds of each round."""
+    """Return program -> wall seconds of each round."""
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(rounds):
         for name, command in programs.items():
@@ -113,13 +112,13 @@ def measure(programs: dict[str, list[str]], tasks: int, rounds: int) -> dict[str
     return seconds
 
 
-def show(title: str, seconds: dict[str, list[float]], ours: str) -> None:
-    print(f"\n{title}\n{'program':16}{'seconds':>9}{'spread':>16}   against {ours}")
-    mine = statistics.median(seconds[ours])
+def show(title: str, seconds: dict[str, list[float]], wrapper: str) -> None:
+    print(f"\n{title}\n{'program':16}{'seconds':>9}{'spread':>16}   against {wrapper}")
+    own = statistics.median(seconds[wrapper])
     for name, values in seconds.items():
         middle = statistics.median(values)
         spread = f"{min(values):.2f} to {max(values):.2f}"
-        print(f"{name:16}{middle:9.2f}{spread:>16}   {middle / mine:.2f}x")
+        print(f"{name:16}{middle:9.2f}{spread:>16}   {middle / own:.2f}x")
 
 
 def main() -> int:
@@ -128,20 +127,20 @@ def main() -> int:
     )
     parser.add_argument("--tasks", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--nj", type=int, default=8, help="tasks at the same time")
+    parser.add_argument("--nj", type=int, default=8, help="jobs at the same time")
     parser.add_argument("--json", type=Path, help="write all seconds to this file")
     args = parser.parse_args()
 
     results: dict[str, dict[str, list[float]]] = {}
 
-    def run(place: str, make: Callable[[int, int], dict[str, list[str]]], ours: str) -> None:
+    def run(place: str, make: Callable[[int, int], dict[str, list[str]]], wrapper: str) -> None:
         programs = make(args.tasks, args.nj)
         for name in list(programs):
             if why_missing(name):
                 print(f"left out: {name} ({why_missing(name)})", file=sys.stderr)
                 del programs[name]
         results[place] = measure(programs, args.tasks, args.rounds)
-        show(f"{place}: {args.tasks} tasks, {args.nj} at a time", results[place], ours)
+        show(f"{place}: {args.tasks} tasks, {args.nj} at a time", results[place], wrapper)
 
     run("this machine", local_programs, "utils/run.py")
     with slurm() as which:

@@ -13,12 +13,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 WRAPPER = ROOT / "utils" / "run.py"
-# Says in its log which arguments arrived, one line each as Python writes them.
+# Prints the arguments that arrive, one a line, as Python writes them.
 SHOW = [sys.executable, "-c", "import sys; print(*map(repr, sys.argv[1:]), sep='\\n')"]
 
 
 def environment(**extra):
-    """This process's environment with the tested Python first, and without what a user may set."""
+    """Return the environment of a call: the tested Python first, no settings of the user."""
     names = ("CUDA_VISIBLE_DEVICES", "LORS_PROGRESS", "OMP_NUM_THREADS")
     clean = {name: value for name, value in os.environ.items() if name not in names}
     return {**clean, "PATH": f"{Path(sys.executable).parent}:{clean['PATH']}", **extra}
@@ -36,12 +36,12 @@ def run(*arguments, cwd, **extra):
 
 
 def output_of(log):
-    """What the job itself wrote into its log."""
+    """Return the lines of a log that the command wrote."""
     return [line for line in Path(log).read_text().splitlines() if not line.startswith("#")]
 
 
 def is_running(pid):
-    """Whether a process runs; one that has ended but is not reaped by its parent does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
@@ -77,7 +77,7 @@ def test_log_has_the_lines_of_the_contract(tmp_path):
 
 
 @pytest.mark.parametrize("said", ["50%", "50%\n", ""])
-def test_our_lines_begin_a_line(tmp_path, said):
+def test_lines_of_the_wrapper_begin_a_line(tmp_path, said):
     assert run("x.log", "printf", "%s", said, cwd=tmp_path).returncode == 0
     end = said and "50%\n"
     assert f"\n#\n{end}# Accounting: " in (tmp_path / "x.log").read_text()
@@ -113,7 +113,7 @@ def test_retry_runs_only_what_failed(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     tried = [len((tmp_path / f"tried.{n}").read_text().splitlines()) for n in (1, 2, 3)]
     assert tried == [1, 3, 1]
-    assert (tmp_path / "x.2.log").read_text().count("with status 1\n") == 2  # of every try
+    assert (tmp_path / "x.2.log").read_text().count("with status 1\n") == 2
 
 
 def test_without_a_log_the_output_stays_where_it_is(tmp_path):
@@ -123,7 +123,8 @@ def test_without_a_log_the_output_stays_where_it_is(tmp_path):
     assert done.returncode == 1
     assert done.stderr == "run.py: 2 / 3 failed\nrun.py: failed: JOB=1,3\n"
     done = run("-", "no-such-program", cwd=tmp_path)
-    assert done.returncode == 127 and "cannot start no-such-program: No such file" in done.stderr
+    assert done.returncode == 127
+    assert "no-such-program: No such file" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -135,7 +136,7 @@ def test_retry_ends(tmp_path):
 
 
 def test_jobs_end_with_a_killed_wrapper(tmp_path):
-    """Nothing can be cleaned up by a process that is killed: the kernel does it."""
+    """A killed wrapper cannot end its jobs: the kernel does it."""
     script = f"echo $$ > pid; exec {sys.executable} -c 'import time; time.sleep(300)'"
     process = subprocess.Popen([WRAPPER, "x.log", "sh", "-c", script], cwd=tmp_path)
     wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip())
@@ -161,7 +162,7 @@ def test_environment_of_a_job(tmp_path):
 
 
 def most_at_a_time(logs):
-    """The largest number of jobs that ran together, from lines 'begin end' in their logs."""
+    """Return how many jobs ran together at most, from lines "begin end" in their logs."""
     spans = [tuple(map(float, output_of(log)[0].split())) for log in logs]
     return max(sum(begin <= moment < end for begin, end in spans) for moment, _ in spans)
 
@@ -192,14 +193,14 @@ def test_failed_jobs_are_counted_and_the_first_log_is_shown(tmp_path):
     assert lines[2] == "run.py: the last lines of log/x.3.log:"
     assert len(lines) == 3 + 30
     assert lines[-3] == "  line 50 of 3" and lines[-1].endswith("with status 1")
-    assert len(list(tmp_path.glob("log/*"))) == 8  # one failure does not stop the others
+    assert len(list(tmp_path.glob("log/*"))) == 8  # a failure does not stop the others
 
 
 @pytest.mark.parametrize(
     ("command", "status", "text"),
     [
-        (["no-such-program"], 127, "cannot start no-such-program: No such file"),
-        (["/etc/passwd"], 126, "cannot start /etc/passwd: Permission denied"),
+        (["no-such-program"], 127, "no-such-program: No such file"),
+        (["/etc/passwd"], 126, "/etc/passwd: Permission denied"),
         (["sh", "-c", "exit 7"], 7, ""),
         (["sh", "-c", "kill -KILL $$"], 137, "# Ended by SIGKILL (out of memory?)"),
     ],
@@ -213,27 +214,25 @@ def test_status_of_a_failed_job(tmp_path, command, status, text):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "facts"),
     [
-        (["x.log"], "a log file and a command are needed"),
-        (["--foo", "1", "x.log", "true"], "unknown option --foo (known: --num_threads"),
-        (["-n", "x.log", "true"], "unknown option -n"),
-        (["--mem"], "--mem needs a value"),
-        (["--num_threads", "0", "x.log", "true"], "--num_threads: expected a whole number from 1"),
-        (["--gpu=-1", "x.log", "true"], "--gpu: expected a whole number from 0, got '-1'"),
-        (["--num_nodes", "2", "x.log", "true"], "--num_nodes: this wrapper has one machine"),
-        (["JOB=2:1", "x.JOB.log", "true"], "empty range of jobs: JOB=2:1"),
-        (["JOB=1:2", "x.log", "true"], "put JOB into its name: x.log"),
-        (["JOB=1-4", "l.JOB.log", "true"], "expected NAME=first:last, once, before the log: JOB=1"),
-        (
-            ["JOB=1:2", "N=1:2", "l.JOB.log", "true"],
-            "before the log: N=1:2 (a log of this name: ./",
-        ),
+        (["x.log"], []),
+        (["--foo", "1", "x.log", "true"], ["--foo", "--num_threads", "--requeue"]),
+        (["-n", "x.log", "true"], ["-n", "--num_threads"]),
+        (["--mem"], ["--mem"]),
+        (["--num_threads", "0", "x.log", "true"], ["--num_threads", "from 1", "'0'"]),
+        (["--gpu=-1", "x.log", "true"], ["--gpu", "from 0", "'-1'"]),
+        (["--num_nodes", "2", "x.log", "true"], ["--num_nodes"]),
+        (["JOB=2:1", "x.JOB.log", "true"], ["JOB=2:1"]),
+        (["JOB=1:2", "x.log", "true"], ["JOB", "x.log"]),
+        (["JOB=1-4", "l.JOB.log", "true"], ["NAME=first:last", "JOB=1-4"]),
+        (["JOB=1:2", "N=1:2", "l.JOB.log", "true"], ["N=1:2", "./N=1:2"]),
     ],
 )
-def test_wrong_calls(tmp_path, arguments, message):
+def test_wrong_calls(tmp_path, arguments, facts):
     done = run(*arguments, cwd=tmp_path)
-    assert done.returncode == 2 and message in done.stderr
+    assert done.returncode == 2
+    assert all(fact in done.stderr for fact in [*facts, "utils/run.py --help"]), done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -244,14 +243,14 @@ def test_help(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("log", "message"),
+    ("log", "fact"),
     [("file/x.log", "File exists: 'file'"), ("/dev/full", "No space left on device")],
 )
-def test_log_that_cannot_be_written(tmp_path, log, message):
+def test_log_that_cannot_be_written(tmp_path, log, fact):
     (tmp_path / "file").touch()
     done = run(log, "true", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("run.py: error: cannot write a log: ") and message in done.stderr
+    assert done.stderr.startswith("run.py: error: ") and fact in done.stderr
 
 
 def test_gpus_are_handed_out_one_job_each(tmp_path):
@@ -274,13 +273,13 @@ def test_gpus_are_counted_by_nvidia_smi(tmp_path):
     assert run("--gpu", 2, "x.log", *show, cwd=tmp_path, PATH=path).returncode == 0
     assert output_of(tmp_path / "x.log") == ["0,1"]
     done = run("--gpu", 3, "x.log", *show, cwd=tmp_path, PATH=path)
-    assert done.returncode == 2 and "--gpu 3: this machine offers 2 GPU(s)" in done.stderr
+    assert done.returncode == 2 and "--gpu 3" in done.stderr and "2 GPU" in done.stderr
 
 
 @pytest.mark.parametrize("visible", ["", "-1"])
 def test_hidden_gpus_cannot_be_used(tmp_path, visible):
     done = run("--gpu", 1, "x.log", "true", cwd=tmp_path, CUDA_VISIBLE_DEVICES=visible)
-    assert done.returncode == 2 and "offers 0 GPU(s)" in done.stderr
+    assert done.returncode == 2 and "--gpu 1" in done.stderr and "0 GPU" in done.stderr
 
 
 STUBBORN = "trap '' TERM; sleep 300 & echo $$ $! > pids.JOB; while :; do wait; done"
@@ -320,7 +319,8 @@ def test_signals_end_every_process_of_every_job(tmp_path, signums, script, statu
     assert not (tmp_path / "x.3.log").exists()  # nothing new was started
     assert re.search(r"with status (143|137)\n$", (tmp_path / "x.1.log").read_text())
     name = signal.Signals(signums[0]).name
-    assert f"stopped by {name}, all jobs ended, log is in x.*.log" in wrapper.stderr.read()
+    stderr = wrapper.stderr.read()
+    assert name in stderr and "x.*.log" in stderr
 
 
 def test_hangup_stays_ignored_where_nohup_said_so(tmp_path):
@@ -334,7 +334,7 @@ def test_hangup_stays_ignored_where_nohup_said_so(tmp_path):
 
 @pytest.mark.parametrize(("nohup", "driver"), [(False, ""), (True, ""), (True, "1")])
 def test_jobs_end_with_the_caller_unless_nohup_said_otherwise(tmp_path, nohup, driver):
-    """And with a recipe's driver in any case."""
+    """They always end with a recipe's driver."""
     script = "echo $$ > pid; sleep 3; touch finished"
     command = f'{"nohup " * nohup}"{WRAPPER}" x.log bash -c "{script}" & echo $! > wrapper; wait'
     caller = subprocess.Popen(

@@ -1,0 +1,88 @@
+"""Which job has which units, read from the command in the job's log.
+
+The command is cut into units by the functions that the job itself uses. So a log of other languages
+or of another number of jobs is never taken for a log of the present work.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from lors.errors import LorsError
+from lors.recipe.expdir import ExpDir, inference_units, scopes_of, sequential_steps
+from lors.recipe.job_log import JobLog, read_job_log
+from lors.tasks import Pair, pairs_of
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of the recipe: its log and the keys of all its units."""
+
+    log: JobLog
+    keys: tuple[str, ...]
+
+
+def latest_jobs(expdir: str | os.PathLike, recorded_expdir: str) -> dict[str, Job]:
+    """Return key of a unit -> the latest job that has, or had, this unit.
+
+    Args:
+        expdir: where the experiment is; its logs are read.
+        recorded_expdir: its name in the jobs' commands.
+    """
+    found: dict[str, Job] = {}
+    for path in sorted(ExpDir(expdir).log.glob("*.log")):
+        log = read_job_log(path)
+        if log is None:
+            continue
+        job = Job(log, _keys_of(log, recorded_expdir))
+        for key in job.keys:
+            if key not in found or found[key].log.changed < log.changed:
+                found[key] = job
+    return found
+
+
+def _keys_of(log: JobLog, expdir: str) -> tuple[str, ...]:
+    """The keys of a job's units; none for a command that no recipe calls."""
+    try:
+        if log.module in ("lors.bin.train", "lors.bin.import_base"):
+            return tuple(os.path.relpath(out, expdir) for out in _trained(log))
+        if log.module == "lors.bin.merge_tuned":
+            scopes, methods = log.option("scopes"), log.option("methods")
+            return tuple(f"merged/{method}.{scope}" for scope in scopes for method in methods)
+        if log.module == "lors.bin.tune":
+            scope = "_".join(_only(scopes_of(log.option("tasks")), log))
+            return tuple(f"tune/{method}.{scope}" for method in log.option("methods"))
+        if log.module == "lors.bin.inference":
+            pairs = pairs_of(log.option("langs"), log.option("tasks"))
+            job, number = int(log.option("job")[0]), int(log.option("num_jobs")[0])
+            units = inference_units(log.option("systems"), pairs, job, number)
+            split = log.option("split")[0]
+            return tuple(f"inference/{split}/{system}/{pair}" for system, pair in units)
+    except (LorsError, ValueError, IndexError):
+        pass
+    return ()
+
+
+def _trained(log: JobLog) -> list[Path]:
+    """The model directories that a job of ``lors.bin.train`` or ``import_base`` writes."""
+    out = Path(log.option("out")[0])
+    if "--sequential" in log.command and "--collect_stats" not in log.command:
+        pairs = [Pair.parse(pair) for pair in log.option("pairs")]
+        return [out / step for step in sequential_steps(pairs)]
+    if log.option("only"):
+        return [out / str(Pair.parse(_only(log.option("pairs"), log)))]
+    return [out]
+
+
+def _only(values: Sequence[Value], log: JobLog) -> Value:
+    """The value that the job's option ``--only`` names, counted from 1."""
+    index = int(log.option("only")[0]) - 1
+    if index < 0:
+        raise IndexError(index)
+    return values[index]

@@ -1,0 +1,171 @@
+"""The stages of a recipe, cut into units: a data directory, a training, a merge, a test set.
+
+Whether a unit is done is read from the same marker or file as by a run that resumes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lors.done_marker import DoneMarker
+from lors.recipe.expdir import (
+    ExpDir,
+    hypothesis_marker,
+    inference_units,
+    scopes_of,
+    sequential_steps,
+)
+from lors.recipe.run_record import RunRecord
+from lors.tasks import SPLITS, Pair, pairs_of
+
+STAGES = ("data", "format", "base", "stats", "experts", "baselines")
+STAGES += ("tune", "merge", "inference", "score", "pack")
+TRAINING = STAGES[2:6]
+"""The stages that --skip_train leaves out."""
+DONE, STARTED, NOT_STARTED = "done", "started", ""
+
+
+@dataclass
+class Unit:
+    """A piece of a stage's work.
+
+    Attributes:
+        stage: a name of `STAGES`.
+        name: its name in print, e.g. ``de_asr``.
+        key: its unique name: the path of its result in the experiment directory.
+        progress: reads ``DONE``, ``STARTED`` or ``NOT_STARTED`` from the disk.
+    """
+
+    stage: str
+    name: str
+    key: str
+    progress: Callable[[], str]
+
+
+def units_of(run: RunRecord, expdir: str | os.PathLike) -> Iterator[Unit]:
+    """Yield all units of a run, in the order of the work."""
+    exp = ExpDir(expdir)
+    pairs = pairs_of(run.langs, run.tasks)
+    scopes = ["_".join(scope) for scope in scopes_of(run.tasks)]
+    yield from _data_units(run, _recipe_directory(run, exp.root))
+    yield from _training_units(run, exp, pairs)
+    yield from _merge_units(run, exp, scopes)
+    yield from _test_units(run, exp, pairs)
+    for scope in scopes if "lors" in run.methods else ():
+        packed = exp.root / "packed" / f"lors.{scope}.zip"
+        progress = _by_age(packed, [exp.merged("lors", scope) / "model.pth"])
+        yield Unit("pack", packed.name, _key(packed, exp), progress)
+
+
+def _data_units(run: RunRecord, recipe: Path) -> Iterator[Unit]:
+    """The data directories of stages 1 and 2."""
+    names = [f"{lang}/{split}" for lang in run.langs for split in SPLITS]
+    if run.train_base:
+        names += [f"pool/{lang}/{split}" for lang in run.base_langs for split in SPLITS[:2]]
+    for name in names:
+        yield Unit("data", name, f"data:{name}", _by_data_files(recipe / run.data / name))
+    for name in names:
+        directory = recipe / run.dump / name
+        # Formatting writes no marker at its start: a later run checks its files one by one.
+        progress = _by_marker(directory / ".done", started=directory)
+        yield Unit("format", name, f"format:{name}", progress)
+
+
+def _training_units(run: RunRecord, exp: ExpDir, pairs: Sequence[Pair]) -> Iterator[Unit]:
+    if run.train_base:
+        yield _model("base", "base_stats", exp.root / "base_stats", exp)
+    yield _model("base", "base", exp.base, exp)
+    yield _model("stats", "stats", exp.root / "stats", exp)
+    for pair in pairs:
+        yield _model("experts", str(pair), exp.expert(pair), exp)
+    if "joint" in run.systems:
+        yield _model("baselines", "joint", exp.joint, exp)
+    for step in sequential_steps(pairs) if "sequential" in run.systems else ():
+        yield _model("baselines", f"sequential/{step}", exp.sequential / step, exp)
+
+
+def _merge_units(run: RunRecord, exp: ExpDir, scopes: Sequence[str]) -> Iterator[Unit]:
+    merges = [(method, scope) for scope in scopes for method in run.methods]
+    for method, scope in merges:
+        yield _model("tune", f"{method}.{scope}", exp.sweep(method, scope).parent, exp)
+    for method, scope in merges:
+        yield _model("merge", f"{method}.{scope}", exp.merged(method, scope), exp)
+
+
+def _test_units(run: RunRecord, exp: ExpDir, pairs: Sequence[Pair]) -> Iterator[Unit]:
+    """Inference and scores of the test sets, and the report."""
+    test_sets = inference_units(run.systems, pairs)
+    hypotheses = [exp.hypothesis("test", system, pair) for system, pair in test_sets]
+    scores = [exp.score("test", system, pair) for system, pair in test_sets]
+    names = [f"{system}/{pair}" for system, pair in test_sets]
+    for name, hypothesis in zip(names, hypotheses, strict=True):
+        progress = _by_marker(hypothesis_marker(hypothesis), hypothesis)
+        yield Unit("inference", name, _key(hypothesis, exp), progress)
+    for name, score, hypothesis in zip(names, scores, hypotheses, strict=True):
+        yield Unit("score", name, _key(score, exp), _by_age(score, [hypothesis]))
+    report = exp.root / "RESULTS.md"
+    yield Unit("score", report.name, report.name, _by_age(report, scores))
+
+
+def _model(stage: str, name: str, directory: Path, exp: ExpDir) -> Unit:
+    """A unit whose result is a directory with its own marker."""
+    return Unit(stage, name, _key(directory, exp), _by_marker(directory / ".done"))
+
+
+def _key(path: Path, exp: ExpDir) -> str:
+    return str(path.relative_to(exp.root))
+
+
+def _recipe_directory(run: RunRecord, expdir: Path) -> Path:
+    """The recipe's directory, even if it was moved with its experiment since the run."""
+    typed = Path(run.expdir).parts
+    here = expdir.absolute().parts
+    if typed and here[-len(typed) :] == typed and not Path(run.expdir).is_absolute():
+        return Path(*here[: -len(typed)])
+    return Path(run.directory)
+
+
+# --- the progress of a unit ---------------------------------------------------------------------
+
+
+def _by_marker(
+    marker: Path, product: Path | None = None, started: Path | None = None
+) -> Callable[[], str]:
+    """Progress by a done marker. A unit without its `product` is not done; one with the file
+    `started` is started."""
+
+    def progress() -> str:
+        found = DoneMarker.progress(marker)
+        if found == DONE and product is not None and not product.exists():
+            return STARTED
+        return found or (STARTED if started is not None and started.exists() else NOT_STARTED)
+
+    return progress
+
+
+def _by_data_files(data_dir: Path) -> Callable[[], str]:
+    """Progress by the files that Kaldi requires, as local/data.sh may be a user's own."""
+
+    def progress() -> str:
+        if all((data_dir / name).exists() for name in ("wav.scp", "utt2spk", "spk2utt")):
+            return DONE
+        return STARTED if data_dir.exists() else NOT_STARTED
+
+    return progress
+
+
+def _by_age(product: Path, sources: Sequence[Path]) -> Callable[[], str]:
+    """Progress of a file that is made again when one of its sources is newer."""
+
+    def progress() -> str:
+        try:
+            made = product.stat().st_mtime_ns
+        except FileNotFoundError:
+            return NOT_STARTED
+        is_old = any(s.exists() and s.stat().st_mtime_ns > made for s in sources)
+        return NOT_STARTED if is_old else DONE
+
+    return progress

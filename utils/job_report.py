@@ -1,0 +1,83 @@
+"""Messages of the job wrappers on stderr: progress, failed jobs, the end of a call."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+from job_options import NO_LOG, Call
+
+TAIL_LINES = 30
+
+
+def say(message: str) -> None:
+    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr, flush=True)
+
+
+class Progress:
+    """One line on the terminal, written again and again while an array of jobs runs."""
+
+    def __init__(self, call: Call):
+        forced = os.environ.get("LORS_PROGRESS")
+        wanted = forced == "1" if forced in ("0", "1") else sys.stderr.isatty()
+        self.total, self.logs = len(call.numbers), call.all_logs
+        self.shown = wanted and self.total > 1
+        self.start_time = time.monotonic()
+
+    def show(self, done: int, running: int, failed: int) -> None:
+        if not self.shown:
+            return
+        minutes, seconds = divmod(int(time.monotonic() - self.start_time), 60)
+        text = f"{done}/{self.total} jobs done, {running} running, {minutes}:{seconds:02d}"
+        text += f", {failed} FAILED" if failed else ""
+        print(f"\r{text}  ({self.logs})\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.shown:
+            print(file=sys.stderr, flush=True)
+
+
+def report_end(call: Call, stop: int, failed: Iterable[int]) -> int:
+    """Report how a call ended; return its exit status.
+
+    Args:
+        call: the call.
+        stop: the signal that ended it, or 0.
+        failed: the numbers of the failed jobs.
+    """
+    if stop:
+        say(f"stopped by {signal.Signals(stop).name}, all jobs ended{call.and_logs}")
+        return 128 + stop
+    if failed:
+        _report_failures(call, failed)
+        return 1
+    return 0
+
+
+def _report_failures(call: Call, failed: Iterable[int]) -> None:
+    """Report how many jobs failed, and show the end of the first one's log.
+
+    The lines ``N / M failed, log is in LOG`` and ``job failed, log is in LOG`` are Kaldi's.
+    """
+    numbers, total = sorted(failed), len(call.numbers)
+    log = call.for_job(call.log, numbers[0])
+    if total > 1:
+        say(f"{len(numbers)} / {total} failed{call.and_logs}")
+        say(f"failed: {call.job_name}={','.join(map(str, numbers))}")
+    if call.log == NO_LOG:
+        return
+    if total == 1:
+        say(f"job failed, log is in {log}")
+    try:
+        with Path(log).open(encoding="utf-8", errors="replace") as handle:
+            tail = deque(handle, maxlen=TAIL_LINES)
+    except OSError as error:
+        say(f"cannot read {log}: {error.strerror}")
+        return
+    say(f"the last lines of {log}:")
+    sys.stderr.writelines(f"  {line.rstrip()}\n" for line in tail)
