@@ -8,7 +8,8 @@ import sys
 import pytest
 import torch
 
-from lors.checkpoint.adapter import AdaptedCheckpoint, recorded_base
+from lors.checkpoint.adapter import AdaptedCheckpoint
+from lors.checkpoint.adapter_base import recorded_base
 from lors.checkpoint.expert import open_expert, open_model
 from lors.checkpoint.reader import Checkpoint
 from lors.errors import LorsError
