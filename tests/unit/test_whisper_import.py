@@ -129,39 +129,9 @@ def test_models_that_are_refused(dims, message, tmp_path):
     assert not (tmp_path / "base").exists()
 
 
-@pytest.mark.parametrize(
-    ("change", "expected", "got"),
-    [
-        ({"n_audio_head": None}, "integers under n_audio_head", "missing and 2"),
-        ({"n_text_head": "two"}, "integers under n_audio_head", "2 and two"),
-        ({"n_mels": 128}, "n_mels 80", "n_mels 128"),
-        ({"n_text_layer": 3, "n_vocab": None}, "n_vocab 51865, n_text_layer 2", "missing, n_te"),
-    ],
-)
-def test_dims_that_are_not_those_of_the_weights(change, expected, got, state, tmp_path):
-    dims = {name: value for name, value in {**DIMS, **change}.items() if value is not None}
-    torch.save({"dims": dims, "model_state_dict": state}, tmp_path / "damaged.pt")
-    with pytest.raises(LorsError) as caught:
-        import_whisper(str(tmp_path / "damaged.pt"), tmp_path / "base")
-    assert expected in caught.value.expected and got in caught.value.got
-    assert caught.value.where == tmp_path / "damaged.pt" and caught.value.hint
-    assert not (tmp_path / "base").exists()
-
-
-def test_numbers_of_heads_beside_the_weights(state, tmp_path):
-    directory = tmp_path / "whisper-tiny"
-    directory.mkdir()
-    safetensors.torch.save_file(hugging_face_state(state), directory / "model.safetensors")
-    heads = {"encoder_attention_heads": "two", "decoder_attention_heads": 2}
-    (directory / "config.json").write_text(json.dumps(heads))
-    with pytest.raises(LorsError, match="heads of this Whisper model cannot be read") as caught:
-        import_whisper(str(directory), tmp_path / "base")
-    assert caught.value.where == directory / "config.json"
-
-
 def test_no_whisper_at_all(tmp_path):
     torch.save({"encoder.weight": torch.zeros(2, 2)}, tmp_path / "model.pth")
-    with pytest.raises(LorsError, match="names of openai"):
+    with pytest.raises(LorsError, match=r"encoder\.weight"):
         import_whisper(str(tmp_path / "model.pth"), tmp_path / "base")
 
 
@@ -214,7 +184,7 @@ def test_import_is_not_repeated_and_not_mixed(official, tmp_path):
     other = make_whisper(tmp_path / "large-v3.pt", n_mels=128, n_vocab=51866)
     with pytest.raises(LorsError, match="made with other settings") as caught:
         import_whisper(str(other), out)
-    assert "n_mels: 80 -> 128" in caught.value.got
+    assert "n_mels: 80 -> 128" in str(caught.value)
 
 
 def test_command_line(official, tmp_path, capsys):
