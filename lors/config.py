@@ -1,7 +1,7 @@
 """Strict configuration: YAML files and name=value options checked against type annotations.
 
-Nothing is guessed and nothing is ignored: an unknown key, a missing key and a value of the wrong
-type or out of range are errors, and all the errors of a file are reported together.
+An unknown key, a missing key, a value of the wrong type and a value out of range are errors. All
+errors of one file are reported together.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from lors.errors import LorsError, UsageError, near_matches
 
 T = TypeVar("T")
 REQUIRED: Any = object()
-"""The default of a key that must be given."""
+"""Default of a key that has no default and must be given."""
+_MISMATCH = object()
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Limits of a number, both included, for ``Annotated[float, Range(0, 1)]``.
+    """Limits of a number, both included, as in ``Annotated[float, Range(0, 1)]``.
 
-    A value that is not finite is always out of range.
+    Infinite values and NaN are out of every range.
     """
 
     low: float = -math.inf
@@ -54,22 +55,22 @@ class Range:
 
 
 FLOAT32 = Range(-3.4028234663852886e38, 3.4028234663852886e38)
-"""Numbers that a tensor of float32 can be multiplied by."""
+"""Range of the finite numbers of float32."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """What is allowed under one key: a type annotation and a default (or ``REQUIRED``)."""
+    """The type annotation and the default (or ``REQUIRED``) of one key."""
 
     annotation: Any
     default: Any = REQUIRED
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, except that a repeated key is an error and 1e-3 is a number.
+    """PyYAML's safe loader with two changes: a repeated key is an error, and 1e-3 is a number.
 
-    PyYAML keeps the last of two equal keys, and follows YAML 1.1, where a number without a decimal
-    point (1e-3) is a string.
+    PyYAML itself keeps the last of two equal keys. It follows YAML 1.1, in which a number with an
+    exponent and without a decimal point (1e-3) is a string.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
@@ -90,11 +91,11 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a YAML file that holds one mapping (an empty file is an empty mapping).
+    """Read a YAML file that holds one mapping; an empty file is an empty mapping.
 
     Raises:
         LorsError: the file is missing.
-        UsageError: it is not valid YAML, repeats a key, or holds something else than a mapping.
+        UsageError: the file is not valid YAML, repeats a key, or does not hold a mapping.
     """
     try:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
@@ -115,11 +116,15 @@ def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def parse_assignments(texts: list[str], option: str) -> dict[str, Any]:
-    """Parse ``["rank=7", "density=0.2"]`` as given to `option`; each value is read as YAML.
+    """Parse texts like ``rank=7`` into a dict of names and values; each value is read as YAML.
+
+    Args:
+        texts: the arguments of a command-line option.
+        option: the name of that option, for errors.
 
     Raises:
-        UsageError: a text has no ``=``, a name repeats, or a value is not valid YAML or
-            a mapping without a space after its colon.
+        UsageError: a text has no ``=``, a name is given twice, a value is not valid YAML, or a
+            space is missing after a colon in it. All are listed.
     """
     values: dict[str, Any] = {}
     problems = []
@@ -142,27 +147,27 @@ def parse_assignments(texts: list[str], option: str) -> dict[str, Any]:
 
 
 def load_config(cls: type[T], path: str | os.PathLike) -> T:
-    """Read a YAML file into the (frozen) dataclass `cls`.
+    """Read a YAML file into the dataclass `cls`.
 
     Raises:
         LorsError: the file is missing.
-        UsageError: the file does not fit `cls`; every problem is listed.
+        UsageError: the file does not fit `cls`; all problems are listed.
     """
     return build(cls, read_yaml(path), path)
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: object) -> T:
-    """Make a `cls` (a dataclass, possibly nested) from plain values.
+    """Make an instance of the dataclass `cls` from plain values.
 
     Args:
-        cls: a dataclass; its annotations say what is allowed (``int``, ``float``, ``str``,
+        cls: a dataclass. Its annotations define the allowed types: ``int``, ``float``, ``str``,
             ``bool``, ``Path``, ``Literal``, unions, ``list``, ``tuple``, ``dict``, other
-            dataclasses, and ``Annotated[number, Range(...)]``).
-        values: what was read from YAML or the command line.
-        where: the file or option to name in errors.
+            dataclasses, and ``Annotated[number, Range(...)]``.
+        values: the values read from YAML or the command line.
+        where: the file or option with these values, for errors.
 
     Raises:
-        UsageError: an unknown or missing key, a wrong type or a value out of range; all listed.
+        UsageError: unknown or missing keys, wrong types, or values out of range; all are listed.
     """
     problems: list[str] = []
     result = _dataclass(cls, values, "", problems)
@@ -171,7 +176,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: object) -> T:
 
 
 def keys_of(cls: type) -> dict[str, Key]:
-    """What is allowed under the name of each field of a dataclass."""
+    """Return the type and the default of each field of a dataclass, under the field's name."""
     hints = typing.get_type_hints(cls, include_extras=True)
     keys = {}
     for field in dataclasses.fields(cls):
@@ -183,10 +188,10 @@ def keys_of(cls: type) -> dict[str, Key]:
 
 
 def check(keys: Mapping[str, Key], values: Mapping[str, Any], where: object) -> dict[str, Any]:
-    """Check plain `values` against `keys`; return them converted and completed with the defaults.
+    """Check plain values against `keys`; return them converted, with the defaults filled in.
 
     Raises:
-        UsageError: as :func:`build`.
+        UsageError: as in :func:`build`.
     """
     problems: list[str] = []
     result = _keys(keys, values, "", problems)
@@ -195,7 +200,7 @@ def check(keys: Mapping[str, Key], values: Mapping[str, Any], where: object) -> 
 
 
 def describe(annotation: Any) -> str:
-    """A type annotation in words: ``a number from 0 to 1``."""
+    """Return a type annotation in words, e.g. ``a number from 0 to 1``."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         limits = [str(extra) for extra in arguments[1:] if isinstance(extra, Range)]
@@ -211,8 +216,11 @@ def describe(annotation: Any) -> str:
         return f"{{{', '.join(f'{name}: {describe(hint)}' for name, hint in hints.items())}}}"
     if origin is dict:
         return "a mapping"
-    names = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
-    names |= {
+    names = {
+        int: "an integer",
+        float: "a number",
+        str: "a text",
+        bool: "true or false",
         Path: "a path",
         type(None): "null",
         Any: "anything",
@@ -223,14 +231,14 @@ def describe(annotation: Any) -> str:
 
 
 def _raise_problems(problems: list[str], where: object) -> None:
+    """Raise UsageError with all problems, if there are any."""
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise UsageError(
-            f"{count} in the configuration", where=where, got="\n    - ".join(["", *problems])
-        )
+        raise UsageError(f"{count} in the configuration", where=where, got=problems)
 
 
 def _dataclass(cls: type, values: Any, prefix: str, problems: list[str]) -> Any:
+    """Return a `cls` with these values, or None after adding the mismatches to `problems`."""
     if not isinstance(values, Mapping):
         problems.append(f"{prefix.rstrip('.')}: expected a mapping, got {values!r}")
         return None
@@ -242,10 +250,13 @@ def _dataclass(cls: type, values: Any, prefix: str, problems: list[str]) -> Any:
 def _keys(
     keys: Mapping[str, Key], values: Mapping[str, Any], prefix: str, problems: list[str]
 ) -> dict[str, Any]:
+    """Return the values converted, with defaults; add each mismatch to `problems`."""
     for name in values:
         if name not in keys:
-            hint = near_matches(str(name), keys) or f"known: {', '.join(keys)}"
-            problems.append(f"{prefix}{name}: unknown ({hint if keys else 'there are none here'})")
+            hint = "no key is allowed here"
+            if keys:
+                hint = near_matches(str(name), keys) or f"known: {', '.join(keys)}"
+            problems.append(f"{prefix}{name}: unknown ({hint})")
     result = {}
     for name, key in keys.items():
         if name in values:
@@ -258,51 +269,68 @@ def _keys(
 
 
 def _convert(value: Any, annotation: Any, at: str, problems: list[str]) -> Any:
-    """`value` as `annotation` asks; a mismatch is added to `problems` with its place `at`."""
+    """Return `value` converted to `annotation`; add each mismatch to `problems`.
+
+    Args:
+        at: the keys that lead to the value, for `problems`.
+    """
     if isinstance(value, numbers.Real) and hasattr(value, "item"):
-        value = value.item()  # a number of numpy's
+        value = value.item()  # a numpy number
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        before = len(problems)
-        converted = _convert(value, arguments[0], at, problems)
-        for limits in arguments[1:]:
-            if len(problems) == before and isinstance(limits, Range) and converted not in limits:
-                problems.append(f"{at}: expected {describe(annotation)}, got {value!r}")
-        return converted
-    if origin in (Union, types.UnionType):
-        for option in arguments:
-            attempt: list[str] = []
-            converted = _convert(value, option, at, attempt)
-            if not attempt:
-                return converted
-    elif dataclasses.is_dataclass(annotation):
+        return _convert_number(value, annotation, at, problems)
+    if dataclasses.is_dataclass(annotation):
         return _dataclass(annotation, value, f"{at}.", problems)
-    elif origin in (list, tuple) and isinstance(value, (list, tuple)):
-        items = [
+    if origin in (list, tuple) and isinstance(value, (list, tuple)):
+        items = (
             _convert(item, arguments[0], f"{at}[{index}]", problems)
             for index, item in enumerate(value)
-        ]
+        )
         return origin(items)
-    elif origin is dict and isinstance(value, Mapping):
+    if origin is dict and isinstance(value, Mapping):
         return {
             _convert(key, arguments[0], f"{at} (key)", problems): _convert(
                 item, arguments[1], f"{at}.{key}", problems
             )
             for key, item in value.items()
         }
-    elif origin is Literal:
-        if any(value == option and type(value) is type(option) for option in arguments):
-            return value
-    elif annotation is Any:
+    if origin in (Union, types.UnionType):
+        for option in arguments:
+            attempt: list[str] = []
+            converted = _convert(value, option, at, attempt)
+            if not attempt:
+                return converted
+    converted = _convert_scalar(value, annotation)
+    if converted is _MISMATCH:
+        hint = " (quote it to make it a text)" if annotation is str and value is not None else ""
+        problems.append(f"{at}: expected {describe(annotation)}, got {value!r}{hint}")
+        return None
+    return converted
+
+
+def _convert_number(value: Any, annotation: Any, at: str, problems: list[str]) -> Any:
+    """Convert a value to ``Annotated[number, Range(...)]``."""
+    plain, *limits = typing.get_args(annotation)
+    mismatches: list[str] = []
+    converted = _convert(value, plain, at, mismatches)
+    if not mismatches and any(isinstance(r, Range) and converted not in r for r in limits):
+        mismatches.append(f"{at}: expected {describe(annotation)}, got {value!r}")
+    problems += mismatches
+    return converted
+
+
+def _convert_scalar(value: Any, annotation: Any) -> Any:
+    """Return a value that has no parts converted to `annotation`, or ``_MISMATCH``."""
+    if typing.get_origin(annotation) is Literal:
+        options = typing.get_args(annotation)
+        fits = any(value == option and type(value) is type(option) for option in options)
+        return value if fits else _MISMATCH
+    if annotation is Any:
         return value
-    elif annotation is float and type(value) is int:
+    if annotation is float and type(value) is int:
         return float(value)
-    elif annotation is Path and isinstance(value, (str, Path)):
+    if annotation is Path and isinstance(value, (str, Path)):
         return Path(value)
-    elif annotation is str and isinstance(value, os.PathLike):
+    if annotation is str and isinstance(value, os.PathLike):
         return os.fspath(value)
-    elif isinstance(annotation, type) and origin is None and type(value) is annotation:
-        return value
-    hint = " (quote it to make it a text)" if annotation is str and value is not None else ""
-    problems.append(f"{at}: expected {describe(annotation)}, got {value!r}{hint}")
-    return None
+    return value if type(value) is annotation else _MISMATCH

@@ -1,4 +1,4 @@
-"""Done markers: a finished unit of work is not done again, and never mixed with other settings."""
+"""Done markers: finished work is not repeated, and not mixed with work of other settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lors.fileio import BRIEF, hash_of, locked, read_json, write_json
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """``name: old -> new`` of each value that differs, nested ones with the names around them."""
+    """Return a line ``name: old -> new`` for each value that differs; nested names have dots."""
     lines = []
     for key in sorted(set(before) | set(now)):
         old, new = before.get(key), now.get(key)
@@ -26,23 +26,23 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str 
 
 
 def _inputs_in(marker: Path) -> Mapping[str, Any]:
-    """What a marker says that its result is made from."""
+    """Read the inputs of the result from its marker."""
     content = read_json(marker)
     if not isinstance(content, dict) or not isinstance(content.get("inputs"), dict):
         raise LorsError(
             "not a done marker",
             where=marker,
-            hint="remove it, and the next run does its work again",
+            hint="remove it, and run again: the work is then repeated",
         )
     return content["inputs"]
 
 
-def _is_there(marker: Path) -> bool:
-    """Whether there is a marker; LorsError if there is one that cannot be read."""
+def _is_valid(marker: Path) -> bool:
+    """Return whether the marker exists; LorsError if it exists but cannot be read."""
     try:
         _inputs_in(marker)
     except LorsError:
-        # One that is removed just now, since its work has ended, is none.
+        # The process that does the work may have removed it meanwhile.
         if marker.exists():
             raise
         return False
@@ -50,16 +50,16 @@ def _is_there(marker: Path) -> bool:
 
 
 class DoneMarker:
-    """Remembers, beside a result, what it is made from and whether it is finished.
+    """Files beside a result that record its inputs and whether the work is finished.
 
-    The work is done in ``with marker.work():``, or ``start()`` comes before it and ``mark()`` after
-    it; a later run with the same inputs finds it done, a later run with other inputs is refused,
-    finished or not.
+    Do the work in ``with marker.work():``, or call ``start()`` before it and ``mark()`` after it.
+    A later run with the same inputs then skips finished work. A later run with other inputs is an
+    error, for finished and unfinished work.
 
     Args:
-        path: the marker (conventionally ``<dir>/.done``); ``<path>.started`` stands beside it
-            while the work is unfinished.
-        inputs: JSON-serialisable description of everything the result depends on.
+        path: the marker, usually ``<dir>/.done``. While the work is unfinished there is
+            ``<path>.started`` instead.
+        inputs: JSON-serialisable description of everything that the result depends on.
     """
 
     def __init__(self, path: str | os.PathLike, inputs: Mapping[str, Any]):
@@ -68,52 +68,52 @@ class DoneMarker:
         self.inputs = json.loads(json.dumps(inputs, default=str))
 
     def is_done(self) -> bool:
-        """True if the work was finished from these very inputs, False if it never finished.
+        """Return whether the work is finished.
 
         Raises:
-            LorsError: a marker was written for other inputs; the difference is shown.
+            LorsError: the work was started or finished with other inputs; the message shows the
+                differences.
         """
         for marker in (self.path, self.started):
             if marker.exists():
                 self._check(_inputs_in(marker))
         if not self.path.exists():
             return False
-        self.started.unlink(missing_ok=True)  # of a process that was killed in mark()
+        self.started.unlink(missing_ok=True)  # left by a process that was killed in mark()
         return True
 
     @classmethod
     def progress(cls, path: str | os.PathLike) -> str:
-        """How far the work of the marker at `path` is, whatever it was to be made from.
+        """Return the state of the work with the marker `path`, for any inputs.
 
         Returns:
-            ``"done"``, ``"started"``, or ``""`` for work that was never begun.
+            ``"done"``, ``"started"``, or ``""`` for work that was never started.
 
         Raises:
-            LorsError: a marker cannot be read, so that the next run will refuse it.
+            LorsError: a marker cannot be read; the next run would refuse it.
         """
         marker = cls(path, {})
-        # Both are there for a moment when work ends, and then the first of them is gone.
-        started = _is_there(marker.started)
-        return "done" if _is_there(marker.path) else "started" if started else ""
+        # This order: mark() writes the done marker before it removes the other.
+        started = _is_valid(marker.started)
+        return "done" if _is_valid(marker.path) else "started" if started else ""
 
     def _check(self, previous: Mapping[str, Any]) -> None:
         if previous == self.inputs:
             return
-        different = _differences(previous, self.inputs)
         raise LorsError(
-            "this directory holds a result that was made with other settings",
+            "the result in this directory was made with other settings",
             where=self.path.parent,
-            got="\n    " + "\n    ".join(different),
-            hint="use another --expdir/--dumpdir, put the settings back, "
-            f"or remove {self.path.parent} to make it again",
+            got=_differences(previous, self.inputs),
+            hint="use another --expdir or --dumpdir, restore the settings, "
+            f"or remove {self.path.parent} to make the result again",
         )
 
     @contextlib.contextmanager
     def work(self) -> Iterator[None]:
-        """Work as the only process: :meth:`start` before it, :meth:`mark` if it went well.
+        """Do the work in the ``with`` block: :meth:`start` before it, :meth:`mark` if it succeeds.
 
         Raises:
-            LorsError: another process is at this work.
+            LorsError: another process is doing this work.
         """
         with self.alone():
             self.start()
@@ -121,12 +121,12 @@ class DoneMarker:
             self.mark()
 
     def alone(self) -> contextlib.AbstractContextManager[None]:
-        """Keep other processes from this work, without a record of it: :func:`locked`."""
+        """Keep other processes from this work by a lock (:func:`locked`); no marker is written."""
         name = self.path.name.removeprefix(".")
         return locked(self.path.with_name(f".{name}.lock"))
 
     def start(self) -> None:
-        """Record what is being made here, before the first file of it is written."""
+        """Record the inputs, before the first file of the result is written."""
         write_json(self.started, {"inputs": self.inputs})
 
     def mark(self) -> None:

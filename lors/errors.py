@@ -1,7 +1,7 @@
-"""Errors a user can act on.
+"""Errors that a user can act on.
 
-Everything that can go wrong because of a file, an option or a configuration is raised as
-:class:`LorsError`. Anything else that escapes is a bug in LoRS and keeps its traceback.
+A problem with a file, an option or a configuration is raised as :class:`LorsError`. Any other
+exception that reaches the user is a bug in LoRS and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ class LorsError(Exception):
     """A problem with the user's data, files or machine (exit code 1).
 
     Args:
-        what: one sentence, what went wrong.
-        where: the file, line, tensor or option concerned.
-        expected: what was expected there.
-        got: what was found instead; of a list, every item gets a line of its own.
-        hint: what to do next, ideally a command.
+        what: the problem, in one sentence.
+        where: the file, line, tensor or option with the problem.
+        expected: the value or form that would be correct.
+        got: the value or form that was found.
+        hint: the next step for the user, ideally a command.
+
+    `where`, `expected` and `got` may be lists: the message has one line for each item.
     """
 
     exit_code = 1
@@ -54,7 +56,7 @@ class UsageError(LorsError):
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str], where: object = None) -> UsageError:
-    """The error for a name that is not in a known list, with near matches and the whole list."""
+    """Return the error for a name that is not in `valid`, with similar names and the whole list."""
     valid = sorted(valid)
     return UsageError(
         f"unknown {kind} '{name}'",
@@ -65,13 +67,13 @@ def unknown_name(kind: str, name: str, valid: Iterable[str], where: object = Non
 
 
 def near_matches(name: str, valid: Iterable[str]) -> str | None:
-    """The hint at names that are nearly this one; None if there are none."""
+    """Return a hint with the names most similar to `name`; None if no name is similar."""
     near = difflib.get_close_matches(name, list(valid), n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else None
 
 
 def shortened(items: Iterable[object], shown: int = 5) -> list[str]:
-    """The first items as text; more than `shown` are counted: ``a, b, and 7 more``."""
+    """Return the first `shown` items as text; the others are counted as ``and 7 more``."""
     texts = [str(item) for item in items]
     more = len(texts) - shown
     return texts if more <= 0 else [*texts[:shown], f"and {more} more"]

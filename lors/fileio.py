@@ -1,4 +1,4 @@
-"""Atomic files and done markers: a reader sees the old file or the new one, never half of one."""
+"""Atomic writing: a reader sees the old file or the new one, never a part of one. Also locks."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from lors.errors import LorsError, UsageError
 log = logging.getLogger(__name__)
 
 LOCK_SECONDS = 30.0
-"""How long :func:`locked` waits: what a killed program started ends within a few seconds."""
+"""Default waiting time of :func:`locked`: child processes of a killed program end sooner."""
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
-    """Open a temporary file beside `path`; on clean exit fsync it and rename it over `path`.
+    """Open a temporary file beside `path`; after a clean exit, fsync it and rename it to `path`.
 
-    On any exception the temporary file is removed and `path` stays as it was. What a process that
-    was killed has left, the next one that writes `path` takes over: the temporary file's name is
-    that of `path`. Of two that write at the same time, the second waits. Text is UTF-8 with
-    ``\\n`` line ends.
+    After an exception the temporary file is removed, and `path` is unchanged. The name of the
+    temporary file depends on `path` only: a killed process leaves one file at most, and the next
+    writer of `path` replaces it. If two processes write `path`, the second waits for the first.
+    Text is written as UTF-8 with ``\\n`` line ends.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,14 +52,14 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
-            # What is buffered still is not written either; the first error is the one to tell.
+            # close() writes the buffer and may fail again: report the first error.
             with contextlib.suppress(OSError):
                 handle.close()
             raise
 
 
 def _open_temporary(path: Path) -> tuple[int, Path]:
-    """An empty temporary file for `path`, open and locked for as long as it is open."""
+    """Open an empty temporary file for `path`, locked until it is closed."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         descriptor = _open_locked(temporary, fcntl.LOCK_EX)
@@ -67,31 +67,35 @@ def _open_temporary(path: Path) -> tuple[int, Path]:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        # Without locks nobody can tell whose a file is: a name that nobody else has.
+        # Without locks two writers could share the file: take a name that no other process has.
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         umask = os.umask(0)
         os.umask(umask)
-        os.fchmod(descriptor, 0o666 & ~umask)  # of a new file; mkstemp's are private
+        os.fchmod(descriptor, 0o666 & ~umask)  # as for any new file; mkstemp makes private ones
         temporary = Path(name)
     return descriptor, temporary
 
 
-_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}  # what file systems without them answer
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}
+"""Errors of flock() on a file system without locks."""
 
 
 def _open_locked(path: Path, how: int) -> int:
-    """Open `path`, made if it is not there, and lock it; the kernel unlocks it with its process.
+    """Open `path`, or create it, and lock it; the kernel removes the lock when the process ends.
+
+    Args:
+        how: flags of flock().
 
     Raises:
-        BlockingIOError: `how` says not to wait, and another holds the lock.
+        BlockingIOError: `how` has LOCK_NB, and another process holds the lock.
     """
     while True:
-        # No link is followed: it would lead to a file that somebody else chose.
+        # Do not follow a link: another user could have pointed it at any file.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o666)
         try:
             fcntl.flock(descriptor, how)
-            # Who had the lock may have removed or renamed the file meanwhile.
+            # The former owner of the lock may have removed or renamed the file meanwhile.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), path.lstat()):
                     return descriptor
@@ -103,17 +107,17 @@ def _open_locked(path: Path, how: int) -> int:
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike, seconds: float | None = None) -> Iterator[None]:
-    """Be the only process in the ``with`` blocks of the file `path`, which is made and removed.
+    """Run the ``with`` block in one process at a time, by a lock on the file `path`.
 
-    A process that is killed leaves the file, but not the lock. File systems that know no locks
-    give no protection.
+    The file is created, and removed at the end. A killed process leaves the file, but not the
+    lock. A file system without locks gives no protection; a warning is logged.
 
     Args:
-        path: a file that is for nothing else.
-        seconds: how long to wait for another process; None for `LOCK_SECONDS`.
+        path: the lock file; it must have no other use.
+        seconds: the longest time to wait for another process; None for `LOCK_SECONDS`.
 
     Raises:
-        LorsError: another process is still at work after that time.
+        LorsError: another process still holds the lock after that time.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,13 +130,13 @@ def locked(path: str | os.PathLike, seconds: float | None = None) -> Iterator[No
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise LorsError(
-                    "another process is at work here",
+                    "another process is working in this directory",
                     where=path.parent,
                     got=f"{path} is locked",
-                    hint="wait until it has ended, or end it, and run the same command again",
+                    hint="wait for that process or stop it, then run the same command again",
                 ) from None
             if not waited:
-                log.info("waiting for another process that is at work in %s", path.parent)
+                log.info("waiting for another process that is working in %s", path.parent)
             waited = True
             time.sleep(0.1)
         except OSError as error:
@@ -146,14 +150,14 @@ def locked(path: str | os.PathLike, seconds: float | None = None) -> Iterator[No
     finally:
         if descriptor is not None:
             path.unlink(missing_ok=True)
-            # Not left to close(): worker processes may have inherited the descriptor.
+            # close() alone is not enough: worker processes may have inherited the descriptor.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
 
 @contextlib.contextmanager
 def scratch_directory(path: str | os.PathLike) -> Iterator[Path]:
-    """An empty directory for the time of the ``with`` block; what is there before is removed."""
+    """Make an empty directory, replacing an old one; remove it after the ``with`` block."""
     path = Path(path)
     remove_tree(path)
     path.mkdir(parents=True)
@@ -164,32 +168,32 @@ def scratch_directory(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def remove_tree(path: str | os.PathLike) -> None:
-    """Remove a directory with all that is in it, if it is there."""
+    """Remove a directory and its contents, if it exists."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path)
 
 
 @contextlib.contextmanager
 def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
-    """Make a temporary directory beside `path`; on clean exit rename it to `path`.
+    """Make a temporary directory beside `path`; after a clean exit, rename it to `path`.
 
-    On any exception the temporary directory is removed with all that is in it; so is what a
-    killed process has left of it, by the next one.
+    After an exception the temporary directory is removed. A killed process leaves it; the next
+    call for the same `path` removes it.
 
     Raises:
-        UsageError: `path` is there already and is not an empty directory.
-        LorsError: another process is making it.
+        UsageError: `path` exists and is not an empty directory.
+        LorsError: another process is making this directory.
     """
     path = Path(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UsageError(
-            "the directory to write is there already",
+            "the output directory exists already",
             where=path,
-            expected="no such directory, or an empty one",
+            expected="a new or an empty directory",
             got="a directory with files" if path.is_dir() else "a file",
             hint="choose another name, or remove it",
         )
-    path = path.resolve()  # "." has no name, and a directory cannot be renamed to a link
+    path = path.resolve()  # "." has no name, and a directory cannot replace a link
     with (
         locked(path.with_name(f".{path.name}.lock")),
         scratch_directory(path.with_name(f".{path.name}.tmp")) as temporary,
@@ -198,14 +202,21 @@ def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
         temporary.replace(path)
 
 
+def replace_link(link: Path, target: str | os.PathLike) -> None:
+    """Make the symbolic link `link` to `target`, replacing an old one."""
+    if not (link.is_symlink() and link.readlink() == Path(target)):
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Atomically write `text` to `path` as UTF-8."""
+    """Write `text` to `path` atomically, as UTF-8."""
     with atomic_write(path) as handle:
         handle.write(text)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Atomically write `value` as indented UTF-8 JSON; NaN and infinities are refused."""
+    """Write `value` atomically as indented UTF-8 JSON; NaN and infinities raise ValueError."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -213,7 +224,7 @@ def read_json(path: str | os.PathLike) -> Any:
     """Read a JSON file.
 
     Raises:
-        LorsError: the file is missing or is not valid JSON.
+        LorsError: the file is missing, or is not valid JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -227,7 +238,7 @@ def read_json_object(path: str | os.PathLike) -> dict[str, Any]:
     """Read a JSON file that holds one object.
 
     Raises:
-        LorsError: as :func:`read_json`, or the file holds something else.
+        LorsError: as in :func:`read_json`, or the file does not hold an object.
     """
     content = read_json(path)
     if not isinstance(content, dict):
@@ -242,16 +253,17 @@ def read_json_object(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def hash_of(value: Any) -> str:
-    """A short stable hash (16 hex digits of SHA-256) of a JSON-serialisable value."""
+    """Return a short stable hash of a JSON-serialisable value: 16 hex digits of SHA-256."""
     encoded = json.dumps(value, sort_keys=True, ensure_ascii=True, default=str).encode()
     return hashlib.sha256(encoded).hexdigest()[:16]
 
 
 def file_digest(path: str | os.PathLike) -> str:
-    """SHA-256 (hex) of a file's bytes."""
+    """Return the SHA-256 of a file's bytes, in hex."""
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-BRIEF = reprlib.Repr()  # a vocabulary, say, is not shown in full
+BRIEF = reprlib.Repr()
+"""Representation of values in messages: long ones, such as a vocabulary, are cut."""
 BRIEF.maxstring = BRIEF.maxother = 100

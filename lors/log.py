@@ -1,7 +1,7 @@
-"""Logging and the command-line entry shared by every program in :mod:`lors.bin`.
+"""Logging, and the function that runs every program of :mod:`lors.bin`.
 
 Log lines go to stderr as ``2025-01-01T12:00:00 (merge.py:88) message``; results go to stdout.
-Nothing is configured at import: :func:`run_main` does it when a program starts.
+Importing this module changes no setting: :func:`run_main` sets up logging when a program starts.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ DATE_FORMAT = "%Y-%m-%dT%H:%M:%S"
 
 
 def setup_logging(level: int = logging.INFO) -> None:
-    """Send log records of `level` and above to stderr in the collection's line format."""
+    """Send log records of `level` and above to stderr, in the line format above."""
     logging.basicConfig(
         level=level, format=FORMAT, datefmt=DATE_FORMAT, stream=sys.stderr, force=True
     )
 
 
 def show_progress() -> bool:
-    """Whether progress bars make sense: stderr is a terminal, or LORS_PROGRESS=1 says so."""
+    """Return whether to show progress bars.
+
+    By default only if stderr is a terminal; LORS_PROGRESS=1 or 0 in the environment overrides it.
+    """
     forced = os.environ.get("LORS_PROGRESS")
     return forced == "1" if forced in ("0", "1") else sys.stderr.isatty()
 
@@ -39,13 +42,14 @@ def run_main(
 ) -> int:
     """Parse `argv`, run `work(args)` and return the exit code.
 
-    0 on success; 2 for a usage error (argparse exits with 2 itself), 1 for any other
-    :class:`LorsError` or operating-system error, 130 after Ctrl-C. An exception that is none of
-    these is a bug and propagates with its traceback (Python then exits with 1).
+    Returns:
+        0 for success, 2 for a usage error (argparse itself exits with 2), 1 for any other
+        :class:`LorsError` or an error of the operating system, 130 after Ctrl-C. Any other
+        exception is a bug: it propagates with its traceback, and Python exits with 1.
     """
     args = parser.parse_args(argv)
     setup_logging()
-    # Being terminated must run the same clean-up (temporary files, pools) as Ctrl-C.
+    # SIGTERM must run the same clean-up (temporary files, worker pools) as Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         work(args)

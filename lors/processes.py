@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, however it is ended, and not before."""
+"""Child processes that end with their parent, also if the parent is killed."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from collections.abc import Iterator
 from multiprocessing import resource_tracker
 
 DRIVER = "LORS_DRIVER"
-"""Environment variable that a recipe's driver sets: the programs of lors end with their parent.
+"""Environment variable set by a recipe's driver: the programs of lors then end with their parent.
 
-Without it they do not: who starts one of them in the background of a shell may leave the shell.
+Without it they do not, so that a user can start one in the background and close the shell.
 """
-_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
+_PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 
 
 def end_with_parent(parent: int | None = None) -> None:
-    """Have the kernel kill this process as soon as its parent is gone (on Linux).
+    """Let the kernel kill this process as soon as its parent ends; only on Linux.
 
-    Being killed with SIGKILL a parent can do nothing for its children. What they would write on
-    their own might come between the files of a second run.
+    A parent that is killed with SIGKILL cannot stop its children, and their output could damage the
+    files of the next run.
 
     Args:
-        parent: its process id, where it is known: it may be gone already. This process ends then.
+        parent: process id of the parent, if known. If the parent has ended already, this process
+            is killed at once.
     """
     if sys.platform != "linux":
         return
@@ -36,19 +37,19 @@ def end_with_parent(parent: int | None = None) -> None:
 
 
 def end_with_driver() -> None:
-    """:func:`end_with_parent`, if a recipe's driver is at work."""
+    """Call :func:`end_with_parent` if a recipe's driver is running."""
     if os.environ.get(DRIVER):
         end_with_parent()
 
 
 @contextlib.contextmanager
 def starting_workers() -> Iterator[None]:
-    """Processes that are started meanwhile leave Ctrl-C to this one, from their first instruction.
+    """Start worker processes in the ``with`` block that ignore Ctrl-C from the beginning.
 
-    To ignore the signal when they have started is too late: it would end them with a traceback. One
-    that comes meanwhile is handled afterwards.
+    SIGINT is blocked, and the workers inherit this. A worker that had to block it itself could be
+    interrupted before, with a traceback. A Ctrl-C within the block is handled after the block.
     """
-    resource_tracker.ensure_running()  # which unblocks the signal where it is first needed
+    resource_tracker.ensure_running()  # it would unblock the signal at its first use
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

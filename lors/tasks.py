@@ -1,6 +1,6 @@
-"""The tasks, recognition (``asr``) and translation (``st``), with all in which they differ.
+"""The tasks, recognition (``asr``) and translation (``st``), and the facts in which they differ.
 
-No other module knows a task by its name: what holds for one task only is a field here.
+Other modules do not test for the name of a task: a fact that holds for one task is a field here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from lors.errors import UsageError, unknown_name
 
 SPLITS = ("train", "dev", "test")
 TARGET = "en"
-"""Language that speech is translated into (Common Voice code)."""
+"""Target language of translation (Common Voice code)."""
 Text = TypeVar("Text")
 
 
@@ -22,9 +22,9 @@ class Metric:
     """A score of a task.
 
     Attributes:
-        key: its name in a score file.
-        name: its name in print.
-        lower_is_better: whether it counts errors.
+        key: name in score files.
+        name: name in tables and figures.
+        lower_is_better: whether the score is an error rate.
     """
 
     key: str
@@ -34,13 +34,13 @@ class Metric:
 
 @dataclass(frozen=True)
 class SpeechTask:
-    """A task: what is made of speech.
+    """A task that turns speech into text.
 
     Attributes:
         name: ``asr`` or ``st``, as in options and file names.
-        title: its name in print.
-        metrics: the metric that the task is judged by, and the one that is reported beside it.
-        target: language of the text that is made; None for that of the speech.
+        title: name in reports.
+        metrics: the main metric, and a second one that is reported with it.
+        target: language of the output text; None for the language of the speech.
     """
 
     name: str
@@ -50,20 +50,25 @@ class SpeechTask:
 
     @property
     def metric(self) -> Metric:
-        """The metric that the task is judged by."""
+        """The main metric of the task."""
         return self.metrics[0]
 
     @property
     def reference_file(self) -> str:
-        """The file of a data directory with the reference texts."""
+        """Name of the file in a data dir that holds the reference texts."""
         return "text" if self.target is None else f"text.{self.target}"
 
     def reference(self, transcript: Text, translations: Mapping[str, Text]) -> Text | None:
-        """The reference text among what a corpus says of one utterance; None if it has none."""
+        """Return the reference of one utterance; None if the corpus has none for this task.
+
+        Args:
+            transcript: the text of the speech.
+            translations: target language -> translation.
+        """
         return transcript if self.target is None else translations.get(self.target)
 
     def text_language(self, lang: str) -> str:
-        """Language of the text that is made of speech in `lang`."""
+        """Return the language of the output text for speech in `lang`."""
         return lang if self.target is None else self.target
 
 
@@ -77,14 +82,14 @@ ST = SpeechTask(
     target=TARGET,
 )
 TASKS: Mapping[str, SpeechTask] = {task.name: task for task in (ASR, ST)}
-"""All tasks, in the order of reports."""
+"""All tasks under their names, in the order of reports."""
 
 
 def task_called(name: str) -> SpeechTask:
-    """The task of a name.
+    """Return the task with this name.
 
     Raises:
-        UsageError: there is none; the names are listed.
+        UsageError: no task has this name; the message lists all names.
     """
     if name not in TASKS:
         raise unknown_name("task", name, TASKS)
@@ -100,10 +105,10 @@ class Pair:
 
     @classmethod
     def parse(cls, name: str) -> Pair:
-        """Read ``de_asr``.
+        """Return the pair with a name such as ``de_asr``.
 
         Raises:
-            UsageError: the name is not of that form.
+            UsageError: the name does not have this form.
         """
         lang, _, task = name.rpartition("_")
         if not lang or task not in TASKS:
@@ -112,7 +117,7 @@ class Pair:
 
     @property
     def speech_task(self) -> SpeechTask:
-        """The task itself."""
+        """The task with this name."""
         return task_called(self.task)
 
     def __str__(self) -> str:
@@ -120,5 +125,5 @@ class Pair:
 
 
 def pairs_of(langs: Iterable[str], tasks: Sequence[str]) -> list[Pair]:
-    """All languages with all tasks; job k of the experts trains the k-th."""
+    """Return all pairs of a language and a task; job k of the experts trains pair k."""
     return [Pair(lang, task) for lang in langs for task in tasks]

@@ -1,7 +1,7 @@
-"""Parts of the installed package openai-whisper, without the package as a whole.
+"""Single modules of the installed package openai-whisper, loaded without the whole package.
 
 ``import whisper.tokenizer`` would first run ``whisper/__init__.py``, which imports torch, numba and
-the model code: seconds, for parts that need only regular expressions or tiktoken.
+the model code. That takes seconds, and these modules need only regular expressions or tiktoken.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from types import ModuleType
 from lors.errors import LorsError
 
 PRIVATE_NAME = "_lors_whisper_{}"
-"""Of a part in sys.modules, where its own imports and dataclasses look it up."""
+"""Name of a loaded module in sys.modules, where its own imports and dataclasses look it up."""
 
 
 def whisper_part(name: str) -> ModuleType:
-    """A module or package of openai-whisper that imports nothing of the rest of it.
+    """Load a module or package of openai-whisper that imports no other part of openai-whisper.
 
     Args:
         name: ``normalizers`` or ``tokenizer``.
 
     Raises:
-        LorsError: it is not installed, or lacks something that it imports.
+        LorsError: openai-whisper, or a package that the module imports, is not installed.
     """
     private = PRIVATE_NAME.format(name)
     if private in sys.modules:
         return sys.modules[private]
-    whisper = importlib.util.find_spec("whisper")  # finds the folder, imports nothing
+    whisper = importlib.util.find_spec("whisper")  # finds the folder without importing it
     folders = list(whisper.submodule_search_locations or []) if whisper else []
     for folder in map(Path, folders):
         for file, inner in (
@@ -57,7 +57,7 @@ def _load(private: str, file: Path, inner: list[str] | None) -> ModuleType:
 
 def _not_installed(name: str, got: object) -> LorsError:
     return LorsError(
-        f"the {name} of Whisper cannot be loaded",
+        f"cannot load the {name} of Whisper",
         expected="the Python package openai-whisper",
         got=got or "no package",
         hint="pip install --no-deps openai-whisper more-itertools regex tiktoken",

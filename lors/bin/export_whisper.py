@@ -1,4 +1,4 @@
-"""Export a Whisper model, merged or not, for openai-whisper, transformers or CTranslate2."""
+"""Export a Whisper model for openai-whisper, transformers or CTranslate2."""
 
 from __future__ import annotations
 
@@ -22,15 +22,18 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model",
         required=True,
-        help="Whisper of OpenAI (.pt), ESPnet (.pth) or Hugging Face (.safetensors, a directory)",
+        help="Whisper model of OpenAI (.pt), ESPnet (.pth) or Hugging Face (.safetensors or a "
+        "directory); merged or not",
     )
     parser.add_argument(
-        "--out", required=True, help="a name that ends in .pt (OpenAI), or a directory to make"
+        "--out",
+        required=True,
+        help="output: a name that ends in .pt (OpenAI), or a new directory (Hugging Face)",
     )
     parser.add_argument(
         "--dtype",
         choices=["float32", "float16", "bfloat16"],
-        help="dtype of the weights (default: as they are)",
+        help="dtype of the written weights (default: unchanged)",
     )
     return parser
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from lors.checkpoint.naming import families
+from lors.checkpoint.naming import schemes
 from lors.config import REQUIRED, build, describe, keys_of, parse_assignments
 from lors.errors import UsageError
 from lors.log import run_main
@@ -91,7 +91,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--names",
-        choices=families(),
+        choices=schemes(),
         help="names of the tensors of the merged model (default: the base model's; .pt: openai)",
     )
     parser.add_argument(

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lors.data.covost2 import TARGET, check_corpus, prepare_language
+from lors.data.covost2 import check_corpus, prepare_language
 from lors.data.selection import format_reports
 from lors.log import run_main
+from lors.tasks import TARGET
 
 
 def get_parser() -> argparse.ArgumentParser:

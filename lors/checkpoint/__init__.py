@@ -1,1 +1,1 @@
-"""Checkpoints: read and written as data, one tensor at a time, under any of their names."""
+"""Read and write checkpoints as data, one tensor at a time, in any format and naming scheme."""

@@ -1,7 +1,7 @@
-"""Base models and experts in whatever form they come, as checkpoints with the base model's names.
+"""Open base models and experts; an expert gets the names of its base model.
 
-A fine-tuned model may name its tensors as another kind of file does (Whisper of OpenAI, Hugging
-Face, ESPnet), or be an adapter (:mod:`lors.checkpoint.adapter`).
+An expert may come in another naming scheme than its base model (Whisper of OpenAI, Hugging Face or
+ESPnet), or as an adapter (:mod:`lors.checkpoint.adapter`).
 """
 
 from __future__ import annotations
@@ -13,20 +13,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lors.checkpoint.adapter import is_adapter, is_peft_file, open_adapter
-from lors.checkpoint.naming import tied_names, translation
+from lors.checkpoint.adapter import open_adapter
+from lors.checkpoint.lora_files import is_adapter, is_peft_file
+from lors.checkpoint.naming import counterparts, tied_names
 from lors.checkpoint.reader import PEFT_CONFIG, Checkpoint
 from lors.errors import LorsError
 
 PARALLEL_PREFIX = "module."
+"""Prefix of all names in the state dict of a DataParallel model."""
 
 
 class RenamedCheckpoint(Checkpoint):
     """A checkpoint under other names.
 
     Args:
-        checkpoint: the file.
-        name_of: new name -> name in the file; tensors that are not among them are left out.
+        checkpoint: the original.
+        name_of: new name -> name in `checkpoint`; other tensors are left out.
     """
 
     def __init__(self, checkpoint: Checkpoint, name_of: Mapping[str, str]):
@@ -50,36 +52,37 @@ class RenamedCheckpoint(Checkpoint):
 
 
 def open_model(path: str | os.PathLike) -> Checkpoint:
-    """Open a model file without the tensors in it that only repeat others (Whisper's output layer).
+    """Open a model, leaving out tied tensors, which repeat others (Whisper's output layer).
 
     Raises:
-        LorsError: as :meth:`Checkpoint.open`, it is the file of a PEFT adapter, or a tensor is no
-            repetition although it should be.
+        LorsError: as in :meth:`Checkpoint.open`, the file is the tensor file of a PEFT adapter, or
+            a tied tensor differs from the tensor that it should repeat.
     """
     return _without_ties(_open_file(path))
 
 
 def _open_file(path: str | os.PathLike) -> Checkpoint:
-    """Open a checkpoint that says itself what it is, as a file of a PEFT adapter does not."""
+    """Open a checkpoint; refuse the tensor file of a PEFT adapter, which lacks the scale."""
     checkpoint = Checkpoint.open(path)
     if is_peft_file(checkpoint):
         raise LorsError(
-            "this is the file of a PEFT adapter, and no full model",
+            "this is the tensor file of a PEFT adapter, not a full model",
             where=path,
-            expected=f"a model, or as an expert an adapter's directory with {PEFT_CONFIG}",
-            hint=f"to merge the adapter give its directory: {checkpoint.path.parent}",
+            expected=f"a model, or for an expert the adapter's directory with {PEFT_CONFIG}",
+            hint=f"to merge the adapter, give its directory: {checkpoint.path.parent}",
         )
     return checkpoint
 
 
 def _without_ties(checkpoint: Checkpoint) -> Checkpoint:
+    """Leave out tied tensors, after checking that they are equal to those they repeat."""
     tied = tied_names(checkpoint.names())
     for name, original in tied.items():
         if not torch.equal(checkpoint.tensor(name), checkpoint.tensor(original)):
             raise LorsError(
-                f"{name} is not {original}, to which models of this kind tie it",
+                f"{name} differs from {original}, to which it is tied in this kind of model",
                 where=checkpoint.path,
-                hint="train with tied word embeddings, as the model comes",
+                hint="train with tied word embeddings, the default of the model",
             )
     if not tied:
         return checkpoint
@@ -89,13 +92,16 @@ def _without_ties(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def open_expert(base: Checkpoint, path: str | os.PathLike) -> Checkpoint:
-    """Open a fine-tuned model or an adapter under the names of its base model.
+    """Open an expert under the names of its base model.
 
-    An adapter is a directory of PEFT, or a checkpoint that has factors of LoRA in it.
+    Args:
+        base: the base model.
+        path: a fine-tuned model, or an adapter: a PEFT directory or an ESPnet checkpoint with LoRA
+            factors in it.
 
     Raises:
-        LorsError: as :func:`open_model` and :func:`lors.checkpoint.adapter.open_adapter`; or
-            DataParallel has put its prefix before the names of one of the two.
+        LorsError: as in :func:`open_model` and :func:`lors.checkpoint.adapter.open_adapter`; or
+            the names in one of the two models have the prefix of DataParallel.
     """
     path = Path(path)
     if (path / PEFT_CONFIG).is_file():
@@ -106,26 +112,26 @@ def open_expert(base: Checkpoint, path: str | os.PathLike) -> Checkpoint:
     if is_adapter(checkpoint):
         return open_adapter(base, checkpoint)
     expert = _without_ties(checkpoint)
-    name_of = translation(base.names(), expert.names())
+    name_of = counterparts(base.names(), expert.names())
     if not name_of:
         return expert
-    # What has no counterpart keeps its name, to be told with all that does not fit.
+    # Tensors without a counterpart keep their names: the task vector lists them as errors.
     others = set(expert.names()) - set(name_of.values())
     return RenamedCheckpoint(expert, name_of | {name: name for name in others})
 
 
 def _check_prefix(model: Checkpoint, other: Checkpoint) -> None:
-    """Check that not this one of two models alone has the prefix of DataParallel."""
+    """Raise LorsError if `model`, but not `other`, has the prefix of DataParallel in its names."""
     prefixed, other_too = (
         all(name.startswith(PARALLEL_PREFIX) for name in checkpoint.names())
         for checkpoint in (model, other)
     )
     if prefixed and not other_too and model.names():
         raise LorsError(
-            f"all names in this model begin with '{PARALLEL_PREFIX}', as DataParallel makes them",
+            f"all names in this model begin with '{PARALLEL_PREFIX}', the prefix of DataParallel",
             where=model.path,
             expected=f"names as in {other.path}",
             got=model.names()[0],
-            hint="save the model without it: model.module.state_dict() instead of "
+            hint="save the model without the prefix: model.module.state_dict() instead of "
             "model.state_dict()",
         )

@@ -1,4 +1,4 @@
-"""Check that weights are finite: a training that diverged leaves NaN or infinity."""
+"""Check that weights are finite: a training that diverged leaves NaN or infinite values."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from lors.errors import LorsError
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether no value is NaN or infinite."""
-    # A sum of finite numbers is finite unless it overflows: one quick look for most tensors.
+    """Return whether no value is NaN or infinite."""
+    # Fast path: a finite sum has finite terms only. If the sum overflows, look at every value.
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
 def check_finite(tensor: Tensor, where: str) -> None:
-    """Check the values of a model's tensor; LorsError if one is NaN or infinite."""
+    """Check a tensor of a model; raise LorsError if a value is NaN or infinite."""
     if all_finite(tensor):
         return
     bad = int((~torch.isfinite(tensor)).sum())
@@ -27,5 +27,5 @@ def check_finite(tensor: Tensor, where: str) -> None:
 
 
 def difference(finetuned: Tensor, base: Tensor) -> Tensor:
-    """``finetuned - base``, of whatever dtypes, in float32."""
+    """Return ``finetuned - base`` in float32, for tensors of any dtype."""
     return finetuned.float() - base.float()

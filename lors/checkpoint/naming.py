@@ -1,4 +1,7 @@
-"""One model's tensors under the names of another kind of file, as data (lors/checkpoint/names)."""
+"""Naming schemes: the names that OpenAI, Hugging Face and ESPnet give to the tensors of one model.
+
+The tables of names are data, in lors/checkpoint/names.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +12,39 @@ from functools import cache
 from pathlib import Path
 
 from lors.config import load_config
-from lors.errors import LorsError, UsageError
+from lors.errors import LorsError, UsageError, shortened
 
 NAMES_DIR = Path(__file__).parent / "names"
 PLACEHOLDERS = {"s": "encoder|decoder", "n": r"\d+", "p": "weight|bias"}
-Place = tuple[int, tuple[tuple[str, str], ...]]
-"""Where a tensor stands in a table: the row, and what its placeholders are."""
+TensorId = tuple[int, tuple[tuple[str, str], ...]]
+"""A tensor of a model, independent of the scheme: the line in the table, and its placeholders."""
 
 
 @dataclass(frozen=True)
 class NameTable:
-    """A table of names: one column a family of files, one row a tensor or kind of tensor.
+    """The names of one kind of model in several naming schemes.
 
     Args:
-        families: the titles of the columns.
-        rows: in each a name or pattern for every family.
-        tied: name -> the name of the tensor that it repeats.
+        schemes: the naming schemes.
+        tensors: one line for each kind of tensor, with its name pattern in every scheme.
+        tied: name of a tensor that repeats another one -> name of that other tensor.
     """
 
-    families: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    schemes: tuple[str, ...]
+    tensors: tuple[tuple[str, ...], ...]
     tied: dict[str, str] = field(default_factory=dict)
 
-    def places(self, names: Iterable[str], column: int) -> dict[str, Place]:
-        """The place of each name that the family of this column knows."""
-        patterns = [_pattern(row[column]) for row in self.rows]
+    def identify(self, names: Iterable[str]) -> dict[str, TensorId]:
+        """Return the tensor of each name, in the scheme that has the most of these names.
+
+        Names that this scheme does not have are left out.
+        """
+        names = list(names)
+        return max((self._identify(names, scheme) for scheme in self.schemes), key=len)
+
+    def _identify(self, names: list[str], scheme: str) -> dict[str, TensorId]:
+        column = self.schemes.index(scheme)
+        patterns = [_pattern(line[column]) for line in self.tensors]
         found = {}
         for name in names:
             for index, pattern in enumerate(patterns):
@@ -43,18 +54,15 @@ class NameTable:
                     break
         return found
 
-    def name_of(self, place: Place, column: int) -> str:
-        """The name that a family has for a place."""
-        row, placeholders = place
-        return self.rows[row][column].format(**dict(placeholders))
-
-    def best(self, names: list[str]) -> dict[str, Place]:
-        """The places of the names in the family that knows most of them."""
-        return max((self.places(names, i) for i in range(len(self.families))), key=len)
+    def name_of(self, tensor: TensorId, scheme: str) -> str:
+        """Return the name of a tensor in a scheme."""
+        index, placeholders = tensor
+        return self.tensors[index][self.schemes.index(scheme)].format(**dict(placeholders))
 
 
 @cache
 def _pattern(template: str) -> re.Pattern[str]:
+    """Return the regular expression for a name with placeholders such as ``{n}``."""
     parts, seen = [], set()
     for text, placeholder in re.findall(r"([^{]*)(?:\{(\w)\})?", template):
         parts.append(re.escape(text))
@@ -68,61 +76,71 @@ def _pattern(template: str) -> re.Pattern[str]:
 
 @cache
 def tables() -> tuple[NameTable, ...]:
-    """All tables of names."""
+    """Return all tables of names."""
     return tuple(load_config(NameTable, path) for path in sorted(NAMES_DIR.glob("*.yaml")))
 
 
-def translation(names: Iterable[str], other: Iterable[str]) -> dict[str, str]:
-    """For each of `names` that has a counterpart among `other` under another name: that name.
+def schemes() -> list[str]:
+    """Return all naming schemes."""
+    return [scheme for table in tables() for scheme in table.schemes]
 
-    Empty when the two files name their tensors alike, or no table knows them.
+
+def counterparts(names: Iterable[str], other: Iterable[str]) -> dict[str, str]:
+    """Match the names of two models in different naming schemes.
+
+    Returns:
+        Each of `names` that has a counterpart -> the name of the same tensor among `other`. Empty
+        if the two share a name, so that their schemes are equal, or if no table has the names.
     """
     names, other = list(names), list(other)
     if set(names) & set(other):
         return {}
     found: dict[str, str] = {}
     for table in tables():
-        by_place = {place: name for name, place in table.best(other).items()}
+        name_of = {tensor: name for name, tensor in table.identify(other).items()}
         pairs = {
-            name: by_place[place] for name, place in table.best(names).items() if place in by_place
+            name: name_of[tensor]
+            for name, tensor in table.identify(names).items()
+            if tensor in name_of
         }
         found = max(found, pairs, key=len)
     return found
 
 
-def families() -> list[str]:
-    """All families that a table knows the names of."""
-    return [family for table in tables() for family in table.families]
-
-
-def names_in(family: str, names: Iterable[str]) -> dict[str, str]:
-    """The names that a family of files has for the tensors of a model.
+def names_in(scheme: str, names: Iterable[str]) -> dict[str, str]:
+    """Return the names of a model's tensors in a naming scheme.
 
     Args:
-        family: one of :func:`families`.
-        names: of all tensors of a model, of any family.
+        scheme: one of :func:`schemes`.
+        names: the names of all tensors of a model, in any scheme.
+
+    Returns:
+        Each of `names` -> the name of the same tensor in `scheme`.
 
     Raises:
-        UsageError: there is no such family.
-        LorsError: it has no names for some of the tensors; all are listed.
+        UsageError: the scheme does not exist.
+        LorsError: the scheme has no name for some of the tensors.
     """
     names = list(names)
-    table = next((table for table in tables() if family in table.families), None)
+    table = next((table for table in tables() if scheme in table.schemes), None)
     if table is None:
-        raise UsageError("unknown family of names", expected=", ".join(families()), got=family)
-    places, column = table.best(names), table.families.index(family)
-    unknown = [name for name in names if name not in places]
+        raise UsageError("unknown naming scheme", expected=", ".join(schemes()), got=scheme)
+    tensors = table.identify(names)
+    unknown = [name for name in names if name not in tensors]
     if unknown:
         raise LorsError(
-            f"the names of {family} have none for some tensors of this model",
-            expected=f"a model of {', '.join(table.families)}",
-            got=", ".join(unknown),
+            f"the naming scheme {scheme} has no name for some tensors of this model",
+            expected=f"a model with the names of {', '.join(table.schemes)}",
+            got=shortened(unknown),
         )
-    return {name: table.name_of(place, column) for name, place in places.items()}
+    return {name: table.name_of(tensor, scheme) for name, tensor in tensors.items()}
 
 
 def tied_names(names: Iterable[str]) -> dict[str, str]:
-    """Those of `names` that only repeat another of them, with that other name."""
+    """Return the names of tensors that only repeat another tensor -> the name of that tensor.
+
+    A name is included only if `names` has both.
+    """
     names = set(names)
     return {
         name: original

@@ -1,21 +1,12 @@
-"""Model checkpoints, opened lazily.
-
-Checkpoints are data. Files of PyTorch are read with ``weights_only=True``, so nothing in them is
-ever run; a file that cannot be read in this way is refused.
-"""
+"""Read model checkpoints of every supported file format, one tensor at a time."""
 
 from __future__ import annotations
 
 import abc
-import datetime
 import math
 import os
-import pickle
-import re
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 import safetensors
@@ -24,22 +15,16 @@ import torch
 from torch import Tensor
 from xxhash import xxh3_128
 
-from lors.errors import LorsError
+from lors.checkpoint.torch_file import corrupt_file, load_torch, open_to_read, state_dict_in
+from lors.errors import LorsError, shortened
 from lors.fileio import read_json_object
 
 Spec = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
-"""Shape and dtype of every tensor of a model, in order."""
-
-# ESPnet's training checkpoint keeps its statistics beside the weights as durations and numpy
-# numbers; these types hold values only.
-HARMLESS_GLOBALS = [
-    datetime.timedelta,
-    # The constructor of numpy numbers, under its names in numpy 1 and 2.
-    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
-    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "bool")),
-]
+"""Name of every tensor of a model, in order -> its shape and dtype."""
+INDEX_SUFFIX = ".safetensors.index.json"
+PEFT_CONFIG = "adapter_config.json"
+DIRECTORY_FILES = ("model.safetensors", f"model{INDEX_SUFFIX}")
+"""Model files of a Hugging Face directory, the first before the second."""
 SAFETENSORS_DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -55,7 +40,7 @@ SAFETENSORS_DTYPES = {
 
 
 class Checkpoint(abc.ABC):
-    """The named tensors of one model file; a tensor's values are read when it is asked for."""
+    """The named tensors of one model; values are read only when :meth:`tensor` asks for them."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -63,15 +48,17 @@ class Checkpoint(abc.ABC):
 
     @staticmethod
     def open(path: str | os.PathLike) -> Checkpoint:
-        """Open a checkpoint file.
+        """Open a checkpoint.
 
-        Known are ``.pth``/``.pt`` with a plain state dict (ESPnet), an ESPnet training checkpoint
-        (its ``model``) or an OpenAI Whisper model (its ``model_state_dict``), ``.safetensors``,
-        the index of a sharded one (``.safetensors.index.json``), and a directory of Hugging Face
-        that holds either.
+        Args:
+            path: one of: ``.pth`` or ``.pt`` with a plain state dict (ESPnet), an ESPnet training
+                checkpoint (its ``model``) or an OpenAI Whisper model (its ``model_state_dict``);
+                ``.safetensors``; the index of a sharded model (``.safetensors.index.json``); a
+                Hugging Face directory with one of the last two.
 
         Raises:
-            LorsError: the file is missing, truncated, corrupt, of another kind, or needs code.
+            LorsError: the file is missing, truncated or corrupt, has another format, or would need
+                to run code.
         """
         path = Path(path)
         if not path.exists():
@@ -82,7 +69,7 @@ class Checkpoint(abc.ABC):
             return _ShardedCheckpoint(path)
         if path.suffix not in OPENERS:
             raise LorsError(
-                "not a kind of checkpoint that LoRS reads",
+                "LoRS does not read this kind of checkpoint",
                 where=path,
                 expected=f"a file that ends in {', '.join(OPENERS)}",
             )
@@ -92,42 +79,44 @@ class Checkpoint(abc.ABC):
 
     @abc.abstractmethod
     def names(self) -> list[str]:
-        """Tensor names in the order of the file."""
+        """Return the tensor names in the order of the file."""
 
     @abc.abstractmethod
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor (KeyError if there is none of this name)."""
+        """Return the shape of a tensor; KeyError if the name is unknown."""
 
     @abc.abstractmethod
     def dtype(self, name: str) -> torch.dtype:
-        """Type of a tensor's elements (KeyError if there is none of this name)."""
+        """Return the dtype of a tensor; KeyError if the name is unknown."""
 
     @abc.abstractmethod
     def tensor(self, name: str) -> Tensor:
-        """A tensor (KeyError if there is none of this name); it must not be modified."""
+        """Return a tensor, which must not be modified; KeyError if the name is unknown."""
 
     def files(self) -> list[Path]:
-        """All files that the model is read from, which nothing may overwrite."""
+        """Return all files that the model is read from; no output may overwrite them."""
         return [self.path]
 
     def is_adapted(self, name: str) -> bool:
-        """Whether this is an adapter that adds a product of two factors to this tensor."""
+        """Return whether an adapter adds a product of two factors to this tensor."""
         return False
 
     def factors(self, name: str) -> tuple[Tensor, Tensor] | None:
-        """``(B, A)`` in float32 with B A what an adapter adds to this tensor; None if it is not
-        adapted."""
+        """Return the factors ``(B, A)`` of an adapter in float32; None for an unadapted tensor.
+
+        The adapter adds the product B A, scale included, to the tensor of the base model.
+        """
         return None
 
     def spec(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-        """Shape and dtype of every tensor, in the order of the file."""
+        """Return the shape and dtype of every tensor, in the order of the file."""
         return {name: (self.shape(name), self.dtype(name)) for name in self.names()}
 
     def fingerprint(self) -> str:
-        """XXH3 hash (128 bits, hex) of all names, shapes, dtypes and values.
+        """Return the XXH3 hash (128 bits, hex) of all names, shapes, dtypes and values.
 
-        It does not depend on the order of the tensors or the kind of file: the same weights as
-        ``.pth`` and as ``.safetensors`` have one fingerprint.
+        It does not depend on the order of the tensors or on the file format: the same weights in a
+        ``.pth`` and in a ``.safetensors`` have the same fingerprint.
         """
         whole = xxh3_128()
         for name in sorted(self.names()):
@@ -136,14 +125,14 @@ class Checkpoint(abc.ABC):
         return whole.hexdigest()
 
     def note(self, name: str) -> None:
-        """Prepare :meth:`fingerprint` while a tensor's values are at hand (and in the cache)."""
+        """Hash a tensor for :meth:`fingerprint` now, while its values are in memory."""
         self.digest(name)
 
     def digest(self, name: str) -> str:
-        """XXH3 hash (128 bits, hex) of a tensor's values; each is computed once.
+        """Return the XXH3 hash (128 bits, hex) of a tensor's values; it is computed once.
 
-        It is quicker by far than reading from disk; like a checksum it tells what is equal, and
-        does not withstand somebody who wants two models to look equal.
+        It is a checksum, much faster than reading from disk. It does not protect against a model
+        that was made on purpose to have the same hash as another.
         """
         if name not in self._digests:
             self._digests[name] = xxh3_128(bytes_of(self.tensor(name))).hexdigest()
@@ -151,11 +140,11 @@ class Checkpoint(abc.ABC):
 
 
 class _TorchCheckpoint(Checkpoint):
-    """A file of ``torch.save``, memory-mapped where its format allows it."""
+    """A file of ``torch.save``, memory-mapped if its format allows it."""
 
     def __init__(self, path: Path):
         super().__init__(path)
-        self._state = _state_dict(path, load_torch(path))
+        self._state = state_dict_in(path, load_torch(path))
 
     def names(self) -> list[str]:
         return list(self._state)
@@ -175,13 +164,13 @@ class _SafetensorsCheckpoint(Checkpoint):
 
     def __init__(self, path: Path):
         super().__init__(path)
-        _open_file(path).close()  # safetensors would say that one not to be read is not there
+        open_to_read(path).close()  # safetensors would report an unreadable file as missing
         try:
             self._file = safetensors.safe_open(str(path), framework="pt")
         except safetensors.SafetensorError as error:
-            raise _corrupt(path, error) from None
+            raise corrupt_file(path, error) from None
         self._spec = {}
-        for name in self._file.keys():  # noqa: SIM118 - not a dict, it has no iterator
+        for name in self._file.keys():  # noqa: SIM118 - not a dict, no iterator
             part = self._file.get_slice(name)
             if part.get_dtype() not in SAFETENSORS_DTYPES:
                 raise LorsError(
@@ -212,11 +201,11 @@ class _ShardedCheckpoint(Checkpoint):
         index = read_json_object(path).get("weight_map")
         if not isinstance(index, Mapping) or not index:
             raise LorsError("no weight_map in this index", where=path)
-        # A file name only: an index cannot lead elsewhere.
+        # Use the file name alone: an index must not lead to another directory.
         names = {name: path.parent / Path(str(file)).name for name, file in index.items()}
         missing = sorted({str(file) for file in names.values() if not file.is_file()})
         if missing:
-            raise LorsError("parts of the model are missing", where=path, got=", ".join(missing))
+            raise LorsError("parts of the model are missing", where=path, got=shortened(missing))
         shards = {file: _SafetensorsCheckpoint(file) for file in dict.fromkeys(names.values())}
         self._shard_of = {name: shards[file] for name, file in names.items()}
         self._files = list(shards)
@@ -227,13 +216,13 @@ class _ShardedCheckpoint(Checkpoint):
             raise LorsError(
                 "the index and the parts of the model do not list the same tensors",
                 where=path,
-                expected="every tensor in the part that the index says",
-                got="\n    - ".join(["", *sorted(problems)]),
+                expected="every tensor in the part that the index names for it",
+                got=sorted(problems),
                 hint="copy or download the model again, with all its parts",
             )
 
     def files(self) -> list[Path]:
-        # A single file in this directory would be read in the place of the parts.
+        # A file model.safetensors in this directory would be read instead of the parts.
         return [self.path, self.path.with_name(DIRECTORY_FILES[0]), *self._files]
 
     def names(self) -> list[str]:
@@ -249,27 +238,22 @@ class _ShardedCheckpoint(Checkpoint):
         return self._shard_of[name].tensor(name)
 
 
-INDEX_SUFFIX = ".safetensors.index.json"
-PEFT_CONFIG = "adapter_config.json"
-DIRECTORY_FILES = ("model.safetensors", f"model{INDEX_SUFFIX}")
-
-
 def _file_of(directory: Path) -> Path:
-    """The model file in a directory of Hugging Face."""
+    """Return the model file in a Hugging Face directory."""
     found = [directory / name for name in DIRECTORY_FILES if (directory / name).is_file()]
     if not found and (directory / PEFT_CONFIG).is_file():
         raise LorsError(
-            "this is the directory of a PEFT adapter, and no full model",
+            "this directory holds a PEFT adapter, not a full model",
             where=directory,
             expected=" or ".join(DIRECTORY_FILES),
-            hint="give the model that the adapter was trained on; an adapter can be an expert",
+            hint="give the model that the adapter was trained on; give the adapter as an expert",
         )
     if not found:
         raise LorsError(
             "no model in this directory",
             where=directory,
             expected=" or ".join(DIRECTORY_FILES),
-            hint="give the model file itself",
+            hint="give the path of the model file",
         )
     return found[0]
 
@@ -281,91 +265,12 @@ OPENERS: dict[str, Callable[[Path], Checkpoint]] = {
 }
 
 
-def _corrupt(path: Path, error: Exception) -> LorsError:
-    # torch's own words are mostly the advice to let the file run code (weights_only=False).
-    lines = [line.strip() for line in str(error).split("\n") if "weights_only" not in line]
-    said = next(filter(None, lines), "nothing that can be read without running code")
-    return LorsError(
-        "cannot read this checkpoint: the file is truncated or corrupt",
-        where=path,
-        got=f"{type(error).__name__}: {said}",
-        hint="copy or download the file again",
-    )
-
-
-def _open_file(path: Path) -> IO[bytes]:
-    """The file itself: one that may not be read is not a corrupt one."""
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise LorsError(
-            "this checkpoint cannot be opened",
-            where=path,
-            got=error.strerror,
-            hint="check who may read the file",
-        ) from None
-
-
-def load_torch(path: Path) -> Any:
-    """What ``torch.save`` stored, with nothing run and the values left on disk where possible."""
-    with _open_file(path) as handle:
-        start = handle.read(40)
-    try:
-        # Only the zip format (PyTorch 1.6 and later) can be mapped.
-        is_zip = zipfile.is_zipfile(path)
-        if start.startswith(b"PK") and not is_zip:
-            raise EOFError("the end of the archive is missing")
-        if not is_zip and not start.startswith(pickle.PROTO):
-            raise pickle.UnpicklingError(f"the file begins with {start!r}")
-        with torch.serialization.safe_globals(HARMLESS_GLOBALS):
-            return torch.load(path, map_location="cpu", mmap=is_zip, weights_only=True)
-    except Exception as error:
-        # What is raised for a damaged file depends on where the damage is: nearly anything.
-        needed = re.search(r"GLOBAL (\S+)", str(error))
-        if needed is None or not isinstance(error, pickle.UnpicklingError):
-            raise _corrupt(path, error) from error
-        raise LorsError(
-            "this checkpoint needs code to be run when it is read, and LoRS never does that",
-            where=path,
-            expected="a file of tensors only",
-            got=f"a pickle that asks for {needed[1]}",
-            hint="in the program that made it (and only if you trust the file) save the weights "
-            'alone: torch.save(model.state_dict(), "model.pth")',
-        ) from None
-
-
-def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
-    """The model's weights within what a file holds."""
-
-    keys = list(content) if isinstance(content, Mapping) else []
-    places = [content, *(content[key] for key in ("model", "model_state_dict") if key in keys)]
-    got = f"a {type(content).__name__} with keys: {', '.join(map(str, keys[:20])) or 'none'}"
-    hint = None
-    for place in places:
-        if not isinstance(place, Mapping) or not place:
-            continue
-        others = [key for key, value in place.items() if not isinstance(value, Tensor)]
-        if not others:
-            return dict(place)
-        if len(others) < len(place):
-            told = [f"{key} ({type(place[key]).__name__})" for key in others[:20]]
-            got = f"entries that are no tensors: {', '.join(told)}"
-            hint = "save the state dict again without these entries"
-    raise LorsError(
-        "no model weights found in this file",
-        where=path,
-        expected="a state dict, or one under 'model' (ESPnet) or 'model_state_dict' (Whisper)",
-        got=got,
-        hint=hint,
-    )
-
-
 def bytes_of(tensor: Tensor) -> np.ndarray:
-    """The values of a tensor as a flat array of bytes, not copied if they lie one after another."""
-    # reshape first: a tensor without dimensions cannot be viewed as bytes.
+    """Return the values of a tensor as a flat byte array; contiguous values are not copied."""
+    # reshape first: a scalar tensor cannot be viewed as bytes.
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def size_of(spec: Spec) -> int:
-    """Bytes that the tensors of `spec` take."""
+    """Return the size in bytes of all tensors in `spec`."""
     return sum(math.prod(shape) * dtype.itemsize for shape, dtype in spec.values())

@@ -1,5 +1,4 @@
-"""The dimensions that stand in a model file of OpenAI's Whisper beside its weights, and what
-weights a model of these dimensions has."""
+"""The dimensions of a Whisper model (OpenAI's ``dims``), and the shapes that follow from them."""
 
 from __future__ import annotations
 
@@ -9,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lors.checkpoint.naming import names_in
-from lors.checkpoint.reader import Checkpoint, load_torch
+from lors.checkpoint.reader import Checkpoint
+from lors.checkpoint.torch_file import load_torch
 from lors.checkpoint.vocabulary import ESPNET_CONFIG
 from lors.config import read_yaml
 from lors.errors import LorsError
@@ -19,83 +19,83 @@ HEADS = ("n_audio_head", "n_text_head")
 HUGGING_FACE_HEADS = ("encoder_attention_heads", "decoder_attention_heads")
 HEAD_WIDTH = 64
 """Width of an attention head in all of OpenAI's models."""
-TELLING = {
+DIMS_TENSORS = {
     "encoder.conv1.weight": 3,
     "encoder.positional_embedding": 2,
     "decoder.positional_embedding": 2,
     "decoder.token_embedding.weight": 2,
 }
-"""The tensors whose shapes are read, with their numbers of axes."""
+"""Tensors whose shapes give the dimensions -> their number of axes."""
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 def whisper_dims(model: Checkpoint) -> dict[str, int]:
-    """The ``dims`` of a Whisper model, under OpenAI's names.
+    """Return the dimensions of a Whisper model, under OpenAI's names.
 
-    All but the numbers of heads are in the shapes of the weights. The heads are told by the file
-    itself (OpenAI's), by the ``config.json`` beside it (Hugging Face's) or by ``whisper_conf`` in
-    the ``config.yaml`` beside it (a recipe's); else they have the width of those of all official
-    models.
+    All except the numbers of attention heads follow from the shapes of the weights. The numbers of
+    heads are read from the file itself (OpenAI), or from ``config.json`` (Hugging Face) or
+    ``whisper_conf`` in ``config.yaml`` (a recipe) in its directory. Without any of these, heads of
+    the width of all official models are assumed.
 
     Args:
-        model: of any family that names the tensors of Whisper.
+        model: a Whisper model in any naming scheme.
 
     Raises:
-        LorsError: it is no Whisper model, its file holds the dims of another one, or the number of
-            heads cannot be told.
+        LorsError: it is not a Whisper model, the dimensions stored in its file contradict its
+            weights, or the numbers of heads are not known.
     """
     shapes = {new: model.shape(old) for old, new in names_in("openai", model.names()).items()}
-    lacking = [name for name in TELLING if len(shapes.get(name, ())) != TELLING[name]]
-    if lacking:
+    missing = [name for name, axes in DIMS_TENSORS.items() if len(shapes.get(name, ())) != axes]
+    if missing:
         raise LorsError(
-            "not a whole Whisper model",
+            "this is not a complete Whisper model",
             where=model.path,
-            got=f"missing or of another shape: {', '.join(lacking)}",
+            got=f"missing or of another shape: {', '.join(missing)}",
         )
-    layers = {
-        side: 1
-        + max(
-            (
-                int(found[1])
-                for found in map(re.compile(rf"{side}.blocks.(\d+)").match, shapes)
-                if found
-            ),
-            default=-1,
-        )
-        for side in ("encoder", "decoder")
-    }
+    stored = _stored_dims(model)
     audio_context, audio_state = shapes["encoder.positional_embedding"]
     text_context, text_state = shapes["decoder.positional_embedding"]
-    stored = _stored(model)
     audio_heads, text_heads = _heads(model, stored, audio_state, text_state)
     dims = {
         "n_mels": shapes["encoder.conv1.weight"][1],
         "n_audio_ctx": audio_context,
         "n_audio_state": audio_state,
         "n_audio_head": audio_heads,
-        "n_audio_layer": layers["encoder"],
+        "n_audio_layer": _number_of_layers(shapes, "encoder"),
         "n_vocab": shapes["decoder.token_embedding.weight"][0],
         "n_text_ctx": text_context,
         "n_text_state": text_state,
         "n_text_head": text_heads,
-        "n_text_layer": layers["decoder"],
+        "n_text_layer": _number_of_layers(shapes, "decoder"),
     }
-    differ = [name for name in dims if stored is not None and stored.get(name) != dims[name]]
-    if differ:
-        raise LorsError(
-            "the dims in this Whisper model's file are not those of its weights",
-            where=model.path,
-            expected=", ".join(f"{name} {dims[name]}" for name in differ),
-            got=", ".join(f"{name} {stored.get(name, 'missing')}" for name in differ),
-            hint="copy or download the file again, or make it again from the weights",
-        )
+    if stored is not None:
+        _check_stored(stored, dims, model.path)
     return dims
 
 
-def whisper_shapes(dims: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of a Whisper with these ``dims``, as in OpenAI's files.
+def _number_of_layers(shapes: Shapes, side: str) -> int:
+    found = (re.match(rf"{side}\.blocks\.(\d+)", name) for name in shapes)
+    return max((int(match[1]) + 1 for match in found if match), default=0)
 
-    The order is that of the files, too. Source: the model's definition in openai-whisper
-    (``whisper/model.py``): linear layers are out x in, and keys have no bias.
+
+def _check_stored(stored: Mapping[str, Any], dims: Mapping[str, int], where: Path) -> None:
+    """Raise LorsError if the dimensions stored in a file are not those of its weights."""
+    wrong = [name for name in dims if stored.get(name) != dims[name]]
+    if wrong:
+        raise LorsError(
+            "the dims in the file of this Whisper model are not those of its weights",
+            where=where,
+            expected=", ".join(f"{name} {dims[name]}" for name in wrong),
+            got=", ".join(f"{name} {stored.get(name, 'missing')}" for name in wrong),
+            hint="copy or download the file again, or make it again from the weights",
+        )
+
+
+def whisper_shapes(dims: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of every tensor of a Whisper with these dimensions.
+
+    Names and order are those of OpenAI's files. Source: ``whisper/model.py`` of openai-whisper.
+    Linear layers are out x in; the keys of the attention have no bias.
     """
     audio, text = dims["n_audio_state"], dims["n_text_state"]
     shapes: dict[str, tuple[int, ...]] = {
@@ -132,8 +132,8 @@ def _layer(prefix: str, *shape: int) -> dict[str, tuple[int, ...]]:
     return {f"{prefix}.weight": shape, f"{prefix}.bias": shape[:1]}
 
 
-def _stored(model: Checkpoint) -> Mapping[str, Any] | None:
-    """The dims in a file of OpenAI's, whatever they are; None for other files."""
+def _stored_dims(model: Checkpoint) -> Mapping[str, Any] | None:
+    """Return the dimensions stored in a file of OpenAI, unchecked; None for other files."""
     dims = load_torch(model.path).get("dims") if model.path.suffix == ".pt" else None
     return dims if isinstance(dims, Mapping) else None
 
@@ -141,32 +141,33 @@ def _stored(model: Checkpoint) -> Mapping[str, Any] | None:
 def _heads(
     model: Checkpoint, stored: Mapping[str, Any] | None, audio_state: int, text_state: int
 ) -> tuple[int, int]:
+    """Return the numbers of attention heads of encoder and decoder."""
     if stored is not None:
-        return _numbers(stored, HEADS, model.path)
+        return _integers(stored, HEADS, model.path)
     config = model.path.parent / "config.json"
     if config.is_file():
-        known = read_json(config)
-        if set(HUGGING_FACE_HEADS) <= set(known):
-            return _numbers(known, HUGGING_FACE_HEADS, config)
+        values = read_json(config)
+        if set(HUGGING_FACE_HEADS) <= set(values):
+            return _integers(values, HUGGING_FACE_HEADS, config)
     config = model.path.parent / ESPNET_CONFIG
     if config.is_file():
         dims = (read_yaml(config).get("whisper_conf") or {}).get("dims")
         if dims:
-            return _numbers(dims, HEADS, config)
+            return _integers(dims, HEADS, config)
     if audio_state % HEAD_WIDTH or text_state % HEAD_WIDTH:
         raise LorsError(
             "the number of attention heads of this Whisper model is not known",
             where=model.path,
-            expected="OpenAI's .pt with its dims, a config.json or config.yaml beside the model, "
-            f"or a width that is a multiple of {HEAD_WIDTH}",
+            expected="OpenAI's .pt with its dims, a config.json or config.yaml in the directory of "
+            f"the model, or a width that is a multiple of {HEAD_WIDTH}",
             got=f"widths of {audio_state} and {text_state}",
         )
     return audio_state // HEAD_WIDTH, text_state // HEAD_WIDTH
 
 
-def _numbers(stored: Mapping[str, Any], names: tuple[str, str], where: Path) -> tuple[int, int]:
-    """The values under two names; LorsError if one is missing or no integer."""
-    first, second = (stored.get(name, "missing") for name in names)
+def _integers(values: Mapping[str, Any], names: tuple[str, str], where: Path) -> tuple[int, int]:
+    """Return the values under two names; LorsError if one is missing or not an integer."""
+    first, second = (values.get(name, "missing") for name in names)
     if not (isinstance(first, int) and isinstance(second, int)):
         raise LorsError(
             "the number of attention heads of this Whisper model cannot be read",

@@ -1,4 +1,4 @@
-"""Model checkpoints written tensor by tensor, and never seen half written."""
+"""Write model checkpoints, one tensor at a time; a file appears under its name when complete."""
 
 from __future__ import annotations
 
@@ -18,28 +18,27 @@ import torch
 from torch import Tensor
 
 from lors.checkpoint.reader import SAFETENSORS_DTYPES, Spec, bytes_of, size_of
-from lors.errors import LorsError, UsageError
+from lors.errors import LorsError, UsageError, shortened
 from lors.fileio import atomic_write
 
 
 class CheckpointWriter:
-    """Write a model file tensor by tensor; it appears under its name only when it is whole.
+    """Write a model file, one tensor at a time; it appears under its name when complete.
 
-    Use as a context manager and call :meth:`add` for every tensor, in the order of `spec`. Each
-    goes straight to the file, so that no more than one is in memory.
-    ``.pth`` becomes a plain state dict as ESPnet reads it, ``.pt`` a file of OpenAI's Whisper, and
-    ``.safetensors`` a single safetensors file. After any exception in the ``with`` block the target
-    is what it was before.
+    Use it as a context manager and call :meth:`add` for every tensor, in the order of `spec`. Each
+    tensor is written at once, so that only one is in memory. After an exception in the ``with``
+    block the target file is unchanged.
 
     Args:
-        path: the target; its ending chooses the format.
+        path: the target file. ``.pth`` is a plain state dict as ESPnet reads it, ``.pt`` a file of
+            OpenAI's Whisper, ``.safetensors`` a single safetensors file.
         spec: shape and dtype of every tensor that will be added.
-        dims: the dimensions that go into a ``.pt``.
+        dims: the dimensions to store in a ``.pt``.
 
     Raises:
-        UsageError: the ending is none of these.
-        LorsError: a ``.safetensors`` cannot hold a dtype of `spec`; there is not enough disk space
-            (checked on entry), or writing fails.
+        UsageError: `path` has another suffix.
+        LorsError: a ``.safetensors`` file cannot hold a dtype of `spec`, the disk space is too
+            small (checked on entry), or writing fails.
     """
 
     SUFFIXES = (".pth", ".safetensors", ".pt")
@@ -61,21 +60,21 @@ class CheckpointWriter:
             self._check_dtypes()
 
     def _check_dtypes(self) -> None:
-        held = SAFETENSORS_DTYPES.values()
-        others = [f"{name}: {dtype}" for name, (_, dtype) in self.spec.items() if dtype not in held]
+        known = SAFETENSORS_DTYPES.values()
+        others = [f"{n}: {dtype}" for n, (_, dtype) in self.spec.items() if dtype not in known]
         if others:
             raise LorsError(
-                "a .safetensors file cannot hold some tensors of this model",
+                "a .safetensors file cannot hold the dtypes of some tensors of this model",
                 where=self.path,
-                expected=", ".join(map(str, held)),
-                got="\n    - ".join(["", *others]),
-                hint="write a .pth",
+                expected=", ".join(map(str, known)),
+                got=shortened(others),
+                hint="write a .pth file",
             )
 
     def __enter__(self) -> CheckpointWriter:
-        # Names and alignment cost well under 1 KB a tensor.
+        # Names and alignment take less than 1 KB for each tensor.
         needed = size_of(self.spec) + 1024 * len(self.spec)
-        with self._told():
+        with self._os_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.path.parent).free
         if free < needed:
@@ -84,9 +83,9 @@ class CheckpointWriter:
                 where=self.path,
                 expected=f"{needed / 1e6:.1f} MB free",
                 got=f"{free / 1e6:.1f} MB",
-                hint="make room or choose another place with --out",
+                hint="free some space, or choose another disk with --out",
             )
-        with self._told():
+        with self._os_errors():
             self._file = self._stack.enter_context(atomic_write(self.path, "wb"))
             if self.path.suffix == ".safetensors":
                 self._layout = _SafetensorsLayout(self._file, self.spec)
@@ -96,14 +95,14 @@ class CheckpointWriter:
         return self
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Write one tensor; ValueError if it is not what `spec` announced."""
+        """Write one tensor; ValueError if it is not the next one in `spec`."""
         if not self._missing or name != self._missing[-1]:
-            raise ValueError(f"{name} was added twice, out of order or not announced")
+            raise ValueError(f"{name} was added twice, out of order, or is not in spec")
         if self.spec[name] != (tuple(tensor.shape), tensor.dtype):
-            raise ValueError(f"{name}: {tuple(tensor.shape)} {tensor.dtype} was not announced")
+            raise ValueError(f"{name}: {tuple(tensor.shape)} {tensor.dtype} is not as in spec")
         self._missing.pop()
         values = bytes_of(tensor)
-        with self._told():
+        with self._os_errors():
             self._layout.write(name, values)
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
@@ -111,10 +110,10 @@ class CheckpointWriter:
             self._abandon(error)
             return
         if self._missing:
-            left_out = ValueError(f"announced but never added: {', '.join(self._missing[::-1])}")
+            left_out = ValueError(f"in spec but never added: {', '.join(self._missing[::-1])}")
             self._abandon(left_out)
             raise left_out
-        with self._told():
+        with self._os_errors():
             self._layout.finish()
             self._stack.close()
 
@@ -125,8 +124,8 @@ class CheckpointWriter:
         self._stack.__exit__(type(error), error, error.__traceback__)
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """Errors of the operating system as the user is to see them."""
+    def _os_errors(self) -> Iterator[None]:
+        """Turn an error of the operating system into a LorsError."""
         try:
             yield
         except OSError as error:
@@ -135,12 +134,12 @@ class CheckpointWriter:
                 "the model could not be written",
                 where=self.path,
                 got=error,
-                hint="check the free space and who may write in the directory, or choose another",
+                hint="check the free space and the permissions of the directory, or choose another",
             ) from error
 
 
 class _SafetensorsLayout:
-    """A safetensors file: the length of a JSON header, the header, the values one after another."""
+    """A safetensors file: the length of the header, the header in JSON, then all values."""
 
     def __init__(self, file: IO[bytes], spec: Spec):
         self._file = file
@@ -148,7 +147,7 @@ class _SafetensorsLayout:
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         self._offsets = {}
         end = 0
-        # Large elements first, so that every tensor is aligned to its element size.
+        # Dtypes with large elements first: every tensor is then aligned to its element size.
         for name in sorted(spec, key=lambda name: -spec[name][1].itemsize):
             shape, dtype = spec[name]
             start, end = end, end + math.prod(shape) * dtype.itemsize
@@ -169,20 +168,21 @@ class _SafetensorsLayout:
         _write_at(self._file, values, self._start + self._offsets[name])
 
     def finish(self) -> None:
-        pass  # all is in its place
+        pass  # the file is complete
 
     def abandon(self) -> None:
         pass
 
 
 class _TorchLayout:
-    """A file of ``torch.save``: a zip archive of stored, uncompressed records, one a tensor."""
+    """A file of ``torch.save``: a zip archive with one uncompressed record for each tensor."""
 
     ALIGNMENT = 64
-    """Of the values in the file, in bytes: torch's own, so that they can be memory-mapped."""
+    """Alignment of the values in the file, in bytes, as in torch: they can be memory-mapped."""
 
     def __init__(self, file: IO[bytes], spec: Spec, dims: Mapping[str, int] | None):
-        # torch itself writes all that is not values; memory that is never touched takes no space.
+        # torch writes everything except the values. Empty tensors are never touched: they take no
+        # memory.
         skeleton = io.BytesIO()
         empty = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in spec.items()}
         if dims is not None:
@@ -202,9 +202,10 @@ class _TorchLayout:
         self._write(self._record[name], values.data)
 
     def _write(self, record: str, content: bytes | memoryview) -> None:
-        # Fixed fields and a fixed date: the same model is the same file.
+        # Fixed header fields and a fixed date: equal models give equal files.
         info = zipfile.ZipInfo(record)
-        # The header has 30 bytes, the name, this padding field and zipfile's field of 64-bit sizes.
+        # The header: 30 bytes, the name, this padding (with 4 bytes in front), and zipfile's field
+        # of 64-bit sizes (20 bytes).
         start = self._file.tell() + 30 + len(record.encode()) + 4 + 20
         padding = -start % self.ALIGNMENT
         info.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
@@ -215,7 +216,7 @@ class _TorchLayout:
         self._archive.close()
 
     def abandon(self) -> None:
-        self._archive.fp = None  # else the archive is completed when it is collected
+        self._archive.fp = None  # otherwise garbage collection would complete the archive
 
 
 def _write_at(file: IO[bytes], values: np.ndarray, offset: int) -> None:

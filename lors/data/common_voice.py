@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from lors.data.selection import (
-    SPLITS,
     Row,
     all_drops,
     check_files,
@@ -24,6 +23,7 @@ from lors.data.selection import (
 )
 from lors.data.tsv import Table, read_tsv
 from lors.errors import LorsError, unknown_name
+from lors.tasks import SPLITS
 
 TRAIN_TABLES = ("train", "validated")
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from lors.data.selection import (
-    SPLITS,
     Row,
     all_drops,
     check_files,
@@ -27,8 +26,8 @@ from lors.data.selection import (
 )
 from lors.data.tsv import Table, read_tsv
 from lors.errors import LorsError, unknown_name
+from lors.tasks import SPLITS, TARGET
 
-TARGET = "en"
 _SPLIT_OF = {"train": "train", "train_covost": "train", "dev": "dev", "test": "test"}
 
 

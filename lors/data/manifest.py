@@ -30,8 +30,8 @@ from lors.data.selection import overlap, write_drops
 from lors.data.tsv import one_line
 from lors.errors import LorsError, UsageError
 from lors.fileio import write_json
+from lors.tasks import SPLITS, TARGET
 
-SPLITS = ("train", "dev", "test")
 _SPLIT_OF = {split: split for split in SPLITS} | dict.fromkeys(
     ("validation", "valid", "val"), "dev"
 )
@@ -40,7 +40,6 @@ _GENDERS = {
     **dict.fromkeys(("f", "female", "female_feminine"), "f"),
     **dict.fromkeys(("", "other", "unknown", "non-binary"), None),
 }
-_TARGET = "en"
 _SHOWN = 50  # bad rows spelled out in an error message; all are in dropped.tsv
 _LONGEST = 80  # characters of a clip's part of an utterance id, which becomes a file name
 log = logging.getLogger(__name__)
@@ -217,7 +216,7 @@ class _Reader:
             if name.startswith(TRANSLATION)
         }
         if "translation" in values:
-            translations[_TARGET] = one_line(values["translation"])
+            translations[TARGET] = one_line(values["translation"])
         translations.pop(lang, None)  # an English row in a corpus that is translated into English
         text = one_line(values["text"])
         if split == "train":

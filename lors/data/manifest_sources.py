@@ -25,6 +25,7 @@ from typing import Any
 from lors.data.languages import from_fleurs
 from lors.errors import LorsError, UsageError
 from lors.fileio import atomic_write, read_json
+from lors.tasks import TARGET
 
 REQUIRED = ("audio", "lang", "text", "split")
 OPTIONAL = ("id", "speaker", "translation", "duration", "gender")
@@ -32,7 +33,6 @@ TRANSLATION = "text."
 """What the name of a column with translations into another language begins with."""
 _FLEURS_COLUMNS = ("id", "file", "text", "normalised", "characters", "samples", "gender")
 _FLEURS_RATE = 16_000  # Hz
-_ENGLISH = "en"
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,8 @@ def _check_columns(
         meant = difflib.get_close_matches(name.lower(), OPTIONAL, n=1, cutoff=0.8)
         if len(name) > 3 and meant and meant[0] not in present:
             problems.append(f"unknown column '{name}' (is '{meant[0]}' meant?)")
-    if "translation" in present and TRANSLATION + _ENGLISH in present:
-        problems.append(f"'translation' and '{TRANSLATION}{_ENGLISH}' mean the same")
+    if "translation" in present and TRANSLATION + TARGET in present:
+        problems.append(f"'translation' and '{TRANSLATION}{TARGET}' mean the same")
     if problems:
         raise LorsError(
             f"{len(problems)} problem(s) with the columns",
@@ -346,7 +346,7 @@ def _read_fleurs(source: Source) -> None:
     english = {
         row["id"]: row["text"]
         for file, rows in tables.items()
-        if from_fleurs(file.parent.name) == _ENGLISH
+        if from_fleurs(file.parent.name) == TARGET
         for _, row in rows
     }
     for file, rows in tables.items():
@@ -357,7 +357,7 @@ def _read_fleurs(source: Source) -> None:
             values |= {"gender": row["gender"], "id": Path(row["file"]).stem, "speaker": ""}
             if row["samples"].isdigit():
                 values["duration"] = str(int(row["samples"]) / _FLEURS_RATE)
-            if english and lang != _ENGLISH:
+            if english and lang != TARGET:
                 values["translation"] = english.get(row["id"], "")
             source.rows.append(Row(where, values))
 

@@ -26,8 +26,8 @@ from lors.data.tsv import (
 )
 from lors.errors import LorsError
 from lors.fileio import atomic_write, write_json
+from lors.tasks import SPLITS
 
-SPLITS = ("train", "dev", "test")
 _BAD_AUDIO = ("missing_file", "empty_file")
 
 

@@ -1,1 +1,1 @@
-"""Merged Whisper models in the forms of other programs."""
+"""Export Whisper models for other programs."""

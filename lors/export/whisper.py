@@ -1,7 +1,7 @@
-"""A Whisper model in the forms that other programs load: OpenAI's file, Hugging Face's directory.
+"""Export a Whisper model as a file of OpenAI or as a complete Hugging Face directory.
 
-The directory is complete: weights, configuration, tokenizer and feature extraction. All of it is
-made from the weights, their dimensions and the vocabulary that openai-whisper has.
+The directory has weights, configuration, tokenizer and feature extraction. All are made from the
+weights, their dimensions and the vocabulary in openai-whisper.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from lors.checkpoint.expert import RenamedCheckpoint, open_model
@@ -23,7 +24,7 @@ from lors.checkpoint.naming import names_in
 from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.whisper_dims import whisper_dims, whisper_shapes
 from lors.checkpoint.writer import CheckpointWriter
-from lors.errors import LorsError, UsageError
+from lors.errors import LorsError, UsageError, shortened
 from lors.export.whisper_tokenizer import WhisperTokens, tokenizer_files
 from lors.fileio import atomic_directory, write_json, write_text
 from lors.log import show_progress
@@ -33,14 +34,14 @@ N_FFT = 400
 HOP_LENGTH = 160
 """Sampling rate (Hz), window and hop (samples) of all Whisper models: whisper/audio.py."""
 SAMPLES_PER_POSITION = 2 * HOP_LENGTH
-"""Of the encoder, whose second convolution halves the frames."""
+"""Samples for one position of the encoder: its second convolution halves the number of frames."""
 POSITIONS_PER_SECOND = SAMPLING_RATE // SAMPLES_PER_POSITION
 POSITIONS = 30 * POSITIONS_PER_SECOND
-"""Of the encoder of every official model."""
+"""Positions of the encoder in every official model: 30 s."""
 MAX_INITIAL_TIMESTAMP = 50
-"""In steps of 20 ms: openai-whisper's default of 1 s."""
+"""Latest first timestamp, in steps of 20 ms: 1 s, the default of openai-whisper."""
 MODEL_FILES = (".pt", ".pth", ".safetensors", ".bin")
-"""Endings, in any case, that nobody gives to a directory."""
+"""Suffixes, in lower case, of model files; a directory is not given such a name."""
 
 
 def export_whisper(
@@ -49,23 +50,23 @@ def export_whisper(
     """Write a Whisper model for other programs.
 
     Args:
-        model: a Whisper under the names of OpenAI, Hugging Face or ESPnet, in any file that
-            :meth:`lors.checkpoint.reader.Checkpoint.open` reads.
-        out: a name that ends in ``.pt`` for a file of OpenAI's, which ``whisper.load_model`` loads;
-            any other is a directory of Hugging Face, which must not be there yet.
-        dtype: of the weights; by default they keep theirs.
+        model: a Whisper in the naming scheme of OpenAI, Hugging Face or ESPnet, in any file format
+            that :meth:`lors.checkpoint.reader.Checkpoint.open` reads.
+        out: a file of OpenAI if the name ends in ``.pt`` (for ``whisper.load_model``), otherwise a
+            Hugging Face directory, which must be new or empty.
+        dtype: dtype of the written weights; by default unchanged.
 
     Raises:
-        UsageError: `out` is the model itself, is there already, or is no such name.
-        LorsError: the file cannot be read, is no whole Whisper or, for Hugging Face, no
+        UsageError: `out` is the model itself, exists already, or has the suffix of another file.
+        LorsError: the model cannot be read, is not a complete Whisper or (for Hugging Face) not a
             multi-lingual one, a weight is too large for `dtype`, or writing fails.
     """
     out = Path(out)
     if out.suffix != ".pt" and out.suffix.lower() in MODEL_FILES:
         raise UsageError(
-            "a Whisper is exported to a file of OpenAI's or a directory of Hugging Face",
+            "a Whisper model is exported to a file of OpenAI or to a Hugging Face directory",
             where=out,
-            expected="a name that ends in .pt, or that of a directory",
+            expected="a name that ends in .pt, or the name of a directory",
         )
     if Path(model).resolve() == out.resolve():
         raise UsageError("the exported model would overwrite the model itself", where=out)
@@ -84,32 +85,35 @@ def export_whisper(
 
 
 def open_whisper(path: str | os.PathLike) -> tuple[Checkpoint, dict[str, int]]:
-    """Open a Whisper of any kind of file: under OpenAI's names, and its dimensions.
+    """Open a Whisper model in any file format and naming scheme.
+
+    Returns:
+        The model under OpenAI's names, and its dimensions.
 
     Raises:
-        LorsError: the file cannot be read, or is no whole Whisper.
+        LorsError: the file cannot be read, or is not a complete Whisper model.
     """
     model = open_model(path)
     model = RenamedCheckpoint(
         model, {new: old for old, new in names_in("openai", model.names()).items()}
     )
     dims = whisper_dims(model)
-    _check_whole(model, dims)
+    _check_complete(model, dims)
     return model, dims
 
 
 def hugging_face_files(
     dims: Mapping[str, int], tokens: WhisperTokens, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """What a directory of Hugging Face holds beside the weights: file name -> content.
+    """Return the files of a Hugging Face directory except the weights.
 
     Args:
-        dims: as :func:`lors.checkpoint.whisper_dims.whisper_dims` gives them.
-        tokens: of the model.
-        dtype: that the weights are to be loaded in.
+        dims: dimensions, from :func:`lors.checkpoint.whisper_dims.whisper_dims`.
+        tokens: the tokens of the model.
+        dtype: the dtype in which to load the weights.
 
     Returns:
-        The content of a text file as text, that of a JSON file as the value to write.
+        File name -> content: a str for a text file, any other value for a JSON file.
     """
     return {
         "config.json": _config(dims, tokens, dtype),
@@ -153,7 +157,7 @@ def _config(dims: Mapping[str, int], tokens: WhisperTokens, dtype: torch.dtype) 
 def _generation_config(dims: Mapping[str, int], tokens: WhisperTokens) -> dict[str, Any]:
     layers, heads = dims["n_text_layer"], dims["n_text_head"]
     return {
-        # For word timestamps: what openai-whisper takes for a model that is not its own.
+        # For word timestamps: the default of openai-whisper for models that are not official.
         "alignment_heads": [
             list(pair) for pair in itertools.product(range(layers // 2, layers), range(heads))
         ],
@@ -178,12 +182,12 @@ def _preprocessor_config(dims: Mapping[str, int]) -> dict[str, Any]:
     positions = dims["n_audio_ctx"]
     if positions != POSITIONS:
         logging.warning(
-            "the encoder takes %g s of audio: transformers can do that (call the processor with "
-            "max_length=%d), faster-whisper and openai-whisper's transcribe always give it 30 s",
+            "the encoder takes %g s of audio: use it with transformers (call the processor with "
+            "max_length=%d); faster-whisper and transcribe() of openai-whisper always give it 30 s",
             positions / POSITIONS_PER_SECOND,
             positions * SAMPLES_PER_POSITION,
         )
-    # A feature extractor counts whole seconds.
+    # A feature extractor has a length in whole seconds.
     seconds = max(1, positions // POSITIONS_PER_SECOND)
     samples = seconds * SAMPLING_RATE
     return {
@@ -202,10 +206,14 @@ def _preprocessor_config(dims: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def _check_whole(model: Checkpoint, dims: Mapping[str, int]) -> None:
-    """Check that a model has every tensor of a Whisper with these dims; LorsError lists the rest.
+def _check_complete(model: Checkpoint, dims: Mapping[str, int]) -> None:
+    """Check that a model has exactly the tensors of a Whisper with these dimensions.
 
-    Programs that load it would make up what is missing.
+    Programs that load an incomplete model would initialise the missing tensors at random.
+
+    Raises:
+        LorsError: tensors are missing, superfluous or of another shape, or the numbers of heads do
+            not divide the widths.
     """
     expected = whisper_shapes(dims)
     got = {name: model.shape(name) for name in model.names()}
@@ -218,14 +226,12 @@ def _check_whole(model: Checkpoint, dims: Mapping[str, int]) -> None:
     for side in ("audio", "text"):
         width, heads = dims[f"n_{side}_state"], dims[f"n_{side}_head"]
         if heads < 1 or width % heads:
-            problems.append(f"a width of {width} cannot be shared by {heads} heads")
+            problems.append(f"a width of {width} cannot be divided by {heads} heads")
     if dims["n_audio_state"] != dims["n_text_state"]:
-        problems.append("encoder and decoder are not of one width")
+        problems.append("encoder and decoder have different widths")
     if problems:
         raise LorsError(
-            "not a whole Whisper model",
-            where=model.path,
-            got="\n    - ".join(["", *problems]),
+            "this is not a complete Whisper model", where=model.path, got=shortened(problems, 20)
         )
 
 
@@ -236,36 +242,45 @@ def _dtypes(model: Checkpoint, dtype: torch.dtype | None) -> dict[str, torch.dty
 def write_weights(
     model: Checkpoint,
     dims: Mapping[str, int],
-    family: str,
+    scheme: str,
     path: Path,
     dtype: torch.dtype | None,
 ) -> None:
-    """Write weights tensor by tensor, in OpenAI's order.
+    """Write the weights of a Whisper model, one tensor at a time, in OpenAI's order.
 
     Args:
-        model, dims: as :func:`open_whisper` gives them.
-        family: whose names the tensors get, one of :func:`lors.checkpoint.naming.families`.
-        path: the file; its ending says of which kind.
-        dtype: of the weights; None keeps theirs.
+        model, dims: the model and its dimensions, from :func:`open_whisper`.
+        scheme: naming scheme for the tensors, one of :func:`lors.checkpoint.naming.schemes`.
+        path: the file; its suffix chooses the format.
+        dtype: dtype of the written weights; None leaves it unchanged.
 
     Raises:
-        LorsError: values that are not finite, as they are or in `dtype`; or writing fails.
+        LorsError: a value is NaN or infinite, in the model or after conversion to `dtype`; or
+            writing fails.
     """
     shapes, dtypes = whisper_shapes(dims), _dtypes(model, dtype)
-    names = names_in(family, shapes)
+    names = names_in(scheme, shapes)
     spec = {names[name]: (shape, dtypes[name]) for name, shape in shapes.items()}
     with CheckpointWriter(path, spec, dims) as writer:
         for name in tqdm(shapes, desc="export", unit="tensor", disable=not show_progress()):
-            own = model.tensor(name)
-            tensor = own.to(dtypes[name])
+            original = model.tensor(name)
+            tensor = original.to(dtypes[name])
             if not all_finite(tensor):
-                rounded = all_finite(own)
-                raise LorsError(
-                    f"there are infinite values or NaN as {tensor.dtype}",
-                    where=f"{model.path}: {name}",
-                    got=f"values in {own.dtype} that it cannot hold" if rounded else None,
-                    hint="choose a dtype that holds them"
-                    if rounded
-                    else "the model itself is wrong: look for what happened to it, or take another",
-                )
+                raise _not_finite(original, tensor.dtype, f"{model.path}: {name}")
             writer.add(names[name], tensor)
+
+
+def _not_finite(original: Tensor, dtype: torch.dtype, where: str) -> LorsError:
+    """Return the error for a tensor that is not finite in `dtype`, with or without the rounding."""
+    if all_finite(original):
+        return LorsError(
+            f"some values are too large for {dtype}",
+            where=where,
+            got=f"values in {original.dtype}",
+            hint="choose a dtype with a larger range",
+        )
+    return LorsError(
+        "some values are NaN or infinite",
+        where=where,
+        hint="the model itself is damaged: check how it was trained or copied, or use another",
+    )

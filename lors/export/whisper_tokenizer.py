@@ -1,8 +1,7 @@
-"""Whisper's vocabulary in the files of Hugging Face, made from that of openai-whisper.
+"""Whisper's tokenizer in Hugging Face's file formats, made from the one in openai-whisper.
 
-OpenAI keeps a vocabulary as ranks (tiktoken): any two neighbours whose join is a token are
-merged, the join of the lowest rank first. Hugging Face keeps the list of merges, and writes bytes
-as letters.
+OpenAI stores a vocabulary as ranks (tiktoken): two neighbouring tokens are merged if the result is
+a token, in the order of the ranks. Hugging Face stores the merges, and each byte as a letter.
 """
 
 from __future__ import annotations
@@ -17,26 +16,28 @@ from lors.errors import LorsError
 from lors.whisper_package import whisper_part
 
 LANGUAGES = {51865: 99, 51866: 100}
-"""Size of a multi-lingual vocabulary -> number of its languages (large-v3 has Cantonese too)."""
+"""Size of a multi-lingual vocabulary -> number of its languages (large-v3 added Cantonese)."""
 ENGLISH_ONLY = 51864
+"""Size of the English-only vocabulary."""
+END = "<|endoftext|>"
 
 
 class WhisperTokens:
     """The tokens of a multi-lingual Whisper.
 
     Args:
-        n_vocab: size of the vocabulary, which tells what languages it has.
-        where: the model, for an error.
+        n_vocab: size of the vocabulary, which determines its languages.
+        where: the model, for errors.
 
     Raises:
-        LorsError: no multi-lingual Whisper has so many tokens, or openai-whisper is missing.
+        LorsError: no multi-lingual Whisper has this many tokens, or openai-whisper is missing.
     """
 
     def __init__(self, n_vocab: int, where: object = None):
         if n_vocab not in LANGUAGES:
             english = n_vocab == ENGLISH_ONLY
             raise LorsError(
-                "this is an English-only Whisper, and LoRS is for multi-lingual ones"
+                "this is an English-only Whisper model, and LoRS needs a multi-lingual one"
                 if english
                 else "the vocabulary of this model is not one of Whisper's",
                 where=where,
@@ -56,75 +57,47 @@ class WhisperTokens:
         }
         self.tasks = {"transcribe": tokens.transcribe, "translate": tokens.translate}
         self.blank: list[int] = [*tokens.encode(" "), tokens.eot]
-        """What cannot come first: openai-whisper's suppress_blank."""
+        """Tokens that a text cannot begin with: suppress_blank in openai-whisper."""
         own = [tokens.sot, *self.tasks.values(), tokens.sot_lm, tokens.sot_prev, tokens.no_speech]
         self.suppressed: list[int] = sorted({*tokens.non_speech_tokens, *own})
-        """What is never put out: openai-whisper's suppress_tokens="-1"."""
+        """Tokens that are never in a text: suppress_tokens="-1" in openai-whisper."""
         self.special = dict(sorted(tokens.special_tokens.items(), key=lambda entry: entry[1]))
-        """<|endoftext|> and all that come after it, timestamps included."""
+        """<|endoftext|> and all tokens after it, with timestamps; in the order of numbers."""
         self.ranks = {
             tokens.encoding.decode_single_token_bytes(rank): rank for rank in range(tokens.eot)
         }
+        """The ordinary tokens, as bytes -> rank."""
 
 
 def tokenizer_files(tokens: WhisperTokens, max_length: int) -> dict[str, Any]:
-    """The tokenizer's files in a directory of Hugging Face: name -> content, text or JSON.
+    """Return the tokenizer's files of a Hugging Face directory.
 
     Args:
-        tokens: of the model.
-        max_length: the number of tokens that the decoder has positions for.
+        tokens: the tokens of the model.
+        max_length: number of positions of the decoder.
+
+    Returns:
+        File name -> content: a str for a text file, any other value for a JSON file.
     """
     letters = byte_letters()
 
     def written(token: bytes) -> str:
         return "".join(letters[byte] for byte in token)
 
-    end = "<|endoftext|>"
-    vocabulary = {written(token): rank for token, rank in tokens.ranks.items()} | {end: tokens.eot}
+    vocabulary = {written(token): rank for token, rank in tokens.ranks.items()} | {END: tokens.eot}
     merges = [f"{written(left)} {written(right)}" for left, right in merges_of(tokens.ranks)]
-    added = {
-        number: {
-            "content": token,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            # Timestamps are text to Hugging Face: they stay when special tokens are left out.
-            "special": number <= tokens.no_timestamps,
-        }
-        for token, number in tokens.special.items()
-    }
+    added = _added_tokens(tokens)
     special = [entry["content"] for entry in added.values() if entry["special"]]
-    roles = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), end)
+    roles = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END)
     english_spelling = Path(whisper_part("normalizers").__file__).parent / "english.json"
     return {
-        "tokenizer.json": {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [{"id": number, **entry} for number, entry in added.items()],
-            "normalizer": None,
-            "pre_tokenizer": _byte_level(),
-            "post_processor": _template(tokens, ["<|startoftranscript|>", "<|notimestamps|>"], end),
-            "decoder": _byte_level(),
-            "model": {
-                "type": "BPE",
-                "dropout": None,
-                "unk_token": None,
-                "continuing_subword_prefix": "",
-                "end_of_word_suffix": "",
-                "fuse_unk": False,
-                "byte_fallback": False,
-                "vocab": vocabulary,
-                "merges": merges,
-            },
-        },
+        "tokenizer.json": _fast_tokenizer(tokens, vocabulary, merges),
         "vocab.json": vocabulary,
-        # The first line is a header to those who read the file: without one a merge is lost.
+        # Readers skip the first line: without a header they would lose a merge.
         "merges.txt": "\n".join(["#version: 0.2", *merges, ""]),
         "normalizer.json": json.loads(english_spelling.read_text(encoding="utf-8")),
         "added_tokens.json": {
-            token: number for token, number in tokens.special.items() if token != end
+            token: number for token, number in tokens.special.items() if token != END
         },
         "special_tokens_map.json": {**roles, "additional_special_tokens": special},
         "tokenizer_config.json": {
@@ -132,7 +105,7 @@ def tokenizer_files(tokens: WhisperTokens, max_length: int) -> dict[str, Any]:
             "add_prefix_space": False,
             "added_tokens_decoder": {str(number): entry for number, entry in added.items()},
             "additional_special_tokens": special,
-            # As in openai-whisper: a space before a question mark is French, not an error.
+            # As in openai-whisper: a space before a question mark is correct in French.
             "clean_up_tokenization_spaces": False,
             "errors": "replace",
             "model_max_length": max_length,
@@ -143,11 +116,55 @@ def tokenizer_files(tokens: WhisperTokens, max_length: int) -> dict[str, Any]:
     }
 
 
-def byte_letters() -> list[str]:
-    """The letter that stands for each byte in the files of byte-level BPE (GPT-2's, since 2019).
+def _added_tokens(tokens: WhisperTokens) -> dict[int, dict[str, Any]]:
+    """Return Hugging Face's description of each special token, under its number."""
+    return {
+        number: {
+            "content": token,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            # Hugging Face treats timestamps as text: they stay when special tokens are removed.
+            "special": number <= tokens.no_timestamps,
+        }
+        for token, number in tokens.special.items()
+    }
 
-    A byte that is a printable Latin-1 character stands for itself, and the others, in their order,
-    are the characters from U+0100 on: a space is ``Ġ``.
+
+def _fast_tokenizer(
+    tokens: WhisperTokens, vocabulary: Mapping[str, int], merges: list[str]
+) -> dict[str, Any]:
+    """Return the content of ``tokenizer.json``."""
+    added = [{"id": number, **entry} for number, entry in _added_tokens(tokens).items()]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": None,
+        "pre_tokenizer": _byte_level(),
+        "post_processor": _template(tokens, ["<|startoftranscript|>", "<|notimestamps|>"], END),
+        "decoder": _byte_level(),
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": "",
+            "end_of_word_suffix": "",
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "vocab": vocabulary,
+            "merges": merges,
+        },
+    }
+
+
+def byte_letters() -> list[str]:
+    """Return the letter for each byte in files of byte-level BPE, as introduced by GPT-2 (2019).
+
+    A printable Latin-1 character is its own letter. The other bytes, in their order, have the
+    letters from U+0100 on: a space is ``Ġ``.
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
@@ -155,16 +172,16 @@ def byte_letters() -> list[str]:
 
 
 def merges_of(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The merges of a byte-level BPE, in order, from the ranks of its tokens.
+    """Return the merges of a byte-level BPE, in order, from the ranks of its tokens.
 
-    A token's own merge is that of the two parts into which its bytes fall when only the tokens of
-    lower rank are merged.
+    To find the merge that makes a token, its bytes are encoded with the tokens of lower rank only:
+    the result has two parts.
 
     Args:
-        ranks: token -> rank; the single bytes come first.
+        ranks: token -> rank; the single bytes have the lowest ranks.
 
     Raises:
-        ValueError: a token does not fall into two parts: these are no ranks of a BPE.
+        ValueError: the result has more than two parts, so these are not the ranks of a BPE.
     """
     merges = []
     for token in sorted(ranks, key=ranks.get):
@@ -175,6 +192,7 @@ def merges_of(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
 
 
 def _parts(token: bytes, ranks: Mapping[bytes, int]) -> list[bytes]:
+    """Return the parts of a token's bytes when they are encoded with tokens of lower rank."""
     parts = [token[index : index + 1] for index in range(len(token))]
     while len(parts) > 2:
         joins = [ranks.get(a + b, ranks[token]) for a, b in itertools.pairwise(parts)]
@@ -191,12 +209,12 @@ def _byte_level() -> dict[str, Any]:
         "type": "ByteLevel",
         "add_prefix_space": False,
         "trim_offsets": True,
-        "use_regex": True,  # GPT-2's expression, which is Whisper's
+        "use_regex": True,  # the expression of GPT-2, which Whisper uses too
     }
 
 
 def _template(tokens: WhisperTokens, before: list[str], after: str) -> dict[str, Any]:
-    """What is put around a text when it is tokenised with special tokens."""
+    """Return the template that adds the special tokens `before` and `after` to a text."""
 
     def one(token: str) -> dict[str, Any]:
         return {"SpecialToken": {"id": token, "type_id": 0}}

@@ -145,7 +145,7 @@ def run_merge(
             directory is made.
         nj: number of threads; the file does not depend on it.
         cache: where decompositions are kept, for further merges of the same experts.
-        names: family whose names the tensors get (:func:`lors.checkpoint.naming.families`); by
+        names: scheme that names the tensors (:func:`lors.checkpoint.naming.schemes`); by
             default they keep those of the base model, and a ``.pt`` has OpenAI's.
         device: as for :func:`iter_merged`.
 
@@ -222,21 +222,21 @@ def prepare(plan: MergePlan, inputs: MergeInputs, out: Path, names: str | None) 
 
 
 def _names_of(
-    base: Checkpoint, out: Path, family: str | None
+    base: Checkpoint, out: Path, scheme: str | None
 ) -> tuple[dict[str, str], dict[str, int] | None]:
     """The name of every tensor in the merged file, and the dimensions that stand in a ``.pt``."""
     if out.suffix == ".pt":
-        if family not in (None, "openai"):
+        if scheme not in (None, "openai"):
             raise UsageError(
                 "a .pt is a file of OpenAI's Whisper, with its names",
                 where=out,
                 expected=".safetensors or .pth for other names",
-                got=f"--names {family}",
+                got=f"--names {scheme}",
             )
         return names_in("openai", base.names()), whisper_dims(base)
-    if family is None:
+    if scheme is None:
         return {name: name for name in base.names()}, None
-    return names_in(family, base.names()), None
+    return names_in(scheme, base.names()), None
 
 
 def merged_spec(

@@ -55,11 +55,9 @@ def open_recogniser(directory: str | os.PathLike, device: str = "cpu") -> Recogn
     Raises:
         LorsError: a file is missing or damaged.
     """
-    from lors.checkpoint.adapter import (  # torch is slow to import
-        is_adapter,
-        open_adapter,
-        recorded_base,
-    )
+    from lors.checkpoint.adapter import open_adapter  # torch is slow to import
+    from lors.checkpoint.adapter_base import recorded_base
+    from lors.checkpoint.lora_files import is_adapter
     from lors.checkpoint.reader import Checkpoint
 
     model = Path(directory) / "model.pth"

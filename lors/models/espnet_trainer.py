@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import logging
 import os
 import pickle
@@ -18,14 +17,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from espnet2.train.reporter import Reporter
 from espnet2.train.trainer import Trainer
 from torch import Tensor
 
+from lors.checkpoint.torch_file import SAFE_GLOBALS
 from lors.errors import LorsError
-from lors.fileio import atomic_write, locked
+from lors.fileio import atomic_write, locked, replace_link
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +97,8 @@ def read_checkpoint(path: Path) -> tuple[Mapping[str, Tensor], Reporter]:
         LorsError: it cannot be read, or holds more than data.
     """
     # ESPnet itself unpickles it as code; what is refused here does not get there.
-    scores = [datetime.timedelta, np.dtype, *_dtypes_of_scores(), *_scalars()]
     try:
-        with torch.serialization.safe_globals(scores):
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
             states = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         reporter = Reporter()
         reporter.load_state_dict(states["reporter"])
@@ -113,16 +111,6 @@ def read_checkpoint(path: Path) -> tuple[Mapping[str, Tensor], Reporter]:
             got=str(error).splitlines()[0],
             hint="remove the file to start this training over",
         ) from None
-
-
-def _dtypes_of_scores() -> list[type]:
-    return [type(np.dtype(name)) for name in ("float64", "float32", "int64")]
-
-
-def _scalars() -> list[tuple[Any, str]]:
-    """What makes a number of numpy, under its names in numpy 1 and 2."""
-    scalar = np.float64(0).__reduce__()[0]
-    return [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
 
 
 def complete_epoch(
@@ -139,14 +127,14 @@ def complete_epoch(
     # Whatever of it is there: the file may be half of one, or that of a training before this.
     with atomic_write(out / _model(epoch), "wb") as handle:
         torch.save(model, handle)
-    _link(out / "latest.pth", _model(epoch))
+    replace_link(out / "latest.pth", _model(epoch))
     kept = options.keep_nbest_models
     number = max([kept] if isinstance(kept, int) else [*kept] or [1])
     best: set[int] = set()
     for phase, score, mode in options.best_model_criterion:
         if reporter.has(phase, score):
             order = reporter.sort_epochs(phase, score, mode)
-            _link(out / f"{phase}.{score}.best.pth", _model(order[0]))
+            replace_link(out / f"{phase}.{score}.best.pth", _model(order[0]))
             best.update(order[:number])
     for earlier in range(1, epoch):
         if earlier not in best:
@@ -163,9 +151,3 @@ def has_stopped_early(reporter: Reporter, options: Any) -> bool:
 
 def _model(epoch: int) -> str:
     return f"{epoch}epoch.pth"
-
-
-def _link(link: Path, target: str) -> None:
-    if not link.is_symlink() or str(link.readlink()) != target:
-        link.unlink(missing_ok=True)
-        link.symlink_to(target)

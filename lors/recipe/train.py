@@ -19,7 +19,7 @@ import yaml
 from lors.config import read_yaml
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError
-from lors.fileio import atomic_write, file_digest, write_text
+from lors.fileio import atomic_write, file_digest, replace_link, write_text
 from lors.models import family_from
 from lors.models.family import Family
 from lors.recipe.expdir import sequential_steps
@@ -178,7 +178,7 @@ def train(
         best = out / "valid.acc.best.pth"
         if not best.exists():
             raise LorsError("training left no model", where=best, hint=f"see {out / 'train.log'}")
-        _link(out / "model.pth", best.name)
+        replace_link(out / "model.pth", best.name)
 
 
 def check_sequence(config: Mapping[str, Any]) -> None:
@@ -242,23 +242,17 @@ def train_sequence(
         if finished:
             return
         for name in ("config.yaml", "model.pth"):
-            _link(out / name, Path(step.name) / name)
+            replace_link(out / name, Path(step.name) / name)
         if config.get("use_adapter"):
             _record_base(base[0], out)
 
 
 def _record_base(base: str | os.PathLike, out: Path) -> None:
     """Note beside an adapter which model it is trained on."""
-    from lors.checkpoint.adapter import record_base  # torch is slow to import
+    from lors.checkpoint.adapter_base import record_base  # torch is slow to import
     from lors.checkpoint.expert import open_model
 
     record_base(open_model(base), out)
-
-
-def _link(link: Path, target: str | os.PathLike) -> None:
-    """Make or replace a symbolic link."""
-    link.unlink(missing_ok=True)
-    link.symlink_to(target)
 
 
 def _discard_torn_checkpoint(out: Path) -> None:

@@ -1,4 +1,4 @@
-"""lors.errors: what the user is told."""
+"""lors.errors: messages, exit codes and similar names."""
 
 import pytest
 
@@ -19,22 +19,21 @@ def test_exit_codes():
     assert issubclass(UsageError, LorsError)
 
 
-def test_unknown_name_lists_what_is_near_and_what_is_valid():
+def test_unknown_name_has_similar_names_and_all_valid_ones():
     error = unknown_name(
         "method", "averge", {"lors", "average", "task_arithmetic"}, where="--method"
     )
-    assert isinstance(error, UsageError)
-    assert str(error) == (
-        "unknown method 'averge'\n  where: --method\n"
-        "  expected: one of: average, lors, task_arithmetic\n  what to do: did you mean average?"
-    )
+    assert type(error) is UsageError and error.where == "--method"
+    assert "method" in error.what and "averge" in error.what
+    assert "average, lors, task_arithmetic" in error.expected
+    assert "average" in error.hint and "lors" not in error.hint
 
 
-@pytest.mark.parametrize(
-    ("name", "hint"), [("zzz", None), ("ties", "did you mean ties2 or ties1?")]
-)
-def test_unknown_name_guesses_only_what_is_near(name, hint):
-    assert unknown_name("method", name, ["ties1", "ties2", "lors"]).hint == hint
+def test_unknown_name_suggests_only_similar_names():
+    valid = ["ties1", "ties2", "lors"]
+    assert unknown_name("method", "zzz", valid).hint is None
+    hint = unknown_name("method", "ties", valid).hint
+    assert "ties1" in hint and "ties2" in hint and "lors" not in hint
 
 
 def test_a_list_gets_a_line_for_each_item():

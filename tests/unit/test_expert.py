@@ -3,15 +3,16 @@
 import json
 
 import pytest
+import safetensors.torch
 import torch
 
 from lors.checkpoint.expert import open_expert, open_model
 from lors.checkpoint.naming import names_in
 from lors.checkpoint.reader import Checkpoint
-from lors.checkpoint.whisper_dims import whisper_dims
-from lors.errors import LorsError, UsageError
+from lors.errors import UsageError
 from lors.merge.run import MergePlan, iter_merged, run_merge
 from lors.merge.task_vector import TaskVector
+from tests.refusal import refusal
 from tests.unit.whisper_files import (
     DIMS,
     FORMS,
@@ -73,19 +74,19 @@ def test_any_form_can_be_written(tmp_path, base_form, names, suffix):
     plan = MergePlan(str(base), (str(expert),), "average")
     out = tmp_path / "merged" / f"model.{suffix}"
     if suffix == "pt" and names in ("huggingface", "espnet"):
-        with pytest.raises(UsageError, match=r"a \.pt is a file of OpenAI's Whisper"):
+        with refusal(out, names, kind=UsageError):
             run_merge(plan, out, names=names)
         assert not out.exists()
         return
     if suffix == "pt" and base_form == "espnet":
-        with pytest.raises(LorsError, match=r"number of attention heads .* is not known"):
+        with refusal(base, f"{WIDTH} and {WIDTH}"):
             run_merge(plan, out, names=names)
         return
     run_merge(plan, out, names=names)
     expected = openai_state(1) | {"encoder.positional_embedding": torch.ones(6, WIDTH)}
-    family = "openai" if suffix == "pt" else names
-    if family is not None:
-        expected = NAMED[family](expected)
+    scheme = "openai" if suffix == "pt" else names
+    if scheme is not None:
+        expected = NAMED[scheme](expected)
     else:
         expected = NAMED.get(base_form, hugging_face_state)(expected)
     found = contents(Checkpoint.open(out))
@@ -119,24 +120,12 @@ def test_openai_whisper_loads_what_is_written(tmp_path):
     assert equal({n: p.detach() for n, p in model.state_dict().items()}, merged)
 
 
-def test_heads_of_official_width(tmp_path):
-    state = {"decoder.token_embedding.weight": torch.zeros(5, 128)}
-    state |= {
-        f"{side}.positional_embedding": torch.zeros(4, 128) for side in ("encoder", "decoder")
-    }
-    state |= {f"{side}.blocks.0.attn_ln.bias": torch.zeros(128) for side in ("encoder", "decoder")}
-    state["encoder.conv1.weight"] = torch.zeros(128, 80, 3)
-    torch.save(state, tmp_path / "m.pth")
-    dims = whisper_dims(Checkpoint.open(tmp_path / "m.pth"))
-    assert dims["n_audio_head"] == dims["n_text_head"] == 2 and dims["n_mels"] == 80
-
-
 def test_a_model_that_is_no_whisper_has_no_such_names(tmp_path):
     for seed in (0, 1):
         torch.save({"encoder.other.weight": torch.full((2,), seed)}, tmp_path / f"{seed}.pth")
-    with pytest.raises(LorsError, match=r"no(t|ne)(.|\n)*encoder.other.weight"):
+    with refusal("openai", "encoder.other.weight"):
         names_in("openai", Checkpoint.open(tmp_path / "0.pth").names())
-    with pytest.raises(UsageError, match="unknown family of names"):
+    with refusal("keras", "openai, huggingface, espnet", kind=UsageError):
         names_in("keras", [])
 
 
@@ -144,10 +133,8 @@ def test_untied_output_layer_is_refused(tmp_path):
     directory = write_hugging_face(tmp_path / "m", openai_state(0))
     state = hugging_face_state(openai_state(0))
     state["proj_out.weight"] = torch.zeros_like(state["model.decoder.embed_tokens.weight"])
-    import safetensors.torch
-
     safetensors.torch.save_file(state, directory / "model.safetensors")
-    with pytest.raises(LorsError, match=r"proj_out\.weight is not model\.decoder\.embed_tokens"):
+    with refusal(directory, "proj_out.weight", "model.decoder.embed_tokens.weight"):
         open_model(directory)
 
 
@@ -157,10 +144,8 @@ def test_what_has_no_counterpart_is_listed(tmp_path):
     del state["decoder.ln.bias"]
     base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
     expert = open_expert(base, write_openai(tmp_path / "e.pt", state))
-    with pytest.raises(LorsError) as caught:
+    with refusal("encoder.extra: ", "model.decoder.layer_norm.bias: "):
         TaskVector(base, expert)
-    assert "encoder.extra: not in the base model" in str(caught.value)
-    assert "model.decoder.layer_norm.bias: missing in the expert" in str(caught.value)
 
 
 def test_names_of_a_parallel_model(tmp_path):
@@ -168,10 +153,9 @@ def test_names_of_a_parallel_model(tmp_path):
         state = {f"{prefix}{name}": value for name, value in openai_state(0).items()}
         torch.save(state, tmp_path / f"{name}.pth")
     for base, expert in (("plain", "parallel"), ("parallel", "plain")):
-        with pytest.raises(LorsError, match=r"begin with 'module\.'") as caught:
+        with refusal("'module.'", "model.module.state_dict()") as caught:
             open_expert(open_model(tmp_path / f"{base}.pth"), tmp_path / f"{expert}.pth")
         assert caught.value.where == tmp_path / "parallel.pth"
-        assert "model.module.state_dict()" in caught.value.hint
 
 
 def test_half_precision_files_of_openai(tmp_path):
@@ -204,23 +188,25 @@ def test_damaged_sets_of_shards(sharded, tmp_path):
     content = json.loads(index.read_text())
     first = content["weight_map"].pop("model.encoder.conv1.bias")
     index.write_text(json.dumps(content))
-    with pytest.raises(LorsError, match=r"do not list the same(.|\n)*model\.encoder\.conv1\.bias"):
+    with refusal(index, "model.encoder.conv1.bias", first):
         Checkpoint.open(sharded)
     wrong = next(file for file in content["weight_map"].values() if file != first)
     content["weight_map"]["model.encoder.conv1.bias"] = wrong
     index.write_text(json.dumps(content))
-    told = rf"conv1\.bias: not in {wrong}(.|\n)*conv1\.bias: not listed for {first}"
-    with pytest.raises(LorsError, match=told):
+    with refusal(index) as caught:
         Checkpoint.open(sharded)
+    one, other = sorted(caught.value.got, key=lambda line: first in line)
+    assert "model.encoder.conv1.bias" in one and wrong in one
+    assert "model.encoder.conv1.bias" in other and first in other
     (sharded / first).unlink()
-    with pytest.raises(LorsError, match=f"parts of the model are missing(.|\n)*{first}"):
+    with refusal(index, sharded / first):
         Checkpoint.open(sharded)
-    for text, told in (("{}", "no weight_map"), ("[1]", "must hold an object")):
+    for text, fact in (("{}", "weight_map"), ("[1]", "[1]")):
         index.write_text(text)
-        with pytest.raises(LorsError, match=told):
+        with refusal(index, fact):
             Checkpoint.open(sharded)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(LorsError, match="no model in this directory"):
+    with refusal(tmp_path / "empty"):
         Checkpoint.open(tmp_path / "empty")
 
 

@@ -26,7 +26,7 @@ def leave_the_process_as_it_was():
 
 
 def main_that(action):
-    """run_main of a program with one option that calls action(args)."""
+    """Return the main function of a program with one option that calls action(args)."""
     parser = argparse.ArgumentParser(prog="python -m lors.bin.example")
     parser.add_argument("--x", type=int, default=0)
     return lambda *argv: run_main(parser, action, argv)
@@ -50,7 +50,7 @@ def test_log_lines(capsys):
     assert captured.out == ""
 
 
-def test_nothing_is_configured_at_import():
+def test_import_changes_no_setting():
     code = "import logging, lors.log, signal; print(logging.root.handlers, "
     code += "signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""lors.processes: what a process has started ends with it, however it ends."""
+"""lors.processes: child processes end with their parent, also if it is killed."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import pytest
 
 from lors.processes import DRIVER
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's part is Linux's own")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this signal")
 
 PARENT = """
 import subprocess, sys, time
@@ -54,7 +54,7 @@ def wait_for_end(pid: int, seconds: float) -> bool:
 
 
 def survives_its_parent(command: list[str], environment: dict[str, str]) -> bool:
-    """Kill the parent of a command; whether the command is still there after a while."""
+    """Kill the parent of a command; return whether the command still runs a second later."""
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, *command],
         env={**os.environ, **environment},
@@ -89,7 +89,7 @@ def test_programs_that_no_recipe_started_go_on():
     ],
 )
 def test_worker_processes_end_with_their_parent(tmp_path, module, pool, submit):
-    """When it is killed; and Ctrl-C is the parent's, also before a worker can say so."""
+    """The parent is killed. Workers block Ctrl-C from their first instruction."""
     script = tmp_path / "pool.py"
     body = POOL.format(module=module, pool=pool, submit=submit).strip().splitlines()
     lines = [*body[:2], "if __name__ == '__main__':", *(f"    {line}" for line in body[2:])]
@@ -100,11 +100,11 @@ def test_worker_processes_end_with_their_parent(tmp_path, module, pool, submit):
     children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
     workers = [int(pid) for pid in children.read_text().split()]
     assert workers
-    helper = "multiprocessing.resource_tracker"  # it ignores Ctrl-C in its own way
+    helper = "multiprocessing.resource_tracker"  # it handles Ctrl-C itself
     blocked = [blocks_interrupts(pid) for pid in workers if helper not in words_of(pid)]
     parent.kill()
     parent.wait()
     parent.stdout.close()
     assert blocked and all(blocked)
-    # multiprocessing's own helper process ends when nobody is left to help.
+    # The resource tracker of multiprocessing ends after the last worker.
     assert all(wait_for_end(worker, 10.0) for worker in workers)

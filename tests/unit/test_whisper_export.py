@@ -1,4 +1,4 @@
-"""python -m lors.bin.export_whisper: what it writes and what it refuses, with tiny models."""
+"""lors.export.whisper and its command line, with tiny models."""
 
 import json
 
@@ -8,7 +8,6 @@ from safetensors.torch import load_file, save_file
 from whisper_files import DIMS, espnet_state, hugging_face_state, openai_state, write_hugging_face
 
 from lors.bin.export_whisper import main
-from lors.checkpoint.whisper_dims import whisper_shapes
 
 VOCABULARY = 51865
 
@@ -49,12 +48,6 @@ def read(directory, name):
     return json.loads((directory / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def test_the_shapes_are_those_of_the_official_model():
-    state = openai_state()
-    assert whisper_shapes(DIMS) == {name: tuple(value.shape) for name, value in state.items()}
-    assert list(whisper_shapes(DIMS)) == list(state)
-
-
 def test_weights_of_the_directory(exported):
     _, directory = exported
     state = load_file(directory / "model.safetensors")
@@ -82,7 +75,8 @@ def test_features_of_an_official_model(tmp_path, capsys):
     config = read(tmp_path / "hf", "preprocessor_config")
     assert (config["chunk_length"], config["n_samples"]) == (30, 480000)
     assert config["nb_max_frames"] == 3000
-    assert "s of audio" not in capsys.readouterr().err
+    log = capsys.readouterr().err
+    assert str(model) in log and "30 s" not in log
 
 
 def test_an_encoder_for_other_lengths_is_told(tmp_path, capsys):
@@ -91,8 +85,8 @@ def test_an_encoder_for_other_lengths_is_told(tmp_path, capsys):
     assert export(model, tmp_path / "hf") == 0
     assert read(tmp_path / "hf", "config")["max_source_positions"] == 375
     assert read(tmp_path / "hf", "preprocessor_config")["chunk_length"] == 7
-    told = capsys.readouterr().err
-    assert "7.5 s of audio" in told and "max_length=120000" in told
+    warning = capsys.readouterr().err
+    assert "7.5 s" in warning and "120000" in warning
 
 
 def test_round_trip_is_the_same_file(exported, tmp_path):
@@ -154,16 +148,16 @@ def test_weights_of_several_dtypes_are_loaded_in_the_widest(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value, told", [(1e6, "choose a dtype"), (float("nan"), "the model itself is wrong")]
+    "value, fact", [(1e6, "torch.float16"), (float("inf"), "infinite"), (float("nan"), "NaN")]
 )
-def test_a_weight_that_is_no_number_leaves_nothing_behind(tmp_path, capsys, value, told):
+def test_a_weight_that_is_no_number_leaves_nothing_behind(tmp_path, capsys, value, fact):
     state = state_of()
     state["decoder.ln.bias"][0] = value
     model = write_pt(tmp_path / "model.pt", state)
     for out in ("hf", "out.pt"):
         assert export(model, tmp_path / out, "--dtype", "float16") == 1
         error = capsys.readouterr().err
-        assert "decoder.ln.bias" in error and told in error
+        assert f"{model}: decoder.ln.bias" in error and fact in error
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
 
@@ -174,11 +168,13 @@ def test_all_that_is_missing_or_wrong_is_listed(tmp_path, capsys):
     state["encoder.blocks.0.attn.key.bias"] = torch.zeros(8)
     for out in ("hf", "out.pt"):
         assert export(write_pt(tmp_path / "model.pt", state, n_text_head=3), tmp_path / out) == 1
-        told = capsys.readouterr().err
-        assert "decoder.ln.bias: missing" in told
-        assert "encoder.blocks.1.mlp.0.weight: shape [16, 8], not [32, 8]" in told
-        assert "encoder.blocks.0.attn.key.bias: not a tensor of Whisper" in told
-        assert "8 cannot be shared by 3 heads" in told
+        error = capsys.readouterr().err
+        [missing] = [line for line in error.splitlines() if "decoder.ln.bias" in line]
+        [shape] = [line for line in error.splitlines() if "encoder.blocks.1.mlp.0.weight" in line]
+        [other] = [line for line in error.splitlines() if "encoder.blocks.0.attn.key.bias" in line]
+        [heads] = [line for line in error.splitlines() if "3 heads" in line]
+        assert "[16, 8]" in shape and "[32, 8]" in shape and "8" in heads
+        assert len({missing, shape, other, heads}) == 4
 
 
 def test_models_that_are_no_whisper_are_refused(tmp_path, capsys):
@@ -191,12 +187,12 @@ def test_models_that_are_no_whisper_are_refused(tmp_path, capsys):
     assert "decoder.token_embedding.weight" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("vocabulary, told", [(51864, "English-only"), (100, "100 tokens")])
-def test_another_vocabulary_has_no_directory(tmp_path, capsys, vocabulary, told):
+@pytest.mark.parametrize("vocabulary", [51864, 100])
+def test_another_vocabulary_has_no_directory(tmp_path, capsys, vocabulary):
     model = write_pt(tmp_path / "model.pt", state_of(vocabulary))
     assert export(model, tmp_path / "hf") == 1
     error = capsys.readouterr().err
-    assert told in error and str(model) in error
+    assert str(vocabulary) in error and str(model) in error and "51865" in error
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
     assert export(model, tmp_path / "out.pt") == 0  # OpenAI's file has no vocabulary in it
 
@@ -204,16 +200,16 @@ def test_another_vocabulary_has_no_directory(tmp_path, capsys, vocabulary, told)
 @pytest.mark.parametrize("name", ["out.pth", "out.safetensors", "out.PT", "out.Pth"])
 def test_other_files_are_refused(exported, tmp_path, capsys, name):
     assert export(exported[0], tmp_path / name) == 2
-    assert "ends in .pt" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert str(tmp_path / name) in error and ".pt," in error
 
 
 def test_nothing_is_written_over(exported, capsys):
     model, directory = exported
     before = sorted(path.name for path in directory.iterdir())
-    assert export(model, model) == 2
-    assert export(model, directory) == 2
-    assert export(directory, directory) == 2
-    assert "there already" in capsys.readouterr().err
+    for source, target in ((model, model), (model, directory), (directory, directory)):
+        assert export(source, target) == 2
+        assert str(target) in capsys.readouterr().err
     assert sorted(path.name for path in directory.iterdir()) == before
 
 

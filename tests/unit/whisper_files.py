@@ -61,7 +61,7 @@ def openai_state(seed: int = 0, layers: int = 2) -> dict[str, torch.Tensor]:
     return state
 
 
-# Written out again, independently of lors/checkpoint/names: what it is checked against.
+# Independent of lors/checkpoint/names, which is checked against it.
 HUGGING_FACE = [
     ("encoder.positional_embedding", "model.encoder.embed_positions.weight"),
     ("decoder.positional_embedding", "model.decoder.embed_positions.weight"),
@@ -96,7 +96,7 @@ def hugging_face_state(state):
 
 
 def espnet_state(state):
-    """The same model inside an ESPnet model."""
+    """The same model under ESPnet's names."""
     return {
         ("encoder.encoders." if name.startswith("encoder.") else "decoder.decoders.")
         + name.split(".", 1)[1]: value
@@ -129,7 +129,7 @@ def write_espnet(path: Path, state) -> Path:
 
 
 def write_hugging_face(directory: Path, state, shards: int = 1, tied: bool = False) -> Path:
-    """A directory as ``save_pretrained`` makes it: one file, or several with an index."""
+    """Write a directory as ``save_pretrained`` does: one file, or several with an index."""
     directory.mkdir(parents=True)
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
     (directory / "config.json").write_text(json.dumps({"model_type": "whisper", **heads}))
@@ -153,7 +153,7 @@ def write_hugging_face(directory: Path, state, shards: int = 1, tied: bool = Fal
 
 
 def write_peft(directory: Path, factors, **settings) -> Path:
-    """A LoRA adapter of PEFT: module -> (A, B)."""
+    """Write a LoRA adapter of PEFT with the factors module -> (A, B)."""
     directory.mkdir(parents=True)
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 8, "use_rslora": False, "use_dora": False}
     (directory / "adapter_config.json").write_text(json.dumps({**config, **settings}))
@@ -172,4 +172,4 @@ FORMS = {
     "tied": lambda place, state: write_hugging_face(place, state, tied=True),
     "sharded": lambda place, state: write_hugging_face(place, state, shards=3, tied=True),
 }
-"""Every form that a Whisper comes in: what writes a state dict with OpenAI's names."""
+"""Form of a Whisper model -> function that writes a state dict with OpenAI's names in it."""

@@ -16,12 +16,13 @@ from tqdm import tqdm
 
 from lors.data.espeak import audio, grammar, voices
 from lors.data.espeak.plan import Candidate, Clip, Settings, clip_counts, language_dir, plan
-from lors.data.espeak.voices import SPLITS, Condition, Speaker
+from lors.data.espeak.voices import Condition, Speaker
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError, UsageError, unknown_name
 from lors.fileio import atomic_write, file_digest, write_text
 from lors.log import show_progress
 from lors.processes import end_with_parent, starting_workers
+from lors.tasks import SPLITS, TARGET
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def _make_language(
             progress.update()
         for name, text in common_voice_tables(spoken).items():
             write_text(directory / name, text)
-        covost = settings.out / "covost2" / f"covost_v2.{language}_{grammar.TARGET}.tsv"
+        covost = settings.out / "covost2" / f"covost_v2.{language}_{TARGET}.tsv"
         write_text(covost, covost_table(spoken))
     logger.info("%s: %d clips in %s", language, len(spoken), directory)
 
@@ -176,7 +177,7 @@ def _marker(settings: Settings, language: str, condition: Condition) -> DoneMark
         "seconds": [audio.MIN_SECONDS, audio.MAX_SECONDS],
         "grammars": {
             code: file_digest(grammar.GRAMMAR_DIR / f"{code}.yaml")[:16]
-            for code in (language, grammar.TARGET)
+            for code in (language, TARGET)
         },
     }
     return DoneMarker(language_dir(settings.out, language) / ".done", inputs)

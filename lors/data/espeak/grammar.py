@@ -18,9 +18,9 @@ from typing import Any
 import yaml
 
 from lors.errors import LorsError, unknown_name
+from lors.tasks import TARGET
 
 GRAMMAR_DIR = Path(__file__).parent / "grammar"
-TARGET = "en"
 NOUNS = {"persons": "person_adjectives", "things": "thing_adjectives"}
 """The noun categories and the category of each one's adjectives."""
 PHRASES = ("transitive", "intransitive", "places", "times")

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lors.data.espeak import grammar, voices
-from lors.data.espeak.voices import SPLITS, Condition, Speaker
+from lors.data.espeak.voices import Condition, Speaker
 from lors.errors import LorsError
+from lors.tasks import SPLITS, TARGET
 
 COMMON_VOICE = "cv-corpus-4-2019-12-10"
 RESERVE = 3
@@ -142,7 +143,7 @@ def draw_sentences(
     Raises:
         LorsError: the grammar does not hold that many sentences.
     """
-    source, target = grammar.load(language), grammar.load(grammar.TARGET)
+    source, target = grammar.load(language), grammar.load(TARGET)
     words = grammar.vocabulary(source, condition.vocab_holdout)
     rng = random.Random(f"sentences {settings.seed} {settings.condition} {language}")
     numbers = {split: (1 + RESERVE) * count for split, count in wanted.items()}

@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 
 from lors.errors import LorsError, unknown_name
+from lors.tasks import SPLITS
 
 CONDITIONS_FILE = Path(__file__).parent / "conditions.yaml"
 CONDITIONS = ("pool", "domain")
-SPLITS = ("train", "dev", "test")
 NOISE_COLOURS = {"white": 0.0, "pink": 1.0, "brown": 2.0}
 """The exponent a of each noise colour: power spectral density proportional to 1/f^a."""
 FEMALE = {"f1", "f2", "f3", "f4", "f5", "whisperf", "grandma"}

@@ -1,0 +1,151 @@
+"""lors.checkpoint.reader: every file format, read lazily."""
+
+import datetime
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from lors.checkpoint.reader import Checkpoint
+from tests.refusal import refusal
+from tests.unit.checkpoint_files import assert_holds, some_state, torch_save, write
+
+
+@pytest.fixture
+def state():
+    return some_state()
+
+
+def test_plain_state_dict(tmp_path, state):
+    opened = Checkpoint.open(torch_save(tmp_path / "valid.acc.best.pth", state))
+    assert_holds(opened, state)
+    assert opened.names() == list(state)
+
+
+def test_file_format_of_old_pytorch(tmp_path, state):
+    path = torch_save(tmp_path / "old.pth", state, _use_new_zipfile_serialization=False)
+    assert_holds(Checkpoint.open(path), state)
+
+
+def test_espnet_training_checkpoint(tmp_path, state):
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    stats = {"loss": np.float64(1.5), "n": np.int64(3), "time": datetime.timedelta(seconds=2)}
+    content = {
+        "model": state,
+        "reporter": {"stats": {1: {"train": stats}}, "epoch": 1},
+        "optimizers": [optimizer.state_dict()],
+        "schedulers": [None],
+        "scaler": None,
+    }
+    assert_holds(Checkpoint.open(torch_save(tmp_path / "checkpoint.pth", content)), state)
+
+
+def test_whisper_file(tmp_path, state):
+    content = {"dims": {"n_mels": 80}, "model_state_dict": state}
+    assert_holds(Checkpoint.open(torch_save(tmp_path / "small.pt", content)), state)
+
+
+def test_safetensors(tmp_path, state):
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(state, path)
+    assert_holds(Checkpoint.open(path), state)
+
+
+def test_unknown_tensor_name(tmp_path, state):
+    safetensors.torch.save_file(state, tmp_path / "a.safetensors")
+    for path in (torch_save(tmp_path / "a.pth", state), tmp_path / "a.safetensors"):
+        for method in ("shape", "dtype", "tensor"):
+            with pytest.raises(KeyError):
+                getattr(Checkpoint.open(path), method)("nothing")
+
+
+def test_values_stay_on_disk_until_asked_for(tmp_path):
+    """Opening 256 MB does not allocate them; measured in a new process."""
+    path = torch_save(
+        tmp_path / "big.pth", {"big": torch.zeros(64_000_000), "small": torch.ones(1)}
+    )
+    code = (
+        "import re, sys; from lors.checkpoint.reader import Checkpoint\n"
+        "def anonymous():\n"
+        "    status = open('/proc/self/status').read()\n"
+        "    return int(re.search(r'RssAnon:\\s+(\\d+)', status)[1]) / 1024\n"
+        "before = anonymous(); opened = Checkpoint.open(sys.argv[1])\n"
+        "opened.spec(); opened.tensor('small').sum()\n"
+        "print(anonymous() - before)"
+    )
+    grown = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    ).stdout
+    assert float(grown) < 50
+
+
+def test_fingerprint_depends_on_the_content_only(tmp_path, state):
+    fingerprint = Checkpoint.open(torch_save(tmp_path / "a.pth", state)).fingerprint()
+    safetensors.torch.save_file(state, tmp_path / "a.safetensors")
+    reordered = torch_save(tmp_path / "b.pth", {"model": dict(reversed(state.items()))})
+    assert Checkpoint.open(tmp_path / "a.safetensors").fingerprint() == fingerprint
+    assert Checkpoint.open(reordered).fingerprint() == fingerprint
+    assert len(fingerprint) == 32
+
+
+@pytest.mark.parametrize("change", ["value", "name", "shape", "dtype", "missing"])
+def test_fingerprint_sees_every_change(tmp_path, state, change):
+    before = Checkpoint.open(torch_save(tmp_path / "a.pth", state)).fingerprint()
+    weight = state.pop("z.weight")
+    if change == "value":
+        weight = weight.clone()
+        weight[0, 0] += 1e-6
+    changed = {
+        "value": {"z.weight": weight},
+        "name": {"y.weight": weight},
+        "shape": {"z.weight": weight.reshape(3, 4)},
+        "dtype": {"z.weight": weight.view(torch.int32)},
+        "missing": {},
+    }[change]
+    after = Checkpoint.open(torch_save(tmp_path / "b.pth", {**state, **changed})).fingerprint()
+    assert after != before
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("length", [0, 1, 10, 200, 0.5, -1])
+def test_truncated_files(tmp_path, state, suffix, length):
+    path = tmp_path / f"cut{suffix}"
+    write(path, state)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * length) if length == 0.5 else length])
+    with refusal(path):
+        Checkpoint.open(path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_that_may_not_be_read(tmp_path, state, suffix, monkeypatch):
+    path = tmp_path / f"m{suffix}"
+    write(path, state)
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with refusal("Permission denied") as caught:
+        Checkpoint.open(path)
+    assert caught.value.where == path and caught.value.hint
+
+
+def test_paths_that_are_no_checkpoints(tmp_path):
+    for missing in ("none.pth", "none/", "none/model.bin"):
+        with refusal(tmp_path / missing):
+            Checkpoint.open(f"{tmp_path}/{missing}")
+    (tmp_path / "model.bin").write_bytes(b"")
+    with refusal(tmp_path / "model.bin", ".pth, .pt, .safetensors"):
+        Checkpoint.open(tmp_path / "model.bin")
+    (tmp_path / "dir.pth").mkdir()
+    with refusal(tmp_path / "dir.pth", "model.safetensors"):
+        Checkpoint.open(tmp_path / "dir.pth")
