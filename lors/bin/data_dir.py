@@ -1,4 +1,4 @@
-"""Kaldi's data directory tools; utils/{fix,subset}_data_dir.sh and their kin are names for them."""
+"""Kaldi's data directory tools: the program behind utils/fix_data_dir.sh, split_data.sh, ..."""
 
 from __future__ import annotations
 
@@ -7,26 +7,25 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lors.data import datadir_tools as tools
+from lors.data.datadir_subset import subset_by_list, subset_by_number
+from lors.data.datadir_tools import combine_data, fix_data_dir, split_data
 from lors.errors import UsageError
 from lors.log import run_main
-
-LISTS = {"utt_list": False, "spk_list": True}
 
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lors.bin.data_dir",
-        description="Put Kaldi data directories in order, cut them to size, join and split them.",
+        description="Mend, subset, join and split Kaldi data directories.",
     )
     commands = parser.add_subparsers(dest="tool", required=True, metavar="tool")
 
     fix = commands.add_parser(
         "fix",
         prog="utils/fix_data_dir.sh",
-        help="sort the files of a data directory and leave only complete utterances",
-        description="Sort every file of a data directory and leave in each only the utterances "
-        "that all of them have. The files as they were are kept in .backup.",
+        help="sort the files of a data directory and keep only complete utterances",
+        description="Sort every file of a data directory and keep in each only the utterances "
+        "that all of them have. The old files are kept in .backup.",
     )
     fix.add_argument("data", type=Path)
 
@@ -34,30 +33,31 @@ def get_parser() -> argparse.ArgumentParser:
         "subset",
         prog="utils/subset_data_dir.sh",
         help="write a part of a data directory",
-        description="Write a part of a data directory. By default the utterances are taken at "
-        "even distances. Every choice is the same in every run.",
+        description="Write a part of a data directory: by default, utterances at even distances. "
+        "The choice is the same in every run.",
         usage="%(prog)s [--first|--last|--shortest|--speakers|--per_spk] source number target\n"
         "       %(prog)s --utt_list FILE source target\n"
         "       %(prog)s --spk_list FILE source target",
     )
-    modes = subset.add_mutually_exclusive_group()
-    for name, what in (
+    choices = subset.add_mutually_exclusive_group()
+    for rule, what in (
         ("first", "the first utterances"),
         ("last", "the last utterances"),
         ("shortest", "the shortest utterances by utt2dur"),
         ("speakers", "whole speakers until there are that many utterances"),
         ("per_spk", "up to that many utterances of every speaker"),
     ):
-        _add_option(modes, name, action="store_const", const=name, dest="mode", help=what)
-    _add_option(modes, "utt_list", type=Path, help="the utterances that a file lists")
-    _add_option(modes, "spk_list", type=Path, help="all of the speakers that a file lists")
+        _add_option(choices, rule, action="store_const", const=rule, dest="rule", help=what)
+    _add_option(choices, "utt_list", type=Path, help="the utterances that a file lists")
+    _add_option(choices, "spk_list", type=Path, help="all utterances of the speakers of a list")
+    subset.set_defaults(rule="spread")
     subset.add_argument("words", nargs="+", metavar="source [number] target")
 
     combine = commands.add_parser(
         "combine",
         prog="utils/combine_data.sh",
         help="join data directories",
-        description="Join data directories. A file that one of them lacks is left out, and named.",
+        description="Join data directories. A file that one of them lacks is left out and named.",
     )
     combine.add_argument("target", type=Path)
     combine.add_argument("sources", type=Path, nargs="+", metavar="source")
@@ -76,51 +76,40 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def _add_option(parser, name: str, **options) -> None:
-    """An option with its underscores, and with the hyphens that Kaldi has in their place."""
+    """Add an option that is spelled with underscores or, as in Kaldi, with hyphens."""
     spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
     parser.add_argument(*spellings, **options)
 
 
 def work(args: argparse.Namespace) -> None:
     if args.tool == "fix":
-        for note in tools.fix_data_dir(args.data) or ["nothing to mend"]:
+        for note in fix_data_dir(args.data) or ["nothing to mend"]:
             print(f"{args.data}: {note}")
     elif args.tool == "subset":
         _subset(args)
     elif args.tool == "combine":
-        left_out = tools.combine_data(args.target, args.sources)
+        left_out = combine_data(args.target, args.sources)
         if left_out:
             print(f"{args.target}: left out, not in all sources: {', '.join(left_out)}")
     else:
-        for part in tools.split_data(args.data, args.number, args.per_utt):
+        for part in split_data(args.data, args.number, args.per_utt):
             print(part)
 
 
 def _subset(args: argparse.Namespace) -> None:
-    chosen_by = next((name for name in LISTS if getattr(args, name)), None)
-    if len(args.words) != (2 if chosen_by else 3):
-        expected = "source target" if chosen_by else "source number target"
+    id_list = args.utt_list or args.spk_list
+    if len(args.words) != (2 if id_list else 3):
+        expected = "source target" if id_list else "source number target"
         raise UsageError("wrong number of arguments", expected=expected, got=" ".join(args.words))
     source, target = args.words[0], args.words[-1]
-    if chosen_by:
-        choose = tools.listed(getattr(args, chosen_by), LISTS[chosen_by])
+    if id_list:
+        count = subset_by_list(source, target, id_list, of_speakers=args.spk_list is not None)
     else:
         try:
             number = int(args.words[1])
         except ValueError:
             raise UsageError("not a number of utterances", got=args.words[1]) from None
-        if args.mode == "shortest":
-            choose = tools.shortest(number, source)
-        else:
-            ways = {
-                None: tools.spread,
-                "first": tools.first,
-                "last": tools.last,
-                "speakers": tools.whole_speakers,
-                "per_spk": tools.per_speaker,
-            }
-            choose = ways[args.mode](number)
-    count = tools.subset_data_dir(source, target, choose)
+        count = subset_by_number(source, target, number, args.rule)
     print(f"{target}: {count} utterances")
 
 

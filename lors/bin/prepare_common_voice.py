@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lors.data.common_voice import TRAIN_TABLES, check_release, prepare_language
-from lors.data.selection import format_reports
+from lors.data.common_voice import TRAIN_TABLES, prepare_common_voice
+from lors.data.corpus_report import format_corpus_reports
 from lors.log import run_main
 
 
@@ -30,8 +29,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--train_from",
         choices=TRAIN_TABLES,
         default="train",
-        help="the official train.tsv, or all of validated.tsv that is in neither dev nor test "
-        "(%(default)s)",
+        help="the official train.tsv, or all clips of validated.tsv that are in neither dev nor "
+        "test (%(default)s)",
     )
     parser.add_argument(
         "--max_bad_audio",
@@ -43,15 +42,10 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
-    check_release(args.common_voice, args.langs, args.train_from)
-    reports = []
-    for lang in args.langs:
-        out = args.out / lang
-        reports.append(
-            prepare_language(args.common_voice, lang, out, args.train_from, args.max_bad_audio)
-        )
-        logging.info("%s: data directories written to %s", lang, out)
-    print(format_reports(reports))
+    reports = prepare_common_voice(
+        args.common_voice, args.langs, args.out, args.train_from, args.max_bad_audio
+    )
+    print(format_corpus_reports(reports))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

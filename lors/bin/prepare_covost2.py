@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lors.data.covost2 import check_corpus, prepare_language
-from lors.data.selection import format_reports
+from lors.data.corpus_report import format_corpus_reports
+from lors.data.covost2 import prepare_covost2
 from lors.log import run_main
 from lors.tasks import TARGET
 
@@ -32,8 +31,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--target",
         default=TARGET,
-        help="CoVoST 2's code of the language translated into (%(default)s); for another one than "
-        "English, --langs is en",
+        help="CoVoST 2's code of the target language (%(default)s); with another target than "
+        "English, --langs must be en",
     )
     parser.add_argument("--out", type=Path, required=True, help="where to write, usually data")
     parser.add_argument(
@@ -52,18 +51,16 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
-    check_corpus(args.common_voice, args.covost2, args.langs, args.target)
-    limits = {"min_join": args.min_join, "max_bad_audio": args.max_bad_audio}
-    reports = []
-    for lang in args.langs:
-        out = args.out / lang
-        reports.append(
-            prepare_language(
-                args.common_voice, args.covost2, lang, out, target=args.target, **limits
-            )
-        )
-        logging.info("%s: data directories written to %s", lang, out)
-    print(format_reports(reports))
+    reports = prepare_covost2(
+        args.common_voice,
+        args.covost2,
+        args.langs,
+        args.out,
+        args.min_join,
+        args.max_bad_audio,
+        args.target,
+    )
+    print(format_corpus_reports(reports))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Stage 1 of recipes for one's own corpus: a manifest to Kaldi data directories."""
+"""Stage 1 of the recipe for a user's own corpus: a manifest to Kaldi data directories."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lors.data.manifest import format_reports, prepare_manifest
+from lors.data.datadir import TRANSLATION
+from lors.data.manifest import format_manifest_reports, prepare_manifest
 from lors.data.manifest_sources import OPTIONAL, REQUIRED
 from lors.errors import UsageError, unknown_name
 from lors.log import run_main
@@ -23,9 +24,9 @@ def get_parser() -> argparse.ArgumentParser:
         "--manifest",
         type=Path,
         required=True,
-        help=f"TSV, CSV or JSONL with {', '.join(REQUIRED)} and perhaps {', '.join(OPTIONAL)}, "
-        "text.<language>; or a folder of Hugging Face datasets (save_to_disk) or like FLEURS. "
-        "Relative audio paths begin at the manifest's folder",
+        help=f"TSV, CSV or JSONL with the columns {', '.join(REQUIRED)} (optional: "
+        f"{', '.join(OPTIONAL)}, text.<language>), or a folder of Hugging Face datasets "
+        "(save_to_disk) or like FLEURS. Audio paths are relative to the manifest's folder",
     )
     parser.add_argument("--langs", nargs="+", default=[], help="languages to write (all)")
     parser.add_argument("--out", type=Path, required=True, help="where to write, usually data")
@@ -33,28 +34,30 @@ def get_parser() -> argparse.ArgumentParser:
         "--strict",
         choices=["true", "false"],
         default="true",
-        help="true: any bad row refuses the corpus, after all have been listed; false: bad rows "
-        "are left out, counted in report.json and listed in dropped.tsv (%(default)s)",
+        help="true: one bad row refuses the corpus, after all bad rows have been listed; false: "
+        "bad rows are left out, counted in report.json and listed in dropped.tsv (%(default)s)",
     )
     parser.add_argument(
         "--rename",
         nargs="+",
         default=[],
         metavar="OURS=THEIRS",
-        help="columns under another name, e.g. text=sentence speaker=client_id",
+        help="columns with other names in the manifest, e.g. text=sentence speaker=client_id",
     )
-    parser.add_argument("--lang", help="language of all rows, where there is no such column")
+    parser.add_argument("--lang", help="language of all rows, for a manifest without that column")
     return parser
 
 
 def parse_rename(words: Sequence[str]) -> dict[str, str]:
-    """``text=sentence`` and the like as our column -> theirs."""
+    """Return LoRS's column -> the manifest's column, from words like ``text=sentence``."""
     rename = {}
     for word in words:
         ours, equals, theirs = word.partition("=")
         if not equals or not theirs:
-            raise UsageError("not a renamed column", where="--rename", expected="text=sentence")
-        if ours not in (*REQUIRED, *OPTIONAL) and not ours.startswith("text."):
+            raise UsageError(
+                "not a renamed column", where="--rename", expected="text=sentence", got=word
+            )
+        if ours not in (*REQUIRED, *OPTIONAL) and not ours.startswith(TRANSLATION):
             raise unknown_name("column", ours, (*REQUIRED, *OPTIONAL), where="--rename")
         rename[ours] = theirs
     return rename
@@ -65,7 +68,7 @@ def work(args: argparse.Namespace) -> None:
     reports = prepare_manifest(
         args.manifest, args.out, args.langs, args.strict == "true", rename, args.lang
     )
-    print(format_reports(reports))
+    print(format_manifest_reports(reports))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

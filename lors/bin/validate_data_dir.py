@@ -1,4 +1,4 @@
-"""Check Kaldi data directories and say everything that is wrong with them at once."""
+"""Check Kaldi data directories and print all their problems at once."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def get_parser() -> argparse.ArgumentParser:
         "--check_audio",
         "--check-audio",
         action="store_true",
-        help="also look whether every audio file is there",
+        help="also check that every audio file is there",
     )
     parser.add_argument(
         *("--no_feats", "--no-feats", "--no_text", "--no-text"),
         action="store_true",
-        help="options of Kaldi's tool, always on: features and texts are not required here",
+        help="options of Kaldi's tool, always on: features and texts are not required",
     )
     return parser
 
@@ -42,7 +42,7 @@ def work(args: argparse.Namespace) -> None:
     if problems:
         raise LorsError(
             f"{len(problems)} problem(s) in the data directories",
-            got="\n    ".join(["", *problems]),
+            got=problems,
         )
 
 

@@ -1,38 +1,50 @@
 """Common Voice's own splits, of any release, as Kaldi data directories for speech recognition.
 
-Train is ``train.tsv`` (official: few recordings of each sentence), or all that was validated and is
-in neither dev nor test. The same sentence is read by many speakers, so that the second choice
-shares sentences with the test set: the report says how many.
+Train is either ``train.tsv`` (official: few recordings of each sentence), or all validated clips
+that are in neither dev nor test. Many speakers read the same sentence, so the second choice shares
+sentences with the test set; the report has their number.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lors.data.selection import (
-    Row,
-    all_drops,
-    check_files,
-    genders_of,
-    report_of,
-    select,
-    write_drops,
-    write_language,
-)
+from lors.data.corpus_report import check_files, selection_report, write_language
+from lors.data.selection import SplitRow, all_drops, select, write_drops
+from lors.data.speakers import genders_of
 from lors.data.tsv import Table, read_tsv
 from lors.errors import LorsError, unknown_name
 from lors.tasks import SPLITS
 
 TRAIN_TABLES = ("train", "validated")
+log = logging.getLogger(__name__)
+
+
+def prepare_common_voice(
+    release: Path, langs: Sequence[str], out: Path, train: str = "train", max_bad_audio: float = 0.1
+) -> list[dict[str, Any]]:
+    """Write the data directories ``<out>/<lang>/{train,dev,test}`` of several languages.
+
+    Returns:
+        the reports of the languages. For arguments and errors see :func:`check_release` and
+        :func:`write_common_voice_splits`.
+    """
+    check_release(release, langs, train)
+    reports = []
+    for lang in langs:
+        reports.append(write_common_voice_splits(release, lang, out / lang, train, max_bad_audio))
+        log.info("%s: data directories written to %s", lang, out / lang)
+    return reports
 
 
 def check_release(release: Path, langs: Sequence[str], train: str = "train") -> None:
-    """Check that the files of all `langs` are there before any work starts.
+    """Check that the files of all languages are there.
 
     Raises:
-        UsageError: a language that the release does not have.
+        UsageError: the release does not have one of the languages.
         LorsError: the folder or files are missing (all are listed).
     """
     if not release.is_dir():
@@ -40,8 +52,7 @@ def check_release(release: Path, langs: Sequence[str], train: str = "train") -> 
             "the Common Voice folder does not exist",
             where=release,
             expected="a folder cv-corpus-<version>-<date> with one folder a language",
-            hint="unpack the corpus there, or give the folder where you have it "
-            "(in a recipe: db.sh)",
+            hint="unpack the corpus there, or give the folder that has it (in a recipe: db.sh)",
         )
     present = {file.parent.name for file in release.glob("*/test.tsv")}
     names = [f"{table}.tsv" for table in (train, "dev", "test")] + ["clips"]
@@ -53,25 +64,25 @@ def check_release(release: Path, langs: Sequence[str], train: str = "train") -> 
     check_files(files)
 
 
-def prepare_language(
+def write_common_voice_splits(
     release: Path, lang: str, out: Path, train: str = "train", max_bad_audio: float = 0.1
 ) -> dict[str, Any]:
-    """Write ``out/{train,dev,test}``, ``out/dropped.tsv`` and ``out/report.json`` of a language.
+    """Write the splits of one language: ``out/{train,dev,test}``, ``dropped.tsv``, ``report.json``.
 
     Args:
         release: folder with ``<lang>/{train,dev,test,validated}.tsv`` and ``<lang>/clips``.
         lang: Common Voice's language code.
         out: where to write.
-        train: the table that train is taken from, ``train`` or ``validated``; of either, what is
-            in dev or test is left out.
+        train: the table that train is taken from, ``train`` or ``validated``; its clips that are
+            also in dev or test are left out.
         max_bad_audio: largest share (0 to 1) of a split's rows with no or empty audio.
 
     Returns:
         the report, as written to ``report.json``.
 
     Raises:
-        LorsError: a table cannot be read or has no row; more is lost than `max_bad_audio` (the list
-            of what was dropped is written all the same); a split has no clip left.
+        LorsError: a table cannot be read or has no row; more is lost than `max_bad_audio`
+            (``dropped.tsv`` is written all the same); a split has no clip left.
     """
     columns = ("path", "sentence", "client_id")
     tables = {
@@ -87,13 +98,13 @@ def prepare_language(
         "lang": lang,
         "common_voice": str(release),
         "train_from": f"{train}.tsv",
-        **report_of(rows, selection, list(tables.values())),
+        **selection_report(rows, selection, list(tables.values())),
     }
     write_language(out, selection, report, max_bad_audio)
     return report
 
 
-def _rows(split: str, table: Table) -> list[Row]:
+def _rows(split: str, table: Table) -> list[SplitRow]:
     if not table.rows:
         raise LorsError(
             "a table without rows",
@@ -103,6 +114,6 @@ def _rows(split: str, table: Table) -> list[Row]:
             "leave the language out of --langs",
         )
     return [
-        Row(split, name, sentence, client, {}, f"{table.path.name} line {line}")
+        SplitRow(split, name, sentence, client, {}, f"{table.path.name} line {line}")
         for (name, sentence, client, _), line in zip(table.rows, table.lines, strict=True)
     ]

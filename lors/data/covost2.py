@@ -1,43 +1,65 @@
 """CoVoST 2 on Common Voice 4: the official splits as Kaldi data directories.
 
-The split rule is that of ``get_covost_splits.py`` (github.com/facebookresearch/covost): an inner
-join of ``covost_v2.<source>_<target>.tsv`` with ``validated.tsv`` on the clip's name; train is what
-is marked ``train`` or ``train_covost``, dev and test are what is marked exactly so. What the join
-or a check takes away is counted and listed, and too large a loss is refused
-(:mod:`lors.data.selection`).
+The splits are those of ``get_covost_splits.py`` (github.com/facebookresearch/covost): an inner join
+of ``covost_v2.<source>_<target>.tsv`` with ``validated.tsv`` on the clip's name. Rows marked
+``train`` or ``train_covost`` are train, rows marked ``dev`` or ``test`` are dev or test, other
+rows are not used. Every clip that is lost in the join or in a check is counted and listed, and too
+large a loss is refused (:mod:`lors.data.selection`, :mod:`lors.data.corpus_report`).
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lors.data.selection import (
-    Row,
-    all_drops,
-    check_files,
-    genders_of,
-    report_of,
-    select,
-    write_drops,
-    write_language,
-)
+from lors.data.corpus_report import check_files, selection_report, write_language
+from lors.data.selection import SplitRow, all_drops, select, write_drops
+from lors.data.speakers import genders_of
 from lors.data.tsv import Table, read_tsv
 from lors.errors import LorsError, unknown_name
 from lors.tasks import SPLITS, TARGET
 
 _SPLIT_OF = {"train": "train", "train_covost": "train", "dev": "dev", "test": "test"}
+log = logging.getLogger(__name__)
+
+
+def prepare_covost2(
+    common_voice: Path,
+    covost2: Path,
+    langs: Sequence[str],
+    out: Path,
+    min_join: float = 0.95,
+    max_bad_audio: float = 0.1,
+    target: str = TARGET,
+) -> list[dict[str, Any]]:
+    """Write the data directories ``<out>/<lang>/{train,dev,test}`` of several languages.
+
+    Returns:
+        the reports of the languages. For arguments and errors see :func:`check_corpus` and
+        :func:`write_covost2_splits`.
+    """
+    check_corpus(common_voice, covost2, langs, target)
+    reports = []
+    for lang in langs:
+        reports.append(
+            write_covost2_splits(
+                common_voice, covost2, lang, out / lang, min_join, max_bad_audio, target
+            )
+        )
+        log.info("%s: data directories written to %s", lang, out / lang)
+    return reports
 
 
 def check_corpus(
     common_voice: Path, covost2: Path, langs: Sequence[str], target: str = TARGET
 ) -> None:
-    """Check that the files of all `langs` are there before any work starts.
+    """Check that the files of all languages are there.
 
     Raises:
-        UsageError: a language that neither corpus has.
+        UsageError: neither corpus has one of the languages.
         LorsError: a folder or files are missing (all are listed).
     """
     for name, folder in (("Common Voice", common_voice), ("CoVoST 2", covost2)):
@@ -45,8 +67,7 @@ def check_corpus(
             raise LorsError(
                 f"the {name} folder does not exist",
                 where=folder,
-                hint="unpack the corpus there, or give the folder where you have it "
-                "(in a recipe: db.sh)",
+                hint="unpack the corpus there, or give the folder that has it (in a recipe: db.sh)",
             )
     speech = {file.parent.name for file in common_voice.glob("*/validated.tsv")}
     suffix = f"_{target}.tsv"
@@ -66,7 +87,7 @@ def check_corpus(
     check_files(files)
 
 
-def prepare_language(
+def write_covost2_splits(
     common_voice: Path,
     covost2: Path,
     lang: str,
@@ -75,12 +96,12 @@ def prepare_language(
     max_bad_audio: float = 0.1,
     target: str = TARGET,
 ) -> dict[str, Any]:
-    """Write ``out/{train,dev,test}``, ``out/dropped.tsv`` and ``out/report.json`` of a language.
+    """Write the splits of one language: ``out/{train,dev,test}``, ``dropped.tsv``, ``report.json``.
 
     Args:
         common_voice: folder of the release, with ``<lang>/validated.tsv`` and ``<lang>/clips``.
         covost2: folder with ``covost_v2.<lang>_<target>.tsv``.
-        lang: Common Voice's code of the language that is spoken.
+        lang: Common Voice's code of the spoken language.
         out: where to write.
         min_join: least share (0 to 1) of a split's rows that must be in ``validated.tsv``.
         max_bad_audio: largest share (0 to 1) of a split's joined rows with no or empty audio.
@@ -90,8 +111,8 @@ def prepare_language(
         the report, as written to ``report.json``.
 
     Raises:
-        LorsError: a table cannot be read; more is lost than the limits allow (the list of what
-            was dropped is written all the same); a split has no clip left.
+        LorsError: a table cannot be read; more is lost than the limits allow (``dropped.tsv`` is
+            written all the same); a split has no clip left.
     """
     validated, covost = read_tables(common_voice, covost2, lang, target)
     rows, clips = join(validated, covost, target)
@@ -110,7 +131,7 @@ def prepare_language(
         "rows_of_other_splits": dict(
             Counter(row[2] for row in covost.rows if row[2] not in _SPLIT_OF)
         ),
-        **report_of(rows, selection, (validated, covost)),
+        **selection_report(rows, selection, (validated, covost)),
     }
     write_language(out, selection, report, max_bad_audio)
     return report
@@ -119,10 +140,14 @@ def prepare_language(
 def read_tables(
     common_voice: Path, covost2: Path, lang: str, target: str = TARGET
 ) -> tuple[Table, Table]:
-    """``validated.tsv`` (path, sentence, client, gender) and CoVoST 2's (path, translation, split).
+    """Read the tables of a language.
+
+    Returns:
+        ``validated.tsv`` with the columns path, sentence, client_id, gender; CoVoST 2's table with
+        the columns path, translation, split.
 
     Raises:
-        LorsError: one of them cannot be read.
+        LorsError: a table cannot be read.
     """
     return (
         read_tsv(
@@ -136,13 +161,13 @@ def _covost_tsv(covost2: Path, lang: str, target: str) -> Path:
     return covost2 / f"covost_v2.{lang}_{target}.tsv"
 
 
-def join(validated: Table, covost: Table, target: str = TARGET) -> tuple[list[Row], int]:
-    """CoVoST 2's rows with their sentences, and how many different clips `validated` has."""
+def join(validated: Table, covost: Table, target: str = TARGET) -> tuple[list[SplitRow], int]:
+    """Return CoVoST 2's rows with their sentences, and the number of different validated clips."""
     clips: dict[str, tuple[str, str]] = {}
     for name, sentence, client, _ in validated.rows:
         clips.setdefault(name, (sentence, client))
     rows = [
-        Row(
+        SplitRow(
             _SPLIT_OF[mark],
             name,
             *clips.get(name, ("", "")),
@@ -156,8 +181,8 @@ def join(validated: Table, covost: Table, target: str = TARGET) -> tuple[list[Ro
     return rows, len(clips)
 
 
-def _check_join(covost: Table, rows: Sequence[Row], min_join: float) -> None:
-    """Refuse a release in which too little of CoVoST 2 can be found."""
+def _check_join(covost: Table, rows: Sequence[SplitRow], min_join: float) -> None:
+    """Check that enough of CoVoST 2 is in the release; raise a LorsError otherwise."""
     counts = Counter(row.split for row in rows)
     joined: Mapping[str, int] = Counter(row.split for row in rows if row.joined)
     absent = [split for split in SPLITS if not counts[split]]
@@ -166,7 +191,7 @@ def _check_join(covost: Table, rows: Sequence[Row], min_join: float) -> None:
             f"no row of the split(s) {', '.join(absent)}",
             where=covost.path,
             got=f"{len(covost.rows)} readable and {len(covost.malformed)} malformed row(s)",
-            hint="the file is incomplete: fetch and unpack its archive again",
+            hint="the file is incomplete: download and unpack its archive again",
         )
     if len(covost.malformed) > (1 - min_join) * (len(covost.rows) + len(covost.malformed)):
         first, why = covost.malformed[0]
@@ -180,10 +205,10 @@ def _check_join(covost: Table, rows: Sequence[Row], min_join: float) -> None:
             "too few of CoVoST 2's clips are in this Common Voice release",
             where=covost.path,
             expected=f"at least {min_join:.0%} of each split's rows in validated.tsv",
-            got=", ".join(
+            got=[
                 f"{split} {joined[split]} of {counts[split]} ({joined[split] / counts[split]:.1%})"
                 for split in SPLITS
-            ),
+            ],
             hint="CoVoST 2 is made for Common Voice 4 (cv-corpus-4-2019-12-10); "
             "--min_join lowers the limit if you know that the loss is right",
         )

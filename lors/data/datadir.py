@@ -1,36 +1,40 @@
 """Kaldi data directories: the one form in which corpora enter a recipe.
 
-A data directory holds one line per utterance in each of its files, ``<utterance id> <value>``:
+Each file of a data directory has one line per utterance, ``<utterance id> <value>``:
 
-- ``wav.scp`` the audio file's path, ``utt2spk`` the speaker, ``spk2utt`` the inverse of it;
-- ``text`` the transcript, ``text.<code>`` the translation into another language,
-  ``utt2lang`` the language, ``utt2dur`` the length in seconds (these where known);
-- ``spk2gender`` ``m`` or ``f`` for the speakers whose gender is known.
+- ``wav.scp``: path of the audio file; ``utt2spk``: speaker; ``spk2utt``: the inverse of it;
+- ``text``: transcript; ``text.<code>``: translation into another language; ``utt2lang``: language;
+  ``utt2dur``: length in seconds (these four only where they are known);
+- ``spk2gender``: ``m`` or ``f``, for the speakers whose gender is known.
 
-Every file is sorted by id in the C locale's order (the order of UTF-8 bytes, which is also how
-Python compares strings), and an utterance id starts with its speaker's id, so that sorting by
-utterance sorts by speaker too. A transcript may be empty; every other value may not.
+Every file is sorted by id in the order of the C locale. That is the order of UTF-8 bytes, and
+Python compares strings in the same order. An utterance id starts with its speaker's id, so that
+both sort alike. A transcript or translation may be empty; every other value may not.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
-from lors.errors import LorsError
+from lors.data.datadir_problems import (
+    Lines,
+    data_dir_problems,
+    empty_values,
+    repeated_ids,
+    some_ids,
+    speaker_lines,
+)
+from lors.errors import LorsError, shortened
 from lors.fileio import atomic_write
 
 REQUIRED_FILES = ("wav.scp", "utt2spk", "spk2utt")
 OPTIONAL_FILES = ("text", "utt2lang", "utt2dur", "spk2gender")
-GENDERS = ("m", "f")
-_TRANSLATION = "text."
-_SHOWN = 20  # problems spelled out in an error message; the rest are only counted
-
-Lines = list[tuple[str, str]]
+TRANSLATION = "text."
+"""Prefix of the name of a file, or of a manifest's column, with translations."""
+_PROBLEMS_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Utterance:
         speaker: the speaker's id.
         lang: language code in the corpus's own spelling, e.g. ``sv-SE``.
         text: the transcript.
-        translations: language code to translation, one ``text.<code>`` file each.
+        translations: language code -> translation, one ``text.<code>`` file each.
         duration: length in seconds.
         gender: the speaker's, ``m`` or ``f``; the same in all utterances of a speaker.
     """
@@ -58,14 +62,19 @@ class Utterance:
     gender: str | None = None
 
 
+def one_line(text: str) -> str:
+    """Return `text` with every run of white space (tabs, line breaks, ...) as one space."""
+    return " ".join(text.split())
+
+
 def read_text(path: str | os.PathLike) -> dict[str, str]:
-    """Read ``<id> <words>`` lines, in the file's order; a line with only an id means no words.
+    """Read ``<id> <words>`` lines, in the file's order; a line with only an id has no words.
 
     Raises:
         LorsError: the file is missing, or lines are blank, not UTF-8 or repeat an id (all listed).
     """
     lines, problems = _read_lines(Path(path))
-    _raise_if(problems + _repeated(lines), path)
+    _raise_if(problems + repeated_ids(lines), path)
     return dict(lines)
 
 
@@ -76,12 +85,12 @@ def read_scp(path: str | os.PathLike) -> dict[str, str]:
         LorsError: as :func:`read_text`; also for an id without a value.
     """
     lines, problems = _read_lines(Path(path))
-    _raise_if(problems + _repeated(lines) + _valueless(lines), path)
+    _raise_if(problems + repeated_ids(lines) + empty_values(lines), path)
     return dict(lines)
 
 
-def write_text(path: str | os.PathLike, values: Mapping[str, str]) -> None:
-    """Atomically write ``<id> <value>`` lines sorted by id; an empty value leaves only the id.
+def write_kaldi_text(path: str | os.PathLike, values: Mapping[str, str]) -> None:
+    """Atomically write ``<id> <value>`` lines sorted by id; a line without value is only the id.
 
     Raises:
         LorsError: an id is empty or has white space in it, or a value spans several lines.
@@ -91,7 +100,7 @@ def write_text(path: str | os.PathLike, values: Mapping[str, str]) -> None:
         raise LorsError(
             "ids must be free of white space and values must fit on one line",
             where=path,
-            got=_some(repr(key) for key in bad),
+            got=shortened(map(repr, bad)),
         )
     with atomic_write(path) as handle:
         handle.writelines(
@@ -100,34 +109,33 @@ def write_text(path: str | os.PathLike, values: Mapping[str, str]) -> None:
 
 
 def write_data_dir(path: str | os.PathLike, utterances: Iterable[Utterance]) -> None:
-    """Write a data directory, each file atomically; files it no longer has are removed.
+    """Write a data directory, each file atomically; remove the files that it no longer has.
 
     ``text``, ``text.<code>``, ``utt2lang`` and ``utt2dur`` are written if any utterance has the
-    value; then all of them must. ``spk2gender`` has the speakers whose gender is known.
+    value; then all utterances must have it. ``spk2gender`` holds the speakers of known gender.
 
     Raises:
         LorsError: the utterances make no valid data directory (every problem is listed).
     """
     path = Path(path)
-    utterances = sorted(utterances, key=lambda utterance: utterance.id)
-    tables = _tables_of(utterances)
-    _raise_if(_table_problems(tables), path)
-    for name, lines in tables.items():
-        write_text(path / name, dict(lines))
-    for stale in set(data_files(path)) - set(tables):
+    files = _lines_of(sorted(utterances, key=lambda utterance: utterance.id))
+    _raise_if(data_dir_problems(files), path)
+    for name, lines in files.items():
+        write_kaldi_text(path / name, dict(lines))
+    for stale in set(data_files(path)) - set(files):
         (path / stale).unlink()
 
 
 def read_data_dir(path: str | os.PathLike) -> list[Utterance]:
-    """Read a valid data directory, in its (sorted) order.
+    """Read a valid data directory; the utterances are sorted by id.
 
     Raises:
         LorsError: the directory is not valid; every problem is listed.
     """
-    tables, problems = _load(Path(path))
-    _raise_if(problems or _table_problems(tables), path)
-    values = {name: dict(lines) for name, lines in tables.items()}
-    targets = [name for name in values if name.startswith(_TRANSLATION)]
+    files, problems = _read_files(Path(path))
+    _raise_if(problems or data_dir_problems(files), path)
+    values = {name: dict(lines) for name, lines in files.items()}
+    translations = [name for name in values if name.startswith(TRANSLATION)]
 
     def optional(name: str, key: str) -> str | None:
         return values[name][key] if name in values else None
@@ -139,7 +147,9 @@ def read_data_dir(path: str | os.PathLike) -> list[Utterance]:
             speaker=values["utt2spk"][key],
             lang=optional("utt2lang", key),
             text=optional("text", key),
-            translations={name.removeprefix(_TRANSLATION): values[name][key] for name in targets},
+            translations={
+                name.removeprefix(TRANSLATION): values[name][key] for name in translations
+            },
             duration=float(values["utt2dur"][key]) if "utt2dur" in values else None,
             gender=values.get("spk2gender", {}).get(values["utt2spk"][key]),
         )
@@ -148,25 +158,25 @@ def read_data_dir(path: str | os.PathLike) -> list[Utterance]:
 
 
 def validate_data_dir(path: str | os.PathLike, check_audio: bool = False) -> list[str]:
-    """Everything that is wrong with a data directory, one sentence each; empty if it is valid.
+    """Return one sentence for each problem of a data directory; an empty list if it is valid.
 
     Args:
         path: the directory.
-        check_audio: also look whether each audio file is there (one file-system call each).
+        check_audio: also check that each audio file is there (one file-system call each).
     """
-    tables, problems = _load(Path(path))
-    problems += _table_problems(tables)
+    files, problems = _read_files(Path(path))
+    problems += data_dir_problems(files)
     if check_audio:
-        gone = [key for key, wav in tables.get("wav.scp", []) if wav and not Path(wav).is_file()]
+        gone = [key for key, wav in files.get("wav.scp", []) if wav and not Path(wav).is_file()]
         if gone:
-            problems.append(f"wav.scp: {len(gone)} audio file(s) are not there ({_some(gone)})")
+            problems.append(f"wav.scp: {len(gone)} audio file(s) are not there {some_ids(gone)}")
     return problems
 
 
 def data_files(path: str | os.PathLike) -> list[str]:
-    """Names of the data directory's files that are there."""
+    """Return the names of the files that a data directory has."""
     path = Path(path)
-    translations = sorted(file.name for file in path.glob(_TRANSLATION + "*"))
+    translations = sorted(file.name for file in path.glob(TRANSLATION + "*"))
     names = [*REQUIRED_FILES, *OPTIONAL_FILES, *translations]
     return [name for name in names if (path / name).is_file()]
 
@@ -175,24 +185,17 @@ def _has_line_break(value: str) -> bool:
     return "\n" in value or "\r" in value
 
 
-def _some(names: Iterable[str]) -> str:
-    """The first three names and a sign that there are more."""
-    names = list(names)
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
 def _raise_if(problems: list[str], path: str | os.PathLike) -> None:
     if problems:
-        shown = problems[:_SHOWN]
-        if len(problems) > _SHOWN:
-            shown.append(f"and {len(problems) - _SHOWN} more")
         raise LorsError(
-            f"{len(problems)} problem(s) in Kaldi data", where=path, got="\n    ".join(["", *shown])
+            f"{len(problems)} problem(s) in Kaldi data",
+            where=path,
+            got=shortened(problems, _PROBLEMS_SHOWN),
         )
 
 
 def _read_lines(path: Path) -> tuple[Lines, list[str]]:
-    """All readable (id, value) lines of a file, and what is wrong with the others."""
+    """Return the readable (id, value) lines of a file, and one sentence for each other line."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -200,7 +203,7 @@ def _read_lines(path: Path) -> tuple[Lines, list[str]]:
     raw_lines = content.split(b"\n")
     if raw_lines[-1] == b"":
         raw_lines.pop()
-    try:  # a million lines are decoded in one go where they can be
+    try:  # all lines at once: much faster than line by line
         decoded: list[str | None] = content.decode("utf-8").split("\n")[: len(raw_lines)]
     except UnicodeDecodeError:
         decoded = [_decoded(raw) for raw in raw_lines]
@@ -224,26 +227,26 @@ def _decoded(raw: bytes) -> str | None:
         return None
 
 
-def _load(path: Path) -> tuple[dict[str, Lines], list[str]]:
-    """Every file of a data directory as lines, and the problems met in reading them."""
+def _read_files(path: Path) -> tuple[dict[str, Lines], list[str]]:
+    """Read the lines of every file of a data directory; also return the problems in reading."""
     if not path.is_dir():
         raise LorsError("data directory not found", where=path)
-    tables, problems = {}, []
     present = data_files(path)
-    problems += [f"{name}: file is missing" for name in REQUIRED_FILES if name not in present]
+    problems = [f"{name}: file is missing" for name in REQUIRED_FILES if name not in present]
+    files = {}
     for name in present:
-        tables[name], wrong = _read_lines(path / name)
+        files[name], wrong = _read_lines(path / name)
         problems += wrong
-    return tables, problems
+    return files, problems
 
 
-def _tables_of(utterances: list[Utterance]) -> dict[str, Lines]:
-    """The lines of every file of the data directory that holds `utterances` (already sorted)."""
-    tables: dict[str, Lines] = {
+def _lines_of(utterances: list[Utterance]) -> dict[str, Lines]:
+    """Return the lines of every file of the data directory with these (sorted) utterances."""
+    files: dict[str, Lines] = {
         "wav.scp": [(utt.id, utt.wav) for utt in utterances],
         "utt2spk": [(utt.id, utt.speaker) for utt in utterances],
     }
-    tables["spk2utt"] = _spk2utt(tables["utt2spk"])
+    files["spk2utt"] = speaker_lines(files["utt2spk"])
     optional = {
         "text": [(utt.id, utt.text) for utt in utterances],
         "utt2lang": [(utt.id, utt.lang) for utt in utterances],
@@ -252,129 +255,11 @@ def _tables_of(utterances: list[Utterance]) -> dict[str, Lines]:
         ],
     }
     for code in sorted({code for utt in utterances for code in utt.translations}):
-        optional[_TRANSLATION + code] = [(utt.id, utt.translations.get(code)) for utt in utterances]
+        optional[TRANSLATION + code] = [(utt.id, utt.translations.get(code)) for utt in utterances]
     genders = {(utt.speaker, utt.gender) for utt in utterances if utt.gender is not None}
     optional["spk2gender"] = sorted(genders)
     for name, lines in optional.items():
         known = [(key, value) for key, value in lines if value is not None]
         if known:
-            tables[name] = known
-    return tables
-
-
-def _spk2utt(utt2spk: Lines) -> Lines:
-    speakers: dict[str, list[str]] = {}
-    for key, speaker in utt2spk:
-        speakers.setdefault(speaker, []).append(key)
-    return [(speaker, " ".join(speakers[speaker])) for speaker in sorted(speakers)]
-
-
-def _repeated(lines: Lines) -> list[str]:
-    if len({key for key, _ in lines}) == len(lines):
-        return []
-    counts = Counter(key for key, _ in lines)
-    return [f"id '{key}' appears {count} times" for key, count in counts.items() if count > 1]
-
-
-def _valueless(lines: Lines) -> list[str]:
-    return [f"id '{key}' has no value" for key, value in lines if not value]
-
-
-def _table_problems(tables: Mapping[str, Lines]) -> list[str]:
-    """What is wrong with the files of a data directory, alone and against each other."""
-    problems = []
-    for name, lines in tables.items():
-        if not lines:
-            problems.append(f"{name}: empty")
-        found = _repeated(lines)
-        if not name.startswith("text"):
-            found += _valueless(lines)
-        if any("\r" in value or "\n" in value for _, value in lines):
-            found.append("a value spans several lines")
-        unsorted = next((pair for pair in pairwise(lines) if pair[0][0] > pair[1][0]), None)
-        if unsorted:
-            found.append(
-                f"not sorted in C order: '{unsorted[1][0]}' comes after '{unsorted[0][0]}' "
-                "(sort it with LC_ALL=C)"
-            )
-        problems += [f"{name}: {problem}" for problem in found]
-    return (
-        problems
-        + _coverage_problems(tables)
-        + _speaker_problems(tables)
-        + _duration_problems(tables.get("utt2dur", []))
-        + _gender_problems(tables)
-    )
-
-
-def _coverage_problems(tables: Mapping[str, Lines]) -> list[str]:
-    """Each file against the utterances of utt2spk."""
-    if "utt2spk" not in tables:
-        return []
-    problems = []
-    expected = {key for key, _ in tables["utt2spk"]}
-    for name, lines in tables.items():
-        if name in ("utt2spk", "spk2utt", "spk2gender"):
-            continue
-        found = {key for key, _ in lines}
-        if lacking := sorted(expected - found):
-            problems.append(
-                f"{name}: lacks {len(lacking)} utterance(s) of utt2spk ({_some(lacking)})"
-            )
-        if extra := sorted(found - expected):
-            problems.append(
-                f"{name}: has {len(extra)} utterance(s) that utt2spk lacks ({_some(extra)})"
-            )
-    return problems
-
-
-def _speaker_problems(tables: Mapping[str, Lines]) -> list[str]:
-    utt2spk = tables.get("utt2spk", [])
-    problems = []
-    strangers = [key for key, speaker in utt2spk if not key.startswith(speaker)]
-    if strangers:
-        problems.append(
-            f"utt2spk: {len(strangers)} utterance id(s) do not start with their speaker's id "
-            f"({_some(strangers)})"
-        )
-    if "spk2utt" in tables:
-        expected = {speaker: set(keys.split()) for speaker, keys in _spk2utt(utt2spk)}
-        found = {speaker: set(keys.split()) for speaker, keys in tables["spk2utt"]}
-        if expected != found:
-            different = [
-                speaker
-                for speaker in sorted(expected.keys() | found.keys())
-                if expected.get(speaker) != found.get(speaker)
-            ]
-            problems.append(
-                f"spk2utt: does not agree with utt2spk for {len(different)} speaker(s) "
-                f"({_some(different)})"
-            )
-    return problems
-
-
-def _duration_problems(utt2dur: Lines) -> list[str]:
-    bad = [key for key, value in utt2dur if value and not _is_positive(value)]
-    if not bad:
-        return []
-    return [f"utt2dur: {len(bad)} value(s) are not positive numbers ({_some(bad)})"]
-
-
-def _gender_problems(tables: Mapping[str, Lines]) -> list[str]:
-    lines = tables.get("spk2gender", [])
-    speakers = {speaker for _, speaker in tables.get("utt2spk", [])}
-    problems = []
-    if bad := [speaker for speaker, gender in lines if gender and gender not in GENDERS]:
-        problems.append(f"spk2gender: {len(bad)} value(s) are neither m nor f ({_some(bad)})")
-    if strangers := [speaker for speaker, _ in lines if speaker not in speakers]:
-        problems.append(
-            f"spk2gender: {len(strangers)} speaker(s) that utt2spk lacks ({_some(strangers)})"
-        )
-    return problems
-
-
-def _is_positive(value: str) -> bool:
-    try:
-        return 0 < float(value) < float("inf")
-    except ValueError:
-        return False
+            files[name] = known
+    return files

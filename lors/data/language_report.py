@@ -1,4 +1,4 @@
-"""What is left of each language after stages 1 and 2: clips, hours, speakers, drops, overlap."""
+"""The report of a language after stages 1 and 2: clips, hours, speakers, drops, overlap."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lors.data.corpus_report import counts, overlap, overlap_lines
 from lors.data.datadir import read_data_dir
-from lors.data.selection import overlap, overlap_lines
 from lors.fileio import read_json, write_json
 
 
@@ -16,11 +16,11 @@ def language_report(data: Path, dump: Path, lang: str, splits: Sequence[str]) ->
     """Write ``<dump>/<lang>/report.json`` for formatted splits.
 
     Args:
-        data: data directories of stage 1; what was dropped there is added where ``<lang>`` has a
-            ``report.json``.
+        data: data directories of stage 1; the drops in ``<data>/<lang>/report.json``, if it is
+            there, are added to those of stage 2.
         dump: data directories of stage 2.
         lang: language code.
-        splits: to report; overlap is with ``train``, if that is among them.
+        splits: the splits to report; the overlap is with ``train``, if it is among them.
 
     Returns:
         ``lang``, ``splits`` (clips, hours, speakers, and dropped: reason -> number) and
@@ -55,14 +55,13 @@ def language_report(data: Path, dump: Path, lang: str, splits: Sequence[str]) ->
 
 
 def format_language_reports(reports: Sequence[Mapping[str, Any]]) -> str:
-    """The reports of several languages as one table for the terminal."""
+    """Format the reports of several languages as one table for the terminal."""
     lines = [f"{'lang':7}{'split':7}{'clips':>9}{'hours':>9}{'speakers':>10}  dropped"]
     for report in reports:
         for split, row in report["splits"].items():
-            why = ", ".join(f"{count} {reason}" for reason, count in row["dropped"].items())
             lines.append(
                 f"{report['lang']:7}{split:7}{row['clips']:9}{row['hours']:9.2f}"
-                f"{row['speakers']:10}  {why}".rstrip()
+                f"{row['speakers']:10}  {counts(row['dropped'])}".rstrip()
             )
         lines += overlap_lines(report["lang"], report["overlap_with_train"])
     return "\n".join(lines)

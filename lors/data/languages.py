@@ -1,7 +1,7 @@
-"""Codes of languages that a manifest may name: a typing error is told from a language.
+"""Known language codes, to detect typing errors in a manifest.
 
-The codes are those of Common Voice where it has the language (two letters of ISO 639-1, else three
-of ISO 639-3, some with a region), and those of Whisper and FLEURS besides.
+These are the codes of Common Voice (two letters of ISO 639-1, else three letters of ISO 639-3, some
+with a region), and those that Whisper and FLEURS have in addition.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ zh-TW
 """
 CODES = frozenset(f"{_TWO_LETTERS} {_THREE_LETTERS} {_REGIONAL}".split())
 
-_OF_FLEURS = {"cmn_hans_cn": "zh-CN", "yue_hant_hk": "zh-HK", "sv_se": "sv-SE"}
+_FLEURS_CODES = {"cmn_hans_cn": "zh-CN", "yue_hant_hk": "zh-HK", "sv_se": "sv-SE"}
 
 
 def from_fleurs(name: str) -> str:
-    """The code of a language folder of FLEURS: ``de_de`` -> ``de``, ``sv_se`` -> ``sv-SE``."""
-    return _OF_FLEURS.get(name, name.split("_")[0])
+    """Return the code for a language folder of FLEURS: ``de`` for ``de_de``."""
+    return _FLEURS_CODES.get(name, name.split("_")[0])

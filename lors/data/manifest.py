@@ -1,70 +1,37 @@
-"""A corpus of one's own, as Kaldi data directories: every row is used, or listed with a reason.
+"""A user's own corpus as Kaldi data directories: every row is used, or listed with a reason.
 
-What is wrong with a row makes it a bad row. With ``strict`` one bad row refuses the corpus, after
-all of them have been looked at; without it the bad rows are left out. Either way all are listed in
-``dropped.tsv``. What is wrong with the file as a whole (columns, a split without any clip) refuses
-it in both cases.
+With ``strict`` one bad row refuses the corpus, after all rows have been checked; otherwise the bad
+rows are left out. All bad rows are listed in ``dropped.tsv`` in both cases. Problems of the file as
+a whole (missing columns, a split without any clip) always refuse the corpus.
 
-As for CoVoST 2, rows of train need text and translation; dev and test keep rows without, so that
-a score is over all of them.
+As for CoVoST 2, rows of train need text and translation; dev and test keep rows without them, so
+that a score is over all rows.
 """
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import logging
 import os
 import re
-import stat
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lors.data.datadir import Utterance, write_data_dir
+from lors.data.corpus_report import counts, losses, overlap, overlap_lines
+from lors.data.datadir import TRANSLATION, Utterance, write_data_dir
 from lors.data.languages import CODES
-from lors.data.manifest_sources import TRANSLATION, Row, Source, read_source
-from lors.data.selection import overlap, write_drops
-from lors.data.tsv import one_line
-from lors.errors import LorsError, UsageError
+from lors.data.manifest_records import Source
+from lors.data.manifest_rows import UNKNOWN, LanguageRows, sort_rows
+from lors.data.manifest_sources import near_names, read_source
+from lors.data.selection import Drop, write_drops
+from lors.errors import LorsError, UsageError, shortened
 from lors.fileio import write_json
-from lors.tasks import SPLITS, TARGET
+from lors.tasks import SPLITS
 
-_SPLIT_OF = {split: split for split in SPLITS} | dict.fromkeys(
-    ("validation", "valid", "val"), "dev"
-)
-_GENDERS = {
-    **dict.fromkeys(("m", "male", "male_masculine"), "m"),
-    **dict.fromkeys(("f", "female", "female_feminine"), "f"),
-    **dict.fromkeys(("", "other", "unknown", "non-binary"), None),
-}
-_SHOWN = 50  # bad rows spelled out in an error message; all are in dropped.tsv
-_LONGEST = 80  # characters of a clip's part of an utterance id, which becomes a file name
+_ROWS_SHOWN = 50
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong with a row: which, in short, and in words with the place first."""
-
-    lang: str
-    split: str
-    clip: str
-    reason: str
-    detail: str
-
-
-@dataclass
-class _Language:
-    """What was found of a language; rows counts bad ones too."""
-
-    splits: dict[str, list[Utterance]] = field(default_factory=lambda: {s: [] for s in SPLITS})
-    genders: dict[str, str] = field(default_factory=dict)
-    rows: Counter = field(default_factory=Counter)
-    kept_empty: dict[str, list[str]] = field(default_factory=lambda: {s: [] for s in SPLITS})
-    unknown_speakers: int = 0
 
 
 def prepare_manifest(
@@ -79,12 +46,12 @@ def prepare_manifest(
 
     Args:
         path: a TSV, CSV or JSONL manifest or a folder (:mod:`lors.data.manifest_sources`).
-        out: where to write; ``<out>/dropped.tsv`` has the bad rows whose language is not known.
-        langs: languages to write; rows of others are counted and left alone. By default all. A
-            language that is named here is known, whatever its code.
+        out: where to write; ``<out>/dropped.tsv`` lists the bad rows without a known language.
+        langs: languages to write (default: all); rows of other languages are only counted. These
+            languages may have any code.
         strict: whether one bad row refuses the corpus.
-        rename: our column name -> the manifest's.
-        lang: language of all rows, for a manifest without such a column.
+        rename: LoRS's column name -> the manifest's.
+        lang: language of all rows, for a manifest without that column.
 
     Returns:
         the reports, one a language, as written to ``report.json``.
@@ -92,241 +59,61 @@ def prepare_manifest(
     Raises:
         LorsError: the manifest cannot be read; columns are missing; rows are bad (`strict`); a
             split of a language has no clip.
-        UsageError: a language is asked for that no row has.
+        UsageError: no row has one of `langs`.
     """
     path, out = Path(path), Path(out)
     source = read_source(path, out / "audio", rename, lang)
-    wanted = set(langs)
-    known = CODES | wanted
+    known = CODES | set(langs)
     _check_translations(source, known)
-    languages: dict[str, _Language] = defaultdict(_Language)
-    problems = [
-        Problem("-", "-", "-", reason, f"{where}: {why}") for where, reason, why in source.malformed
-    ]
-    _Reader(known, wanted, languages, problems).read(source.rows)
-    others = {code: sum(languages[code].rows.values()) for code in languages if code not in wanted}
-    if wanted:
-        _check_wanted(wanted, languages, source.path, bool(problems) and strict)
-        for code in others:
-            del languages[code]
-        problems = [p for p in problems if p.lang in wanted or p.lang == "-"]
-    _write_problems(out, languages, problems)
-    if problems and strict:
-        _refuse(source.path, problems, out)
+    languages, unplaced = sort_rows(source, langs, known)
+    drops = [*unplaced, *(drop for found in languages.values() for drop in found.drops)]
+    if langs:
+        if not (drops and strict):
+            _check_wanted(langs, languages, source.path)
+        languages = _only(langs, languages)
+    write_drops(out / "dropped.tsv", sorted(unplaced, key=_in_file_order))
+    for code, found in languages.items():
+        write_drops(out / code / "dropped.tsv", sorted(found.drops, key=_in_file_order))
+    if drops and strict:
+        _refuse(source.path, drops, out)
     _check_splits(languages, source.path, out)
-    reports = [
-        _write_language(out / code, code, source, languages[code], problems)
+    return [
+        _write_language(out / code, code, source, languages[code], unplaced)
         for code in sorted(languages)
     ]
-    if others and wanted:
-        log.info("rows of languages that were not asked for: %s", _counts(others))
-    return reports
 
 
-def format_reports(reports: Sequence[Mapping[str, Any]]) -> str:
-    """The reports of several languages as one table for the terminal."""
+def format_manifest_reports(reports: Sequence[Mapping[str, Any]]) -> str:
+    """Format the reports of several languages as one table for the terminal."""
     lines = [f"{'lang':7}{'split':7}{'rows':>9}{'clips':>9}{'speakers':>10}{'dropped':>9}  why"]
     for report in reports:
+        lang = f"{report['lang']:7}"
         for split, row in report["splits"].items():
-            why = _counts(row["dropped"])
-            if row["kept_empty"]:
-                why += f"{'; ' if why else ''}kept though empty: {len(row['kept_empty'])}"
-            lines.append(
-                f"{report['lang']:7}{split:7}{row['rows']:9}{row['clips']:9}{row['speakers']:10}"
-                f"{row['drop_rate']:9.2%}  {why}".rstrip()
+            line = (
+                f"{lang}{split:7}{row['rows']:9}{row['clips']:9}{row['speakers']:10}"
+                f"{row['drop_rate']:9.2%}  {losses(row)}"
             )
+            lines.append(line.rstrip())
         if report["dropped_of_no_split"]:
-            lines.append(
-                f"{report['lang']:7}rows of no known split, see dropped.tsv: "
-                f"{_counts(report['dropped_of_no_split'])}"
-            )
+            dropped = counts(report["dropped_of_no_split"])
+            lines.append(f"{lang}rows of no known split, see dropped.tsv: {dropped}")
         if report["unknown_speakers"]:
             lines.append(
-                f"{report['lang']:7}{report['unknown_speakers']} clip(s) of unknown speakers, each "
-                "counted as a speaker of its own"
+                f"{lang}{report['unknown_speakers']} clip(s) of unknown speakers, each counted as "
+                "a speaker of its own"
             )
-        for split, row in report["overlap_with_train"].items():
-            lines.append(
-                f"{report['lang']:7}{split} shares with train: {row['sentences']} of "
-                f"{row['of_sentences']} sentences, {row['speakers']} of {row['of_speakers']} "
-                "speakers"
-            )
+        lines += overlap_lines(report["lang"], report["overlap_with_train"])
     malformed = reports[0]["malformed_rows"] if reports else {}
     if malformed:
-        lines.append(f"rows of no known language, see dropped.tsv: {_counts(malformed)}")
+        lines.append(f"rows of no known language, see dropped.tsv: {counts(malformed)}")
     return "\n".join(lines)
 
 
-# --- rows ---------------------------------------------------------------------------------------
+# --- checks -------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Reader:
-    """Sorts rows into utterances by language, and problems."""
-
-    known: frozenset[str] | set[str]
-    wanted: set[str]
-    languages: dict[str, _Language]
-    problems: list[Problem]
-
-    def read(self, rows: Sequence[Row]) -> None:
-        # A clip that is listed in several splits must never be trained on: test takes first.
-        order = {"test": 0, "dev": 1}
-        split_of = [_SPLIT_OF.get(row.values["split"].strip().lower(), "-") for row in rows]
-        taken_ids: dict[str, tuple[str, str]] = {}
-        taken_audio: dict[str, tuple[str, str]] = {}
-        for index in sorted(range(len(rows)), key=lambda i: order.get(split_of[i], 2)):
-            row, split = rows[index], split_of[index]
-            lang = row.values["lang"].strip()
-            if self.wanted and lang in CODES and lang not in self.wanted:
-                self.languages[lang].rows[split] += 1
-                continue
-            utterance, wrong, gender = self._utterance(row, lang, split)
-            for taken, key, what in (
-                (taken_ids, utterance.id, "id"),
-                (taken_audio, utterance.wav, "audio"),
-            ):
-                where, other = taken.setdefault(key, (row.where, split))
-                if row.values["audio"] and where != row.where:
-                    reason = f"repeated_{what}" if other == split else f"also_in_{other}"
-                    wrong.append((reason, f"the same {what} as {where}"))
-            self._file(row, lang, split, utterance, wrong, gender)
-
-    def _utterance(
-        self, row: Row, lang: str, split: str
-    ) -> tuple[Utterance, list[tuple[str, str]], str | None]:
-        """What a row says as an utterance, what is wrong with it, and the speaker's gender."""
-        values = row.values
-        wrong = [
-            ("missing_value", f"no {name}")
-            for name in ("audio", "lang", "split")
-            if not values[name]
-        ]
-        if lang and lang not in self.known:
-            wrong.append(("unknown_language", f"'{lang}'{_near(lang, self.known)}"))
-        if split == "-" and values["split"]:
-            wrong.append(
-                ("unknown_split", f"'{values['split']}'{_near(values['split'], _SPLIT_OF)}")
-            )
-        if values["audio"]:
-            wrong += _audio_problems(values["audio"])
-        translations = {
-            name.removeprefix(TRANSLATION): one_line(value)
-            for name, value in values.items()
-            if name.startswith(TRANSLATION)
-        }
-        if "translation" in values:
-            translations[TARGET] = one_line(values["translation"])
-        translations.pop(lang, None)  # an English row in a corpus that is translated into English
-        text = one_line(values["text"])
-        if split == "train":
-            if not text:
-                wrong.append(("empty_text", "no text"))
-            wrong += [
-                ("empty_translation", f"no translation into {code}")
-                for code, translation in translations.items()
-                if not translation
-            ]
-        duration = values.get("duration", "").strip()
-        seconds = _seconds(duration)
-        if duration and seconds is None:
-            wrong.append(("bad_duration", f"'{duration}' is no number of seconds above 0"))
-        gender = values.get("gender", "").strip().lower()
-        if gender not in _GENDERS:
-            wrong.append(("bad_gender", f"'{gender}', expected one of {', '.join(_GENDERS)}"))
-        clip = _clip_id(row)
-        speaker = _word(values.get("speaker", "").strip()) or clip.replace("-", "_")
-        return (
-            Utterance(
-                id=f"{speaker}-{lang}-{clip}",
-                wav=values["audio"],
-                speaker=speaker,
-                lang=lang,
-                text=text,
-                translations=translations,
-                duration=seconds,
-            ),
-            wrong,
-            _GENDERS.get(gender),
-        )
-
-    def _file(
-        self,
-        row: Row,
-        lang: str,
-        split: str,
-        utterance: Utterance,
-        wrong: list[tuple[str, str]],
-        gender: str | None,
-    ) -> None:
-        """Put the utterance into its language's split, or what is wrong into the problems."""
-        if lang not in self.known:
-            lang = "-"
-        else:
-            found = self.languages[lang]
-            found.rows[split] += 1
-            if gender and found.genders.setdefault(utterance.speaker, gender) != gender:
-                wrong.append(("bad_gender", f"'{gender}', in another row of this speaker not"))
-            if not wrong:
-                found.splits[split].append(utterance)
-                found.unknown_speakers += not row.values.get("speaker", "").strip()
-                if not utterance.text or not all(utterance.translations.values()):
-                    found.kept_empty[split].append(utterance.id)
-        self.problems += [
-            Problem(lang, split, row.values["audio"] or "-", reason, f"{row.where}: {why}")
-            for reason, why in wrong
-        ]
-
-
-def _audio_problems(path: str) -> list[tuple[str, str]]:
-    if path != path.strip() or any(c in path for c in "\n\r\t") or path.endswith("|"):
-        return [("unsafe_name", f"{path!r}: white space at an end, a line break or a | at the end")]
-    try:
-        state = os.stat(path)  # noqa: PTH116  (a million calls; Path takes twice as long)
-    except (OSError, ValueError):
-        return [("missing_file", f"no such file: {path}")]
-    if stat.S_ISDIR(state.st_mode):
-        return [("is_directory", f"a directory, not a file: {path}")]
-    return [] if state.st_size else [("empty_file", f"an empty file: {path}")]
-
-
-def _seconds(value: str) -> float | None:
-    try:
-        seconds = float(value)
-    except ValueError:
-        return None
-    return seconds if 0 < seconds < float("inf") else None
-
-
-def _clip_id(row: Row) -> str:
-    """The clip's part of an utterance id."""
-    return _word(row.values.get("id", "").strip(), keep="-")
-
-
-def _word(name: str, keep: str = "") -> str:
-    """`name` with letters, digits and underscores only, so that ids sort by speaker, too.
-
-    A hyphen, which separates the parts of an utterance id, sorts before all of them. Names that
-    differ stay different: one that had to be changed or cut gets some digits of its hash.
-    """
-    word = re.sub(rf"[^\w{keep}]+", "_", name)
-    if len(word) > _LONGEST or (word != name and not keep):
-        word = f"{word[-_LONGEST:]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return word
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    """Names that may be meant, as the end of a message; ``de_DE`` may be ``de``."""
-    name, known = name.strip().lower(), set(known)
-    near = [part for part in re.split("[-_]", name)[:1] if part in known]
-    near += difflib.get_close_matches(name, sorted(known - set(near)), n=3, cutoff=0.5)
-    return f", near: {', '.join(near)}" if near else ""
-
-
-# --- the corpus as a whole ----------------------------------------------------------------------
-
-
-def _check_translations(source: Source, known: Iterable[str]) -> None:
+def _check_translations(source: Source, known: Collection[str]) -> None:
+    """Check the languages of the columns ``text.<language>``."""
     columns = dict.fromkeys(name for row in source.rows for name in row.values)
     codes = [name.removeprefix(TRANSLATION) for name in columns if name.startswith(TRANSLATION)]
     unknown = [code for code in codes if code not in known]
@@ -334,25 +121,36 @@ def _check_translations(source: Source, known: Iterable[str]) -> None:
         raise LorsError(
             "translations into unknown languages",
             where=source.path,
-            got=", ".join(f"{TRANSLATION}{code}{_near(code, known)}" for code in unknown),
+            got=[f"{TRANSLATION}{code}{near_names(code, known)}" for code in unknown],
         )
 
 
 def _check_wanted(
-    wanted: set[str], languages: Mapping[str, _Language], path: Path, is_refused: bool
+    wanted: Collection[str], languages: Mapping[str, LanguageRows], path: Path
 ) -> None:
-    absent = sorted(wanted - {code for code, found in languages.items() if found.rows})
-    if absent and not is_refused:
+    """Check that there are rows of every wanted language."""
+    absent = sorted(set(wanted) - {code for code, found in languages.items() if found.rows})
+    if absent:
         raise UsageError(
             f"no row of the language(s) {', '.join(absent)}",
             where=f"--langs and {path}",
             expected=f"some of: {', '.join(sorted(languages))}",
-            got=", ".join(f"'{code}'{_near(code, languages)}" for code in absent),
+            got=[f"'{code}'{near_names(code, languages)}" for code in absent],
         )
 
 
-def _check_splits(languages: Mapping[str, _Language], path: Path, out: Path) -> None:
-    """Refuse languages without train, dev or test; a recipe needs all three."""
+def _only(
+    wanted: Collection[str], languages: Mapping[str, LanguageRows]
+) -> dict[str, LanguageRows]:
+    """Return the wanted languages; log the number of rows of the others."""
+    others = {code: found.rows.total() for code, found in languages.items() if code not in wanted}
+    if others:
+        log.info("rows of languages that are not in --langs: %s", counts(others))
+    return {code: found for code, found in languages.items() if code in wanted}
+
+
+def _check_splits(languages: Mapping[str, LanguageRows], path: Path, out: Path) -> None:
+    """Check that every language has train, dev and test; a recipe needs all three."""
     absent = [
         f"{code} {split}: {found.rows[split]} rows, none of them good"
         for code, found in sorted(languages.items())
@@ -364,60 +162,47 @@ def _check_splits(languages: Mapping[str, _Language], path: Path, out: Path) -> 
             "splits without a clip",
             where=path,
             expected=f"{', '.join(SPLITS)} of every language (dev may be called validation)",
-            got="\n    ".join(["", *absent]) if absent else "no good row at all",
-            hint=f"give some speakers of train to the others; bad rows are in {out}/*/dropped.tsv",
+            got=absent or "no good row at all",
+            hint="move some speakers from train to the other splits; the bad rows are listed in "
+            f"{out}/*/dropped.tsv",
         )
 
 
-def _refuse(path: Path, problems: Sequence[Problem], out: Path) -> None:
-    shown = [f"{p.detail} ({p.reason})" for p in sorted(problems, key=_in_file_order)]
-    if len(shown) > _SHOWN:
-        shown[_SHOWN:] = [f"and {len(shown) - _SHOWN} more"]
+def _refuse(path: Path, drops: Sequence[Drop], out: Path) -> None:
+    """Raise the error for bad rows."""
+    rows = [f"{drop.detail} ({drop.reason})" for drop in sorted(drops, key=_in_file_order)]
     raise LorsError(
-        f"{len(problems)} problem(s) with the rows: {_counts(Counter(p.reason for p in problems))}",
+        f"{len(drops)} problem(s) with the rows: {counts(Counter(d.reason for d in drops))}",
         where=path,
-        got="\n    ".join(["", *shown]),
-        hint=f"mend them (all are listed in {out}/dropped.tsv and {out}/<language>/dropped.tsv), "
-        "or leave these rows out with --strict false",
+        got=shortened(rows, _ROWS_SHOWN),
+        hint=f"correct them (all are listed in {out}/dropped.tsv and "
+        f"{out}/<language>/dropped.tsv), or leave these rows out with --strict false",
     )
 
 
-def _in_file_order(problem: Problem) -> list[int | str]:
-    """Sorts `line 10` after `line 9`."""
-    parts = re.split(r"(\d+)", problem.detail.split(": ")[0])
+def _in_file_order(drop: Drop) -> list[str]:
+    """Return a key that sorts `line 10` after `line 9`."""
+    parts = re.split(r"(\d+)", drop.detail.split(": ")[0])
     return [f"{int(part):012d}" if part.isdigit() else part for part in parts]
 
 
-def _counts(counter: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(counter.items()))
-
-
-def _write_problems(out: Path, languages: Iterable[str], problems: Sequence[Problem]) -> None:
-    by_lang: dict[str, list[Problem]] = {code: [] for code in languages} | {"-": []}
-    for problem in sorted(problems, key=_in_file_order):
-        by_lang[problem.lang].append(problem)
-    for code, listed in by_lang.items():
-        write_drops((out if code == "-" else out / code) / "dropped.tsv", listed)
+# --- output -------------------------------------------------------------------------------------
 
 
 def _write_language(
-    out: Path, lang: str, source: Source, found: _Language, problems: Sequence[Problem]
+    out: Path, lang: str, source: Source, found: LanguageRows, unplaced: Iterable[Drop]
 ) -> dict[str, Any]:
+    """Write the data directories and the report of a language."""
     for split, utterances in found.splits.items():
         known = [replace(utt, gender=found.genders.get(utt.speaker)) for utt in utterances]
         write_data_dir(out / split, _with_all_durations(known))
     report = {
         "lang": lang,
         "manifest": str(source.path),
-        "malformed_rows": dict(Counter(p.reason for p in problems if p.lang == "-")),
-        "dropped_of_no_split": dict(
-            Counter(p.reason for p in problems if (p.lang, p.split) == (lang, "-"))
-        ),
+        "malformed_rows": dict(Counter(drop.reason for drop in unplaced)),
+        "dropped_of_no_split": dict(_reasons(found, UNKNOWN)),
         "unknown_speakers": found.unknown_speakers,
-        "splits": {
-            split: _split_report(split, found, [p for p in problems if p.lang == lang])
-            for split in SPLITS
-        },
+        "splits": {split: _split_report(split, found) for split in SPLITS},
         "overlap_with_train": {
             split: overlap(found.splits["train"], found.splits[split]) for split in ("dev", "test")
         },
@@ -427,13 +212,13 @@ def _write_language(
 
 
 def _with_all_durations(utterances: list[Utterance]) -> list[Utterance]:
-    """Either all utterances have a duration or none has: utt2dur is a whole file."""
+    """Remove the durations unless all utterances have one: ``utt2dur`` must be complete."""
     if all(utterance.duration is not None for utterance in utterances):
         return utterances
     return [replace(utterance, duration=None) for utterance in utterances]
 
 
-def _split_report(split: str, found: _Language, problems: Sequence[Problem]) -> dict[str, Any]:
+def _split_report(split: str, found: LanguageRows) -> dict[str, Any]:
     utterances = found.splits[split]
     durations = [utterance.duration for utterance in utterances]
     return {
@@ -442,6 +227,10 @@ def _split_report(split: str, found: _Language, problems: Sequence[Problem]) -> 
         "hours": None if None in durations else round(sum(durations) / 3600, 4),
         "speakers": len({utterance.speaker for utterance in utterances}),
         "drop_rate": 1 - len(utterances) / found.rows[split],
-        "dropped": dict(sorted(Counter(p.reason for p in problems if p.split == split).items())),
+        "dropped": dict(sorted(_reasons(found, split).items())),
         "kept_empty": sorted(found.kept_empty[split]),
     }
+
+
+def _reasons(found: LanguageRows, split: str) -> Counter[str]:
+    return Counter(drop.reason for drop in found.drops if drop.split == split)

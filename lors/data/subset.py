@@ -1,9 +1,8 @@
 """Subsets of training data by hours: the same everywhere, balanced over speakers, and nested.
 
-All clips are put into one order, and a subset of h hours is its beginning: so the five-hour subset
-lies inside the ten-hour one. First come the first clips of all speakers, then their second ones,
-and so on; what is a speaker's first clip, and which speaker comes first, is decided by a hash of
-the clip's name.
+All clips have one order, and a subset of h hours is its beginning; so the five-hour subset is part
+of the ten-hour one. The first clips of all speakers come first, then all second clips, and so on.
+Clips and speakers are ordered by a hash of the clip's name.
 """
 
 from __future__ import annotations
@@ -15,21 +14,22 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lors.data.datadir import Utterance
-from lors.errors import LorsError
+from lors.errors import LorsError, shortened
 from lors.fileio import write_text
 
 
 def clip_names(utterances: Sequence[Utterance]) -> list[str]:
-    """By what a subset calls its clips: file names, or utterance ids where file names repeat.
+    """Return the names of clips in a subset: file names, or utterance ids if file names repeat.
 
-    An id holds the speaker's, and Common Voice names its speakers anew with every release.
+    Ids are the second choice: they include the speaker's id, which Common Voice changes with every
+    release.
     """
     names = [Path(utterance.wav).name for utterance in utterances]
     return names if len(set(names)) == len(names) else [utterance.id for utterance in utterances]
 
 
-def in_order(utterances: Sequence[Utterance]) -> list[Utterance]:
-    """All utterances, in the order in which subsets take them."""
+def subset_order(utterances: Sequence[Utterance]) -> list[Utterance]:
+    """Return all utterances, in the order in which subsets take them."""
     hashes = [hashlib.sha256(name.encode()).digest() for name in clip_names(utterances)]
     seen: Counter[str] = Counter()
     ranked = []
@@ -39,11 +39,18 @@ def in_order(utterances: Sequence[Utterance]) -> list[Utterance]:
     return [utterance for _, utterance in sorted(ranked, key=lambda pair: pair[0])]
 
 
-def listed(utterances: Sequence[Utterance], names: Iterable[str], where: object) -> list[Utterance]:
-    """The utterances whose clips are named.
+def utterances_called(
+    names: Iterable[str], utterances: Sequence[Utterance], where: object
+) -> list[Utterance]:
+    """Return the utterances of these clip names, in the order of the names.
+
+    Args:
+        names: as from :func:`clip_names`.
+        utterances: the utterances of a data directory.
+        where: the data directory, for the error message.
 
     Raises:
-        LorsError: clips that are named twice, or that are none of `utterances`.
+        LorsError: there is no name, or a name is repeated or is not among `utterances`.
     """
     by_name = dict(zip(clip_names(utterances), utterances, strict=True))
     names = list(names)
@@ -51,18 +58,21 @@ def listed(utterances: Sequence[Utterance], names: Iterable[str], where: object)
     unknown = [name for name in names if name not in by_name]
     if repeated or unknown or not names:
         raise LorsError(
-            "a list of clips that does not fit the data",
+            f"the list of clips ({len(names)} lines) does not match the data",
             where=where,
             expected="one clip of the data directory a line, each once",
-            got=f"{len(names)} lines, {len(unknown)} of clips that are not there, {len(repeated)} "
-            f"repeated: {', '.join((unknown + repeated)[:3])}",
+            got=shortened(
+                [f"not in the data: {name}" for name in unknown]
+                + [f"repeated: {name}" for name in repeated]
+            )
+            or "an empty list",
             hint="was the list made from another language or release?",
         )
     return [by_name[name] for name in names]
 
 
 def read_list(path: str | os.PathLike) -> list[str]:
-    """The lines of a list of clips.
+    """Read a list of clips.
 
     Raises:
         LorsError: the file is missing or not UTF-8.
@@ -76,7 +86,7 @@ def read_list(path: str | os.PathLike) -> list[str]:
 
 
 def write_list(path: str | os.PathLike, names: Iterable[str]) -> None:
-    """Write a list of clips, sorted, one a line; a file that has them already is left alone."""
+    """Write a list of clips, sorted, one a line; an identical file is not written again."""
     names = sorted(names)
     if not Path(path).exists() or read_list(path) != names:
         write_text(path, "".join(f"{name}\n" for name in names))

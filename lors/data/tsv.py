@@ -1,14 +1,12 @@
-"""Common Voice releases: tab-separated tables, clips, speakers.
+"""The tab-separated tables of Common Voice and CoVoST 2.
 
-The tables are read by the names in their header line, never by position: releases add and
-reorder columns. There is no quoting (a lone ``"`` is a character like any other), a backslash
-takes the meaning of the next character away, and no word stands for a missing value. These are
-the rules with which Common Voice and CoVoST 2 write their tables.
+Columns are found by their names in the header line, never by position: releases add and reorder
+columns. There is no quoting (``"`` is a character like any other), a backslash escapes the next
+character, and no word stands for a missing value. Both corpora write their tables by these rules.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass, field
@@ -17,22 +15,16 @@ from pathlib import Path
 
 from lors.errors import LorsError
 
-SPEAKER_DIGITS = 12  # 48 bits: 100,000 speakers share an id with probability 2e-5
-
-# Old releases say male and female, new ones male_masculine and female_feminine; whoever says
-# anything else, or nothing, has no gender in Kaldi's spk2gender.
-_GENDERS = {"male": "m", "male_masculine": "m", "female": "f", "female_feminine": "f"}
 _PIECES = re.compile(r"\\.|\\$|\t|[^\t\\]+", re.DOTALL)
-_CLIP_NAME = re.compile(r"\w[\w.-]*")
 
 
 @dataclass(frozen=True)
 class Table:
-    """The wanted columns of a tab-separated file.
+    """Some columns of a tab-separated file.
 
     Attributes:
         path: the file.
-        rows: one tuple a row, its values in the order in which the columns were asked for.
+        rows: one tuple a row, with the columns in the order of the call of :func:`read_tsv`.
         lines: the line number of each row, counted from 1 (the header).
         malformed: line number and reason of every row that could not be read.
     """
@@ -46,12 +38,12 @@ class Table:
 def read_tsv(
     path: str | os.PathLike, columns: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> Table:
-    """Read `columns`, and then those of `optional`, of a tab-separated file with a header line.
+    """Read the columns `columns` and `optional` of a tab-separated file with a header line.
 
     An optional column that the file lacks has empty values. A byte order mark and CRLF line ends
     are accepted, blank lines are skipped. A row that is not UTF-8, or whose number of fields
     differs from the header's, is left out and listed in `malformed`: one such row in a million
-    should not stop a corpus, and the caller counts them.
+    must not stop a corpus, and the caller counts them.
 
     Raises:
         LorsError: the file is missing or empty, or lacks a column.
@@ -61,25 +53,10 @@ def read_tsv(
         raw_lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         raise LorsError("file not found", where=path) from None
-    header = raw_lines[0].decode("utf-8-sig", errors="replace").rstrip("\r").split("\t")
-    if header == [""]:
-        raise LorsError(
-            "empty file" if len(raw_lines) == 1 else "the first line, the header, is blank",
-            where=path,
-            expected=f"a header line with the columns {', '.join(columns)}",
-            hint="the download or its unpacking failed: fetch the archive again",
-        )
-    missing = [column for column in columns if column not in header]
-    if missing:
-        raise LorsError(
-            f"column(s) missing: {', '.join(missing)}",
-            where=path,
-            expected=f"a tab-separated header line with {', '.join(columns)}",
-            got=", ".join(header),
-        )
-    # The empty value that ends every list below stands for the columns that are not there.
+    header = _header(path, raw_lines, columns)
+    # Position -1, an empty value at the end of each row, stands for the columns that are missing.
     positions = [header.index(name) if name in header else -1 for name in (*columns, *optional)]
-    pick = itemgetter(*positions, -1)  # with a last item to cut off: of one it makes no tuple
+    pick = itemgetter(*positions, -1)  # with a last item to cut off: for one item it is no tuple
     table = Table(path)
     for number, raw in enumerate(raw_lines[1:], 2):
         try:
@@ -99,12 +76,33 @@ def read_tsv(
     return table
 
 
-def split_row(line: str) -> list[str]:
-    r"""Split a row at its tabs and take the backslash escapes out.
+def _header(path: Path, raw_lines: list[bytes], columns: tuple[str, ...]) -> list[str]:
+    """Return the column names of a table; raise a LorsError if there is no line or no column."""
+    header = raw_lines[0].decode("utf-8-sig", errors="replace").rstrip("\r").split("\t")
+    if header == [""]:
+        raise LorsError(
+            "empty file" if len(raw_lines) == 1 else "the first line, the header, is blank",
+            where=path,
+            expected=f"a header line with the columns {', '.join(columns)}",
+            hint="the download or the unpacking failed: download the archive again",
+        )
+    missing = [column for column in columns if column not in header]
+    if missing:
+        raise LorsError(
+            f"column(s) missing: {', '.join(missing)}",
+            where=path,
+            expected=f"a tab-separated header line with {', '.join(columns)}",
+            got=", ".join(header),
+        )
+    return header
 
-    ``\t`` written as backslash and tab is a tab inside a value, ``\"`` is ``"`` and ``\\`` is
-    ``\``. A backslash at the very end of a row is kept: the row ends there in any case, where a
-    reader that escapes the line end would swallow the next row.
+
+def split_row(line: str) -> list[str]:
+    r"""Split a row at its tabs and remove the backslash escapes.
+
+    A backslash and a tab are a tab inside a value, ``\"`` is ``"`` and ``\\`` is ``\``. A backslash
+    at the end of a row is kept and ends the row; it does not escape the line end, which would join
+    the row with the next one.
     """
     if "\\" not in line:
         return line.split("\t")
@@ -117,43 +115,3 @@ def split_row(line: str) -> list[str]:
         else:
             values[-1] += piece
     return values
-
-
-def one_line(text: str) -> str:
-    """`text` with every run of white space (tabs, line breaks, no-break spaces) as one space."""
-    return " ".join(text.split())
-
-
-def is_empty(text: str) -> bool:
-    """Whether a sentence or translation says nothing: white space and double quotes only."""
-    # Most begin with a letter, and every row of a corpus is asked.
-    return not text[:1].isalpha() and not text.replace('"', "").strip()
-
-
-def is_clip_name(name: str) -> bool:
-    """Whether `name` is a plain file name that is safe to use as one.
-
-    A name comes from a table and becomes part of a path and of ``wav.scp``: folders, ``..``,
-    white space and a final ``|`` (a command to run, for some readers of ``wav.scp``) are not
-    accepted.
-    """
-    return _CLIP_NAME.fullmatch(name) is not None
-
-
-def speaker_id(client_id: str) -> str:
-    """A short speaker id: the first hexadecimal digits of the SHA-256 of a client id."""
-    return hashlib.sha256(client_id.encode("utf-8")).hexdigest()[:SPEAKER_DIGITS]
-
-
-def kaldi_gender(gender: str) -> str | None:
-    """``m`` or ``f`` for a value of the column ``gender``, None where it says neither."""
-    return _GENDERS.get(gender.strip().lower())
-
-
-def utterance_id(speaker: str, lang: str, clip: str) -> str:
-    """``<speaker>-<lang>-<number>`` for ``common_voice_<lang>_<number>.mp3``.
-
-    Any other clip name takes the number's place without its extension.
-    """
-    stem = clip.rsplit(".", 1)[0]
-    return f"{speaker}-{lang}-{stem.removeprefix(f'common_voice_{lang}_')}"

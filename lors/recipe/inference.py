@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from lors.data.datadir import Utterance, read_data_dir, read_text, write_text
+from lors.data.datadir import Utterance, read_data_dir, read_text, write_kaldi_text
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError
 from lors.fileio import file_digest, remove_tree
@@ -179,7 +179,9 @@ def _infer_one(
     for start in range(0, len(test_set.ids), SHARD):
         shard = shards / f"{start:09d}"
         if not shard.exists():
-            write_text(shard, decode(model, test_set, pair, options, slice(start, start + SHARD)))
+            write_kaldi_text(
+                shard, decode(model, test_set, pair, options, slice(start, start + SHARD))
+            )
         texts.update(read_text(shard))
-    write_text(out, texts)
+    write_kaldi_text(out, texts)
     remove_tree(shards)

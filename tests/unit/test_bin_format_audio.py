@@ -48,11 +48,12 @@ def test_keep_all_keeps_long_training_clips_too(tmp_path):
     assert len(read_data_dir(tmp_path / "dump/de/train")) == 2
 
 
-def test_missing_data_directories_are_told_at_once(tmp_path, capsys):
+def test_missing_data_directories_are_named_at_once(tmp_path, capsys):
     make_data(tmp_path, "de", "train", [0.5])
     assert format_audio.main(arguments(tmp_path, "--langs", "de", "fr")) == 1
     error = capsys.readouterr().err
-    assert "5 data directories are missing" in error and "data/fr/test" in error
+    missing = ("de/dev", "de/test", "fr/train", "fr/dev", "fr/test")
+    assert all(str(tmp_path / "data" / name) in error for name in missing)
     assert not (tmp_path / "dump").exists()
 
 
@@ -75,7 +76,7 @@ def test_interrupt_and_run_again_gives_the_same_result(tmp_path, stop):
     assert "Traceback" not in error
     assert 0 < len(first) < 120 and not (tmp_path / "dump/de/train/wav.scp").exists()
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert f"120 clips, 0.33 hours ({len(first)} of an earlier run)" in result.stderr
+    assert all(fact in result.stderr for fact in ("120 clips", "0.33 hours", f"({len(first)} of"))
     assert all(path.stat().st_ino == inode for path, inode in first.items())
     assert {utt.duration for utt in read_data_dir(tmp_path / "dump/de/train")} == {10.0}
     assert not list(audio.rglob("*.tmp"))

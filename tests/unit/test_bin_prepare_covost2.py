@@ -46,14 +46,14 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("damage", "code", "message"),
+    ("damage", "code", "fact"),
     [
-        ("unknown language", 2, "unknown language 'xx'"),
-        ("missing column", 1, "column(s) missing: sentence"),
-        ("no corpus", 1, "Common Voice folder does not exist"),
+        ("unknown language", 2, "'xx'"),
+        ("missing column", 1, "validated.tsv"),
+        ("no corpus", 1, "nowhere"),
     ],
 )
-def test_bad_input_ends_with_a_message_and_an_exit_code(tmp_path, capsys, damage, code, message):
+def test_bad_input_ends_with_a_message_and_an_exit_code(tmp_path, capsys, damage, code, fact):
     corpus = small_corpus(tmp_path).write()
     if damage == "missing column":
         text = corpus.validated.read_text()
@@ -63,7 +63,7 @@ def test_bad_input_ends_with_a_message_and_an_exit_code(tmp_path, capsys, damage
         args[1] = str(tmp_path / "nowhere")
     assert prepare_covost2.main(args) == code
     error = capsys.readouterr().err
-    assert message in error and "Traceback" not in error
+    assert fact in error and "Traceback" not in error
 
 
 def test_an_invalid_data_directory_lists_its_problems(tmp_path, capsys):
@@ -74,7 +74,7 @@ def test_an_invalid_data_directory_lists_its_problems(tmp_path, capsys):
     (train / "text").write_text("")
     assert validate_data_dir.main([str(train)]) == 1
     error = capsys.readouterr().err
-    assert "spk2utt: file is missing" in error and "text: empty" in error
+    assert f"{train}/spk2utt:" in error and f"{train}/text:" in error
 
 
 def test_preparing_needs_neither_torch_nor_pandas():

@@ -18,7 +18,7 @@ from stand_ins import (
 )
 
 from lors.bin import import_base, inference, merge_tuned, score_expdir, train, tune
-from lors.data.datadir import write_text
+from lors.data.datadir import write_kaldi_text
 from lors.fileio import read_json, write_json
 from lors.recipe.expdir import ExpDir, scopes_of
 from lors.tasks import Pair
@@ -460,10 +460,10 @@ def test_scores_need_every_hypothesis(expdir, tmp_path, capsys):
     assert score_expdir.main(options) == 1
     assert "inference/test/base/de_asr" in capsys.readouterr().err
     hypothesis = expdir.hypothesis("test", "base", PAIRS[0])
-    write_text(hypothesis, {f"spk{k}-de-test": "one" for k in range(2)})
+    write_kaldi_text(hypothesis, {f"spk{k}-de-test": "one" for k in range(2)})
     assert score_expdir.main(options) == 1
     assert "1 without a hypothesis: spk2-de-test" in capsys.readouterr().err
     assert not (expdir.root / "scores").exists()
-    write_text(hypothesis, {f"spk{k}-de-test": sentence(k, "de") for k in range(3)})
+    write_kaldi_text(hypothesis, {f"spk{k}-de-test": sentence(k, "de") for k in range(3)})
     assert score_expdir.main(options) == 0
     assert read_json(expdir.score("test", "base", PAIRS[0]))["wer"] == 0

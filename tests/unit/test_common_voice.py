@@ -1,147 +1,131 @@
-"""Common Voice tables: every way in which others lost or merged rows."""
+"""Common Voice's own splits, of old and new releases: nothing of dev or test is trained on."""
 
 from __future__ import annotations
 
-import csv
-import random
+import json
 
 import pytest
+from cv_corpus import CV_HEADER
 
-from lors.data.tsv import (
-    is_clip_name,
-    is_empty,
-    one_line,
-    read_tsv,
-    speaker_id,
-    split_row,
-    utterance_id,
-)
-from lors.errors import LorsError
+from lors.bin import prepare_common_voice
+from lors.data.common_voice import check_release, write_common_voice_splits
+from lors.data.datadir import read_data_dir, validate_data_dir
+from lors.errors import UsageError
+from tests.refusal import refusal
 
-COLUMNS = ("path", "sentence", "client_id")
-
-
-def write(tmp_path, content):
-    path = tmp_path / "validated.tsv"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-def test_columns_are_found_by_name_in_old_and_new_releases(tmp_path):
-    old = read_tsv(
-        write(
-            tmp_path,
-            "client_id\tpath\tsentence\tup_votes\tdown_votes\tage\tgender\taccent\n"
-            "c1\tx.mp3\tHallo\t2\t0\t\t\t\n",
-        ),
-        COLUMNS,
-    )
-    new = read_tsv(
-        write(
-            tmp_path,
-            "client_id\tpath\tsentence_id\tsentence\tsentence_domain\tup_votes\tdown_votes\tage\t"
-            "gender\taccents\tvariant\tlocale\tsegment\n"
-            "c1\tx.mp3\tabc\tHallo\t\t2\t0\t\t\t\t\tde\t\n",
-        ),
-        COLUMNS,
-    )
-    reordered = read_tsv(write(tmp_path, "sentence\tclient_id\tpath\nHallo\tc1\tx.mp3\n"), COLUMNS)
-    assert old.rows == new.rows == reordered.rows == [("x.mp3", "Hallo", "c1")]
+NEW_HEADER = [
+    "client_id",
+    "path",
+    "sentence_id",
+    "sentence",
+    "sentence_domain",
+    "up_votes",
+    "down_votes",
+    "age",
+    "gender",
+    "accents",
+    "variant",
+    "locale",
+    "segment",
+]
 
 
-def test_an_unbalanced_quote_swallows_no_row_and_no_word_means_missing(tmp_path):
-    sentences = ['"Offen', "null", "NA", 'zu"', '"ganz"', "nan", "None", "-", "#N/A"]
-    rows = "".join(f"c\t{i}.mp3\t{sentence}\n" for i, sentence in enumerate(sentences))
-    table = read_tsv(write(tmp_path, "client_id\tpath\tsentence\n" + rows), COLUMNS)
-    assert [row[1] for row in table.rows] == sentences
-    assert table.lines == list(range(2, 2 + len(sentences)))
-    assert table.malformed == []
+def write_release(root, header, lang="de", number=4, other=2):
+    """`number` clips of each split, and `other` that are validated and in none."""
+    folder = root / lang
+    (folder / "clips").mkdir(parents=True)
+    rows = {"train": [], "dev": [], "test": [], "validated": []}
+    for split in ("train", "dev", "test", "rest"):
+        for k in range(number if split != "rest" else other):
+            name = f"common_voice_{lang}_{split}{k}.mp3"
+            value = {
+                "client_id": f"client {split} {k}",
+                "path": name,
+                "sentence": f"Satz {split} {k}",
+                "gender": "female_feminine" if k % 2 else "male",
+            }
+            row = "\t".join(value.get(column, "") for column in header)
+            rows["validated"].append(row)
+            if split != "rest":
+                rows[split].append(row)
+            (folder / "clips" / name).write_bytes(b"x")
+    for name, lines in rows.items():
+        (folder / f"{name}.tsv").write_text("\n".join(["\t".join(header), *lines, ""]))
+    return root
 
 
-def test_characters_that_some_readers_take_for_line_ends_do_not_end_a_row(tmp_path):
-    sentence = "a\u2028b\x85c\x0bd\x0ce\x1cf"
-    table = read_tsv(write(tmp_path, f"client_id\tpath\tsentence\nc\tx.mp3\t{sentence}\n"), COLUMNS)
-    assert table.rows == [("x.mp3", sentence, "c")]
-    assert one_line(sentence) == "a b c d e f"
+def clips_of(path):
+    return sorted(utt.wav.rsplit("/", 1)[1] for utt in read_data_dir(path))
 
 
-def test_byte_order_mark_crlf_blank_lines_and_no_final_line_end(tmp_path):
-    content = b"\xef\xbb\xbfclient_id\tpath\tsentence\r\nc\tx.mp3\tHallo\r\n\r\nd\ty.mp3\tWelt"
-    table = read_tsv(write(tmp_path, content), COLUMNS)
-    assert table.rows == [("x.mp3", "Hallo", "c"), ("y.mp3", "Welt", "d")]
-    assert table.lines == [2, 4] and table.malformed == []
+@pytest.mark.parametrize("header", [CV_HEADER, NEW_HEADER, sorted(NEW_HEADER)])
+def test_official_splits_of_old_new_and_reordered_columns(tmp_path, header):
+    release = write_release(tmp_path / "cv", header)
+    report = write_common_voice_splits(release, "de", tmp_path / "data")
+    for split in ("train", "dev", "test"):
+        path = tmp_path / "data" / split
+        assert validate_data_dir(path, check_audio=True) == []
+        assert clips_of(path) == [f"common_voice_de_{split}{k}.mp3" for k in range(4)]
+        utterance = read_data_dir(path)[0]
+        assert utterance.text.startswith(f"Satz {split}") and not utterance.translations
+        assert utterance.lang == "de" and utterance.gender in ("m", "f")
+    assert report["splits"]["train"]["clips"] == 4
+    assert json.loads((tmp_path / "data/report.json").read_text()) == report
 
 
-def test_a_missing_column_is_told_with_what_was_found(tmp_path):
-    path = write(tmp_path, "client_id\tpath\ttext\nc\tx.mp3\tHallo\n")
-    with pytest.raises(LorsError) as error:
-        read_tsv(path, COLUMNS)
-    assert "column(s) missing: sentence" in str(error.value)
-    assert str(path) in str(error.value) and "client_id, path, text" in str(error.value)
+def test_validated_loses_dev_and_test_and_reports_shared_sentences(tmp_path):
+    release = write_release(tmp_path / "cv", CV_HEADER)
+    table = release / "de/validated.tsv"
+    # Somebody else reads a sentence of the test set: kept, and reported.
+    table.write_text(table.read_text().replace("Satz rest 0", "Satz test 0"))
+    report = write_common_voice_splits(release, "de", tmp_path / "data", train="validated")
+    taken = clips_of(tmp_path / "data/train")
+    assert len(taken) == 4 + 2 and not any("dev" in name or "test" in name for name in taken)
+    assert report["splits"]["train"]["dropped"] == {"also_in_dev": 4, "also_in_test": 4}
+    assert report["overlap_with_train"]["test"] == {
+        "sentences": 1, "of_sentences": 4, "speakers": 0, "of_speakers": 4,
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize(("content", "what"), [("", "empty file"), ("\n\n", "header, is blank")])
-def test_an_empty_file_is_told(tmp_path, content, what):
-    with pytest.raises(LorsError, match=what):
-        read_tsv(write(tmp_path, content), COLUMNS)
-    with pytest.raises(LorsError, match="file not found"):
-        read_tsv(tmp_path / "other.tsv", COLUMNS)
+def test_a_clip_in_train_and_test_stays_in_test(tmp_path):
+    release = write_release(tmp_path / "cv", CV_HEADER)
+    test = (release / "de/test.tsv").read_text().splitlines()
+    with (release / "de/train.tsv").open("a") as handle:
+        handle.write(test[1] + "\n")
+    report = write_common_voice_splits(release, "de", tmp_path / "data")
+    assert report["splits"]["train"]["dropped"] == {"also_in_test": 1}
 
 
-def test_rows_that_cannot_be_read_are_listed_and_cost_no_other_row(tmp_path):
-    content = b"client_id\tpath\tsentence\nc\tx.mp3\nd\ty.mp3\tja\ne\tz.mp3\ta\tb\nf\tw\t\xff\n"
-    table = read_tsv(write(tmp_path, content), COLUMNS)
-    assert table.rows == [("y.mp3", "ja", "d")]
-    assert table.malformed == [
-        (2, "2 fields instead of 3"),
-        (4, "4 fields instead of 3"),
-        (5, "not UTF-8"),
-    ]
+def test_missing_folders_languages_and_files_are_named(tmp_path):
+    release = write_release(tmp_path / "cv", CV_HEADER)
+    check_release(release, ["de"])
+    with refusal(tmp_path / "nowhere"):
+        check_release(tmp_path / "nowhere", ["de"])
+    with refusal("'fr'", "de", release, kind=UsageError):
+        check_release(release, ["fr"])
+    missing = [release / "de/validated.tsv", release / "de/dev.tsv"]
+    for table in missing:
+        table.unlink()
+    with refusal(*missing):
+        check_release(release, ["de"], "validated")
 
 
-def test_escapes_are_undone_as_the_csv_module_undoes_them():
-    rng = random.Random(0)
-    for _ in range(2000):
-        line = "".join(rng.choices(['"', "\\", "\t", "ä", "n"], k=rng.randint(1, 8))) + "."
-        expected = next(csv.reader([line], delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\"))
-        assert split_row(line) == expected, repr(line)
+def test_a_table_without_rows_is_refused(tmp_path):
+    release = write_release(tmp_path / "cv", CV_HEADER)
+    table = release / "de/dev.tsv"
+    table.write_text(table.read_text().splitlines()[0] + "\n")
+    with refusal(table):
+        write_common_voice_splits(release, "de", tmp_path / "data")
 
 
-def test_a_backslash_at_the_end_of_a_row_does_not_swallow_the_next(tmp_path):
-    content = "client_id\tpath\tsentence\nc\tx.mp3\tso\\\nd\ty.mp3\tja\n"
-    table = read_tsv(write(tmp_path, content), COLUMNS)
-    assert table.rows == [("x.mp3", "so\\", "c"), ("y.mp3", "ja", "d")]
-
-
-@pytest.mark.parametrize(
-    ("text", "empty"),
-    [("", True), ('""', True), (' " \t', True), ("\u00a0", True), ("null", False), ('"a"', False)],
-)
-def test_what_counts_as_empty(text, empty):
-    assert is_empty(text) is empty
-
-
-@pytest.mark.parametrize(
-    ("name", "safe"),
-    [
-        ("common_voice_sv-SE_123.mp3", True),
-        ("übung.mp3", True),
-        ("../x.mp3", False),
-        ("a/b.mp3", False),
-        (".hidden.mp3", False),
-        ("rm -rf x |", False),
-        ("x.mp3|", False),
-        ("x.mp3\n", False),
-        ("", False),
-    ],
-)
-def test_clip_names_that_are_safe_as_file_names(name, safe):
-    assert is_clip_name(name) is safe
-
-
-def test_ids_start_with_the_speaker_and_differ_between_languages():
-    speaker = speaker_id("client")
-    assert speaker == speaker_id("client") != speaker_id("client2")
-    ids = {utterance_id(speaker, lang, f"common_voice_{lang}_17.mp3") for lang in ("de", "sv-SE")}
-    assert ids == {f"{speaker}-de-17", f"{speaker}-sv-SE-17"}
-    assert utterance_id(speaker, "de", "other.v2.mp3") == f"{speaker}-de-other.v2"
+def test_all_languages_and_the_table(tmp_path, capsys):
+    write_release(tmp_path / "cv", CV_HEADER)
+    release = write_release(tmp_path / "cv", NEW_HEADER, "sv-SE")
+    arguments = ["--common_voice", str(release), "--out", str(tmp_path / "data")]
+    assert prepare_common_voice.main([*arguments, "--langs", "de", "sv-SE"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    for lang in ("de", "sv-SE"):
+        assert any(line.split()[:3] == [lang, "train", "4"] for line in table)
+    assert prepare_common_voice.main([*arguments, "--langs", "xx"]) == 2
+    error = capsys.readouterr().err
+    assert "'xx'" in error and "de, sv-SE" in error

@@ -7,15 +7,16 @@ import json
 import pytest
 from cv_corpus import Corpus, Row, small_corpus
 
-from lors.data import selection
-from lors.data.covost2 import check_corpus, prepare_language
+from lors.data import speakers
+from lors.data.corpus_report import format_corpus_reports
+from lors.data.covost2 import check_corpus, write_covost2_splits
 from lors.data.datadir import read_data_dir, validate_data_dir
-from lors.data.selection import format_reports
-from lors.errors import LorsError, UsageError
+from lors.errors import UsageError
+from tests.refusal import refusal
 
 
 def prepare(corpus: Corpus, out, **limits):
-    return prepare_language(corpus.common_voice, corpus.covost2, corpus.lang, out, **limits)
+    return write_covost2_splits(corpus.common_voice, corpus.covost2, corpus.lang, out, **limits)
 
 
 def clips_of(path):
@@ -125,7 +126,7 @@ def test_every_drop_is_counted_and_listed_with_its_reason(tmp_path):
     assert report["malformed_rows"] == {"validated.tsv": 0, "covost_v2.de_en.tsv": 1}
     assert "covost_v2.de_en.tsv line" in (tmp_path / "data/dropped.tsv").read_text()
     assert json.loads((tmp_path / "data/report.json").read_text()) == report
-    table = format_reports([report])
+    table = format_corpus_reports([report])
     assert "2 empty_translation" in table and "16.67%" in table and "1 malformed row" in table
 
 
@@ -136,7 +137,7 @@ def test_dev_and_test_keep_a_clip_without_translation_and_say_so(tmp_path):
     kept = [u for u in read_data_dir(tmp_path / "data/test") if "untranslated" in u.wav]
     assert len(kept) == 1 and kept[0].translations == {"en": ""} and kept[0].text == "Ein Satz"
     assert report["splits"]["test"]["kept_empty"] == ["untranslated.mp3"]
-    assert "kept though empty: 1" in format_reports([report])
+    assert "kept though empty: 1" in format_corpus_reports([report])
 
 
 def test_another_release_is_refused(tmp_path):
@@ -146,10 +147,9 @@ def test_another_release_is_refused(tmp_path):
     lines = corpus.covost_tsv.read_text()
     corpus.write()
     corpus.covost_tsv.write_text(lines)
-    with pytest.raises(LorsError) as error:
+    facts = ("train 10 of 20 (50.0%)", "dev 20 of 20 (100.0%)", "95%")
+    with refusal(corpus.covost_tsv, *facts, "cv-corpus-4-2019-12-10", "--min_join"):
         prepare(corpus, tmp_path / "data")
-    assert "train 10 of 20 (50.0%), dev 20 of 20 (100.0%)" in str(error.value)
-    assert "cv-corpus-4-2019-12-10" in str(error.value)
     assert not (tmp_path / "data/train").exists()
     report = prepare(corpus, tmp_path / "data", min_join=0.5)
     assert report["splits"]["train"]["clips"] == 10
@@ -184,7 +184,7 @@ def test_clips_that_are_not_unpacked_are_refused_but_listed(tmp_path):
     for row in corpus.rows[:2]:
         row.audio = None
     corpus.write()
-    with pytest.raises(LorsError, match="de train: 2 of 10 clips have no audio file"):
+    with refusal("de train", "2 of 10", tmp_path / "data/dropped.tsv", "--max_bad_audio"):
         prepare(corpus, tmp_path / "data")
     assert len(drops_of(tmp_path / "data")) == 2
     assert prepare(corpus, tmp_path / "data", max_bad_audio=0.2)["splits"]["train"]["clips"] == 8
@@ -193,10 +193,10 @@ def test_clips_that_are_not_unpacked_are_refused_but_listed(tmp_path):
 def test_an_incomplete_translation_file_is_refused(tmp_path):
     corpus = small_corpus(tmp_path)
     corpus.rows = [row for row in corpus.rows if row.split != "dev"]
-    with pytest.raises(LorsError, match=r"no row of the split\(s\) dev"):
+    with refusal("dev", corpus.covost_tsv):
         prepare(corpus.write(), tmp_path / "data")
     corpus.covost_tsv.write_bytes(b"")
-    with pytest.raises(LorsError, match="empty file"):
+    with refusal(corpus.covost_tsv):
         prepare(corpus, tmp_path / "data")
 
 
@@ -204,43 +204,38 @@ def test_a_table_of_mostly_malformed_rows_is_refused(tmp_path):
     corpus = small_corpus(tmp_path).write()
     with corpus.covost_tsv.open("a") as handle:
         handle.write("one field only\n" * 5)
-    with pytest.raises(LorsError) as error:
+    with refusal(corpus.covost_tsv, 5, 12, "line 14"):
         prepare(corpus, tmp_path / "data")
-    assert "5 malformed rows, 12 good ones" in str(error.value)
-    assert "line 14: 1 fields instead of 3" in str(error.value)
 
 
 def test_a_split_without_any_clip_left_is_refused(tmp_path):
     corpus = small_corpus(tmp_path)
     for row in corpus.rows[:4]:
         row.translation = ""
-    with pytest.raises(LorsError, match="de train: no clip is left") as error:
+    with refusal("de train", "4 empty_translation", tmp_path / "data/dropped.tsv"):
         prepare(corpus.write(), tmp_path / "data")
-    assert "4 empty_translation" in str(error.value)
 
 
 def test_two_clients_are_never_made_one_speaker(tmp_path, monkeypatch):
-    monkeypatch.setattr(selection, "speaker_id", lambda client: "0123")
-    with pytest.raises(LorsError, match="two clients share the speaker id 0123"):
+    monkeypatch.setattr(speakers, "speaker_id", lambda client: "0123")
+    with refusal("0123", "SPEAKER_DIGITS"):
         prepare(small_corpus(tmp_path).write(), tmp_path / "data")
 
 
-def test_missing_files_of_all_languages_are_told_at_once(tmp_path):
+def test_missing_files_of_all_languages_are_named_at_once(tmp_path):
     corpus = small_corpus(tmp_path).write()
     other = small_corpus(tmp_path, lang="fr").write()
     other.covost_tsv.unlink()
     corpus.validated.unlink()
-    with pytest.raises(LorsError) as error:
+    with refusal(corpus.validated, other.covost_tsv):
         check_corpus(corpus.common_voice, corpus.covost2, ["de", "fr"])
-    assert str(corpus.validated) in str(error.value)
-    assert str(other.covost_tsv) in str(error.value)
 
 
-def test_an_unknown_language_and_a_wrong_folder_are_told(tmp_path):
+def test_an_unknown_language_and_a_wrong_folder_are_refused(tmp_path):
     corpus = small_corpus(tmp_path, lang="sv-SE").write()
-    with pytest.raises(UsageError, match="did you mean sv-SE"):
+    with refusal("'sv'", "sv-SE", kind=UsageError):
         check_corpus(corpus.common_voice, corpus.covost2, ["sv"])
-    with pytest.raises(LorsError, match="Common Voice folder does not exist"):
+    with refusal(tmp_path / "nowhere"):
         check_corpus(tmp_path / "nowhere", corpus.covost2, ["sv-SE"])
     check_corpus(corpus.common_voice, corpus.covost2, ["sv-SE"])
 
@@ -279,5 +274,5 @@ def test_translation_out_of_english(tmp_path):
     utterances = read_data_dir(tmp_path / "data/train")
     assert all(set(utt.translations) == {"zh-CN"} for utt in utterances)
     assert (tmp_path / "data/train/text.zh-CN").exists()
-    with pytest.raises(UsageError, match="unknown language 'de'"):
+    with refusal("'de'", kind=UsageError):
         check_corpus(corpus.common_voice, corpus.covost2, ["de"], "zh-CN")

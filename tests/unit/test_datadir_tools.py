@@ -1,4 +1,4 @@
-"""utils/{validate,fix,subset,combine,split}: what Kaldi's tools of these names promise."""
+"""utils/{validate,fix,subset,combine,split}: the behaviour of Kaldi's tools of these names."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def contents(path: Path) -> dict[str, bytes]:
 # --- fix ----------------------------------------------------------------------------------------
 
 
-def test_fixing_sorts_takes_out_what_is_incomplete_and_keeps_the_old_files(tmp_path, capsys):
+def test_fixing_sorts_removes_incomplete_utterances_and_keeps_the_old_files(tmp_path, capsys):
     path = write(
         tmp_path / "d",
         {
@@ -68,16 +68,17 @@ def test_fixing_sorts_takes_out_what_is_incomplete_and_keeps_the_old_files(tmp_p
     )
     before = contents(path)
     assert tool("fix", path) == 0
-    said = capsys.readouterr().out
-    assert "wav.scp: 3 line(s)" in said and "kept 3 of 5 utterances" in said
-    assert any("utt2dur: lacks" in problem for problem in validate_data_dir(path))
+    printed = capsys.readouterr().out
+    assert "wav.scp: 3 line(s)" in printed and "3 of 5 utterances" in printed
+    (problem,) = validate_data_dir(path)
+    assert problem.startswith("utt2dur:") and "(a-2)" in problem
     assert (path / "wav.scp").read_text() == "a-1 /a1.wav\na-2 /a2.wav\nb-1 /b1.wav\n"
     assert (path / "text").read_text() == "a-1 eins\na-2\nb-1 drei\n"
     assert (path / "utt2dur").read_text() == "a-1 1\nb-1 3\n"
     assert (path / "spk2utt").read_text() == "a a-1 a-2\nb b-1\n"
     assert (path / "spk2gender").read_text() == "b f\n"
     assert contents(path / BACKUP) == before
-    assert fix_data_dir(path) == [], "nothing is left to mend"
+    assert fix_data_dir(path) == []
     assert contents(path / BACKUP) == before
 
 
@@ -85,7 +86,7 @@ def test_fixing_leaves_a_valid_directory_as_it_is(tmp_path, capsys):
     path = make(tmp_path / "d")
     before = contents(path)
     assert tool("fix", path) == 0
-    assert "nothing to mend" in capsys.readouterr().out
+    assert str(path) in capsys.readouterr().out
     assert contents(path) == before and not (path / BACKUP).exists()
 
 
@@ -107,23 +108,25 @@ def test_order_is_that_of_bytes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "facts"),
     [
-        ({"wav.scp": "a /a.wav\n"}, "no utt2spk"),
-        ({"utt2spk": "a a\n", "wav.scp": "b /b.wav\n"}, "no utterance is in all files"),
-        ({"utt2spk": "a a\n", "wav.scp": "a /a\n", "segments": "a r 0 1\n"}, "segments"),
+        ({"wav.scp": "a /a.wav\n"}, ["utt2spk"]),
+        ({"utt2spk": "a a\n", "wav.scp": "b /b.wav\n"}, ["utt2spk: 1", "wav.scp: 1"]),
+        ({"utt2spk": "a a\n", "wav.scp": "a /a\n", "segments": "a r 0 1\n"}, ["d/segments"]),
     ],
 )
-def test_what_cannot_be_mended(tmp_path, capsys, files, told):
+def test_what_cannot_be_mended(tmp_path, capsys, files, facts):
     path = write(tmp_path / "d", files)
     assert tool("fix", path) == 1
-    assert told in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert str(path) in error and all(fact in error for fact in facts)
     assert {name: (path / name).read_text() for name in files} == files
 
 
-def test_a_speaker_that_does_not_begin_the_id_is_named(tmp_path):
+def test_ids_that_do_not_start_with_the_speaker_are_counted(tmp_path):
     path = write(tmp_path / "d", {"utt2spk": "a-1 b\n", "wav.scp": "a-1 /a.wav\n"})
-    assert any("do not start with their speaker's id" in note for note in fix_data_dir(path))
+    strangers, written = fix_data_dir(path)
+    assert strangers.startswith("1 utterance id(s)") and "spk2utt" in written
 
 
 # --- subset -------------------------------------------------------------------------------------
@@ -163,34 +166,48 @@ def test_subsets_by_lists(tmp_path, capsys):
     assert ids(tmp_path / "a") == ["s0-0", "s1-3"]
     assert tool("subset", "--spk_list", tmp_path / "speakers", source, tmp_path / "a") == 0
     assert ids(tmp_path / "a") == [f"s2-{u}" for u in range(5)]
-    assert not (tmp_path / "a" / "spk2gender").exists(), "of an earlier content"
+    assert not (tmp_path / "a" / "spk2gender").exists()
     (tmp_path / "utts").write_text("s9-9\n")
     assert tool("subset", "--utt_list", tmp_path / "utts", source, tmp_path / "a") == 1
     assert "s9-9" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "fact"),
     [
-        (["{}", "21", "{}/part"], "expected: 1 to 20"),
-        (["{}", "0", "{}/part"], "expected: 1 to 20"),
-        (["{}", "few", "{}/part"], "not a number"),
+        (["{}", "21", "{}/part"], "1 to 20"),
+        (["{}", "0", "{}/part"], "1 to 20"),
+        (["{}", "few", "{}/part"], "few"),
         (["{}", "{}/part"], "source number target"),
-        (["{}", "3", "{}"], "same directory"),
+        (["{}", "3", "{}"], "{}"),
     ],
 )
-def test_wrong_use_of_subset(tmp_path, capsys, words, told):
+def test_wrong_use_of_subset(tmp_path, capsys, words, fact):
     source = make(tmp_path / "d")
     before = contents(source)
     assert tool("subset", *(word.format(source) for word in words)) == 2
-    assert told in capsys.readouterr().err
+    assert fact.format(source) in capsys.readouterr().err
     assert contents(source) == before
+
+
+def test_the_shortest_need_lengths(tmp_path, capsys):
+    source = make(tmp_path / "d", utt2dur="s0-0 1\ns0-1 long\n")
+    assert tool("subset", "--shortest", source, 1, tmp_path / "part") == 1
+    error = capsys.readouterr().err
+    assert str(source / "utt2dur") in error and "long" in error
+    (source / "utt2dur").write_text("s0-0 1\n")
+    assert tool("subset", "--shortest", source, 2, tmp_path / "part") == 2
+    assert "1 to 1" in capsys.readouterr().err
+    (source / "utt2dur").unlink()
+    assert tool("subset", "--shortest", source, 1, tmp_path / "part") == 1
+    assert str(source / "utt2dur") in capsys.readouterr().err
 
 
 def test_bad_lines_are_refused_with_the_way_to_mend_them(tmp_path, capsys):
     source = make(tmp_path / "d", utt2dur="s0-0 1\ns0-0 2\n")
     assert tool("subset", source, 3, tmp_path / "part") == 1
-    assert "utils/fix_data_dir.sh" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert str(source / "utt2dur") in error and "utils/fix_data_dir.sh" in error
 
 
 # --- combine and split --------------------------------------------------------------------------
@@ -209,7 +226,8 @@ def test_combining(tmp_path, capsys):
 def test_combining_what_overlaps(tmp_path, capsys):
     first, second = make(tmp_path / "a"), make(tmp_path / "b", speakers=1)
     assert tool("combine", tmp_path / "all", first, second) == 1
-    assert "5 id(s) are in several of the data directories" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "5 id(s)" in error and "s0-0" in error and str(second) in error
     assert not (tmp_path / "all").exists()
     assert tool("combine", first, first, second) == 2
 

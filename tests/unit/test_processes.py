@@ -84,7 +84,7 @@ def test_programs_that_no_recipe_started_go_on():
 @pytest.mark.parametrize(
     ("module", "pool", "submit"),
     [
-        ("clips import worker_pool", "worker_pool(1)", ".submit(os.getpid).result()"),
+        ("conversion import worker_pool", "worker_pool(1)", ".submit(os.getpid).result()"),
         ("espeak.corpus import _workers", "_workers(2)", "(os.path.getsize, ['/']).__next__()"),
     ],
 )

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""What data preparation costs: decoding and resampling against ffmpeg pipes, and joining tables.
+"""Measure data preparation: decoding and resampling against ffmpeg pipes, and joining tables.
 
     python utils/bench/audio.py audio --clips downloads/cv-corpus-4-2019-12-10/de/clips --nj 2
     python utils/bench/audio.py tables --rows 100000
 
-audio: stage 2 (mp3 to 16 kHz mono FLAC in worker processes) against the usual
-``ffmpeg -i clip -ac 1 -ar 16000 -f wav - |`` of a wav.scp, one program a clip, whose WAV is read
-and written as FLAC like ours. Both use --nj processes; they take turns, and the fastest of
+audio: stage 2 (mp3 to 16 kHz mono FLAC in worker processes) against the usual pipes of a wav.scp,
+``ffmpeg -i clip -ac 1 -ar 16000 -f wav - |``, one program a clip. The WAV of the pipe is read and
+written as FLAC as in stage 2. Both use --nj processes; they take turns, and the fastest of
 --repeats passes counts. Afterwards all samples are compared.
 
-tables: CoVoST 2 and Common Voice tables with --rows rows each are read and joined by stage 1
-(lors.data.covost2); then all of that stage is measured, which also looks whether each clip has
-audio (here: files of one byte), and writes and validates the data directories. Wall-clock and CPU
-seconds differ on a machine that has other work. The memory is the most that the process had.
+tables: stage 1 (lors.data.covost2) reads and joins CoVoST 2 and Common Voice tables with --rows
+rows each. Then the whole stage is measured: it also checks the audio of each clip (here files of
+one byte), and writes and validates the data directories. On a machine with other work, wall-clock
+and CPU seconds differ. The memory is the peak of the process.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from lors.data.clips import encode_flac, format_data_dir, worker_pool
-from lors.data.covost2 import join, prepare_language, read_tables
+from lors.data.conversion import encode_flac
+from lors.data.covost2 import join, read_tables, write_covost2_splits
 from lors.data.datadir import Utterance, write_data_dir
+from lors.data.formatting import FormatOptions, format_data_dir
 from lors.errors import LorsError
 from lors.log import run_main
 
@@ -56,7 +57,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def pipe_clip(ffmpeg: str, folder: Path, clip: Path) -> float:
-    """One clip by a pipe from ffmpeg, written as FLAC; returns its seconds."""
+    """Decode one clip with a pipe from ffmpeg and write it as FLAC; return its seconds."""
     command = [ffmpeg, "-v", "error", "-nostdin", "-i", clip, "-ac", "1", "-ar", "16000"]
     wav = subprocess.run([*command, "-f", "wav", "-"], capture_output=True, check=True).stdout
     samples, rate = soundfile.read(io.BytesIO(wav), dtype="float32")
@@ -65,7 +66,7 @@ def pipe_clip(ffmpeg: str, folder: Path, clip: Path) -> float:
 
 
 def bench_audio(args: argparse.Namespace) -> None:
-    """Print clips per second of both ways, and how alike their samples are."""
+    """Print clips per second of both ways, and the lowest correlation of their samples."""
     if shutil.which(args.ffmpeg) is None:
         raise LorsError("ffmpeg is not installed", where="--ffmpeg", got=args.ffmpeg)
     clips = sorted(path for path in args.clips.iterdir() if path.is_file())[: args.limit]
@@ -76,18 +77,18 @@ def bench_audio(args: argparse.Namespace) -> None:
         write_data_dir(root / "data", utterances)
         for number in range(args.repeats):
             began = time.perf_counter()
-            with worker_pool(args.nj) as pool:
-                report = format_data_dir(root / "data", root / f"ours{number}", pool)
+            options = FormatOptions(args.nj)
+            report = format_data_dir(root / "data", root / f"ours{number}", options)
             ours.append(time.perf_counter() - began)
             piped = root / f"theirs{number}"
             piped.mkdir()
             began = time.perf_counter()
-            # Threads that wait for programs: the interpreter itself has next to nothing to do.
+            # Threads suffice: they only wait for programs.
             with ThreadPoolExecutor(args.nj) as pool:
                 list(pool.map(partial(pipe_clip, args.ffmpeg, piped), clips))
             theirs.append(time.perf_counter() - began)
         flacs = {path.stem: path for path in (root / "ours0/audio").glob("*/*.flac")}
-        likeness = [
+        correlations = [
             correlation(
                 soundfile.read(flacs[c.stem])[0], soundfile.read(piped / f"{c.stem}.flac")[0]
             )
@@ -99,12 +100,12 @@ def bench_audio(args: argparse.Namespace) -> None:
     for system, seconds in fastest.items():
         print(f"{system:7} {len(clips) / seconds:8.1f} clips/s  ({seconds:.2f} s)")
     print(f"lors is {fastest['ffmpeg'] / fastest['lors']:.2f} times as fast")
-    print(f"least correlation of a clip's samples: {min(likeness):.6f}")
+    print(f"least correlation of a clip's samples: {min(correlations):.6f}")
     print(f"FLAC: {size / 1e6 / report['hours']:.0f} MB an hour")
 
 
 def correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Of two recordings of one clip; a few samples at the end may be missing in one of them."""
+    """Return the correlation of two decodings of a clip, whose ends may differ by 16 samples."""
     length = min(len(first), len(second))
     if max(len(first), len(second)) - length > 16:
         raise LorsError("lengths differ", got=f"{len(first)} and {len(second)} samples")
@@ -112,13 +113,13 @@ def correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def bench_tables(args: argparse.Namespace) -> None:
-    """Print seconds and peak memory of reading and joining, and of all of stage 1."""
+    """Print seconds and peak memory of reading and joining, and of the whole stage 1."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         write_tables(root, args.rows)
         parts = {
             "read and joined": lambda: join(*read_tables(root / "cv", root / "covost2", "de")),
-            "all of stage 1": lambda: prepare_language(
+            "all of stage 1": lambda: write_covost2_splits(
                 root / "cv", root / "covost2", "de", root / "data"
             ),
         }
@@ -132,14 +133,14 @@ def bench_tables(args: argparse.Namespace) -> None:
 
 
 def measure(call: Callable[[], object]) -> tuple[float, float]:
-    """Wall-clock and CPU seconds of a call in this process."""
+    """Return the wall-clock and CPU seconds of a call in this process."""
     wall, cpu = time.perf_counter(), time.process_time()
     call()
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def write_tables(root: Path, rows: int) -> None:
-    """Tables of `rows` clips by a tenth as many speakers, and their audio, of one byte."""
+    """Write the tables of `rows` clips, with ten clips a speaker, and audio files of one byte."""
     clips = root / "cv/de/clips"
     clips.mkdir(parents=True)
     (root / "covost2").mkdir()

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What the data directory tools cost: wall and CPU seconds and memory on a data directory.
+"""Measure the data directory tools: wall-clock and CPU seconds, and memory.
 
-Makes a data directory like those of CoVoST 2 (wav.scp, utt2spk, spk2utt, utt2lang, utt2dur, text
-and text.en; 50 utterances a speaker), shuffles a copy of it for the tool that mends, and runs every
-tool as a process of its own.
+The data directory is like those of CoVoST 2 (wav.scp, utt2spk, spk2utt, utt2lang, utt2dur, text and
+text.en; 50 utterances a speaker). The tool that mends gets a shuffled copy. Every tool runs as a
+process of its own.
 
     python utils/bench/datadir.py --dir /tmp/bench                  # a million utterances
     python utils/bench/datadir.py --dir /tmp/bench --utterances 100000
@@ -56,7 +56,7 @@ def shuffle(source: Path, target: Path) -> None:
 
 
 def measure(words: list[str]) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds and the largest memory in MB of a command that must succeed."""
+    """Return wall-clock and CPU seconds and peak memory in MB of a command; exit if it fails."""
     began = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", *words],

@@ -1,0 +1,184 @@
+"""Parts of a data directory, chosen by number or by a list: Kaldi's ``subset_data_dir.sh``.
+
+Every choice is the same in every run. Lines that a file of the source lacks are not made up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from lors.data.datadir_lines import (
+    Files,
+    by_speaker,
+    raw_lines,
+    read_files,
+    restricted,
+    speakers_of,
+    write_files,
+)
+from lors.errors import LorsError, UsageError, shortened
+
+
+class Source(NamedTuple):
+    """A data directory, read."""
+
+    path: Path
+    files: Files
+
+
+SubsetRule = Callable[[Source, int], list[bytes]]
+"""Returns the ids of the utterances to keep, given their number."""
+
+
+def subset_by_number(
+    source: str | os.PathLike, target: str | os.PathLike, number: int, rule: str = "spread"
+) -> int:
+    """Write `number` utterances of a data directory as another one.
+
+    Args:
+        source: a data directory.
+        target: the data directory to write; files that the source does not have are removed.
+        number: how many utterances; for ``speakers`` at least as many, for ``per_spk`` at most as
+            many of each speaker.
+        rule: a name in :data:`RULES`.
+
+    Returns:
+        how many utterances the part has.
+
+    Raises:
+        LorsError: `source` lacks files or has bad lines, or lacks lengths for ``shortest``.
+        UsageError: `target` is `source`, or there are fewer utterances than `number`.
+    """
+    data = _read_source(source, target)
+    _check_number(number, len(data.files["utt2spk"]))
+    return _write_part(data, target, RULES[rule](data, number))
+
+
+def subset_by_list(
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    id_list: str | os.PathLike,
+    of_speakers: bool = False,
+) -> int:
+    """Write the utterances of a list, or all of the speakers of a list, as another data directory.
+
+    Args:
+        source: a data directory.
+        target: the data directory to write; files that the source does not have are removed.
+        id_list: a file whose lines begin with an id.
+        of_speakers: whether these are ids of speakers.
+
+    Returns:
+        how many utterances the part has.
+
+    Raises:
+        LorsError: as :func:`subset_by_number`; or ids of the list are not in `source`, or the list
+            is empty.
+        UsageError: `target` is `source`.
+    """
+    data = _read_source(source, target)
+    wanted = {line.split()[0] for line in raw_lines(Path(id_list)) if line.strip()}
+    speakers = speakers_of(data.files)
+    unknown = sorted(wanted - (set(speakers.values()) if of_speakers else speakers.keys()))
+    if unknown:
+        raise LorsError(
+            f"{len(unknown)} listed id(s) are not in the data directory",
+            where=id_list,
+            got=shortened(key.decode("utf-8", errors="replace") for key in unknown),
+        )
+    kept = [key for key in speakers if (speakers[key] if of_speakers else key) in wanted]
+    return _write_part(data, target, kept)
+
+
+def _read_source(source: str | os.PathLike, target: str | os.PathLike) -> Source:
+    path = Path(source)
+    if path.resolve() == Path(target).resolve():
+        raise UsageError("source and target are the same directory", got=source)
+    return Source(path, read_files(path))
+
+
+def _write_part(source: Source, target: str | os.PathLike, kept: Iterable[bytes]) -> int:
+    kept = set(kept)
+    if not kept:
+        raise LorsError("no utterance is chosen", where=source.path)
+    write_files(Path(target), restricted(source.files, kept))
+    return len(kept)
+
+
+def _check_number(number: int, count: int) -> None:
+    if not 1 <= number <= count:
+        raise UsageError(
+            "that many utterances cannot be chosen", expected=f"1 to {count}", got=number
+        )
+
+
+# --- rules --------------------------------------------------------------------------------------
+
+
+def _spread(source: Source, number: int) -> list[bytes]:
+    """Utterances at even distances in sorted order."""
+    return _evenly(sorted(source.files["utt2spk"]), number)
+
+
+def _first(source: Source, number: int) -> list[bytes]:
+    """The first utterances in sorted order."""
+    return sorted(source.files["utt2spk"])[:number]
+
+
+def _last(source: Source, number: int) -> list[bytes]:
+    """The last utterances in sorted order."""
+    return sorted(source.files["utt2spk"])[-number:]
+
+
+def _shortest(source: Source, number: int) -> list[bytes]:
+    """The shortest utterances by ``utt2dur``."""
+    path = source.path / "utt2dur"
+    if "utt2dur" not in source.files:
+        raise LorsError("file not found", where=path)
+    try:
+        lengths = {key: float(line.split()[1]) for key, line in source.files["utt2dur"].items()}
+    except ValueError as error:
+        raise LorsError("not a length", where=path, got=str(error)) from None
+    seconds = {key: lengths[key] for key in source.files["utt2spk"] if key in lengths}
+    _check_number(number, len(seconds))
+    return sorted(seconds, key=lambda key: (seconds[key], key))[:number]
+
+
+def _whole_speakers(source: Source, number: int) -> list[bytes]:
+    """All utterances of as many speakers as make at least `number` utterances together.
+
+    The speakers come in the order of a hash of their ids, so that those of a smaller part are
+    among those of a larger one.
+    """
+    chosen: list[bytes] = []
+    of_speaker = by_speaker(speakers_of(source.files))
+    for speaker in sorted(of_speaker, key=lambda s: hashlib.sha256(s).digest()):
+        if len(chosen) >= number:
+            break
+        chosen += of_speaker[speaker]
+    return chosen
+
+
+def _per_speaker(source: Source, number: int) -> list[bytes]:
+    """Up to `number` utterances of every speaker, at even distances."""
+    groups = by_speaker(speakers_of(source.files)).values()
+    return [key for keys in groups for key in _evenly(keys, min(number, len(keys)))]
+
+
+def _evenly(keys: list[bytes], number: int) -> list[bytes]:
+    return [keys[position * len(keys) // number] for position in range(number)]
+
+
+RULES: Mapping[str, SubsetRule] = {
+    "spread": _spread,
+    "first": _first,
+    "last": _last,
+    "shortest": _shortest,
+    "speakers": _whole_speakers,
+    "per_spk": _per_speaker,
+}
+"""The rules by their names on the command line; ``spread`` is Kaldi's by default."""

@@ -1,0 +1,147 @@
+"""Records of a corpus folder: Hugging Face ``datasets``, or like FLEURS.
+
+- A folder that ``save_to_disk`` of ``datasets`` wrote: ``dataset_dict.json`` names the splits. Each
+  split is a folder with ``state.json``, which names the Arrow files, and ``dataset_info.json``,
+  which has the names of class labels.
+- A folder like FLEURS: ``<language>/{train,dev,test}.tsv`` without a line of column names, and the
+  clips in ``<language>/audio/<split>``. If there is English (``en_us``), the translation of a
+  sentence is the English sentence with the same id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lors.data.languages import from_fleurs
+from lors.data.manifest_records import ManifestRow, Record, Source, as_text, decoded_lines
+from lors.errors import LorsError
+from lors.fileio import atomic_write, read_json
+from lors.tasks import TARGET
+
+_FLEURS_COLUMNS = ("id", "file", "text", "normalised", "characters", "samples", "gender")
+_FLEURS_RATE = 16_000  # Hz
+
+
+def datasets_records(path: Path, audio_dir: Path, rename: Mapping[str, str]) -> Iterator[Record]:
+    """Yield the rows of a ``datasets`` folder.
+
+    Args:
+        path: the folder.
+        audio_dir: receives the clips that are stored in the Arrow files.
+        rename: LoRS's column name -> the folder's.
+
+    Raises:
+        LorsError: pyarrow is not installed, or a file cannot be read.
+    """
+    index = path / "dataset_dict.json"
+    splits = read_json(index)["splits"] if index.exists() else [""]
+    audio_column = rename.get("audio", "audio")
+    for split in splits:
+        folder = path / split
+        labels = _class_labels(folder / "dataset_info.json")
+        for number, record in enumerate(_arrow_rows(folder)):
+            values = {"split": split} if split else {}
+            for column, value in record.items():
+                if column == audio_column and isinstance(value, dict):
+                    value = _audio_file(value, audio_dir / (split or "clips") / f"{number:08d}")
+                elif column in labels and isinstance(value, int):
+                    value = labels[column][value] if value >= 0 else ""
+                if not isinstance(value, dict | list | bytes):  # features, lists of words, ...
+                    values[column] = as_text(value)
+            if "id" not in rename:  # a column "id" is often the sentence's, not the clip's
+                values["id"] = f"{split or 'clip'}_{number:08d}"
+            yield f"{folder.name} row {number}", values
+
+
+def _arrow_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of all Arrow files of a split."""
+    try:
+        import pyarrow
+    except ImportError:
+        raise LorsError(
+            "a datasets folder consists of Arrow files, which need pyarrow",
+            where=folder,
+            hint="pip install pyarrow; or write a manifest: "
+            "for split, part in dataset.items(): part.to_json(...) with paths of audio files",
+        ) from None
+    for name in _arrow_files(folder):
+        try:
+            with pyarrow.memory_map(str(name)) as file, pyarrow.ipc.open_stream(file) as stream:
+                batches = list(stream)
+        except (OSError, pyarrow.ArrowInvalid) as error:
+            raise LorsError("not an Arrow file", where=name, got=str(error)) from None
+        for batch in batches:
+            yield from batch.to_pylist()
+
+
+def _arrow_files(folder: Path) -> list[Path]:
+    state = read_json(folder / "state.json")
+    try:
+        return [folder / file["filename"] for file in state["_data_files"]]
+    except (KeyError, TypeError):
+        raise LorsError(
+            "no list of Arrow files", where=folder / "state.json", expected="_data_files"
+        ) from None
+
+
+def _class_labels(path: Path) -> dict[str, list[str]]:
+    """Return the names of the class labels by column."""
+    features = (read_json(path).get("features") or {}) if path.exists() else {}
+    return {
+        name: feature["names"]
+        for name, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+    }
+
+
+def _audio_file(audio: Mapping[str, Any], place: Path) -> str:
+    """Return the path of a clip; write a clip that is stored in the Arrow file to `place`."""
+    content, name = audio.get("bytes"), audio.get("path") or ""
+    if content is None:
+        return name
+    target = place.with_suffix(Path(name).suffix or ".audio").absolute()
+    if not target.is_file() or target.stat().st_size != len(content):
+        with atomic_write(target, "wb") as handle:
+            handle.write(content)
+    return str(target)
+
+
+def read_fleurs(source: Source) -> None:
+    """Fill `source` with the rows of a folder like FLEURS."""
+    tables = {
+        file: list(_fleurs_rows(source, file)) for file in sorted(source.path.glob("*/*.tsv"))
+    }
+    translations = {
+        row["id"]: row["text"]
+        for file, rows in tables.items()
+        if from_fleurs(file.parent.name) == TARGET
+        for _, row in rows
+    }
+    for file, rows in tables.items():
+        lang = from_fleurs(file.parent.name)
+        for where, row in rows:
+            audio = file.parent.resolve() / "audio" / file.stem / row["file"]
+            values = {"audio": str(audio), "lang": lang, "split": file.stem, "text": row["text"]}
+            values |= {"gender": row["gender"], "id": Path(row["file"]).stem, "speaker": ""}
+            if row["samples"].isdigit():
+                values["duration"] = str(int(row["samples"]) / _FLEURS_RATE)
+            if translations and lang != TARGET:
+                values["translation"] = translations.get(row["id"], "")
+            source.rows.append(ManifestRow(where, values))
+
+
+def _fleurs_rows(source: Source, file: Path) -> Iterator[Record]:
+    part = Source(file)
+    for where, line in decoded_lines(part):
+        values = line.split("\t")
+        where = f"{file.parent.name}/{where}"
+        if len(values) == len(_FLEURS_COLUMNS):
+            yield where, dict(zip(_FLEURS_COLUMNS, values, strict=True))
+        else:
+            why = f"{len(values)} fields instead of {len(_FLEURS_COLUMNS)}"
+            source.malformed.append((where, "wrong_fields", why))
+    source.malformed += [
+        (f"{file.parent.name}/{where}", reason, why) for where, reason, why in part.malformed
+    ]
