@@ -114,7 +114,29 @@ def test_traceback_of_python(run):
     assert error_in("x.log") == "KeyError: 'x'"
 
 
-def test_job_that_somebody_stopped(run):
+TRAINING_JOB = """
+import argparse, sys
+from pathlib import Path
+from lors.log import run_main
+from lors.recipe.launch import run_training
+
+def work(args):
+    code = "import logging; logging.error('epoch 1'); {}['x']"
+    run_training([sys.executable, "-c", code], Path("out"))
+
+sys.exit(run_main(argparse.ArgumentParser("lors.bin.train"), work, []))
+"""
+
+
+def test_error_of_a_training_program(run, monkeypatch):
+    """The log of a training job has the output of the program that it starts."""
+    monkeypatch.setenv("PYTHONPATH", str(UTILS.parent))
+    run("x.log", sys.executable, "-c", TRAINING_JOB)
+    assert read_job_log("x.log").status == 1
+    assert error_in("x.log") == "KeyError: 'x'"
+
+
+def test_job_that_a_user_stopped(run):
     """TERM, as from scancel or a closed terminal, is no failure of the job."""
     run("x.log", "sh", "-c", "kill -TERM $$")
     log = read_job_log("x.log")
