@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Speak a synthetic corpus in the layout of Common Voice 4 and CoVoST 2 with espeak-ng; called from
-# a recipe's directory. Options: local/make_espeak_corpus.sh --help
+# Make a synthetic corpus in the layout of Common Voice 4 and CoVoST 2 with espeak-ng; called from a
+# recipe's directory. Options: local/make_espeak_corpus.sh --help
 # shellcheck source-path=SCRIPTDIR/../egs/TEMPLATE/lors1
 set -euo pipefail
 . ./path.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Kaldi data directories from Common Voice and CoVoST 2; called from a recipe's directory.
+# Make Kaldi data directories from Common Voice and CoVoST 2; called from a recipe's directory.
 # Options: local/prepare_covost2.sh --help
 # shellcheck source-path=SCRIPTDIR/../egs/TEMPLATE/lors1
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Kaldi data directories from a manifest of one's own corpus; called from a recipe's directory.
+# Make Kaldi data directories from a manifest of a user's own corpus; called from a recipe's directory.
 # Options: local/prepare_manifest.sh --help
 # shellcheck source-path=SCRIPTDIR/../egs/TEMPLATE/lors1
 set -euo pipefail

@@ -1,4 +1,4 @@
-"""Make a synthetic corpus in Common Voice 4 and CoVoST 2 layout, spoken by espeak-ng.
+"""Make a synthetic corpus in the layout of Common Voice 4 and CoVoST 2, spoken by espeak-ng.
 
 Example:
     python -m lors.bin.make_espeak_corpus --out downloads --langs de es fr --condition domain \\
@@ -19,7 +19,6 @@ from lors.log import run_main
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m lors.bin.make_espeak_corpus",
         description=__doc__,
@@ -33,7 +32,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--condition",
         required=True,
         metavar="|".join(CONDITIONS),
-        help="how it sounds: mild, or shifted in a way that differs from language to language",
+        help="acoustic condition: mild (pool), or another shift for each language (domain)",
     )
     for split, default in (("train", 300), ("dev", 100), ("test", 160)):
         parser.add_argument(
@@ -41,21 +40,22 @@ def get_parser() -> argparse.ArgumentParser:
             type=int,
             default=default,
             metavar="N",
-            help=f"{split} clips a language (default: {default})",
+            help=f"{split} clips of each language (default: {default})",
         )
-    parser.add_argument("--seed", type=int, default=0, help="of all randomness (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of all random choices (default: 0)"
+    )
     parser.add_argument("--nj", type=int, default=2, help="number of processes (default: 2)")
     parser.add_argument(
         "--vocab_holdout",
         type=float,
         metavar="SHARE",
-        help="share of the vocabulary that does not occur (default: the condition's own)",
+        help="share of the vocabulary to leave out (default: the condition's own)",
     )
     return parser
 
 
 def work(args: argparse.Namespace) -> None:
-    """Make the corpus."""
     settings = Settings(
         out=args.out.resolve(),
         languages=tuple(args.langs),
@@ -70,7 +70,6 @@ def work(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
     return run_main(get_parser(), work, argv)
 
 

@@ -1,4 +1,4 @@
-"""Every language file of the synthetic corpus is a complete grammar with English's inventory."""
+"""Every language file of the synthetic corpus is a complete grammar with English's concepts."""
 
 import random
 import re
@@ -25,7 +25,7 @@ def test_the_ten_languages_of_the_paper_are_there():
 def test_complete(language):
     data = content(language)
     assert data["language"] == language
-    assert grammar.check(data) == []
+    assert grammar.grammar_problems(data) == []
 
 
 @pytest.mark.parametrize("language", FILES)
@@ -57,7 +57,7 @@ def test_every_noun_has_a_class_and_every_adjective_its_forms(language):
 
 
 def meanings():
-    """Each noun with and without each of some adjectives, each phrase, in every template."""
+    """Yield each noun, with and without an adjective, and each phrase, in every template."""
     english = grammar.load("en")
     words = {name: list(concepts) for name, concepts in english.words.items()}
     longest = max(len(concepts) for concepts in words.values())
@@ -95,7 +95,7 @@ def test_several_hundred_words(language):
 
 @pytest.mark.parametrize("language", FILES)
 def test_different_meanings_are_different_sentences(language):
-    """A sentence with two meanings would have two translations, one of them scored as wrong."""
+    """A sentence with two meanings would have two translations, and one would score as wrong."""
     rules, english = grammar.load(language), grammar.load("en")
     words = {name: list(concepts) for name, concepts in english.words.items()}
     rng = random.Random(1)

@@ -15,7 +15,7 @@ import yaml
 
 from lors.bin import make_espeak_corpus
 from lors.data.espeak import audio, corpus, grammar, plan, voices
-from lors.errors import LorsError
+from tests.refusal import refusal
 
 SIZE = {"num_train": 34, "num_dev": 6, "num_test": 8}
 HEADER = "client_id\tpath\tsentence\tup_votes\tdown_votes\tage\tgender\taccent"
@@ -106,7 +106,7 @@ def test_covost_table(made, german):
 
 
 def test_sentences_and_translations(made, german):
-    """Every row's translation is what the English grammar makes of the meaning of its sentence."""
+    """A sentence that begins with a time has a translation that begins with the same time."""
     table = rows(made / "covost2" / "covost_v2.de_en.tsv")
     validated = {row["path"]: row["sentence"] for row in german["validated"]}
     source, english = grammar.load("de"), grammar.load("en")
@@ -190,7 +190,7 @@ def test_long_sentences_give_way_to_shorter_ones(monkeypatch, tmp_path):
     lengths = [soundfile.info(path).duration for path in tmp_path.rglob("*.mp3")]
     assert max(lengths) <= 2.7
     monkeypatch.setattr(audio, "MAX_SECONDS", 0.7)
-    with pytest.raises(LorsError, match=r"(?s)no sentence could be spoken.*words per minute"):
+    with refusal("0.7 s", "rate_wpm"):
         corpus.make_corpus(settings(tmp_path / "b", "de"), nj=1)
 
 
@@ -204,10 +204,9 @@ def test_rerun_does_nothing_and_needs_no_espeak(made, monkeypatch, tmp_path):
 
 
 def test_other_settings_are_refused(made):
-    with pytest.raises(LorsError, match="other settings") as caught:
+    with refusal("num_train: 34 -> 35", "--out"):
         corpus.make_corpus(settings(made, "de", num_train=35), nj=1)
-    assert "num_train: 34 -> 35" in str(caught.value) and "--out" in str(caught.value)
-    with pytest.raises(LorsError, match=r"condition: 'domain' -> 'pool'"):
+    with refusal("condition: 'domain' -> 'pool'"):
         corpus.make_corpus(settings(made, "de", condition="pool"), nj=1)
 
 
@@ -215,7 +214,7 @@ def test_a_real_corpus_is_not_written_over(tmp_path):
     directory = tmp_path / plan.COMMON_VOICE / "de"
     directory.mkdir(parents=True)
     (directory / "train.tsv").write_text("precious\n", encoding="utf-8")
-    with pytest.raises(LorsError, match="do not come from here"):
+    with refusal(directory, "--out"):
         corpus.make_corpus(settings(tmp_path, "de"), nj=1)
     assert (directory / "train.tsv").read_text(encoding="utf-8") == "precious\n"
 
@@ -236,12 +235,12 @@ def test_interrupted_run_goes_on_to_the_same_result(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, message = process.communicate(timeout=120)
     assert process.returncode == 130, message
-    assert "interrupted" in message and "Traceback" not in message
+    assert "Traceback" not in message
     some = files(clips)
     assert 5 <= len(some) < 100 and not [name for name in some if name.endswith(".tmp")]
     assert not (clips.parent / ".done").exists()
 
-    with pytest.raises(LorsError, match="other settings"):
+    with refusal("num_train: 60 -> 61"):
         corpus.make_corpus(plan.Settings(tmp_path / "a", ("de",), "pool", 61, 20, 20), nj=1)
     same = {"condition": "pool", "num_train": 60, "num_dev": 20, "num_test": 20}
     corpus.make_corpus(settings(tmp_path / "a", "de", **same), nj=2)
@@ -265,26 +264,28 @@ def test_command_line(tmp_path, capsys):
     assert code == 0, message
     covost = rows(tmp_path / "covost2" / "covost_v2.es_en.tsv")
     assert [row["split"] for row in covost] == ["train"] * 3 + ["dev", "test"]
+    before = files(tmp_path)
     code, message = run(capsys, *arguments)
-    assert code == 0 and "nothing to do" in message
+    assert code == 0, message
+    assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize(
-    ("change", "code", "part"),
+    ("change", "code", "fact"),
     [
-        (["--langs", "de", "xx"], 2, "unknown language 'xx'"),
-        (["--langs", "sv"], 2, "did you mean"),
-        (["--langs", "en"], 2, "unknown language 'en'"),
-        (["--condition", "pond"], 2, "unknown condition 'pond'"),
-        (["--num_dev", "0"], 2, "--num_dev is too small"),
-        (["--nj", "0"], 2, "--nj is too small"),
-        (["--vocab_holdout", "0.9"], 2, "--vocab_holdout is out of range"),
+        (["--langs", "de", "xx"], 2, "'xx'"),
+        (["--langs", "sv"], 2, "did you mean sv-SE"),
+        (["--langs", "en"], 2, "'en'"),
+        (["--condition", "pond"], 2, "'pond'"),
+        (["--num_dev", "0"], 2, "--num_dev"),
+        (["--nj", "0"], 2, "--nj"),
+        (["--vocab_holdout", "0.9"], 2, "--vocab_holdout"),
     ],
 )
-def test_wrong_options(tmp_path, capsys, change, code, part):
+def test_wrong_options(tmp_path, capsys, change, code, fact):
     arguments = ["--out", tmp_path, "--langs", "de", "--condition", "pool", *change]
     got, message = run(capsys, *arguments)
-    assert got == code and part in message
+    assert got == code and fact in message
     assert not any(tmp_path.iterdir())
 
 
@@ -297,7 +298,7 @@ def test_no_espeak(tmp_path, capsys, monkeypatch):
 
 
 def test_start_up_is_light():
-    """The program must answer at once, so nothing heavy may be imported."""
+    """The program answers at once: no large library is imported."""
     code = "import sys, lors.bin.make_espeak_corpus; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "scipy", "espnet2"} & set(done.stdout.split())

@@ -1,4 +1,4 @@
-"""One clip: espeak-ng speaks, the speaker's room and channel colour it, an MP3 comes out."""
+"""The audio of a clip: speech of espeak-ng, the speaker's room and channel, and MP3."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from lors.errors import LorsError
 PROGRAM = "espeak-ng"
 INSTALL_HINT = "apt-get install espeak-ng"
 RATE = 16_000
-"""Sampling rate in Hz of all processing: what the recipes use; nothing above 8 kHz is needed."""
+"""Sampling rate in Hz of all processing; the recipes use the same."""
 MIN_SECONDS, MAX_SECONDS = 0.6, 3.9
-"""A decoder that keeps the padding of the MP3 encoder adds up to 0.1 s; 4.0 s is the limit."""
+"""Length of a recording. Its MP3 may be decoded up to 0.1 s longer, and 4.0 s is the limit."""
 PAUSE_SECONDS = (0.10, 0.25)
-"""Silence before and after the speech: short, as at the start and end of a recording by hand."""
+"""Silence before and after the speech."""
 PEAK = 0.95
 NOISE_CORNER_HZ = 100.0
-"""Coloured noise is flat below this: power under the voice would count in the SNR unheard."""
+"""Coloured noise is flat below this, since noise below the voice would only change the SNR."""
 FIRST_REFLECTION_S = 0.002
 
 
 def check_programs(voices: Collection[str], variants: Collection[str]) -> None:
-    """Make sure that espeak-ng and an MP3 encoder are there, and espeak-ng has these voices.
+    """Check that there is an MP3 encoder, and espeak-ng with these voices and variants.
 
-    espeak-ng itself speaks on with the plain voice when it does not know a variant.
+    espeak-ng itself ignores an unknown variant.
 
     Raises:
-        LorsError: something is missing; the hint is the line to type.
+        LorsError: something is missing; the hint is the command that installs it.
     """
     if shutil.which(PROGRAM) is None:
         raise LorsError(f"{PROGRAM} is not installed", hint=INSTALL_HINT)
@@ -44,13 +44,13 @@ def check_programs(voices: Collection[str], variants: Collection[str]) -> None:
         ("voice variants", variants, [PROGRAM, "--voices=variant"]),
     ):
         listing = _run(command).decode("utf-8", errors="replace").split()
-        # The listing has a column of files: "gmw/de" for a voice, "!v/m1" for a variant.
+        # One column is the file: "gmw/de" for a voice, "!v/m1" for a variant.
         known = {word.removeprefix("!v/") for word in listing}
         missing = sorted(set(wanted) - known)
         if missing:
             raise LorsError(
                 f"{PROGRAM} lacks {kind} that the corpus needs",
-                got=", ".join(missing),
+                got=missing,
                 expected=f"{PROGRAM} 1.50 or newer with all its data",
                 hint=INSTALL_HINT,
             )
@@ -63,7 +63,7 @@ def check_programs(voices: Collection[str], variants: Collection[str]) -> None:
 
 
 def speak(text: str, speaker: Speaker) -> np.ndarray:
-    """What espeak-ng says: mono float32 samples at RATE, shape (n,), without outer silence.
+    """Speak a text: mono float32 samples at RATE, shape (n,), without silence at the ends.
 
     Raises:
         LorsError: espeak-ng failed or was silent.
@@ -76,7 +76,7 @@ def speak(text: str, speaker: Speaker) -> np.ndarray:
     start = wav.find(b"data") + 8
     if not wav.startswith(b"RIFF") or start < 44:
         raise LorsError(f"{PROGRAM} wrote no WAV data", where=" ".join(command), got=text)
-    # The sizes in the header are those of an endless stream: the samples go on to the end.
+    # The header has the sizes of an endless stream: the samples end with the data.
     rate = int.from_bytes(wav[24:28], "little")
     samples = np.frombuffer(wav, dtype="<i2", offset=start, count=(len(wav) - start) // 2)
     speech = samples.astype(np.float32) / 32768
@@ -89,17 +89,17 @@ def speak(text: str, speaker: Speaker) -> np.ndarray:
 def record(
     speech: np.ndarray, speaker: Speaker, condition: Condition, *seed: object
 ) -> np.ndarray | None:
-    """The recording of `speech` by `speaker`: pauses, room, channel, noise, level.
+    """Record `speech`: add pauses, room, channel and noise, and set the level.
 
     Args:
         speech: float32 samples at RATE, shape (n,), full scale 1.
-        speaker: whose room, microphone and level.
-        condition: the channel and the range of the signal-to-noise ratio.
-        seed: what the clip's own randomness depends on.
+        speaker: gives the room, the noise colour, the overdrive and the level.
+        condition: gives the channel and the range of the signal-to-noise ratio.
+        seed: seed of the clip's pauses and noise.
 
     Returns:
-        float32 samples, shape (m,), peaks at most 0.95, or None if the recording would last
-        longer than MAX_SECONDS or shorter than MIN_SECONDS.
+        float32 samples, shape (m,), peaks at most 0.95; None if the recording would be longer than
+        MAX_SECONDS or shorter than MIN_SECONDS.
     """
     rng = np.random.default_rng(stable_hash("record", *seed))
     before, after = (round(RATE * pause) for pause in rng.uniform(*PAUSE_SECONDS, size=2))
@@ -128,11 +128,12 @@ def record(
 
 
 def room_response(speaker: Speaker) -> np.ndarray:
-    """The impulse response of the speaker's room, shape (n,): a direct path and a diffuse tail.
+    """Return the impulse response of the speaker's room, shape (n,): direct path and diffuse tail.
 
     The tail is noise that decays by 60 dB in the reverberation time (Moorer, "About this
-    reverberation business", Computer Music Journal 3(2), 1979); its energy relative to the
-    direct path is the direct-to-reverberant ratio. It is the same for all clips of a speaker.
+    reverberation business", Computer Music Journal 3(2), 1979). The energy of the direct path
+    relative to the tail is the direct-to-reverberant ratio. All clips of a speaker have the same
+    response.
     """
     rng = np.random.default_rng(stable_hash("room", speaker.client_id))
     time = np.arange(int(RATE * speaker.rt60_s)) / RATE
@@ -144,10 +145,10 @@ def room_response(speaker: Speaker) -> np.ndarray:
 
 
 def channel_gain(band_hz: Sequence[float] | None, size: int) -> np.ndarray:
-    """The gain of the channel at the frequencies of a real FFT of `size`, shape (size/2 + 1,).
+    """Return the gain of the channel at the frequencies of a real FFT, shape (size/2 + 1,).
 
-    Inside the band it is 1; outside it falls as a Butterworth filter of order 6 does (36 dB an
-    octave), without its phase.
+    It is 1 in the band and falls outside like a Butterworth filter of order 6 (36 dB per octave)
+    with zero phase.
     """
     frequency = np.fft.rfftfreq(size, 1 / RATE)
     if band_hz is None:
@@ -158,11 +159,11 @@ def channel_gain(band_hz: Sequence[float] | None, size: int) -> np.ndarray:
     return (1 / np.sqrt((1 + high_pass) * (1 + low_pass))).astype(np.float32)
 
 
-def encode(samples: np.ndarray, sample_rate: int) -> bytes:
-    """Resample from RATE to `sample_rate` (Hz) and compress: the bytes of a mono MP3 file."""
+def encode_mp3(samples: np.ndarray, sample_rate: int) -> bytes:
+    """Resample from RATE to `sample_rate` (Hz) and return the bytes of a mono MP3 file."""
     resampled = np.clip(soxr.resample(samples, RATE, sample_rate), -1, 1)
     buffer = io.BytesIO()
-    # Some 45 kbit/s; a variable bit rate and a lower quality are quicker to encode.
+    # About 45 kbit/s. A variable bit rate and a lower quality are faster to encode.
     soundfile.write(
         buffer,
         resampled,
@@ -176,7 +177,7 @@ def encode(samples: np.ndarray, sample_rate: int) -> bytes:
 
 
 def _noise(rng: np.random.Generator, colour: str, channel: np.ndarray, size: int) -> np.ndarray:
-    """Noise of one colour after the channel, shape (size,), of arbitrary level."""
+    """Return noise of one colour after the channel, shape (size,), at an arbitrary level."""
     frequency = np.fft.rfftfreq(size, 1 / RATE)
     shape = np.maximum(frequency, NOISE_CORNER_HZ) ** (-NOISE_COLOURS[colour] / 2)
     gain = (shape * channel).astype(np.float32)
@@ -189,7 +190,7 @@ def _rms(samples: np.ndarray) -> float:
 
 
 def _fft_size(length: int) -> int:
-    """A length that is quick to transform: a multiple of 4096."""
+    """Return a length that is fast to transform: the next multiple of 4096."""
     return -(-length // 4096) * 4096
 
 

@@ -1,4 +1,4 @@
-"""The files of the synthetic corpus: who says what, in Common Voice 4 and CoVoST 2 layout."""
+"""The files of the synthetic corpus, in the layout of Common Voice 4 and CoVoST 2."""
 
 from __future__ import annotations
 
@@ -29,22 +29,23 @@ logger = logging.getLogger(__name__)
 COLUMNS = ("client_id", "path", "sentence", "up_votes", "down_votes", "age", "gender", "accent")
 REPORTED_COLUMNS = ("sentence", "sentence_id", "locale", "reason")
 VERSION = 1
-"""To be raised when the same settings make another corpus than before."""
+"""To be increased when a change of the code changes the corpus of the same settings."""
 VOTES = {"other": (0, 0), "invalidated": (0, 2)}
-"""Votes for and against the clips that are not validated; the others have two for."""
+"""Up and down votes of the clips that are not validated; all others have two up votes."""
 Spoken = tuple[str, Speaker, Candidate]
+"""Kind, speaker and sentence of a finished clip."""
 Mapper = Callable[[Callable[[Clip], Candidate], Iterable[Clip]], Iterable[Candidate]]
 
 
 def make_corpus(settings: Settings, nj: int = 1) -> None:
-    """Write the corpus under ``settings.out``, with `nj` processes; what is there is kept.
+    """Write the corpus to ``settings.out`` with `nj` processes.
 
-    A language is finished when its ``.done`` is there; an interrupted run goes on where it
-    stopped. The files are the same for every `nj`.
+    Finished languages (with ``.done``) and finished clips are kept, so that an interrupted run
+    continues where it stopped. The files are the same for every `nj`.
 
     Raises:
-        UsageError: a language, condition or number that cannot be.
-        LorsError: no espeak-ng, or a directory that holds something else.
+        UsageError: a language, condition or number is not valid.
+        LorsError: espeak-ng is missing, or a directory has other files.
     """
     _check_numbers(settings, nj)
     todo = []
@@ -76,7 +77,7 @@ def make_corpus(settings: Settings, nj: int = 1) -> None:
 def _make_language(
     settings: Settings, language: str, condition: Condition, mapper: Mapper, progress: tqdm
 ) -> None:
-    """Plan, speak and write one language; the marker comes last."""
+    """Plan, speak and write one language; write its marker last."""
     clips = plan(settings, language, condition)
     directory = language_dir(settings.out, language)
     with _marker(settings, language, condition).work():
@@ -94,10 +95,10 @@ def _make_language(
 
 
 def make_clip(condition: Condition, clip: Clip) -> Candidate:
-    """Speak and write one clip, unless it is there already; returns what is said in it.
+    """Speak and write one clip, unless it exists; return its sentence.
 
     Raises:
-        LorsError: every candidate is too long.
+        LorsError: every candidate is too long or too short.
     """
     for candidate in clip.candidates:
         if candidate.path.exists():
@@ -106,24 +107,24 @@ def make_clip(condition: Condition, clip: Clip) -> Candidate:
         speech = audio.speak(candidate.sentence, clip.speaker)
         samples = audio.record(speech, clip.speaker, condition, candidate.path.stem)
         if samples is not None:
-            mp3 = audio.encode(samples, clip.speaker.sample_rate)
+            mp3 = audio.encode_mp3(samples, clip.speaker.sample_rate)
             with atomic_write(candidate.path, "wb") as handle:
                 handle.write(mp3)
             return candidate
     raise LorsError(
-        "no sentence could be spoken in the time a clip may last",
+        "no candidate sentence has the allowed length when spoken",
         where=f"voice {clip.speaker.voice}, {clip.speaker.rate_wpm} words per minute",
         expected=f"{audio.MIN_SECONDS} to {audio.MAX_SECONDS} s",
-        got=" / ".join(candidate.sentence for candidate in clip.candidates),
+        got=[candidate.sentence for candidate in clip.candidates],
         hint=f"raise rate_wpm in {voices.CONDITIONS_FILE}",
     )
 
 
 def common_voice_tables(spoken: Sequence[Spoken]) -> dict[str, str]:
-    """The text of each of Common Voice's TSV files, by file name.
+    """Return the text of Common Voice's TSV files by file name.
 
-    As in the real corpus, ``validated`` has every clip that two listeners accepted, in or out of
-    a split. Nothing is quoted: the files are raw tab-separated text.
+    As in the real corpus, ``validated`` has every clip that two listeners accepted, even if it is
+    in no split. Nothing is quoted.
     """
     rows: dict[str, list[tuple]] = {
         name: [COLUMNS] for name in (*SPLITS, "validated", "invalidated", "other")
@@ -138,7 +139,7 @@ def common_voice_tables(spoken: Sequence[Spoken]) -> dict[str, str]:
 
 
 def covost_table(spoken: Sequence[Spoken]) -> str:
-    """The text of CoVoST 2's TSV file."""
+    """Return the text of CoVoST 2's TSV file."""
     lines: list[tuple] = [("path", "translation", "split")]
     for kind, _, candidate in spoken:
         if kind in (*SPLITS, "train_covost"):
@@ -168,7 +169,7 @@ def _check_numbers(settings: Settings, nj: int) -> None:
 
 
 def _marker(settings: Settings, language: str, condition: Condition) -> DoneMarker:
-    """The marker in the language's directory, for everything its files depend on."""
+    """Return the marker in the language's directory, with everything that its files depend on."""
     inputs = {
         "version": VERSION,
         **{key: getattr(settings, key) for key in ("condition", "seed")},
@@ -184,10 +185,10 @@ def _marker(settings: Settings, language: str, condition: Condition) -> DoneMark
 
 
 def _is_finished(settings: Settings, language: str, condition: Condition) -> bool:
-    """Whether a language is complete.
+    """Return whether a language is complete.
 
     Raises:
-        LorsError: its directory has files that these settings would not make.
+        LorsError: its directory has a corpus of other settings, or files of another origin.
     """
     marker = _marker(settings, language, condition)
     directory = marker.path.parent
@@ -195,16 +196,16 @@ def _is_finished(settings: Settings, language: str, condition: Condition) -> boo
         done = marker.is_done()
     except LorsError as error:
         raise LorsError(
-            "this directory has a synthetic corpus that was made with other settings",
+            "this directory has a synthetic corpus of other settings",
             where=directory,
             got=error.got,
-            hint=f"use another --out, put the settings back, or remove {directory}",
+            hint=f"use another --out, restore the settings, or remove {directory}",
         ) from None
-    # A hidden file is what is left of a run that was killed before its first clip.
+    # A run that was killed before its first clip leaves hidden files.
     others = (path for path in directory.glob("*") if not path.name.startswith("."))
     if not done and not marker.started.exists() and any(others):
         raise LorsError(
-            "this directory has files that do not come from here",
+            "this directory has files that are not from this program",
             where=directory,
             expected="an empty directory or none",
             hint="use another --out",
@@ -214,11 +215,11 @@ def _is_finished(settings: Settings, language: str, condition: Condition) -> boo
 
 @contextlib.contextmanager
 def _workers(nj: int) -> Iterator[Mapper]:
-    """A function like :func:`map` that works in `nj` processes and keeps the order."""
+    """Return a function like :func:`map` that works in `nj` processes and keeps the order."""
     if nj == 1:
         yield map
         return
-    # spawn: the workers have nothing of this process, whatever runs in it (threads, a GPU).
+    # spawn: the workers inherit nothing from this process (threads, a GPU).
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(
         nj, mp_context=context, initializer=end_with_parent, initargs=(os.getpid(),)
@@ -233,8 +234,8 @@ def _workers(nj: int) -> Iterator[Mapper]:
     except BrokenProcessPool:
         raise LorsError(
             "a worker process was killed",
-            hint="see if the memory is full, then run the same command again: it goes on from here",
+            hint="was the machine out of memory? Run the same command again: it will continue",
         ) from None
     finally:
-        # After an error or Ctrl-C nothing that is still waiting is begun.
+        # After an error or Ctrl-C, waiting clips are not started.
         executor.shutdown(cancel_futures=True)

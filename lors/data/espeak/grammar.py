@@ -1,7 +1,7 @@
 """Sentences with true English translations, drawn from a grammar of phrases.
 
-A sentence starts as a :class:`Meaning` (a template and one concept per slot) that belongs to no
-language; a :class:`Grammar` renders it in its language. The files in ``grammar/`` hold the words;
+A sentence starts as a :class:`Meaning`, a template and one concept per slot, in no particular
+language. A :class:`Grammar` renders it in one language. The files in ``grammar/`` hold the words;
 ``grammar/README.md`` describes their format.
 """
 
@@ -22,7 +22,7 @@ from lors.tasks import TARGET
 
 GRAMMAR_DIR = Path(__file__).parent / "grammar"
 NOUNS = {"persons": "person_adjectives", "things": "thing_adjectives"}
-"""The noun categories and the category of each one's adjectives."""
+"""Category of nouns -> category of their adjectives."""
 PHRASES = ("transitive", "intransitive", "places", "times")
 CATEGORIES = (*NOUNS, *NOUNS.values(), *PHRASES)
 SLOTS = {
@@ -33,19 +33,24 @@ SLOTS = {
     "place": "places",
     "time": "times",
 }
-"""Which category of concepts fills each slot of a template."""
+"""Slot of a template -> category of the concepts for it."""
 ADJECTIVE_PROBABILITY = 0.5
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a sentence says: a template, and (concept, adjective concept or "") for each slot."""
+    """The meaning of a sentence.
+
+    Attributes:
+        template: name of the template.
+        concepts: slot -> its concept and the concept of its adjective (empty if it has none).
+    """
 
     template: str
     concepts: Mapping[str, tuple[str, str]] = field(hash=False)
 
     def key(self) -> str:
-        """A text that is the same for the same meaning, whatever the language."""
+        """Return a text that identifies the meaning."""
         slots = " ".join(
             f"{slot}={'+'.join(self.concepts[slot])}" for slot in sorted(self.concepts)
         )
@@ -53,23 +58,23 @@ class Meaning:
 
 
 class Grammar:
-    """One language's words and word order.
+    """The words and the word order of one language.
 
     Args:
         data: the content of a grammar file.
-        where: the file it came from, for error messages.
+        where: its file, for error messages.
 
     Raises:
         LorsError: the content is not a complete grammar; every problem is listed.
     """
 
     def __init__(self, data: Mapping[str, Any], where: object = None):
-        problems = check(data)
+        problems = grammar_problems(data)
         if problems:
             raise LorsError(
                 f"incomplete grammar: {len(problems)} problem(s)",
                 where=where,
-                got="\n    " + "\n    ".join(problems),
+                got=problems,
                 hint=f"the format is described in {GRAMMAR_DIR / 'README.md'}",
             )
         self.language: str = data["language"]
@@ -79,7 +84,7 @@ class Grammar:
         self.rewrites = [(re.compile(find), put) for find, put in data.get("rewrites") or []]
 
     def render(self, meaning: Meaning) -> str:
-        """The sentence, with a capital first letter and a full stop."""
+        """Return the sentence, with a capital first letter and a full stop."""
         phrases = {}
         for slot, (concept, adjective) in meaning.concepts.items():
             entry = self.words[SLOTS[slot]][concept]
@@ -102,12 +107,12 @@ class Grammar:
 
 
 def is_text(value: Any) -> bool:
-    """Whether `value` is a string with something in it."""
+    """Return whether `value` is a string that is not blank."""
     return isinstance(value, str) and bool(value.strip())
 
 
-def check(data: Any) -> list[str]:
-    """Everything that is wrong with the content of a grammar file, one line each."""
+def grammar_problems(data: Any) -> list[str]:
+    """Return one line for each problem of the content of a grammar file."""
     if not isinstance(data, Mapping):
         return ["the file is not a mapping"]
     required = ("language", "templates", "classes", *CATEGORIES)
@@ -122,7 +127,7 @@ def check(data: Any) -> list[str]:
         genders = set()
         for concept, entry in data[category].items():
             where = f"{category}.{concept}"
-            # YAML reads an unquoted no, on or yes as true or false: words must be checked as text.
+            # YAML reads an unquoted no, on or yes as a boolean: check that words are text.
             if not (isinstance(entry, list) and len(entry) == 2 and is_text(entry[1])):
                 problems.append(f"{where}: expected [class, noun], got {entry!r}")
             elif entry[0] not in data["classes"]:
@@ -147,12 +152,12 @@ def check(data: Any) -> list[str]:
 
 
 def languages() -> list[str]:
-    """The Common Voice codes of the source languages that have a grammar."""
+    """Return the Common Voice codes of the source languages that have a grammar."""
     return sorted(path.stem for path in GRAMMAR_DIR.glob("*.yaml") if path.stem != TARGET)
 
 
 def load(language: str) -> Grammar:
-    """Read one language's grammar.
+    """Read the grammar of one language.
 
     Raises:
         UsageError: there is no grammar for this language.
@@ -169,16 +174,16 @@ def load(language: str) -> Grammar:
 
 
 def stable_hash(*parts: object) -> int:
-    """A 64-bit hash that is the same in every process and on every machine."""
+    """Return a 64-bit hash that is the same in every process and on every machine."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big")
 
 
 def vocabulary(grammar: Grammar, holdout: float) -> dict[str, list[str]]:
-    """The concepts of each category, without a share `holdout` that depends only on the language.
+    """Return the concepts of each category, without the share `holdout` (0 to 1).
 
-    The concepts with the lowest hash of (language, concept) are left out, so that every corpus
-    with the same holdout lacks the same ones and a larger holdout lacks those and more.
+    The concepts with the lowest hash of language, category and concept are left out. So every
+    corpus with the same holdout lacks the same concepts, and a larger holdout lacks these and more.
     """
     kept = {}
     for category in CATEGORIES:
@@ -191,12 +196,12 @@ def vocabulary(grammar: Grammar, holdout: float) -> dict[str, list[str]]:
 
 
 def draw(rng: random.Random, templates: Collection[str], words: Mapping[str, list]) -> Meaning:
-    """A meaning at random: the template and each concept uniformly, adjectives half the time.
+    """Draw a meaning: template and concepts uniformly, adjectives for half of the nouns.
 
     Args:
-        rng: the source of randomness.
-        templates: template strings by name, of any language (they all have the same slots).
-        words: concepts by category, as from :func:`vocabulary`.
+        rng: the random generator.
+        templates: name -> template, of any language (their slots are the same).
+        words: category -> concepts, as from :func:`vocabulary`.
     """
     name = rng.choice(sorted(templates))
     concepts = {}

@@ -1,4 +1,4 @@
-"""Who says what in the synthetic corpus: all that is decided before anything is spoken."""
+"""The plan of the synthetic corpus: the speaker and the possible sentences of every clip."""
 
 from __future__ import annotations
 
@@ -16,26 +16,37 @@ from lors.tasks import SPLITS, TARGET
 
 COMMON_VOICE = "cv-corpus-4-2019-12-10"
 RESERVE = 3
-"""Further sentences drawn for each clip; all but the longest stand in for those that when spoken
-turn out too long."""
+"""Additional sentences drawn for each clip. All except the longest ones replace sentences that turn
+out to be too long when spoken."""
 SPARE_KINDS = ("validated_only", "other", "invalidated")
-"""Kinds that CoVoST 2 makes no use of."""
+"""Kinds of clips that CoVoST 2 does not use."""
 KINDS = {
     **{split: split for split in SPLITS},
     **dict.fromkeys(("train_covost", *SPARE_KINDS), "train"),
 }
-"""The kinds of clips and the split whose speakers and sentences they have."""
+"""Kind of clips -> the split whose speakers and sentences they use."""
 COVOST_SHARE = 0.03
-"""Part of the training clips that only CoVoST 2 trains on (split ``train_covost``)."""
+"""Share of the training clips that only CoVoST 2 trains on (split ``train_covost``)."""
 SPARE_SHARE = 0.01
-"""Clips, relative to the training clips, in each file that CoVoST 2 makes no use of."""
+"""Clips of each of :data:`SPARE_KINDS`, relative to the training clips."""
 SPLIT_SHARES = {"train": 0.7, "dev": 0.1, "test": 0.2}
-"""How all sentences there could ever be are divided among the splits."""
+"""Share of all possible sentences that belongs to each split."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a corpus depends on."""
+    """The settings that a corpus depends on.
+
+    Attributes:
+        out: directory of the corpus.
+        languages: Common Voice codes.
+        condition: ``pool`` or ``domain``.
+        num_train: training clips of each language, ``train_covost`` included.
+        num_dev: dev clips of each language.
+        num_test: test clips of each language.
+        seed: seed of all random choices.
+        vocab_holdout: replaces the condition's own value, unless it is None.
+    """
 
     out: Path
     languages: tuple[str, ...]
@@ -45,15 +56,14 @@ class Settings:
     num_test: int
     seed: int = 0
     vocab_holdout: float | None = None
-    """Takes the place of the condition's own value if given."""
 
     def count(self, split: str) -> int:
-        """Number of clips that CoVoST 2 uses in `split`."""
+        """Return the number of clips that CoVoST 2 uses in `split`."""
         return {"train": self.num_train, "dev": self.num_dev, "test": self.num_test}[split]
 
 
 class Candidate(NamedTuple):
-    """A sentence that a clip may consist of."""
+    """A possible sentence of a clip, its translation, and the clip's file name for it."""
 
     sentence: str
     translation: str
@@ -62,23 +72,30 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip to be spoken: the first of its candidates that is not too long when spoken."""
+    """A clip to be spoken.
+
+    Attributes:
+        kind: a key of :data:`KINDS`.
+        speaker: who speaks it.
+        candidates: its possible sentences; the first one that is not too long is used.
+    """
 
     kind: str
     speaker: Speaker
     candidates: tuple[Candidate, ...]
 
 
-Pair = tuple[str, str]
+SentencePair = tuple[str, str]
+"""A sentence and its translation."""
 
 
 def language_dir(out: Path, language: str) -> Path:
-    """Where Common Voice's files of one language are."""
+    """Return the directory of Common Voice's files of one language."""
     return out / COMMON_VOICE / language
 
 
 def clip_counts(settings: Settings) -> dict[str, int]:
-    """How many clips of each kind there are; train and train_covost together are num_train."""
+    """Return the number of clips of each kind; train and train_covost together are num_train."""
     covost = round(COVOST_SHARE * settings.num_train)
     spare = max(1, round(SPARE_SHARE * settings.num_train))
     return {
@@ -91,7 +108,7 @@ def clip_counts(settings: Settings) -> dict[str, int]:
 
 
 def plan(settings: Settings, language: str, condition: Condition) -> list[Clip]:
-    """Who could say what in each clip of one language; the same settings give the same plan."""
+    """Return the clips of one language; the same settings give the same plan."""
     counts = clip_counts(settings)
     wanted = {
         split: sum(count for kind, count in counts.items() if KINDS[kind] == split)
@@ -123,7 +140,7 @@ def plan(settings: Settings, language: str, condition: Condition) -> list[Clip]:
 
 
 def _clip_paths(directory: Path, language: str, seed: Sequence[object]) -> Iterator[Path]:
-    """File names in Common Voice's form (eight digits or more; here ten), without repetition."""
+    """Yield different file names in Common Voice's form, with ten digits."""
     used = set()
     for number in itertools.count():
         digits = 10**9 + grammar.stable_hash("clip", *seed, number) % (9 * 10**9)
@@ -134,20 +151,29 @@ def _clip_paths(directory: Path, language: str, seed: Sequence[object]) -> Itera
 
 def draw_sentences(
     settings: Settings, language: str, condition: Condition, wanted: Mapping[str, int]
-) -> dict[str, Iterator[list[Pair]]]:
-    """For each split, `wanted` lists of (sentence, translation) pairs in the order to be tried.
+) -> dict[str, Iterator[list[SentencePair]]]:
+    """Draw the sentences of each clip, in the order in which they are tried.
 
-    All sentences differ. The split that a sentence can occur in is a function of its meaning
-    alone: a test sentence is in no training set, of whatever corpus, seed or language.
+    All sentences differ. The split of a sentence depends only on its meaning: no test sentence is
+    in a training set of any corpus, seed or language.
+
+    Args:
+        settings: the seed and the condition.
+        language: Common Voice code.
+        condition: the share of the vocabulary to leave out.
+        wanted: split -> number of clips.
+
+    Returns:
+        split -> an iterator with a list for each clip.
 
     Raises:
-        LorsError: the grammar does not hold that many sentences.
+        LorsError: the grammar does not have enough sentences.
     """
     source, target = grammar.load(language), grammar.load(TARGET)
     words = grammar.vocabulary(source, condition.vocab_holdout)
     rng = random.Random(f"sentences {settings.seed} {settings.condition} {language}")
     numbers = {split: (1 + RESERVE) * count for split, count in wanted.items()}
-    drawn: dict[str, list[Pair]] = {split: [] for split in SPLITS}
+    drawn: dict[str, list[SentencePair]] = {split: [] for split in SPLITS}
     seen: set[str] = set()
     attempts = 0
     while any(len(drawn[split]) < numbers[split] for split in SPLITS):
@@ -166,8 +192,8 @@ def draw_sentences(
     return {split: _with_reserve(drawn[split], wanted[split]) for split in SPLITS}
 
 
-def _with_reserve(pairs: Sequence[Pair], count: int) -> Iterator[list[Pair]]:
-    """Share out `pairs` among `count` clips: any for a start, then a medium and a short one."""
+def _with_reserve(pairs: Sequence[SentencePair], count: int) -> Iterator[list[SentencePair]]:
+    """Yield the pairs of each clip: the first at random, then a medium and a short one."""
     reserve = sorted(pairs[count:], key=lambda pair: (len(pair[0]), pair))
     for number in range(count):
         ranks = range(RESERVE - 2, -1, -1)
@@ -175,7 +201,7 @@ def _with_reserve(pairs: Sequence[Pair], count: int) -> Iterator[list[Pair]]:
 
 
 def split_of(meaning: grammar.Meaning) -> str:
-    """The split whose sentences may mean this."""
+    """Return the split of all sentences with this meaning."""
     position = grammar.stable_hash("split", meaning.key()) / 2**64
     for split, share in SPLIT_SHARES.items():
         if position < share:

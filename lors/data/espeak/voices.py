@@ -18,12 +18,12 @@ from lors.tasks import SPLITS
 CONDITIONS_FILE = Path(__file__).parent / "conditions.yaml"
 CONDITIONS = ("pool", "domain")
 NOISE_COLOURS = {"white": 0.0, "pink": 1.0, "brown": 2.0}
-"""The exponent a of each noise colour: power spectral density proportional to 1/f^a."""
+"""Noise colour -> exponent a of its power spectral density, which is proportional to 1/f^a."""
 FEMALE = {"f1", "f2", "f3", "f4", "f5", "whisperf", "grandma"}
-"""The espeak-ng variants that are women's voices."""
+"""The espeak-ng variants with female voices."""
 MAX_HOLDOUT = 0.5
 AGES = ("teens", "twenties", "thirties", "fourties", "fifties", "sixties")
-"""Common Voice's own labels, its spelling of "fourties" included."""
+"""Common Voice's own labels, with its spelling of "fourties"."""
 LIMITS = {
     "pitch": (0, 99),
     "rate_wpm": (80, 450),
@@ -34,14 +34,14 @@ LIMITS = {
     "band_hz": (1, 11025),
     "overdrive_db": (0, 60),
 }
-"""What the ends of each range may be."""
-CHOICES = {
+"""Lowest and highest value allowed in each range."""
+ALLOWED_VALUES = {
     "voices": (),
     "variants": (),
     "noise_colour": tuple(NOISE_COLOURS),
     "sample_rate": (32000, 44100, 48000),
 }
-"""The lists that values are drawn from, and what they may hold where that is known here."""
+"""The values allowed in each list; empty if espeak-ng decides."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Condition:
     vocab_holdout: float
 
     def problems(self) -> list[str]:
-        """Everything that is wrong with the values, one line each."""
+        """Return one line for each wrong value."""
         found = []
         for name, (low, high) in LIMITS.items():
             value = getattr(self, name)
@@ -72,7 +72,7 @@ class Condition:
                 continue
             if not (_is_range(value) and low <= value[0] <= value[1] <= high):
                 found.append(f"{name}: expected [low, high] within {low} to {high}, got {value}")
-        for name, known in CHOICES.items():
+        for name, known in ALLOWED_VALUES.items():
             value = getattr(self, name)
             if not (isinstance(value, tuple) and value):
                 found.append(f"{name}: expected a list that is not empty, got {value}")
@@ -88,7 +88,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Speaker:
-    """One person: an espeak-ng voice with its habits, in a room, at a microphone."""
+    """One person: an espeak-ng voice with its pitch and rate, a room and a microphone."""
 
     client_id: str
     age: str
@@ -113,11 +113,11 @@ def load_condition(
         name: ``pool`` or ``domain``.
         language: Common Voice code.
         path: the conditions file.
-        vocab_holdout: takes the place of the file's value if given.
+        vocab_holdout: replaces the file's value, unless it is None.
 
     Raises:
         UsageError: unknown condition, unknown key, or no espeak-ng voice for the language.
-        LorsError: values that are no use; every one is listed.
+        LorsError: parts, keys or values are missing or wrong (all are listed).
     """
     if name not in CONDITIONS:
         raise unknown_name("condition", name, CONDITIONS)
@@ -127,7 +127,7 @@ def load_condition(
         raise LorsError("not valid YAML", where=path, got=str(error)) from None
     absent = [part for part in ("defaults", "voices", *CONDITIONS) if not (data or {}).get(part)]
     if absent:
-        raise LorsError("parts are missing", where=path, expected=", ".join(absent))
+        raise LorsError("parts are missing", where=path, expected=absent)
     if language not in data["voices"]:
         raise unknown_name("language", language, data["voices"], where=path)
     values: dict[str, Any] = {"voices": data["voices"][language], **data["defaults"]}
@@ -142,13 +142,13 @@ def load_condition(
             raise unknown_name("key", key, fields, where=where)
     missing = sorted(set(fields) - set(values))
     if missing:
-        raise LorsError("keys are missing", where=where, expected=", ".join(missing))
+        raise LorsError("keys are missing", where=where, expected=missing)
     condition = Condition(
         **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
     )
     problems = condition.problems()
     if problems:
-        raise LorsError("invalid values", where=where, got="\n    " + "\n    ".join(problems))
+        raise LorsError("invalid values", where=where, got=problems)
     return condition
 
 
@@ -167,8 +167,8 @@ def _is_range(value: Any) -> bool:
 def draw_speakers(condition: Condition, count: int, *seed: object) -> list[Speaker]:
     """Draw `count` different speakers; the same `seed` parts give the same speakers.
 
-    Variants and accents are dealt out in turn (in a drawn order), so that even a few speakers
-    cover them; everything else is drawn independently.
+    Variants are assigned in turn, in a random order, so that even a few speakers cover all of them;
+    everything else is drawn independently.
     """
     speakers = []
     order = random.Random("\x1f".join(map(str, ("order", *seed))))
