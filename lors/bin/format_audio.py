@@ -34,9 +34,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max_dur", type=float, default=30.0, help="longest training clip in s (%(default)s)"
     )
-    parser.add_argument(
-        "--keep_all", action="store_true", help="no duration limits for training clips either"
-    )
+    parser.add_argument("--keep_all", action="store_true", help="keep training clips of any length")
     parser.add_argument(
         "--max_bad_audio",
         type=float,

@@ -1,1 +1,1 @@
-"""Corpora: reading real ones and making a synthetic one."""
+"""Corpora as Kaldi data directories, and a synthetic corpus."""

@@ -82,7 +82,7 @@ def write_common_voice_splits(
 
     Raises:
         LorsError: a table cannot be read or has no row; more is lost than `max_bad_audio`
-            (``dropped.tsv`` is written all the same); a split has no clip left.
+            (``dropped.tsv`` is still written); a split has no clip left.
     """
     columns = ("path", "sentence", "client_id")
     tables = {

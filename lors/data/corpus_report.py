@@ -18,7 +18,7 @@ _BAD_AUDIO = ("missing_file", "empty_file")
 
 
 def check_files(files: Iterable[Path]) -> None:
-    """Check that these files and folders of a corpus exist; raise a LorsError with the missing."""
+    """Check that these files and folders of a corpus exist; list all that are missing."""
     missing = [file for file in files if not file.exists()]
     if missing:
         raise LorsError(

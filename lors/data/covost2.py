@@ -81,9 +81,8 @@ def check_corpus(
             raise unknown_name(
                 "language", lang, speech & translated, where=f"{common_voice} and {covost2}"
             )
-        speech_of = common_voice / lang
-        files += [speech_of / "validated.tsv", speech_of / "clips"]
-        files.append(_covost_tsv(covost2, lang, target))
+        folder = common_voice / lang
+        files += [folder / "validated.tsv", folder / "clips", _covost_tsv(covost2, lang, target)]
     check_files(files)
 
 
@@ -112,7 +111,7 @@ def write_covost2_splits(
 
     Raises:
         LorsError: a table cannot be read; more is lost than the limits allow (``dropped.tsv`` is
-            written all the same); a split has no clip left.
+            still written); a split has no clip left.
     """
     validated, covost = read_tables(common_voice, covost2, lang, target)
     rows, clips = join(validated, covost, target)
@@ -182,7 +181,7 @@ def join(validated: Table, covost: Table, target: str = TARGET) -> tuple[list[Sp
 
 
 def _check_join(covost: Table, rows: Sequence[SplitRow], min_join: float) -> None:
-    """Check that enough of CoVoST 2 is in the release; raise a LorsError otherwise."""
+    """Check that enough of CoVoST 2's rows are in the release."""
     counts = Counter(row.split for row in rows)
     joined: Mapping[str, int] = Counter(row.split for row in rows if row.joined)
     absent = [split for split in SPLITS if not counts[split]]

@@ -1,8 +1,8 @@
 """The files of a Kaldi data directory as lines of bytes, for tools that only move whole lines.
 
-The order of bytes is that of the C locale. Nothing is decoded, so that a million lines take
-seconds. More files are known than LoRS itself reads (features, for example): all that Kaldi keys
-by utterance or by speaker.
+Ids are compared as bytes, which is the order of the C locale. Nothing is decoded, so that a million
+lines take seconds. The tools also know files that LoRS itself does not read (features, for
+example): all files that Kaldi keys by utterance or by speaker.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def known_files(path: Path) -> list[str]:
     """Return the names of the known files of a data directory, without ``spk2utt``.
 
     Raises:
-        LorsError: it is no data directory, or has ``segments``: in LoRS an utterance is an audio
-            file.
+        LorsError: it is not a data directory; or it has ``segments``, although in LoRS each
+            utterance is an audio file.
     """
     if not path.is_dir():
         raise LorsError("data directory not found", where=path)
@@ -115,7 +115,7 @@ def by_speaker(speakers: Speakers) -> dict[bytes, list[bytes]]:
     return {speaker: grouped[speaker] for speaker in sorted(grouped)}
 
 
-def restricted(files: Files, utterances: Iterable[bytes]) -> dict[str, list[bytes]]:
+def lines_for(files: Files, utterances: Iterable[bytes]) -> dict[str, list[bytes]]:
     """Return the sorted lines of every file for these utterances and their speakers.
 
     ``spk2utt`` is made from ``utt2spk``.
@@ -139,12 +139,11 @@ def write_lines(path: Path, lines: list[bytes]) -> None:
 
 def write_files(path: Path, files: dict[str, list[bytes]]) -> None:
     """Write the files of a data directory; remove the known files that would be empty."""
-    full = {name for name, lines in files.items() if lines}
-    for name in files:
-        if name in full:
-            write_lines(path / name, files[name])
+    full = {name: lines for name, lines in files.items() if lines}
+    for name, lines in full.items():
+        write_lines(path / name, lines)
     known = {*NEEDED, *_translations(path), *OPTIONAL, *BY_SPEAKER}
-    for name in known - full:
+    for name in known - full.keys():
         (path / name).unlink(missing_ok=True)
 
 

@@ -1,6 +1,6 @@
 """Parts of a data directory, chosen by number or by a list: Kaldi's ``subset_data_dir.sh``.
 
-Every choice is the same in every run. Lines that a file of the source lacks are not made up.
+Every choice is the same in every run. A file that lacks utterances stays incomplete.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import NamedTuple
 from lors.data.datadir_lines import (
     Files,
     by_speaker,
+    lines_for,
     raw_lines,
     read_files,
-    restricted,
     speakers_of,
     write_files,
 )
 from lors.errors import LorsError, UsageError, shortened
 
 
-class Source(NamedTuple):
-    """A data directory, read."""
+class DataDir(NamedTuple):
+    """A data directory and the lines of its files."""
 
     path: Path
     files: Files
 
 
-SubsetRule = Callable[[Source, int], list[bytes]]
-"""Returns the ids of the utterances to keep, given their number."""
+SubsetRule = Callable[[DataDir, int], list[bytes]]
+"""A function of a data directory and a number that returns the ids of the utterances to keep."""
 
 
 def subset_by_number(
@@ -94,18 +94,18 @@ def subset_by_list(
     return _write_part(data, target, kept)
 
 
-def _read_source(source: str | os.PathLike, target: str | os.PathLike) -> Source:
+def _read_source(source: str | os.PathLike, target: str | os.PathLike) -> DataDir:
     path = Path(source)
     if path.resolve() == Path(target).resolve():
         raise UsageError("source and target are the same directory", got=source)
-    return Source(path, read_files(path))
+    return DataDir(path, read_files(path))
 
 
-def _write_part(source: Source, target: str | os.PathLike, kept: Iterable[bytes]) -> int:
+def _write_part(source: DataDir, target: str | os.PathLike, kept: Iterable[bytes]) -> int:
     kept = set(kept)
     if not kept:
         raise LorsError("no utterance is chosen", where=source.path)
-    write_files(Path(target), restricted(source.files, kept))
+    write_files(Path(target), lines_for(source.files, kept))
     return len(kept)
 
 
@@ -119,22 +119,22 @@ def _check_number(number: int, count: int) -> None:
 # --- rules --------------------------------------------------------------------------------------
 
 
-def _spread(source: Source, number: int) -> list[bytes]:
+def _spread(source: DataDir, number: int) -> list[bytes]:
     """Utterances at even distances in sorted order."""
     return _evenly(sorted(source.files["utt2spk"]), number)
 
 
-def _first(source: Source, number: int) -> list[bytes]:
+def _first(source: DataDir, number: int) -> list[bytes]:
     """The first utterances in sorted order."""
     return sorted(source.files["utt2spk"])[:number]
 
 
-def _last(source: Source, number: int) -> list[bytes]:
+def _last(source: DataDir, number: int) -> list[bytes]:
     """The last utterances in sorted order."""
     return sorted(source.files["utt2spk"])[-number:]
 
 
-def _shortest(source: Source, number: int) -> list[bytes]:
+def _shortest(source: DataDir, number: int) -> list[bytes]:
     """The shortest utterances by ``utt2dur``."""
     path = source.path / "utt2dur"
     if "utt2dur" not in source.files:
@@ -148,7 +148,7 @@ def _shortest(source: Source, number: int) -> list[bytes]:
     return sorted(seconds, key=lambda key: (seconds[key], key))[:number]
 
 
-def _whole_speakers(source: Source, number: int) -> list[bytes]:
+def _whole_speakers(source: DataDir, number: int) -> list[bytes]:
     """All utterances of as many speakers as make at least `number` utterances together.
 
     The speakers come in the order of a hash of their ids, so that those of a smaller part are
@@ -163,7 +163,7 @@ def _whole_speakers(source: Source, number: int) -> list[bytes]:
     return chosen
 
 
-def _per_speaker(source: Source, number: int) -> list[bytes]:
+def _per_speaker(source: DataDir, number: int) -> list[bytes]:
     """Up to `number` utterances of every speaker, at even distances."""
     groups = by_speaker(speakers_of(source.files)).values()
     return [key for keys in groups for key in _evenly(keys, min(number, len(keys)))]

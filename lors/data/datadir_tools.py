@@ -14,9 +14,9 @@ from lors.data.datadir_lines import (
     by_speaker,
     is_needed,
     known_files,
+    lines_for,
     read_files,
     read_lines,
-    restricted,
     speakers_of,
     write_files,
     write_lines,
@@ -58,9 +58,9 @@ def fix_data_dir(path: str | os.PathLike) -> list[str]:
         notes.append(
             f"{strangers} utterance id(s) do not start with their speaker's id: mend that yourself"
         )
-    changed = _rewrite(path, restricted(files, kept))
+    changed = _rewrite(path, lines_for(files, kept))
     if changed:
-        notes.append(f"written anew: {', '.join(changed)}; old files are in {path / BACKUP}")
+        notes.append(f"rewritten: {', '.join(changed)}; old files are in {path / BACKUP}")
     return notes
 
 
@@ -83,7 +83,7 @@ def combine_data(target: str | os.PathLike, sources: Sequence[str | os.PathLike]
     common = set.intersection(*(set(part) for part in parts))
     left_out = sorted(set().union(*parts) - common)
     joined = {name: _joined(name, [part[name] for part in parts], paths) for name in sorted(common)}
-    write_files(target, restricted(joined, joined["utt2spk"]))
+    write_files(target, lines_for(joined, joined["utt2spk"]))
     return left_out
 
 
@@ -118,7 +118,7 @@ def split_data(path: str | os.PathLike, number: int, per_utterance: bool = False
     folder = path / f"split{number}{'utt' if per_utterance else ''}"
     targets = [folder / str(part) for part in range(1, number + 1)]
     for target, part in zip(targets, _balanced(groups, number), strict=True):
-        write_files(target, restricted(files, part))
+        write_files(target, lines_for(files, part))
     return targets
 
 

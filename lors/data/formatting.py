@@ -125,7 +125,7 @@ def format_data_dir(
 
     Raises:
         LorsError: `source` is not valid, or lacks one of ``options.clips``; `target` was made from
-            other inputs; more clips fail than allowed (``dropped.tsv`` is written all the same); no
+            other inputs; more clips fail than allowed (``dropped.tsv`` is still written); no
             clip is left.
         UsageError: the number of hours or processes is too small.
     """

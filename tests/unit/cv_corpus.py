@@ -14,7 +14,7 @@ COVOST_HEADER = ("path", "translation", "split")
 
 @dataclass
 class Row:
-    """One clip: its rows in both tables. `split` None leaves it out of CoVoST 2's."""
+    """One clip: its rows in both tables. Without a `split` it is not in the table of CoVoST 2."""
 
     name: str
     sentence: str = "Ein Satz"
@@ -70,7 +70,7 @@ class Corpus:
 
 
 def small_corpus(root: Path, lang: str = "de", per_split: int = 4, audio: bytes = b"x") -> Corpus:
-    """`per_split` good clips of each split: client and sentence differ everywhere."""
+    """Make `per_split` good clips of each split; all clients and sentences differ."""
     root.mkdir(parents=True, exist_ok=True)
     rows = [
         Row(
@@ -88,7 +88,7 @@ def small_corpus(root: Path, lang: str = "de", per_split: int = 4, audio: bytes 
 
 
 def tone(rate: int, seconds: float, hertz: float = 440.0, channels: int = 1) -> np.ndarray:
-    """A sine of amplitude 0.5, shape (samples,) or (samples, channels), the same in each."""
+    """Return a sine of amplitude 0.5, shape (samples,) or (samples, channels)."""
     wave = 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(rate * seconds)) / rate)
     return (wave if channels == 1 else np.stack([wave] * channels, axis=1)).astype(np.float32)
 

@@ -54,7 +54,7 @@ def test_what_is_no_file_is_refused(tmp_path):
             read_clip(path)
 
 
-def test_damage_inside_a_clip_is_told(tmp_path):
+def test_damage_inside_a_clip_has_its_own_cause(tmp_path):
     path = write_mp3(tmp_path / "x.mp3", tone(48000, 3.0), 48000)
     content = path.read_bytes()
     noise = np.random.default_rng(0).bytes(3000)

@@ -247,7 +247,7 @@ def test_gender_of_speakers_where_it_is_known(tmp_path):
         train, ("male", "female_feminine", "other", "male", "female"), strict=True
     ):
         row.gender = gender
-    train[4].client = train[3].client  # a client who says male here and female there
+    train[4].client = train[3].client  # a client with two genders
     prepare(corpus.write(), tmp_path / "data")
     path = tmp_path / "data/train"
     speaker = {utt.wav.rsplit("/", 1)[1]: utt.speaker for utt in read_data_dir(path)}

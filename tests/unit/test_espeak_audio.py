@@ -143,7 +143,7 @@ def test_mp3_is_what_went_in(rate):
     assert np.corrcoef(decoded, recording[: len(decoded)])[0, 1] > 0.97
 
 
-def test_missing_espeak_says_what_to_type(monkeypatch, tmp_path):
+def test_missing_espeak_is_named_with_the_command_that_installs_it(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with refusal("apt-get install espeak-ng"):
         audio.check_programs({"gmw/de"}, {"m1"})
@@ -157,7 +157,7 @@ def test_unknown_voices_and_variants_are_named():
         audio.check_programs({"gmw/de"}, {"m1", "nobody"})
 
 
-def test_espeak_says_more_for_a_longer_text_and_text_is_no_option():
+def test_a_longer_text_is_longer_speech_and_text_is_no_option():
     short = audio.speak("Der Mann.", SPEAKER)
     long = audio.speak("Der Mann kauft am Montag ein rotes Fahrrad im Dorf.", SPEAKER)
     assert 0.3 < len(short) / RATE < len(long) / RATE < 5

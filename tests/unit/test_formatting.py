@@ -163,7 +163,7 @@ def kill_worker(clip):
     os._exit(9)
 
 
-def test_a_worker_that_dies_is_told(tmp_path, monkeypatch):
+def test_a_worker_that_dies_is_an_error(tmp_path, monkeypatch):
     source = data_dir(tmp_path / "data", mp3s(tmp_path, 1))
     monkeypatch.setattr(conversion, "convert_clip", kill_worker)
     with refusal("--nj"):

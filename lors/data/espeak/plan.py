@@ -76,7 +76,7 @@ class Clip:
 
     Attributes:
         kind: a key of :data:`KINDS`.
-        speaker: who speaks it.
+        speaker: its speaker.
         candidates: its possible sentences; the first one that is not too long is used.
     """
 
