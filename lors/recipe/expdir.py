@@ -27,7 +27,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lors.errors import UsageError
+from lors.errors import LorsError, UsageError
 from lors.fileio import file_digest
 from lors.tasks import Pair
 
@@ -85,6 +85,19 @@ def hypothesis_marker(hypothesis: Path) -> Path:
 def sequential_steps(pairs: Iterable[Pair]) -> list[str]:
     """Return the names of the sequential baseline's steps, one for each pair."""
     return [f"{number:02d}_{pair}" for number, pair in enumerate(pairs, 1)]
+
+
+def check_models(directories: Iterable[Path]) -> None:
+    """Check that every directory has a model; raise LorsError with all that have none."""
+    files = dict.fromkeys(directory / "model.pth" for directory in directories)
+    if missing := [file for file in files if not file.exists()]:
+        raise LorsError("models are missing", got=missing, hint="run the stages that make them")
+
+
+def check_data(directories: Iterable[Path]) -> None:
+    """Check that every data directory is there; raise LorsError with all that are missing."""
+    if missing := [d for d in dict.fromkeys(directories) if not d.is_dir()]:
+        raise LorsError("data directories not found", got=missing, hint="run stage 2 (format)")
 
 
 class ExpDir:

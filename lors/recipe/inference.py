@@ -5,20 +5,19 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from lors.data.datadir import read_text, write_kaldi_text
 from lors.done_marker import DoneMarker
-from lors.errors import LorsError
 from lors.fileio import file_digest, remove_tree
 from lors.log import show_progress
 from lors.models import open_recogniser
 from lors.models.family import InferenceOptions, Recogniser
 from lors.recipe.eval_set import EvalSet, hypotheses_of, read_eval_set
-from lors.recipe.expdir import hypothesis_marker
+from lors.recipe.expdir import check_data, check_models, hypothesis_marker
 from lors.tasks import Pair
 
 SHARD = 1000
@@ -74,19 +73,6 @@ def infer(
                 eval_sets[pair.lang] = read_eval_set(directory)
             _infer_one(model, eval_sets[pair.lang], pair, options, out)
         log.info("%s", out)
-
-
-def check_models(directories: Iterable[Path]) -> None:
-    """Check that every directory has a model; raise LorsError with all that have none."""
-    files = dict.fromkeys(directory / "model.pth" for directory in directories)
-    if missing := [file for file in files if not file.exists()]:
-        raise LorsError("models are missing", got=missing, hint="run the stages that make them")
-
-
-def check_data(directories: Iterable[Path]) -> None:
-    """Check that every data directory is there; raise LorsError with all that are missing."""
-    if missing := [d for d in dict.fromkeys(directories) if not d.is_dir()]:
-        raise LorsError("data directories not found", got=missing, hint="run stage 2 (format)")
 
 
 def _infer_one(

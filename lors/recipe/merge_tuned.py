@@ -6,8 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from lors.done_marker import DoneMarker
-from lors.recipe.expdir import ExpDir, tasks_of
-from lors.recipe.inference import check_models
+from lors.recipe.expdir import ExpDir, check_models, tasks_of
 from lors.recipe.sweeps import read_sweep
 from lors.tasks import Pair
 

@@ -19,9 +19,8 @@ from lors.done_marker import DoneMarker
 from lors.fileio import file_digest, read_json, remove_tree, write_json
 from lors.log import show_progress
 from lors.models.family import InferenceOptions
-from lors.recipe.expdir import ExpDir, scope_of
+from lors.recipe.expdir import ExpDir, check_data, check_models, scope_of
 from lors.recipe.grid import Grid
-from lors.recipe.inference import check_data, check_models
 from lors.recipe.sweeps import Trial, write_sweep
 from lors.tasks import TASKS, Pair
 
