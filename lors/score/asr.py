@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from lors.errors import LorsError
 from lors.score.pairing import match_utterances
 from lors.score.result import ErrorRates
 from lors.score.text import CHARACTER, Normaliser, get_normaliser
+from lors.score.versions import installed_version
 
 
 def score_asr(refs: Mapping[str, str], hyps: Mapping[str, str], lang: str) -> ErrorRates:
@@ -45,7 +45,7 @@ def score_asr(refs: Mapping[str, str], hyps: Mapping[str, str], lang: str) -> Er
         empty_hyps=sum(not h for _, h in pairs),
         normaliser=normalise.name,
         openai_whisper_version=normalise.version,
-        jiwer_version=importlib.metadata.version("jiwer"),
+        jiwer_version=installed_version("jiwer"),
     )
 
 

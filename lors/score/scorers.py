@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from lors.score.asr import score_asr
 from lors.score.result import ErrorRates, Score, TranslationScores
 from lors.score.st import score_st
+from lors.score.versions import installed_version
 from lors.tasks import Pair
 
 
@@ -26,16 +26,9 @@ class Scorer:
     result: type[Score]
     packages: tuple[str, ...]
 
-    def versions(self) -> dict[str, str | None]:
-        """Return the installed versions of `packages`, without importing them; None: not known."""
-        return {name: _version(name) for name in self.packages}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    def versions(self) -> dict[str, str]:
+        """Return the installed versions of `packages`, without importing them."""
+        return {name: installed_version(name) for name in self.packages}
 
 
 SCORERS: Mapping[str, Scorer] = {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping
 
 from lors.errors import LorsError
 from lors.score.pairing import match_utterances
 from lors.score.result import TranslationScores
 from lors.score.text import base_language
+from lors.score.versions import installed_version
 
 TOKENIZERS = {"zh": "zh", "yue": "zh", "ja": "ja-mecab"}
 """Target language -> sacreBLEU's tokenizer; every other language has 13a."""
@@ -52,5 +52,5 @@ def score_st(refs: Mapping[str, str], hyps: Mapping[str, str], tgt_lang: str) ->
         utterances=len(ref_texts),
         empty_refs=empty_refs,
         empty_hyps=sum(not text.strip() for text in hyp_texts),
-        sacrebleu_version=importlib.metadata.version("sacrebleu"),
+        sacrebleu_version=installed_version("sacrebleu"),
     )

@@ -13,10 +13,10 @@ words of, for example, Hindi or Thai apart, in reference and hypothesis alike.
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lors.score.versions import installed_version
 from lors.whisper_package import whisper_part
 
 ENGLISH = "en"
@@ -59,7 +59,7 @@ def get_normaliser(lang: str) -> Normaliser:
         LorsError: ``openai-whisper`` is not installed.
     """
     whisper = whisper_part("normalizers")
-    version = _whisper_version()
+    version = installed_version("openai-whisper")
     language = base_language(lang)
     if language == ENGLISH:
         return Normaliser("whisper-english", WORD, version, whisper.EnglishTextNormalizer())
@@ -67,10 +67,3 @@ def get_normaliser(lang: str) -> Normaliser:
         function = whisper.BasicTextNormalizer(split_letters=True)
         return Normaliser("whisper-basic-characters", CHARACTER, version, function)
     return Normaliser("whisper-basic", WORD, version, whisper.BasicTextNormalizer())
-
-
-def _whisper_version() -> str:
-    try:
-        return importlib.metadata.version("openai-whisper")
-    except importlib.metadata.PackageNotFoundError:  # a source checkout on PYTHONPATH
-        return "unknown"

@@ -108,7 +108,7 @@ def test_all_scores_of_a_changed_reference_or_package_are_computed_again(
     run(expdir, dump)
     assert scored == [Pair("de", "asr")] * 2
     scored.clear()
-    monkeypatch.setattr("lors.score.scorers._version", lambda package: f"new {package}")
+    monkeypatch.setattr("lors.score.scorers.installed_version", lambda package: f"new {package}")
     run(expdir, dump)
     assert len(scored) == len(PAIRS) * len(SYSTEMS)
 
