@@ -1,4 +1,4 @@
-"""Decode test sets with the models of an experiment."""
+"""Run inference on test sets with the models of an experiment."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from lors.tasks import TASKS, pairs_of
 
 
 def get_parser() -> argparse.ArgumentParser:
+    """Return the command line of ``python -m lors.bin.inference``."""
     parser = argparse.ArgumentParser(
         prog="python -m lors.bin.inference",
-        description="Decode with each system of an experiment; hypotheses go to "
+        description="Run inference with each system of an experiment; hypotheses go to "
         "EXPDIR/inference/<split>/<system>/<lang>_<task>. Finished ones are left alone.",
     )
-    parser.add_argument("--expdir", required=True)
+    parser.add_argument("--expdir", required=True, help="experiment directory")
     parser.add_argument("--dump", required=True, help="data directories <lang>/<split>")
-    parser.add_argument("--split", default="test")
+    parser.add_argument("--split", default="test", help="default: %(default)s")
     parser.add_argument("--systems", nargs="+", required=True, help="e.g. base expert lors.langs")
-    parser.add_argument("--langs", nargs="+", required=True)
+    parser.add_argument("--langs", nargs="+", required=True, help="Common Voice codes")
     parser.add_argument("--tasks", nargs="+", required=True, choices=list(TASKS))
-    parser.add_argument("--inference_config", required=True)
-    parser.add_argument("--job", type=int, default=1, help="which part of the work, from 1")
+    parser.add_argument("--inference_config", required=True, help="conf/inference_*.yaml")
+    parser.add_argument("--job", type=int, default=1, help="part of the work, from 1")
     parser.add_argument("--num_jobs", type=int, default=1, help="number of parts")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="torch device; default: %(default)s")
     return parser
 
 
@@ -48,6 +49,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the program; return the exit code."""
     return run_main(get_parser(), work, argv)
 
 

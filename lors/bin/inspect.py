@@ -17,9 +17,8 @@ from lors.fileio import write_json
 from lors.log import run_main, show_progress
 from lors.merge.inspection import inspect_matrices, matrix_names
 from lors.merge.plan import MergePlan, check_distinct, open_inputs
-from lors.plots import write_inspection_plots
-from lors.plots.inspection import defined_mean, mean_over
-from lors.recipe.results import aligned
+from lors.plots.inspection import defined_mean, mean_over, write_inspection_plots
+from lors.recipe.report import aligned
 
 EXPERT_COLUMNS = {
     "relative_norm": "norm/base",

@@ -1,4 +1,4 @@
-"""Bars: a group for each language, a bar for each system."""
+"""The bar figure: a group for each language, a bar for each system."""
 
 from __future__ import annotations
 
@@ -8,37 +8,43 @@ from collections.abc import Sequence
 from typing import Any
 
 from lors.plots.style import method_colours, new_figure
+from lors.recipe.expdir import MERGED_OVER, OVER_LANGS, split_system
 from lors.recipe.score_tree import ScoreTable
-from lors.tasks import task_called
+from lors.tasks import Pair, task_called
 
-BARS_IN_A_ROW = 110  # more are too thin to read: the languages go on in another row
+BARS_IN_A_ROW = 110  # more would be too thin to read; further languages start another row
 GREYS = ("#C4C4C4", "#3C3C3C", "#8A8A8A", "#E3E3E3", "#636363")  # baselines
 KEY = {"facecolor": "white", "edgecolor": "#444444", "linewidth": 0.6}
 HATCHED = {"hatch": "////", "edgecolor": "white"}
 
 
 def _bar_styles(systems: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Grey for baselines, a colour for each method, hatched where tasks are merged too."""
+    """Return grey for baselines and a colour for each method, hatched for merges over tasks."""
     colours = method_colours(_methods(systems))
-    plain = [system for system in systems if "." not in system]
+    plain = _baselines(systems)
     styles: dict[str, dict[str, Any]] = {}
     for system in systems:
-        method, _, scope = system.partition(".")
+        method, merged_over = split_system(system)
         if system in plain:
             styles[system] = {"facecolor": GREYS[plain.index(system) % len(GREYS)]}
         else:
             styles[system] = {"facecolor": colours[method]}
-            if scope != "langs":
+            if merged_over != OVER_LANGS:
                 styles[system].update(HATCHED)
     return styles
 
 
+def _baselines(systems: Sequence[str]) -> list[str]:
+    return [system for system in systems if not split_system(system)[1]]
+
+
 def _methods(systems: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(s.partition(".")[0] for s in systems if "." in s))
+    merges = map(split_system, systems)
+    return list(dict.fromkeys(method for method, merged_over in merges if merged_over))
 
 
 def bar_figure(table: ScoreTable, task: str) -> Any:
-    """Groups of bars, a group for each language and one for the average, in as few rows as fit."""
+    """Draw a group of bars for each language and for the average, in as few rows as possible."""
     metric, bars = task_called(task).metric, len(table.systems)
     groups = [*table.languages(task), "average"]
     a_row = min(len(groups), max(1, BARS_IN_A_ROW // bars))
@@ -59,18 +65,18 @@ def bar_figure(table: ScoreTable, task: str) -> Any:
 
 
 def _draw_groups(axes: Any, table: ScoreTable, task: str, groups: Sequence[str]) -> None:
-    key, bars, styles = task_called(task).metric.key, len(table.systems), _bar_styles(table.systems)
+    metric, bars, styles = task_called(task).metric, len(table.systems), _bar_styles(table.systems)
     width = 0.84 / bars
     error = {"elinewidth": 0.7, "capsize": min(1.8, 16 / bars), "capthick": 0.7}
     for i, system in enumerate(table.systems):
-        columns = [
-            table.averages(system, task, key)
+        values = [
+            table.averages(system, task, metric)
             if group == "average"
-            else table.values(system, f"{group}_{task}", key)
+            else table.values(system, Pair(group, task), metric)
             for group in groups
         ]
-        means = [statistics.fmean(values) for values in columns]
-        spread = [statistics.stdev(v) for v in columns] if len(table.expdirs) > 1 else None
+        means = [statistics.fmean(of_group) for of_group in values]
+        spread = [statistics.stdev(of) for of in values] if len(table.expdirs) > 1 else None
         places = [group + (i - (bars - 1) / 2) * width for group in range(len(groups))]
         axes.bar(places, means, width * 0.92, yerr=spread, error_kw=error, **styles[system])
     if groups[-1] == "average" and len(groups) > 1:
@@ -81,16 +87,16 @@ def _draw_groups(axes: Any, table: ScoreTable, task: str, groups: Sequence[str])
 
 
 def _bar_legend(figure: Any, systems: Sequence[str]) -> None:
-    """One entry a baseline and a method, and what plain and hatched mean."""
+    """Draw an entry for each baseline and method, and the meaning of plain and hatched bars."""
     from matplotlib.patches import Patch
 
     styles, colours = _bar_styles(systems), method_colours(_methods(systems))
-    handles = [Patch(**styles[system], label=system) for system in systems if "." not in system]
+    handles = [Patch(**styles[system], label=system) for system in _baselines(systems)]
     handles += [Patch(facecolor=colours[m], label=m) for m in _methods(systems)]
-    scopes = {system.partition(".")[2] for system in systems}
-    if "langs" in scopes:
-        handles.append(Patch(**KEY, label="merged over languages"))
-    if "langs_tasks" in scopes:
-        label = "merged over languages\nand tasks"
-        handles.append(Patch(**KEY, hatch=HATCHED["hatch"], label=label))
+    shown = {split_system(system)[1] for system in systems}
+    for merged_over, words in MERGED_OVER.items():
+        if merged_over in shown:
+            hatched = {} if merged_over == OVER_LANGS else {"hatch": HATCHED["hatch"]}
+            label = f"merged over {words}".replace(" and ", "\nand ")
+            handles.append(Patch(**KEY, **hatched, label=label))
     figure.legend(handles=handles, loc="outside right center", fontsize=8)

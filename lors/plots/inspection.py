@@ -1,13 +1,15 @@
-"""Figures of what is in task vectors: spectra, and how experts meet."""
+"""Figures of task vectors: spectra, and relations between experts."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lors.plots.style import LORS_COLOUR, method_colours, new_figure
+from lors.plots.style import LORS_COLOUR, method_colours, new_figure, save_figures
 
 PAIRS = {
     "cosine": ("cosine", -1.0, 1.0),
@@ -16,11 +18,33 @@ PAIRS = {
 }
 
 
-def mean_over(matrices: Mapping[str, Mapping[str, Any]], key: str) -> np.ndarray:
-    """A measure between experts: its means over the matrices that have it.
+def write_inspection_plots(
+    matrices: Mapping[str, Mapping[str, Any]], experts: Sequence[str], folder: str | os.PathLike
+) -> list[str]:
+    """Write ``spectrum.png``, ``pairs.png`` and ``inflation.png`` of inspected matrices.
 
     Args:
-        matrices: as :func:`lors.merge.inspection.inspect_matrices` yields them.
+        matrices: results of :func:`lors.merge.inspection.inspect_matrices`.
+        experts: their labels.
+        folder: folder of the files.
+
+    Returns:
+        The paths of the files.
+    """
+    figures = {
+        Path(folder) / "spectrum.png": lambda: spectrum_figure(matrices, experts),
+        Path(folder) / "pairs.png": lambda: pairs_figure(matrices, experts),
+        Path(folder) / "inflation.png": lambda: inflation_figure(matrices, len(experts)),
+    }
+    save_figures(figures)
+    return [str(path) for path in figures]
+
+
+def mean_over(matrices: Mapping[str, Mapping[str, Any]], key: str) -> np.ndarray:
+    """Return the mean of a measure between experts over the matrices that have it.
+
+    Args:
+        matrices: results of :func:`lors.merge.inspection.inspect_matrices`.
         key: ``cosine``, ``sign_agreement`` or ``overlap``.
 
     Returns:
@@ -30,12 +54,12 @@ def mean_over(matrices: Mapping[str, Mapping[str, Any]], key: str) -> np.ndarray
 
 
 def defined_mean(values: Sequence[Any]) -> np.ndarray:
-    """The mean over the first dimension of what is not None; NaN where all is."""
+    """Return the mean over the first dimension without None; NaN where all values are None."""
     return np.ma.filled(np.ma.masked_invalid(np.array(values, dtype=float)).mean(axis=0), np.nan)
 
 
 def spectrum_figure(matrices: Mapping[str, Mapping[str, Any]], experts: Sequence[str]) -> Any:
-    """Singular values relative to the largest, over the relative index: median over matrices."""
+    """Draw singular values / the largest, over index / rank: median over matrices."""
     figure = new_figure(5.2, 3.2)
     axes = figure.subplots()
     grid = np.linspace(0, 1, 101)
@@ -62,7 +86,7 @@ def spectrum_figure(matrices: Mapping[str, Mapping[str, Any]], experts: Sequence
 
 
 def pairs_figure(matrices: Mapping[str, Mapping[str, Any]], experts: Sequence[str]) -> Any:
-    """Cosine, sign agreement and subspace overlap between experts, means over matrices."""
+    """Draw cosine, sign agreement and subspace overlap between experts, means over matrices."""
     side = max(2.2, 0.42 * len(experts) + 1.2)
     figure = new_figure(side * len(PAIRS), side)
     for axes, (key, (title, low, high)) in zip(
@@ -87,7 +111,7 @@ def pairs_figure(matrices: Mapping[str, Mapping[str, Any]], experts: Sequence[st
 
 
 def inflation_figure(matrices: Mapping[str, Mapping[str, Any]], count: int) -> Any:
-    """Inflation of the leading directions of the sum, over their index: median over matrices."""
+    """Draw inflation of the leading directions of the sum: median over matrices."""
     figure = new_figure(5.2, 3.2)
     axes = figure.subplots()
     rank = max(len(found["inflation"]) for found in matrices.values())
@@ -99,7 +123,7 @@ def inflation_figure(matrices: Mapping[str, Mapping[str, Any]], count: int) -> A
         index = np.arange(1, rank + 1)
         axes.plot(index, median, color=LORS_COLOUR)
         axes.fill_between(index, low, high, color=LORS_COLOUR, alpha=0.2, linewidth=0)
-    # One expert has 1 everywhere; the levels are landmarks, not bounds.
+    # The levels are examples, not bounds; a single expert has inflation 1 everywhere.
     for level, text in ((1, "experts at right angles"), (count, "all experts the same"))[:count]:
         axes.axhline(level, color="#999999", linewidth=0.8)
         axes.annotate(text, (rank, level), fontsize=7, color="#555555", ha="right", va="bottom")

@@ -1,11 +1,14 @@
-"""Look of the figures: fonts, grid, colours, canvas."""
+"""Look of the figures (fonts, grid, colours, canvas) and their files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-# Okabe and Ito's palette, told apart with any kind of colour vision; vermilion is LoRS's own.
+from lors.fileio import atomic_write
+
+# Okabe and Ito's palette, safe for every kind of colour vision; vermilion is for lors.
 LORS_COLOUR = "#D55E00"
 METHOD_COLOURS = ("#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442")
 STYLE = {
@@ -23,7 +26,7 @@ STYLE = {
 
 
 def new_figure(width: float, height: float) -> Any:
-    """A figure on the Agg canvas; pyplot's global state and display are not touched."""
+    """Return a figure on the Agg canvas, which needs no display and no pyplot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -33,7 +36,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def method_colours(methods: Sequence[str]) -> dict[str, tuple[float, ...]]:
-    """Method -> RGB: the palette, then darker, then lighter rounds of it; lors has its own."""
+    """Return method -> RGB: the palette, then darker and lighter rounds of it; lors has its own."""
     from matplotlib.colors import to_rgb
 
     colours = {}
@@ -43,3 +46,18 @@ def method_colours(methods: Sequence[str]) -> dict[str, tuple[float, ...]]:
         hue = to_rgb(METHOD_COLOURS[place])
         colours[method] = tuple(c * (1 - share) + towards * share for c in hue)
     return {**colours, "lors": to_rgb(LORS_COLOUR)}
+
+
+def save_figures(figures: Mapping[Path, Callable[[], Any]]) -> None:
+    """Draw figures in the common style and write them as PNG files.
+
+    Args:
+        figures: path -> function that draws the figure.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        for path, draw in figures.items():
+            figure = draw()
+            with atomic_write(path, "wb") as handle:
+                figure.savefig(handle, format="png")

@@ -1,26 +1,30 @@
-"""The sweep: normalised performance on dev against scaling_coef."""
+"""The sweep figure: normalised performance on dev against scaling_coef."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lors.plots.style import method_colours, new_figure
+from lors.recipe.expdir import tasks_of
 from lors.recipe.sweeps import Sweep, format_params
 
 MARKERS = "os^Dv<>Pd"
 DASHES = ("-", "--", ":", "-.")
-SCOPE_TITLES = {"asr": "ASR experts", "st": "ST experts", "asr_st": "ASR and ST experts"}
-FLOOR = -0.2  # 0 is the base model; how far below it a failed merge falls is of no interest
+FLOOR = -0.2  # 0 is the base model; merges far below it have failed, however far
 
 
 @dataclass(frozen=True)
 class _Curve:
-    """A line of the sweep figure; `points`: scaling_coef -> objectives, one a seed.
+    """A line of the sweep figure.
 
-    A method without a scaling_coef has the one key None and is drawn as a level.
+    Attributes:
+        label: its text in the legend.
+        points: scaling_coef -> objectives, one for each seed; a method without a scaling_coef has
+            the one key None and is drawn as a level.
+        style: its colour, marker and dashes for matplotlib.
     """
 
     label: str
@@ -28,32 +32,36 @@ class _Curve:
     style: dict[str, Any]
 
 
-def _split_params(params: dict[str, Any]) -> tuple[str, float | None]:
-    """The parameters other than scaling_coef as text, whatever their order, and scaling_coef."""
+def _split_params(params: Mapping[str, Any]) -> tuple[str, float | None]:
+    """Return the parameters other than scaling_coef as text in a fixed order, and scaling_coef."""
     names = sorted(params.keys() - {"scaling_coef"}, reverse=True)  # rank before density
     text = format_params({name: params[name] for name in names}) if names else ""
     return text, params.get("scaling_coef")
 
 
 def _objectives(sweeps: Sequence[Sweep]) -> dict[str, dict[float | None, list[float]]]:
-    """Other parameters -> scaling_coef -> objectives, of one method and scope, one a seed."""
+    """Return other parameters -> scaling_coef -> objectives, one for each seed.
+
+    Args:
+        sweeps: sweeps of one method and scope.
+    """
     found: dict[str, dict[float | None, list[float]]] = {}
     for sweep in sweeps:
-        for entry in sweep.grid:
-            rest, coefficient = _split_params(entry["params"])
-            found.setdefault(rest, {}).setdefault(coefficient, []).append(entry["objective"])
+        for trial in sweep.grid:
+            rest, coefficient = _split_params(trial.params)
+            found.setdefault(rest, {}).setdefault(coefficient, []).append(trial.objective)
     return found
 
 
 def _lors_curves(sweeps: Sequence[Sweep], styles: dict[str, dict[str, Any]]) -> list[_Curve]:
-    """One curve for each (rank, density)."""
+    """Return one curve for each (rank, density)."""
     found = _objectives(sweeps)
     order = [rest for rest in styles if rest in found]
     return [_Curve(f"lors {rest}".strip(), found[rest], styles[rest]) for rest in order]
 
 
 def _other_curve(method: str, sweeps: Sequence[Sweep], style: dict[str, Any]) -> _Curve:
-    """One curve: at each scaling_coef the best (by mean) of the method's other parameters."""
+    """Return one curve: at each scaling_coef the best mean over the method's other parameters."""
     found = _objectives(sweeps)
     best: dict[float | None, list[float]] = {}
     for points in found.values():
@@ -66,12 +74,15 @@ def _other_curve(method: str, sweeps: Sequence[Sweep], style: dict[str, Any]) ->
 
 
 def _lors_styles(sweeps: Sequence[Sweep]) -> dict[str, dict[str, Any]]:
-    """(rank, density) as text -> style: a shade for each rank, marker and dash a density."""
+    """Return (rank, density) as text -> style.
+
+    Each rank has a shade, each density a marker and dashes.
+    """
     import matplotlib
 
     kinds = {}
-    for params in (e["params"] for s in sweeps if s.method == "lors" for e in s.grid):
-        # A parameter that a sweep left at its default sorts first.
+    for params in (trial.params for s in sweeps if s.method == "lors" for trial in s.grid):
+        # A parameter that is not in the sweep, and so has its default, sorts first.
         kinds[_split_params(params)[0]] = (params.get("rank", 0), params.get("density", 0))
     ranks = sorted({rank for rank, _ in kinds.values()})
     densities = sorted({density for _, density in kinds.values()})
@@ -88,38 +99,50 @@ def _lors_styles(sweeps: Sequence[Sweep]) -> dict[str, dict[str, Any]]:
     return styles
 
 
+def scope_title(scope: str) -> str:
+    """Return the title of a panel: ``ASR and ST experts``."""
+    return f"{' and '.join(task.upper() for task in tasks_of(scope))} experts"
+
+
 def sweep_figure(sweeps: Sequence[Sweep]) -> Any:
-    """A panel for each scope with all methods in it; a point is the mean over its seeds."""
-    scopes = sorted({sweep.scope for sweep in sweeps}, key=lambda s: (s.count("_"), s))
+    """Draw a panel for each scope with all methods; a point is the mean over the seeds."""
+    scopes = sorted({sweep.scope for sweep in sweeps}, key=lambda s: (len(tasks_of(s)), s))
     methods = list(dict.fromkeys(sweep.method for sweep in sweeps))
-    colours, lors_styles = method_colours(methods), _lors_styles(sweeps)
+    lors_styles = _lors_styles(sweeps)
     lines = len(methods) + len(lors_styles)
     figure = new_figure(2.5 * len(scopes) + 2.3, max(3.2, 0.19 * (lines + 2)))
     panels = figure.subplots(1, len(scopes), sharey=True, squeeze=False)[0]
     for axes, scope in zip(panels, scopes, strict=True):
-        for i, method in enumerate(methods):
+        for method, style in _method_styles(methods).items():
             own = [s for s in sweeps if (s.method, s.scope) == (method, scope)]
             if not own:
                 continue
-            style = {
-                "color": colours[method],
-                "marker": MARKERS[-1 - i % len(MARKERS)],
-                "linewidth": 1.8,  # to stand out from the many thin lines of lors
-                "zorder": 4,
-            }
-            curves = (
-                _lors_curves(own, lors_styles)
-                if method == "lors"
-                else [_other_curve(method, own, style)]
-            )
+            if method == "lors":
+                curves = _lors_curves(own, lors_styles)
+            else:
+                curves = [_other_curve(method, own, style)]
             for curve in curves:
                 _draw(axes, curve)
             _mark_chosen(axes, own)
-        axes.set_title(SCOPE_TITLES.get(scope, scope), fontsize=9)
+        axes.set_title(scope_title(scope), fontsize=9)
         axes.set_xlabel("scaling_coef")
         axes.grid(axis="y")
     _finish_sweep(figure, panels, sweeps)
     return figure
+
+
+def _method_styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return method -> style of its curve, for all but lors."""
+    colours = method_colours(methods)
+    return {
+        method: {
+            "color": colours[method],
+            "marker": MARKERS[-1 - i % len(MARKERS)],
+            "linewidth": 1.8,  # to stand out from the many thin lines of lors
+            "zorder": 4,
+        }
+        for i, method in enumerate(methods)
+    }
 
 
 def _draw(axes: Any, curve: _Curve) -> None:
@@ -142,9 +165,9 @@ def _draw(axes: Any, curve: _Curve) -> None:
 
 
 def _mark_chosen(axes: Any, sweeps: Sequence[Sweep]) -> None:
-    """A ring around each setting that some seed chose, at the mean over the seeds."""
+    """Draw a ring around each chosen setting, at the mean over the seeds."""
     found = _objectives(sweeps)
-    for rest, coefficient in {_split_params(sweep.chosen["params"]) for sweep in sweeps}:
+    for rest, coefficient in {_split_params(sweep.chosen.params) for sweep in sweeps}:
         if coefficient is not None:
             y = statistics.fmean(found[rest][coefficient])
             axes.plot(
@@ -162,12 +185,12 @@ def _mark_chosen(axes: Any, sweeps: Sequence[Sweep]) -> None:
 
 
 def all_objectives(sweeps: Sequence[Sweep]) -> list[float]:
-    """The objective of every setting tried."""
-    return [entry["objective"] for sweep in sweeps for entry in sweep.grid]
+    """Return the objectives of all trials."""
+    return [trial.objective for sweep in sweeps for trial in sweep.grid]
 
 
 def lowest_shown(sweeps: Sequence[Sweep]) -> float:
-    """Where the vertical axis starts: the lowest objective, unless that is far below the base."""
+    """Return the start of the vertical axis: the lowest objective, or more if it is far below 0."""
     objectives = all_objectives(sweeps)
     return max(min(objectives), min(FLOOR, max(objectives) - 0.5))
 

@@ -1,24 +1,24 @@
-"""The layout of an experiment directory: which file of it is where.
+"""The layout of an experiment directory.
 
 | path | content |
 |---|---|
 | ``recipe.json`` | the latest run: its options, where it runs and how it ended |
-| ``log/`` | logs of the job arrays, one a job |
+| ``log/`` | logs of the job arrays, one file for each job |
 | ``base/`` | the base model |
 | ``stats/`` | ESPnet's shape files |
 | ``expert/<lang>_<task>/`` | an expert |
 | ``joint/`` | the joint multi-lingual multi-task model |
 | ``sequential/`` | the model trained on one pair after the other: links to its last step |
 | ``sequential/<number>_<lang>_<task>/`` | the model after each step |
-| ``tune/<method>.<scope>/sweep.json`` | the search for a merge's parameters on dev |
-| ``merged/<method>.<scope>/`` | a merged model; scope ``asr``, ``st`` or ``asr_st`` |
+| ``tune/<method>.<scope>/sweep.json`` | the search for merge parameters on dev |
+| ``merged/<method>.<scope>/`` | a merged model |
 | ``inference/<split>/<system>/<lang>_<task>`` | hypotheses, as Kaldi text |
 | ``scores/<split>/<system>/<lang>_<task>.json`` | their scores |
 
-A model directory holds ``model.pth`` and ``config.yaml``. A *system* is what a row of the results
-shows: ``base``, ``expert`` (every pair by its own expert), ``joint``, ``sequential``,
-``<method>.langs`` (a merge over languages for each task) or ``<method>.langs_tasks`` (one merge
-over languages and tasks).
+A model directory holds ``model.pth`` and ``config.yaml``. A *scope* is the set of tasks whose
+experts are merged: ``asr``, ``st`` or ``asr_st``. A *system* is a row of the results: ``base``,
+``expert`` (each pair by its own expert), ``joint``, ``sequential``, ``<method>.langs`` (for each
+task, a merge over languages) or ``<method>.langs_tasks`` (one merge over languages and tasks).
 """
 
 from __future__ import annotations
@@ -27,41 +27,77 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lors.errors import UsageError
+from lors.errors import LorsError, UsageError
+from lors.fileio import file_digest
 from lors.tasks import Pair
 
-SCOPES = ("langs", "langs_tasks")
+BASELINES = ("base", "expert", "joint", "sequential")
+"""Systems that are not merged, in the order of reports."""
+OVER_LANGS, OVER_LANGS_TASKS = "langs", "langs_tasks"
+MERGED_OVER = {OVER_LANGS: "languages", OVER_LANGS_TASKS: "languages and tasks"}
+"""End of a merged system's name -> what the merge goes over, in words."""
 
 
-# The work of an array of jobs, in the order that all jobs and lors.recipe.status agree on.
+def split_system(system: str) -> tuple[str, str]:
+    """Split ``<method>.langs`` into method and ``langs``; ``base`` gives ``("base", "")``."""
+    method, _, merged_over = system.rpartition(".")
+    return (method, merged_over) if method else (merged_over, "")
 
 
-def scopes_of(tasks: Iterable[str]) -> list[tuple[str, ...]]:
-    """The sets of tasks to merge over; job k of the search on dev has the k-th.
+def scope_of(tasks: Iterable[str]) -> str:
+    """Return the name of the merge of these tasks' experts, e.g. ``asr_st``."""
+    return "_".join(sorted(set(tasks)))
 
-    The widest merge takes as long as all others together, so it starts first.
+
+def tasks_of(scope: str) -> list[str]:
+    """Return the tasks that a scope names."""
+    return scope.split("_")
+
+
+# All jobs of an array and lors.recipe.status rely on the order that these functions give.
+
+
+def scopes_of(tasks: Iterable[str]) -> list[str]:
+    """Return the scopes of an experiment with these tasks; job k of the search on dev has the k-th.
+
+    The widest merge takes as long as all others together, so it comes first.
     """
     tasks = sorted(set(tasks))
-    single = [(task,) for task in tasks]
-    return [tuple(tasks), *single] if len(tasks) > 1 else single
+    return [scope_of(tasks), *tasks] if len(tasks) > 1 else tasks
 
 
 def inference_units(
     systems: Iterable[str], pairs: Sequence[Pair], job: int = 1, num_jobs: int = 1
 ) -> list[tuple[str, Pair]]:
-    """What inference decodes: every pair by every system; job k of n has every n-th of them."""
+    """Return the test sets for inference: every system with every pair.
+
+    Job k of n has every n-th of them, from the k-th on.
+    """
     units = [(system, pair) for system in systems for pair in pairs]
     return units[job - 1 :: num_jobs]
 
 
 def hypothesis_marker(hypothesis: Path) -> Path:
-    """The done marker of a hypothesis file."""
+    """Return the path of a hypothesis file's done marker."""
     return hypothesis.with_name(f".{hypothesis.name}.done")
 
 
 def sequential_steps(pairs: Iterable[Pair]) -> list[str]:
-    """Names of the sequential baseline's steps, one pair after the other."""
+    """Return the names of the sequential baseline's steps, one for each pair."""
     return [f"{number:02d}_{pair}" for number, pair in enumerate(pairs, 1)]
+
+
+def check_models(directories: Iterable[Path]) -> None:
+    """Check that every directory has a model; raise LorsError with all that have none."""
+    files = dict.fromkeys(directory / "model.pth" for directory in directories)
+    if missing := [file for file in files if not file.exists()]:
+        raise LorsError("models are missing", got=missing, hint="run the stages that make them")
+
+
+def check_data(directories: Iterable[Path]) -> None:
+    """Check that every data directory is there; raise LorsError with all that are missing."""
+    if missing := [d for d in dict.fromkeys(directories) if not d.is_dir()]:
+        raise LorsError("data directories not found", got=missing, hint="run stage 2 (format)")
 
 
 class ExpDir:
@@ -103,20 +139,29 @@ class ExpDir:
         return self.root / "scores" / split / system / f"{pair}.json"
 
     def model(self, system: str, pair: Pair, tasks: Sequence[str]) -> Path:
-        """The model directory that decodes `pair` in `system`, when `tasks` are all tasks.
+        """Return the directory of the model that a system uses for a pair.
+
+        Args:
+            system: name of the system.
+            pair: language and task.
+            tasks: all tasks of the experiment.
 
         Raises:
             UsageError: no such system.
         """
         if system == "expert":
             return self.expert(pair)
-        if system in ("base", "joint", "sequential"):
+        if system in BASELINES:
             return self.root / system
-        method, _, scope = system.rpartition(".")
-        if not method or scope not in SCOPES:
+        method, merged_over = split_system(system)
+        if merged_over not in MERGED_OVER:
             raise UsageError(
                 "unknown system",
-                expected="base, expert, joint, sequential, <method>.langs or <method>.langs_tasks",
+                expected=", ".join([*BASELINES, *(f"<method>.{over}" for over in MERGED_OVER)]),
                 got=system,
             )
-        return self.merged(method, pair.task if scope == "langs" else "_".join(sorted(tasks)))
+        return self.merged(method, pair.task if merged_over == OVER_LANGS else scope_of(tasks))
+
+    def digests(self, models: Iterable[Path]) -> dict[str, str]:
+        """Return the digest of each model directory's ``model.pth``, by its path inside."""
+        return {str(d.relative_to(self.root)): file_digest(d / "model.pth") for d in models}

@@ -18,7 +18,7 @@ class Grid:
 
     Attributes:
         points: method -> list of parameter settings, scaling_coef included.
-        limit: number of dev utterances a language that are decoded; None for all.
+        limit: number of dev utterances of each language that are used; None for all.
     """
 
     points: Mapping[str, tuple[dict[str, Any], ...]]
@@ -28,48 +28,48 @@ class Grid:
 def read_grid(path: str | os.PathLike, methods: Sequence[str] | None = None) -> Grid:
     """Read ``conf/tune.yaml``.
 
-    A method's grid is a mapping from parameter to the list of its values (all combinations are
-    tried), or a list of such mappings. Methods with something to choose get equally many points.
+    The grid of a method is a mapping from each parameter to the list of its values (all
+    combinations are tried), or a list of such mappings. All methods with a choice have equally
+    many points.
 
     Args:
         path: the file.
-        methods: of its methods, these only; by default all.
+        methods: methods to keep; by default all methods of the file.
 
     Raises:
-        UsageError: a malformed grid, methods with different budgets, or one that has no grid.
+        UsageError: a malformed grid, methods with different budgets, or a method without a grid.
     """
     content = read_yaml(path)
     limit = content.pop("utterances_per_language", None)
     if limit is not None and not (type(limit) is int and limit > 0):
         where = f"{path}: utterances_per_language"
         raise UsageError("not a number of utterances", where=where, expected="1 or more", got=limit)
-    points = {}
-    for method, grid in content.items():
-        parts = grid if isinstance(grid, list) else [grid]
-        good = [isinstance(p, dict) and all(map(_is_list, p.values())) for p in parts]
-        if not parts or not all(good):
-            raise UsageError(
-                "a grid maps each parameter to a list of values",
-                where=f"{path}: {method}",
-                got=grid,
-            )
-        points[method] = tuple(
-            dict(zip(part, values, strict=True))
-            for part in parts
-            for values in itertools.product(*part.values())
-        )
+    points = {method: _points(grid, f"{path}: {method}") for method, grid in content.items()}
     budgets = {method: len(of) for method, of in points.items() if len(of) > 1}
     if len(set(budgets.values())) > 1:
         raise UsageError(
             "merge methods must be tuned with the same budget, or they cannot be compared",
             where=path,
             expected="as many points for every method that has something to choose",
-            got=", ".join(f"{method}: {number}" for method, number in budgets.items()),
+            got=[f"{method}: {number}" for method, number in budgets.items()],
         )
     for method in methods or ():
         if method not in points:
             raise unknown_name("merge method", method, points, where=path)
     return Grid({method: points[method] for method in methods or points}, limit)
+
+
+def _points(grid: Any, where: str) -> tuple[dict[str, Any], ...]:
+    """Return all points of a method's grid."""
+    parts = grid if isinstance(grid, list) else [grid]
+    good = [isinstance(part, dict) and all(map(_is_list, part.values())) for part in parts]
+    if not parts or not all(good):
+        raise UsageError("a grid maps each parameter to a list of values", where=where, got=[grid])
+    return tuple(
+        dict(zip(part, values, strict=True))
+        for part in parts
+        for values in itertools.product(*part.values())
+    )
 
 
 def _is_list(value: Any) -> bool:

@@ -1,61 +1,81 @@
 """The report of an experiment: the same tables as Markdown and as plain text.
 
-Every number comes from a score file or a sweep file. With several experiment directories (one a
-seed) a cell is the mean and the sample standard deviation over them.
+Every number comes from a score file or a sweep file. With several experiment directories (one for
+each seed) a cell is the mean and the sample standard deviation over them.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from lors.recipe.expdir import SCOPES
-from lors.recipe.score_tree import ScoreTable
-from lors.recipe.sweeps import Sweep, format_params
+from lors.fileio import write_text
+from lors.recipe.expdir import MERGED_OVER, OVER_LANGS, scope_of, split_system, tasks_of
+from lors.recipe.report import Section, relative_to, render_markdown, render_text
+from lors.recipe.score_tree import ScoreTable, read_scores
+from lors.recipe.sweeps import Sweep, format_params, read_sweeps
 from lors.score.normalised import unhelpful_experts
-from lors.tasks import TASKS, Pair, task_called
+from lors.tasks import TASKS, Metric, Pair, task_called
 
-SCOPE_NAMES = {"langs": "languages", "langs_tasks": "languages and tasks"}
-
+_ERROR_RATES = ", ".join(t.metric.name for t in TASKS.values() if t.metric.lower_is_better)
 DEFINITION = (
     "Normalised performance (LoRS's own definition): mean over language-task pairs of "
-    "(merged - base) / (expert - base), WER sign-flipped; 0 is the base model, 1 the experts."
+    f"(merged - base) / (expert - base), {_ERROR_RATES} sign-flipped; 0 is the base model, "
+    "1 the experts."
 )
 
+DrawFigures = Callable[[ScoreTable, Sequence[Sweep]], Sequence[tuple[str, str]]]
+"""Draws the figures of a report; returns the caption and the path of each."""
 
-@dataclass(frozen=True)
-class Section:
-    """A part of the report: a heading, notes, a table (may be empty), and notes below it.
 
-    Attributes:
-        labels: how many leading columns are words (the others are numbers, aligned right).
+def write_results(
+    expdirs: Sequence[str | os.PathLike],
+    out: str | os.PathLike,
+    title: str,
+    command: str | None = None,
+    draw: DrawFigures | None = None,
+) -> str:
+    """Write the report of some experiment directories as Markdown.
+
+    Args:
+        expdirs: experiment directories, one for each seed.
+        out: Markdown file to write.
+        title: its heading.
+        command: the command that made the results.
+        draw: draws the figures; by default there are none.
+
+    Returns:
+        The same report as plain text, then a line for each file of it.
+
+    Raises:
+        LorsError: scores are missing or malformed, or normalised performance is undefined.
     """
-
-    title: str
-    header: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
-    labels: int = 1
-    above: Sequence[str] = ()
-    below: Sequence[str] = field(default=())
+    table = read_scores(expdirs)
+    sweeps = read_sweeps(expdirs)
+    sections, runs = make_report(table, sweeps), describe_runs(table)
+    figures = draw(table, sweeps) if draw else []
+    links = [(caption, relative_to(path, Path(out).parent)) for caption, path in figures]
+    write_text(out, render_markdown(sections, title, runs, links, command))
+    files = [f"written: {out}", *(f"figure: {path}" for _, path in figures)]
+    return "\n".join([render_text(sections, title, runs), *files])
 
 
 def make_report(table: ScoreTable, sweeps: Sequence[Sweep]) -> list[Section]:
-    """The sections of the report, without title, plots and command."""
+    """Return the sections of the report."""
     sections = [_task_section(table, task) for task in table.tasks]
     if table.can_normalise and len(table.tasks) > 1:
         sections.append(_normalised_section(table))
     sections += [_second_metric_section(table, task) for task in table.tasks]
     sections.append(_parameter_section(table, sweeps))
     sections.append(_test_set_section(table))
-    sections.append(Section("How the scores are computed", above=_how(table)))
+    sections.append(Section("How the scores are computed", above=_descriptions(table)))
     return sections
 
 
 def describe_runs(table: ScoreTable) -> str:
-    """One line: which set, how many seeds, and what a cell is."""
+    """Return one line: the test set, the number of seeds, and the meaning of a cell."""
     runs = ", ".join(table.expdirs)
     if len(table.expdirs) == 1:
         return f"Scores on {table.split}; 1 run ({runs}), so no spread is known."
@@ -66,30 +86,36 @@ def describe_runs(table: ScoreTable) -> str:
 
 
 def cell(values: Sequence[float], digits: int) -> str:
-    """``mean``, or ``mean ± sample standard deviation`` of several values."""
+    """Return ``mean``, or ``mean ± sample standard deviation`` of several values."""
     mean = f"{statistics.fmean(values):.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def _system_cells(system: str) -> list[str]:
-    method, _, scope = system.partition(".")
-    return [method, SCOPE_NAMES.get(scope, scope) or "-"]
+    method, merged_over = split_system(system)
+    return [method, MERGED_OVER.get(merged_over, merged_over) or "-"]
 
 
-def _score_rows(table: ScoreTable, task: str, key: str) -> list[list[str]]:
+def _score_rows(table: ScoreTable, task: str, metric: Metric) -> list[list[str]]:
     rows = []
     for system in table.systems:
-        columns = [table.values(system, f"{lang}_{task}", key) for lang in table.languages(task)]
-        columns.append(table.averages(system, task, key))
-        rows.append(_system_cells(system) + [cell(values, 1) for values in columns])
+        cells = [table.values(system, Pair(lang, task), metric) for lang in table.languages(task)]
+        cells.append(table.averages(system, task, metric))
+        rows.append(_system_cells(system) + [cell(values, 1) for values in cells])
     return rows
+
+
+def _score_header(table: ScoreTable, task: str) -> list[str]:
+    return ["system", "merged over", *table.languages(task), "average"]
+
+
+def _with_unit(metric: Metric) -> str:
+    return f"{metric.name} in %" if metric.lower_is_better else metric.name
 
 
 def _task_section(table: ScoreTable, task: str) -> Section:
     metric = task_called(task).metric
-    header = ["system", "merged over", *table.languages(task), "average"]
-    rows = _score_rows(table, task, metric.key)
-    below = []
+    header, rows = _score_header(table, task), _score_rows(table, task, metric)
     if table.can_normalise:
         header.append("norm. perf.")
         for system, row in zip(table.systems, rows, strict=True):
@@ -97,93 +123,87 @@ def _task_section(table: ScoreTable, task: str) -> Section:
         below = _unhelpful_notes(table, task)
     else:
         below = ["No normalised performance: it needs scores of both base and expert."]
-    unit = " in %" if metric.lower_is_better else ""
     better = "lower" if metric.lower_is_better else "higher"
-    title = f"{TASKS[task].title}: {metric.name}{unit} ({better} is better)"
+    title = f"{task_called(task).title}: {_with_unit(metric)} ({better} is better)"
     return Section(title, header, rows, labels=2, below=below)
 
 
 def _unhelpful_notes(table: ScoreTable, task: str) -> list[str]:
     notes = []
     for index, expdir in enumerate(table.expdirs):
-        pairs = unhelpful_experts(
-            table.run("base", index, [task]), table.run("expert", index, [task])
-        )
-        if pairs:
+        base, expert = (table.scores_in(name, index, [task]) for name in ("base", "expert"))
+        if pairs := unhelpful_experts(base, expert):
             notes.append(
-                f"Beware: in {expdir} the expert is worse than the base model for "
-                f"{', '.join(pairs)}; there normalised performance rewards getting worse."
+                f"Caution: in {expdir} the expert is worse than the base model for "
+                f"{', '.join(map(str, pairs))}; for these pairs a worse merged model has a higher "
+                "normalised performance."
             )
     return notes
 
 
 def _normalised_section(table: ScoreTable) -> Section:
-    rows = []
-    for system in table.systems:
-        groups = [[task] for task in table.tasks] + [table.tasks]
-        values = [cell(table.normalised(system, group), 2) for group in groups]
-        rows.append(_system_cells(system) + values)
-    header = [
-        "system",
-        "merged over",
-        *(task_called(t).metric.name for t in table.tasks),
-        "all pairs",
+    groups = [*([task] for task in table.tasks), table.tasks]
+    rows = [
+        _system_cells(system) + [cell(table.normalised(system, group), 2) for group in groups]
+        for system in table.systems
     ]
+    metrics = [task_called(task).metric.name for task in table.tasks]
+    header = ["system", "merged over", *metrics, "all pairs"]
     title = "Normalised performance (higher is better)"
     return Section(title, header, rows, labels=2, above=[DEFINITION])
 
 
 def _second_metric_section(table: ScoreTable, task: str) -> Section:
-    metric = TASKS[task].metrics[1]
-    unit = " in %" if metric.lower_is_better else ""
-    header = ["system", "merged over", *table.languages(task), "average"]
-    rows = _score_rows(table, task, metric.key)
-    return Section(f"{metric.name}{unit}", header, rows, labels=2)
+    metric = task_called(task).metrics[1]
+    rows = _score_rows(table, task, metric)
+    return Section(_with_unit(metric), _score_header(table, task), rows, labels=2)
 
 
 def _parameter_section(table: ScoreTable, sweeps: Sequence[Sweep]) -> Section:
+    untuned = _untuned(table, sweeps)
+    below = [f"Without a sweep on dev: {', '.join(untuned)}."] if untuned else []
+    if not sweeps:
+        above = ["No sweep files: nothing was tuned on dev."]
+        return Section("Merge parameters", above=above, below=below)
     rows = [
         [
             sweep.method,
-            sweep.scope.replace("_", " + "),
+            " + ".join(tasks_of(sweep.scope)),
             sweep.expdir,
-            format_params(sweep.chosen["params"]),
-            f"{sweep.chosen['objective']:.3f}",
+            format_params(sweep.chosen.params),
+            f"{sweep.chosen.objective:.3f}",
             str(len(sweep.grid)),
         ]
         for sweep in sweeps
     ]
     header = ["method", "tasks", "run", "parameters", "dev norm. perf.", "settings tried"]
     above = ["Chosen on dev by normalised performance."]
-    untuned = _untuned(table, sweeps)
-    below = [f"Without a sweep on dev: {', '.join(untuned)}."] if untuned else []
-    if not rows:
-        above = ["No sweep files: nothing was tuned on dev."]
-    return Section("Merge parameters", header if rows else (), rows, 4, above, below)
+    return Section("Merge parameters", header, rows, 4, above, below)
 
 
 def _untuned(table: ScoreTable, sweeps: Iterable[Sweep]) -> list[str]:
-    """Merges in the table that have no sweep file, as ``method.scope in expdir``."""
+    """List merges of the table without a sweep file, as ``method.scope in expdir``."""
     tuned = {(sweep.expdir, sweep.method, sweep.scope) for sweep in sweeps}
     missing = []
     for system in table.systems:
-        method, _, scope = system.partition(".")
-        if scope not in SCOPES:
+        method, merged_over = split_system(system)
+        if merged_over not in MERGED_OVER:
             continue
+        scopes = table.tasks if merged_over == OVER_LANGS else [scope_of(table.tasks)]
         for expdir in table.expdirs:
-            for of in table.tasks if scope == "langs" else ["_".join(table.tasks)]:
-                if (expdir, method, of) not in tuned:
-                    missing.append(f"{method}.{of} in {expdir}")
+            for scope in scopes:
+                if (expdir, method, scope) not in tuned:
+                    missing.append(f"{method}.{scope} in {expdir}")
     return missing
 
 
 def _test_set_section(table: ScoreTable) -> Section:
     rows = []
     for pair in table.pairs:
-        lang, task = Pair.parse(pair).lang, Pair.parse(pair).task
+        sizes = [score.sizes for score in table.scores[table.systems[0]][pair]]
         keys = ("utterances", "ref_words", "empty_refs")
-        scores = table.scores[table.systems[0]][pair]
-        rows.append([lang, task, *(_range(score.get(key) for score in scores) for key in keys)])
+        counts = [_range(size.get(key) for size in sizes) for key in keys]
+        rows.append([pair.lang, pair.task, *counts])
     header = ["language", "task", "utterances", "reference words", "empty references"]
     return Section(f"The {table.split} sets", header, rows, labels=2)
 
@@ -193,101 +213,10 @@ def _range(values: Iterable[int | None]) -> str:
     return "-".join(str(value) for value in (known[:1] + known[1:][-1:])) or "n/a"
 
 
-def _how(table: ScoreTable) -> list[str]:
-    """Normaliser, jiwer version and sacreBLEU signatures, each with the languages they are for."""
-    used: dict[str, list[str]] = {}
+def _descriptions(table: ScoreTable) -> list[str]:
+    """Return the ways in which scores were computed, each with its languages."""
+    langs: dict[str, list[str]] = {}
     for pair in table.pairs:
-        lang, task = Pair.parse(pair).lang, Pair.parse(pair).task
-        score = table.scores[table.systems[0]][pair][0]
-        if task == "asr":
-            how = (
-                "WER and CER: hypothesis and reference normalised alike by "
-                f"{score['normaliser']} (openai-whisper {score['openai_whisper_version']}), "
-                f"errors counted by jiwer {score['jiwer_version']}"
-            )
-            if score["unit"] == "character":
-                how += "; words are not separated, so both rates are over characters"
-        else:
-            how = (
-                f"sacreBLEU signatures: BLEU {score['bleu_signature']}, "
-                f"chrF {score['chrf_signature']}"
-            )
-        used.setdefault(how, []).append(lang)
-    notes = [f"{how} ({', '.join(langs)})." for how, langs in used.items()]
+        langs.setdefault(table.example(pair).description, []).append(pair.lang)
+    notes = [f"{description} ({', '.join(of)})." for description, of in langs.items()]
     return [*notes, DEFINITION] if table.can_normalise else notes
-
-
-def render_markdown(
-    sections: Sequence[Section],
-    title: str,
-    runs: str,
-    plots: Sequence[tuple[str, str]] = (),
-    command: str | None = None,
-) -> str:
-    """The report as Markdown.
-
-    Args:
-        sections: of :func:`make_report`.
-        title: heading of the file.
-        runs: of :func:`describe_runs`.
-        plots: (caption, path relative to the file) of images to show.
-        command: the command that made the results, shown in a code block.
-    """
-    lines = [f"# {title}", "", runs, ""]
-    for section in sections:
-        lines += [f"## {section.title}", ""]
-        lines += [text for note in section.above for text in (_escape(note), "")]
-        if section.rows:
-            marks = [":--" if i < section.labels else "--:" for i in range(len(section.header))]
-            for row in (section.header, marks, *section.rows):
-                lines.append("| " + " | ".join(_escape(text) for text in row) + " |")
-            lines.append("")
-        lines += [text for note in section.below for text in (_escape(note), "")]
-    if plots:
-        lines += ["## Plots", ""]
-        lines += [text for caption, path in plots for text in (f"![{caption}]({path})", "")]
-    if command:
-        lines += ["## Command", "", "```bash", command, "```", ""]
-    return "\n".join(lines)
-
-
-def _escape(text: str) -> str:
-    """Keep what is meant literally (signatures, names) from being read as Markdown."""
-    for character in "\\|_*":
-        text = text.replace(character, "\\" + character)
-    return text
-
-
-def render_text(sections: Sequence[Section], title: str, runs: str) -> str:
-    """The report for a terminal: the same tables, aligned by spaces."""
-    lines = [title, runs, ""]
-    for section in sections:
-        lines += [section.title, *section.above]
-        if section.rows:
-            grid = [section.header, *section.rows]
-            widths = _widths(grid)
-            lines += aligned(grid, section.labels)
-            lines.insert(-len(section.rows), "  ".join("-" * width for width in widths))
-        lines += [*section.below, ""]
-    return "\n".join(lines)
-
-
-def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
-    return [max(map(len, column)) for column in zip(*rows, strict=True)]
-
-
-def aligned(rows: Sequence[Sequence[str]], labels: int = 1) -> list[str]:
-    """A line of text for each row, in columns: the first `labels` to the left, numbers right."""
-    lines, widths = [], _widths(rows)
-    for row in rows:
-        cells = [
-            text.ljust(width) if i < labels else text.rjust(width)
-            for i, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
-
-
-def relative_to(path: str | os.PathLike, folder: str | os.PathLike) -> str:
-    """`path` as a link from a file in `folder`."""
-    return Path(os.path.relpath(path, folder)).as_posix()

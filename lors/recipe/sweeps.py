@@ -1,76 +1,162 @@
-"""Sweeps of merge parameters on the dev set, read and checked."""
+"""Sweeps: the settings of a merge method that were tried on the dev set, with their scores."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lors.errors import LorsError
-from lors.fileio import read_json
-from lors.recipe.score_tree import is_number
+from lors.fileio import read_json, write_json
+from lors.recipe.expdir import ExpDir, tasks_of
+from lors.score import SCORERS, Score
+from lors.score.result import is_number
+from lors.tasks import Pair
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting and its result on dev.
+
+    Attributes:
+        params: name of a parameter -> value.
+        objective: normalised performance on dev; higher is better.
+        scores: pair -> its scores.
+    """
+
+    params: Mapping[str, Any]
+    objective: float
+    scores: Mapping[Pair, Score]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the trial as an entry of a sweep file's grid."""
+        scores = {str(pair): score.to_json() for pair, score in self.scores.items()}
+        return {"params": dict(self.params), "objective": self.objective, "scores": scores}
+
+    @classmethod
+    def problems(cls, content: Any) -> list[str]:
+        """List everything that makes `content` unusable as a trial."""
+        if not isinstance(content, dict):
+            return ["not a JSON object"]
+        found = [
+            f"no {key}" for key in ("params", "scores") if not isinstance(content.get(key), dict)
+        ]
+        if not is_number(content.get("objective")):
+            found.append("the objective is not a number")
+        if found:
+            return found
+        for name, score in content["scores"].items():
+            try:
+                wrong = SCORERS[Pair.parse(name).task].result.problems(score)
+            except LorsError as error:
+                wrong = [error.what]
+            found += [f"scores of {name}: {problem}" for problem in wrong]
+        return found
+
+    @classmethod
+    def from_json(cls, content: Any) -> Trial:
+        """Make a trial of an entry of a sweep file's grid.
+
+        Raises:
+            LorsError: the entry is malformed; all problems are listed.
+        """
+        if problems := cls.problems(content):
+            raise LorsError("not a trial of merge parameters", got=problems)
+        pairs = {name: Pair.parse(name) for name in content["scores"]}
+        scores = {
+            pair: SCORERS[pair.task].result.from_json(content["scores"][name])
+            for name, pair in pairs.items()
+        }
+        return cls(content["params"], content["objective"], scores)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The settings of one merge method that were tried on the dev set.
+    """All trials of one merge method and scope.
 
     Attributes:
-        expdir: the experiment directory it belongs to.
+        expdir: experiment directory.
         method: name of the merge method.
-        scope: tasks merged, joined by ``_``: ``asr``, ``st`` or ``asr_st``.
-        grid: one entry for each setting: ``params`` (name -> value), ``objective`` (normalised
-            performance on dev, higher is better) and ``scores`` (pair -> scores).
-        best: index into `grid` of the setting chosen.
+        scope: tasks whose experts are merged, e.g. ``asr_st``.
+        grid: one trial for each setting.
+        best: index of the chosen trial in `grid`.
     """
 
     expdir: str
     method: str
     scope: str
-    grid: tuple[dict[str, Any], ...]
+    grid: tuple[Trial, ...]
     best: int
 
     @property
-    def chosen(self) -> dict[str, Any]:
-        """The entry of `grid` that was chosen."""
+    def chosen(self) -> Trial:
+        """The chosen trial."""
         return self.grid[self.best]
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the sweep file."""
+        grid = [trial.to_json() for trial in self.grid]
+        return {"method": self.method, "scope": self.scope, "grid": grid, "best": self.best}
 
-def format_params(params: dict[str, Any]) -> str:
-    """``rank=7 density=0.2``; ``none`` for a method without parameters."""
-    return " ".join(f"{name}={_short(value)}" for name, value in params.items()) or "none"
+
+def write_sweep(expdir: ExpDir, method: str, scope: str, grid: Sequence[Trial]) -> Sweep:
+    """Write the sweep file of these trials; the first one with the highest objective is chosen."""
+    best = max(range(len(grid)), key=lambda index: grid[index].objective)
+    sweep = Sweep(str(expdir.root), method, scope, tuple(grid), best)
+    write_json(expdir.sweep(method, scope), sweep.to_json())
+    return sweep
 
 
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def read_sweep(expdir: ExpDir, method: str, scope: str) -> Sweep:
+    """Read the sweep file of a method and scope.
+
+    Raises:
+        LorsError: the file is missing or malformed.
+    """
+    path = expdir.sweep(method, scope)
+    content = read_json(path)
+    if problems := _malformed(path, content):
+        raise LorsError("not a sweep of merge parameters", where=path, got=problems)
+    return _sweep(str(expdir.root), content)
 
 
 def read_sweeps(expdirs: Sequence[str | os.PathLike]) -> list[Sweep]:
-    """All sweeps of `expdirs`, by method with lors last, then scope, then expdir.
+    """Read all sweeps of several experiment directories.
+
+    Returns:
+        The sweeps, sorted by method with lors last, then by scope, then in the order of `expdirs`.
 
     Raises:
-        LorsError: a sweep file is malformed, or the setting it calls best is not the one with
-            the highest objective (all such files named).
+        LorsError: a sweep file is malformed, or its chosen setting is not one with the highest
+            objective (all such files are listed).
     """
     sweeps, problems = [], []
     for expdir in map(str, expdirs):
         for path in sorted(Path(expdir).glob("tune/*/sweep.json")):
             content = read_json(path)
             wrong = _malformed(path, content)
-            problems += [f"{path}: {problem}" for problem in wrong]
             if not wrong:
-                grid = tuple(content["grid"])
-                sweeps.append(
-                    Sweep(expdir, content["method"], content["scope"], grid, content["best"])
-                )
+                sweeps.append(_sweep(expdir, content))
+                wrong = _wrong_choice(sweeps[-1])
+            problems += [f"{path}: {problem}" for problem in wrong]
     if problems:
-        raise LorsError("not a sweep of merge parameters", got="\n    " + "\n    ".join(problems))
-    return sorted(sweeps, key=lambda s: (s.method == "lors", s.method, s.scope.count("_"), s.scope))
+        raise LorsError("sweeps of merge parameters that cannot be reported", got=problems)
+    return sorted(sweeps, key=_order)
+
+
+def _sweep(expdir: str, content: Mapping[str, Any]) -> Sweep:
+    grid = tuple(map(Trial.from_json, content["grid"]))
+    return Sweep(expdir, content["method"], content["scope"], grid, content["best"])
+
+
+def _order(sweep: Sweep) -> tuple:
+    return (sweep.method == "lors", sweep.method, len(tasks_of(sweep.scope)), sweep.scope)
 
 
 def _malformed(path: Path, content: Any) -> list[str]:
+    """List everything that makes `content` unusable as the sweep file at `path`."""
     if not isinstance(content, dict) or not content.keys() >= {"method", "scope", "grid", "best"}:
         return ["needs the keys method, scope, grid and best"]
     problems = []
@@ -79,21 +165,25 @@ def _malformed(path: Path, content: Any) -> list[str]:
     grid, best = content["grid"], content["best"]
     if not isinstance(grid, list) or not grid:
         return [*problems, "the grid is empty"]
-    bad = [
-        i
-        for i, entry in enumerate(grid)
-        if not isinstance(entry, dict)
-        or not isinstance(entry.get("params"), dict)
-        or not is_number(entry.get("objective"))
-    ]
-    if bad:
-        return [*problems, f"grid entries without params and a number as objective: {bad}"]
-    highest = max(entry["objective"] for entry in grid)
+    for index, entry in enumerate(grid):
+        problems += [f"grid entry {index}: {problem}" for problem in Trial.problems(entry)]
     if type(best) is not int or not 0 <= best < len(grid):
         problems.append(f"best is {best!r}, not an index into a grid of {len(grid)}")
-    elif grid[best]["objective"] != highest:
-        problems.append(
-            f"best is entry {best} with objective {grid[best]['objective']}, "
-            f"but the highest is {highest}"
-        )
     return problems
+
+
+def _wrong_choice(sweep: Sweep) -> list[str]:
+    highest = max(trial.objective for trial in sweep.grid)
+    if sweep.chosen.objective == highest:
+        return []
+    chosen = f"entry {sweep.best} with objective {sweep.chosen.objective}"
+    return [f"best is {chosen}, but the highest is {highest}"]
+
+
+def format_params(params: Mapping[str, Any]) -> str:
+    """Return ``rank=7 density=0.2``; ``none`` for a method without parameters."""
+    return " ".join(f"{name}={_short(value)}" for name, value in params.items()) or "none"
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -56,7 +56,7 @@ def _keys_of(log: JobLog, expdir: str) -> tuple[str, ...]:
             scopes, methods = log.option("scopes"), log.option("methods")
             return tuple(f"merged/{method}.{scope}" for scope in scopes for method in methods)
         if log.module == "lors.bin.tune":
-            scope = "_".join(_only(scopes_of(log.option("tasks")), log))
+            scope = _only(scopes_of(log.option("tasks")), log)
             return tuple(f"tune/{method}.{scope}" for method in log.option("methods"))
         if log.module == "lors.bin.inference":
             pairs = pairs_of(log.option("langs"), log.option("tasks"))

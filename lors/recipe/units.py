@@ -49,7 +49,7 @@ def units_of(run: RunRecord, expdir: str | os.PathLike) -> Iterator[Unit]:
     """Yield all units of a run, in the order of the work."""
     exp = ExpDir(expdir)
     pairs = pairs_of(run.langs, run.tasks)
-    scopes = ["_".join(scope) for scope in scopes_of(run.tasks)]
+    scopes = scopes_of(run.tasks)
     yield from _data_units(run, _recipe_directory(run, exp.root))
     yield from _training_units(run, exp, pairs)
     yield from _merge_units(run, exp, scopes)

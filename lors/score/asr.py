@@ -2,76 +2,99 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from lors.errors import LorsError
 from lors.score.pairing import match_utterances
-from lors.score.text import get_normaliser
+from lors.score.result import ErrorRates
+from lors.score.text import CHARACTER, Normaliser, get_normaliser
+from lors.score.versions import installed_version
 
 
-def score_asr(refs: Mapping[str, str], hyps: Mapping[str, str], lang: str) -> dict[str, Any]:
-    """Error rates over a whole test set: all errors over all reference units.
+def score_asr(refs: Mapping[str, str], hyps: Mapping[str, str], lang: str) -> ErrorRates:
+    """Compute error rates over a whole test set: all errors over all reference units.
 
-    Reference and hypothesis are normalised alike (:mod:`lors.score.text`). A reference that
-    normalises to nothing stays in: whatever was recognised there counts as insertions. jiwer is
-    not asked about those, because some of its versions refuse an empty reference.
+    Reference and hypothesis are normalised alike (:mod:`lors.score.text`). A reference that is
+    empty after normalisation stays in the test set, and its hypothesis counts as insertions.
 
     Args:
         refs: utterance id -> reference transcript, as in the corpus.
         hyps: utterance id -> recognised text; may be empty.
-        lang: Common Voice code of the language spoken.
-
-    Returns:
-        ``wer`` and ``cer`` in percent; ``substitutions``, ``deletions``, ``insertions`` and
-        ``ref_words`` (the counts behind ``wer``); ``unit`` (``word``; ``character`` for Chinese
-        and Japanese, where ``wer`` is over characters and therefore equals ``cer``);
-        ``utterances``, ``empty_refs``, ``empty_hyps`` (after normalisation); ``normaliser`` and
-        the versions of the packages that made it. ``cer`` of other languages counts the single
-        spaces between words as characters.
+        lang: Common Voice code of the spoken language.
 
     Raises:
         LorsError: utterance ids differ, or all references are empty after normalisation.
     """
-    import jiwer
-
     normalise = get_normaliser(lang)
     ref_texts, hyp_texts = match_utterances(refs, hyps)
     pairs = [(normalise(r), normalise(h)) for r, h in zip(ref_texts, hyp_texts, strict=True)]
-    scored = [(r, h) for r, h in pairs if r]
-    if not scored:
+    _check_references(pairs, normalise, lang)
+    words = _word_errors(pairs)
+    letters = words if normalise.unit == CHARACTER else _character_errors(pairs)
+    return ErrorRates(
+        wer=words.rate,
+        cer=letters.rate,
+        substitutions=words.substitutions,
+        deletions=words.deletions,
+        insertions=words.insertions,
+        ref_words=words.reference,
+        unit=normalise.unit,
+        utterances=len(pairs),
+        empty_refs=sum(not r for r, _ in pairs),
+        empty_hyps=sum(not h for _, h in pairs),
+        normaliser=normalise.name,
+        openai_whisper_version=normalise.version,
+        jiwer_version=installed_version("jiwer"),
+    )
+
+
+def _check_references(pairs: Sequence[tuple[str, str]], normalise: Normaliser, lang: str) -> None:
+    if not any(reference for reference, _ in pairs):
         raise LorsError(
             "every reference is empty after normalisation: the error rate is undefined",
             expected=f"transcripts of language '{lang}'",
             got=f"{len(pairs)} references without a {normalise.unit}",
         )
-    spoken, recognised = (list(side) for side in zip(*scored, strict=True))
-    inserted = [h for r, h in pairs if not r]
 
-    words = jiwer.process_words(spoken, recognised)
-    insertions = words.insertions + sum(len(h.split()) for h in inserted)
-    ref_words = words.hits + words.substitutions + words.deletions
-    wer = 100.0 * (words.substitutions + words.deletions + insertions) / ref_words
-    if normalise.unit == "character":
-        cer = wer
-    else:
-        letters = jiwer.process_characters(spoken, recognised)
-        errors = letters.substitutions + letters.deletions + letters.insertions
-        errors += sum(len(h) for h in inserted)
-        cer = 100.0 * errors / (letters.hits + letters.substitutions + letters.deletions)
-    return {
-        "wer": wer,
-        "cer": cer,
-        "substitutions": words.substitutions,
-        "deletions": words.deletions,
-        "insertions": insertions,
-        "ref_words": ref_words,
-        "unit": normalise.unit,
-        "utterances": len(pairs),
-        "empty_refs": len(inserted),
-        "empty_hyps": sum(not h for _, h in pairs),
-        "normaliser": normalise.name,
-        "openai_whisper_version": normalise.version,
-        "jiwer_version": importlib.metadata.version("jiwer"),
-    }
+
+@dataclass(frozen=True)
+class _Errors:
+    """Numbers of errors and of reference units."""
+
+    substitutions: int
+    deletions: int
+    insertions: int
+    reference: int
+
+    @property
+    def rate(self) -> float:
+        """Error rate in percent."""
+        return 100.0 * (self.substitutions + self.deletions + self.insertions) / self.reference
+
+
+def _word_errors(pairs: Sequence[tuple[str, str]]) -> _Errors:
+    import jiwer
+
+    inserted = sum(len(h.split()) for r, h in pairs if not r)
+    return _errors(jiwer.process_words(*_with_reference(pairs)), inserted)
+
+
+def _character_errors(pairs: Sequence[tuple[str, str]]) -> _Errors:
+    import jiwer
+
+    inserted = sum(len(h) for r, h in pairs if not r)
+    return _errors(jiwer.process_characters(*_with_reference(pairs)), inserted)
+
+
+def _with_reference(pairs: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """Leave out empty references, which some versions of jiwer refuse, and their hypotheses."""
+    kept = [(r, h) for r, h in pairs if r]
+    return [r for r, _ in kept], [h for _, h in kept]
+
+
+def _errors(alignment, inserted: int) -> _Errors:
+    """Counts of a jiwer alignment, with `inserted` units that it was not given."""
+    found = alignment.hits + alignment.substitutions + alignment.deletions
+    insertions = alignment.insertions + inserted
+    return _Errors(alignment.substitutions, alignment.deletions, insertions, found)

@@ -1,46 +1,42 @@
-"""Bringing references and hypotheses together, utterance by utterance."""
+"""Pairing of references and hypotheses by utterance id."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
-from lors.errors import LorsError
+from lors.errors import LorsError, shortened
 
-SHOWN = 20  # ids spelled out in an error; the rest is counted
+SHOWN = 20
+"""Number of utterance ids that an error message names; the others are counted."""
 
 
 def match_utterances(
     refs: Mapping[str, str], hyps: Mapping[str, str]
 ) -> tuple[list[str], list[str]]:
-    """References and hypotheses in one order (sorted by utterance id).
+    """Return references and hypotheses in one order, sorted by utterance id.
 
-    A set that does not match exactly is refused: a score over part of the utterances is not the
-    score of the test set.
+    A score over a part of the test set is not its score: both must have the same utterances.
 
     Raises:
         LorsError: there are no references, or ids are missing from `hyps` or not in `refs`.
     """
     if not refs:
         raise LorsError("no references to score against")
-    missing = sorted(set(refs) - set(hyps))
-    extra = sorted(set(hyps) - set(refs))
-    if missing or extra:
-        parts = []
-        if missing:
-            parts.append(f"{len(missing)} without a hypothesis: {_listed(missing)}")
-        if extra:
-            parts.append(f"{len(extra)} without a reference: {_listed(extra)}")
+    problems = [
+        f"{len(ids)} without a {lacking}: {', '.join(shortened(ids, SHOWN))}"
+        for lacking, ids in (
+            ("hypothesis", sorted(refs.keys() - hyps.keys())),
+            ("reference", sorted(hyps.keys() - refs.keys())),
+        )
+        if ids
+    ]
+    if problems:
         raise LorsError(
             "references and hypotheses are not of the same utterances",
             expected=f"exactly one hypothesis for each of the {len(refs)} references",
-            got="; ".join(parts),
-            hint="run the inference of this test set again; an empty hypothesis is a line "
+            got=problems,
+            hint="run inference on this test set again; an empty hypothesis is a line "
             "with only the utterance id",
         )
     ids = sorted(refs)
     return [refs[i] for i in ids], [hyps[i] for i in ids]
-
-
-def _listed(ids: Collection[str]) -> str:
-    shown = ", ".join(list(ids)[:SHOWN])
-    return shown if len(ids) <= SHOWN else f"{shown}, and {len(ids) - SHOWN} more"

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping
-from typing import Any
 
 from lors.errors import LorsError
 from lors.score.pairing import match_utterances
+from lors.score.result import TranslationScores
 from lors.score.text import base_language
+from lors.score.versions import installed_version
 
-TOKENIZERS = {"zh": "zh", "yue": "zh", "ja": "ja-mecab"}  # every other target: 13a
+TOKENIZERS = {"zh": "zh", "yue": "zh", "ja": "ja-mecab"}
+"""Target language -> sacreBLEU's tokenizer; every other language has 13a."""
 
 
-def score_st(refs: Mapping[str, str], hyps: Mapping[str, str], tgt_lang: str) -> dict[str, Any]:
-    """Corpus BLEU and chrF2 of cased, raw text against one reference each.
+def score_st(refs: Mapping[str, str], hyps: Mapping[str, str], tgt_lang: str) -> TranslationScores:
+    """Compute corpus BLEU and chrF2 of cased, raw text against one reference each.
 
-    Empty hypotheses and empty references stay in and are counted.
+    Empty hypotheses and empty references stay in the test set and are counted.
 
     Args:
         refs: utterance id -> reference translation.
-        hyps: utterance id -> translation produced; may be empty.
+        hyps: utterance id -> translation by the model; may be empty.
         tgt_lang: code of the target language; it chooses sacreBLEU's tokenizer.
-
-    Returns:
-        ``bleu`` and ``chrf`` (0 to 100), ``bleu_signature`` and ``chrf_signature``,
-        ``utterances``, ``empty_refs``, ``empty_hyps`` and ``sacrebleu_version``.
 
     Raises:
         LorsError: utterance ids differ, all references are empty, or the tokenizer of
@@ -40,22 +37,20 @@ def score_st(refs: Mapping[str, str], hyps: Mapping[str, str], tgt_lang: str) ->
     tokenizer = TOKENIZERS.get(base_language(tgt_lang), "13a")
     try:
         bleu = BLEU(tokenize=tokenizer)
-    except RuntimeError as error:  # how sacreBLEU reports a missing tokenizer package
+    except RuntimeError as error:  # sacreBLEU's error for a missing tokenizer package
         raise LorsError(
             f"sacreBLEU cannot tokenize target language '{tgt_lang}' with '{tokenizer}'",
             got=" ".join(str(error).split()),
             hint=f"pip install 'sacrebleu[{base_language(tgt_lang)}]'",
         ) from error
     chrf = CHRF()
-    bleu_score = bleu.corpus_score(hyp_texts, [ref_texts]).score
-    chrf_score = chrf.corpus_score(hyp_texts, [ref_texts]).score
-    return {
-        "bleu": bleu_score,
-        "chrf": chrf_score,
-        "bleu_signature": str(bleu.get_signature()),
-        "chrf_signature": str(chrf.get_signature()),
-        "utterances": len(ref_texts),
-        "empty_refs": empty_refs,
-        "empty_hyps": sum(not text.strip() for text in hyp_texts),
-        "sacrebleu_version": importlib.metadata.version("sacrebleu"),
-    }
+    return TranslationScores(
+        bleu=bleu.corpus_score(hyp_texts, [ref_texts]).score,
+        chrf=chrf.corpus_score(hyp_texts, [ref_texts]).score,
+        bleu_signature=str(bleu.get_signature()),
+        chrf_signature=str(chrf.get_signature()),
+        utterances=len(ref_texts),
+        empty_refs=empty_refs,
+        empty_hyps=sum(not text.strip() for text in hyp_texts),
+        sacrebleu_version=installed_version("sacrebleu"),
+    )

@@ -42,9 +42,9 @@ def test_german_by_hand():
     # er sagte ja und ging         | er sagte ja und und ging  : I 1
     # ärger                        | ärger
     result = score_asr(*sides(GERMAN), "de")
-    keys = ("substitutions", "deletions", "insertions", "ref_words")
-    assert [result[key] for key in keys] == [2, 3, 1, 17]
-    assert result["wer"] == pytest.approx(100 * 6 / 17, abs=1e-12)
+    assert (result.substitutions, result.deletions, result.insertions) == (2, 3, 1)
+    assert result.ref_words == 17
+    assert result.wer == pytest.approx(100 * 6 / 17, abs=1e-12)
 
 
 def test_rates_equal_jiwer_on_the_normalised_text():
@@ -53,8 +53,8 @@ def test_rates_equal_jiwer_on_the_normalised_text():
     reference = [normalise(refs[key]) for key in refs]
     hypothesis = [normalise(hyps[key]) for key in refs]
     result = score_asr(refs, hyps, "de")
-    assert result["wer"] == pytest.approx(100 * jiwer.wer(reference, hypothesis), abs=1e-12)
-    assert result["cer"] == pytest.approx(100 * jiwer.cer(reference, hypothesis), abs=1e-12)
+    assert result.wer == pytest.approx(100 * jiwer.wer(reference, hypothesis), abs=1e-12)
+    assert result.cer == pytest.approx(100 * jiwer.cer(reference, hypothesis), abs=1e-12)
 
 
 def test_rates_equal_textbook_edit_distance_with_empty_sides_among_them():
@@ -72,10 +72,10 @@ def test_rates_equal_textbook_edit_distance_with_empty_sides_among_them():
         words = sum(len(r.split()) for r, _ in cases.values())
         letter_errors = sum(edit_distance(r, h) for r, h in cases.values())
         letters = sum(len(r) for r, _ in cases.values())
-        assert result["wer"] == pytest.approx(100 * errors / words, abs=1e-9)
-        assert result["cer"] == pytest.approx(100 * letter_errors / letters, abs=1e-9)
-        parts = (result[key] for key in ("substitutions", "deletions", "insertions"))
-        assert (sum(parts), result["ref_words"]) == (errors, words)
+        assert result.wer == pytest.approx(100 * errors / words, abs=1e-9)
+        assert result.cer == pytest.approx(100 * letter_errors / letters, abs=1e-9)
+        parts = (result.substitutions, result.deletions, result.insertions)
+        assert (sum(parts), result.ref_words) == (errors, words)
 
 
 @pytest.mark.parametrize(
@@ -105,19 +105,19 @@ def test_bleu_by_hand():
     # 1- to 4-gram precisions 5/6, 3/5, 2/4, 1/3; equal lengths, so no brevity penalty
     result = score_st({"u": ENGLISH["u1"][0]}, {"u": ENGLISH["u1"][1]}, "en")
     expected = 100 * (5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25
-    assert result["bleu"] == pytest.approx(expected, abs=1e-9)
+    assert result.bleu == pytest.approx(expected, abs=1e-9)
 
 
 def test_brevity_penalty_by_hand():
     result = score_st({"u": "a b c d e f g h"}, {"u": "a b c d e f"}, "en")
-    assert result["bleu"] == pytest.approx(100 * math.exp(1 - 8 / 6), abs=1e-9)
+    assert result.bleu == pytest.approx(100 * math.exp(1 - 8 / 6), abs=1e-9)
 
 
 def test_chrf_by_hand():
     # Character n-grams up to order 3 exist: orders above the length of both are left out.
     # "abc" | "abd": precision = recall: 2/3, 1/2, 0 -> mean (2/3 + 1/2 + 0) / 3 for P = R = F
     result = score_st({"u": "abc"}, {"u": "abd"}, "en")
-    assert result["chrf"] == pytest.approx(100 * (2 / 3 + 1 / 2 + 0) / 3, abs=1e-9)
+    assert result.chrf == pytest.approx(100 * (2 / 3 + 1 / 2 + 0) / 3, abs=1e-9)
 
 
 @pytest.mark.parametrize("lang, tokenizer", [("en", "13a"), ("de", "13a"), ("zh-CN", "zh")])
@@ -127,12 +127,12 @@ def test_translation_scores_equal_sacrebleus_own_functions(lang, tokenizer):
     result = score_st(refs, hyps, lang)
     bleu = sacrebleu.corpus_bleu(hypothesis, [reference], tokenize=tokenizer)
     chrf = sacrebleu.corpus_chrf(hypothesis, [reference])
-    assert result["bleu"] == pytest.approx(bleu.score, abs=1e-9)
-    assert result["chrf"] == pytest.approx(chrf.score, abs=1e-9)
+    assert result.bleu == pytest.approx(bleu.score, abs=1e-9)
+    assert result.chrf == pytest.approx(chrf.score, abs=1e-9)
     version = sacrebleu.__version__
-    assert result["bleu_signature"] == (
+    assert result.bleu_signature == (
         f"nrefs:1|case:mixed|eff:no|tok:{tokenizer}|smooth:exp|version:{version}"
     )
-    assert result["chrf_signature"] == (
+    assert result.chrf_signature == (
         f"nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:{version}"
     )

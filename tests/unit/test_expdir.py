@@ -1,10 +1,14 @@
+"""The layout of an experiment directory, and the order of its work."""
+
+import itertools
 from pathlib import Path
 
 import pytest
 
 from lors.errors import UsageError
-from lors.recipe.expdir import ExpDir
+from lors.recipe.expdir import ExpDir, scope_of, scopes_of, split_system, tasks_of
 from lors.tasks import Pair
+from tests.refusal import refusal
 
 
 def test_pair_to_name_and_back():
@@ -15,9 +19,9 @@ def test_pair_to_name_and_back():
 
 @pytest.mark.parametrize("name", ["", "de", "de_", "_asr", "de_mt", "asr_de", "de-asr", "de_ASR"])
 def test_what_is_not_a_pair(name):
-    with pytest.raises(UsageError, match=r"e\.g\. de_asr") as caught:
+    with refusal("de_asr", "de_st", kind=UsageError) as caught:
         Pair.parse(name)
-    assert caught.value.got == name and caught.value.exit_code == 2
+    assert caught.value.got == name
 
 
 def test_places():
@@ -58,6 +62,24 @@ def test_merge_over_tasks_of_a_single_task():
     "system", ["experts", "01_de_st", "lors", "lors.asr", ".langs", "lors.langs.x", ""]
 )
 def test_unknown_system(system):
-    with pytest.raises(UsageError, match="unknown system") as caught:
+    with refusal("expert", "<method>.langs_tasks", kind=UsageError) as caught:
         ExpDir("exp").model(system, Pair("de", "st"), ["st"])
     assert caught.value.got == system
+
+
+def test_method_of_a_system_and_what_it_is_merged_over():
+    assert split_system("base") == ("base", "")
+    assert split_system("task_arithmetic.langs") == ("task_arithmetic", "langs")
+    assert split_system("my.method.langs_tasks") == ("my.method", "langs_tasks")
+
+
+def test_scopes_are_in_one_order_for_all_jobs():
+    """Each job of an array makes the list for itself: it must not depend on hashes."""
+    for tasks in itertools.permutations(["asr", "st"]):
+        assert scopes_of(tasks) == ["asr_st", "asr", "st"]
+    assert scopes_of(["st"]) == scopes_of(["st", "st"]) == ["st"]
+
+
+def test_scope_of_tasks_and_back():
+    assert scope_of(["st", "asr", "st"]) == "asr_st" and tasks_of("asr_st") == ["asr", "st"]
+    assert scope_of(["st"]) == "st" and tasks_of("st") == ["st"]

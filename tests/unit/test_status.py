@@ -138,7 +138,7 @@ def make_everything(exp: ExpDir) -> None:
             for name in ("wav.scp", "utt2spk", "spk2utt"):
                 (directory / name).touch()
             finish(Path("dump", lang, split, ".done"))
-    merges = [("_".join(s), method) for s in scopes_of(RUN.tasks) for method in RUN.methods]
+    merges = [(scope, method) for scope in scopes_of(RUN.tasks) for method in RUN.methods]
     made = [exp.base, exp.root / "stats", exp.joint, *map(exp.expert, PAIRS)]
     made += [exp.merged(method, scope) for scope, method in merges]
     made += [exp.sweep(method, scope).parent for scope, method in merges]

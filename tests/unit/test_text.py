@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from lors import whisper_package
-from lors.errors import LorsError
 from lors.score import text
 from lors.score.text import base_language, get_normaliser
+from tests.refusal import refusal
 
 
 def test_english_uses_the_english_normaliser():
@@ -70,5 +70,5 @@ def test_missing_package_is_a_clear_error(monkeypatch, tmp_path, another_whisper
     private = whisper_package.PRIVATE_NAME.format("normalizers")
     monkeypatch.delitem(sys.modules, private, raising=False)
     text.get_normaliser.cache_clear()
-    with pytest.raises(LorsError, match="openai-whisper"):
+    with refusal("openai-whisper"):
         get_normaliser("de")

@@ -30,7 +30,7 @@ import torch
 
 from lors.log import run_main
 from lors.models import family_of, open_recogniser
-from lors.recipe.inference import read_test_set
+from lors.recipe.eval_set import read_eval_set
 from lors.tasks import Pair
 
 System = Callable[[Sequence[np.ndarray]], list[str]]
@@ -166,7 +166,7 @@ def work(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     logging.disable(logging.INFO)  # ESPnet's search writes ten lines for every utterance
     pair = Pair.parse(args.pair)
-    test_set = read_test_set(args.data, args.utterances)
+    test_set = read_eval_set(args.data, args.utterances)
     # Shortest first, as LoRS decodes a test set.
     waveforms = sorted(test_set.waveforms, key=len)
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():

@@ -1,0 +1,81 @@
+"""The figures of a report, drawn again only if scores or sweeps have changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lors.plots.bars import bar_figure
+from lors.plots.style import save_figures
+from lors.plots.sweep import all_objectives, lowest_shown, sweep_figure
+from lors.recipe.expdir import ExpDir
+from lors.recipe.made_from import MadeFrom
+from lors.recipe.score_tree import ScoreTable
+from lors.recipe.sweeps import Sweep
+from lors.tasks import task_called
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A figure of a report.
+
+    Attributes:
+        path: PNG file.
+        caption: its caption.
+        draw: draws it as a matplotlib figure.
+    """
+
+    path: Path
+    caption: str
+    draw: Callable[[], Any]
+
+
+def write_plots(
+    table: ScoreTable, sweeps: Sequence[Sweep], folder: str | os.PathLike
+) -> list[tuple[str, str]]:
+    """Write ``bars_<task>.png`` for each task and, if there are sweeps, ``sweep.png``.
+
+    Figures that are there and were drawn from the same score and sweep files are left alone.
+
+    Returns:
+        (caption, path) of each figure.
+    """
+    folder = Path(folder)
+    figures = [_bars(table, task, folder) for task in table.tasks]
+    if sweeps:
+        figures.append(_sweep(table, sweeps, folder))
+    paths = [figure.path for figure in figures]
+    captions = {figure.path.name: figure.caption for figure in figures}
+    record = MadeFrom(folder / ".made_from", _sources(table, sweeps), paths, captions)
+    if not record.is_current():
+        save_figures({figure.path: figure.draw for figure in figures})
+        record.record()
+    return [(figure.caption, str(figure.path)) for figure in figures]
+
+
+def _sources(table: ScoreTable, sweeps: Sequence[Sweep]) -> list[Path]:
+    scores = [
+        ExpDir(expdir).score(table.split, system, pair)
+        for expdir in table.expdirs
+        for system in table.systems
+        for pair in table.pairs
+    ]
+    return scores + [ExpDir(s.expdir).sweep(s.method, s.scope) for s in sweeps]
+
+
+def _bars(table: ScoreTable, task: str, folder: Path) -> ReportFigure:
+    caption = f"{task_called(task).metric.name} by language and system"
+    return ReportFigure(folder / f"bars_{task}.png", caption, lambda: bar_figure(table, task))
+
+
+def _sweep(table: ScoreTable, sweeps: Sequence[Sweep], folder: Path) -> ReportFigure:
+    caption = "Normalised performance on dev against scaling_coef"
+    if len(table.expdirs) > 1:
+        caption += ", mean and standard deviation over the seeds"
+    lowest = lowest_shown(sweeps)
+    if min(all_objectives(sweeps)) < lowest:
+        caption += f"; values below {lowest:.2f} are cut off"
+    return ReportFigure(folder / "sweep.png", caption, lambda: sweep_figure(sweeps))

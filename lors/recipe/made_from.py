@@ -1,0 +1,61 @@
+"""Records of what files were made from, so that they are made again only if something changed.
+
+A done marker (:mod:`lors.done_marker`) protects results of hours: it refuses other settings.
+Results of seconds, such as scores and figures, are made again without asking.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lors
+from lors.errors import LorsError
+from lors.fileio import file_digest, read_json, write_json
+
+
+class MadeFrom:
+    """The record of one making.
+
+    Args:
+        path: file of the record.
+        sources: files that the products are made from.
+        products: files that are made.
+        settings: everything else that they depend on, JSON-serialisable.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        sources: Sequence[Path],
+        products: Sequence[Path],
+        settings: Mapping[str, Any],
+    ):
+        self.path, self.sources, self.products = Path(path), sources, products
+        self.settings = {**settings, "lors": lors.__version__}
+
+    def is_current(self) -> bool:
+        """Check that sources, products and settings are the recorded ones.
+
+        A product that is older than a source is not current either: :mod:`lors.recipe.status`
+        sees the ages only.
+        """
+        try:
+            recorded = read_json(self.path)
+        except LorsError:
+            return False
+        if not all(path.exists() for path in (*self.sources, *self.products)):
+            return False
+        newest_source = max(path.stat().st_mtime_ns for path in self.sources)
+        oldest_product = min(path.stat().st_mtime_ns for path in self.products)
+        return newest_source <= oldest_product and recorded == self._content()
+
+    def record(self) -> None:
+        """Write the record, after all products."""
+        write_json(self.path, self._content())
+
+    def _content(self) -> dict[str, Any]:
+        files = {str(path): file_digest(path) for path in (*self.sources, *self.products)}
+        return {"settings": self.settings, "files": files}

@@ -1,0 +1,68 @@
+"""Scores of the hypothesis files of an experiment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from lors.data.datadir import read_text
+from lors.fileio import write_json
+from lors.recipe.expdir import ExpDir
+from lors.recipe.made_from import MadeFrom
+from lors.score import SCORERS, Score, score_pair
+from lors.tasks import Pair
+
+
+def write_score(
+    out: str | os.PathLike,
+    task: str,
+    lang: str,
+    ref: str | os.PathLike,
+    hyp: str | os.PathLike,
+    score: Score,
+) -> None:
+    """Write a score file.
+
+    Args:
+        out: the file to write.
+        task: name of the task.
+        lang: language code.
+        ref: reference file.
+        hyp: hypothesis file.
+        score: scores of the two files.
+    """
+    names = {"task": task, "lang": lang, "ref": str(ref), "hyp": str(hyp)}
+    write_json(out, {**names, **score.to_json()})
+
+
+def score_expdir(
+    expdir: ExpDir,
+    dump: str | os.PathLike,
+    split: str,
+    systems: Sequence[str],
+    pairs: Sequence[Pair],
+) -> None:
+    """Score the hypotheses of every system for every pair, except those with a current score.
+
+    Args:
+        expdir: experiment directory.
+        dump: data directories ``<lang>/<split>``.
+        split: name of the split.
+        systems: names of the systems.
+        pairs: language-task pairs.
+
+    Raises:
+        LorsError: a file is missing, or hypotheses and references cannot be scored.
+    """
+    for pair in pairs:
+        ref = Path(dump) / pair.lang / split / pair.speech_task.reference_file
+        versions = SCORERS[pair.task].versions()
+        for system in systems:
+            hyp, out = expdir.hypothesis(split, system, pair), expdir.score(split, system, pair)
+            record = MadeFrom(out.with_name(f".{pair}.made_from"), [ref, hyp], [out], versions)
+            if record.is_current():
+                continue
+            score = score_pair(pair, read_text(ref), read_text(hyp))
+            write_score(out, pair.task, pair.lang, ref, hyp, score)
+            record.record()

@@ -1,0 +1,182 @@
+"""Typed scores of one test set, as a score file holds them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+from lors.errors import LorsError
+from lors.tasks import ASR, ST, Metric, SpeechTask
+
+_ROLE = "role"
+_SIZE, _SETTING = "size of the test set", "setting of the scorer"
+
+
+def _size() -> Any:
+    """A field that must be equal in all scores of one test set."""
+    return field(metadata={_ROLE: _SIZE})
+
+
+def _setting() -> Any:
+    """A field that must be equal in all scores that are compared."""
+    return field(metadata={_ROLE: _SETTING})
+
+
+def is_number(value: Any) -> bool:
+    """Check whether a value read from JSON is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_VALID: Mapping[type, tuple[Callable[[Any], bool], str]] = {
+    float: (is_number, "is not a number"),
+    int: (lambda value: type(value) is int, "is not an integer"),
+    str: (lambda value: isinstance(value, str) and value != "", "is missing"),
+}
+
+
+@dataclass(frozen=True)
+class Score(ABC):
+    """Scores of one test set, with the settings that they were computed with.
+
+    The order of the fields is the order of the keys in a score file.
+    """
+
+    task: ClassVar[SpeechTask]
+
+    def value(self, metric: Metric) -> float:
+        """Return the score of a metric of the task."""
+        return getattr(self, metric.key)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Counts that depend on the test set only."""
+        return self._fields_with(_SIZE)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Settings that make two scores comparable."""
+        return self._fields_with(_SETTING)
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """One sentence without its full stop: how the scores are computed."""
+
+    def _fields_with(self, role: str) -> dict[str, Any]:
+        fields = dataclasses.fields(self)
+        return {f.name: getattr(self, f.name) for f in fields if f.metadata.get(_ROLE) == role}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of a score file, without the names of task, language and files."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def problems(cls, content: Any) -> list[str]:
+        """List everything that makes `content` unusable as such a score; other keys are ignored."""
+        if not isinstance(content, Mapping):
+            return ["not a JSON object"]
+        types = typing.get_type_hints(cls)
+        found = []
+        for name in (f.name for f in dataclasses.fields(cls)):
+            is_valid, problem = _VALID[types[name]]
+            if not is_valid(content.get(name)):
+                found.append(f"'{name}' {problem}")
+        if content.get("task", cls.task.name) != cls.task.name:
+            found.append(f"is a score of task '{content['task']}'")
+        return found
+
+    @classmethod
+    def from_json(cls, content: Any) -> Self:
+        """Make the score of the content of a score file.
+
+        Raises:
+            LorsError: values are missing or of a wrong type; all of them are listed.
+        """
+        if problems := cls.problems(content):
+            raise LorsError(f"not a score of task '{cls.task.name}'", got=problems)
+        return cls(**{f.name: content[f.name] for f in dataclasses.fields(cls)})
+
+
+@dataclass(frozen=True)
+class ErrorRates(Score):
+    """Error rates of recognition.
+
+    Attributes:
+        wer: word error rate in percent.
+        cer: character error rate in percent; single spaces between words count as characters.
+        substitutions: number of substituted units.
+        deletions: number of deleted units.
+        insertions: number of inserted units.
+        ref_words: number of units in the references.
+        unit: unit of `wer` and the counts, ``word`` or ``character`` (Chinese and Japanese, where
+            `wer` equals `cer`).
+        utterances: number of utterances.
+        empty_refs: number of references that are empty after normalisation.
+        empty_hyps: number of hypotheses that are empty after normalisation.
+        normaliser: name of the text normaliser.
+        openai_whisper_version: version of the package with the normaliser.
+        jiwer_version: version of the package that counts errors.
+    """
+
+    task: ClassVar[SpeechTask] = ASR
+
+    wer: float
+    cer: float
+    substitutions: int
+    deletions: int
+    insertions: int
+    ref_words: int = _size()
+    unit: str = _setting()
+    utterances: int = _size()
+    empty_refs: int = _size()
+    empty_hyps: int
+    normaliser: str = _setting()
+    openai_whisper_version: str = _setting()
+    jiwer_version: str = _setting()
+
+    @property
+    def description(self) -> str:
+        text = (
+            "WER and CER: hypothesis and reference normalised alike by "
+            f"{self.normaliser} (openai-whisper {self.openai_whisper_version}), "
+            f"errors counted by jiwer {self.jiwer_version}"
+        )
+        if self.unit == "character":
+            text += "; words are not separated, so both rates are over characters"
+        return text
+
+
+@dataclass(frozen=True)
+class TranslationScores(Score):
+    """Scores of translation.
+
+    Attributes:
+        bleu: corpus BLEU, 0 to 100.
+        chrf: corpus chrF2, 0 to 100.
+        bleu_signature: sacreBLEU's signature of `bleu`.
+        chrf_signature: sacreBLEU's signature of `chrf`.
+        utterances: number of utterances.
+        empty_refs: number of empty references.
+        empty_hyps: number of empty hypotheses.
+        sacrebleu_version: version of sacreBLEU; the signatures have it too.
+    """
+
+    task: ClassVar[SpeechTask] = ST
+
+    bleu: float
+    chrf: float
+    bleu_signature: str = _setting()
+    chrf_signature: str = _setting()
+    utterances: int = _size()
+    empty_refs: int = _size()
+    empty_hyps: int
+    sacrebleu_version: str
+
+    @property
+    def description(self) -> str:
+        return f"sacreBLEU signatures: BLEU {self.bleu_signature}, chrF {self.chrf_signature}"

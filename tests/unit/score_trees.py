@@ -1,0 +1,90 @@
+"""Scores, score files and sweep files for tests of tuning and of the report."""
+
+import json
+from pathlib import Path
+
+from lors.score import ErrorRates, TranslationScores
+
+SCORES = {
+    "base": (40.0, 60.0, 10.0, 20.0),
+    "expert": (20.0, 20.0, 30.0, 30.0),
+    "joint": (24.0, 28.0, 26.0, 28.0),
+    "average.langs": (30.0, 50.0, 15.0, 22.5),
+    "average.langs_tasks": (35.0, 50.0, 15.0, 22.5),
+    "lors.langs": (25.0, 30.0, 25.0, 27.5),
+    "lors.langs_tasks": (30.0, 40.0, 20.0, 25.0),
+}
+"""System -> WER of de, WER of sv-SE, BLEU of de, BLEU of sv-SE."""
+
+
+def error_rates(wer: float, **values) -> ErrorRates:
+    defaults = {
+        "cer": wer / 2,
+        "substitutions": 3,
+        "deletions": 2,
+        "insertions": 1,
+        "ref_words": 1000,
+        "unit": "word",
+        "utterances": 160,
+        "empty_refs": 0,
+        "empty_hyps": 0,
+        "normaliser": "whisper-basic",
+        "openai_whisper_version": "1",
+        "jiwer_version": "4.0.0",
+    }
+    return ErrorRates(wer=wer, **{**defaults, **values})
+
+
+def translation_scores(bleu: float, **values) -> TranslationScores:
+    defaults = {
+        "chrf": bleu + 20,
+        "bleu_signature": "nrefs:1|case:mixed|tok:13a",
+        "chrf_signature": "nrefs:1|nc:6",
+        "utterances": 160,
+        "empty_refs": 1,
+        "empty_hyps": 0,
+        "sacrebleu_version": "2.5.1",
+    }
+    return TranslationScores(bleu=bleu, **{**defaults, **values})
+
+
+def put(path: Path, value) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def change(path: Path, **values) -> None:
+    put(path, {**json.loads(path.read_text(encoding="utf-8")), **values})
+
+
+def make_scores(expdir: Path, shift: float = 0.0) -> Path:
+    for system, (de, sv, de_st, sv_st) in SCORES.items():
+        folder = expdir / "scores" / "test" / system
+        for lang, wer, bleu in (("de", de, de_st), ("sv-SE", sv, sv_st)):
+            rates = error_rates(wer + shift, cer=wer / 2)
+            put(folder / f"{lang}_asr.json", {"task": "asr", **rates.to_json()})
+            scores = translation_scores(bleu + shift, chrf=bleu + 20)
+            put(folder / f"{lang}_st.json", {"task": "st", **scores.to_json()})
+    return expdir
+
+
+def make_sweeps(expdir: Path, coefficient: float = 0.4) -> Path:
+    """Sweeps of lors, where rank 3 with this scaling_coef is the best, and of average."""
+    scores = {"de_asr": error_rates(30.0).to_json()}
+    lors = [
+        {
+            "params": {"rank": rank, "density": 0.2, "scaling_coef": c},
+            "objective": 0.6 - (c - coefficient) ** 2 - rank / 100,
+            "scores": scores,
+        }
+        for rank in (3, 7)
+        for c in (0.2, 0.4, 0.6)
+    ]
+    best = {"rank": 3, "density": 0.2, "scaling_coef": coefficient}
+    chosen = [trial["params"] for trial in lors].index(best)
+    average = [{"params": {}, "objective": 0.25, "scores": scores}]
+    for scope in ("asr", "st", "asr_st"):
+        for method, grid, index in (("lors", lors, chosen), ("average", average, 0)):
+            content = {"method": method, "scope": scope, "grid": grid, "best": index}
+            put(expdir / "tune" / f"{method}.{scope}" / "sweep.json", content)
+    return expdir

@@ -1,0 +1,140 @@
+"""The figures of a report."""
+
+import json
+import shutil
+import struct
+
+import pytest
+
+from lors.plots.bars import bar_figure
+from lors.plots.report import write_plots
+from lors.plots.style import method_colours
+from lors.plots.sweep import scope_title, sweep_figure
+from lors.recipe.score_tree import read_scores
+from lors.recipe.sweeps import read_sweeps
+from tests.unit.score_trees import SCORES, change, make_scores, make_sweeps, put
+
+
+@pytest.fixture
+def expdir(tmp_path):
+    return make_sweeps(make_scores(tmp_path / "exp" / "seed1"))
+
+
+def png_size(path):
+    head = path.read_bytes()[:24]
+    assert head[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", head[16:24])
+
+
+def draw(expdir, folder):
+    return write_plots(read_scores([expdir]), read_sweeps([expdir]), folder)
+
+
+def test_every_figure_is_written_with_a_caption(expdir, tmp_path):
+    written = draw(expdir, tmp_path / "plots")
+    names = ["bars_asr.png", "bars_st.png", "sweep.png"]
+    assert [path for _, path in written] == [str(tmp_path / "plots" / name) for name in names]
+    for caption, metric in zip((c for c, _ in written), ("WER", "BLEU", "dev"), strict=True):
+        assert metric in caption
+    for _, path in written:
+        width, height = png_size(tmp_path / path)
+        assert width > 1000 and height > 500
+
+
+def test_no_sweeps_no_sweep_figure(expdir, tmp_path):
+    plots = write_plots(read_scores([expdir]), [], tmp_path / "plots")
+    assert [path.rsplit("/")[-1] for _, path in plots] == ["bars_asr.png", "bars_st.png"]
+
+
+def ages(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.png")}
+
+
+def test_figures_of_the_same_files_are_left_alone(expdir, tmp_path):
+    folder = tmp_path / "plots"
+    first = draw(expdir, folder)
+    before = ages(folder)
+    assert draw(expdir, folder) == first and ages(folder) == before
+
+
+@pytest.mark.parametrize("what", ["score", "sweep", "figure", "removed", "system"])
+def test_figures_of_other_files_are_drawn_again(expdir, tmp_path, what):
+    folder = tmp_path / "plots"
+    draw(expdir, folder)
+    before = ages(folder)
+    if what == "score":
+        change(expdir / "scores/test/joint/de_asr.json", wer=21.0)
+    elif what == "sweep":
+        path = expdir / "tune/average.asr/sweep.json"
+        change(path, grid=[{"params": {}, "objective": 0.3, "scores": {}}])
+    elif what == "figure":
+        (folder / "bars_asr.png").write_bytes(b"half")
+    elif what == "removed":
+        (folder / "bars_st.png").unlink()
+    else:
+        shutil.rmtree(expdir / "scores/test/joint")
+    draw(expdir, folder)
+    assert ages(folder).keys() == before.keys() and ages(folder) != before
+    assert png_size(folder / "bars_asr.png")
+
+
+# --- sweep
+
+
+def test_title_of_each_scope():
+    assert [scope_title(scope) for scope in ("asr", "st", "asr_st")] == [
+        "ASR experts", "ST experts", "ASR and ST experts",
+    ]  # fmt: skip
+
+
+def test_sweep_figure_has_a_line_for_each_rank_and_density(expdir, tmp_path):
+    other = make_sweeps(tmp_path / "seed2", 0.6)
+    for path in other.glob("tune/lors.*/sweep.json"):  # the order of parameters means nothing
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for entry in content["grid"]:
+            entry["params"] = dict(sorted(entry["params"].items()))
+        put(path, content)
+    figure = sweep_figure(read_sweeps([expdir, other]))
+    titles = [scope_title(scope) for scope in ("asr", "st", "asr_st")]
+    assert [axes.get_title() for axes in figure.axes] == titles
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "average", "lors rank=3 density=0.2", "lors rank=7 density=0.2", "chosen on dev",
+    ]  # fmt: skip
+    curve = figure.axes[0].containers[0].lines[0]
+    assert list(curve.get_xdata()) == [0.2, 0.4, 0.6]
+    # rank 3: means of 0.57 - (c - 0.4)^2 and 0.57 - (c - 0.6)^2
+    assert list(curve.get_ydata()) == pytest.approx([0.47, 0.55, 0.55])
+    rings = [
+        line.get_xdata()[0] for line in figure.axes[0].lines if line.get_label() == "chosen on dev"
+    ]
+    assert sorted(rings) == [0.4, 0.6]
+
+
+# --- bars
+
+
+def test_bar_figure_has_a_bar_for_each_system_and_language_in_as_many_rows_as_needed(expdir):
+    one_row = bar_figure(read_scores([expdir]), "asr")
+    heights = [bar.get_height() for group in one_row.axes[0].containers for bar in group]
+    assert heights[:3] == [40.0, 60.0, 50.0] and len(heights) == 3 * len(SCORES)
+    for i in range(25):
+        for merged_over in ("langs", "langs_tasks"):
+            source = expdir / "scores/test/lors.langs"
+            shutil.copytree(source, expdir / f"scores/test/m{i}.{merged_over}")
+    assert len(bar_figure(read_scores([expdir]), "asr").axes) == 3
+
+
+def test_legend_of_the_bars(expdir):
+    legend = bar_figure(read_scores([expdir]), "st").legends[0]
+    labels = [text.get_text().replace("\n", " ") for text in legend.get_texts()]
+    assert labels == [
+        "base", "expert", "joint", "average", "lors",
+        "merged over languages", "merged over languages and tasks",
+    ]  # fmt: skip
+    hatches = [patch.get_hatch() for patch in legend.get_patches()]
+    assert [bool(hatch) for hatch in hatches] == [False] * 6 + [True]
+
+
+def test_colours_differ_however_many_methods():
+    methods = [f"m{i}" for i in range(18)] + ["lors"]
+    assert len(set(method_colours(methods).values())) == len(methods)

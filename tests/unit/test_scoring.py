@@ -1,0 +1,120 @@
+"""Scores of an experiment, and which of them are computed again."""
+
+import json
+import os
+import time
+
+import pytest
+from stand_ins import sentence, translation, write_dump
+
+from lors.data.datadir import write_kaldi_text
+from lors.recipe import scoring
+from lors.recipe.expdir import ExpDir
+from lors.recipe.scoring import score_expdir
+from lors.tasks import Pair, pairs_of
+from tests.refusal import refusal
+
+PAIRS = pairs_of(["de", "es"], ["asr", "st"])
+SYSTEMS = ["base", "lors.langs"]
+
+
+@pytest.fixture
+def dump(tmp_path):
+    return write_dump(tmp_path / "dump", splits=["test"])
+
+
+@pytest.fixture
+def expdir(tmp_path):
+    expdir = ExpDir(tmp_path / "exp")
+    for pair in PAIRS:
+        text = sentence if pair.task == "asr" else translation
+        for system in SYSTEMS:
+            said = {f"spk{k}-{pair.lang}-test": text(k, pair.lang) for k in range(3)}
+            write_kaldi_text(expdir.hypothesis("test", system, pair), said)
+    return expdir
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """The pairs that are scored."""
+    pairs, real = [], scoring.score_pair
+
+    def counted(pair, refs, hyps):
+        pairs.append(pair)
+        return real(pair, refs, hyps)
+
+    monkeypatch.setattr(scoring, "score_pair", counted)
+    return pairs
+
+
+def run(expdir, dump):
+    score_expdir(expdir, dump, "test", SYSTEMS, PAIRS)
+
+
+def test_every_system_and_pair_is_scored_once(expdir, dump, scored):
+    run(expdir, dump)
+    assert scored == [pair for pair in PAIRS for _ in SYSTEMS]
+    for pair in PAIRS:
+        content = json.loads(expdir.score("test", "base", pair).read_text())
+        assert (content["task"], content["lang"]) == (pair.task, pair.lang)
+        assert content["hyp"] == str(expdir.hypothesis("test", "base", pair))
+        reference = {"asr": "text", "st": "text.en"}[pair.task]
+        assert content["ref"] == str(dump / pair.lang / "test" / reference)
+        assert content[{"asr": "wer", "st": "bleu"}[pair.task]] == pytest.approx(
+            {"asr": 0, "st": 100}[pair.task]
+        )
+    scored.clear()
+    run(expdir, dump)
+    assert scored == []
+
+
+def changed_hypothesis(expdir, dump, monkeypatch):
+    path = expdir.hypothesis("test", "base", PAIRS[0])
+    path.write_text(path.read_text().replace("one0d", "uno"))
+
+
+def hypothesis_made_again(expdir, dump, monkeypatch):
+    later = time.time() + 60
+    os.utime(expdir.hypothesis("test", "base", PAIRS[0]), (later, later))
+
+
+def removed_score(expdir, dump, monkeypatch):
+    expdir.score("test", "base", PAIRS[0]).unlink()
+
+
+def damaged_score(expdir, dump, monkeypatch):
+    expdir.score("test", "base", PAIRS[0]).write_text("{}")
+
+
+@pytest.mark.parametrize(
+    "change", [changed_hypothesis, hypothesis_made_again, removed_score, damaged_score]
+)
+def test_a_score_is_computed_again_after_a_change(expdir, dump, scored, monkeypatch, change):
+    run(expdir, dump)
+    scored.clear()
+    change(expdir, dump, monkeypatch)
+    run(expdir, dump)
+    assert scored == [PAIRS[0]]
+    assert json.loads(expdir.score("test", "base", PAIRS[0]).read_text())["utterances"] == 3
+
+
+def test_all_scores_of_a_changed_reference_or_package_are_computed_again(
+    expdir, dump, scored, monkeypatch
+):
+    run(expdir, dump)
+    scored.clear()
+    reference = dump / "de" / "test" / "text"
+    reference.write_text(reference.read_text().replace("one0d", "uno"))
+    run(expdir, dump)
+    assert scored == [Pair("de", "asr")] * 2
+    scored.clear()
+    monkeypatch.setattr("lors.score.scorers.installed_version", lambda package: f"new {package}")
+    run(expdir, dump)
+    assert len(scored) == len(PAIRS) * len(SYSTEMS)
+
+
+def test_missing_hypotheses_are_named(expdir, dump):
+    path = expdir.hypothesis("test", "base", PAIRS[0])
+    path.unlink()
+    with refusal(path):
+        run(expdir, dump)

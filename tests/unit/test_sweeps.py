@@ -1,0 +1,78 @@
+"""Sweep files: reading, writing, checks."""
+
+import pytest
+
+from lors.fileio import read_json
+from lors.recipe.expdir import ExpDir
+from lors.recipe.sweeps import Trial, format_params, read_sweep, read_sweeps, write_sweep
+from lors.tasks import Pair
+from tests.refusal import refusal
+from tests.unit.score_trees import change, error_rates, make_sweeps, translation_scores
+
+TRIALS = [
+    Trial(
+        {"rank": 2, "scaling_coef": coefficient},
+        objective,
+        {Pair("de", "asr"): error_rates(12.5), Pair("de", "st"): translation_scores(30.0)},
+    )
+    for coefficient, objective in ((0.1, 0.25), (0.2, 0.5), (0.3, 0.5))
+]
+
+
+@pytest.fixture
+def expdir(tmp_path):
+    return make_sweeps(tmp_path / "exp")
+
+
+def test_written_sweep_is_read_again(tmp_path):
+    expdir = ExpDir(tmp_path)
+    written = write_sweep(expdir, "lors", "asr_st", TRIALS)
+    assert written.best == 1  # the first of the best
+    assert read_sweep(expdir, "lors", "asr_st") == written
+    content = read_json(expdir.sweep("lors", "asr_st"))
+    assert list(content) == ["method", "scope", "grid", "best"]
+    assert list(content["grid"][0]) == ["params", "objective", "scores"]
+    assert content["grid"][0]["scores"]["de_asr"] == error_rates(12.5).to_json()
+
+
+def test_sweeps_are_sorted_by_method_and_scope(expdir):
+    sweeps = read_sweeps([expdir])
+    names = [f"{sweep.method}.{sweep.scope}" for sweep in sweeps]
+    assert names == [
+        *("average.asr", "average.st", "average.asr_st"),
+        *("lors.asr", "lors.st", "lors.asr_st"),
+    ]
+    assert {sweep.expdir for sweep in sweeps} == {str(expdir)}
+    assert sweeps[3].chosen.params == {"rank": 3, "density": 0.2, "scaling_coef": 0.4}
+
+
+GOOD = {"params": {}, "objective": 0.5, "scores": {}}
+
+
+@pytest.mark.parametrize(
+    ("values", "facts"),
+    [
+        ({"best": 0}, ["entry 0", "0.57"]),
+        ({"best": 6}, ["6"]),
+        ({"best": True}, ["True", "6"]),
+        ({"grid": []}, ["grid"]),
+        ({"grid": [GOOD, {**GOOD, "objective": None}], "best": 0}, ["entry 1", "objective"]),
+        ({"grid": [{**GOOD, "objective": float("nan")}], "best": 0}, ["entry 0", "objective"]),
+        ({"grid": [{**GOOD, "scores": {"de_mt": {}}}], "best": 0}, ["entry 0", "de_mt"]),
+        (
+            {"grid": [{**GOOD, "scores": {"de_asr": error_rates(1, unit="").to_json()}}]},
+            ["entry 0", "de_asr", "'unit'"],
+        ),
+        ({"grid": [{"objective": 1}], "best": 0}, ["entry 0", "params", "scores"]),
+        ({"scope": "st"}, ["'lors'", "'st'"]),
+    ],
+)
+def test_malformed_sweeps_are_refused(expdir, values, facts):
+    change(expdir / "tune/lors.asr/sweep.json", **values)
+    with refusal(expdir / "tune/lors.asr/sweep.json", *facts):
+        read_sweeps([expdir])
+
+
+def test_format_params():
+    assert format_params({"rank": 7, "density": 0.25, "kind": "x"}) == "rank=7 density=0.25 kind=x"
+    assert format_params({}) == "none"
