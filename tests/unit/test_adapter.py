@@ -65,7 +65,7 @@ def test_scale_of_peft(tmp_path, settings, scale):
 
 
 def test_fingerprint_of_an_adapter_has_its_scale(tmp_path):
-    """The same factors with scales 4 and 5, with 4 from other settings, and on another base form."""
+    """The same factors with scales 4 and 5, 4 from other settings, and 4 on another base form."""
     forms = ["hugging_face"] * 4 + ["openai"]
     settings = [
         {},
