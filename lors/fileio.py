@@ -130,13 +130,13 @@ def locked(path: str | os.PathLike, seconds: float | None = None) -> Iterator[No
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise LorsError(
-                    "another process is working in this directory",
+                    "another process is at work in this directory",
                     where=path.parent,
                     got=f"{path} is locked",
                     hint="wait for that process or stop it, then run the same command again",
                 ) from None
             if not waited:
-                log.info("waiting for another process that is working in %s", path.parent)
+                log.info("waiting for another process that is at work in %s", path.parent)
             waited = True
             time.sleep(0.1)
         except OSError as error:

@@ -1,5 +1,6 @@
-"""Exported Whisper models in the programs that they are for: transformers, CTranslate2 and
-faster-whisper, against openai-whisper. All with tiny random models; nothing is downloaded.
+"""Exported Whisper models in transformers, CTranslate2 and faster-whisper, against openai-whisper.
+
+The models are tiny and random; nothing is downloaded.
 """
 
 import json
@@ -19,7 +20,7 @@ from lors.checkpoint.whisper_dims import whisper_shapes
 whisper = pytest.importorskip("whisper", reason="openai-whisper is not installed")
 
 PACKAGES = Path(__file__).parents[2] / ".test_packages"
-"""Where tests/run.sh puts what ESPnet is not to find."""
+"""Packages that tests/run.sh installs apart, so that ESPnet does not import them."""
 LANGUAGES = {51865: 99, 51866: 100}
 TEXTS = [
     "Das ist der Weg, nicht wahr? Größer, Straße",
@@ -43,7 +44,7 @@ TEXTS = [
     "",
 ]
 ROOM = 24
-"""Tokens to generate."""
+"""Number of tokens to generate."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -85,7 +86,7 @@ def faster_whisper(packages):
 
 
 def random_model(vocabulary, positions, seed=0):
-    """A model of openai-whisper whose greedy search goes through many tokens."""
+    """Return a model of openai-whisper whose greedy search gives many different tokens."""
     dims = whisper.ModelDimensions(
         n_mels=80 if vocabulary == 51865 else 128,
         n_audio_ctx=positions,
@@ -101,7 +102,7 @@ def random_model(vocabulary, positions, seed=0):
     torch.manual_seed(seed)
     model = whisper.model.Whisper(dims).eval()
     for name, parameter in model.named_parameters():
-        # What stands where matters more than what stands there: else one token repeats itself.
+        # Large positional embeddings: otherwise the search repeats one token.
         std = 3.0 if name == "decoder.positional_embedding" else 0.3
         torch.nn.init.normal_(parameter, std=std)
     return model
@@ -109,7 +110,7 @@ def random_model(vocabulary, positions, seed=0):
 
 @pytest.fixture(scope="module", params=[(51865, 1500), (51866, 90)])
 def exported(request, tmp_path_factory):
-    """The model in openai-whisper, and the directory that it was exported to."""
+    """A model of openai-whisper, and the directory that it is exported to."""
     model = random_model(*request.param)
     folder = tmp_path_factory.mktemp("exported")
     content = {"dims": vars(model.dims), "model_state_dict": model.state_dict()}
@@ -120,10 +121,10 @@ def exported(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def converted(exported, transformers, ctranslate2):
-    """The same, with what CTranslate2's own converter makes of the directory."""
+    """The same model, and the directory that the converter of CTranslate2 makes from the export."""
     model, directory = exported
     out = f"{directory}.ct2"
-    # What ct2-transformers-converter runs, wherever that is installed.
+    # The main function of ct2-transformers-converter.
     program = "from ctranslate2.converters.transformers import main; main()"
     options = ["--model", str(directory), "--output_dir", out]
     options += ["--copy_files", "tokenizer.json", "preprocessor_config.json"]
@@ -182,7 +183,7 @@ def test_greedy_search_of_transformers(exported, transformers):
     options = {"language": "de", "task": "translate"}
     got = theirs.generate(features, **options, max_new_tokens=ROOM, num_beams=1)
     expected = greedy_tokens(model, features, **options)
-    # Some versions also return the prompt, and the end.
+    # Some versions also return the prompt and the end token.
     got = [token for token in got[0].tolist() if token < 50257]
     assert got == expected and len(set(got)) > 2
 
@@ -215,7 +216,7 @@ def test_random_text_has_the_same_tokens(exported, transformers):
     generator = np.random.default_rng(0)
     for high in (0x80, 0x250, 0x600, 0x3100, 0x9FFF):
         for _ in range(40):
-            # Runs of one letter are where one merge or another could come first.
+            # Repeated letters, where the order of merges matters.
             letters = np.repeat(generator.integers(32, high, 30), generator.integers(1, 6, 30))
             text = "".join(map(chr, letters))
             assert theirs(text, add_special_tokens=False).input_ids == ours.encode(text), text
@@ -264,7 +265,7 @@ def test_generation_config_has_the_official_facts(exported):
     ours = tokenizer_of(model)
     after = LANGUAGES[model.dims.n_vocab] - 99
     config = json.loads((directory / "generation_config.json").read_text())
-    # Of whisper-small and whisper-large-v3.
+    # The values of whisper-small and whisper-large-v3.
     assert config["no_timestamps_token_id"] == 50363 + after
     assert config["task_to_id"] == {"transcribe": 50359 + after, "translate": 50358 + after}
     assert config["begin_suppress_tokens"] == [220, 50257]
@@ -279,7 +280,7 @@ def test_generation_config_has_the_official_facts(exported):
     assert config["suppress_tokens"] == [*ours.non_speech_tokens, *own]
     assert config["suppress_tokens"][:8] == [1, 2, 7, 8, 9, 10, 14, 25]
     assert len(config["suppress_tokens"]) == 88
-    # openai-whisper leaves out the same.
+    # openai-whisper suppresses the same tokens.
     task = whisper.decoding.DecodingTask(model, whisper.DecodingOptions(language="de", fp16=False))
     assert config["suppress_tokens"] == [*task._get_suppress_tokens()]
     heads = model.alignment_heads.indices().T.tolist()
@@ -299,7 +300,7 @@ def test_greedy_search_of_ctranslate2(converted, ctranslate2):
             ctranslate2.StorageView.from_array(features.numpy()),
             [prompt],
             beam_size=1,
-            max_length=2 * ROOM,  # of which one half is for what came before
+            max_length=2 * ROOM,  # CTranslate2 reserves one half for the previous text
         )
         expected = greedy_tokens(model, features, **options)
         assert got[0].sequences_ids[0] == expected and len(set(expected)) > 2
@@ -316,7 +317,7 @@ def test_faster_whisper(converted, faster_whisper):
         ours.encode(text) for text in TEXTS
     ]
     if model.dims.n_audio_ctx != 1500:
-        return  # it always gives the encoder 30 s
+        return  # faster-whisper always gives the encoder 30 s
     audio = np.random.default_rng(0).standard_normal(16000).astype(np.float32) / 10
     segments, info = theirs.transcribe(
         audio, language="de", beam_size=1, temperature=0, max_new_tokens=ROOM

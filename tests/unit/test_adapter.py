@@ -65,7 +65,7 @@ def test_scale_of_peft(tmp_path, settings, scale):
 
 
 def test_fingerprint_of_an_adapter_has_its_scale(tmp_path):
-    """The same factors, whose scale is 4, 5, 4 written in two more ways, and 4 on another form."""
+    """The same factors with scales 4 and 5, 4 from other settings, and 4 on another base form."""
     forms = ["hugging_face"] * 4 + ["openai"]
     settings = [
         {},
@@ -84,7 +84,7 @@ def test_fingerprint_of_an_adapter_has_its_scale(tmp_path):
 
 
 def test_low_rank_parts_of_an_adapter_are_the_adapter(tmp_path):
-    """Rank 2 within rank 7: LoRS keeps all of it, and of the rest, which is zero, nothing."""
+    """An adapter of rank 2 is kept whole at rank 7, and its sparse part is zero."""
     down, up = factors_of()
     base = write_hugging_face(tmp_path / "base", openai_state(0))
     adapter = write_peft(tmp_path / "a", {HF_QUERY: (down, up)})
@@ -94,17 +94,17 @@ def test_low_rank_parts_of_an_adapter_are_the_adapter(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "fact"),
     [
         ({"use_dora": True}, "use_dora: True"),
         ({"peft_type": "IA3"}, "peft_type: IA3"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out: True"),
     ],
 )
-def test_other_adapters_are_refused(tmp_path, settings, told):
+def test_other_adapters_are_refused(tmp_path, settings, fact):
     base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
     adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()}, **settings)
-    with refusal(adapter / "adapter_config.json", told):
+    with refusal(adapter / "adapter_config.json", fact):
         open_expert(base, adapter)
 
 
@@ -142,7 +142,7 @@ def test_damaged_record_of_the_base(tmp_path, content):
         assert caught.value.expected and caught.value.got and caught.value.hint
 
 
-def test_parts_of_an_adapter_in_the_place_of_a_model(tmp_path):
+def test_an_adapter_instead_of_a_model(tmp_path):
     base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
     adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()})
     file = adapter / "adapter_model.safetensors"
@@ -155,7 +155,7 @@ def test_parts_of_an_adapter_in_the_place_of_a_model(tmp_path):
     assert caught.value.where == adapter and caught.value.hint
 
 
-def test_the_pickle_of_an_adapter_can_be_converted_as_told(tmp_path):
+def test_the_command_in_the_hint_converts_a_pickled_adapter(tmp_path):
     base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
     adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()})
     expected = open_expert(base, adapter).fingerprint()
@@ -175,7 +175,7 @@ def test_the_pickle_of_an_adapter_can_be_converted_as_told(tmp_path):
         open_expert(base, adapter)
 
 
-def test_adapter_that_does_not_know_its_model(tmp_path, caplog):
+def test_adapter_without_a_record_of_its_base(tmp_path, caplog):
     base = write_openai(tmp_path / "base.pt", openai_state(0))
     adapter = write_peft(tmp_path / "adapter", {HF_QUERY: factors_of()})
     open_expert(open_model(base), adapter)

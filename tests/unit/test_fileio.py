@@ -100,7 +100,7 @@ def test_permissions_are_those_of_any_new_file(tmp_path, mask):
     before = os.umask(mask)
     try:
         write_text(tmp_path / "x", "")
-        assert os.umask(mask) == mask  # unchanged by the writing
+        assert os.umask(mask) == mask  # writing does not change it
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o666 & ~mask
@@ -162,7 +162,7 @@ def test_hash_depends_on_values_and_not_on_order():
     assert hash_of({"a": 1, "b": [1, 2]}) == hash_of({"b": [1, 2], "a": 1})
     different = [{"a": 1}, {"a": 2}, {"a": "1"}, {"b": 1}, [1, 2], [2, 1], "ü", "u"]
     assert len({hash_of(value) for value in different}) == len(different)
-    # The same in every process, unlike Python's own hash().
+    # Equal in every process, unlike Python's own hash().
     assert hash_of({"a": 1}) == hashlib.sha256(b'{"a": 1}').hexdigest()[:16]
 
 

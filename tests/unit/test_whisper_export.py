@@ -37,7 +37,7 @@ def equal(one, other):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """An OpenAI file, and the directory that it was exported to."""
+    """A file of OpenAI, and the directory that it is exported to."""
     folder = tmp_path_factory.mktemp("exported")
     model = write_pt(folder / "model.pt", state_of())
     assert export(model, folder / "hf") == 0
@@ -79,7 +79,7 @@ def test_features_of_an_official_model(tmp_path, capsys):
     assert str(model) in log and "30 s" not in log
 
 
-def test_an_encoder_for_other_lengths_is_told(tmp_path, capsys):
+def test_an_encoder_for_other_lengths_is_warned_about(tmp_path, capsys):
     state = state_of() | {"encoder.positional_embedding": torch.ones(375, 8)}
     model = write_pt(tmp_path / "model.pt", state, n_audio_ctx=375)
     assert export(model, tmp_path / "hf") == 0
@@ -109,7 +109,7 @@ def test_every_kind_of_model_is_read(exported, tmp_path):
         "espnet_training.pth": {"model": espnet_state(state), "reporter": {}},
     }
     for name, content in sources.items():
-        (tmp_path / name).mkdir()  # the numbers of heads stand in no such file
+        (tmp_path / name).mkdir()  # none of these files has the numbers of heads
         heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
         (tmp_path / name / "config.json").write_text(json.dumps(heads))
         torch.save(content, tmp_path / name / name)
@@ -194,7 +194,7 @@ def test_another_vocabulary_has_no_directory(tmp_path, capsys, vocabulary):
     error = capsys.readouterr().err
     assert str(vocabulary) in error and str(model) in error and "51865" in error
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
-    assert export(model, tmp_path / "out.pt") == 0  # OpenAI's file has no vocabulary in it
+    assert export(model, tmp_path / "out.pt") == 0  # a file of OpenAI has no vocabulary
 
 
 @pytest.mark.parametrize("name", ["out.pth", "out.safetensors", "out.PT", "out.Pth"])

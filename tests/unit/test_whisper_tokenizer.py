@@ -29,7 +29,7 @@ def test_every_byte_has_a_letter_of_its_own():
 
 
 def test_merges_of_a_small_vocabulary():
-    # "abc" falls into ab + c, for ab has a lower rank than bc; "bcab" has bc + ab.
+    # "abc" is ab + c, because ab has a lower rank than bc; "bcab" is bc + ab.
     ranks = {token: rank for rank, token in enumerate([b"a", b"b", b"c", b"ab", b"bc", b"abc"])}
     ranks[b"bcab"] = 6
     assert merges_of(ranks) == [(b"a", b"b"), (b"b", b"c"), (b"ab", b"c"), (b"bc", b"ab")]
@@ -45,7 +45,7 @@ def test_no_merge_is_lost(files):
     assert header.startswith("#version") and last == ""
     assert merges == files["tokenizer.json"]["model"]["merges"]
     assert merges[:3] == ["Ġ t", "Ġ a", "Ġt h"]  # " the" needs the first and the third
-    assert len(merges) == 50257 - 256 - 1  # all tokens but the bytes and the empty one
+    assert len(merges) == 50257 - 256 - 1  # all tokens except the bytes and the empty token
 
 
 def test_vocabulary_has_every_number_once(tokens, files):
@@ -77,7 +77,7 @@ def test_only_timestamps_are_not_special(files):
     config = files["tokenizer_config.json"]
     plain = [e["content"] for e in config["added_tokens_decoder"].values() if not e["special"]]
     assert plain == [f"<|{step * 0.02:.2f}|>" for step in range(1501)]
-    # Hugging Face takes the number after the last of these for that of <|0.00|>.
+    # Hugging Face takes the number after the last of these as that of <|0.00|>.
     assert config["additional_special_tokens"][-1] == "<|notimestamps|>"
 
 
@@ -97,11 +97,11 @@ def test_neither_torch_nor_whisper_is_imported():
     assert done.stdout.strip() == "[]"
 
 
-def test_a_package_that_whisper_needs_is_told(monkeypatch):
+def test_a_missing_package_of_whisper_is_named(monkeypatch):
     real = importlib.util.find_spec("whisper")
     private = whisper_package.PRIVATE_NAME.format("tokenizer")
     monkeypatch.delitem(sys.modules, private, raising=False)
-    monkeypatch.setitem(sys.modules, "tiktoken", None)  # an import of it fails
+    monkeypatch.setitem(sys.modules, "tiktoken", None)  # its import fails
     assert real is not None
     with refusal("tiktoken", "pip install"):
         whisper_part("tokenizer")

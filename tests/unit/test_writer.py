@@ -31,7 +31,7 @@ def test_writer_round_trip(tmp_path, state, suffix):
 
 def test_written_pth_is_an_ordinary_state_dict(tmp_path, state):
     storage = torch.zeros(1_000_000)
-    state["view"] = storage[:10]  # must not drag its 4 MB storage into the file
+    state["view"] = storage[:10]  # its storage of 4 MB must not be written
     state["transposed"] = torch.arange(6.0).reshape(2, 3).T
     write(tmp_path / "m.pth", state)
     loaded = torch.load(tmp_path / "m.pth", weights_only=True)
