@@ -43,6 +43,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
+# Threads of OpenMP that wait for each other sleep. By default they spin, which on a machine with
+# other jobs takes the processors away from the threads that they wait for.
+SLEEPING_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 
 
 # --- the log ------------------------------------------------------------------------------------
@@ -129,7 +132,8 @@ class Job:
         command: words, with the job's number filled in.
         log: gets the lines of the wrapper and the output of the command; without a file the output
             stays where it is.
-        threads: value of OMP_NUM_THREADS and MKL_NUM_THREADS.
+        threads: value of OMP_NUM_THREADS and MKL_NUM_THREADS. How threads wait is set too, unless
+            the environment says it (``SLEEPING_THREADS``).
         gpus: value of CUDA_VISIBLE_DEVICES.
 
     Attributes:
@@ -143,6 +147,7 @@ class Job:
         self.why_not_started = ""
         self._failure = 0
         environment = {
+            **SLEEPING_THREADS,
             **os.environ,
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),

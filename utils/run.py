@@ -11,7 +11,8 @@ With - for LOGFILE there is no log, the output stays where it is, and the exit s
 job is that of its command. The call ends when all jobs have ended.
 Options (before or after JOB=; - and _ mean the same; --name value or --name=value):
 
-  --num_threads N   threads of one job, set as OMP_NUM_THREADS and MKL_NUM_THREADS (default 1)
+  --num_threads N   threads of one job, set as OMP_NUM_THREADS and MKL_NUM_THREADS (default 1);
+                    they sleep while they wait, unless OMP_WAIT_POLICY and GOMP_SPINCOUNT are set
   --gpu N           GPUs of one job, set as CUDA_VISIBLE_DEVICES; with 0 it sees none (default 0)
   --max_jobs_run N  most jobs at the same time (default: number of cores / num_threads)
   --retry N         times that a failed job is run again, after the others (default 0)

@@ -78,6 +78,8 @@ for _piece in "${_told[@]:4}"; do
 done
 
 export OMP_NUM_THREADS=$_num_threads MKL_NUM_THREADS=$_num_threads
+# As SLEEPING_THREADS in utils/jobs.py.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY-PASSIVE} GOMP_SPINCOUNT=${GOMP_SPINCOUNT-0}
 if [ "$_gpu" = 0 ]; then export CUDA_VISIBLE_DEVICES=; fi # else all GPUs are visible
 
 # See docs/slurm_recovery.md: "A job that ended and starts again", "A job that runs twice".

@@ -19,6 +19,8 @@ from lors.processes import end_with_parent
 
 LOG = "train.log"
 TAIL_LINES = 20
+THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+"""Environment variables that the job wrappers set, to be kept when a training is resumed by hand."""
 STOP_SECONDS = 15.0
 """How long a training program may take to end after TERM."""
 RUN_SH = """\
@@ -84,7 +86,7 @@ def _write_script(command: Sequence[str], script: Path, log: Path) -> None:
     """Write the shell script that starts or resumes a training, with the threads of this job."""
     threads = [
         f"{name}={shlex.quote(os.environ[name])}"
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+        for name in THREAD_SETTINGS
         if name in os.environ
     ]
     paths = {"directory": Path.cwd(), "log": log, "stem": log.with_suffix("")}

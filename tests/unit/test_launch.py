@@ -140,12 +140,14 @@ def test_logs_of_earlier_parts_are_kept(tmp_path):
 def test_the_script_has_the_threads_and_the_directory_of_the_job(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setenv("MKL_NUM_THREADS", "2")
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     run_training(program(f"import os; print(os.getcwd(), *map(os.getenv, {names}))"), tmp_path)
     for name in names:
         monkeypatch.delenv(name)
     by_hand = subprocess.check_output(["bash", tmp_path / "run.sh"], cwd="/", text=True)
-    assert by_hand == f"{Path.cwd()} 3 2\n" == (tmp_path / "train.1.log").read_text()
+    assert by_hand == f"{Path.cwd()} 3 2 ACTIVE 5\n" == (tmp_path / "train.1.log").read_text()
 
 
 STOPS = """

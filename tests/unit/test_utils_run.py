@@ -19,7 +19,7 @@ SHOW = [sys.executable, "-c", "import sys; print(*map(repr, sys.argv[1:]), sep='
 
 def environment(**extra):
     """Return the environment of a call: the tested Python first, no settings of the user."""
-    names = ("CUDA_VISIBLE_DEVICES", "LORS_PROGRESS", "OMP_NUM_THREADS")
+    names = ("CUDA_VISIBLE_DEVICES", "LORS_PROGRESS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
     clean = {name: value for name, value in os.environ.items() if name not in names}
     return {**clean, "PATH": f"{Path(sys.executable).parent}:{clean['PATH']}", **extra}
 
@@ -155,10 +155,12 @@ def test_array_of_one_and_options_on_both_sides(tmp_path):
 
 
 def test_environment_of_a_job(tmp_path):
-    show = 'echo "$OMP_NUM_THREADS $MKL_NUM_THREADS [$CUDA_VISIBLE_DEVICES] $KEPT"; cat'
+    show = 'echo "$OMP_NUM_THREADS $MKL_NUM_THREADS [$CUDA_VISIBLE_DEVICES] $KEPT"; '
+    show += 'echo "$OMP_WAIT_POLICY $GOMP_SPINCOUNT"; cat'
     extra = {"OMP_NUM_THREADS": "9", "CUDA_VISIBLE_DEVICES": "0,1", "KEPT": "kept"}
+    extra["GOMP_SPINCOUNT"] = "7"
     assert run("--num-threads=2", "x.log", "sh", "-c", show, cwd=tmp_path, **extra).returncode == 0
-    assert output_of(tmp_path / "x.log") == ["2 2 [] kept"]
+    assert output_of(tmp_path / "x.log") == ["2 2 [] kept", "PASSIVE 7"]
 
 
 def most_at_a_time(logs):
