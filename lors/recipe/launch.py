@@ -20,7 +20,7 @@ from lors.processes import end_with_parent
 LOG = "train.log"
 TAIL_LINES = 20
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-"""Environment variables that the job wrappers set, to be kept when a training is resumed by hand."""
+"""Environment variables that the job wrappers set; a training resumed by hand keeps them."""
 STOP_SECONDS = 15.0
 """How long a training program may take to end after TERM."""
 RUN_SH = """\
@@ -85,9 +85,7 @@ def run_training(command: Sequence[str], out: Path) -> None:
 def _write_script(command: Sequence[str], script: Path, log: Path) -> None:
     """Write the shell script that starts or resumes a training, with the threads of this job."""
     threads = [
-        f"{name}={shlex.quote(os.environ[name])}"
-        for name in THREAD_SETTINGS
-        if name in os.environ
+        f"{name}={shlex.quote(os.environ[name])}" for name in THREAD_SETTINGS if name in os.environ
     ]
     paths = {"directory": Path.cwd(), "log": log, "stem": log.with_suffix("")}
     text = RUN_SH.format(
