@@ -1,12 +1,13 @@
 """The engine of a merge: one formula for every tensor, run on one of three routes.
 
-The formula comes from the merge method (:mod:`lors.merge.methods.base`). :meth:`Merger.route` says
-how much of the model goes through the formula at once:
+The formula comes from the merge method (:mod:`lors.merge.methods.base`). :meth:`Merger.route`
+chooses how much of the model goes through the formula at once:
 
 - **rows**: some rows of one tensor, so that they stay in the processor's cache. For a method with
   ``Execution.rowwise``, and for the tensors that a method of matrices only sums or averages.
 - **stack**: all matrices of one shape in a window of tensors, on a device such as a GPU. For pruned
-  matrices, if a device is given and ``Execution.stacks`` allows it.
+  matrices, if a device is given and ``Execution.stacks`` allows it, without calibration and without
+  kept decompositions.
 - **whole**: one tensor. For all others, and for every tensor that an adapter changes or that is
   calibrated.
 

@@ -30,8 +30,8 @@ def iso_cts(
 
     The mean is over min(rows, columns) singular values, even if there are fewer directions.
     Directions of singular value 0 are left out, because their vectors are arbitrary; they count as
-    0 in the mean (iso_c tells why, and the effect on scaling_coef). So it is iso_c for adapters
-    whose sum fits into the common subspace.
+    0 in the mean (see iso_c for the reason and the effect on scaling_coef). So it is iso_c for
+    adapters whose sum fits into the common subspace.
 
     Args:
         deltas: task vectors of one matrix, one for each expert, float32.
