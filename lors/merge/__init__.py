@@ -5,14 +5,13 @@
 
 from lors.merge.decompositions import Decompositions
 from lors.merge.plan import MergeInputs, MergePlan, open_inputs
-from lors.merge.run import apply_delta, check_merge, merged_delta, run_merge
+from lors.merge.run import apply_delta, merged_delta, run_merge
 
 __all__ = [
     "Decompositions",
     "MergeInputs",
     "MergePlan",
     "apply_delta",
-    "check_merge",
     "merged_delta",
     "open_inputs",
     "run_merge",

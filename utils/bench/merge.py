@@ -315,9 +315,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     cases = [*METHODS, FLOOR, *GPU, *PLAIN, *GRID_CASES, *MERGEKIT]
-    parser.add_argument("--dir", type=Path, help="where models are made and merged")
+    parser.add_argument("--dir", type=Path, help="directory for the models and the merged models")
     parser.add_argument(
-        "--layers", type=int, default=12, help="a side (default: 12, the real size)"
+        "--layers", type=int, default=12, help="layers a side (default: 12, the real size)"
     )
     parser.add_argument("--experts", type=int, default=5)
     parser.add_argument("--nj", type=int, default=2, help="threads (default: 2)")
