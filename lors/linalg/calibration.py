@@ -1,4 +1,4 @@
-"""Calibration of the singular values of a merged delta, after any merge that is a sum."""
+"""Calibration of the singular values of a merged delta that is a sum over experts."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from lors.linalg.svd import as_matrix, as_tensor, rounding_level, thin_svd
 
 
 def calibrate_singular_values(parts: Sequence[Tensor], alpha: float) -> Tensor:
-    """The sum of `parts` with its singular values corrected for shared directions.
+    """Return the sum of `parts` with its singular values corrected for shared directions.
 
-    Directions that several experts share add up in a sum and come out too strong. With the sum
-    D = U S V' and, for each direction u_r and part tau_t, the projection coefficient
-    s_rt = <u_r' D, u_r' tau_t> / |u_r' tau_t|^2 (how many times the part's own size the merged
-    one has), S_r is multiplied by T / sum_t max(alpha, s_rt). Where u_r' tau_t is 0, s_rt is 1.
+    A direction that several experts share adds up and is too strong in the sum. Let D = U S V' be
+    the sum. For each direction u_r and part tau_t the projection coefficient is
+    s_rt = <u_r' D, u_r' tau_t> / |u_r' tau_t|^2, the size of the direction in the sum relative to
+    its size in the part. S_r is multiplied by T / sum_t max(alpha, s_rt). If u_r' tau_t is 0, s_rt
+    is 1.
 
     Args:
-        parts: what each of T experts adds to the sum: tensors of one shape, matrices or more.
-        alpha: floor of the coefficients, above 0: limits how far a direction can be raised.
+        parts: the terms of the sum, one for each of T experts: tensors of one shape with two or
+            more dimensions.
+        alpha: smallest value of a coefficient, above 0; it limits how much a direction is raised.
 
     Returns:
         The calibrated sum, in the shape and dtype of the parts.
@@ -39,11 +41,11 @@ def calibrate_singular_values(parts: Sequence[Tensor], alpha: float) -> Tensor:
 def projection_coefficients(
     parts: Sequence[np.ndarray], left: np.ndarray, values: np.ndarray, right: np.ndarray
 ) -> np.ndarray:
-    """s_rt of every part t and direction r, shape (parts, directions).
+    """Return s_rt of every part t and direction r, shape (parts, directions).
 
     Args:
-        parts: matrices, rounded to float32.
-        left, values, right: leading singular triplets of their sum, as many as are wanted.
+        parts: matrices with float32 values, in float64.
+        left, values, right: the leading singular triplets of their sum, one for each direction.
     """
     coefficients = []
     for part in parts:
@@ -51,8 +53,7 @@ def projection_coefficients(
         rows = left.T @ part
         energy = np.einsum("rc,rc->r", rows, rows)
         inner = values * np.einsum("rc,rc->r", rows, right)
-        # A part without this direction, but for rounding errors, says nothing about how inflated it
-        # is: coefficient 1.
+        # A part that has nothing but rounding errors in this direction gets the coefficient 1.
         present = energy > rounding_level(part.shape, float(np.linalg.norm(part))) ** 2
         coefficients.append(np.divide(inner, energy, out=np.ones_like(inner), where=present))
     return np.array(coefficients)

@@ -1,4 +1,4 @@
-"""Sums and means of tensors, and the election of signs of TIES-Merging."""
+"""Sum and mean of tensors, and the mean after the sign election of TIES-Merging."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from torch import Tensor
 
 
 def disjoint_mean(parts: Iterable[Tensor]) -> Tensor:
-    """For every entry the mean of the parts whose sign is that of the sum of all parts.
+    """Return for every entry the mean of the parts that have the elected sign there.
 
-    Parts that are zero do not count.
+    The elected sign of an entry is the sign of the sum of all parts. Parts that are zero do not
+    count. (The disjoint mean of Yadav et al., "TIES-Merging", NeurIPS 2023.)
 
     Args:
         parts: the trimmed task vectors, of one shape.
@@ -24,7 +25,7 @@ def disjoint_mean(parts: Iterable[Tensor]) -> Tensor:
     merged = torch.zeros_like(elected)
     agreeing = torch.zeros_like(elected)
     for part in parts:
-        # Times the elected sign, what agrees is positive and everything else is not.
+        # The product with the elected sign is positive exactly where a part agrees.
         aligned = torch.mul(part, elected).clamp_(min=0)
         merged += aligned
         agreeing += aligned.sign_()
@@ -32,7 +33,7 @@ def disjoint_mean(parts: Iterable[Tensor]) -> Tensor:
 
 
 def sum_of(deltas: Iterable[Tensor]) -> Tensor:
-    """The sum of tensors of one shape, of which only one is needed at a time."""
+    """Return the sum of tensors of one shape; one of them is in memory at a time."""
     total = None
     for delta in deltas:
         total = delta.clone() if total is None else total.add_(delta)
@@ -42,5 +43,5 @@ def sum_of(deltas: Iterable[Tensor]) -> Tensor:
 
 
 def mean_of(deltas: Sequence[Tensor]) -> Tensor:
-    """The mean of tensors of one shape, of which only one is needed at a time."""
+    """Return the mean of tensors of one shape; one of them is in memory at a time."""
     return sum_of(deltas).div_(len(deltas))

@@ -1,18 +1,18 @@
 """The low-rank part of a matrix, as two thin factors.
 
 By the Eckart-Young theorem the best approximation of a matrix A of a given rank is its projection
-on the leading singular vectors: (A V) V'. Everything here is about finding V, an orthonormal basis
-of the leading eigenvectors of A'A on the smaller side of A, as cheaply as the rank allows:
+on the leading singular vectors: (A V) V'. This module finds V, an orthonormal basis of the leading
+eigenvectors of A'A on the smaller side of A, at the lowest cost for the rank:
 
-- a rank of about one hundredth of the full one (the setting of the LoRS-Merging authors) by block
-  Lanczos iteration, which needs a few products with A only, until the residual says that the
-  subspace is found;
-- any other rank from the Gram matrix A'A, by LAPACK's eigensolver for the leading eigenvalues
-  alone (syevr).
+- for a rank of about 1 % of the full rank (the setting of the LoRS-Merging authors): block Lanczos
+  iteration. It needs a few products with A and stops when the residual is small;
+- for any other rank: the Gram matrix A'A and LAPACK's eigensolver for its leading eigenvalues
+  (syevr).
 
-Matrices of more than 256 rows and columns are decomposed in float32, which leaves the approximation
-within about 1e-6 of its size; small ones in float64, and so are those whose spectrum falls so
-steeply that the Gram matrix, which squares it, would lose some of the wanted directions.
+Matrices of more than 256 rows and columns are decomposed in float32; the error of the approximation
+is then about 1e-6 of the norm of A if the spectrum has a gap at the rank. Smaller matrices are
+decomposed in float64. So are matrices with a steep spectrum, because the Gram matrix squares the
+spectrum and float32 would lose some of the wanted directions.
 """
 
 from __future__ import annotations
@@ -29,78 +29,77 @@ from torch import Tensor
 from lors.config import Range
 
 OVERSAMPLING = 9
-"""Columns of a Lanczos block beyond the rank: they keep apart what nearly ties at the cut."""
+"""Columns of a Lanczos block beyond the rank; they separate singular values that nearly tie."""
 MAX_BLOCKS = 16
-"""A spectrum that needs more blocks than this has no gap to speak of; LAPACK is cheaper then."""
+"""Limit of Lanczos blocks: a spectrum without a gap needs more, and LAPACK is then cheaper."""
 RESIDUAL = 1e-6
-"""The residual at which the iteration ends, relative to the smallest kept eigenvalue."""
+"""Residual at which the iteration ends, relative to the smallest wanted eigenvalue."""
 SMALL = 256
-"""A side at which float64 costs next to nothing."""
+"""A matrix with a side of at most this length is decomposed in float64, at hardly any cost."""
 STEEP = 1e-5
-"""Eigenvalues of a float32 Gram matrix are good down to this fraction of the largest."""
+"""Smallest eigenvalue of a float32 Gram matrix that is accurate, relative to the largest."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A rank as a fraction of the full rank of each matrix (rounded down)."""
+    """A rank given as a fraction of the full rank of each matrix (rounded down)."""
 
     ratio: Annotated[float, Range(0, 1)]
 
 
 @dataclass(frozen=True)
 class Energy:
-    """The smallest rank that holds this fraction of the energy (squared singular values)."""
+    """The smallest rank that holds a given fraction of the energy (squared singular values)."""
 
     energy: Annotated[float, Range(0, 1)]
 
 
 Rank = Annotated[int, Range(0)] | Ratio | Energy
 LowRank = Callable[[Tensor, Rank], tuple[Tensor, Tensor]]
-"""Finds the low-rank part of a task vector as two factors, as :func:`low_rank_factors` does."""
+"""A function that returns the low-rank part of a task vector as two factors."""
 
 
 @dataclass(frozen=True)
 class Directions:
-    """The leading singular directions of a matrix on its smaller side.
+    """The leading singular vectors of a matrix on its smaller side, and their singular values.
 
     Args:
-        vectors: side x k, orthonormal, the leading one first.
-        squares: their squared singular values, falling.
-
-    Those of a stack of matrices have its dimensions in front.
+        vectors: side x k, orthonormal columns in descending order of the singular values; for a
+            stack of matrices with the dimensions of the stack in front.
+        squares: the k squared singular values, descending.
     """
 
     vectors: Tensor
     squares: Tensor
 
     def first(self, number: int) -> Directions:
-        """Only the leading ones."""
+        """Return the leading `number` directions."""
         return Directions(self.vectors[..., :number], self.squares[..., :number])
 
     def factors(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """``up, down``: the projection of `matrix` on these directions is ``up @ down``."""
+        """Return ``up, down`` with ``up @ down`` the projection of `matrix` on the directions."""
         matrix = matrix.to(self.vectors.dtype)
         if matrix.shape[-2] < matrix.shape[-1]:
             return self.vectors, self.vectors.mT @ matrix
         return matrix @ self.vectors, self.vectors.mT
 
 
-def number_found(
+def rank_from_spectrum(
     rank: int | Ratio | Energy, squares: Tensor, side: int, energy: float
 ) -> int | None:
-    """How many of the leading directions make up a rank.
+    """Return the number of leading directions that a rank takes from a known spectrum.
 
     Args:
-        rank: what is wanted.
-        squares: the squared singular values that are known, falling.
+        rank: a number, or a rule.
+        squares: the leading squared singular values, descending; perhaps not all of them.
         side: the full rank.
-        energy: the sum of all squared singular values.
+        energy: sum of all squared singular values.
 
     Returns:
-        The number; None if more are needed than are known.
+        The number; None if the rank takes more directions than `squares` has.
     """
     if not isinstance(rank, Energy):
-        number = min(number_of(rank, side), side)
+        number = min(rank_from_size(rank, side), side)
     elif rank.energy == 0 or energy == 0:
         number = 0
     else:
@@ -110,32 +109,32 @@ def number_found(
 
 
 def low_rank_factors(matrix: Tensor, rank: int | Ratio | Energy) -> tuple[Tensor, Tensor]:
-    """The best approximation of `matrix` of a given rank in the Frobenius norm, as two factors.
+    """Return the best approximation of `matrix` of a given rank in the Frobenius norm.
 
     Args:
         matrix: rows x columns, without NaN; or a stack of such matrices, on any device.
-        rank: a number, or a rule that gives one for each matrix; at or above the full rank the
-            product is the matrix itself. By energy only for a single matrix.
+        rank: a number, or a rule that gives a number for each matrix (:class:`Energy` only for a
+            single matrix). At or above the full rank the approximation is the matrix itself.
 
     Returns:
-        ``up`` (rows x k) and ``down`` (k x columns), ``up @ down`` being the approximation; both in
-        the precision in which the matrix was decomposed.
+        Two factors, ``up`` (rows x k) and ``down`` (k x columns), whose product is the
+        approximation. Both have the precision in which the matrix was decomposed.
 
     Raises:
-        ValueError: `matrix` has not two dimensions or `rank` is negative.
+        ValueError: `matrix` has fewer than two dimensions or `rank` is negative.
     """
     full_rank = min(matrix.shape[-2:])
-    if not isinstance(rank, Energy) and number_of(rank, full_rank) >= full_rank:
+    if not isinstance(rank, Energy) and rank_from_size(rank, full_rank) >= full_rank:
         return matrix, torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     return leading_directions(matrix, rank).factors(matrix)
 
 
 def leading_directions(matrix: Tensor, rank: int | Ratio | Energy) -> Directions:
-    """The directions that the best approximation of a given rank projects on.
+    """Return the directions on which the best approximation of a given rank projects.
 
     Args:
         matrix: as for :func:`low_rank_factors`.
-        rank: a number, or a rule that gives one; at most the full rank.
+        rank: a number, or a rule that gives a number; at most the full rank.
 
     Raises:
         ValueError: `matrix` has fewer than two dimensions or `rank` is negative.
@@ -144,7 +143,7 @@ def leading_directions(matrix: Tensor, rank: int | Ratio | Energy) -> Directions
         raise ValueError(f"a low rank needs a matrix, got shape {tuple(matrix.shape)}")
     tall = matrix if matrix.shape[-2] >= matrix.shape[-1] else matrix.mT
     rows, side = tall.shape[-2:]
-    count = None if isinstance(rank, Energy) else min(number_of(rank, side), side)
+    count = None if isinstance(rank, Energy) else min(rank_from_size(rank, side), side)
     width = 1 if count is None else min(count + OVERSAMPLING, side)
     start = _transposed_times(tall, _random_block(rows, width, tall.dtype).to(tall.device))
     size = start.abs().amax(dim=(-2, -1), keepdim=True)
@@ -154,7 +153,7 @@ def leading_directions(matrix: Tensor, rank: int | Ratio | Energy) -> Directions
     if bool(((size > 1e-9) & (size < 1e9)).all()):
         vectors, squares = _leading(tall, rank, start)
     else:
-        # Squares of very small and very large numbers leave the range of float32.
+        # The squares of very small and very large numbers are outside the range of float32.
         size = torch.where(size == 0, 1, size)
         vectors, squares = _leading(tall / size, rank, start / size)
         squares = squares.double() * size[..., 0].double() ** 2
@@ -163,12 +162,12 @@ def leading_directions(matrix: Tensor, rank: int | Ratio | Energy) -> Directions
 
 @functools.lru_cache(maxsize=16)
 def _random_block(rows: int, width: int, dtype: torch.dtype) -> Tensor:
-    """The same random numbers always, on any device."""
+    """Return random numbers that are the same in every call and for every device."""
     return torch.randn(rows, width, generator=torch.Generator().manual_seed(0), dtype=dtype)
 
 
-def number_of(rank: int | Ratio, full_rank: int) -> int:
-    """The number that a rank is for a matrix of this full rank; ValueError if it is negative."""
+def rank_from_size(rank: int | Ratio, full_rank: int) -> int:
+    """Return the rank as a number for a matrix of this full rank; ValueError if it is negative."""
     number = int(rank.ratio * full_rank) if isinstance(rank, Ratio) else rank
     if number < 0:
         raise ValueError(f"rank must not be negative, got {rank}")
@@ -178,47 +177,47 @@ def number_of(rank: int | Ratio, full_rank: int) -> int:
 def low_rank_of_product(
     up: Tensor, down: Tensor, rank: int | Ratio | Energy
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`low_rank_factors` of ``up @ down``, without decomposing the product.
+    """Return :func:`low_rank_factors` of ``up @ down`` without decomposing the product.
 
-    Two QR factorisations leave a core of the inner size only, whose decomposition is that of the
-    product. Where the inner size is at most the rank there is nothing to do.
+    Two QR factorisations reduce the product to an r x r core, and the core is decomposed. If r is
+    at most the rank, `up` and `down` are returned.
 
     Args:
         up: rows x r.
         down: r x columns.
-        rank: a number, or a rule that gives one.
+        rank: a number, or a rule that gives a number.
 
     Returns:
         Two float64 factors.
     """
     up, down = up.double(), down.double()
     full_rank = min(up.shape[0], down.shape[1])
-    if not isinstance(rank, Energy) and number_of(rank, full_rank) >= up.shape[1]:
+    if not isinstance(rank, Energy) and rank_from_size(rank, full_rank) >= up.shape[1]:
         return up, down
     left, left_core = torch.linalg.qr(up)
     right, right_core = torch.linalg.qr(down.T)
     u, values, v = torch.linalg.svd(left_core @ right_core.T)
     if isinstance(rank, Energy):
         squares = values.square()
-        count = number_found(rank, squares, len(squares), float(squares.sum()))
+        count = rank_from_spectrum(rank, squares, len(squares), float(squares.sum()))
     else:
-        count = number_of(rank, full_rank)
+        count = rank_from_size(rank, full_rank)
     return (left @ u[:, :count]) * values[:count], v[:count] @ right.T
 
 
 def _leading(tall: Tensor, rank: int | Ratio | Energy, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Leading eigenvectors and eigenvalues of ``tall' tall``.
+    """Return the leading eigenvectors and eigenvalues of ``tall' tall``, descending.
 
     Args:
-        tall: a matrix, scaled so that its squares are numbers of a normal size.
-        rank: which of them.
-        start: a random block in the range of ``tall'``.
+        tall: a matrix with rows >= columns, scaled so that its squares neither overflow nor vanish.
+        rank: how many eigenvectors.
+        start: a random block in the range of ``tall'``, for the Lanczos iteration.
     """
     side = tall.shape[-1]
     if side <= SMALL or tall.dtype == torch.float64:
         return _eigh(tall.double(), rank)
     if not isinstance(rank, Energy) and start.shape[-1] * MAX_BLOCKS <= side // 3:
-        found = _lanczos(tall, start, number_of(rank, side))
+        found = _lanczos(tall, start, rank_from_size(rank, side))
         if found is not None:
             return found
     vectors, values = _eigh(tall, rank)
@@ -228,17 +227,17 @@ def _leading(tall: Tensor, rank: int | Ratio | Energy, start: Tensor) -> tuple[T
 
 
 def _eigh(tall: Tensor, rank: int | Ratio | Energy) -> tuple[Tensor, Tensor]:
-    """Leading eigenvectors and eigenvalues, falling, of ``tall' tall``, by LAPACK."""
+    """Return the leading eigenvectors and eigenvalues of ``tall' tall`` found by LAPACK."""
     side = tall.shape[-1]
-    count = side if isinstance(rank, Energy) else min(number_of(rank, side), side)
+    count = side if isinstance(rank, Energy) else min(rank_from_size(rank, side), side)
     if tall.ndim == 2 and tall.device.type == "cpu":
         flat = tall.numpy()
-        gram = flat.T @ flat  # numpy sees that this is symmetric and does half the work
+        gram = flat.T @ flat  # numpy detects the symmetry and does half the work
         if count < side:
             values, vectors = scipy.linalg.eigh(
                 gram, subset_by_index=(side - count, side - 1), driver="evr", check_finite=False
             )
-            # Of a matrix whose eigenvalues are all equal it may find fewer than there are.
+            # If all eigenvalues are equal, syevr may find fewer than there are.
             if len(values) == count:
                 return torch.from_numpy(vectors).flip(1), torch.from_numpy(values).flip(0)
         gram = torch.from_numpy(gram)
@@ -246,27 +245,27 @@ def _eigh(tall: Tensor, rank: int | Ratio | Energy) -> tuple[Tensor, Tensor]:
         gram = tall.mT @ tall
     values, vectors = (part.flip(-1) for part in torch.linalg.eigh(gram))
     if isinstance(rank, Energy):
-        count = number_found(rank, values, side, float(values.clamp(min=0).double().sum()))
+        count = rank_from_spectrum(rank, values, side, float(values.clamp(min=0).double().sum()))
     return vectors[..., :count], values[..., :count]
 
 
 def _lanczos(tall: Tensor, start: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
-    """Leading eigenvectors and eigenvalues of ``tall' tall`` by block Lanczos.
+    """Return the leading eigenvectors and eigenvalues of ``tall' tall`` found by block Lanczos.
 
-    All blocks are kept and made orthogonal to one another (Golub, Underwood, "The block Lanczos
+    All blocks are kept and made orthogonal to each other (Golub, Underwood, "The block Lanczos
     method for computing eigenvalues", 1977, with full reorthogonalisation).
 
     Args:
-        tall: a matrix, scaled so that its squares are numbers of a normal size; or a stack.
+        tall: a matrix as for :func:`_leading`, or a stack of them.
         start: the first block; wider than `count`.
         count: number of eigenvectors.
 
     Returns:
-        None if the iteration is slow on this matrix, or on one of the stack.
+        None if the iteration is slow on this matrix, or on one matrix of the stack.
     """
     *stack, side, width = start.shape
     basis = tall.new_empty(*stack, side, MAX_BLOCKS * width)
-    # The Gram matrix in this basis; block tridiagonal but for rounding, upper part filled in.
+    # The upper part of the Gram matrix in this basis; block tridiagonal except for rounding.
     projected = tall.new_zeros(*stack, MAX_BLOCKS * width, MAX_BLOCKS * width)
     block = torch.linalg.qr(start)[0]
     for number in range(1, MAX_BLOCKS + 1):
@@ -276,7 +275,7 @@ def _lanczos(tall: Tensor, start: Tensor, count: int) -> tuple[Tensor, Tensor] |
         product = _transposed_times(tall, _times(tall, block))
         block, coefficients, remainder = _orthogonalised(product, known)
         projected[..., :size, size - width : size] = coefficients
-        # Looking is not free, and hardly any matrix is done before; an exhausted one may be.
+        # The check costs time, and before block 6 only an exhausted matrix passes it.
         exhausted = bool((_max(remainder) <= RESIDUAL * _max(coefficients)).all())
         if number < 6 and not exhausted:
             continue
@@ -291,12 +290,12 @@ def _lanczos(tall: Tensor, start: Tensor, count: int) -> tuple[Tensor, Tensor] |
 
 
 def _times(tall: Tensor, block: Tensor) -> Tensor:
-    """``tall block``, in the order that reads the matrix row by row."""
+    """Return ``tall block``, computed in an order that reads the matrix row by row."""
     return tall @ block if tall.is_contiguous() else (block.mT @ tall.mT).mT
 
 
 def _transposed_times(tall: Tensor, block: Tensor) -> Tensor:
-    """``tall' block``, in the order that reads the matrix row by row."""
+    """Return ``tall' block``, computed in an order that reads the matrix row by row."""
     return (block.mT @ tall).mT if tall.is_contiguous() else tall.mT @ block
 
 
@@ -305,10 +304,10 @@ def _max(matrix: Tensor) -> Tensor:
 
 
 def _orthogonalised(block: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``q, c, r`` with ``block = basis @ c + q @ r`` and the columns of q and basis orthonormal.
+    """Return ``q, c, r``: ``block = basis @ c + q @ r``, columns of q and basis orthonormal.
 
-    Twice, the second time with columns of length one: so it holds even where `block` lies in the
-    span of `basis` but for rounding.
+    The block is orthogonalised twice, the second time with columns of length one. So q is
+    orthogonal to `basis` even if `block` lies in the span of `basis` except for rounding.
     """
     coefficients = basis.mT @ block
     once, remainder = torch.linalg.qr(block - basis @ coefficients)

@@ -1,4 +1,4 @@
-"""Work on many tensors at the same time, with results in order and bounded memory."""
+"""Run one function on many tensors in threads, with results in order and bounded memory."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from threadpoolctl import threadpool_limits
 Result = TypeVar("Result")
 
 BLOCK = 2**16
-"""Entries to work on at a time, where one does several things with them: they stay in the
-processor's cache."""
+"""Number of entries that stay in the processor's cache while several operations pass over them."""
 IN_FLIGHT_BYTES = 96 * 2**20
-"""Tensors are worked on at the same time as long as they are not larger than this together."""
+"""Limit for the tensors that are in work at the same time. A larger tensor is in work alone."""
 
 
-def in_order(
+def map_in_order(
     work: Callable[[str], Result], sizes: Mapping[str, int], nj: int
 ) -> Iterator[tuple[str, Result]]:
-    """Yield ``(name, work(name))`` in the order of `sizes`, with `nj` threads.
+    """Yield ``(name, work(name))`` in the order of `sizes`, computed by `nj` threads.
 
-    Every piece of work has one thread only, because a sum that is split among threads depends on
-    their number. So the results are the same for any `nj`.
+    Each call of `work` has one thread, because a sum that is split among threads depends on their
+    number. So the results are the same for any `nj`.
 
     Args:
-        work: done for every name.
+        work: called once for each name.
         sizes: name -> bytes of its tensor.
         nj: number of threads.
     """
@@ -56,5 +55,5 @@ def in_order(
 
 
 def _one_thread() -> None:
-    # OpenMP keeps this number for every thread of the process by itself.
+    # OpenMP keeps this setting for each thread of the process separately.
     torch.set_num_threads(1)

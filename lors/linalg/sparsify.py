@@ -1,6 +1,7 @@
-"""Sparse parts of a task vector: by magnitude, by a band of magnitudes, at random.
+"""Sparse parts of a task vector: the largest magnitudes, a band of magnitudes, random entries.
 
-The largest entries are found by selecting their threshold, some 30 times quicker than sorting.
+The threshold of the largest magnitudes is found by selection, about 30 times faster than by
+sorting.
 """
 
 from __future__ import annotations
@@ -18,26 +19,26 @@ from lors.linalg.parallel import BLOCK
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Which entries of a tensor are its largest: known without the tensor, so rows can be masked.
+class TopKMask:
+    """The mask of the k entries of largest magnitude, for all rows of a tensor or some of them.
 
     Args:
-        threshold: the smallest magnitude among them.
-        last: index in row-major order of the last entry of just this magnitude that belongs to
-            them; None if all such entries do.
+        threshold: the k-th largest magnitude.
+        last: row-major index of the last entry that is kept among those whose magnitude equals the
+            threshold; None if all of them are kept.
     """
 
     threshold: float
     last: int | None = None
 
     def mask(self, magnitudes: Tensor, start: int = 0) -> Tensor:
-        """Where the largest entries are, as 0 and 1 in the dtype of `magnitudes`.
+        """Return 1 for the entries to keep and 0 for the others, in the dtype of `magnitudes`.
 
         Args:
-            magnitudes: of the tensor, or of consecutive rows of it.
-            start: index of their first entry in the tensor, in row-major order.
+            magnitudes: absolute values of the tensor, or of consecutive rows of it.
+            start: row-major index of the first of these entries in the tensor.
         """
-        # Straight into numbers: a mask of truth values that is converted takes five times as long.
+        # Write numbers directly: to convert a boolean mask takes five times as long.
         mask = torch.ge(magnitudes, self.threshold, out=torch.empty_like(magnitudes))
         end = start + magnitudes.numel()
         if self.last is not None and end > self.last + 1:
@@ -46,41 +47,44 @@ class Cut:
         return mask
 
 
-def largest(tensor: Tensor, count: int) -> Cut:
-    """Exactly `count` entries of largest magnitude; of ties the first in row-major order.
+def top_k_mask(tensor: Tensor, k: int) -> TopKMask:
+    """Return the mask of the k entries of largest magnitude; of ties the first in row-major order.
 
     Args:
         tensor: of any shape, without NaN.
-        count: from 0 to the number of entries.
+        k: from 0 to the number of entries.
     """
-    return _cut(lambda: tensor.abs(), count)
+    return _top_k_mask(lambda: tensor.abs(), k)
 
 
-def _cut(magnitudes_of: Callable[[], Tensor], count: int) -> Cut:
-    """As :func:`largest`, of magnitudes that are made for this purpose, and again if some tie."""
-    if count == 0:
-        return Cut(math.inf)
+def _top_k_mask(magnitudes_of: Callable[[], Tensor], k: int) -> TopKMask:
+    """Return the mask of the k largest of the magnitudes that `magnitudes_of` computes.
+
+    The selection overwrites them, so they are computed again if some tie at the threshold.
+    """
+    if k == 0:
+        return TopKMask(math.inf)
     magnitudes = magnitudes_of().reshape(-1).numpy()
-    first = magnitudes.size - count
+    first = magnitudes.size - k
     magnitudes.partition(first)
     threshold = magnitudes[first]
-    # Of zeros it does not matter which are kept.
+    # If the threshold is 0, it does not matter which zeros are kept.
     if first == 0 or threshold == 0 or magnitudes[:first].max() < threshold:
-        return Cut(float(threshold))
+        return TopKMask(float(threshold))
     excess = np.count_nonzero(magnitudes[:first] == threshold)
     ties = np.flatnonzero(magnitudes_of().reshape(-1).numpy() == threshold)
-    return Cut(float(threshold), int(ties[len(ties) - excess - 1]))
+    return TopKMask(float(threshold), int(ties[len(ties) - excess - 1]))
 
 
-def magnitude_prune(matrix: Tensor, density: float, cut: Cut | None = None) -> Tensor:
+def magnitude_prune(matrix: Tensor, density: float, kept: TopKMask | None = None) -> Tensor:
     """Keep the ``int(numel * density)`` entries of largest magnitude, set the others to zero.
 
     The count is exact: of entries that tie at the threshold the first in row-major order are kept.
 
     Args:
         matrix: a tensor of any shape, without NaN.
-        density: the kept fraction, from 0 to 1.
-        cut: which entries to keep in place of these, if it is known.
+        density: fraction of the entries that is kept, from 0 to 1.
+        kept: mask of the entries to keep, if it is known; `density` is then not used.
 
     Returns:
         A new tensor with the shape and dtype of `matrix`.
@@ -89,17 +93,17 @@ def magnitude_prune(matrix: Tensor, density: float, cut: Cut | None = None) -> T
         ValueError: `density` is outside 0 to 1.
     """
     _check_fraction("density", density)
-    cut = cut or largest(matrix, int(matrix.numel() * density))
-    return matrix * cut.mask(matrix.abs())
+    kept = kept or top_k_mask(matrix, int(matrix.numel() * density))
+    return matrix * kept.mask(matrix.abs())
 
 
 def low_rank_plus_sparse(
-    matrix: Tensor, up: Tensor, down: Tensor, density: float, cut: Cut | None = None
+    matrix: Tensor, up: Tensor, down: Tensor, density: float, kept: TopKMask | None = None
 ) -> Tensor:
-    """``up @ down`` plus the largest entries of what it leaves of `matrix`.
+    """Return L + S: L is ``up @ down``, S holds the largest entries of the residual `matrix` - L.
 
-    Where an entry of the residual is kept, the sum is the entry of `matrix` itself. Which entries
-    are kept is decided in the precision of the factors.
+    Where an entry of the residual is kept, the sum is the entry of `matrix` itself. Magnitudes are
+    compared in the precision of the factors.
 
     Args:
         matrix: rows x columns, float32, without NaN; or a stack of such matrices, on any device.
@@ -107,7 +111,8 @@ def low_rank_plus_sparse(
         down: k x columns.
         density: fraction of the entries of the residual that is kept (``int(numel * density)``;
             of ties the first in row-major order).
-        cut: which entries of the residual to keep in place of these, if it is known.
+        kept: mask of the entries of the residual to keep, if it is known; `density` is then not
+            used, and magnitudes are compared in the dtype of `matrix`.
 
     Returns:
         A new tensor with the shape and dtype of `matrix`.
@@ -116,48 +121,46 @@ def low_rank_plus_sparse(
         ValueError: `density` is outside 0 to 1.
     """
     _check_fraction("density", density)
-    if matrix.ndim > 2 or matrix.device.type != "cpu":
-        low_rank = up @ down
-        magnitudes = torch.abs(matrix - low_rank)
-        if cut is None:
-            mask = mask_of_each(magnitudes, int(matrix.shape[-2:].numel() * density))
-        else:
-            mask = cut.mask(magnitudes.to(matrix.dtype)).to(up.dtype)
-        return low_rank.lerp_(matrix.to(up.dtype), mask).to(matrix.dtype)
     low_rank = up @ down
+    if matrix.ndim > 2 or matrix.device.type != "cpu":
+        magnitudes = torch.abs(matrix - low_rank)
+        if kept is None:
+            mask = top_k_of_each(magnitudes, int(matrix.shape[-2:].numel() * density))
+        else:
+            mask = kept.mask(magnitudes.to(matrix.dtype)).to(up.dtype)
+        return low_rank.lerp_(matrix.to(up.dtype), mask).to(matrix.dtype)
 
-    def magnitudes(rows: slice = slice(None)) -> Tensor:
+    def magnitudes_of(rows: slice = slice(None)) -> Tensor:
         return torch.sub(matrix[rows], low_rank[rows]).abs_()
 
-    if cut is None:
+    precision = matrix.dtype
+    if kept is None:
         precision = up.dtype
-        cut = _cut(magnitudes, int(matrix.numel() * density))
-    else:
-        precision = matrix.dtype  # in which a cut of several matrices is made
-    # A few rows at a time, so that what lies between is in the processor's cache: there magnitudes
-    # are made again in less time than it takes to keep them while their threshold is selected.
+        kept = _top_k_mask(magnitudes_of, int(matrix.numel() * density))
+    # A few rows at a time stay in the processor's cache. There it is faster to compute the
+    # magnitudes twice than to keep those from the selection of the threshold.
     step = max(1, BLOCK // matrix.shape[1])
     for start in range(0, matrix.shape[0], step):
         rows = slice(start, start + step)
-        mask = cut.mask(magnitudes(rows).to(precision), start * matrix.shape[1]).to(up.dtype)
-        # With weights 0 and 1 this selects, several times as fast as torch.where.
+        mask = kept.mask(magnitudes_of(rows).to(precision), start * matrix.shape[1]).to(up.dtype)
+        # With weights 0 and 1 lerp selects, several times as fast as torch.where.
         low_rank[rows].lerp_(matrix[rows].to(up.dtype), mask)
     return low_rank.to(matrix.dtype)
 
 
-def mask_of_each(magnitudes: Tensor, count: int) -> Tensor:
-    """Where the `count` largest entries of each matrix are, as 0 and 1; of ties the first.
+def top_k_of_each(magnitudes: Tensor, k: int) -> Tensor:
+    """Return 1 for the k largest entries of each matrix, else 0; of ties the first are kept.
 
     Args:
         magnitudes: ... x rows x columns, without negative entries, on any device.
-        count: of entries of a matrix, 0 or more.
+        k: number of entries of a matrix to keep, 0 or more.
     """
     flat = magnitudes.flatten(-2)
-    if count == 0:
+    if k == 0:
         return torch.zeros_like(magnitudes)
-    threshold = flat.kthvalue(flat.shape[-1] - count + 1, dim=-1, keepdim=True).values
+    threshold = flat.kthvalue(flat.shape[-1] - k + 1, dim=-1, keepdim=True).values
     above, ties = flat > threshold, flat == threshold
-    room = count - above.sum(dim=-1, keepdim=True)
+    room = k - above.sum(dim=-1, keepdim=True)
     mask = above | (ties & (ties.cumsum(dim=-1) <= room))
     return mask.to(magnitudes.dtype).reshape(magnitudes.shape)
 
@@ -167,17 +170,18 @@ def _check_fraction(name: str, value: float) -> None:
         raise ValueError(f"{name} must be from 0 to 1, got {value}")
 
 
-class PooledThreshold:
-    """The count-th largest of many float32 magnitudes that are never in memory together.
+class GlobalThreshold:
+    """The threshold of the largest magnitudes of many tensors that are never in memory together.
 
-    Non-negative floats sort as their bits do, so a histogram of the upper half of the bits finds
-    the interval of the threshold, and one of the lower half within that interval the threshold.
+    Non-negative float32 numbers have the order of their bits. So a histogram of the upper 16 bits
+    gives the interval of the threshold, and in a second pass a histogram of the lower 16 bits
+    within this interval gives the threshold.
 
-    Use: ``for _ in range(pooled.PASSES)``: :meth:`add` all magnitudes, then :meth:`end_pass`.
+    Use: in each of ``PASSES`` passes call :meth:`add` for every tensor, then :meth:`end_pass`.
 
     Args:
-        density: the fraction of all magnitudes that is at least the threshold (rounded down; more
-            if some tie at the threshold).
+        density: fraction of all magnitudes that is at least the threshold (rounded down; more if
+            some tie at the threshold).
     """
 
     PASSES = 2
@@ -192,7 +196,7 @@ class PooledThreshold:
         self.threshold = math.inf
 
     def add(self, magnitudes: Tensor) -> None:
-        """Count a tensor of magnitudes; may be called from several threads."""
+        """Count the magnitudes of a tensor; may be called from several threads."""
         bits = magnitudes.float().reshape(-1).numpy().view(np.uint32)
         if self._upper is None:
             found = np.bincount(bits >> np.uint32(16), minlength=2**16)
@@ -203,7 +207,7 @@ class PooledThreshold:
             self._counts += found
 
     def end_pass(self) -> None:
-        """Go on to the next pass; after the last, `threshold` is known."""
+        """End a pass over all tensors; after the last one `threshold` is known."""
         if self._upper is None:
             self._missing = int(self._counts.sum() * self._density)
         if self._missing == 0:
@@ -220,16 +224,16 @@ class PooledThreshold:
             self.threshold = float(bits.view(np.float32))
 
 
-def band(tensor: Tensor, density: float, gamma: float) -> tuple[Cut, Cut]:
-    """The entries without the ``int(numel * gamma)`` largest and without the smallest.
+def band(tensor: Tensor, density: float, gamma: float) -> tuple[TopKMask, TopKMask]:
+    """Return the masks of a band: without the ``int(numel * gamma)`` largest and the smallest.
 
     Args:
         tensor: of any shape, without NaN.
-        density: the kept fraction; less if there are not so many entries below the largest.
-        gamma: the fraction of largest entries that goes.
+        density: fraction of the entries in the band; less if fewer are below the largest.
+        gamma: fraction of the entries above the band.
 
     Returns:
-        What is in the band: the entries of the first cut that are not in the second.
+        Two masks; an entry is in the band if it is in the first and not in the second.
 
     Raises:
         ValueError: `density` or `gamma` is outside 0 to 1.
@@ -238,25 +242,24 @@ def band(tensor: Tensor, density: float, gamma: float) -> tuple[Cut, Cut]:
     _check_fraction("gamma", gamma)
     outliers = int(tensor.numel() * gamma)
     keep = min(int(tensor.numel() * density), tensor.numel() - outliers)
-    return largest(tensor, outliers + keep), largest(tensor, outliers)
+    return top_k_mask(tensor, outliers + keep), top_k_mask(tensor, outliers)
 
 
 def random_prune(tensor: Tensor, density: float, random: np.random.Generator) -> Tensor:
-    """Keep every entry with probability `density` and divide it by that; the others become zero.
+    """Keep each entry with probability `density` and divide it by that; set the others to zero.
 
-    Each entry takes 16 random bits, so that the probability is the multiple of 2^-16 nearest to
-    `density` (at least one), and differs from it by less than 8e-6. Kept entries are divided by
-    this very probability.
+    Each entry takes 16 random bits. So the probability is the multiple of 2^-16 that is nearest to
+    `density` (at least 2^-16; the difference is below 8e-6). Kept entries are divided by this
+    probability.
 
     Args:
         tensor: a tensor of any shape.
-        density: probability to be kept, above 0 and at most 1.
-        random: where the mask comes from. Four entries take one word of its bit generator: what is
-            drawn for consecutive pieces of a tensor is the same as for the whole, if they have
-            multiples of four entries.
+        density: probability to keep an entry, above 0 and at most 1.
+        random: source of the mask. Four entries take one word of its bit generator, so consecutive
+            pieces of a tensor get the same mask as the whole if their sizes are multiples of four.
 
     Returns:
-        A new float32 tensor with the shape of `tensor` and, in the mean, its values.
+        A new float32 tensor with the shape of `tensor`. Its expectation is `tensor`.
 
     Raises:
         ValueError: `density` is not in its range.
@@ -264,7 +267,7 @@ def random_prune(tensor: Tensor, density: float, random: np.random.Generator) ->
     if not 0 < density <= 1:
         raise ValueError(f"density must be above 0 and at most 1, got {density}")
     kept = max(1, round(density * 2**16))
-    # The words as they are: five times as quick as a float for every entry.
+    # Use the raw words: five times as fast as to draw a float for each entry.
     words = random.bit_generator.random_raw(-(-tensor.numel() // 4))
     draws = words.view(np.uint16)[: tensor.numel()]
     pruned = torch.from_numpy(tensor.reshape(-1).numpy() * (draws <= kept - 1))

@@ -1,7 +1,8 @@
-"""Decompositions kept on disk, so that a grid of ranks and densities makes each only once."""
+"""Decompositions kept on disk, so that a grid of ranks and densities computes each only once."""
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -19,22 +20,23 @@ from lors.linalg.low_rank import (
     Rank,
     leading_directions,
     low_rank_factors,
-    number_found,
-    number_of,
+    rank_from_size,
+    rank_from_spectrum,
 )
+from lors.merge.methods import MergeMethod
 from lors.merge.task_vector import TaskVector
 
 
 class Decompositions:
-    """The leading singular directions of task vectors, in a directory of safetensors files.
+    """A directory of safetensors files with the leading singular directions of task vectors.
 
-    A file belongs to the values of one tensor of the base model and of one expert, whatever they
-    are called and whatever they are merged with, so files never go out of date. It has as many
-    directions as the largest rank that was asked for; a smaller rank takes the first of them.
+    The name of a file is a digest of the values of one tensor in the base model and in one expert.
+    So a file is never out of date, and it serves every merge of this expert. It holds the
+    directions of the largest rank that was needed so far; a smaller rank takes the first of them.
 
     Args:
-        directory: made if it is not there.
-        rank: computed at the first time already, whatever is asked for: the largest of a grid.
+        directory: the directory, made if it is not there.
+        rank: rank to compute at least: the largest one of a grid.
 
     Raises:
         LorsError: the directory cannot be made.
@@ -50,45 +52,49 @@ class Decompositions:
                 where=self.directory,
                 expected="a directory, or a path where one can be made",
                 got=error,
-                hint="give another directory",
+                hint="name another directory",
             ) from None
 
     def low_rank(
         self, vector: TaskVector, name: str, delta: Tensor, rank: Rank
     ) -> tuple[Tensor, Tensor]:
-        """As :func:`lors.linalg.low_rank.low_rank_factors` of `delta`.
+        """Return :func:`lors.linalg.low_rank.low_rank_factors` of a matrix of a task vector.
 
         Args:
             vector: the task vector of an expert.
-            name: of a matrix.
-            delta: this matrix of the task vector, perhaps times a number.
-            rank: of the approximation.
+            name: name of the matrix.
+            delta: this matrix of the task vector, or a multiple of it.
+            rank: rank of the approximation.
 
         Raises:
             LorsError: a file in the directory cannot be read.
         """
         full_rank = min(delta.shape)
-        if not isinstance(rank, Energy) and number_of(rank, full_rank) >= full_rank:
+        if not isinstance(rank, Energy) and rank_from_size(rank, full_rank) >= full_rank:
             return low_rank_factors(delta, rank)
         digests = vector.base.digest(name) + vector.finetuned.digest(name)
         path = self.directory / f"{xxhash.xxh3_128_hexdigest(digests.encode())}.safetensors"
         directions = _read(path, rank) if path.is_file() else None
         if directions is None:
-            found = leading_directions(delta, self._at_first(rank, full_rank))
+            found = leading_directions(delta, self._rank_to_compute(rank, full_rank))
             energy = torch.linalg.vector_norm(delta, dtype=torch.float64) ** 2
             _write(path, found, energy)
-            directions = found.first(number_found(rank, found.squares, full_rank, float(energy)))
+            directions = found.first(
+                rank_from_spectrum(rank, found.squares, full_rank, float(energy))
+            )
         return directions.factors(delta)
 
-    def _at_first(self, rank: Rank, full_rank: int) -> Rank:
+    def _rank_to_compute(self, rank: Rank, full_rank: int) -> Rank:
         if isinstance(rank, Energy) or isinstance(self.rank, Energy):
             return rank
-        return max(number_of(rank, full_rank), min(number_of(self.rank, full_rank), full_rank))
+        return max(
+            rank_from_size(rank, full_rank), min(rank_from_size(self.rank, full_rank), full_rank)
+        )
 
 
 def _write(path: Path, directions: Directions, energy: Tensor) -> None:
-    """Keep directions, and the sum of all squared singular values of their matrix."""
-    # One direction is one row, so that the first of them are read without the others.
+    """Write directions, and the sum of all squared singular values of their matrix."""
+    # A direction is a row of the file, so that the first ones are read without the others.
     content = {
         "directions": directions.vectors.T.contiguous(),
         "squares": directions.squares.contiguous(),
@@ -99,14 +105,26 @@ def _write(path: Path, directions: Directions, energy: Tensor) -> None:
 
 
 def _read(path: Path, rank: Rank) -> Directions | None:
-    """The directions that make up `rank`; None if there are not so many in the file."""
+    """Return the directions of a rank from a file; None if the file has too few."""
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             rows = file.get_slice("directions")
             squares, energy = file.get_tensor("squares"), file.get_tensor("energy")
-            number = number_found(rank, squares, rows.get_shape()[1], float(energy))
+            number = rank_from_spectrum(rank, squares, rows.get_shape()[1], float(energy))
             return None if number is None else Directions(rows[:number].T, squares[:number])
     except safetensors.SafetensorError as error:
         raise LorsError(
             "a kept decomposition cannot be read", where=path, got=error, hint="remove this file"
         ) from None
+
+
+def decompositions_for(
+    method: MergeMethod, directory: str | os.PathLike | None
+) -> Decompositions | None:
+    """Return the decompositions of a directory; None without one or if the method makes none."""
+    if directory is None:
+        return None
+    if not method.decomposes:
+        logging.info("%s makes no decompositions to be kept", method.name)
+        return None
+    return Decompositions(directory)

@@ -1,86 +1,66 @@
-"""The engine of one merge: its tensors one by one, in parallel, in pieces or stacks.
+"""The engine of a merge: one formula for every tensor, run on one of three routes.
 
-Each tensor is merged by one thread, so that the result does not depend on the number of threads.
-How it is merged depends on the method and on the tensor: some rows at a time where a row of the
-result needs the same row of the task vectors only, in one otherwise, and with others of its shape
-where a device can decompose them together.
+The formula comes from the merge method (:mod:`lors.merge.methods.base`). :meth:`Merger.route`
+chooses how much of the model goes through the formula at once:
+
+- **rows**: some rows of one tensor, so that they stay in the processor's cache. For a method with
+  ``Execution.rowwise``, and for the tensors that a method of matrices only sums or averages.
+- **stack**: all matrices of one shape in a window of tensors, on a device such as a GPU. For pruned
+  matrices, if a device is given and ``Execution.stacks`` allows it, without calibration and without
+  kept decompositions.
+- **whole**: one tensor. For all others, and for every tensor that an adapter changes or that is
+  calibrated.
+
+All routes compute the same delta: rows and whole with the same bytes, stack up to the rounding of
+the decompositions on the device. On the routes rows and whole one thread merges a tensor, so the
+bytes do not depend on the number of threads.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lors.checkpoint.finite import all_finite, check_finite, difference
-from lors.errors import LorsError, UsageError
+from lors.errors import UsageError
 from lors.linalg.calibration import calibrate_singular_values
 from lors.linalg.combine import sum_of
 from lors.linalg.low_rank import LowRank, low_rank_factors, low_rank_of_product
-from lors.linalg.parallel import in_order
-from lors.linalg.sparsify import PooledThreshold
+from lors.linalg.parallel import map_in_order
+from lors.linalg.sparsify import GlobalThreshold
 from lors.merge.decompositions import Decompositions
+from lors.merge.methods.base import TensorContext
 from lors.merge.plan import MergeInputs, MergePlan
-from lors.merge.task_vector import TaskVector
+from lors.merge.task_vector import WeightedDeltas, add_delta, weighted
 
+Route = Literal["rows", "stack", "whole"]
 WINDOW_BYTES = 64 * 2**20
-"""Of the tensors among which matrices of one shape are decomposed together."""
+"""Size of the consecutive tensors among which matrices of one shape form a stack."""
 PIECE = 2**17
-"""Entries of a large tensor that are merged at a time where that is possible."""
-
-
-def check_threads(nj: int) -> None:
-    """Check the number of threads; UsageError if there are none."""
-    if nj < 1:
-        raise UsageError("no threads to work with", where="--nj", expected="1 or more", got=nj)
-
-
-class _Deltas(Sequence[Tensor]):
-    """The weighted task vectors of one tensor, read when they are asked for.
-
-    Args:
-        keep: whether to keep what was read for the next time, if it is not too large.
-    """
-
-    KEPT_BYTES = 64 * 2**20
-
-    def __init__(
-        self, vectors: Sequence[TaskVector], weights: Sequence[float], name: str, keep: bool
-    ):
-        self._vectors, self._weights, self._name = vectors, weights, name
-        size = 4 * math.prod(vectors[0].base.shape(name)) * len(vectors)
-        self._keep = keep and size <= self.KEPT_BYTES
-        self._kept: dict[int, Tensor] = {}
-
-    def __len__(self) -> int:
-        return len(self._vectors)
-
-    def __getitem__(self, index: int) -> Tensor:
-        if index in self._kept:
-            return self._kept[index]
-        if not 0 <= index < len(self._vectors):
-            raise IndexError(index)
-        delta = _weighted(self._vectors[index].delta(self._name), self._weights[index])
-        if self._keep:
-            self._kept[index] = delta
-        return delta
+"""Entries of a tensor that are merged at a time on the route rows."""
 
 
 class Merger:
     """One merge, tensor by tensor.
 
     Args:
-        plan: what to merge.
-        inputs: its files.
+        plan: the plan.
+        inputs: its open files.
         nj: number of threads; the result does not depend on it.
-        cache: where decompositions are kept.
-        device: where matrices of one shape are decomposed together, if the method can do that.
+        cache: directory of kept decompositions.
+        device: torch device for stacks of matrices; by default there are no stacks.
+
+    Raises:
+        UsageError: `nj` is less than 1, or torch cannot compute on the device.
     """
 
     def __init__(
@@ -91,163 +71,173 @@ class Merger:
         cache: Decompositions | None = None,
         device: str | None = None,
     ):
-        check_threads(nj)
+        if nj < 1:
+            raise UsageError("no threads to work with", where="--nj", expected="1 or more", got=nj)
         self.plan, self.inputs, self.nj, self.cache = plan, inputs, nj, cache
-        self.method, self.actions = plan.merge_method, inputs.actions
+        self.method, self.params = plan.merge_method, plan.method_params
         self.sizes = {name: 4 * math.prod(shape) for name, (shape, _) in inputs.base.spec().items()}
-        self._pooled: list[float | None] = [None] * len(inputs.vectors)
-        if self.method.pools(plan.params):
-            self._pooled = [self._pooled_threshold(i) for i in range(len(inputs.vectors))]
-        stacked = plan.svc is None and cache is None and self.method.takes_stacks(plan.params)
-        self.device = device if stacked else None
-        if device is not None and not stacked:
-            logging.info("%s is merged on the CPU, one tensor at a time", plan.method)
-        self._from_stacks: dict[str, Tensor] = {}
+        self.device = device
+        if device is not None:
+            _check_device(device)
+            allowed = self.method.execution.stacks
+            if (
+                plan.svc is not None
+                or cache is not None
+                or not (allowed and allowed(**self.params))
+            ):
+                logging.info("%s is merged on the CPU, one tensor at a time", plan.method)
+                self.device = None
+        self._stacked: dict[str, Tensor] = {}
+        self._thresholds: list[float | None] = [None] * len(inputs.vectors)
 
     def run(self, work: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """Yield ``(name, work(name))`` of all tensors in order; `work` is merged(), or calls it."""
+        """Yield ``(name, work(name))`` for all tensors in order; `work` calls :meth:`merged`."""
+        self._thresholds = self._global_thresholds()
         if self.device is None:
-            yield from in_order(work, self.sizes, self.nj)
+            yield from map_in_order(work, self.sizes, self.nj)
             return
         for window in _windows(self.sizes, WINDOW_BYTES):
-            self._from_stacks = self._merge_stacks(window)
-            yield from in_order(work, window, self.nj)
-        self._from_stacks = {}
+            self._stacked = self._by_stacks(window)
+            yield from map_in_order(work, window, self.nj)
 
     def deltas(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """Yield ``(name, delta(name))`` of these tensors in order."""
-        return in_order(self.delta, {name: self.sizes[name] for name in names}, self.nj)
-
-    def delta(self, name: str) -> Tensor:
-        """The merged delta of one tensor in float32, before scaling_coef."""
-        by_rows = self._by_rows(name, torch.float32, lambda rows, _: rows)
-        return self._in_one(name) if by_rows is None else by_rows
+        """Yield ``(name, delta)`` for these tensors in order: the float32 deltas."""
+        self._thresholds = self._global_thresholds()
+        yield from map_in_order(self._delta, {name: self.sizes[name] for name in names}, self.nj)
 
     def merged(self, name: str) -> Tensor:
-        """One tensor of the merged model."""
-        plan, start = self.plan, self.inputs.onto.tensor(name)
-        self.check_start(name)
-        if self.actions[name] == "copy":
-            return merged_tensor(name, start, None, plan.scaling_coef, plan.torch_dtype)
+        """Return one tensor of the merged model."""
+        start = self.inputs.onto.tensor(name)
+        self.check_values(name)
+        scaling_coef, dtype = self.plan.scaling_coef, self.plan.torch_dtype
+        if self.inputs.actions[name] == "copy":
+            return add_delta(name, start, None, scaling_coef, dtype)
+        if self.route(name) != "rows":
+            return add_delta(name, start, self._at_once(name), scaling_coef, dtype)
 
         def finish(delta: Tensor, rows: slice) -> Tensor:
-            return merged_tensor(name, start[rows], delta, plan.scaling_coef, plan.torch_dtype)
+            return add_delta(name, start[rows], delta, scaling_coef, dtype)
 
-        by_rows = self._by_rows(name, plan.torch_dtype or start.dtype, finish)
-        if by_rows is not None:
-            return by_rows
-        delta = self._in_one(name)
-        return merged_tensor(name, start, delta, plan.scaling_coef, plan.torch_dtype)
+        return self._by_rows(name, dtype or start.dtype, finish)
 
-    def check_start(self, name: str) -> None:
-        """Check what no task vector shows: the values that the delta is added to, and of a tensor
-        that is copied those of all models, because one that diverged is not to be merged.
+    def check_values(self, name: str) -> None:
+        """Check the values that no task vector contains, because a training may have diverged.
+
+        They are the values of `onto`, and the values of all models in a tensor that is copied.
 
         Raises:
             LorsError: NaN or infinite values.
         """
-        models = [self.inputs.onto] if self.inputs.onto is not self.inputs.base else []
-        if self.actions[name] == "copy":
-            models += [self.inputs.base, *(vector.finetuned for vector in self.inputs.vectors)]
+        inputs = self.inputs
+        models = [inputs.onto] if inputs.onto is not inputs.base else []
+        if inputs.actions[name] == "copy":
+            models += [inputs.base, *inputs.experts]
         for model in models:
             check_finite(model.tensor(name), f"{model.path}: {name}")
 
-    def _merge_stacks(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """The merged deltas of those matrices that can be merged together with others."""
+    def route(self, name: str) -> Route:
+        """Return the route of a tensor that is pruned or merged whole."""
+        prune = self.inputs.actions[name] == "prune"
+        if any(expert.is_adapted(name) for expert in self.inputs.experts):
+            return "whole"  # the factors of an adapter are for the whole tensor
+        if prune and self.device is not None:
+            return "stack"
+        calibrated = prune and self.plan.svc is not None
+        only_combined = self.method.applies_to == "matrices" and not prune
+        rowwise = self.method.execution.rowwise or only_combined
+        # A tensor without dimensions has no rows.
+        return "rows" if rowwise and not calibrated and self.inputs.base.shape(name) else "whole"
+
+    def _delta(self, name: str) -> Tensor:
+        if self.route(name) == "rows":
+            return self._by_rows(name, torch.float32, lambda delta, rows: delta)
+        return self._at_once(name)
+
+    def _at_once(self, name: str) -> Tensor:
+        """Return the delta of a tensor on the routes stack and whole."""
+        return self._stacked.pop(name) if name in self._stacked else self._whole(name)
+
+    def _whole(self, name: str) -> Tensor:
+        """Return the delta of a tensor on the route whole."""
+        deltas, context = self._deltas(name), self._context(name)
+        if self.plan.svc is None or not context.prune:
+            return self.method.merge(deltas, self.params, context)
+        terms = [self.method.term(d, i, self.params, context) for i, d in enumerate(deltas)]
+        return calibrate_singular_values(terms, self.plan.svc)
+
+    def _by_stacks(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Return the deltas of those tensors whose route is stack."""
         by_shape: dict[tuple[int, ...], list[str]] = {}
-        vectors = self.inputs.vectors
         for name in names:
-            if self.actions[name] == "prune" and not self._is_adapted(name):
+            if self.inputs.actions[name] == "prune" and self.route(name) == "stack":
                 by_shape.setdefault(self.inputs.base.shape(name), []).append(name)
-        merged = {}
+        merged, count = {}, len(self.inputs.vectors)
         for shape, alike in by_shape.items():
-            deltas = [d.reshape(shape[0], -1) for name in alike for d in self._deltas(name)]
-            stack = torch.stack(deltas).to(self.device)
-            parts = self.method.parts_of_stack(stack, self.plan.params)
-            parts = parts.reshape(len(alike), len(vectors), *parts.shape[1:])
-            total = sum_of(parts[:, index] for index in range(len(vectors))).cpu()
+            matrices = [d.reshape(shape[0], -1) for name in alike for d in self._deltas(name)]
+            terms = self.method.function(torch.stack(matrices).to(self.device), **self.params)
+            terms = terms.reshape(len(alike), count, *terms.shape[1:])
+            total = sum_of(terms[:, index] for index in range(count)).cpu()
             merged |= zip(alike, total.reshape(len(alike), *shape), strict=True)
         return merged
 
-    def _in_one(self, name: str) -> Tensor:
-        if name in self._from_stacks:
-            return self._from_stacks.pop(name)
-        params, deltas, supplied = self.plan.params, self._deltas(name), self._supplied(name)
-        if self.plan.svc is None or not supplied["prune"]:
-            return self.method(deltas, params, supplied)
-        parts = [self.method.part(d, index, params, supplied) for index, d in enumerate(deltas)]
-        return calibrate_singular_values(parts, self.plan.svc)
-
     def _by_rows(
         self, name: str, dtype: torch.dtype, finish: Callable[[Tensor, slice], Tensor]
-    ) -> Tensor | None:
-        """A tensor merged some rows at a time, in the processor's cache, if the method allows it.
+    ) -> Tensor:
+        """Return a tensor merged on the route rows.
 
         Args:
-            name: of the tensor.
-            dtype: of the result.
-            finish: makes rows of the result of the same rows of the merged delta.
-
-        Returns:
-            The whole; None if this tensor must be merged in one.
+            name: the tensor.
+            dtype: dtype of the result.
+            finish: function of some rows of the delta and their slice; returns these rows of the
+                result.
         """
-        plan, vectors = self.plan, self.inputs.vectors
-        shape = self.inputs.base.shape(name)
-        prune = self.actions[name] == "prune"
-        if not shape or (plan.svc is not None and prune) or not self.method.is_rowwise(prune):
-            return None
-        if self._is_adapted(name):
-            return None
-        supplied = self._supplied(name)
-        if self.method.survey is not None:
-            supplied["surveyed"] = self.method.surveys(self._deltas(name), plan.params)
-        # Asking for a tensor has a price, so once for all pieces.
-        base = self.inputs.base.tensor(name)
-        experts = [vector.finetuned.tensor(name) for vector in vectors]
+        plan, inputs = self.plan, self.inputs
+        shape, context = inputs.base.shape(name), self._context(name)
+        stats = self.method.execution.stats
+        if stats is not None:
+            found = [stats(delta, **self.params) for delta in self._deltas(name)]
+            context = dataclasses.replace(context, stats=found)
+        # Get each tensor once: an access has a cost.
+        base, experts = inputs.base.tensor(name), [e.tensor(name) for e in inputs.experts]
         result = torch.empty(shape, dtype=dtype)
         width = math.prod(shape[1:])
-        # Of four rows, so that four draws can come from one random number (see random_prune). A
+        # A multiple of four rows, because four draws take one random number (see random_prune). A
         # vector is one row.
         step = max(1, PIECE // max(4 * width, 1)) * 4 if len(shape) > 1 else max(1, shape[0])
         for start in range(0, shape[0], step):
             rows = slice(start, start + step)
             deltas = [
-                _weighted(difference(expert[rows], base[rows]), weight)
+                weighted(difference(expert[rows], base[rows]), weight)
                 for expert, weight in zip(experts, plan.weights, strict=True)
             ]
-            merged = self.method(deltas, plan.params, {**supplied, "start": start * width})
+            context = dataclasses.replace(context, start=start * width)
+            merged = self.method.merge(deltas, self.params, context)
             if not all_finite(merged):
-                for vector in vectors:
-                    vector.delta(name)  # to say which model it comes from
+                for vector in inputs.vectors:
+                    vector.delta(name)  # raises an error that names the model
             result[rows] = finish(merged, rows)
         return result
 
-    def _is_adapted(self, name: str) -> bool:
-        """Whether an expert has this task vector as two factors."""
-        return any(vector.finetuned.is_adapted(name) for vector in self.inputs.vectors)
+    def _deltas(self, name: str) -> WeightedDeltas:
+        # A sum reads each task vector only once.
+        keep = not self.method.is_sum
+        return WeightedDeltas(self.inputs.vectors, self.plan.weights, name, keep)
 
-    def _deltas(self, name: str) -> _Deltas:
-        # A sum looks at each of them once only.
-        keep = not self.method.per_expert
-        return _Deltas(self.inputs.vectors, self.plan.weights, name, keep)
-
-    def _supplied(self, name: str) -> dict[str, Any]:
-        """What a method may ask for beside the task vectors of a tensor."""
-
+    def _context(self, name: str) -> TensorContext:
         @functools.cache
         def random_of(index: int) -> np.random.Generator:
-            # The same numbers whatever is merged before, after or at the same time.
+            # The numbers do not depend on the tensors that are merged before or at the same time.
             return np.random.default_rng([self.plan.seed, index, *name.encode()])
 
-        return {
-            "prune": self.actions[name] == "prune",
-            "random_of": random_of,
-            "low_rank_of": lambda index: self._low_rank_of(name, index),
-            "pooled_of": lambda index: self._pooled[index],
-        }
+        return TensorContext(
+            prune=self.inputs.actions[name] == "prune",
+            random_of=random_of,
+            low_rank_of=functools.partial(self._low_rank_of, name),
+            threshold_of=self._thresholds.__getitem__,
+        )
 
     def _low_rank_of(self, name: str, index: int) -> LowRank:
-        """How the low-rank part of an expert's task vector is found."""
+        """Return the function that finds the low-rank part of an expert's task vector."""
         vector = self.inputs.vectors[index]
         factors = vector.finetuned.factors(name)
         if factors is not None:
@@ -257,24 +247,33 @@ class Merger:
             return functools.partial(self.cache.low_rank, vector, name)
         return low_rank_factors
 
-    def _pooled_threshold(self, index: int) -> float:
-        """The threshold that the matrices of an expert share."""
-        sizes = {name: size for name, size in self.sizes.items() if self.actions[name] == "prune"}
-        pooled = PooledThreshold(self.plan.params["density"])
+    def _global_thresholds(self) -> list[float | None]:
+        """Return the global threshold of each expert; None if the method has none."""
+        experts = range(len(self.inputs.vectors))
+        magnitudes = self.method.execution.global_magnitudes
+        if magnitudes is None or self.params["threshold"] != "global":
+            return [None for _ in experts]
+        return [self._global_threshold(index, magnitudes) for index in experts]
+
+    def _global_threshold(self, index: int, magnitudes: Callable[..., Tensor]) -> float:
+        """Return the threshold over all pruned matrices of an expert."""
+        sizes = {name: self.sizes[name] for name in self.inputs.names("prune")}
+        found = GlobalThreshold(self.params["density"])
 
         def add(name: str) -> None:
             delta, low_rank = self._deltas(name)[index], self._low_rank_of(name, index)
-            pooled.add(self.method.pooled(delta, self.plan.params, low_rank))
+            matrix = delta.reshape(delta.shape[0], -1)
+            found.add(magnitudes(matrix, low_rank=low_rank, **self.params))
 
-        for _ in range(pooled.PASSES):
-            for _done in in_order(add, sizes, self.nj):
+        for _ in range(found.PASSES):
+            for _done in map_in_order(add, sizes, self.nj):
                 pass
-            pooled.end_pass()
-        return pooled.threshold
+            found.end_pass()
+        return found.threshold
 
 
 def _windows(sizes: Mapping[str, int], limit: int) -> Iterator[dict[str, int]]:
-    """Consecutive entries of `sizes` that make up about `limit`."""
+    """Yield consecutive entries of `sizes` with a sum of about `limit`."""
     window: dict[str, int] = {}
     for name, size in sizes.items():
         if window and sum(window.values()) + size > limit:
@@ -285,45 +284,15 @@ def _windows(sizes: Mapping[str, int], limit: int) -> Iterator[dict[str, int]]:
         yield window
 
 
-def _weighted(delta: Tensor, weight: float) -> Tensor:
-    return delta if weight == 1 else delta.mul_(weight)
-
-
-def merged_tensor(
-    name: str,
-    base: Tensor,
-    delta: Tensor | None,
-    scaling_coef: float,
-    dtype: torch.dtype | None,
-    out: Tensor | None = None,
-) -> Tensor:
-    """``base + scaling_coef * delta`` in `dtype`; `base` itself if there is no delta.
-
-    Args:
-        name: of the tensor, for the error.
-        base: what the delta is added to; of integers the result is always `base`.
-        delta: float32, of the same shape.
-        scaling_coef: factor of the delta.
-        dtype: of the result; by default the base's.
-        out: where to write the result, if it needs no rounding.
-
-    Raises:
-        LorsError: the result overflows `dtype`.
-    """
-    if not base.is_floating_point():
-        return base
-    dtype = dtype or base.dtype
-    if delta is None:
-        return base.to(dtype)
-    exact = torch.promote_types(base.dtype, delta.dtype)
-    if exact == dtype:
-        merged = torch.add(base.to(exact), delta, alpha=scaling_coef, out=out)
-    else:
-        merged = torch.add(base.to(exact), delta, alpha=scaling_coef).to(dtype)
-    if not all_finite(merged):
-        raise LorsError(
-            f"the merged tensor overflows {merged.dtype}",
-            where=name,
-            hint="use a smaller scaling_coef or another --dtype",
-        )
-    return merged
+def _check_device(device: str) -> None:
+    """Check that torch can compute on a device; UsageError if not."""
+    try:
+        torch.zeros(1, device=device).item()  # torch's device "meta" has no values
+    except (RuntimeError, AssertionError) as error:
+        reason = re.split(r"\n|\. ", str(error))[0]  # without torch's pages of advice
+        raise UsageError(
+            "cannot compute on this device",
+            where="--device",
+            expected="cpu, cuda",
+            got=f"{device}: {reason}",
+        ) from None

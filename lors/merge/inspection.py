@@ -1,8 +1,8 @@
-"""What is in task vectors and how they interfere, matrix by matrix, without merging anything."""
+"""Measures of task vectors and of their interference, matrix by matrix, without a merge."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,10 @@ import numpy as np
 from lors.errors import UsageError
 from lors.linalg.calibration import projection_coefficients
 from lors.linalg.svd import as_matrix, numerical_rank, numerical_svd, thin_svd
-from lors.merge.run import MergeInputs
+from lors.merge.plan import MergeInputs
 
 LARGEST = 0.2
-"""The share of entries whose energy is told: the density of LoRS's default."""
+"""Fraction of the entries whose energy is ``largest_energy``: the default density of LoRS."""
 
 
 def inspect_matrices(
@@ -22,57 +22,76 @@ def inspect_matrices(
     """Yield ``(name, findings)`` for every matrix that the policy prunes.
 
     Args:
-        inputs: opened base model and experts.
-        rank: of the low-rank parts that are looked at.
-        pattern: only tensors whose name has this text in it.
+        inputs: the open base model and experts.
+        rank: rank of the low-rank parts, 1 or more.
+        pattern: inspect only tensors with this text in their names.
 
     Returns:
-        For each matrix a JSON-serialisable dictionary; None in it is what there is nothing to
-        measure for, as the angle to a task vector that is zero:
+        For each matrix a JSON-serialisable dictionary. A value is None if it is not defined, as the
+        angle to a task vector that is zero:
 
-        - ``shape``, ``rank`` (at most the full one)
-        - ``experts``: for each, ``norm`` (Frobenius), ``relative_norm`` (to the base's weight),
-          ``spectrum`` (all singular values), ``stable_rank`` (squared norm / largest squared
-          singular value), ``energy`` (share of the squared norm in the leading `rank` triplets),
-          ``largest_energy`` (share in the 20 % largest entries), ``zeros`` (share of entries that
-          are 0)
-        - ``cosine``, ``sign_agreement`` (among entries where neither is 0; 0.5 is chance),
-          ``overlap`` (of the leading left subspaces: mean squared cosine of the principal angles;
-          1 is the same subspace, or that the one of lower rank is within the other; directions
-          beyond a task vector's numerical rank are none): matrices between experts
-        - ``inflation``: for each of the `rank` leading directions of the sum, or of its numerical
-          rank if that is lower, the mean of <u'D, u'tau_t> / |u'tau_t|^2 over experts (see
-          :mod:`lors.linalg.calibration`). It is 1 for experts that are orthogonal in rows or in
-          columns, and N where all N are the same, but neither is a bound: the leading directions of
-          a sum are those in which experts add up, so that unrelated ones have more than 1;
-          experts that are the same but for their size have more than N, opposite ones less than 1.
-          One expert has 1
+        - ``shape``, ``rank`` (at most the full rank)
+        - ``experts``: for each expert ``norm`` (Frobenius), ``relative_norm`` (to the weights of
+          the base model), ``spectrum`` (all singular values), ``stable_rank`` (squared norm /
+          largest squared singular value), ``energy`` (fraction of the squared norm in the leading
+          `rank` triplets), ``largest_energy`` (fraction in the 20 % largest entries), ``zeros``
+          (fraction of entries that are 0)
+        - matrices between experts: ``cosine``; ``sign_agreement``, among the entries where neither
+          is 0 (0.5 is chance); ``overlap`` of the leading left subspaces, the mean squared cosine
+          of the principal angles. It is 1 if the subspaces are the same, or the one of lower rank
+          lies in the other. Directions beyond the numerical rank of a task vector do not count
+        - ``inflation``: for each of the `rank` leading directions of the sum D (fewer if its
+          numerical rank is lower), the mean over experts of <u'D, u'tau_t> / |u'tau_t|^2 (see
+          :mod:`lors.linalg.calibration`). It is 1 for one expert and for experts that are
+          orthogonal in rows or in columns, and N if all N are the same. Neither is a bound: in its
+          leading directions the experts of a sum add up, so unrelated experts have more than 1;
+          experts that differ only in size have more than N, opposite ones less than 1
 
     Raises:
         UsageError: `rank` is less than 1, or no matrix matches.
     """
     if rank < 1:
-        raise UsageError("the rank to look at is too small", expected="1 or more", got=rank)
+        raise UsageError(
+            "the rank to inspect is too small", where="--rank", expected="1 or more", got=rank
+        )
     for name in matrix_names(inputs, pattern):
         taus = [as_matrix(vector.delta(name)) for vector in inputs.vectors]
         yield name, _findings(as_matrix(inputs.base.tensor(name)), taus, rank)
 
 
 def matrix_names(inputs: MergeInputs, pattern: str | None = None) -> list[str]:
-    """Names of the matrices that the policy prunes, with `pattern` in them.
+    """Return the names of the matrices that the policy prunes, with `pattern` in them.
 
     Raises:
         UsageError: there are none.
     """
-    names = [name for name, action in inputs.actions.items() if action == "prune"]
-    names = [name for name in names if pattern is None or pattern in name]
+    names = [name for name in inputs.names("prune") if pattern is None or pattern in name]
     if not names:
         raise UsageError(
-            "no matrix to look at",
+            "no matrix to inspect",
+            where="--match",
             expected="part of the name of a tensor that the policy prunes",
             got=pattern,
         )
     return names
+
+
+def mean_over(matrices: Mapping[str, Mapping[str, Any]], key: str) -> np.ndarray:
+    """Return the means over the matrices of a measure between experts.
+
+    Args:
+        matrices: from :func:`inspect_matrices`.
+        key: ``cosine``, ``sign_agreement`` or ``overlap``.
+
+    Returns:
+        Experts x experts; NaN where no matrix has a value.
+    """
+    return defined_mean([found[key] for found in matrices.values()])
+
+
+def defined_mean(values: Sequence[Any]) -> np.ndarray:
+    """Return the mean over the first dimension without None; NaN where all values are None."""
+    return np.ma.filled(np.ma.masked_invalid(np.array(values, dtype=float)).mean(axis=0), np.nan)
 
 
 def _findings(base: np.ndarray, taus: Sequence[np.ndarray], rank: int) -> dict[str, Any]:

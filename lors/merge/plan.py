@@ -1,4 +1,4 @@
-"""What to merge: a checked plan, and its opened files."""
+"""A merge plan, and the open files of a plan."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from lors.merge.task_vector import TaskVector
 
 @dataclass(frozen=True)
 class MergePlan:
-    """What to merge and how. Checked and completed with defaults when made; paths become texts.
+    """The models to merge, the method and its parameters: checked and completed when it is made.
 
     Args:
         base: checkpoint file of the base model.
         experts: checkpoint files of models fine-tuned from it.
         method: name of a merge method.
-        params: the method's parameters and scaling_coef; missing ones get their defaults.
-        policy: a policy's name or file; by default found from the names of the tensors.
-        dtype: of the merged floating-point tensors; by default each keeps that of the base model,
-            or of `onto`.
-        seed: for methods that draw random numbers.
-        weights: factor of each expert's task vector, negative to take it away; by default 1.
-        svc: alpha of the calibration of singular values (:mod:`lors.linalg.calibration`) of
-            the pruned matrices, for a method that is a sum; by default there is none.
-        onto: a merged model that the result is added to in place of the base model, so that
-            experts come to it, or by negative weights leave it, without those it has; for a
+        params: parameters of the method and scaling_coef; missing ones get their defaults.
+        policy: name or file of a policy; by default found from the names of the tensors.
+        dtype: dtype of the merged floating-point tensors; by default that of the base model, or of
+            `onto`.
+        seed: seed of methods that draw random numbers.
+        weights: factor of each expert's task vector, negative to take the expert away; default 1.
+        svc: alpha of the calibration of singular values (:mod:`lors.linalg.calibration`) of the
+            pruned matrices, for a method that is a sum; by default there is no calibration.
+        onto: merged model to which the result is added in place of the base model. So experts are
+            added to it, or taken away by negative weights, without the experts that it holds; for a
             method that is a sum.
 
     Raises:
@@ -66,20 +66,19 @@ class MergePlan:
         where = f"params of the merge method {self.method}"
         params = self.merge_method.resolve(self.params, len(self.experts), where)
         object.__setattr__(self, "params", params)
-        weights = self.weights or (1.0,) * len(self.experts)
-        if len(weights) != len(self.experts):
+        object.__setattr__(self, "weights", self.weights or (1.0,) * len(self.experts))
+        if len(self.weights) != len(self.experts):
             raise UsageError(
-                "a weight for every expert, or none at all",
+                "the number of weights is not the number of experts",
                 where="weights",
                 expected=f"{len(self.experts)} numbers",
-                got=" ".join(f"{weight:g}" for weight in weights),
+                got=" ".join(f"{weight:g}" for weight in self.weights),
             )
-        object.__setattr__(self, "weights", weights)
         for option in ("svc", "onto"):
-            if getattr(self, option) is not None and not self.merge_method.per_expert:
-                sums = [name for name in METHODS if METHODS[name].per_expert]
+            if getattr(self, option) is not None and not self.merge_method.is_sum:
+                sums = [name for name in METHODS if METHODS[name].is_sum]
                 raise UsageError(
-                    f"{option} needs a method that sums what every expert adds by itself",
+                    f"{option} needs a method that is a sum over experts",
                     where=f"the merge method {self.method}",
                     expected=f"one of: {', '.join(sums)}",
                 )
@@ -93,34 +92,73 @@ class MergePlan:
         return self.params["scaling_coef"]
 
     @property
+    def method_params(self) -> dict[str, Any]:
+        """The parameters of the method, without scaling_coef."""
+        return {name: value for name, value in self.params.items() if name != "scaling_coef"}
+
+    @property
     def torch_dtype(self) -> torch.dtype | None:
         return None if self.dtype is None else getattr(torch, self.dtype)
 
 
 @dataclass(frozen=True)
 class MergeInputs:
-    """The opened files of a plan; plans that differ in method, params or dtype share them."""
+    """The open files of a plan; plans with the same models and policy share them.
+
+    Args:
+        base: the base model.
+        vectors: the task vectors of the experts.
+        policy: the policy of the plan.
+        actions: what the policy does with each tensor of the base model.
+        onto: the model to which the delta is added: the base model, or the plan's `onto`.
+    """
 
     base: Checkpoint
     vectors: tuple[TaskVector, ...]
     policy: Policy
     actions: dict[str, Action]
     onto: Checkpoint
-    """What the delta is added to: the base model itself, or the plan's `onto`."""
+
+    @property
+    def experts(self) -> list[Checkpoint]:
+        return [vector.finetuned for vector in self.vectors]
+
+    def names(self, action: Action) -> list[str]:
+        """Return the names of the tensors with this action, in the order of the base model."""
+        return [name for name, chosen in self.actions.items() if chosen == action]
 
     def files(self) -> set[Path]:
-        """All files that the models are read from, without symbolic links."""
-        models = [self.base, self.onto, *(vector.finetuned for vector in self.vectors)]
+        """Return all files of the models, with symbolic links resolved."""
+        models = [self.base, self.onto, *self.experts]
         return {file.resolve() for model in models for file in model.files()}
 
 
-def open_inputs(plan: MergePlan) -> MergeInputs:
-    """Open the files of a plan and check that they fit together; no values are read yet.
+def open_inputs(plan: MergePlan, opened: MergeInputs | None = None) -> MergeInputs:
+    """Open the files of a plan and check that they can be merged with its method.
+
+    Args:
+        plan: the plan.
+        opened: the open files of another plan with the same models and policy. They are not opened
+            and compared again.
 
     Raises:
-        LorsError: a file cannot be read, an expert has another vocabulary or structure than
-            the base model, or no policy fits.
+        LorsError: a file cannot be read; an expert has another vocabulary or structure than the
+            base model; no policy fits; two models hold the same weights; or the method is for
+            matrices and the policy prunes none.
     """
+    inputs = opened or _open_models(plan)
+    if plan.merge_method.applies_to == "matrices" and not inputs.names("prune"):
+        raise LorsError(
+            f"the merge method {plan.method} is for pruned matrices, but the policy prunes none",
+            where=f"the policy {plan.policy or inputs.policy.name} on {plan.base}",
+            expected="one or more tensors to prune",
+            hint="leave --policy out, so that it is found from the names of the tensors, or write "
+            "one for this model",
+        )
+    return inputs
+
+
+def _open_models(plan: MergePlan) -> MergeInputs:
     check_same_vocabulary(plan.base, *plan.experts)
     base = open_model(plan.base)
     vectors = tuple(TaskVector(base, open_expert(base, path)) for path in plan.experts)
@@ -131,29 +169,13 @@ def open_inputs(plan: MergePlan) -> MergeInputs:
     onto = base
     if plan.onto is not None:
         onto = TaskVector(base, open_expert(base, plan.onto)).finetuned
-    return MergeInputs(base, vectors, policy, policy.actions(base.spec()), onto)
+    inputs = MergeInputs(base, vectors, policy, policy.actions(base.spec()), onto)
+    _check_distinct(inputs)
+    return inputs
 
 
-def check_inputs(plan: MergePlan, inputs: MergeInputs) -> None:
-    """Check that there is something to merge in the way of the plan.
-
-    Raises:
-        LorsError: as :func:`check_distinct`; or the method is one of matrices, and the policy finds
-            no matrix to prune.
-    """
-    check_distinct(inputs)
-    if plan.merge_method.scope == "matrices" and "prune" not in inputs.actions.values():
-        raise LorsError(
-            "there is no matrix to prune, so that this method would do nothing of its own",
-            where=f"the policy {plan.policy or inputs.policy.family} on {plan.base}",
-            expected=f"matrices for the merge method {plan.method}",
-            hint="leave --policy out, so that it is found from the names of the tensors, or write "
-            "one for this model",
-        )
-
-
-def check_distinct(inputs: MergeInputs) -> None:
-    """Check by their values that no expert is the base model or `onto`, and none is given twice.
+def _check_distinct(inputs: MergeInputs) -> None:
+    """Check by their values that the base model, `onto` and the experts are different models.
 
     Different models differ in one of their first tensors, so hardly anything is read.
 
@@ -161,7 +183,7 @@ def check_distinct(inputs: MergeInputs) -> None:
         LorsError: two of the models hold the same weights; all such experts are listed.
     """
     known = [(inputs.base, f"the base model {inputs.base.path}")]
-    models = [(vector.finetuned, "the expert") for vector in inputs.vectors]
+    models = [(expert, "the expert") for expert in inputs.experts]
     if inputs.onto is not inputs.base:
         models.insert(0, (inputs.onto, "the merged model"))
     problems = []
@@ -175,12 +197,12 @@ def check_distinct(inputs: MergeInputs) -> None:
     if problems:
         raise LorsError(
             "the models to merge are not all different",
-            got="\n    - ".join(["", *problems]),
-            hint="give the base model once and every expert once; onto is a merge of other experts",
+            got=problems,
+            hint="give the base model and each expert once; --onto is a merge of other experts",
         )
 
 
 def _same_weights(one: Checkpoint, other: Checkpoint) -> bool:
-    # Matrices first: of some biases and counters all experts may have the same values.
+    # Matrices first: all experts may have the same values in some biases and counters.
     names = sorted(one.names(), key=lambda name: -len(one.shape(name)))
     return all(torch.equal(one.tensor(name), other.tensor(name)) for name in names)

@@ -1,8 +1,8 @@
-"""Which tensors are pruned, merged whole or copied from the base model, as data.
+"""Policies: which tensors of a model are pruned, merged whole or copied from the base model.
 
-A policy is a YAML file with ordered rules; the first whose pattern matches a tensor's name
-decides. The files in ``lors/merge/policies`` are found by themselves from the names of a model's
-tensors; another one is given by its path.
+A policy is a YAML file with rules in order; the first rule with a pattern that matches the name of
+a tensor decides. A policy in ``lors/merge/policies`` is chosen from the names of a model's tensors;
+any other one is given by its path.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ POLICY_DIR = Path(__file__).parent / "policies"
 
 @dataclass(frozen=True)
 class Rule:
-    """What happens to tensors whose name matches one of the patterns (``*`` matches any text)."""
+    """The action for tensors whose name matches one of the patterns (``*`` matches any text)."""
 
     action: Action
     patterns: tuple[str, ...]
@@ -35,28 +35,32 @@ class Policy:
     """The rules for one family of models.
 
     Args:
-        family: name of the policy.
-        detect: patterns by which the family is recognised; each must match some tensor.
-        rules: in order; the first that matches decides.
+        family: the family of models (in the file), which is also the name of the policy.
+        detect: patterns that recognise the family; each must match the name of some tensor.
+        rules: the rules in order; the first that matches decides.
     """
 
     family: str
     detect: tuple[str, ...]
     rules: tuple[Rule, ...]
 
+    @property
+    def name(self) -> str:
+        return self.family
+
     def recognises(self, names: Iterable[str]) -> bool:
-        """Whether a model with these tensor names is of this family."""
+        """Return whether a model with these tensor names is of this family."""
         names = list(names)
         return all(any(_matches(pattern, name) for name in names) for pattern in self.detect)
 
     def actions(self, spec: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> dict[str, Action]:
-        """What to do with every tensor. Entries that are not floating point are always copied.
+        """Return the action for every tensor; tensors of integers are always copied.
 
         Args:
-            spec: shape and dtype by name.
+            spec: name -> shape and dtype.
 
         Raises:
-            LorsError: no rule covers a tensor, or one to be pruned is not a matrix; all listed.
+            LorsError: no rule covers a tensor, or a tensor to prune is not a matrix; all listed.
         """
         actions: dict[str, Action] = {}
         problems = []
@@ -68,8 +72,8 @@ class Policy:
                 problems.append(f"{name}: cannot be pruned, its shape is {list(shape)}")
         if problems:
             raise LorsError(
-                f"the policy '{self.family}' does not fit this model",
-                got="\n    - ".join(["", *problems]),
+                f"the policy '{self.name}' does not fit this model",
+                got=problems,
                 hint="write a policy file like those in lors/merge/policies, give it with --policy",
             )
         return actions
@@ -82,17 +86,17 @@ class Policy:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    # Only `*` is special: [ and ? have no meaning in tensor names.
+    # Only `*` is special: names of tensors may contain [ and ?.
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
 
 
 def policy_names() -> list[str]:
-    """Names of the policies that come with LoRS."""
+    """Return the names of the policies in ``lors/merge/policies``."""
     return sorted(path.stem for path in POLICY_DIR.glob("*.yaml"))
 
 
 def load_policy(name_or_path: str) -> Policy:
-    """A policy that comes with LoRS, by name, or a policy file, by a path that ends in .yaml.
+    """Return the policy of a name, or of a file whose path ends in .yaml.
 
     Raises:
         UsageError: there is no policy of this name, or the file is not a policy.
@@ -106,10 +110,14 @@ def load_policy(name_or_path: str) -> Policy:
 
 
 def find_policy(names: Iterable[str], where: object) -> Policy:
-    """The policy that recognises a model by the names of its tensors.
+    """Return the one policy that recognises a model by the names of its tensors.
+
+    Args:
+        names: names of the tensors.
+        where: the model, for the error.
 
     Raises:
-        LorsError: none or more than one does; `where` is the model to name in the error.
+        LorsError: no policy recognises the model, or more than one does.
     """
     names = list(names)
     policies = [load_policy(name) for name in policy_names()]
@@ -117,10 +125,10 @@ def find_policy(names: Iterable[str], where: object) -> Policy:
     if len(found) == 1:
         return found[0]
     raise LorsError(
-        "the kind of this model cannot be told from the names of its tensors",
+        "the names of the tensors do not tell the family of this model",
         where=where,
         expected=f"exactly one of: {', '.join(policy_names())}",
-        got=f"{', '.join(policy.family for policy in found) or 'none'}; "
+        got=f"{', '.join(policy.name for policy in found) or 'none'}; "
         f"the first names are {', '.join(names[:3])}",
-        hint="say which with --policy NAME, or write a policy file and give its path",
+        hint="name a policy with --policy NAME, or write a policy file and give its path",
     )

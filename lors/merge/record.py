@@ -1,4 +1,4 @@
-"""``merge.yaml``: what is in a merged model, written beside it and read again to add to it."""
+"""``merge.yaml``, the record of a merged model: written beside it, read again to add to it."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ import yaml
 
 import lors
 from lors.checkpoint.reader import Checkpoint
-from lors.checkpoint.vocabulary import ESPNET_CONFIG
 from lors.config import read_yaml
-from lors.errors import LorsError, UsageError
+from lors.errors import LorsError
 from lors.merge.methods import METHODS
 from lors.merge.plan import MergeInputs, MergePlan
 
 RECORD_NAME = "merge.yaml"
 SMALLEST_SHARE = 1e-6
-"""Of an expert in a merged model: less is what is left by rounding."""
+"""Smallest share of an expert in a merged model; a smaller one is a rounding error."""
 
 
 def record_of(plan: MergePlan, inputs: MergeInputs, out: Path, history: dict | None) -> str:
-    """The record as text: the resolved plan, the fingerprints of all inputs, the version of LoRS.
+    """Return the record as text: the resolved plan, the fingerprints of all inputs, the version.
 
     Args:
-        plan: what was merged.
-        inputs: its files.
-        out: the merged model.
-        history: what :func:`read_history` returned.
+        plan: the plan.
+        inputs: its open files.
+        out: file of the merged model.
+        history: the result of :func:`read_history`.
     """
     actions = list(inputs.actions.values())
     own = _own_entries(plan, inputs)
@@ -47,65 +46,45 @@ def record_of(plan: MergePlan, inputs: MergeInputs, out: Path, history: dict | N
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
-def read_plan(path: Path) -> dict[str, Any]:
-    """The entries of a file with a merge plan, or of the plan in a record.
-
-    Raises:
-        LorsError: the file is missing or holds no mapping.
-        UsageError: it is the record of a merge that did not end.
-    """
-    values = read_yaml(path)
-    if _is_name_only(values):
-        raise UsageError(
-            "this record does not tell how the model was made: a merge into it did not end",
-            where=path,
-            expected="a plan",
-            got=f"model: {values['model']}",
-        )
-    if "fingerprints" in values and isinstance(values.get("plan"), dict):
-        return values["plan"]
-    return values
-
-
 def unfinished_record(out: Path) -> str:
-    """What stands in the place of the record while the model is replaced: its name only.
+    """Return the record to write before the model is replaced: the name of the model only.
 
-    So nobody takes the older model's record for the new model's, and an interrupted merge can be
-    made again.
+    So the record of the older model is never taken for the record of the new one, and an
+    interrupted merge can be run again.
     """
     return yaml.safe_dump({"model": out.name}, allow_unicode=True)
 
 
-def _is_name_only(record: Mapping[str, Any]) -> bool:
-    """Whether this is what :func:`unfinished_record` makes, or of a model that has no record."""
+def is_name_only(record: Mapping[str, Any]) -> bool:
+    """Return whether a record is from :func:`unfinished_record` or of a model without record."""
     return record.keys() == {"model"}
 
 
 def _own_entries(plan: MergePlan, inputs: MergeInputs) -> dict[str, Any]:
-    """What a record says of the plan itself."""
+    """Return the entries of a record that describe the plan itself."""
     return {
         "plan": {
             **dataclasses.asdict(plan),
             "experts": list(plan.experts),
             "weights": list(plan.weights),
-            "policy": plan.policy or inputs.policy.family,
+            "policy": plan.policy or inputs.policy.name,
         },
         "fingerprints": {
             "base": inputs.base.fingerprint(),
-            "experts": [vector.finetuned.fingerprint() for vector in inputs.vectors],
+            "experts": [expert.fingerprint() for expert in inputs.experts],
         },
     }
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One merge of those that a model was made by.
+    """One of the merges that made a model.
 
     Attributes:
         base: fingerprint of the base model.
-        path: of the base model.
-        shares: fingerprint of an expert -> factor that its task vector was added with.
-        settings: fingerprint of an expert -> what else decides what is added.
+        path: file of the base model.
+        shares: fingerprint of an expert -> its weight * scaling_coef.
+        settings: fingerprint of an expert -> all other settings that its part depends on.
     """
 
     base: str
@@ -115,7 +94,7 @@ class _Step:
 
 
 def _step(plan: Mapping[str, Any], fingerprints: Mapping[str, Any]) -> _Step:
-    """A step from the entries of its record."""
+    """Return the step that is described by the entries of a record."""
     params = dict(plan["params"])
     coef = float(params.pop("scaling_coef"))
     experts = [str(expert) for expert in fingerprints["experts"]]
@@ -130,33 +109,34 @@ def _step(plan: Mapping[str, Any], fingerprints: Mapping[str, Any]) -> _Step:
 
 
 def _read_steps(record: dict[str, Any] | None, path: Path) -> list[_Step]:
-    """The steps that a record tells of, the last one first.
+    """Return the steps that a record describes, the last one first.
 
     Raises:
-        LorsError: it is not what :func:`record_of` makes.
+        LorsError: the record is not from :func:`record_of`.
     """
     steps = []
     try:
-        # A model of which nothing is known ends the chain: its record is its name only.
-        while record is not None and not _is_name_only(record):
+        # A model without record ends the chain: only its name is known.
+        while record is not None and not is_name_only(record):
             steps.append(_step(record["plan"], record["fingerprints"]))
             record = record.get("onto")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise LorsError(
-            "this is no whole record of a merged model",
+            "the record of the merged model is damaged",
             where=path,
-            expected="what a merge writes beside its model, unchanged",
+            expected="the file that a merge wrote beside its model, unchanged",
             got=f"{type(error).__name__}: {error}",
-            hint="make the merged model again, or remove the record if what is in the model does "
-            "not matter",
+            hint="make the merged model again, or remove the record if the content of the model "
+            "does not matter",
         ) from None
     return steps
 
 
 def read_history(plan: MergePlan, inputs: MergeInputs) -> dict[str, Any] | None:
-    """The record of the model that the plan's experts are added to; None without `onto`.
+    """Return the record of the plan's `onto`; None without `onto`.
 
-    Logs a warning if there is none, or if an expert is taken away otherwise than it was added.
+    Logs a warning if there is no record, or if an expert is taken away with other settings than it
+    was added with.
 
     Raises:
         LorsError: the record is damaged, or the model was made from another base model or has one
@@ -169,7 +149,7 @@ def read_history(plan: MergePlan, inputs: MergeInputs) -> dict[str, Any] | None:
     record = read_yaml(path) if path.is_file() else {}
     steps = _read_steps(record, path) if record.get("model") == model.name else []
     if not steps:
-        logging.warning("there is no %s of %s: what is in it is not known", RECORD_NAME, model)
+        logging.warning("there is no %s of %s: its experts are not known", RECORD_NAME, model)
         return {"model": plan.onto}
     current = _step(*_own_entries(plan, inputs).values())
     for step in steps:
@@ -180,13 +160,13 @@ def read_history(plan: MergePlan, inputs: MergeInputs) -> dict[str, Any] | None:
                 expected=f"fingerprint {current.base}, of {plan.base}",
                 got=f"fingerprint {step.base}, of {step.path}",
             )
-    for vector in inputs.vectors:
-        _check_share(vector.finetuned, current, steps)
+    for expert in inputs.experts:
+        _check_share(expert, current, steps)
     return record
 
 
 def _check_share(expert: Checkpoint, current: _Step, steps: Sequence[_Step]) -> None:
-    """Check what is to be added of an expert against what is in the merged model already."""
+    """Check the share of an expert to add against its share in the merged model."""
     key = expert.fingerprint()
     there = sum(step.shares.get(key, 0.0) for step in steps)
     added = current.shares[key]
@@ -202,7 +182,7 @@ def _check_share(expert: Checkpoint, current: _Step, steps: Sequence[_Step]) -> 
         return
     if there <= 0:
         logging.warning(
-            "%s is taken away, but is not in the merged model as far as its record tells",
+            "%s is taken away, but according to its record the merged model does not hold it",
             expert.path,
         )
         return
@@ -221,48 +201,3 @@ def _check_share(expert: Checkpoint, current: _Step, steps: Sequence[_Step]) -> 
 
 def _text(settings: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in settings.items() if value is not None)
-
-
-def check_target(inputs: MergeInputs, out: Path) -> str | None:
-    """Check what is in the directory of `out`; return the model config that belongs beside it.
-
-    Raises:
-        UsageError: `out`, or what is written beside it, is a file of an input, or another model,
-            its configuration or a file that is no merge's is there.
-    """
-    source, target = (place.parent / ESPNET_CONFIG for place in (inputs.base.path, out))
-    written = [out, out.parent / RECORD_NAME, *([target] if source.is_file() else [])]
-    for path in written:
-        if path.resolve() in inputs.files():
-            raise UsageError(
-                "the merged model would overwrite one of its inputs",
-                where=path,
-                hint="write the merged model into a directory of its own",
-            )
-    record = out.parent / RECORD_NAME
-    previous = read_yaml(record) if record.is_file() else None
-    if previous is not None and previous.get("model") != out.name:
-        raise UsageError(
-            "this directory holds another merged model",
-            where=out.parent,
-            got=f"{RECORD_NAME} of {previous.get('model')}",
-            hint="give every merged model a directory of its own",
-        )
-    if previous is None and out.exists():
-        raise UsageError(
-            "there is a file of this name already, and no merge wrote it",
-            where=out,
-            expected=f"no such file, or {RECORD_NAME} beside it",
-            hint="choose another name, or move the file away",
-        )
-    if not source.is_file():
-        return None
-    config = source.read_text(encoding="utf-8")
-    if previous is None and target.is_file() and target.read_text(encoding="utf-8") != config:
-        raise UsageError(
-            "this directory holds another model's configuration",
-            where=target,
-            expected=f"none, or a copy of {source}",
-            hint="write the merged model into a directory of its own",
-        )
-    return config

@@ -1,7 +1,11 @@
-"""Task vectors: what fine-tuning added to a base model."""
+"""Task vectors: the differences between fine-tuned models and their base model."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from lors.checkpoint.finite import all_finite, check_finite, difference
@@ -13,8 +17,8 @@ class TaskVector:
     """The difference ``finetuned - base`` of two models of one structure.
 
     Args:
-        base: the model that fine-tuning started from.
-        finetuned: the fine-tuned model.
+        base: the base model.
+        finetuned: the model fine-tuned from it.
 
     Raises:
         LorsError: the two differ in names, shapes or dtypes; every difference is listed.
@@ -25,24 +29,19 @@ class TaskVector:
         problems = _mismatches(base, finetuned)
         if problems:
             raise LorsError(
-                "base model and expert are not of one structure; "
+                "base model and expert have different structures; "
                 f"tensors that differ: {len(problems)}",
                 where=finetuned.path,
                 expected=f"the names, shapes and dtypes of {base.path}",
-                got="\n    - ".join(["", *problems]),
+                got=problems,
                 hint="an expert must be fine-tuned from this very base model, with its token list",
             )
 
     def delta(self, name: str) -> Tensor:
-        """``finetuned - base`` of a floating-point tensor, in float32.
+        """Return ``finetuned - base`` of a floating-point tensor, in float32, as a new tensor.
 
-        Of an adapter it is the product of its factors, not rounded to the base model's dtype.
-
-        Args:
-            name: of the tensor.
-
-        Returns:
-            A new tensor.
+        For an adapter: the product of its two factors, in float32, without rounding to the dtype of
+        the base model.
 
         Raises:
             LorsError: a value is NaN or infinite.
@@ -63,7 +62,7 @@ class TaskVector:
 
 
 def _mismatches(base: Checkpoint, finetuned: Checkpoint) -> list[str]:
-    """One line for each tensor in which two models differ in structure."""
+    """Return one line for each tensor in which two models differ in structure."""
     expected, got = base.spec(), finetuned.spec()
     problems = [f"{name}: missing in the expert" for name in expected if name not in got]
     problems += [f"{name}: not in the base model" for name in got if name not in expected]
@@ -74,3 +73,82 @@ def _mismatches(base: Checkpoint, finetuned: Checkpoint) -> list[str]:
         if dtype != other_dtype and not (dtype.is_floating_point and other_dtype.is_floating_point):
             problems.append(f"{name}: {dtype}, in the expert {other_dtype}")
     return sorted(problems)
+
+
+class WeightedDeltas(Sequence[Tensor]):
+    """The weighted task vectors of one tensor; each access reads one of them.
+
+    Args:
+        vectors: the task vectors of all experts.
+        weights: one factor for each.
+        name: the tensor.
+        keep: keep the tensors that were read for the next access, if they are not too large.
+    """
+
+    KEPT_BYTES = 64 * 2**20
+
+    def __init__(
+        self, vectors: Sequence[TaskVector], weights: Sequence[float], name: str, keep: bool
+    ):
+        self._vectors, self._weights, self._name = vectors, weights, name
+        size = 4 * math.prod(vectors[0].base.shape(name)) * len(vectors)
+        self._keep = keep and size <= self.KEPT_BYTES
+        self._kept: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def __getitem__(self, index: int) -> Tensor:
+        if index in self._kept:
+            return self._kept[index]
+        if not 0 <= index < len(self._vectors):
+            raise IndexError(index)
+        delta = weighted(self._vectors[index].delta(self._name), self._weights[index])
+        if self._keep:
+            self._kept[index] = delta
+        return delta
+
+
+def weighted(delta: Tensor, weight: float) -> Tensor:
+    """Multiply a task vector by a weight, in place."""
+    return delta if weight == 1 else delta.mul_(weight)
+
+
+def add_delta(
+    name: str,
+    base: Tensor,
+    delta: Tensor | None,
+    scaling_coef: float,
+    dtype: torch.dtype | None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Return ``base + scaling_coef * delta`` in `dtype`.
+
+    Args:
+        name: name of the tensor, for the error.
+        base: the tensor to which the delta is added. A tensor of integers is returned unchanged.
+        delta: the merged delta, float32, of the same shape; None for no change.
+        scaling_coef: factor of the delta.
+        dtype: dtype of the result; by default that of `base`.
+        out: tensor to write the result to, if it needs no rounding.
+
+    Raises:
+        LorsError: the result overflows `dtype`.
+    """
+    if not base.is_floating_point():
+        return base
+    dtype = dtype or base.dtype
+    if delta is None:
+        return base.to(dtype)
+    exact = torch.promote_types(base.dtype, delta.dtype)
+    if exact == dtype:
+        merged = torch.add(base.to(exact), delta, alpha=scaling_coef, out=out)
+    else:
+        merged = torch.add(base.to(exact), delta, alpha=scaling_coef).to(dtype)
+    if not all_finite(merged):
+        raise LorsError(
+            f"the merged tensor overflows {merged.dtype}",
+            where=name,
+            hint="use a smaller scaling_coef or another --dtype",
+        )
+    return merged

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lors.merge.inspection import mean_over
 from lors.plots.style import LORS_COLOUR, method_colours, new_figure, save_figures
 
 PAIRS = {
@@ -38,24 +39,6 @@ def write_inspection_plots(
     }
     save_figures(figures)
     return [str(path) for path in figures]
-
-
-def mean_over(matrices: Mapping[str, Mapping[str, Any]], key: str) -> np.ndarray:
-    """Return the mean of a measure between experts over the matrices that have it.
-
-    Args:
-        matrices: results of :func:`lors.merge.inspection.inspect_matrices`.
-        key: ``cosine``, ``sign_agreement`` or ``overlap``.
-
-    Returns:
-        Experts x experts, NaN where no matrix has it.
-    """
-    return defined_mean([found[key] for found in matrices.values()])
-
-
-def defined_mean(values: Sequence[Any]) -> np.ndarray:
-    """Return the mean over the first dimension without None; NaN where all values are None."""
-    return np.ma.filled(np.ma.masked_invalid(np.array(values, dtype=float)).mean(axis=0), np.nan)
 
 
 def spectrum_figure(matrices: Mapping[str, Mapping[str, Any]], experts: Sequence[str]) -> Any:

@@ -1,4 +1,4 @@
-"""What every merge method must do; a new file in lors/merge/methods is tested by itself."""
+"""The contract of every merge method; a new file in lors/merge/methods is tested without edits."""
 
 import inspect
 import re
@@ -12,8 +12,9 @@ from lors.config import REQUIRED, load_config, read_yaml
 from lors.errors import UsageError
 from lors.merge import methods as merge_methods
 from lors.merge.methods import METHODS
-from lors.merge.methods.base import SUPPLIED
-from lors.merge.run import MergePlan
+from lors.merge.methods.base import SUPPLIED, TensorContext
+from lors.merge.plan import MergePlan
+from tests.refusal import refusal
 
 CONF = Path(__file__).parents[2] / "conf"
 SHAPES = [(), (1,), (7,), (6, 9), (9, 6), (1, 4), (5, 3, 3)]
@@ -29,22 +30,28 @@ def deltas_of(shape, count, seed=0):
     return [torch.randn(shape, generator=generator) for _ in range(count)]
 
 
-# What a method does not promise, and why.
+# Methods without one of the general properties, and why.
 RANDOM = {"dare_linear", "dare_ties", "della"}  # every expert draws its own mask
 SHARE_THE_RANK = {"tsv_m", "boosted_tsv_m"}  # N copies get full_rank / N directions each
 ABSOLUTE_STEPS = {"wudi"}  # Adam's steps do not scale with the task vectors
 
 
-def supplied(shape, prune):
-    return {
-        "prune": prune and len(shape) >= 2,
-        "random_of": lambda index: np.random.default_rng([7, index]),
-    }
+def context(shape, prune):
+    return TensorContext(
+        prune=prune and len(shape) >= 2,
+        random_of=lambda index: np.random.default_rng([7, index]),
+    )
+
+
+def resolved(method, count, **params):
+    params = method.resolve(params, count, "test")
+    del params["scaling_coef"]
+    return params
 
 
 def apply(method, deltas, prune=True, **params):
-    params = method.resolve(params, len(deltas), "test")
-    return method(deltas, params, supplied(deltas[0].shape, prune))
+    params = resolved(method, len(deltas), **params)
+    return method.merge(deltas, params, context(deltas[0].shape, prune))
 
 
 def test_all_files_are_registered():
@@ -56,14 +63,14 @@ def test_all_files_are_registered():
 
 def test_signature_and_documentation(method):
     arguments = inspect.signature(method.function).parameters
-    assert next(iter(arguments)) == ("delta" if method.per_expert else "deltas")
+    assert next(iter(arguments)) == ("delta" if method.is_sum else "deltas")
     for name, argument in list(arguments.items())[1:]:
         assert argument.kind is argument.KEYWORD_ONLY, name
         assert method.help(name), f"{method.name}: {name} is not documented"
     for name, key in method.parameters.items():
         for limits in getattr(key.annotation, "__metadata__", ()):
             assert str(limits) in method.help(name), f"{method.name}: the range of {name}"
-    assert re.search(r"\b(19|20)\d\d\b|arXiv", method.function.__doc__), "its source"
+    assert re.search(r"\b(19|20)\d\d\b|arXiv", method.function.__doc__), "no source is named"
     assert not set(method.parameters) & {*SUPPLIED, "scaling_coef"}
     assert method.summary.endswith(".") or ":" in method.summary
     assert 20 < len(method.summary) < 100
@@ -78,7 +85,7 @@ def test_there_is_a_configuration_that_fits(method):
     head = path.read_text().split("method:")[0]
     for part in ("# Prerequisite:", "# Launch:", f"--config conf/{path.name}", "--params"):
         assert part in head, f"{path}: {part} is missing"
-    with pytest.raises(UsageError, match="base: missing"):
+    with refusal(path, "base", "experts", kind=UsageError):
         load_config(MergePlan, path)
 
 
@@ -145,9 +152,10 @@ def is_near(one, other, tolerance):
 @pytest.mark.parametrize("shape", [(48, 32), (32, 48), (40, 40)])
 @pytest.mark.parametrize("without", [0, 1])
 def test_low_rank_task_vectors(method, shape, without):
-    """What is arbitrary in the decomposition of an adapter's task vector has no say.
+    """Arbitrary singular vectors of an adapter's task vector have no effect on the result.
 
-    `without`: how many more experts there are that left this matrix as it is.
+    Args:
+        without: number of further experts without a change in this matrix.
     """
     factors = adapter_factors(shape, 2)
     nothing = [torch.zeros(shape)] * without
@@ -161,7 +169,7 @@ def test_low_rank_task_vectors(method, shape, without):
 
 
 def test_the_same_adapter_twice(method):
-    """Up to rounding: the experts have all their directions in common."""
+    """Two factorisations of one adapter give the same up to rounding."""
     if method.name in RANDOM:
         pytest.skip("every expert draws its own mask")
     up, down = adapter_factors((48, 32), 1)[0]
@@ -177,8 +185,8 @@ def test_experts_that_cancel(method):
         assert torch.isfinite(apply(method, deltas)).all()
 
 
-def test_sum_or_mean_is_what_the_method_says(method):
-    """N copies of a task vector: a sum grows N-fold, a mean stays; so defaults start alike."""
+def test_sum_or_mean_as_declared(method):
+    """With N copies of a task vector a sum grows N-fold and a mean stays."""
     delta = deltas_of((6, 9), 1)[0]
     for prune in (True, False):
         if method.name in RANDOM or (prune and method.name in SHARE_THE_RANK | ABSOLUTE_STEPS):
@@ -190,28 +198,25 @@ def test_sum_or_mean_is_what_the_method_says(method):
         assert torch.allclose(coef * three, one, rtol=1e-5, atol=1e-6)
 
 
-def test_a_sum_is_the_sum_of_its_parts(method):
+def test_a_sum_is_the_sum_of_its_terms(method):
     deltas = deltas_of((6, 9), 3)
-    params = method.resolve({}, 3, "test")
-    if not method.per_expert:
-        with pytest.raises(TypeError, match="is not a sum over experts"):
-            method.part(deltas[0], 0, params, supplied((6, 9), True))
+    params = resolved(method, 3)
+    if not method.is_sum:
+        with pytest.raises(TypeError, match=method.name):
+            method.term(deltas[0], 0, params, context((6, 9), True))
         return
     for prune in (True, False):
-        given = supplied((6, 9), prune)
-        parts = [method.part(delta, i, params, given) for i, delta in enumerate(deltas)]
-        assert torch.allclose(method(deltas, params, given), sum(parts), rtol=1e-6, atol=1e-6)
+        given = context((6, 9), prune)
+        terms = [method.term(delta, i, params, given) for i, delta in enumerate(deltas)]
+        assert torch.allclose(method.merge(deltas, params, given), sum(terms), rtol=1e-6, atol=1e-6)
 
 
 def test_parameters_are_checked(method):
     for name, key in method.parameters.items():
         for wrong in ("text", None, [1], float("nan")):
-            with pytest.raises(UsageError, match=f"{name}: expected"):
+            with refusal(name, repr(wrong), kind=UsageError):
                 method.resolve({name: wrong}, 2, "test")
         assert key.default is REQUIRED or method.resolve({}, 2, "x")[name] == key.default
-    with pytest.raises(UsageError) as caught:
+    facts = ("the place", "scaling_coeff", "did you mean scaling_coef", "inf", "3.40282e+38")
+    with refusal(*facts, kind=UsageError):
         method.resolve({"scaling_coeff": 1, "scaling_coef": float("inf")}, 2, "the place")
-    text = str(caught.value)
-    assert "2 problems" in text and "the place" in text
-    assert "scaling_coeff: unknown (did you mean scaling_coef?)" in text
-    assert "scaling_coef: expected a number from -3.40282e+38 to 3.40282e+38, got inf" in text

@@ -8,7 +8,8 @@ import torch
 import yaml
 from test_merge_reference import reference
 
-from lors.merge.run import MergePlan, run_merge
+from lors.merge.plan import MergePlan
+from lors.merge.run import run_merge
 from tests.integration.tiny_s2t import make_model
 
 pytestmark = pytest.mark.espnet
@@ -46,7 +47,7 @@ def models(tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", SETTINGS)
-def test_espnet_loads_what_the_formula_says(models, tmp_path, method):
+def test_espnet_loads_the_model_of_the_formula(models, tmp_path, method):
     from espnet2.bin.s2t_inference import Speech2Text
 
     base, experts = models
@@ -86,8 +87,8 @@ def test_espnet_loads_what_the_formula_says(models, tmp_path, method):
     assert torch.isfinite(encoded[1]).all() and not torch.allclose(*encoded, rtol=1e-2)
 
 
-def test_merged_model_answers_like_any_other(models, tmp_path):
-    """Config, vocabulary and prompts come along: speech in, text out, other text than the base."""
+def test_a_merged_model_transcribes(models, tmp_path):
+    """The configuration is that of the base model, the text is not."""
     from lors.models import open_recogniser
     from lors.models.espnet_s2t.prompts import S2TOptions
     from lors.tasks import Pair

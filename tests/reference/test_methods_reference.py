@@ -1,6 +1,6 @@
-"""Every merge method against its formula, written out plainly in float64 numpy.
+"""Every merge method against its formula, written in plain float64 numpy.
 
-Nothing of lors is used for the expected values but the random numbers of the masks.
+The expected values use nothing from lors except the random numbers of the masks.
 """
 
 import numpy as np
@@ -9,12 +9,13 @@ import torch
 
 from lors.linalg.calibration import calibrate_singular_values
 from lors.merge.methods import METHODS
+from lors.merge.methods.base import TensorContext
 
 SHAPES = [(14, 14), (24, 10), (10, 24), (8, 6, 3)]
 
 
 def deltas_of(shape, seed, count):
-    """Task vectors as fine-tuning makes them: a shared part, and low-rank, sparse, dense parts."""
+    """Task vectors as from fine-tuning: a shared part, and low-rank, sparse and dense parts."""
     random = np.random.default_rng(seed)
     rows, columns = shape[0], int(np.prod(shape[1:]))
     shared = random.normal(size=(rows, columns))
@@ -34,8 +35,9 @@ def random_of(index):
 def merge(name, deltas, prune=True, **params):
     method = METHODS[name]
     params = method.resolve(params, len(deltas), "test")
-    supplied = {"prune": prune, "random_of": random_of}
-    return method([torch.from_numpy(d) for d in deltas], params, supplied).numpy()
+    del params["scaling_coef"]
+    context = TensorContext(prune, random_of)
+    return method.merge([torch.from_numpy(d) for d in deltas], params, context).numpy()
 
 
 # --- the formulas -------------------------------------------------------------------------------
@@ -71,7 +73,7 @@ def elected_mean(parts):
 
 
 def dropped(tau, index, density):
-    """Every entry is kept with this probability, to the next 2^-16, and then divided by it."""
+    """Keep every entry with this probability, rounded to 2^-16, and divide it by that."""
     kept = round(density * 2**16)
     words = map(int, random_of(index).bit_generator.random_raw((tau.size + 3) // 4))
     draws = [word >> shift & 0xFFFF for word in words for shift in (0, 16, 32, 48)]
@@ -159,7 +161,7 @@ def model_stock(taus):
 
 
 def karcher(taus):
-    """By descent along geodesics in the full space, with many small steps."""
+    """The spherical mean by gradient descent along geodesics, with many small steps."""
     units = [tau.ravel() / np.linalg.norm(tau) for tau in taus]
     mean = np.sum(units, axis=0)
     mean /= np.linalg.norm(mean)
@@ -228,7 +230,7 @@ def star(taus, eta=0.4):
 
 
 def wudi(taus, steps=300, learning_rate=1e-5):
-    """Adam as in its paper (Kingma, Ba, 2015) with the gradient of the loss by the definition."""
+    """Adam as in its paper (Kingma, Ba, 2015), with the gradient of the loss by definition."""
     merged = np.sum(taus, axis=0)
     first, second = np.zeros_like(merged), np.zeros_like(merged)
     for step in range(1, steps + 1):
@@ -242,7 +244,7 @@ def wudi(taus, steps=300, learning_rate=1e-5):
 
 
 FORMULAS = {name: globals()[name] for name in METHODS}
-SUMMED_WHOLE = {name for name in METHODS if METHODS[name].per_expert}
+SUMMED_WHOLE = {name for name in METHODS if METHODS[name].is_sum}
 OTHER_PARAMS = {
     "svp": {"rank": 3},
     "mp": {"density": 0.05},
@@ -282,8 +284,8 @@ def test_variants_of_lors(order, keep_norm):
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_what_is_not_pruned(name):
-    """Methods that are defined for matrices sum or average the other tensors."""
+def test_tensors_that_are_not_pruned(name):
+    """Methods of matrices sum or average the other tensors."""
     deltas = deltas_of((24, 10), 6, 3)
     by_entry = {
         "ties",
@@ -323,7 +325,7 @@ def test_calibration_equals_the_formula(shape, alpha):
 
 @pytest.mark.parametrize("alpha", [0.001, 0.1, 1.0])
 def test_calibration_of_parts_that_share_nothing(alpha):
-    """Their rows and columns are at right angles, but for rounding: the sum is left as it is."""
+    """Parts with orthogonal rows and columns (up to rounding): the sum does not change."""
     random = np.random.default_rng(9)
     left, right = (np.linalg.qr(random.normal(size=(side, side)))[0] for side in (24, 16))
     parts = [

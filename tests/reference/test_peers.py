@@ -1,7 +1,7 @@
-"""Our results against those of peft and mergekit, where they compute the same formula.
+"""The results of LoRS against those of peft and mergekit, for formulas that they share.
 
-Neither is needed to run LoRS, so these tests are skipped where they are not installed:
-``pip install peft mergekit`` in an environment of its own, and pytest there.
+LoRS needs neither of them, and these tests are skipped without them. To run the tests, install both
+in an environment of its own: ``pip install peft mergekit pytest``.
 """
 
 import shutil
@@ -9,12 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
 from lors.merge.methods import METHODS
+from lors.merge.methods.base import TensorContext
 
 COUNT = 3
 
@@ -25,10 +27,12 @@ def deltas_of(shape):
 
 
 def merge(name, deltas, **params):
-    """Our merged delta, scaling_coef included."""
+    """The merged delta of LoRS, multiplied by scaling_coef."""
     method = METHODS[name]
     params = method.resolve(params, len(deltas), "test")
-    return params["scaling_coef"] * method(deltas, params, {"prune": deltas[0].ndim >= 2})
+    scaling_coef = params.pop("scaling_coef")
+    context = TensorContext(prune=deltas[0].ndim >= 2, random_of=np.random.default_rng)
+    return scaling_coef * method.merge(deltas, params, context)
 
 
 class TestPeft:
@@ -54,8 +58,8 @@ class TestPeft:
         assert torch.allclose(merge("ties", deltas, density=density), expected, atol=1e-6)
 
 
-# With a base model of zeros the weights are the task vectors, so that methods that merge
-# weights and methods that merge task vectors are the same.
+# With a base model of zeros the task vectors are the weights, so that methods for weights and
+# methods for task vectors agree.
 CASES = {
     "linear": ("average", {}, {"weight": 1.0}),
     "task_arithmetic": ("task_arithmetic", {"scaling_coef": 0.4}, {"weight": 0.4}),
@@ -78,7 +82,7 @@ class TestMergekit:
             pytest.skip("mergekit is not installed")
         shapes = {"first.weight": (40, 30), "second.weight": (16, 16)}
         deltas = {name: deltas_of(shape) for name, shape in shapes.items()}
-        # Something in common, as task vectors have.
+        # Task vectors have a part in common.
         deltas = {name: [d + 0.5 * of[0] for d in of] for name, of in deltas.items()}
         paths = [tmp_path / f"{number}.safetensors" for number in range(COUNT)]
         for number, path in enumerate(paths):

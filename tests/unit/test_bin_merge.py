@@ -80,17 +80,17 @@ def test_dry_run_writes_nothing(files, tmp_path, capsys):
 def test_dry_run_finds_what_the_merge_would(files, capsys):
     options = ["--method", "lors", "--base", files[0], "--dry_run", "--experts", files[1]]
     assert main([*options, files[1]]) == 1
-    assert "not all different" in capsys.readouterr().err
+    assert capsys.readouterr().err.count(files[1]) == 2
     assert main([*options, "--out", files[1]]) == 2
-    assert "overwrite one of its inputs" in capsys.readouterr().err
+    assert files[1] in capsys.readouterr().err
 
 
-def test_options_that_are_no_part_of_a_plan(files, tmp_path, capsys):
+def test_options_that_do_not_belong_to_a_plan(files, tmp_path, capsys):
     config = tmp_path / "c.yaml"
     config.write_text("method: lors\nout: m.pth\nnj: 2\n")
     assert main(arguments(files, tmp_path, "--config", str(config))) == 2
     error = capsys.readouterr().err
-    assert "got: out, nj" in error and "give --out and --nj on" in error and "did you" not in error
+    assert str(config) in error and "--out and --nj" in error
 
 
 def test_a_record_makes_the_same_model_again(files, tmp_path):
@@ -107,7 +107,8 @@ def test_a_record_of_a_merge_that_did_not_end(files, tmp_path, capsys):
     unfinished = tmp_path / "merge.yaml"
     unfinished.write_text("model: model.pth\n")
     assert main(arguments(files, tmp_path, "--config", str(unfinished))) == 2
-    assert "a merge into it did not end" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert str(unfinished) in error and "model.pth" in error
 
 
 def test_empty_params_in_the_config(files, tmp_path):
@@ -126,29 +127,26 @@ def test_list_methods(capsys):
 
 
 @pytest.mark.parametrize(
-    ("more", "expected"),
+    ("more", "facts"),
     [
-        ([], "missing: --method"),
-        (["--method", "losr"], "did you mean lors"),
-        (["--method", "lors", "--params", "rnak=3"], "did you mean rank"),
-        (
-            ["--method", "lors", "--params", "rank=many"],
-            "expected an integer at least 0 or {ratio: a number from 0 to 1}",
-        ),
-        (["--method", "lors", "--params", "rank"], "not of the form name=value"),
-        (["--method", "lors", "--policy", "espnet"], "unknown policy 'espnet'"),
-        (["--method", "lors", "--seed", "-1"], "seed: expected an integer at least 0, got -1"),
-        (["--method", "lors", "--weights", "nan", "1"], "weights[0]: expected a number from"),
-        (["--method", "lors", "--nj", "0"], "no threads to work with"),
-        (["--method", "lors", "--device", "meta"], "cannot compute on this device"),
-        (["--method", "lors", "--out", "m.txt"], "cannot tell the kind of model file"),
+        ([], ["--method"]),
+        (["--method", "losr"], ["losr", "did you mean lors"]),
+        (["--method", "lors", "--params", "rnak=3"], ["rnak", "did you mean rank"]),
+        (["--method", "lors", "--params", "rank=many"], ["rank", "many", "{ratio: a number"]),
+        (["--method", "lors", "--params", "rank"], ["--params", "'rank'"]),
+        (["--method", "lors", "--policy", "espnet"], ["--policy", "espnet_s2t"]),
+        (["--method", "lors", "--seed", "-1"], ["seed", "at least 0", "-1"]),
+        (["--method", "lors", "--weights", "nan", "1"], ["weights[0]", "nan"]),
+        (["--method", "lors", "--nj", "0"], ["--nj", "got: 0"]),
+        (["--method", "lors", "--device", "meta"], ["--device", "meta"]),
+        (["--method", "lors", "--out", "m.txt"], ["m.txt"]),
     ],
 )
-def test_usage_errors_exit_2(files, tmp_path, capsys, more, expected):
+def test_usage_errors_exit_2(files, tmp_path, capsys, more, facts):
     for dry_run in ([], ["--dry_run"]):
         assert main(arguments(files, tmp_path, *more, *dry_run)) == 2
         error = capsys.readouterr().err
-        assert expected in error and len(error) < 1000
+        assert all(fact in error for fact in facts) and len(error) < 1000
     assert not (tmp_path / "m").exists()
 
 
@@ -157,7 +155,7 @@ def test_missing_out_base_and_experts(files, capsys):
     assert "--out" in capsys.readouterr().err
     assert main(["--method", "lors", "--out", "x.pth"]) == 2
     error = capsys.readouterr().err
-    assert "missing: --base, --experts" in error
+    assert "--base, --experts" in error
 
 
 def test_data_errors_exit_1(files, tmp_path, capsys):
@@ -170,7 +168,7 @@ def test_device(files, tmp_path, capsys):
     assert main(arguments(files, tmp_path, "--method", "lors", "--device", "cpu")) == 0
     for device in ("gpu", "cuda:99"):
         assert main(arguments(files, tmp_path, "--method", "lors", "--device", device)) == 2
-        assert "cannot compute on this device" in capsys.readouterr().err
+        assert device in capsys.readouterr().err
 
 
 def test_cache_is_used_again(files, tmp_path):
@@ -182,12 +180,12 @@ def test_cache_is_used_again(files, tmp_path):
     assert [path.stat().st_mtime_ns for path in kept] == before
 
 
-def test_cache_of_a_method_that_decomposes_nothing(files, tmp_path, capsys):
+def test_cache_for_a_method_without_decompositions(files, tmp_path, capsys):
     options = ("--method", "ties", "--cache", str(tmp_path / "cache"))
     assert main(arguments(files[:2], tmp_path, *options)) == 0
     assert not (tmp_path / "cache").exists()
     error = capsys.readouterr().err
-    assert "ties makes no decompositions to be kept" in error and "merged 1 expert into" in error
+    assert "ties" in error and "merged 1 expert into" in error
 
 
 def test_unknown_option_exits_2():
@@ -197,7 +195,7 @@ def test_unknown_option_exits_2():
 
 
 def test_merging_needs_no_espnet(files, tmp_path):
-    """The whole merge with the packages that only recipes need made unimportable."""
+    """A merge succeeds if the packages that only recipes need cannot be imported."""
     code = (
         "import sys\n"
         "for name in ('espnet', 'espnet2', 'torchaudio', 'soundfile', 'sentencepiece', 'jiwer',\n"

@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from lors.errors import LorsError
 from lors.linalg.low_rank import Energy, Ratio
 from lors.merge.decompositions import Decompositions
-from lors.merge.run import MergePlan, merged_delta, run_merge
+from lors.merge.plan import MergePlan
+from lors.merge.run import merged_delta, run_merge
+from tests.refusal import refusal
 
 NAMES = [f"{s}.{s}s.0.self_attn.linear_q.weight" for s in ("encoder", "decoder")]
 
@@ -101,9 +102,9 @@ def test_another_expert_has_files_of_its_own(files, tmp_path):
 
 
 def test_a_file_in_the_place_of_the_directory(files):
-    with pytest.raises(LorsError, match=r"cannot be made(.|\n)*File exists") as caught:
+    with refusal(files[0], "File exists") as caught:
         Decompositions(files[0])
-    assert str(caught.value.where) == files[0] and caught.value.expected and caught.value.hint
+    assert caught.value.expected and caught.value.hint
 
 
 def test_damaged_file(files, tmp_path):
@@ -111,6 +112,6 @@ def test_damaged_file(files, tmp_path):
     run_merge(plan_of(files, rank=3), tmp_path / "one" / "m.pth", cache=cache)
     path = min((tmp_path / "cache").iterdir())
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(LorsError, match=rf"cannot be read(.|\n)*{path}(.|\n)*remove this file"):
+    with refusal(path):
         run_merge(plan_of(files, rank=3), tmp_path / "two" / "m.pth", cache=cache)
     assert not (tmp_path / "two" / "m.pth").exists()

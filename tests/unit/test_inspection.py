@@ -6,14 +6,15 @@ import torch
 
 from lors.errors import UsageError
 from lors.merge.inspection import inspect_matrices
-from lors.merge.run import MergePlan, open_inputs
+from lors.merge.plan import MergePlan, open_inputs
+from tests.refusal import refusal
 
 QUERY = "encoder.encoders.0.self_attn.linear_q.weight"
 OTHER = "decoder.decoders.0.self_attn.linear_q.weight"
 
 
 def findings(tmp_path, deltas, rank=2, pattern=QUERY):
-    """Of experts that differ from the base by `deltas` in one matrix."""
+    """Findings for experts that differ from the base model by `deltas` in one matrix."""
     random = np.random.default_rng(0)
     base = torch.from_numpy(random.normal(size=deltas[0].shape))
     state = {QUERY: base, OTHER: base.clone(), "ctc.ctc_lo.bias": torch.ones(3)}
@@ -28,7 +29,7 @@ def findings(tmp_path, deltas, rank=2, pattern=QUERY):
 
 
 def orthogonal_parts(count, rows=12, columns=8):
-    """Matrices of rank 2 whose rows and columns span subspaces at right angles."""
+    """Matrices of rank 2 with orthogonal row spaces and orthogonal column spaces."""
     random = np.random.default_rng(1)
     left = np.linalg.qr(random.normal(size=(rows, rows)))[0]
     right = np.linalg.qr(random.normal(size=(columns, columns)))[0]
@@ -56,7 +57,7 @@ def test_experts_that_are_the_same(tmp_path):
     found = findings(tmp_path, [part, 2 * part, 0.5 * part])[QUERY]
     assert np.allclose(found["cosine"], 1, atol=1e-5)
     assert np.allclose(found["sign_agreement"], 1) and np.allclose(found["overlap"], 1, atol=1e-5)
-    # 3.5 times the first: 3.5 / 1, 3.5 / 2 and 3.5 / 0.5 in the mean.
+    # The sum is 3.5 times the first: the mean of 3.5 / 1, 3.5 / 2 and 3.5 / 0.5.
     assert np.allclose(found["inflation"], (3.5 + 1.75 + 7) / 3, rtol=1e-3)
 
 
@@ -71,7 +72,7 @@ def test_inflation_has_no_bounds(tmp_path):
 
 
 def test_directions_beyond_the_rank_of_a_task_vector(tmp_path):
-    """Of an adapter in a matrix that it leaves as it is there is nothing to measure."""
+    """An adapter without a change in this matrix has no measures there."""
     one, other = orthogonal_parts(2)
     found = findings(tmp_path, [one, one + other, np.zeros_like(one)], rank=6)[QUERY]
     assert found["overlap"][2] == found["cosine"][2] == found["sign_agreement"][2] == [None] * 3
@@ -92,11 +93,11 @@ def test_sparse_task_vector(tmp_path):
     assert with_dense["largest_energy"] == pytest.approx(0.2, abs=1e-3)
 
 
-def test_what_is_looked_at(tmp_path):
+def test_choice_of_matrices_and_rank(tmp_path):
     parts = orthogonal_parts(2)
     assert list(findings(tmp_path, parts, pattern=None)) == [QUERY, OTHER]
     assert findings(tmp_path, parts, rank=99)[QUERY]["rank"] == 8
-    with pytest.raises(UsageError, match="no matrix to look at"):
+    with refusal("ctc", kind=UsageError):
         findings(tmp_path, parts, pattern="ctc")
-    with pytest.raises(UsageError, match="rank to look at is too small"):
+    with refusal("--rank", "got: 0", kind=UsageError):
         findings(tmp_path, parts, rank=0)

@@ -59,9 +59,9 @@ def test_low_rank_of_zero_tiny_and_huge_values():
 
 
 def test_low_rank_rejects_vectors_and_negative_ranks():
-    with pytest.raises(ValueError, match="needs a matrix"):
+    with pytest.raises(ValueError, match=r"\(3,\)"):
         approximation(torch.ones(3), 1)
-    with pytest.raises(ValueError, match="negative"):
+    with pytest.raises(ValueError, match="-1"):
         approximation(torch.ones(3, 3), -1)
 
 
@@ -86,7 +86,7 @@ def spectrum_matrix(values, shape, seed=0):
     return torch.from_numpy(((left * values) @ right.T).astype(np.float32))
 
 
-# At these sizes rank 1 and 3 are found by Lanczos iteration, the others by a float32 Gram matrix.
+# At these sizes ranks 1 and 3 use Lanczos iteration, the others a float32 Gram matrix.
 LARGE = [(600, 400), (400, 600), (400, 400)]
 
 
@@ -127,7 +127,7 @@ def test_large_matrices_with_a_steep_spectrum(rank):
     matrix = spectrum_matrix(values, (400, 400))
     error = torch.linalg.norm(matrix.double() - approximation(matrix, rank).double())
     squares = np.linalg.svd(matrix.double().numpy(), compute_uv=False) ** 2
-    # In float32 the matrix itself is known to about 1e-7 only.
+    # The float32 matrix itself has an error of about 1e-7.
     assert error <= np.sqrt(squares[rank:].sum()) * (1 + 1e-6) + 1e-7
 
 

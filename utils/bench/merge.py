@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What merging costs: CPU seconds, wall seconds and anonymous memory, against plain code and peers.
+"""Costs of merging: CPU seconds, wall seconds and anonymous memory, against plain code and peers.
 
-Makes models with the shapes of Whisper-small (base and experts, fp32; 5.8 GB for five experts) with
-synthetic task vectors: by energy 40 % low-rank, 20 % sparse, 40 % dense. Every case is a process of
-its own, so that its CPU time (of all threads, user and system) and memory are its own. Read ratios
-within one run; times of different runs or machines say little.
+The benchmark makes models with the shapes of Whisper-small (base and experts, fp32; 5.8 GB for five
+experts) and synthetic task vectors: by energy 40 % low-rank, 20 % sparse, 40 % dense. Each case is
+a process of its own, which gives its CPU time (all threads, user and system) and its memory.
+Compare ratios within one run; times of different runs or machines are not comparable.
 
     python utils/bench/merge.py --dir /tmp/bench                       # everything
     python utils/bench/merge.py --dir /tmp/bench --layers 2 --cases lors lors_plain   # a part
@@ -40,8 +40,8 @@ METHODS = {
     "karcher": ("karcher", {}),
     "model_stock": ("model_stock", {}),
 }
-# A grid is searched on 33 M pruned parameters. Plain merges take the same time for any density and
-# scaling_coef, so that one for each rank stands for 25.
+# The grid is searched on 33 M pruned parameters. A plain merge takes the same time for any density
+# and scaling_coef, so one plain merge for each rank is measured and counts 25 times.
 GRID_LAYERS = 2
 GRID = {
     "rank": [1, 7, 38, 76, 192],
@@ -50,9 +50,9 @@ GRID = {
 }
 PLAIN = {"lors_plain": "lors", "lors_rank76_plain": "lors_rank76"}
 GRID_CASES = {"grid": 1, "grid_plain": 25}
-"""How often the time of a case is counted: the grid has 125 points, its plain case 5."""
+"""Factor of the time of a case: the grid has 125 points, its plain case 5."""
 FLOOR = "floor"
-"""Importing torch, reading every input once and writing one model: what any merge has to do."""
+"""The least work of any merge: import torch, read every input once, write one model."""
 GPU = {"lors_cuda": "lors", "lors_rank76_cuda": "lors_rank76"}
 MERGEKIT = {  # case -> (mergekit's method, parameters, ours to compare with)
     "mergekit_linear": ("linear", {"weight": 0.2}, "average"),
@@ -73,7 +73,7 @@ MERGEKIT = {  # case -> (mergekit's method, parameters, ours to compare with)
 
 
 def shapes(layers: int) -> dict[str, tuple[int, ...]]:
-    """Names (OpenAI's) and shapes of Whisper-small with this many layers a side."""
+    """Return OpenAI's names -> shapes of Whisper-small with `layers` layers a side."""
     made: dict[str, tuple[int, ...]] = {
         "encoder.positional_embedding": (1500, WIDTH),
         "encoder.conv1.weight": (WIDTH, 80, 3),
@@ -104,7 +104,7 @@ def shapes(layers: int) -> dict[str, tuple[int, ...]]:
 
 
 def delta(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
-    """A task vector of norm 1; by energy 40 % has rank 32, 20 % lies in 2 % of the entries."""
+    """Return a task vector of norm 1: by energy 40 % of rank 32, 20 % in 2 % of the entries."""
     dense = random.standard_normal(shape, dtype=np.float32)
     dense *= 0.4**0.5 / np.linalg.norm(dense)
     if len(shape) < 2:
@@ -122,7 +122,7 @@ def delta(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
 
 
 def make_models(directory: Path, layers: int, experts: int) -> list[Path]:
-    """Base and experts as safetensors, unless they are there."""
+    """Write base and experts as safetensors if they are missing; return their paths."""
     from lors.checkpoint.writer import CheckpointWriter
 
     folder = directory / f"layers{layers}"
@@ -143,22 +143,22 @@ def make_models(directory: Path, layers: int, experts: int) -> list[Path]:
     return paths
 
 
-# --- plain code, as one would write it first -----------------------------------------------------
+# --- plain code: the shortest implementation -----------------------------------------------------
 
 
 def run_plain(case: str, paths: list[Path], out: Path) -> None:
-    """LoRS with everything loaded, ``torch.linalg.svd`` and topk or kthvalue."""
+    """Merge with all models in memory, ``torch.linalg.svd``, and topk or kthvalue."""
     import safetensors.torch
 
     params = METHODS[PLAIN[case]][1]
-    full = case == "lors_plain"  # as in the authors' setting, with the full factors
+    full = case == "lors_plain"  # the authors' setting computes the full factors
     base, *experts = (safetensors.torch.load_file(path) for path in paths)
     merge_plainly(base, experts, params["rank"], params["density"], full)
     safetensors.torch.save_file(base, out)
 
 
 def merge_plainly(base: dict, experts: list[dict], rank: int, density: float, full: bool) -> None:
-    """Merge `experts` into `base`."""
+    """Merge `experts` into `base`, in place."""
     from lors.merge.policy import find_policy
 
     spec = {name: (tuple(t.shape), t.dtype) for name, t in base.items()}
@@ -185,9 +185,8 @@ def merge_plainly(base: dict, experts: list[dict], rank: int, density: float, fu
 
 
 def run_grid(paths: list[Path], out: Path, nj: int) -> None:
-    """Every point of the grid in memory, with decompositions kept in `out`."""
-    from lors.merge.decompositions import Decompositions
-    from lors.merge.run import MergePlan, apply_delta, merged_delta, open_inputs
+    """Merge every point of the grid in memory, with decompositions kept in `out`."""
+    from lors.merge import Decompositions, MergePlan, apply_delta, merged_delta, open_inputs
 
     base, *experts = map(str, paths)
     plan = MergePlan(base, tuple(experts), "lors")
@@ -203,7 +202,7 @@ def run_grid(paths: list[Path], out: Path, nj: int) -> None:
 
 
 def run_grid_plain(paths: list[Path]) -> None:
-    """One plain merge for every rank of the grid."""
+    """Run one plain merge for every rank of the grid."""
     import safetensors.torch
 
     for rank in GRID["rank"]:
@@ -212,12 +211,12 @@ def run_grid_plain(paths: list[Path]) -> None:
 
 
 def run_floor(paths: list[Path], out: Path) -> None:
-    """Every value of all files looked at once, and as many as the base has written."""
+    """Read every value of all files once, and write one model."""
     import safetensors
 
     from lors.checkpoint.writer import CheckpointWriter
 
-    torch.set_num_threads(1)  # several would wait for each other
+    torch.set_num_threads(1)  # more threads would wait for each other
     models = [safetensors.safe_open(str(path), framework="pt") for path in paths]
     spec = {
         name: (tuple(tensor.shape), tensor.dtype)
@@ -236,7 +235,7 @@ def run_floor(paths: list[Path], out: Path) -> None:
 
 
 def measure(command: list[str], environment: dict[str, str]) -> dict[str, float]:
-    """CPU seconds of a command and all its children, wall seconds, peak anonymous GB."""
+    """Return CPU seconds of a command and its children, wall seconds, peak anonymous GB."""
     peak, ended = [0], threading.Event()
     began = time.perf_counter()
     process = subprocess.Popen(command, env={**os.environ, **environment})
@@ -253,7 +252,7 @@ def measure(command: list[str], environment: dict[str, str]) -> dict[str, float]
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    _, status, usage = os.wait4(process.pid, 0)  # nobody else may: it gives the CPU seconds
+    _, status, usage = os.wait4(process.pid, 0)  # gives the CPU seconds, and only once
     ended.set()
     process.returncode = os.waitstatus_to_exitcode(status)
     watcher.join()
@@ -316,9 +315,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     cases = [*METHODS, FLOOR, *GPU, *PLAIN, *GRID_CASES, *MERGEKIT]
-    parser.add_argument("--dir", type=Path, help="where models are made and merged")
+    parser.add_argument("--dir", type=Path, help="directory for the models and the merged models")
     parser.add_argument(
-        "--layers", type=int, default=12, help="a side (default: 12, the real size)"
+        "--layers", type=int, default=12, help="layers a side (default: 12, the real size)"
     )
     parser.add_argument("--experts", type=int, default=5)
     parser.add_argument("--nj", type=int, default=2, help="threads (default: 2)")

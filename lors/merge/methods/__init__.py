@@ -1,4 +1,4 @@
-"""Merge methods, one file each; :mod:`lors.merge.methods.base` says how to write one."""
+"""Merge methods, one file each; :mod:`lors.merge.methods.base` is the guide to writing one."""
 
 import importlib
 import pkgutil

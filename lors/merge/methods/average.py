@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lors.linalg.combine import mean_of
-from lors.merge.methods.base import joint_method
+from lors.merge.methods.base import Execution, joint_method
 
 
-@joint_method(combines="mean", scope="every", rowwise=True)
+@joint_method(combines="mean", applies_to="every", execution=Execution(rowwise=True))
 def average(deltas: Sequence[Tensor]) -> Tensor:
-    """Mean of the task vectors: with scaling_coef 1 the average of the experts' weights.
+    """Mean of the task vectors: the average of the experts' weights at scaling_coef 1.
 
     delta = (1/N) sum_t tau_t (the uniform soup of Wortsman et al., "Model soups: averaging weights
     of multiple fine-tuned models improves accuracy without increasing inference time", ICML 2022).
-    The same as task_arithmetic with scaling_coef divided by N.
+    It is task_arithmetic with scaling_coef divided by N.
 
     Args:
         deltas: task vectors of one tensor, one for each expert, float32, all of one shape.

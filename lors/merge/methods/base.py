@@ -1,33 +1,48 @@
-"""Merge methods: pure functions from the task vectors of one tensor to their merged delta.
+"""How to write a merge method.
 
-A method is of one of two kinds. A *sum* adds what each expert contributes by itself, so it is a
-function of one expert's task vector; such methods need little memory, can be calibrated (see
-:mod:`lors.linalg.calibration`) and let an expert be added to a merged model without the others::
+A merge method is one function in a file of its own in this directory. The function is the formula:
+it returns the merged delta of one tensor, and it never changes its arguments. A decorator enters
+the function in ``METHODS`` under its name. Add ``conf/merge_<name>.yaml`` too; the contract tests
+then test the method without further edits.
 
-    @sum_method(scope="every")
+**Sum or joint.** If the merged delta is a sum with one term for each expert, write the term, a
+function of one task vector::
+
+    @sum_method(applies_to="every")
     def my_sum(delta: Tensor, *, strength: Annotated[float, Range(0, 1)] = 0.5) -> Tensor:
         '''One line for --list_methods.
 
         Args:
             delta: task vector of one tensor of one expert, float32.
-            strength: what it does.
+            strength: the help text of this parameter.
         '''
 
-A *joint* method looks at all task vectors of a tensor together::
+A sum needs little memory; it can be calibrated (``--svc``) and added to a merged model
+(``--onto``). If the formula needs all task vectors of a tensor together, write a joint method::
 
-    @joint_method(combines="mean", scope="every")
+    @joint_method(combines="mean", applies_to="every")
     def my_merge(deltas: Sequence[Tensor], *, strength: float = 0.5) -> Tensor: ...
 
-To add a method, add one file to this directory. The keyword-only arguments are its parameters;
-their annotations, defaults and docstring are all that is needed to check and describe them. The
-names in ``SUPPLIED`` are not parameters: a method that has such an argument is given the value for
-each tensor. Arguments are never modified. `deltas` may be read from disk again at every access, so
-a method goes through it as seldom as it can and keeps as little of it as it can.
+An access to ``deltas[i]`` may read a file. So go through `deltas` as few times as possible, and
+keep as few of them in memory as possible.
 
-A method with the scope "matrices" is called for the matrices that the policy marks for pruning, as
-two-dimensional tensors (a convolution as out x (in * width)); of all other tensors the task vectors
-are summed, or averaged if it is a joint method. The merged model is
-``base + scaling_coef * delta``, computed by :mod:`lors.merge.run`.
+**Parameters.** The keyword-only arguments are the parameters of ``--params``. The annotation gives
+the type and the range, the docstring gives the help. ``scaling_coef`` is not among them: the engine
+computes ``base + scaling_coef * delta``.
+
+**Tensors.** With ``applies_to="every"`` the formula gets all tensors that are merged, in their own
+shapes. With ``applies_to="matrices"`` it gets the tensors that the policy prunes, as matrices (a
+convolution as out x (in * width)); the task vectors of the other tensors are summed for a sum, and
+averaged for a joint method.
+
+**Arguments from the engine.** A keyword-only argument with one of these names is not a parameter;
+the engine fills it from a :class:`TensorContext`:
+
+- for a sum: ``random``, ``low_rank``, ``global_threshold``, ``stats``, ``start``;
+- for a joint method: ``random_of``, ``stats``, ``start``.
+
+**Speed.** An optional :class:`Execution` tells the engine how it may run the formula in less time
+or memory. A method is complete without it.
 """
 
 from __future__ import annotations
@@ -36,58 +51,93 @@ import functools
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from torch import Tensor
 
 from lors.config import FLOAT32, REQUIRED, Key, check
 from lors.errors import unknown_name
 from lors.linalg.combine import mean_of, sum_of
+from lors.linalg.low_rank import LowRank, low_rank_factors
 
-SUPPLIED = {
-    "low_rank": "finds the low-rank part of this task vector: of an adapter without decomposing "
-    "it, or with a decomposition that was kept (sum)",
-    "pooled": "the threshold over all matrices of this expert, if the method pools them (sum)",
-    "surveyed": "what the method's survey says of the task vector, or of each (joint)",
-    "start": "index of the first entry, in row-major order, if only some rows are given",
-    "random": "a numpy generator of this tensor and expert (for a sum)",
-    "random_of": "makes the numpy generator of this tensor and the expert with an index (joint)",
-}
+AppliesTo = Literal["every", "matrices"]
+SUPPLIED = frozenset({"random", "random_of", "low_rank", "global_threshold", "stats", "start"})
+"""Names of the arguments that the engine fills; they cannot be parameters."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the engine may run a formula; the merged model is the same with and without it.
+
+    Args:
+        rowwise: a row of the merged delta depends only on the same row of the task vectors, and on
+            `stats`. Then a large tensor is merged some rows at a time. A vector is one row.
+        stats: function ``(delta, **params)``: what a rowwise formula needs to know about the whole
+            task vector, such as a threshold. Argument ``stats`` of the formula: this value for a
+            sum, the list of the values of all experts for a joint method.
+        global_magnitudes: function ``(delta, *, low_rank, **params)``, for a sum with a parameter
+            ``threshold``. If its value is "global", the argument ``global_threshold`` of the
+            formula is the threshold of the fraction ``density`` of the largest of these magnitudes
+            over all pruned matrices of the expert; else it is None.
+        stacks: function ``(**params)``: whether the formula of a sum also takes a stack of task
+            vectors (n x rows x columns) on any device, for these parameters.
+    """
+
+    rowwise: bool = False
+    stats: Callable[..., Any] | None = None
+    global_magnitudes: Callable[..., Tensor] | None = None
+    stacks: Callable[..., bool] | None = None
+
+
+PLAIN = Execution()
+"""One tensor at a time: right for every formula."""
+
+
+@dataclass(frozen=True)
+class TensorContext:
+    """The facts about one tensor that a formula may need beside the task vectors.
+
+    Args:
+        prune: whether the policy marks the tensor for pruning.
+        random_of: index of an expert -> its random number generator for this tensor.
+        low_rank_of: index of an expert -> function that finds the low-rank part of its task vector:
+            without a decomposition for an adapter, with a kept decomposition if there is one.
+        threshold_of: index of an expert -> its global threshold, or None.
+        stats: ``Execution.stats`` of each expert's task vector; None if the whole tensor is given,
+            so that they can be computed from it.
+        start: row-major index of the first entry, if only some rows of the tensor are given.
+    """
+
+    prune: bool
+    random_of: Callable[[int], np.random.Generator]
+    low_rank_of: Callable[[int], LowRank] = lambda index: low_rank_factors
+    threshold_of: Callable[[int], float | None] = lambda index: None
+    stats: Sequence[Any] | None = None
+    start: int = 0
 
 
 @dataclass(frozen=True)
 class MergeMethod:
-    """A merge function with what can be read from its signature and docstring.
+    """A formula with its description, which is read from its signature and docstring.
 
     Args:
-        function: the pure function.
-        per_expert: whether it is a sum, a function of one expert's task vector.
-        combines: whether its delta grows with the number of experts ("sum") or not ("mean").
-            The default scaling_coef is 1/N for a sum of N experts (0.2 for the five of the
-            LoRS-Merging authors) and 1 for a mean, so that both start from the same size.
-        scope: "matrices" for a method of the matrices to prune, else "every" tensor.
-        rowwise: whether a row of the merged delta depends on the same row of the task vectors
-            only, and on what the survey says, so that a large tensor may be merged in pieces. A
-            vector is one row.
-        survey: what a rowwise method must know of each whole task vector: a function of it and of
-            the method's parameters.
-        pool: makes the magnitudes of a matrix that share one threshold with all other matrices of
-            the expert if the parameter `threshold` is "global": the fraction `density` of them is
-            at least the threshold. A function of the task vector, ``low_rank`` and the parameters.
-        stacks: says of the parameters whether the function (of a method of matrices that is a sum)
-            also takes a stack of task vectors of one shape, on any device.
+        function: the formula.
+        is_sum: whether the formula gives the term of one expert, and the delta is their sum.
+        combines: whether the delta grows with the number of experts ("sum") or not ("mean"). The
+            default scaling_coef is 1/N for a "sum" of N experts (0.2 for the five experts of the
+            LoRS-Merging authors) and 1 for a "mean", so that both have the same size.
+        applies_to: "matrices" if the formula is for the tensors to prune only, else "every".
+        execution: how the engine may run the formula.
     """
 
     function: Callable[..., Tensor]
-    per_expert: bool
+    is_sum: bool
     combines: Literal["sum", "mean"]
-    scope: Literal["every", "matrices"]
-    rowwise: bool
-    survey: Callable[..., Any] | None = None
-    pool: Callable[..., Tensor] | None = None
-    stacks: Callable[..., bool] | None = None
+    applies_to: AppliesTo
+    execution: Execution = PLAIN
 
     @property
     def name(self) -> str:
@@ -100,7 +150,7 @@ class MergeMethod:
 
     @property
     def parameters(self) -> dict[str, Key]:
-        """Type and default of each parameter of the method itself (not scaling_coef)."""
+        """Type and default of each parameter, without scaling_coef."""
         hints = typing.get_type_hints(self.function, include_extras=True)
         keys = {}
         for name, argument in inspect.signature(self.function).parameters.items():
@@ -110,13 +160,13 @@ class MergeMethod:
         return keys
 
     def help(self, parameter: str) -> str:
-        """What the docstring says about a parameter."""
+        """Return the text about a parameter in the docstring."""
         text = inspect.getdoc(self.function) or ""
         found = re.search(rf"^ {{4}}{parameter}: (.*(?:\n {{8}}.*)*)", text, re.MULTILINE)
         return " ".join(found[1].split()) if found else ""
 
     def resolve(self, params: Mapping[str, Any], num_experts: int, where: object) -> dict[str, Any]:
-        """All parameters, scaling_coef included: checked, and completed with the defaults.
+        """Check parameters and complete them with the defaults; scaling_coef is included.
 
         Raises:
             UsageError: an unknown parameter, a wrong type or a value out of range; all listed.
@@ -125,149 +175,107 @@ class MergeMethod:
         keys = {**self.parameters, "scaling_coef": Key(Annotated[float, FLOAT32], scaling_coef)}
         return check(keys, params, where)
 
-    def is_rowwise(self, prune: bool) -> bool:
-        """Whether a tensor, to prune or not, may be merged in pieces."""
-        return self.rowwise or (self.scope == "matrices" and not prune)
+    @functools.cached_property
+    def supplied(self) -> frozenset[str]:
+        """Names of the arguments that the engine fills."""
+        return SUPPLIED & set(inspect.signature(self.function).parameters)
 
     @property
     def decomposes(self) -> bool:
-        """Whether it makes decompositions that can be kept."""
-        return "low_rank" in self._accepted
+        """Whether the method makes decompositions that can be kept."""
+        return "low_rank" in self.supplied
 
     @property
     def draws(self) -> bool:
-        """Whether it draws random numbers: others for another place in the list of experts."""
-        return not self._accepted.isdisjoint(("random", "random_of"))
+        """Whether an expert's random numbers depend on its place in the list of experts."""
+        return not self.supplied.isdisjoint(("random", "random_of"))
 
-    def surveys(self, deltas: Iterable[Tensor], params: Mapping[str, Any]) -> list[Any]:
-        """What the survey says of each task vector; nothing for a method without one."""
-        if self.survey is None:
-            return [None for _ in deltas]
-        own = self._own(params)
-        return [self.survey(delta, **own) for delta in deltas]
-
-    def pools(self, params: Mapping[str, Any]) -> bool:
-        """Whether the matrices of an expert share a threshold."""
-        return self.pool is not None and params["threshold"] == "global"
-
-    def pooled(
-        self, delta: Tensor, params: Mapping[str, Any], low_rank: Callable[..., Any]
+    def merge(
+        self, deltas: Sequence[Tensor], params: Mapping[str, Any], context: TensorContext
     ) -> Tensor:
-        """The magnitudes of a matrix that share one threshold with those of others."""
-        return self.pool(self._seen(delta), low_rank=low_rank, **self._own(params))
-
-    @staticmethod
-    def _own(params: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in params.items() if name != "scaling_coef"}
-
-    def takes_stacks(self, params: Mapping[str, Any]) -> bool:
-        """Whether :meth:`parts_of_stack` works with these parameters."""
-        return self.stacks is not None and self.stacks(**self._own(params))
-
-    def parts_of_stack(self, stack: Tensor, params: Mapping[str, Any]) -> Tensor:
-        """What each task vector of a stack (n x rows x columns) contributes to a sum."""
-        return self.function(stack, **self._own(params))
-
-    def part(
-        self, delta: Tensor, index: int, params: Mapping[str, Any], supplied: Mapping[str, Any]
-    ) -> Tensor:
-        """What the expert `index` contributes to a sum; TypeError for a joint method."""
-        if not self.per_expert:
-            raise TypeError(f"{self.name} is not a sum over experts")
-        if self.scope == "matrices" and not supplied["prune"]:
-            return delta
-        surveyed = supplied.get("surveyed") or {index: self.surveys([delta], params)[0]}
-        own = {
-            name: supplied[f"{name}_of"](index)
-            for name in ("random", "low_rank", "pooled")
-            if f"{name}_of" in supplied
-        }
-        arguments = self._arguments(params, supplied, surveyed=surveyed[index], **own)
-        return self.function(self._seen(delta), **arguments).reshape(delta.shape)
-
-    def __call__(
-        self, deltas: Sequence[Tensor], params: Mapping[str, Any], supplied: Mapping[str, Any]
-    ) -> Tensor:
-        """The merged delta of one tensor, before scaling_coef.
+        """Return the merged delta of one tensor, before scaling_coef.
 
         Args:
-            deltas: one float32 tensor of one shape for each expert: of a rowwise method, rows of
-                the whole.
-            params: as :meth:`resolve` returns them.
-            supplied: ``prune``, whether the policy marks this tensor for pruning, and what
-                ``SUPPLIED`` lists, as far as there is such a thing (for a sum as functions of the
-                index of the expert: ``random_of``, ``low_rank_of``, ``pooled_of``); ``start`` and
-                ``surveyed`` are for rows only.
+            deltas: one float32 tensor of one shape for each expert: the weighted task vectors, or
+                the same rows of them.
+            params: all parameters of the method, without scaling_coef.
+            context: the facts about this tensor.
         """
-        if self.per_expert:
-            parts = (
-                self.part(deltas[index], index, params, supplied) for index in range(len(deltas))
-            )
-            return sum_of(parts)
-        if self.scope == "matrices" and not supplied["prune"]:
-            return mean_of(deltas)
-        surveyed = supplied.get("surveyed")
-        if surveyed is None and self.survey is not None:
-            surveyed = self.surveys(deltas, params)
-        seen = [self._seen(delta) for delta in deltas] if self.scope == "matrices" else deltas
-        arguments = self._arguments(params, supplied, surveyed=surveyed)
-        return self.function(seen, **arguments).reshape(deltas[0].shape)
+        if self.is_sum:
+            indices = range(len(deltas))
+            return sum_of(self.term(deltas[index], index, params, context) for index in indices)
+        if self.applies_to == "matrices":
+            if not context.prune:
+                return mean_of(deltas)
+            matrices = [_as_matrix(delta) for delta in deltas]
+        else:
+            matrices = deltas
+        stats = context.stats
+        if stats is None and "stats" in self.supplied:
+            stats = [self.execution.stats(delta, **params) for delta in matrices]
+        available = {"random_of": context.random_of, "stats": stats, "start": context.start}
+        supplied = {name: available[name] for name in self.supplied}
+        return self.function(matrices, **params, **supplied).reshape(deltas[0].shape)
 
-    def _seen(self, delta: Tensor) -> Tensor:
-        """A task vector as the function takes it."""
-        return delta.reshape(delta.shape[0], -1) if self.scope == "matrices" else delta
+    def term(
+        self, delta: Tensor, index: int, params: Mapping[str, Any], context: TensorContext
+    ) -> Tensor:
+        """Return the term of the expert `index` in a sum; TypeError for a joint method."""
+        if not self.is_sum:
+            raise TypeError(f"{self.name} is not a sum over experts")
+        if self.applies_to == "matrices" and not context.prune:
+            return delta
 
-    def _arguments(self, *sources: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-        given: dict[str, Any] = {"start": 0}
-        for source in (*sources, more):
-            given.update(source)
-        return {name: value for name, value in given.items() if name in self._accepted}
+        def stats() -> Any:
+            if context.stats is not None:
+                return context.stats[index]
+            return self.execution.stats(delta, **params)
 
-    @functools.cached_property
-    def _accepted(self) -> frozenset[str]:
-        """The names of the function's arguments: asked for with every piece of a tensor."""
-        return frozenset(inspect.signature(self.function).parameters)
+        available = {
+            "random": lambda: context.random_of(index),
+            "low_rank": lambda: context.low_rank_of(index),
+            "global_threshold": lambda: context.threshold_of(index),
+            "stats": stats,
+            "start": lambda: context.start,
+        }
+        supplied = {name: available[name]() for name in self.supplied}
+        given = _as_matrix(delta) if self.applies_to == "matrices" else delta
+        return self.function(given, **params, **supplied).reshape(delta.shape)
+
+
+def _as_matrix(delta: Tensor) -> Tensor:
+    """Return a tensor as a matrix; a convolution becomes out x (in * width)."""
+    return delta.reshape(delta.shape[0], -1)
 
 
 METHODS: dict[str, MergeMethod] = {}
-"""All merge methods by name; :mod:`lors.merge.methods` enters them when it is imported."""
+"""All merge methods by name; the import of :mod:`lors.merge.methods` enters them."""
 
 
 def method_called(name: str) -> MergeMethod:
-    """The merge method of a name.
+    """Return the merge method of a name.
 
     Raises:
-        UsageError: there is none; near matches and all the names are listed.
+        UsageError: there is none; near matches and all names are listed.
     """
     if name not in METHODS:
         raise unknown_name("merge method", name, METHODS)
     return METHODS[name]
 
 
-def sum_method(
-    *,
-    scope: Literal["every", "matrices"],
-    rowwise: bool = False,
-    survey: Callable[..., Any] | None = None,
-    pool: Callable[..., Tensor] | None = None,
-    stacks: Callable[..., bool] | None = None,
-) -> Callable:
-    """Decorator: enters a function of one expert's task vector in ``METHODS`` under its name."""
-    properties = {"scope": scope, "rowwise": rowwise, "survey": survey}
-    return _entered(per_expert=True, combines="sum", pool=pool, stacks=stacks, **properties)
+def sum_method(*, applies_to: AppliesTo, execution: Execution = PLAIN) -> Callable:
+    """Return a decorator that enters a function of one task vector in ``METHODS``."""
+    return _entered(is_sum=True, combines="sum", applies_to=applies_to, execution=execution)
 
 
 def joint_method(
     *,
     combines: Literal["sum", "mean"],
-    scope: Literal["every", "matrices"],
-    rowwise: bool = False,
-    survey: Callable[..., Any] | None = None,
+    applies_to: AppliesTo,
+    execution: Execution = PLAIN,
 ) -> Callable:
-    """Decorator: enters a function of all task vectors in ``METHODS`` under its name."""
-    return _entered(
-        per_expert=False, combines=combines, scope=scope, rowwise=rowwise, survey=survey
-    )
+    """Return a decorator that enters a function of all task vectors in ``METHODS``."""
+    return _entered(is_sum=False, combines=combines, applies_to=applies_to, execution=execution)
 
 
 def _entered(**properties: Any) -> Callable:

@@ -13,24 +13,24 @@ from lors.linalg.svd import merge_matrices, merge_singular_vectors, numerical_sv
 from lors.merge.methods.base import joint_method
 
 
-@joint_method(combines="mean", scope="matrices")
+@joint_method(combines="mean", applies_to="matrices")
 def boosted_tsv_m(deltas: Sequence[Tensor], *, beta: Annotated[float, Range(0, 1)] = 0.9) -> Tensor:
     """tsv_m of task vectors whose small singular values are raised.
 
-    In each task vector the first singular value at which the cumulative energy (squares) reaches
-    the fraction beta is the floor of all later ones: directions that matter little to one expert
-    do not collapse in the merge. Then as tsv_m; with beta 1 it is tsv_m. So with tau_t = U S V'
-    and k the first index with sum_{i<=k} S_i^2 >= beta sum_i S_i^2, S_i becomes max(S_i, S_k)
-    (Carvalho, Teixeira, Rolland, Abad, "Exploring the potential and limitations of Model Merging
-    for Multi-Domain Adaptation in ASR", arXiv 2603.05354; that energy means squares is our
-    reading). Tensors that the policy does not prune are averaged.
+    For each tau_t = U S V', let k be the first index at which the cumulative energy reaches the
+    fraction beta: sum_{i<=k} S_i^2 >= beta sum_i S_i^2. S_i becomes max(S_i, S_k), so that
+    directions of little weight in one expert do not collapse in the merge. The rest is tsv_m; with
+    beta 1 it is tsv_m itself (Carvalho, Teixeira, Rolland, Abad, "Exploring the potential and
+    limitations of Model Merging for Multi-Domain Adaptation in ASR", arXiv 2603.05354; we
+    understand energy as the squared singular values). Tensors that the policy does not prune are
+    averaged.
 
-    Singular values of 0 (of a task vector of low rank, as an adapter's) are not raised: their
-    vectors are arbitrary, nothing was learnt in these directions.
+    Singular values of 0, as in the task vector of an adapter, are not raised: nothing was learnt in
+    these directions, and their vectors are arbitrary.
 
     Args:
         deltas: task vectors of one matrix, one for each expert, float32.
-        beta: fraction of the energy, from 0 to 1; smaller raises more.
+        beta: fraction of the energy, from 0 to 1; a smaller one raises more singular values.
 
     Returns:
         The merged delta, same shape.

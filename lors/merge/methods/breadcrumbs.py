@@ -7,40 +7,36 @@ from typing import Annotated
 from torch import Tensor
 
 from lors.config import Range
-from lors.linalg.sparsify import Cut, band
-from lors.merge.methods.base import sum_method
+from lors.linalg.sparsify import TopKMask, band
+from lors.merge.methods.base import Execution, sum_method
 
 
-def _survey(delta: Tensor, density: float, gamma: float) -> tuple[Cut, Cut]:
-    return band(delta, density, gamma)
-
-
-@sum_method(scope="every", rowwise=True, survey=_survey)
+@sum_method(applies_to="every", execution=Execution(rowwise=True, stats=band))
 def breadcrumbs(
     delta: Tensor,
     *,
-    surveyed: tuple[Cut, Cut],
+    stats: tuple[TopKMask, TopKMask],
     start: int,
     density: Annotated[float, Range(0, 1)] = 0.9,
     gamma: Annotated[float, Range(0, 1)] = 0.01,
 ) -> Tensor:
     """Sum of the task vectors without their largest and their smallest entries.
 
-    Of each tau_t the fraction gamma of largest magnitude is dropped as outliers, and of the others
-    those of smallest magnitude until the fraction density is left (Davari, Belilovsky, "Model
-    Breadcrumbs: Scaling Multi-Task Model Merging with Sparse Masks", ECCV 2024; there the smallest
-    85 % and the largest 1 % go). If gamma + density is more than 1, nothing small is dropped.
+    In each tau_t the fraction gamma of largest magnitude is set to zero as outliers; then the
+    smallest magnitudes, until the fraction density is left (Davari, Belilovsky, "Model Breadcrumbs:
+    Scaling Multi-Task Model Merging with Sparse Masks", ECCV 2024; there without the smallest 85 %
+    and the largest 1 %). If gamma + density is more than 1, nothing small is dropped.
 
     Args:
         delta: task vector of one tensor of one expert, float32.
-        surveyed: the entries without the smallest, and the outliers.
-        start: index of the first entry of these rows.
+        stats: masks of all entries but the smallest, and of the outliers, in the whole tensor.
+        start: row-major index of the first entry of `delta` in the whole tensor.
         density: fraction of the entries that is kept, from 0 to 1.
-        gamma: fraction of the entries that is dropped for being the largest, from 0 to 1.
+        gamma: fraction of the entries that is dropped as the largest, from 0 to 1.
 
     Returns:
-        The expert's part of the merged delta, same shape.
+        The term of the expert, same shape.
     """
-    kept, outliers = surveyed
+    kept, outliers = stats
     magnitudes = delta.abs()
     return delta * (kept.mask(magnitudes, start) - outliers.mask(magnitudes, start))

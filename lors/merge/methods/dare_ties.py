@@ -11,10 +11,10 @@ from torch import Tensor
 from lors.config import Range
 from lors.linalg.combine import disjoint_mean
 from lors.linalg.sparsify import random_prune
-from lors.merge.methods.base import joint_method
+from lors.merge.methods.base import Execution, joint_method
 
 
-@joint_method(combines="mean", scope="every", rowwise=True)
+@joint_method(combines="mean", applies_to="every", execution=Execution(rowwise=True))
 def dare_ties(
     deltas: Sequence[Tensor],
     *,
@@ -23,12 +23,12 @@ def dare_ties(
 ) -> Tensor:
     """Drop entries at random, rescale, elect signs, and average the entries that agree.
 
-    As ties, but each tau_t is trimmed as in dare_linear: an entry is kept with probability density
-    and then divided by it (Yu et al., ICML 2024, section on merging).
+    It is ties with the trimming of dare_linear: an entry of tau_t is kept with probability density
+    and divided by it (Yu et al., ICML 2024, section on merging).
 
     Args:
         deltas: task vectors of one tensor, one for each expert, float32, all of one shape.
-        random_of: makes the generator of an expert's mask.
+        random_of: index of an expert -> random number generator for its mask.
         density: probability that an entry is kept, from 0.001 to 1 (rounded to a multiple
             of 2^-16).
 

@@ -13,7 +13,7 @@ from lors.linalg.svd import merge_matrices, numerical_svd, polar_factor
 from lors.merge.methods.base import joint_method
 
 
-@joint_method(combines="mean", scope="matrices")
+@joint_method(combines="mean", applies_to="matrices")
 def iso_cts(
     deltas: Sequence[Tensor],
     *,
@@ -21,20 +21,21 @@ def iso_cts(
 ) -> Tensor:
     """The common subspace and each expert's own directions, with one singular value for all.
 
-    The leading singular vectors of sum_t tau_t span the common subspace; of each tau_t the leading
-    ones of what lies outside it are added, as many for every expert as there is room; the singular
-    vectors are replaced by their polar factors and the singular values by their mean (Marczak et
-    al., ICML 2025), here divided by the number of experts, so that scaling_coef counts as for a
-    mean. Tensors that the policy does not prune are averaged.
+    The leading singular vectors of sum_t tau_t span the common subspace. The remaining directions
+    are shared equally among the experts: each adds the leading singular vectors of the part of its
+    tau_t outside the common subspace. The singular vectors are replaced by their polar factors and
+    the singular values by their mean (Marczak et al., ICML 2025). Here delta is divided by the
+    number of experts, so that scaling_coef has the scale of a mean. Tensors that the policy does
+    not prune are averaged.
 
-    The numbers of directions are fractions of min(rows, columns), and the mean is over as many
-    singular values, also where there are fewer directions: those of singular value 0 are left out,
-    because their vectors are arbitrary, and count as 0 (see iso_c for why, and for what it means
-    for scaling_coef). So for adapters whose sum has room in the common subspace it is iso_c.
+    The mean is over min(rows, columns) singular values, even if there are fewer directions.
+    Directions of singular value 0 are left out, because their vectors are arbitrary; they count as
+    0 in the mean (see iso_c for the reason and the effect on scaling_coef). So it is iso_c for
+    adapters whose sum fits into the common subspace.
 
     Args:
         deltas: task vectors of one matrix, one for each expert, float32.
-        common_fraction: fraction of the full rank that the common subspace takes, from 0 to 1.
+        common_fraction: size of the common subspace as a fraction of the full rank, from 0 to 1.
 
     Returns:
         The merged delta, same shape.
@@ -50,7 +51,7 @@ def iso_cts(
         if own:
             for tau in taus:
                 outside = tau - lefts[0] @ (lefts[0].T @ tau)
-                # What is outside may be nothing but the rounding errors of the whole.
+                # The part outside may be nothing but the rounding errors of tau.
                 left, values, right = numerical_svd(outside, size=float(np.linalg.norm(tau)))
                 lefts.append(left[:, :own])
                 spectra.append(values[:own])

@@ -14,14 +14,14 @@ from lors.merge.methods.base import joint_method
 STEPS, TOLERANCE = 100, 1e-10
 
 
-@joint_method(combines="mean", scope="every")
+@joint_method(combines="mean", applies_to="every")
 def karcher(deltas: Sequence[Tensor]) -> Tensor:
     """Mean on the sphere: the mean direction of the task vectors, with their mean norm.
 
     delta = mean_t |tau_t| * u, where u minimises the sum of the squared angles to tau_t / |tau_t|
     (Grove, Karcher, "How to conjugate C1-close group actions", 1973; Buss, Fillmore, "Spherical
     averages", 2001, for the iteration). For two experts it is SLERP half-way (Shoemake, 1985).
-    Vectors that are opposite to each other have no such mean; theirs is 0.
+    Opposite task vectors have no such mean; the result is then 0.
 
     Args:
         deltas: task vectors of one tensor, one for each expert, float32, all of one shape.
@@ -29,7 +29,7 @@ def karcher(deltas: Sequence[Tensor]) -> Tensor:
     Returns:
         The merged delta, same shape.
     """
-    # u stays in the span of the task vectors, so all of it is done with their Gram matrix.
+    # u stays in the span of the task vectors, so their Gram matrix is enough to find it.
     gram = torch.from_numpy(inner_products(deltas))
     norms = gram.diagonal().sqrt()
     used = norms > 0
@@ -46,7 +46,7 @@ def karcher(deltas: Sequence[Tensor]) -> Tensor:
 
 
 def _spherical_mean(cosines: Tensor) -> Tensor:
-    """The mean of unit vectors as their linear combination; `cosines` is their Gram matrix."""
+    """Return the weights of unit vectors in their spherical mean, from their Gram matrix."""
     count = len(cosines)
     weights = torch.full((count,), 1 / count, dtype=torch.float64)
     for _ in range(STEPS):

@@ -13,14 +13,13 @@ from lors.linalg.svd import inner_products
 from lors.merge.methods.base import joint_method
 
 
-@joint_method(combines="mean", scope="every")
+@joint_method(combines="mean", applies_to="every")
 def model_stock(deltas: Sequence[Tensor]) -> Tensor:
-    """Mean of the task vectors, shortened the more the less they agree in direction.
+    """Mean of the task vectors, shortened by the angle between them.
 
-    delta = t * mean_t(tau_t) with t = N cos / (1 + (N - 1) cos), where cos is the mean cosine
-    between two task vectors of this tensor (Jang, Yun, Han, "Model Stock: All we need is just a
-    few fine-tuned models", ECCV 2024). A negative mean cosine counts as 0: nothing in common,
-    nothing is merged.
+    delta = t * mean_t(tau_t) with t = N cos / (1 + (N - 1) cos); cos is the mean cosine between two
+    task vectors of this tensor (Jang, Yun, Han, "Model Stock: All we need is just a few fine-tuned
+    models", ECCV 2024). A negative mean cosine counts as 0, and delta is then 0.
 
     Args:
         deltas: task vectors of one tensor, one for each expert, float32, all of one shape.

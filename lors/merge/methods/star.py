@@ -12,21 +12,21 @@ from lors.linalg.svd import as_matrix, as_tensor, thin_svd
 from lors.merge.methods.base import sum_method
 
 
-@sum_method(scope="matrices")
+@sum_method(applies_to="matrices")
 def star(delta: Tensor, *, eta: Annotated[float, Range(0, 1)] = 0.4) -> Tensor:
     """Sum of the task vectors, truncated in rank and rescaled to their old nuclear norm.
 
-    Each tau_t keeps the fewest leading singular values whose sum is at least the fraction eta of
-    all of them, multiplied so that their sum is that of all (Lee et al., "STAR: Spectral
-    Truncation and Rescale for Model Merging", NAACL 2025). Tensors that the policy does not prune
-    keep their whole task vectors.
+    Each tau_t keeps its leading singular values: the smallest number of them whose sum is at least
+    the fraction eta of the sum of all. They are scaled so that their sum is that of all (Lee et
+    al., "STAR: Spectral Truncation and Rescale for Model Merging", NAACL 2025). Tensors that the
+    policy does not prune keep their whole task vectors.
 
     Args:
         delta: task vector of one matrix of one expert, float32.
         eta: fraction of the nuclear norm that is kept before rescaling, from 0 to 1.
 
     Returns:
-        The expert's part of the merged delta, same shape.
+        The term of the expert, same shape.
     """
     if not delta.any():
         return delta

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lors.merge.methods.base import sum_method
+from lors.merge.methods.base import Execution, sum_method
 
 
-@sum_method(scope="every", rowwise=True)
+@sum_method(applies_to="every", execution=Execution(rowwise=True))
 def task_arithmetic(delta: Tensor) -> Tensor:
     """Sum of the task vectors.
 
@@ -17,6 +17,6 @@ def task_arithmetic(delta: Tensor) -> Tensor:
         delta: task vector of one tensor of one expert, float32.
 
     Returns:
-        The same: every expert contributes its whole task vector.
+        `delta` itself: the term of an expert is its whole task vector.
     """
     return delta

@@ -9,37 +9,38 @@ from torch import Tensor
 
 from lors.config import Range
 from lors.linalg.combine import disjoint_mean
-from lors.linalg.sparsify import Cut, largest
-from lors.merge.methods.base import joint_method
+from lors.linalg.sparsify import TopKMask, top_k_mask
+from lors.merge.methods.base import Execution, joint_method
 
 
-def _survey(delta: Tensor, density: float) -> Cut:
-    return largest(delta, int(delta.numel() * density))
+def _kept(delta: Tensor, density: float) -> TopKMask:
+    return top_k_mask(delta, int(delta.numel() * density))
 
 
-@joint_method(combines="mean", scope="every", rowwise=True, survey=_survey)
+@joint_method(combines="mean", applies_to="every", execution=Execution(rowwise=True, stats=_kept))
 def ties(
     deltas: Sequence[Tensor],
     *,
-    surveyed: Sequence[Cut],
+    stats: Sequence[TopKMask],
     start: int,
     density: Annotated[float, Range(0, 1)] = 0.2,
 ) -> Tensor:
     """Trim, elect signs, and average the entries that agree with the elected sign.
 
-    Each tau_t keeps its largest magnitudes; the sign of an entry is that of the sum over experts;
-    delta is the mean of the kept entries that have this sign (Yadav et al., "TIES-Merging:
-    Resolving Interference When Merging Models", NeurIPS 2023). The trimming is for each tensor.
+    Each tau_t keeps its largest magnitudes. The elected sign of an entry is the sign of its sum
+    over the experts; delta is the mean of the kept entries that have this sign (Yadav et al.,
+    "TIES-Merging: Resolving Interference When Merging Models", NeurIPS 2023). Each tensor is
+    trimmed by itself.
 
     Args:
         deltas: task vectors of one tensor, one for each expert, float32, all of one shape.
-        surveyed: which entries of each task vector are its largest.
-        start: index of the first entry of these rows.
+        stats: mask of the largest magnitudes of each whole task vector.
+        start: row-major index of the first entry of `deltas` in the whole tensor.
         density: fraction of the entries of each task vector that is kept, from 0 to 1.
 
     Returns:
         The merged delta, same shape.
     """
     return disjoint_mean(
-        delta * cut.mask(delta.abs(), start) for delta, cut in zip(deltas, surveyed, strict=True)
+        delta * kept.mask(delta.abs(), start) for delta, kept in zip(deltas, stats, strict=True)
     )

@@ -10,17 +10,17 @@ from lors.linalg.svd import merge_matrices, merge_singular_vectors, numerical_sv
 from lors.merge.methods.base import joint_method
 
 
-@joint_method(combines="mean", scope="matrices")
+@joint_method(combines="mean", applies_to="matrices")
 def tsv_m(deltas: Sequence[Tensor]) -> Tensor:
     """The leading singular vectors of each task vector, made orthogonal to those of the others.
 
-    Each of N task vectors keeps its full_rank / N leading singular triplets U_t, S_t, V_t; they
-    are put side by side, U and V are replaced by their polar factors, and delta = U S V'
-    (Gargiulo et al., "Task Singular Vectors: Reducing Task Interference in Model Merging",
-    CVPR 2025). Tensors that the policy does not prune are averaged.
+    Each of N task vectors keeps its full_rank / N leading singular triplets U_t, S_t, V_t. They are
+    put side by side, U and V are replaced by their polar factors, and delta = U S V' (Gargiulo et
+    al., "Task Singular Vectors: Reducing Task Interference in Model Merging", CVPR 2025). Tensors
+    that the policy does not prune are averaged.
 
-    A task vector of lower rank (an adapter's) has fewer triplets than its share; those of singular
-    value 0 are left out, because their vectors are arbitrary and would turn those of the others.
+    A task vector of low rank, as that of an adapter, may have fewer triplets than its share. Those
+    of singular value 0 are left out: their vectors are arbitrary and would turn the other vectors.
 
     Args:
         deltas: task vectors of one matrix, one for each expert, float32.

@@ -13,7 +13,7 @@ from lors.linalg.combine import sum_of
 from lors.merge.methods.base import joint_method
 
 
-@joint_method(combines="mean", scope="matrices")
+@joint_method(combines="mean", applies_to="matrices")
 def wudi(
     deltas: Sequence[Tensor],
     *,
@@ -22,27 +22,27 @@ def wudi(
 ) -> Tensor:
     """A task vector that interferes least with each expert's own inputs, found without data.
 
-    delta minimises sum_t |(delta - tau_t) tau_t'|^2 / |tau_t|^2 (Frobenius norms), because the
-    rows of tau_t span the inputs that its training saw; Adam starts from the sum of all tau_t
-    (Cheng et al., "Whoever Started the Interference Should End It: Guiding Data-Free Model Merging
-    via Task Vectors", ICML 2025). Tensors that the policy does not prune are averaged.
+    delta minimises sum_t |(delta - tau_t) tau_t'|^2 / |tau_t|^2 (Frobenius norms), because the rows
+    of tau_t span the inputs of its training. Adam starts from the sum of all tau_t (Cheng et al.,
+    "Whoever Started the Interference Should End It: Guiding Data-Free Model Merging via Task
+    Vectors", ICML 2025). Tensors that the policy does not prune are averaged.
 
     Args:
         deltas: task vectors of one matrix, one for each expert, float32.
         steps: steps of Adam, at least 0.
-        learning_rate: of Adam, at least 0, in units of the weights (the authors' value is the
-            default).
+        learning_rate: learning rate of Adam, at least 0, in units of the weights (the default is
+            the authors' value).
 
     Returns:
         The merged delta, same shape.
     """
     total = sum_of(deltas)
-    # Near the minimum Adam makes steps of full size of rounding errors: hence float64, and one
-    # task vector, which is the minimum itself, stays as it is.
+    # Near the minimum the gradient is only rounding errors, but Adam still makes full steps. Hence
+    # float64; and a single task vector is the minimum itself and needs no step.
     learnt = [index for index, delta in enumerate(deltas) if delta.any()]
     if len(learnt) < 2:
         return total
-    # The gradient is 2 (delta gram - target). One task vector is in float64 at a time.
+    # The gradient is 2 (delta gram - target). Only one task vector is in float64 at a time.
     gram = torch.zeros(total.shape[1], total.shape[1], dtype=torch.float64)
     target = torch.zeros_like(total, dtype=torch.float64)
     for index in learnt:

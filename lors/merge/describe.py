@@ -1,0 +1,61 @@
+"""Descriptions for the terminal: the merge methods, and a plan."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from lors.checkpoint.reader import size_of
+from lors.config import REQUIRED, describe
+from lors.merge.methods import METHODS, MergeMethod
+from lors.merge.plan import MergeInputs, MergePlan
+from lors.merge.target import merged_spec
+
+
+def describe_methods() -> str:
+    """Return the description of every method and its parameters."""
+    lines = [line for method in METHODS.values() for line in _method_lines(method)]
+    lines.append("merged model = base + scaling_coef * (result of the method for the task vectors)")
+    return "\n".join(lines)
+
+
+def _method_lines(method: MergeMethod) -> list[str]:
+    lines = [method.name, f"  {method.summary}"]
+    for parameter, key in method.parameters.items():
+        default = "required" if key.default is REQUIRED else f"default {key.default}"
+        lines.append(f"    {parameter} ({describe(key.annotation)}; {default})")
+        lines.append(f"        {method.help(parameter)}")
+    default = "1/number of experts" if method.combines == "sum" else "1"
+    return [*lines, f"    scaling_coef (a number; default {default})", ""]
+
+
+def describe_plan(plan: MergePlan, inputs: MergeInputs) -> str:
+    """Return the resolved plan, and the number of tensors by the action of the policy."""
+    lines = [f"base      {plan.base}"]
+    lines += [f"expert    {expert}" for expert in plan.experts]
+    if set(plan.weights) != {1.0}:
+        lines.append("weights   " + " ".join(f"{weight:g}" for weight in plan.weights))
+    if plan.onto is not None:
+        lines.append(f"onto      {plan.onto}")
+    lines.append(f"method    {plan.method}: {_assignments(plan)}")
+    if plan.svc is not None:
+        lines.append(f"svc       alpha={plan.svc:g}")
+    lines += [f"policy    {inputs.policy.name}", ""]
+    lines.append(f"{'action':8}{'tensors':>9}{'parameters':>13}{'MB':>10}")
+    spec = merged_spec(plan, inputs)
+    groups = {
+        action: {name: spec[name] for name in inputs.names(action)}
+        for action in ("prune", "whole", "copy")
+    }
+    for label, group in {**groups, "total": spec}.items():
+        numel = sum(torch.Size(shape).numel() for shape, _ in group.values())
+        lines.append(f"{label:8}{len(group):9}{numel:13}{size_of(group) / 1e6:10.1f}")
+    return "\n".join(lines)
+
+
+def _assignments(plan: MergePlan) -> str:
+    return " ".join(
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in dataclasses.asdict(plan)["params"].items()
+    )
