@@ -2,8 +2,8 @@
 
 At the end of an epoch ESPnet writes ``checkpoint.pth``, from which it resumes; then the epoch's
 model, ``<epoch>epoch.pth``; the link ``latest.pth``; and the links to the best epochs. Last it
-removes the models of other epochs. It resumes after the epoch of the checkpoint: without this
-module, the steps that a kill has cut off after the checkpoint would never be done.
+removes the models that are not among the best. It resumes after the epoch of the checkpoint:
+without this module, the steps that a kill has cut off after the checkpoint would never be done.
 """
 
 from __future__ import annotations

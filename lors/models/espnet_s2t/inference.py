@@ -128,7 +128,7 @@ class S2TModel:
     def _greedy(
         self, encoded: torch.Tensor, prompt: list[int], maxlenratio: float
     ) -> list[list[int]]:
-        """Return the token ids after the prompt, without <eos>; `encoded` is (batch, time, size)."""
+        """Return token ids without prompt and <eos>; `encoded` has shape (batch, time, size)."""
         tokens = torch.tensor([prompt], device=encoded.device).repeat(len(encoded), 1)
         step = _IncrementalDecoder(self.model.decoder, encoded)
         finished = torch.zeros(len(tokens), dtype=torch.bool, device=encoded.device)
