@@ -8,7 +8,7 @@ from lors.models.espnet_s2t.task import S2TTask
 
 
 def get_parser():
-    """The parser, as ESPnet's documentation tools look for it."""
+    """Return the parser, for ESPnet's documentation tools."""
     return S2TTask.get_parser()
 
 

@@ -1,22 +1,19 @@
-"""Collect statistics, or train one model through ESPnet."""
+"""Train one model by its family's training program, or collect the statistics for it."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lors.config import read_yaml
 from lors.errors import UsageError
 from lors.log import run_main
-from lors.recipe.train import (
-    check_sequence,
-    collect_stats,
-    fine_tuning_config,
-    from_scratch_config,
-    train,
-    train_sequence,
-)
+from lors.models import FAMILIES
+from lors.recipe.train import check_sequence, collect_stats, train, train_sequence
+from lors.recipe.training_config import fine_tuning_config, from_scratch_config
 from lors.tasks import Pair
 
 
@@ -24,38 +21,40 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lors.bin.train",
         description="Train a model on language-task pairs through ESPnet: from a base model "
-        "(--base), else from scratch. With --collect_stats, only collect the shapes and feature "
+        "(--base), else from scratch. With --collect_stats: collect the shapes and the feature "
         "statistics that training needs.",
     )
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--base", help="model directory to fine-tune (config.yaml, model.pth)")
     start.add_argument(
-        "--tokens", help="directory of tokens.txt and bpe.model, for an S2T model from scratch"
+        "--tokens", help="directory of tokens.txt and bpe.model, for a new S2T model"
     )
     parser.add_argument("--pairs", nargs="+", required=True, help="e.g. de_asr de_st")
     parser.add_argument("--dump", required=True, help="data directories <lang>/{train,dev}")
-    parser.add_argument("--config", required=True, help="ESPnet training options (YAML)")
+    parser.add_argument("--config", required=True, help="ESPnet's training options (YAML)")
     parser.add_argument("--out", required=True, help="directory to write")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
-        "--only", type=int, help="train on this one of the pairs (from 1) alone, into OUT/<pair>"
+        "--only", type=int, help="number of the one pair to train (from 1), into OUT/<pair>"
     )
     which.add_argument(
         "--sequential",
         action="store_true",
         help="train on one pair after the other, each from the model of the one before, into "
-        "OUT/<number>_<pair>; with --collect_stats, only check that the configuration allows it",
+        "OUT/<number>_<pair>; with --collect_stats: only check that the configuration allows it",
     )
     parser.add_argument("--stats", help="directory of --collect_stats (needed to train)")
-    parser.add_argument("--collect_stats", action="store_true")
+    parser.add_argument(
+        "--collect_stats", action="store_true", help="collect statistics, do not train"
+    )
     parser.add_argument(
         "--dev_utterances",
         type=int,
-        help="of each pair, by which the best epoch is chosen (default: all)",
+        help="number of dev utterances of each pair that choose the best epoch (default: all)",
     )
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--ngpu", type=int, default=0, help="GPUs of each node; 0: the CPU")
-    parser.add_argument("--num_nodes", type=int, default=1, help="of the Slurm job that this is in")
+    parser.add_argument("--num_nodes", type=int, default=1, help="nodes of this Slurm job")
     return parser
 
 
@@ -68,17 +67,7 @@ def work(args: argparse.Namespace) -> None:
             got=args.dev_utterances,
         )
     pairs = [Pair.parse(name) for name in args.pairs]
-    config = read_yaml(args.config)
-    if args.base:
-        config = fine_tuning_config(args.base, config, pairs)
-    elif args.tokens:
-        config = from_scratch_config(args.tokens, config)
-    elif "whisper_conf" not in config:
-        raise UsageError(
-            "nothing to start from",
-            where=args.config,
-            expected="--base, --tokens, or a whisper_conf in the configuration",
-        )
+    config = complete_config(args, pairs)
     if args.sequential:
         check_sequence(config)
     out = Path(args.out)
@@ -90,10 +79,34 @@ def work(args: argparse.Namespace) -> None:
         out = out / str(pairs[0])
     if args.collect_stats:
         collect_stats(pairs, args.dump, config, out, args.dev_utterances)
-    else:
-        options = {"stats": args.stats, "seed": args.seed, "dev": args.dev_utterances}
-        options |= {"ngpu": args.ngpu, "num_nodes": args.num_nodes}
-        (train_sequence if args.sequential else train)(pairs, args.dump, config, out, **options)
+        return
+    (train_sequence if args.sequential else train)(
+        pairs,
+        args.dump,
+        config,
+        out,
+        stats=args.stats,
+        seed=args.seed,
+        ngpu=args.ngpu,
+        num_nodes=args.num_nodes,
+        dev=args.dev_utterances,
+    )
+
+
+def complete_config(args: argparse.Namespace, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Return the training configuration with the model it is for."""
+    config = read_yaml(args.config)
+    if args.base:
+        return fine_tuning_config(args.base, config, pairs)
+    if args.tokens:
+        return from_scratch_config(args.tokens, config)
+    if not any(family.matches(config) for family in FAMILIES.values()):
+        raise UsageError(
+            "nothing to start from",
+            where=args.config,
+            expected="--base, --tokens, or a configuration that describes a model (whisper_conf)",
+        )
+    return config
 
 
 def main(argv: list[str] | None = None) -> int:

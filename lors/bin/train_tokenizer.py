@@ -32,7 +32,7 @@ def work(args: argparse.Namespace) -> None:
     missing = [name for name in ("speech_length", "speech_resolution") if name not in conf]
     if missing:
         raise UsageError(
-            "the training configuration does not say which timestamp symbols to make",
+            "the training configuration lacks the values for timestamp symbols",
             where=args.config,
             expected=f"preprocessor_conf with {' and '.join(missing)}",
         )

@@ -8,7 +8,7 @@ from lors.models.whisper.task import WhisperTask
 
 
 def get_parser():
-    """The parser, as ESPnet's documentation tools look for it."""
+    """Return the parser, for ESPnet's documentation tools."""
     return WhisperTask.get_parser()
 
 

@@ -1,9 +1,9 @@
-"""ESPnet's trainer, so that it can be killed at any moment and goes on as if it had not been.
+"""ESPnet's trainer, made so that it resumes with the same result after a kill at any moment.
 
-At the end of an epoch ESPnet writes, in this order: ``checkpoint.pth``, from which it resumes; the
-epoch's model, ``<epoch>epoch.pth``; the link ``latest.pth``; the links to the best epochs; and it
-removes the models of epochs that are not among the best. It resumes after the epoch of the
-checkpoint, so what was still to be done for that epoch would never be done.
+At the end of an epoch ESPnet writes ``checkpoint.pth``, from which it resumes; then the epoch's
+model, ``<epoch>epoch.pth``; the link ``latest.pth``; and the links to the best epochs. Last it
+removes the models that are not among the best. It resumes after the epoch of the checkpoint:
+without this module, the steps that a kill has cut off after the checkpoint would never be done.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pth"
 OTHER_TRAINING_SECONDS = 60.0
-"""How long to wait for another training in the same directory, whose driver was killed."""
+"""How long to wait for a training in the same directory that outlives its killed driver."""
 
 
 class ResumableTrainer(Trainer):
-    """The trainer with whole files only, which first makes up for what a kill has cut off."""
+    """ESPnet's trainer that writes whole files only, and first completes an interrupted epoch."""
 
     @classmethod
     def run(cls, **arguments: Any) -> None:
-        """ESPnet's training loop; the arguments are those of :meth:`Trainer.run`."""
+        """Run ESPnet's training loop; the arguments are those of :meth:`Trainer.run`."""
         options, distributed = arguments["trainer_options"], arguments["distributed_option"]
         out = Path(options.output_dir)
         if getattr(options, "save_strategy", "all") == "adapter_only":
@@ -53,18 +53,18 @@ class ResumableTrainer(Trainer):
                 if writes:
                     complete_epoch(out, model, reporter, options)
                 if has_stopped_early(reporter, options):
-                    # The loop would train one epoch more before it looks again.
+                    # ESPnet checks this after an epoch only: it would train one more.
                     options = dataclasses.replace(options, max_epoch=reporter.get_epoch())
                 del model
             super().run(**{**arguments, "trainer_options": options})
 
 
 def keep_adapters_apart(model: torch.nn.Module) -> None:
-    """Tell LoRA's layers that their adapters are not part of their weights.
+    """Mark LoRA's adapters as not added to the weights.
 
-    ESPnet makes the layers in evaluation mode, in which loralib adds an adapter, still zero, to the
-    weight. The weights and an adapter that are loaded afterwards, to go on or from another model,
-    are apart; taken for added up, the adapter would be subtracted when the training begins.
+    ESPnet makes the layers in evaluation mode, in which loralib adds the adapter (zero at first)
+    to the weight. Weights and adapter that are loaded later are apart; but loralib would still
+    take them for added, and subtract the adapter when training begins.
     """
     for module in model.modules():
         if hasattr(module, "lora_A") and hasattr(module, "merged"):
@@ -73,7 +73,7 @@ def keep_adapters_apart(model: torch.nn.Module) -> None:
 
 @contextlib.contextmanager
 def atomic_saves() -> Iterator[None]:
-    """Let ``torch.save`` to a path write beside it, and rename the file when it is whole."""
+    """Make ``torch.save`` to a path atomic: write a temporary file, then rename it."""
     save = torch.save
 
     def atomic_save(value: Any, target: Any, *args: Any, **options: Any) -> None:
@@ -91,12 +91,12 @@ def atomic_saves() -> Iterator[None]:
 
 
 def read_checkpoint(path: Path) -> tuple[Mapping[str, Tensor], Reporter]:
-    """The model of a ``checkpoint.pth``, as the epoch's own file has it, and all epochs' scores.
+    """Return the model in a ``checkpoint.pth`` and the scores of all epochs.
 
     Raises:
-        LorsError: it cannot be read, or holds more than data.
+        LorsError: the file is damaged, or holds code.
     """
-    # ESPnet itself unpickles it as code; what is refused here does not get there.
+    # ESPnet unpickles the file as code; a file that is refused here does not reach ESPnet.
     try:
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             states = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -105,9 +105,9 @@ def read_checkpoint(path: Path) -> tuple[Mapping[str, Tensor], Reporter]:
         return states["model"], reporter
     except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError) as error:
         raise LorsError(
-            "the training cannot go on from its checkpoint",
+            "the training cannot resume from its checkpoint",
             where=path,
-            expected="a checkpoint of ESPnet that holds tensors, numbers and texts",
+            expected="ESPnet's checkpoint of tensors, numbers and texts",
             got=str(error).splitlines()[0],
             hint="remove the file to start this training over",
         ) from None
@@ -116,15 +116,15 @@ def read_checkpoint(path: Path) -> tuple[Mapping[str, Tensor], Reporter]:
 def complete_epoch(
     out: Path, model: Mapping[str, Tensor], reporter: Reporter, options: Any
 ) -> None:
-    """Do again what ESPnet does with the files of an epoch once it has written the checkpoint.
+    """Repeat the steps that ESPnet takes after it has written the checkpoint of an epoch.
 
     Args:
         out: the training's directory.
-        model, reporter: of the checkpoint.
-        options: of ESPnet's trainer.
+        model, reporter: content of the checkpoint.
+        options: options of ESPnet's trainer.
     """
     epoch = reporter.get_epoch()
-    # Whatever of it is there: the file may be half of one, or that of a training before this.
+    # Written even if it is there: it may be torn, or from an earlier training.
     with atomic_write(out / _model(epoch), "wb") as handle:
         torch.save(model, handle)
     replace_link(out / "latest.pth", _model(epoch))
@@ -139,11 +139,11 @@ def complete_epoch(
     for earlier in range(1, epoch):
         if earlier not in best:
             (out / _model(earlier)).unlink(missing_ok=True)
-    log.info("going on after epoch %d", epoch)
+    log.info("resuming after epoch %d", epoch)
 
 
 def has_stopped_early(reporter: Reporter, options: Any) -> bool:
-    """Whether ESPnet ended the training after the reporter's epoch, for want of improvement."""
+    """Return whether ESPnet stopped the training early at the reporter's epoch."""
     return options.patience is not None and reporter.check_early_stopping(
         options.patience, *options.early_stopping_criterion
     )

@@ -1,4 +1,4 @@
-"""What the models for inference have in common, whatever their family."""
+"""Common code of the families' models for inference."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lors.errors import LorsError
 
 
 def pad_to(waveforms: Sequence[np.ndarray], samples: int) -> Tensor:
-    """Pad with silence or trim waveforms: float32 of shape (batch, samples)."""
+    """Pad waveforms with silence or trim them; return float32 of shape (batch, samples)."""
     speech = torch.zeros(len(waveforms), samples)
     for row, waveform in zip(speech, waveforms, strict=True):
         length = min(len(waveform), samples)
@@ -24,7 +24,9 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: object) -
     """Replace all weights of a model.
 
     Args:
-        where: the file that describes the model, for the error message.
+        model: the model to change.
+        state: the new weights.
+        where: a file of the model, for the error message.
 
     Raises:
         LorsError: names or shapes differ from the model's.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from lors.fileio import scratch_directory
 from lors.merge import Decompositions, MergePlan, apply_delta, merged_delta, open_inputs
-from lors.models import open_recogniser
+from lors.models import family_of, open_recogniser
 from lors.models.family import InferenceOptions, Recogniser
 from lors.recipe.eval_set import EvalSet, hypotheses_of, read_eval_set
 from lors.recipe.expdir import ExpDir, scope_of
@@ -32,7 +33,14 @@ def plan_of(
         experts=tuple(str(expdir.expert(pair) / "model.pth") for pair in pairs),
         method=method,
         params=dict(params),
+        policy=_policy_of(expdir.base),
     )
+
+
+@functools.cache
+def _policy_of(base: Path) -> str:
+    """Return the policy of a base model's family."""
+    return family_of(base).policy
 
 
 class Tuner:

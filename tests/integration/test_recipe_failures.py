@@ -84,7 +84,7 @@ def test_directory_that_is_no_base_model(corpus, tmp_path):
     recipe = corpus[0].fork(tmp_path / "mini_covost")
     ended = recipe.run(*OPTIONS, "--base_model", "conf", "--stage", "base")
     assert ended.status == 1
-    assert "missing: conf/config.yaml, conf/model.pth" in ended.stderr
+    assert "conf/config.yaml" in ended.stderr and "conf/model.pth" in ended.stderr
     assert "--train_base true" in ended.stderr
     assert "stage 3 (base) failed" in ended.stderr and not (recipe.exp / "base").exists()
 

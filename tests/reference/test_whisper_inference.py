@@ -7,13 +7,14 @@ import pytest
 import torch
 import whisper
 
-from lors.errors import LorsError
+from lors.errors import UsageError
 from lors.models import open_recogniser
 from lors.models.whisper.conf import WhisperOptions
 from lors.models.whisper.import_base import import_whisper
 from lors.models.whisper.inference import log_mel, pad
 from lors.tasks import Pair
 from tests.integration.tiny_whisper import make_whisper
+from tests.refusal import refusal
 
 PAIRS = [Pair("de", "asr"), Pair("sv-SE", "st")]
 LANGUAGES = {"de": "de", "sv-SE": "sv"}
@@ -114,7 +115,7 @@ def test_audio_beyond_the_window_is_told(files, tmp_path, waveforms, caplog):
     model = open_recogniser(tmp_path / "base")
     options = WhisperOptions(max_tokens=4)
     whole = model.transcribe(waveforms, PAIRS[0], options)
-    assert "4 of 9 utterances of de_asr are longer than the window" in caplog.text
+    assert "4 of 9" in caplog.text and "de_asr" in caplog.text
     caplog.clear()
     assert model.transcribe([w[:16000] for w in waveforms], PAIRS[0], options) == whole
     assert caplog.text == ""
@@ -125,7 +126,7 @@ def test_symbols_are_suppressed_unless_wanted(files, tmp_path, waveforms):
     model = open_recogniser(tmp_path / "base")
     state = {name: value.clone() for name, value in model.model.state_dict().items()}
     # Everything looks like an opening bracket now.
-    bracket = model.family.tokenizer.encode("(")[0]
+    bracket = model.prompts.tokenizer.encode("(")[0]
     embedding = state["decoder.token_embedding.weight"]
     state["decoder.ln.weight"].zero_()
     state["decoder.ln.bias"] = embedding[bracket] * 100
@@ -141,7 +142,7 @@ def test_weights_of_another_model_and_languages_it_does_not_know(files, tmp_path
     model = open_recogniser(tmp_path / "base")
     state = dict(model.model.state_dict())
     del state["decoder.ln.bias"]
-    with pytest.raises(LorsError, match=r"decoder\.ln\.bias"):
+    with refusal("decoder.ln.bias", tmp_path / "base"):
         model.load_state(state)
-    with pytest.raises(LorsError, match="unknown language 'xx'"):
+    with refusal("'xx'", kind=UsageError):
         model.transcribe(waveforms[:1], Pair("xx", "asr"), WhisperOptions())

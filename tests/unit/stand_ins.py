@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+import yaml
 
 from lors.models.espnet_s2t.family import EspnetS2T
 from lors.tasks import ASR, Pair
@@ -16,6 +17,22 @@ from lors.tasks import ASR, Pair
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
 QUERY = "encoder.encoders.0.self_attn.linear_q.weight"
 OUTPUT_BIAS = "ctc.ctc_lo.bias"
+
+
+BASE_CONFIG = {
+    "token_list": ["<blank>", "<unk>", "<deu>", "<spa>", "<asr>", "<st_eng>", "<sos>", "<eos>"],
+    "token_type": "bpe",
+    "bpemodel": "exp/base/bpe.model",
+    "normalize": "global_mvn",
+    "normalize_conf": {"stats_file": "exp/base/feats_stats.npz"},
+    "encoder": "transformer",
+    "encoder_conf": {"output_size": 128},
+    "preencoder": None,
+    "model_conf": {"ctc_weight": 0.3},
+    "max_epoch": 99,
+    "specaug": "specaug",
+    "output_dir": "elsewhere",
+}
 
 
 def sentence(number: int, lang: str) -> str:
@@ -27,7 +44,7 @@ def translation(number: int, lang: str) -> str:
 
 
 def write_dump(dump: Path, langs=("de", "es"), splits=("train", "dev"), utterances=3) -> Path:
-    """Data directories without audio files."""
+    """Write data directories without audio files."""
     for lang in langs:
         for split in splits:
             ids = [f"spk{k}-{lang}-{split}" for k in range(utterances)]
@@ -51,7 +68,7 @@ def write_dump(dump: Path, langs=("de", "es"), splits=("train", "dev"), utteranc
 
 
 def write_audio_dump(dump: Path, langs=("de", "es"), splits=("dev",), utterances=3) -> Path:
-    """The same with audio whose first sample tells :class:`FakeS2TModel` what was said."""
+    """Write data directories with audio; its first sample is the number of the sentence."""
     write_dump(dump, langs, splits, utterances)
     for lang in langs:
         for split in splits:
@@ -66,11 +83,11 @@ def write_audio_dump(dump: Path, langs=("de", "es"), splits=("dev",), utterances
 
 
 def write_model(directory: Path, seed: int = 0, words: dict[str, int] | None = None) -> Path:
-    """A model directory for merging and for :class:`FakeS2TModel`.
+    """Write a model directory for merging and for :class:`FakeS2TModel`.
 
     Args:
-        words: pair -> number of words at the start of a sentence that the model gets right; the
-            others get 1.
+        words: pair -> number of words at the start of a sentence that the model gets right;
+            1 for other pairs.
     """
     directory.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
@@ -87,11 +104,19 @@ def write_model(directory: Path, seed: int = 0, words: dict[str, int] | None = N
     return directory
 
 
-class FakeS2TModel:
-    """The interface of :class:`lors.models.espnet_s2t.inference.S2TModel`, without ESPnet.
+def write_base(directory: Path) -> Path:
+    """Write the directory of a base model that can be fine-tuned by :func:`fake_espnet`."""
+    directory.mkdir()
+    (directory / "config.yaml").write_text(yaml.safe_dump(BASE_CONFIG))
+    (directory / "model.pth").write_bytes(b"base weights")
+    return directory
 
-    How much of a sentence it gets right depends on the weights that are loaded, so that a merge
-    can be good or bad. What happens is kept in `calls`.
+
+class FakeS2TModel:
+    """Stand-in for :class:`lors.models.espnet_s2t.inference.S2TModel` without ESPnet.
+
+    The weights set how many words of a sentence are right, so that a merge can be good or bad.
+    `calls` keeps all calls.
     """
 
     PAIRS = ("de_asr", "es_asr", "de_st", "es_st")
@@ -159,7 +184,7 @@ def fake_espnet(directory: Path, monkeypatch) -> None:
 
 
 def calls_of(out: Path) -> list[list[tuple[str, str]]]:
-    """The options (name, value) of every training by :func:`fake_espnet` with this output_dir."""
+    """Return the options (name, value) of every training by :func:`fake_espnet` in `out`."""
     path = out / "calls.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [[tuple(option) for option in json.loads(line)] for line in lines]

@@ -19,13 +19,13 @@ from espnet2.train.abs_espnet_model import AbsESPnetModel
 from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.trainer import Trainer, TrainerOptions
 
-from lors.errors import LorsError
 from lors.models.espnet_trainer import (
     ResumableTrainer,
     atomic_saves,
     keep_adapters_apart,
     read_checkpoint,
 )
+from tests.refusal import refusal
 
 pytestmark = pytest.mark.espnet
 
@@ -196,9 +196,8 @@ def test_a_checkpoint_with_code_in_it_is_refused(tmp_path, capsys):
     train(out, max_epoch=1)
     checkpoint = out / "checkpoint.pth"
     torch.save({**torch.load(checkpoint, weights_only=False), "scaler": Code()}, checkpoint)
-    with pytest.raises(LorsError, match="cannot go on from its checkpoint") as caught:
+    with refusal(checkpoint):
         train(out)
-    assert "remove the file" in caught.value.hint
     assert "was run" not in capsys.readouterr().out
     with zipfile.ZipFile(checkpoint) as archive:
         assert archive.testzip() is None  # it is left as it was

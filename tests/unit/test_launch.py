@@ -150,38 +150,47 @@ def test_the_script_has_the_threads_and_the_directory_of_the_job(tmp_path, monke
     assert by_hand == f"{Path.cwd()} 3 2 ACTIVE 5\n" == (tmp_path / "train.1.log").read_text()
 
 
-STOPS = """
+STOPPABLE = """
 import os, signal, sys, time
 def stop(*_):
     time.sleep(0.5)
     print("cleaned up", flush=True)
     sys.exit(143)
 signal.signal(signal.SIGTERM, stop)
-os.kill(os.getppid(), signal.SIGINT)
+print(os.getpid(), flush=True)
 time.sleep(60)
 """
-
-
-def test_an_interrupted_training_is_waited_for(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        run_training(program(STOPS), tmp_path)
-    assert (tmp_path / "train.log").read_text() == "cleaned up\n"
-
-
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_a_training_ends_with_the_program_that_started_it(tmp_path, signum):
-    child = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
-    code = f"""
+DRIVER = """
 import signal, sys
 from pathlib import Path
 from lors.recipe.launch import run_training
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-run_training([sys.executable, "-c", {child!r}], Path({str(tmp_path)!r}))
+run_training([sys.executable, "-c", sys.argv[1]], Path(sys.argv[2]))
 """
-    process = subprocess.Popen(program(code), stdout=subprocess.PIPE, text=True)
-    training = Path("/proc") / process.stdout.readline().strip()
+
+
+@pytest.fixture
+def driver(tmp_path):
+    """A process that runs a training, and the directory of the training in /proc."""
+    command = [*program(DRIVER), STOPPABLE, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    yield process, Path("/proc") / process.stdout.readline().strip()
+    process.kill()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_ends_before_its_driver(driver, tmp_path, signum):
+    process, training = driver
     process.send_signal(signum)
-    assert process.wait(30) == (143 if signum == signal.SIGTERM else -signum)
+    assert process.wait(30) != 0
+    assert not training.exists()
+    assert (tmp_path / "train.log").read_text() == f"{training.name}\ncleaned up\n"
+
+
+def test_a_training_ends_with_a_driver_that_is_killed(driver):
+    process, training = driver
+    process.kill()
+    process.wait(30)
     deadline = time.monotonic() + 10
     while training.exists() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""How fast a model is decoded: LoRS's batched greedy search against others, one by one and batched.
+"""Measure the speed of inference: LoRS's batched greedy search, and other programs.
 
     python utils/bench/inference.py --model exp/base --data dump/de/test --pair de_asr
 
-All systems decode the same utterances greedily, in one process, on the same threads; each is
-warmed up first, and the fastest of --repeats passes counts. What they are compared with:
+All systems decode the same utterances by greedy search, in one process, on the same threads. Each
+is warmed up first; the fastest of --repeats passes counts. LoRS is compared with:
 
-- an ESPnet S2T model: ESPnet's Speech2Text (what espnet2.bin.s2t_inference calls), beam 1
-- a Whisper: openai-whisper's decode, one utterance at a time; and, where transformers is
-  installed, its generate with the same batches
+- for an ESPnet S2T model: ESPnet's Speech2Text (called by espnet2.bin.s2t_inference), beam 1
+- for a Whisper: openai-whisper's decode, one utterance at a time; and the generate of
+  transformers with the same batches, if transformers is installed
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--utterances", type=int, default=64, help="default: %(default)s")
     parser.add_argument("--batch_size", type=int, default=32, help="default: %(default)s")
     parser.add_argument(
-        "--max_tokens", type=int, default=40, help="of a hypothesis; default: %(default)s"
+        "--max_tokens", type=int, default=40, help="limit of a hypothesis; default: %(default)s"
     )
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=3, help="default: %(default)s")
@@ -56,7 +56,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def espnet_systems(model, pair: Pair, args: argparse.Namespace) -> dict[str, System]:
-    """Ours and ESPnet's own search; `model` is a S2TModel."""
+    """Return LoRS's search and ESPnet's; `model` is a S2TModel."""
     from espnet2.bin.s2t_inference import Speech2Text
 
     from lors.models.espnet_s2t.prompts import S2TOptions, prompt_symbols
@@ -72,15 +72,17 @@ def espnet_systems(model, pair: Pair, args: argparse.Namespace) -> dict[str, Sys
         maxlenratio=ratio,
         device=args.device,
     )
-    symbols = dict(zip(("lang_sym", "task_sym"), prompt_symbols(pair), strict=False))
+    language, task, _ = prompt_symbols(pair)
     return {
         "lors": lambda waveforms: model.transcribe(waveforms, pair, options),
-        "espnet, one by one": lambda waveforms: [search(w, **symbols)[0][3] for w in waveforms],
+        "espnet, one by one": lambda waveforms: [
+            search(w, lang_sym=language, task_sym=task)[0][3] for w in waveforms
+        ],
     }
 
 
 def whisper_systems(model, pair: Pair, args: argparse.Namespace) -> dict[str, System]:
-    """Ours, openai-whisper's and, if it is installed, transformers'; `model` is a WhisperModel."""
+    """Return the searches of LoRS, openai-whisper and transformers; `model` is a WhisperModel."""
     import whisper
 
     from lors.models.whisper.conf import WhisperOptions
@@ -148,7 +150,7 @@ def _transformers(model, language: str, task: str, args: argparse.Namespace) -> 
 
 
 def measure(system: System, waveforms: Sequence[np.ndarray], args) -> tuple[float, list[str]]:
-    """Seconds of the fastest pass, and the texts."""
+    """Return the seconds of the fastest pass, and the texts."""
     system(waveforms[: args.batch_size])
     seconds, texts = [], []
     for _ in range(args.repeats):

@@ -70,9 +70,9 @@ def import_espnet_s2t(base_model: str | os.PathLike, out: str | os.PathLike) -> 
     missing = [str(source / name) for name in files if not (source / name).exists()]
     if missing:
         raise LorsError(
-            "the base model is not complete",
+            "files of the base model are missing",
             where=source,
-            got=f"missing: {', '.join(missing)}",
+            got=missing,
             hint="give --base_model the directory of a model, or train one: --train_base true",
         )
     digests = {name: file_digest(source / name) for name in files}

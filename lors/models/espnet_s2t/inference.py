@@ -1,7 +1,7 @@
-"""Inference with models of the ESPnet S2T family: batched greedy search, ESPnet's beam search.
+"""Inference with ESPnet's S2T models: batched greedy search, or ESPnet's beam search.
 
-Speech is padded or trimmed to the model's fixed length, in training and inference alike, so that
-utterances can be batched without changing any of them.
+Speech is padded or trimmed to the model's fixed length, in training and inference alike. So the
+hypothesis of an utterance does not depend on its batch.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ from lors.tasks import Pair
 
 
 class S2TModel:
-    """An ESPnet S2T model for inference: batched greedy search, or ESPnet's own beam search.
+    """An ESPnet S2T model for inference.
 
     Args:
-        directory: of ``model.pth`` (a state dict) and ``config.yaml``.
+        directory: holds ``model.pth`` (a state dict) and ``config.yaml``.
         device: torch device.
 
     Raises:
-        LorsError: a file is missing, or the decoder is of a kind that the batched search does
-            not know.
+        LorsError: a file is missing, or the batched search does not support the decoder.
     """
 
     def __init__(self, directory: str | os.PathLike, device: str = "cpu"):
-        # ESPnet takes seconds to import: only programs that decode pay for it.
+        # ESPnet takes seconds to import.
         from espnet2.bin.s2t_inference import Speech2Text
 
         self.model_file = Path(directory) / "model.pth"
@@ -69,7 +68,7 @@ class S2TModel:
         )
         if not known:
             raise LorsError(
-                "batched search knows pre-norm transformer decoders only",
+                "batched search supports pre-norm transformer decoders only",
                 where=self.config,
                 got=type(decoder).__name__,
                 hint="decode with espnet2.bin.s2t_inference",
@@ -102,9 +101,9 @@ class S2TModel:
     def transcribe(
         self, waveforms: Sequence[np.ndarray], pair: Pair, options: S2TOptions
     ) -> list[str]:
-        """Transcribe or translate: by batched greedy search, else by ESPnet's own beam search.
+        """Transcribe or translate by batched greedy search, or by ESPnet's beam search.
 
-        The greedy result equals that of ESPnet's ``Speech2Text`` with ``beam_size=1,
+        The result of greedy search equals that of ESPnet's ``Speech2Text`` with ``beam_size=1,
         ctc_weight=0`` and the same `maxlenratio`.
         """
         self.model.eval()
@@ -120,7 +119,7 @@ class S2TModel:
 
     @torch.inference_mode()
     def _encode(self, waveforms: Sequence[np.ndarray]) -> torch.Tensor:
-        """Encoder output (batch, time, size) of speech padded or trimmed to the model's length."""
+        """Return the encoder output (batch, time, size) of padded or trimmed speech."""
         speech = pad_to(waveforms, self.samples)
         lengths = torch.full((len(waveforms),), self.samples, device=self.device)
         return self.model.encode(speech.to(self.device), lengths)[0]
@@ -129,7 +128,7 @@ class S2TModel:
     def _greedy(
         self, encoded: torch.Tensor, prompt: list[int], maxlenratio: float
     ) -> list[list[int]]:
-        """Token ids after the prompt, without <eos>, for `encoded` of shape (batch, time, size)."""
+        """Return token ids without prompt and <eos>; `encoded` has shape (batch, time, size)."""
         tokens = torch.tensor([prompt], device=encoded.device).repeat(len(encoded), 1)
         step = _IncrementalDecoder(self.model.decoder, encoded)
         finished = torch.zeros(len(tokens), dtype=torch.bool, device=encoded.device)
@@ -149,7 +148,7 @@ class S2TModel:
         ]
 
     def _beam(self, waveforms: Sequence[np.ndarray], pair: Pair, options: S2TOptions) -> list[str]:
-        """The texts by ESPnet's own search, one utterance at a time."""
+        """Return the texts of ESPnet's beam search, which takes one utterance at a time."""
         from espnet2.bin.s2t_inference import Speech2Text
 
         search = Speech2Text(
@@ -165,10 +164,10 @@ class S2TModel:
 
 
 class _IncrementalDecoder:
-    """One-token-at-a-time decoding with cached keys and values of both attentions.
+    """A decoder for one token at a time, with cached keys and values of both attentions.
 
-    ESPnet's own cache keeps layer outputs and projects the whole encoder output to keys and
-    values again at every token; keeping those projections is what makes the search fast.
+    ESPnet's cache keeps layer outputs, and projects the whole encoder output to keys and values
+    again for every token.
     """
 
     def __init__(self, decoder: torch.nn.Module, encoded: torch.Tensor):
@@ -181,10 +180,10 @@ class _IncrementalDecoder:
         self.length = 0
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Logits of shape (batch, vocabulary) for the token that follows `tokens`."""
-        # Positions matter, so the whole prefix is embedded; only its new part goes on.
+        """Return the logits (batch, vocabulary) of the token after `tokens`."""
+        # The embedding adds positions: it needs the whole prefix, the layers only the new part.
         x = self.decoder.embed(tokens)[:, self.length :]
-        causal = x.size(1) > 1  # the prompt, read in one go at the first call
+        causal = x.size(1) > 1  # the prompt, in the first call
         self.length = tokens.size(1)
         for index, layer in enumerate(self.decoder.decoders):
             attention = layer.self_attn
@@ -202,7 +201,7 @@ class _IncrementalDecoder:
 
 
 def _heads(attention, linear, norm, x: torch.Tensor) -> torch.Tensor:
-    """(batch, time, size) -> (batch, heads, time, size / heads)."""
+    """Project (batch, time, size) to (batch, heads, time, size / heads)."""
     y = linear(x).unflatten(-1, (attention.h, attention.d_k)).transpose(1, 2)
     return y if norm is None else norm(y)
 

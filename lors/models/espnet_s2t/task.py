@@ -1,4 +1,4 @@
-"""ESPnet's S2T task with a trainer that can be killed at any moment."""
+"""ESPnet's S2T task with a trainer that can resume after a kill at any moment."""
 
 from __future__ import annotations
 

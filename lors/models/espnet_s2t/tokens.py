@@ -1,4 +1,4 @@
-"""Vocabulary of a new ESPnet S2T model: sentencepiece BPE plus the prompts' symbols."""
+"""Vocabulary of a new ESPnet S2T model: sentencepiece BPE and the symbols of prompts."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def train_tokenizer(
     Args:
         texts: training sentences of all languages, transcripts and translations.
         langs: languages (Common Voice codes) that get a symbol.
-        vocab_size: number of BPE pieces, the symbols of the prompts not counted.
-        speech_length: length in seconds to which the model pads speech.
+        vocab_size: number of BPE pieces, without the symbols of prompts.
+        speech_length: seconds that the model pads speech to.
         speech_resolution: seconds between two timestamp symbols.
 
     Raises:
-        LorsError: the texts cannot fill a vocabulary of that size.
+        LorsError: the texts do not fit a vocabulary of this size.
     """
     import sentencepiece
 

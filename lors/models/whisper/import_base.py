@@ -1,4 +1,4 @@
-"""A Whisper of any form as the base model of an experiment."""
+"""A Whisper model in any file format as the base model of an experiment."""
 
 from __future__ import annotations
 
@@ -23,19 +23,18 @@ log = logging.getLogger(__name__)
 def import_whisper(
     base_model: str, out: str | os.PathLike, window: float = 30.0, st_language: str = "source"
 ) -> None:
-    """Write ``model.pth`` (float32, OpenAI's names) and ``config.yaml``.
+    """Write a model directory: ``model.pth`` (float32, OpenAI's names) and ``config.yaml``.
 
     Args:
-        base_model: a file of OpenAI (``.pt``), a directory of Hugging Face, any other model file
-            with the tensors of Whisper, or an official name such as ``small``, which is
-            downloaded into OpenAI's cache (``~/.cache/whisper``) and checked.
+        base_model: OpenAI's ``.pt``, a directory of Hugging Face, another file with Whisper's
+            tensors, or an official name such as ``small``. A named model is downloaded into
+            OpenAI's cache (``~/.cache/whisper``) and its checksum compared.
         out: the model directory to make.
         window, st_language: as in :class:`lors.models.whisper.conf.ImportOptions`.
 
     Raises:
-        UsageError: there is no such model, it cannot have such a window, or there are files in
-            `out` that are no import.
-        LorsError: it is no whole multi-lingual Whisper, or `out` holds another import.
+        UsageError: there is no such model, its window is shorter, or `out` holds other files.
+        LorsError: not a whole multi-lingual Whisper, or `out` holds another base model.
     """
     path, out = _find(base_model), Path(out)
     model, dims = open_whisper(path)
@@ -45,7 +44,7 @@ def import_whisper(
     longest = dims["n_audio_ctx"] / POSITIONS_PER_SECOND
     if window > longest:
         raise UsageError(
-            "a window longer than the model's",
+            "the window is longer than the model's",
             where="--window",
             expected=f"at most {longest:g} s for {path}",
             got=f"{window:g} s",
@@ -53,7 +52,7 @@ def import_whisper(
     inputs = {"model": model.fingerprint(), "whisper_conf": conf}
     if DoneMarker(out / ".done", inputs).is_done():
         return
-    # All or nothing: what a failed import left would stand in the way of the next one.
+    # The directory appears whole, or not at all: a part of it would block the next import.
     with atomic_directory(out) as folder:
         write_weights(model, dims, "openai", folder / "model.pth", torch.float32)
         write_text(folder / "config.yaml", yaml.safe_dump({"whisper_conf": conf}, sort_keys=False))
@@ -62,7 +61,7 @@ def import_whisper(
 
 
 def _find(base_model: str) -> Path:
-    """The file or directory of a model; an official name is downloaded."""
+    """Return the path of a model; download one with an official name."""
     check_base_model(base_model)
     path = Path(base_model)
     if path.exists():
@@ -71,12 +70,12 @@ def _find(base_model: str) -> Path:
 
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
     try:
-        # Downloads where the file is missing or its SHA-256 is not the one in the address.
+        # Downloads if the file is missing or its SHA-256 is not the one in the address.
         return Path(whisper._download(whisper._MODELS[base_model], str(cache), in_memory=False))
     except (OSError, RuntimeError) as error:
         raise LorsError(
             f"cannot download the Whisper model {base_model}",
             where=whisper._MODELS[base_model],
             got=error,
-            hint=f"where there is a network, put the file into {cache}, or give its path",
+            hint=f"download the file on another machine, put it into {cache}, or give its path",
         ) from None

@@ -1,4 +1,4 @@
-"""Whisper for training and inference: OpenAI's modules, on windows of any length."""
+"""Whisper's modules for training and inference, on windows of any length."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from lors.models.whisper.prompts import TASK_NAMES, WhisperPrompts
 from lors.tasks import Pair
 
 log = logging.getLogger(__name__)
-DYNAMIC_RANGE = 8.0  # decades below an utterance's loudest bin that its features keep
+DYNAMIC_RANGE = 8.0  # in powers of ten, below the loudest bin of an utterance
 
 
 class WindowEncoder(AudioEncoder):
-    """OpenAI's encoder, without its insistence on thirty seconds."""
+    """OpenAI's encoder without the check that its input has thirty seconds."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode features (batch, n_mels, frames) as (batch, ceil(frames / 2), n_state)."""
@@ -42,7 +42,7 @@ class WindowEncoder(AudioEncoder):
 
 
 def new_whisper(dims: Mapping[str, int]) -> whisper.Whisper:
-    """A Whisper without weights, whose encoder takes windows of any length."""
+    """Return a Whisper with random weights whose encoder takes windows of any length."""
     model = whisper.Whisper(ModelDimensions(**dims))
     audio = [dims[f"n_audio_{name}"] for name in ("ctx", "state", "head", "layer")]
     model.encoder = WindowEncoder(dims["n_mels"], *audio)
@@ -55,9 +55,10 @@ def _window_of_fft(device: torch.device) -> Tensor:
 
 
 def log_mel(waveforms: Tensor, n_mels: int) -> Tensor:
-    """Whisper's features of a batch, each as ``whisper.log_mel_spectrogram`` makes it alone.
+    """Return Whisper's features of a batch.
 
-    (That function's limit of the dynamic range would be one for the whole batch.)
+    The features of one utterance are those of ``whisper.log_mel_spectrogram``. On a batch that
+    function limits the dynamic range by the loudest utterance; here each has its own limit.
 
     Args:
         waveforms: 16 kHz, float32 of shape (batch, samples).
@@ -80,10 +81,7 @@ def pad(waveforms: Sequence[np.ndarray], window: float) -> Tensor:
 
 
 class BestToken(GreedyDecoder):
-    """OpenAI's greedy search without the scores of its hypotheses, which nobody here reads.
-
-    They would take a softmax over the whole vocabulary for every token.
-    """
+    """OpenAI's greedy search without scores, which need a softmax over the vocabulary."""
 
     def update(self, tokens: Tensor, logits: Tensor, sum_logprobs: Tensor) -> tuple[Tensor, bool]:
         best = logits.argmax(dim=-1)
@@ -92,7 +90,7 @@ class BestToken(GreedyDecoder):
 
 
 class BatchDecoding(DecodingTask):
-    """OpenAI's decoding, whose beam search takes more than one utterance at a time."""
+    """OpenAI's decoding, with a beam search for several utterances at a time."""
 
     def __init__(self, model: whisper.Whisper, options: whisper.DecodingOptions):
         super().__init__(model, options)
@@ -107,11 +105,11 @@ class BatchDecoding(DecodingTask):
 
 
 class WhisperModel:
-    """A Whisper for inference: OpenAI's own decoding, many utterances at once.
+    """A Whisper for inference by OpenAI's decoding, on batches of utterances.
 
     Args:
-        directory: of ``model.pth`` (a state dict with OpenAI's names) and ``config.yaml``.
-        prompts: the model's prompts, with its ``whisper_conf``.
+        directory: holds ``model.pth``, a state dict with OpenAI's names.
+        prompts: the model's prompts and its ``whisper_conf``.
         device: torch device.
 
     Raises:
@@ -129,7 +127,11 @@ class WhisperModel:
         self.model.to(self.device)
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Replace all weights; LorsError if names or shapes differ from the model's."""
+        """Replace all weights.
+
+        Raises:
+            LorsError: names or shapes differ from the model's.
+        """
         load_weights(self.model, state, self.model_file)
 
     @torch.inference_mode()
@@ -145,7 +147,7 @@ class WhisperModel:
         longer = sum(len(waveform) > window * SAMPLE_RATE for waveform in waveforms)
         if longer:
             log.warning(
-                "%d of %d utterances of %s are longer than the window: only their first %g s are "
+                "%d of %d utterances of %s are longer than the window: only the first %g s are "
                 "decoded",
                 *(longer, len(waveforms), pair, window),
             )
@@ -168,12 +170,12 @@ class WhisperModel:
         return texts
 
     def _set_half(self, half: bool) -> None:
-        """Keep the large weights in the type they are used in; norms stay in float32.
+        """Convert matrices and convolutions to float16; norms stay in float32.
 
-        OpenAI's layers would convert them at every use.
+        OpenAI's layers convert float32 weights at every use.
         """
         if self._half and not half:
-            raise ValueError("the weights were rounded to float16 already")
+            raise ValueError("the weights have been rounded to float16")
         self._half = half
         for module in self.model.modules():
             if isinstance(module, (nn.Linear, nn.Conv1d, nn.Embedding)):

@@ -1,8 +1,8 @@
-"""Whisper as a task of ESPnet: its trainer, iterators, mixed precision, DDP and averaging.
+"""Whisper as an ESPnet task, for ESPnet's trainer, iterators, mixed precision and DDP.
 
-The task is a sibling of ESPnet's S2T and ASR tasks and not made of them: those build their models
-from a list of tokens, a front end and choices of encoders and decoders, none of which Whisper
-has; and their own Whisper modules load models by name only.
+ESPnet's S2T and ASR tasks cannot be used: they need a list of tokens, a front end and choices of
+encoders and decoders, which Whisper does not have; and their Whisper modules load official models
+only.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ IGNORED = -1  # pads the token ids
 
 
 class WhisperPreprocessor(AbsPreprocessor):
-    """Speech padded to the model's window, and text as Whisper's tokens."""
+    """Pads speech to the model's window, and encodes text as Whisper's tokens."""
 
     def __init__(self, train: bool, conf: WhisperConf):
         super().__init__(train)
         self.conf = conf
 
     def __call__(self, uid: str, data: dict[str, str | np.ndarray]) -> dict[str, np.ndarray]:
-        # Made here and not kept: worker processes get their own.
+        # Not an attribute: the preprocessor is sent to worker processes.
         tokenizer = tokenizer_of(self.conf.dims["n_vocab"])
         made = {}
         if "speech" in data:
@@ -57,16 +57,16 @@ class WhisperPreprocessor(AbsPreprocessor):
 
 
 class WhisperESPnetModel(AbsESPnetModel):
-    """Whisper with its training loss; its state dict is OpenAI's.
+    """Whisper with its training loss; the state dict has OpenAI's names.
 
     Args:
         conf: dimensions and window.
-        specaug: augmentation of the features.
-        lsm_weight: label smoothing.
+        specaug: augmentation of the features in training.
+        lsm_weight: weight of label smoothing.
         gradient_checkpointing: keep only the input of every layer, and compute the layer again
-            for its gradient: less memory for a third more time.
-        extract_feats_in_collect_stats: ESPnet reads it; if it is false, ESPnet collects shapes
-            alone and never calls :meth:`collect_feats`.
+            for its gradient: less memory, a third more time.
+        extract_feats_in_collect_stats: read by ESPnet; false: collect shapes only, without
+            :meth:`collect_feats`.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class WhisperESPnetModel(AbsESPnetModel):
         super().__init__()
         model = new_whisper(conf.dims)
         self.encoder, self.decoder = model.encoder, model.decoder
-        # For a model without a base. OpenAI leaves the positions without values, and embeddings
-        # that are output weights too would begin with wild predictions.
+        # For a model from scratch: OpenAI's positions are uninitialised, and its embeddings too
+        # large for output weights.
         torch.nn.init.normal_(self.decoder.positional_embedding, std=0.02)
         torch.nn.init.normal_(self.decoder.token_embedding.weight, std=0.02)
         self.specaug = specaug
@@ -96,17 +96,17 @@ class WhisperESPnetModel(AbsESPnetModel):
     def forward(
         self, speech: Tensor, speech_lengths: Tensor, text: Tensor, text_lengths: Tensor, **_: Any
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """The cross entropy of what follows the prompt.
+        """Return the cross entropy of the tokens after the prompt.
 
         Args:
-            speech: (batch, samples), all padded to the window.
+            speech: (batch, samples), padded to the window.
             speech_lengths: (batch,).
             text: token ids (batch, tokens) from <|startoftranscript|> to <|endoftext|>, padded
                 with -1.
             text_lengths: (batch,).
 
         Returns:
-            Mean loss of a token, statistics, and the number of utterances.
+            Mean loss per token, statistics, and the number of utterances.
         """
         with torch.autocast(speech.device.type, enabled=False):
             features = log_mel(speech.float(), self.n_mels)
@@ -125,10 +125,10 @@ class WhisperESPnetModel(AbsESPnetModel):
         return force_gatherable((loss, stats, len(speech)), loss.device)
 
     def _hidden(self, tokens: Tensor, encoded: Tensor) -> Tensor:
-        """The decoder's last layer (batch, tokens, n_state).
+        """Return the output of the decoder's last layer: (batch, tokens, n_state).
 
-        OpenAI's decoder goes on to the whole vocabulary for every position, prompt and padding
-        included, which for short sentences is most of the time and memory.
+        OpenAI's decoder computes logits over the vocabulary for every position, prompt and padding
+        included. For short sentences that takes most of the time and memory.
         """
         decoder = self.decoder
         x = decoder.token_embedding(tokens) + decoder.positional_embedding[: tokens.shape[1]]
@@ -138,7 +138,7 @@ class WhisperESPnetModel(AbsESPnetModel):
         return decoder.ln(x)
 
     def collect_feats(self, speech: Tensor, speech_lengths: Tensor, **_: Any) -> dict[str, Tensor]:
-        """The features (batch, frames, n_mels), and their numbers of frames (batch,)."""
+        """Return the features (batch, frames, n_mels) and their numbers of frames (batch,)."""
         features = log_mel(speech, self.n_mels).transpose(1, 2)
         return {"feats": features, "feats_lengths": speech_lengths // HOP_LENGTH}
 
@@ -165,7 +165,7 @@ class WhisperTask(AbsTask):
             "--whisper_conf",
             action=NestedDictAction,
             default={},
-            help="dims, window and st_language; comes from the base model",
+            help="dims, window and st_language, taken from the base model",
         )
         group.add_argument(
             "--model_conf",
@@ -174,7 +174,7 @@ class WhisperTask(AbsTask):
             help="lsm_weight (label smoothing), gradient_checkpointing",
         )
         group.add_argument(
-            "--use_preprocessor", type=str2bool, default=True, help="for ESPnet; always true"
+            "--use_preprocessor", type=str2bool, default=True, help="ESPnet's option; always true"
         )
         for choices in cls.class_choices_list:
             choices.add_arguments(group)

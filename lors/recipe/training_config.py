@@ -1,0 +1,99 @@
+"""The configuration of a training: ESPnet's options, completed for a base model and the pairs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lors.config import read_yaml
+from lors.errors import LorsError
+from lors.models import family_from
+from lors.tasks import Pair
+
+
+def fine_tuning_config(
+    base: str | os.PathLike, config: Mapping[str, Any], pairs: Sequence[Pair]
+) -> dict[str, Any]:
+    """Return `config` with the structure and the vocabulary of a base model.
+
+    Args:
+        base: directory of the base model.
+        config: ESPnet's options for fine-tuning.
+        pairs: language-task pairs that will be trained.
+
+    Raises:
+        LorsError: `config` sets keys that belong to the base model, or the base model does not know
+            a language or a task of `pairs`.
+    """
+    source = Path(base) / "config.yaml"
+    base_config = read_yaml(source)
+    family = family_from(base_config, source)
+    family.check_pairs(pairs)
+    clash = [key for key in config if key in family.model_keys]
+    if clash:
+        raise LorsError(
+            "a fine-tuning configuration sets keys of the base model",
+            got=clash,
+            hint=f"remove them; they are taken from {source}",
+        )
+    keys = (key for key in family.model_keys if base_config.get(key) is not None)
+    model = {key: base_config[key] for key in keys}
+    return {**config, **model, "init_param": [str(Path(base) / "model.pth")]}
+
+
+def from_scratch_config(tokens: str | os.PathLike, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `config` with the vocabulary and the feature statistics of a new S2T model.
+
+    Args:
+        tokens: directory of ``tokens.txt`` and ``bpe.model``; it receives ``feats_stats.npz`` when
+            statistics are collected.
+        config: ESPnet's options for a training from scratch.
+    """
+    tokens = Path(tokens)
+    config = {
+        **config,
+        "token_type": "bpe",
+        "bpemodel": str(tokens / "bpe.model"),
+        "token_list": str(tokens / "tokens.txt"),
+    }
+    if config.get("normalize") == "global_mvn":
+        config["normalize_conf"] = {"stats_file": str(tokens / "feats_stats.npz")}
+    return config
+
+
+def needs_feature_stats(config: Mapping[str, Any]) -> bool:
+    """Return whether feature statistics must be collected: a base model has its own."""
+    return "init_param" not in config and config.get("normalize") == "global_mvn"
+
+
+def stats_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `config` for the collection of statistics, which needs no weights."""
+    config = {**config, "num_workers": 0}
+    if needs_feature_stats(config):
+        del config["normalize_conf"]
+        config["normalize"] = None
+        # S2T models pad speech with silence, which would dominate the statistics. The first second
+        # of a clip is speech alone.
+        config["preprocessor_conf"] = {**config["preprocessor_conf"], "speech_length": 1.0}
+    else:
+        model_conf = {**config.get("model_conf", {}), "extract_feats_in_collect_stats": False}
+        config["model_conf"] = model_conf
+    config.pop("init_param", None)
+    return config
+
+
+def training_config(config: Mapping[str, Any], pairs: int, seed: int) -> dict[str, Any]:
+    """Return `config` with a seed and with the budget of a number of pairs.
+
+    ``num_iters_per_epoch`` and ``total_steps`` (the length of the training for the scheduler
+    onecyclelr) are multiplied by `pairs`.
+    """
+    config = {**config, "seed": seed}
+    if config.get("num_iters_per_epoch"):
+        config["num_iters_per_epoch"] *= pairs
+    schedule = config.get("scheduler_conf") or {}
+    if "total_steps" in schedule:
+        config["scheduler_conf"] = {**schedule, "total_steps": schedule["total_steps"] * pairs}
+    return config

@@ -1,0 +1,1 @@
+"""A model family outside the package ``lors``: it knows words by their loudness."""
