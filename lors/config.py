@@ -6,6 +6,7 @@ errors of one file are reported together.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import math
 import numbers
@@ -56,6 +57,61 @@ class Range:
 
 FLOAT32 = Range(-3.4028234663852886e38, 3.4028234663852886e38)
 """Range of the finite numbers of float32."""
+FRACTION = Range(0, 1)
+"""Range of a share of a whole."""
+LARGEST_COUNT = 1_000_000
+"""Largest number of clips, processes, or of anything else that an option counts."""
+
+
+def finite_number(text: str) -> float:
+    """Return the number that a command-line option gives; a ``type`` for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is not a number, or is infinite or NaN.
+    """
+    return _number(text, Range())
+
+
+def fraction(text: str) -> float:
+    """Return the number from 0 to 1 that a command-line option gives; a ``type`` for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is not a number from 0 to 1.
+    """
+    return _number(text, FRACTION)
+
+
+def count(text: str) -> int:
+    """Return the whole number above 0 that a command-line option gives; a ``type`` for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is not a whole number from 1 to :data:`LARGEST_COUNT`.
+    """
+    if not text.strip().isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text[:40]!r}")
+    return int(_number(text, Range(1, LARGEST_COUNT)))
+
+
+def check_number(value: float, limits: Range, where: str) -> None:
+    """Check a number that a program or a user gives to a function.
+
+    Raises:
+        UsageError: the number is not within `limits`; infinite values and NaN never are.
+    """
+    if value not in limits:
+        raise UsageError(
+            "a number out of range", where=where, expected=f"a number {limits}", got=repr(value)
+        )
+
+
+def _number(text: str, limits: Range) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if number not in limits:
+        raise argparse.ArgumentTypeError(f"expected a number {limits}, got {text[:40]!r}")
+    return number
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ exception that reaches the user is a bug in LoRS and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -53,6 +54,42 @@ class UsageError(LorsError):
     """A wrong option, option value or configuration key (exit code 2)."""
 
     exit_code = 2
+
+
+def from_os_error(error: OSError) -> LorsError:
+    """Return an error of the operating system with the file and the next step for the user."""
+    files = [name for name in (error.filename, error.filename2) if name is not None]
+    return LorsError(
+        error.strerror or str(error),
+        where=" and ".join(map(str, files)) or None,
+        hint=_OS_HINTS.get(error.errno, "mend this, then run the same command again"),
+    )
+
+
+_OS_HINTS = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT),
+        "free some space on that disk, or write elsewhere; then run the same command again",
+    ),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS),
+        "change the permissions, or write to a directory of your own",
+    ),
+    errno.ENOENT: "is the path right, and the disk mounted?",
+    errno.EISDIR: "a file is needed here: remove the directory, or give another name",
+    **dict.fromkeys(
+        (errno.ENOTDIR, errno.EEXIST),
+        "a directory is needed here: remove the file, or give another name",
+    ),
+    errno.ENAMETOOLONG: "shorten this name",
+    errno.ELOOP: "remove the symbolic links that point at each other",
+    **dict.fromkeys(
+        (errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n), or use fewer jobs"
+    ),
+    errno.EIO: "the disk or the network file system has an error: see the messages of the system",
+    errno.ESTALE: "the network file system was restarted: run the same command again",
+}
+"""Error number of the operating system -> the next step for the user."""
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str], where: object = None) -> UsageError:

@@ -1,4 +1,7 @@
-"""Atomic writing: a reader sees the old file or the new one, never a part of one. Also locks."""
+"""Atomic writing: a reader sees the old file or the new one, never a part of one.
+
+Also locks, and the check of names that become file names.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import reprlib
 import shutil
 import tempfile
 import time
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -33,6 +37,10 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     temporary file depends on `path` only: a killed process leaves one file at most, and the next
     writer of `path` replaces it. If two processes write `path`, the second waits for the first.
     Text is written as UTF-8 with ``\\n`` line ends.
+
+    Raises:
+        LorsError: the text has characters that UTF-8 cannot encode (lone surrogates, as in file
+            names that are not UTF-8).
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,13 +57,24 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
             handle.flush()
             os.fsync(descriptor)
             temporary.replace(path)
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
             # close() writes the buffer and may fail again: report the first error.
             with contextlib.suppress(OSError):
                 handle.close()
+            if isinstance(error, UnicodeEncodeError):
+                raise _not_utf8(path, error) from None
             raise
+
+
+def _not_utf8(path: Path, error: UnicodeEncodeError) -> LorsError:
+    return LorsError(
+        "text that cannot be written as UTF-8",
+        where=path,
+        got=BRIEF.repr(error.object[max(0, error.start - 40) : error.end + 40]),
+        hint="is this a file name that is not UTF-8? Rename the file or folder",
+    )
 
 
 def _open_temporary(path: Path) -> tuple[int, Path]:
@@ -202,6 +221,56 @@ def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
         temporary.replace(path)
 
 
+LONGEST_NAME = 240
+"""Largest number of bytes of a name that becomes a file name.
+
+File systems allow 255; the others are left for extensions and for the names of temporary files.
+"""
+
+
+def path_component(name: str, where: object, kind: type[LorsError] = LorsError) -> str:
+    """Return `name` if it can be one component of a path; a file or folder below the given one.
+
+    Every name from outside (an option, a file of a corpus) that becomes a part of a path goes
+    through this function.
+
+    Args:
+        name: a language, a split, an utterance id, ...
+        where: the option or file with the name, for the error message.
+        kind: the class of the error; ``UsageError`` for an option.
+
+    Raises:
+        LorsError: the name is empty, ``.`` or ``..``; has a slash, white space or a control
+            character; is not UTF-8; or is too long.
+    """
+    problem = name_problem(name)
+    if problem:
+        raise kind(
+            "a name that cannot be a file name",
+            where=where,
+            expected="letters, digits and marks, without a slash or white space",
+            got=f"{BRIEF.repr(name)}: {problem}",
+        )
+    return name
+
+
+def name_problem(name: object) -> str:
+    """Return why `name` cannot be one component of a path; an empty string if it can."""
+    if not isinstance(name, str):
+        return "not a text"
+    if name in ("", ".", ".."):
+        return "not a name"
+    if "/" in name:
+        return "a slash"
+    if name.split() != [name]:
+        return "white space"
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        return "a control character, or a byte that is not UTF-8"
+    if len(name.encode()) > LONGEST_NAME:
+        return f"more than {LONGEST_NAME} bytes"
+    return ""
+
+
 def replace_link(link: Path, target: str | os.PathLike) -> None:
     """Make the symbolic link `link` to `target`, replacing an old one."""
     if not (link.is_symlink() and link.readlink() == Path(target)):
@@ -227,11 +296,13 @@ def read_json(path: str | os.PathLike) -> Any:
         LorsError: the file is missing, or is not valid JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise LorsError("file not found", where=path) from None
     except ValueError as error:
         raise LorsError("not valid JSON", where=path, got=str(error)) from None
+    except RecursionError:
+        raise LorsError("not valid JSON", where=path, got="too many nested brackets") from None
 
 
 def read_json_object(path: str | os.PathLike) -> dict[str, Any]:

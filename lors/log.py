@@ -7,13 +7,14 @@ Importing this module changes no setting: :func:`run_main` sets up logging when 
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from lors.errors import LorsError
+from lors.errors import LorsError, from_os_error
 
 FORMAT = "%(asctime)s (%(filename)s:%(lineno)d) %(message)s"
 DATE_FORMAT = "%Y-%m-%dT%H:%M:%S"
@@ -49,6 +50,9 @@ def run_main(
     """
     args = parser.parse_args(argv)
     setup_logging()
+    # A file name that is not UTF-8 is printed as it is.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
     # SIGTERM must run the same clean-up (temporary files, worker pools) as Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -57,7 +61,7 @@ def run_main(
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        print(f"{parser.prog}: error: {from_os_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,12 +11,17 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from lors.config import (
+    FRACTION,
     REQUIRED,
     Key,
     Range,
     build,
     check,
+    check_number,
+    count,
     describe,
+    finite_number,
+    fraction,
     load_config,
     parse_assignments,
     read_yaml,
@@ -40,6 +47,45 @@ class Config:
     items: list[Inner] = field(default_factory=list)
     verbose: bool = False
     extra: Any = None
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (finite_number, "-1e3", -1000.0),
+        (fraction, "0.1", 0.1),
+        (fraction, "1", 1.0),
+        (count, "12", 12),
+        (finite_number, "nan", None),
+        (finite_number, "inf", None),
+        (finite_number, "1e999", None),
+        (finite_number, "", None),
+        (fraction, "nan", None),
+        (fraction, "-0.1", None),
+        (fraction, "1.1", None),
+        (fraction, "10 %", None),
+        (count, "0", None),
+        (count, "-1", None),
+        (count, "1.5", None),
+        (count, "1e3", None),
+        (count, "10000000000", None),
+        (count, "9" * 5000, None),
+    ],
+)
+def test_numbers_of_options(kind, text, value):
+    if value is not None:
+        assert kind(text) == value
+        return
+    with pytest.raises(argparse.ArgumentTypeError) as refused:
+        kind(text)
+    assert text[:40] in str(refused.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -0.1, 2, "x", None])
+def test_numbers_of_functions(value):
+    check_number(0.5, FRACTION, "--share")
+    with refusal("--share", "from 0 to 1", value, kind=UsageError):
+        check_number(value, FRACTION, "--share")
 
 
 def load(tmp_path, text):

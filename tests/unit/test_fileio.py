@@ -19,6 +19,7 @@ from lors.fileio import (
     file_digest,
     hash_of,
     locked,
+    path_component,
     read_json,
     read_json_object,
     replace_link,
@@ -42,6 +43,43 @@ def test_writing_makes_parents_and_keeps_utf8_and_line_ends(tmp_path):
         handle.write(b"\x00\xff")
     assert path.read_bytes() == b"\x00\xff"
     assert names(path.parent) == ["x.txt"]
+
+
+def test_text_that_is_not_utf8_is_refused_and_leaves_nothing(tmp_path):
+    with refusal(tmp_path / "x.txt", "udcff"):
+        write_text(tmp_path / "x.txt", "a name \udcff")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["de", "sv-SE", "ä.b_c", "a|b", "می\u200cخواهم", ".x", "x" * 240])
+def test_names_that_become_paths(name):
+    assert path_component(name, "--langs") == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../de", "/etc", "de/", "a b", " de", "de\n", "a\tb", "a\0b", "a\x1bb",
+     "\udcff", "x" * 241, "ä" * 121, None, 3, ["de"]],
+)  # fmt: skip
+def test_names_that_cannot_be_a_file_name(name):
+    with refusal("--langs", kind=UsageError):
+        path_component(name, "--langs", UsageError)
+    with refusal("index.json"):
+        path_component(name, "index.json")
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 200_000, b'{"a":' * 200_000, b"\xff", b"{", b"1" * 9999]
+)
+def test_content_that_is_not_json(tmp_path, content):
+    (tmp_path / "x.json").write_bytes(content)
+    with refusal(tmp_path / "x.json"):
+        read_json(tmp_path / "x.json")
+
+
+def test_json_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "x.json").write_bytes(b"\xef\xbb\xbf[1]")
+    assert read_json(tmp_path / "x.json") == [1]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

@@ -1,6 +1,7 @@
 """lors.log: log lines, and the exit codes of every program."""
 
 import argparse
+import errno
 import logging
 import os
 import re
@@ -62,11 +63,6 @@ def test_import_changes_no_setting():
     [
         (LorsError("no clips", where="a.tsv"), 1, "error: no clips\n  where: a.tsv\n"),
         (UsageError("bad option"), 2, "error: bad option\n"),
-        (
-            FileNotFoundError(2, "No such file", "a.tsv"),
-            1,
-            "error: [Errno 2] No such file: 'a.tsv'\n",
-        ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
@@ -75,6 +71,21 @@ def test_errors_become_a_message_and_an_exit_code(capsys, error, status, text):
     captured = capsys.readouterr()
     prog = "python -m lors.bin.example: "
     assert captured.err == prog + text and captured.out == ""
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOSPC, errno.EACCES, errno.EISDIR, 1000])
+def test_errors_of_the_system_name_the_file_and_the_next_step(capsys, number):
+    error = OSError(number, "cannot do this", "a.tsv", None, "b.tsv")
+    assert main_that(raising(error))() == 1
+    message = capsys.readouterr().err
+    assert all(fact in message for fact in ("cannot do this", "a.tsv", "b.tsv", "what to do: "))
+
+
+def test_file_names_that_are_not_utf8_are_printed_as_they_are():
+    code = "import argparse; from lors.log import run_main;"
+    code += "run_main(argparse.ArgumentParser(), lambda args: print('a\\udcffb'), [])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout == b"a\xffb\n"
 
 
 def test_success_passes_the_options_on(capsys):
