@@ -22,6 +22,7 @@ root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 system_packages="espeak-ng" # system packages that must be there ("" for none)
 test_tools=false            # also ask an environment of your own for pytest, pytest-xdist, ruff, shellcheck
 . "$root/utils/parse_options.sh"
+no_more_arguments "$@"
 
 venv=$root/.venv
 log_file=$venv/install.log
@@ -263,7 +264,6 @@ make_venv() {
 
 # --- what is to be done -------------------------------------------------------------------------
 
-if [ $# -gt 0 ]; then die -2 "unexpected argument: $1" "what to do: $0 --help"; fi
 python=$(replacement)
 if [ -n "$(missing_system_packages)" ] || { [ -z "$python" ] && ! is_finished; }; then
     exec 9>>"${BASH_SOURCE[0]}" # the lock; only opened, nothing is written

@@ -9,14 +9,15 @@
 #   dry_run=false              # only say what would be done
 #   . utils/parse_options.sh
 #
-# An option is a line `name=value  # what it is for` that stands at the left margin above the line
-# that sources this file. The user gives it as --name value or --name=value (- and _ mean the same);
-# a true/false option also as --name alone. What follows the options is left in "$@"; -- ends them.
-# --help prints the comment at the top of the script and every option with the value it has.
+# An option is a line `name=value  # what it is for` at the left margin above the line that sources
+# this file. The user gives it as --name value or --name=value (- and _ mean the same), a true/false
+# option also as --name alone. Arguments after the options stay in "$@"; -- ends the options. A
+# script that takes no arguments calls: no_more_arguments "$@"
+# --help prints the comment at the top of the script and every option with its value so far.
 # An unknown option, a missing value or one other than true/false ends the script with status 2.
-# Values are only ever assigned, never evaluated.
+# Values are only assigned, never evaluated. Afterwards the array `options` has name=value of each.
 
-# Print where the script that sources this file is, which may have changed its directory before.
+# Print the path of the script that sources this file; it may have changed its directory before.
 _po_find_script() {
     local place
     for place in "$1" "${OLDPWD:-.}/$1" "${1##*/}"; do
@@ -30,7 +31,7 @@ _po_find_script() {
 }
 
 # Fill _po_names with the options of script $1 and _po_help with the lines of its help text.
-# A line of help is `text` as it is or `name<TAB>comment` for an option.
+# A line of help is plain text, or `name<TAB>comment` for an option.
 _po_read_script() {
     local line top=true number=0
     local option='^([a-z][a-z0-9_]*)=([^(].*)?[[:space:]]#[[:space:]]+(.*)$' # arrays are none
@@ -74,38 +75,10 @@ _po_print_help() {
     done
 }
 
-# Print the number of single-character edits between two words (Levenshtein's distance).
-_po_distance() {
-    local a=$1 b=$2 i j cost best
-    local -a row=() next=()
-    for ((j = 0; j <= ${#b}; j++)); do row[j]=$j; done
-    for ((i = 1; i <= ${#a}; i++)); do
-        next=("$i")
-        for ((j = 1; j <= ${#b}; j++)); do
-            cost=1
-            if [ "${a:i-1:1}" = "${b:j-1:1}" ]; then cost=0; fi
-            best=$((row[j - 1] + cost))
-            if ((row[j] + 1 < best)); then best=$((row[j] + 1)); fi
-            if ((next[j - 1] + 1 < best)); then best=$((next[j - 1] + 1)); fi
-            next[j]=$best
-        done
-        row=("${next[@]}")
-    done
-    printf '%s\n' "${row[${#b}]}"
-}
-
-# Print the option that the user may have meant by $1, if any is near.
+# Print the option that looks most like $1; nothing if none is near or there is no python3.
 _po_nearest() {
-    local name distance nearest='' smallest=$((${#1} / 3 + 2))
-    for name in "${_po_names[@]}"; do
-        distance=$(_po_distance "$1" "$name")
-        if [[ $name == "$1"* && $distance -gt 1 ]]; then distance=1; fi
-        if [ "$distance" -lt "$smallest" ]; then
-            smallest=$distance
-            nearest=$name
-        fi
-    done
-    printf '%s\n' "$nearest"
+    python3 -Ic 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1))' \
+        "$1" "${_po_names[@]}" 2>/dev/null || true
 }
 
 _po_fail() {
@@ -113,16 +86,21 @@ _po_fail() {
     exit 2
 }
 
+# End the script if there are arguments.
+no_more_arguments() {
+    if [ $# -gt 0 ]; then _po_fail "unexpected argument: $1"; fi
+}
+
 _po_is_option() { [[ $1 =~ ^[a-z][a-z0-9_]*$ && ${_po_values[$1]+set} ]]; }
 
 _po_is_boolean() { [[ ${_po_values[$1]} == true || ${_po_values[$1]} == false ]]; }
 
-# Whether an argument is itself --name or --name=value of an option, so that it is no other's value.
+# Whether $1 is --name or --name=value of an option, and so not the value of another option.
 _po_looks_like_option() {
     [[ $1 =~ ^--([a-z0-9_-]+)(=.*)?$ ]] && _po_is_option "${BASH_REMATCH[1]//-/_}"
 }
 
-# Read the options that the arguments begin with; _po_used becomes the number of arguments read.
+# Read the options at the beginning of the arguments; set _po_used to the number of arguments read.
 _po_parse() {
     local word name value nearest total=$#
     while [ $# -gt 0 ]; do
@@ -160,8 +138,7 @@ _po_parse() {
     _po_used=$((total - $#))
 }
 
-# The caller's variables are read and set here, outside of any function, whose own variables could
-# have the same names.
+# Variables of the script are read and set outside of functions: local ones could have their names.
 _po_names=()
 _po_help=()
 declare -A _po_values=()
@@ -172,7 +149,10 @@ for _po_name in "${_po_names[@]}"; do
 done
 _po_parse "$@"
 shift "$_po_used"
+# shellcheck disable=SC2034 # for the script that sources this file
+options=()
 for _po_name in "${_po_names[@]}"; do
     printf -v "$_po_name" '%s' "${_po_values[$_po_name]}"
+    options+=("$_po_name=${_po_values[$_po_name]}")
 done
 unset _po_script _po_names _po_help _po_values _po_used _po_name

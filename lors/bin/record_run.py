@@ -1,4 +1,4 @@
-"""Record the current stage or the end of a recipe's run, for utils/status; called by lors.sh."""
+"""Record the current stage or the end of a recipe's run for utils/status; called by stages.sh."""
 
 from __future__ import annotations
 
@@ -30,18 +30,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dump", required=True, help="data directories of stage 2")
     for name in ("langs", "tasks", "methods", "systems"):
         parser.add_argument(f"--{name}", nargs="*", required=True)
-    parser.add_argument("--base_langs", nargs="*", default=[])
-    parser.add_argument("--train_base", choices=["true", "false"], default="false")
     parser.add_argument("--skip_train", choices=["true", "false"], required=True)
     return parser
 
 
 def work(args: argparse.Namespace) -> None:
-    options = vars(args)
-    for name in ("train_base", "skip_train"):
-        options[name] = options[name] == "true"
     record = RunRecord(
-        **options,
+        **{**vars(args), "skip_train": args.skip_train == "true"},
         directory=str(Path.cwd()),
         host=socket.gethostname(),
         slurm_job=_slurm_job(),

@@ -107,8 +107,7 @@ class Family(ABC):
 
         Args:
             options: values of the recipe's options by name, as they were typed. ``base_model`` is
-                among them only if this run imports a base model, and ``base_langs`` only if it
-                trains one.
+                among them only if this run imports a base model.
 
         Raises:
             UsageError: a value that this family cannot use.

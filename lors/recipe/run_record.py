@@ -31,7 +31,6 @@ class RunRecord:
         status: its exit code; None while it runs.
         expdir, data, dump: experiment, data directories of stage 1 and of stage 2.
         langs, tasks, methods, systems: languages, tasks, merge methods, systems of the results.
-        train_base: whether it trains the base model, on `base_langs`.
     """
 
     command: str
@@ -51,8 +50,6 @@ class RunRecord:
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
     systems: tuple[str, ...]
-    train_base: bool = False
-    base_langs: tuple[str, ...] = ()
 
     def process(self, last_write: float) -> RecordedProcess:
         """Return the run's process; `last_write` is when the record was written."""

@@ -63,8 +63,6 @@ def units_of(run: RunRecord, expdir: str | os.PathLike) -> Iterator[Unit]:
 def _data_units(run: RunRecord, recipe: Path) -> Iterator[Unit]:
     """The data directories of stages 1 and 2."""
     names = [f"{lang}/{split}" for lang in run.langs for split in SPLITS]
-    if run.train_base:
-        names += [f"pool/{lang}/{split}" for lang in run.base_langs for split in SPLITS[:2]]
     for name in names:
         yield Unit("data", name, f"data:{name}", _by_data_files(recipe / run.data / name))
     for name in names:
@@ -75,8 +73,6 @@ def _data_units(run: RunRecord, recipe: Path) -> Iterator[Unit]:
 
 
 def _training_units(run: RunRecord, exp: ExpDir, pairs: Sequence[Pair]) -> Iterator[Unit]:
-    if run.train_base:
-        yield _model("base", "base_stats", exp.root / "base_stats", exp)
     yield _model("base", "base", exp.base, exp)
     yield _model("stats", "stats", exp.root / "stats", exp)
     for pair in pairs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from lors.merge.run import MergePlan
 from lors.models import FAMILIES
 from lors.recipe import status
 from lors.recipe.grid import read_grid
-from tests.integration.recipe import Recipe, run
+from tests.integration.recipe import Recipe, run, told_to_go_on
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "egs" / "TEMPLATE" / "lors1"
@@ -44,9 +45,9 @@ STAGES = {
 OPTIONS = """
 stage stop_stage skip_train dry_run submit langs group groups tasks methods baselines train_hours
 train_subset seed dev_utterances datadir dumpdir expdir nj ngpu num_nodes device model_family
-base_model window st_language train_base base_langs vocab_size base_config train_config
-inference_config tune_config data_opts
+base_model window st_language train_config inference_config tune_config data_opts
 """
+BASE_STAGES = ("data", "format", "tokens", "stats", "train")
 
 
 def test_there_are_recipes_and_configurations():
@@ -143,17 +144,28 @@ def test_submit_needs_a_cluster(tmp_path):
     recipe = Recipe(tmp_path / "mini_covost")
     done = run(recipe, "--submit")
     assert done.returncode == 2
-    assert "--submit needs a cluster" in done.stdout
     assert "LORS_CMD_BACKEND=slurm ./run.sh --submit" in done.stdout
+
+
+def test_dry_run_prints_the_submission_of_the_driver(tmp_path):
+    recipe = Recipe(tmp_path / "mini_covost")
+    done = on_slurm(recipe, "--dry_run", "true", "--submit", "true", "--expdir", "exp/my run")
+    assert done.returncode == 0, done.stderr
+    first = shlex.split(done.stdout.splitlines()[0])
+    job = ["exp/my run/log/driver.log", "env", "LORS_SUBMITTED=true", "./run.sh"]
+    job += ["--dry_run", "true", "--submit", "true", "--expdir", "exp/my run"]
+    assert first[0] == "utils/slurm.py" and first[-len(job) :] == job
 
 
 def test_unknown_backend_and_device(tmp_path):
     recipe = Recipe(tmp_path / "mini_covost")
     done = run(recipe, "--device", "cuda:1")
-    assert done.returncode == 2 and "expected: cpu or cuda" in done.stdout
+    assert done.returncode == 2
+    assert all(fact in done.stdout for fact in ("device", "cpu, cuda", "cuda:1"))
     environment = {**os.environ, "LORS_PYTHON": sys.executable, "LORS_CMD_BACKEND": "pbs"}
     done = subprocess.run([recipe / "run.sh"], env=environment, capture_output=True, text=True)
-    assert done.returncode == 2 and "unknown backend: pbs" in done.stderr
+    assert done.returncode == 2
+    assert all(fact in done.stderr for fact in ("cmd.sh", "pbs", "slurm"))
 
 
 @pytest.mark.parametrize("baselines", ["joint", "sequential", "joint sequential", "", None])
@@ -163,7 +175,8 @@ def test_dry_run_of_baselines(baselines, tmp_path):
     done = run(recipe, "--dry_run", *option)
     assert done.returncode == 0, done.stdout
     asked = "joint" if baselines is None else baselines
-    trained = [line for line in done.stdout.splitlines() if "log/train_" in line][1:]
+    trained = [line for line in done.stdout.splitlines() if "log/train_" in line]
+    trained = [line for line in trained if "log/train_expert" not in line]
     assert [re.search(r"--out exp/(\w+)", line)[1] for line in trained] == asked.split()
     assert all(("--sequential" in line) == ("exp/sequential" in line) for line in trained)
     # Stage 4 is to know of it before anything is trained.
@@ -173,22 +186,78 @@ def test_dry_run_of_baselines(baselines, tmp_path):
     assert done.stdout.count(systems) == 2  # inference and scores
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_dry_run_of_a_base_model_of_ones_own(name, tmp_path):
-    recipe = Recipe(tmp_path / name, name)
-    espnet = ["--model_family", "espnet_s2t", "--train_base", "true", "--base_config"]
-    espnet.append(RECIPES["mini_covost"] / "conf/train_base.yaml")
-    done = run(recipe, "--dry_run", "true", *espnet, "--stop_stage", "base")
-    assert done.returncode == 0, done.stdout
-    for words in (
-        "--pool true",
-        "dump/pool",
-        "lors.bin.train_tokenizer",
-        "lors.bin.train",
-        "--tokens exp/base",
-    ):
-        assert words in done.stdout
-    assert "import_base" not in done.stdout
+def train_base(recipe: Recipe, *options: str, environment=None) -> subprocess.CompletedProcess:
+    """``local/train_base.sh`` of the mini recipe."""
+    return subprocess.run(
+        ["local/train_base.sh", *options],
+        cwd=recipe.directory,
+        env={**os.environ, "LORS_PYTHON": sys.executable, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_dry_run_of_training_a_base_model(tmp_path):
+    recipe = Recipe(tmp_path / "mini_covost")
+    before = sorted(recipe.directory.rglob("*"))
+    done = train_base(recipe, "--dry_run", "--langs", "it ru", "--vocab_size", "60")
+    assert done.returncode == 0, done.stderr
+    assert tuple(re.findall(r"stage \d+ \((\w+)\): ", done.stderr)) == BASE_STAGES
+    data, audio, tokens, stats, training = done.stdout.splitlines()
+    assert "local/data.sh --pool true --out data/pool --langs it\\ ru" in data
+    assert "--data data/pool --dump dump/pool --langs it ru --splits train dev" in audio
+    assert "lors.bin.train_tokenizer --dump dump/pool --langs it ru" in tokens
+    assert "--config conf/train_base.yaml --vocab_size 60 --out exp/base_run/base" in tokens
+    for line in (stats, training):
+        assert "--tokens exp/base_run/base --pairs it_asr it_st ru_asr ru_st" in line
+    assert "--collect_stats --out exp/base_run/stats" in stats
+    assert "--stats exp/base_run/stats" in training and "--out exp/base_run/base" in training
+    assert sorted(recipe.directory.rglob("*")) == before
+
+
+def test_dry_run_of_training_a_base_model_of_whisper(tmp_path):
+    recipe = Recipe(tmp_path / "mini_covost")
+    done = train_base(recipe, "--dry_run", "--model_family", "whisper")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("--config conf/train_whisper_base.yaml") == 2
+    assert "train_tokenizer" not in done.stdout and "--tokens" not in done.stdout
+
+
+def test_help_of_training_a_base_model(tmp_path):
+    done = train_base(Recipe(tmp_path / "mini_covost"), "--help")
+    assert done.returncode == 0
+    for option in ("langs", "vocab_size", "base_config", "expdir", "stage"):
+        assert re.search(rf"^ +--{option} +\S.*\[.*\]$", done.stdout, re.MULTILINE), option
+    for number, stage in enumerate(BASE_STAGES, 1):
+        assert re.search(rf"^ +{number} +{stage} +\S", done.stdout, re.MULTILINE), stage
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--vocab_size", "0"), ("--base_config", "nope.yaml"), ("--langs", "")),
+        *(("--stage", "experts"), ("--model_family", "wisper"), ("--expdir", "JOB/exp")),
+    ],
+)
+def test_wrong_value_is_told_before_a_base_model_is_trained(option, value, tmp_path):
+    recipe = Recipe(tmp_path / "mini_covost")
+    done = train_base(recipe, option, value)
+    assert done.returncode == (1 if value == "nope.yaml" else 2), done.stderr
+    assert option.lstrip("-") in done.stderr or value in done.stderr
+    assert not (recipe / "downloads").exists() and not (recipe / "exp").exists()
+
+
+def test_base_model_is_submitted_like_a_recipe(tmp_path):
+    recipe = Recipe(tmp_path / "mini_covost")
+    done = train_base(recipe, "--submit")
+    assert done.returncode == 2
+    assert "LORS_CMD_BACKEND=slurm local/train_base.sh --submit" in done.stderr
+    slurm = {"LORS_CMD_BACKEND": "slurm"}
+    done = train_base(recipe, "--dry_run", "--submit", environment=slurm)
+    assert done.returncode == 0, done.stderr
+    driver = done.stdout.splitlines()[0]
+    assert "exp/base_run/log/driver.log env LORS_SUBMITTED=true local/train_base.sh" in driver
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -203,11 +272,6 @@ def test_dry_run_with_whisper(name, tmp_path):
         "--inference_config conf/inference_whisper.yaml",
     ):
         assert words in done.stdout
-    config = RECIPES["mini_covost"] / "conf/train_whisper_base.yaml"
-    base = ["--train_base", "true", "--base_config", config, "--stop_stage", "base"]
-    done = run(recipe, *whisper, *base)
-    assert f"--config {config}" in done.stdout
-    assert "train_tokenizer" not in done.stdout and "import_base" not in done.stdout
 
 
 HIGH, LOW = "ca de es fr it", "id nl pt ru sv-SE"
@@ -237,19 +301,21 @@ def test_recipes_of_the_paper(name, tasks, tmp_path):
     done = run(recipe, "--dry_run", "--stop_stage", "format", "--train_subset", "lists")
     assert "--train_subset lists" in done.stdout and "--train_hours" not in done.stdout
     done = run(recipe, "--dry_run", "--group", "middle")
-    assert done.returncode == 2 and "unknown group: middle" in done.stdout
-    assert f"low: {LOW}" in done.stdout
+    assert done.returncode == 2
+    assert all(fact in done.stdout for fact in ("--group", "middle", f"low: {LOW}"))
 
 
 @pytest.mark.parametrize("name", ["covost2", "commonvoice"])
 def test_corpora_that_are_not_there_are_told(name, tmp_path):
-    done = run(Recipe(tmp_path / name, name), "--langs", "de")
-    assert done.returncode == 1 and "folder does not exist" in done.stdout
-    assert "db.sh" in done.stdout and "go on with" in done.stdout
-    recipe = Recipe(tmp_path / "own", name)
-    (recipe / "downloads").mkdir()
-    done = run(recipe, "--langs", "de", "--data_opts", "--pool true")
-    assert done.returncode == 2 and "no data for a base model" in done.stdout
+    recipe = Recipe(tmp_path / name, name)
+    done = run(recipe, "--langs", "de")
+    assert done.returncode == 1
+    assert "downloads/" in done.stdout and "db.sh" in done.stdout
+    again = told_to_go_on(done.stdout)
+    assert again[:4] == ["cd", str(recipe.directory), "&&", "./run.sh"]
+    assert again[-2:] == ["--langs", "de"]
+    done = run(recipe, "--langs", "de", "--data_opts", "--min_jion 1")
+    assert done.returncode == 2 and "--min_jion" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -271,24 +337,26 @@ def test_wrong_value_is_told_before_the_first_stage(option, value, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "facts"),
     [
-        (["--base_model", "smal"], "did you mean small"),
-        (["--langs", "de xx", "--base_model", "small"], "unknown language 'xx'"),
-        (["--window", "40", "--base_model", "small"], "window"),
-        (["--st_language", "english", "--base_model", "small"], "st_language"),
-        ([], "no base model was given"),
+        (["--base_model", "smal"], ["--base_model", "smal", "small"]),
+        (["--langs", "de xx", "--base_model", "small"], ["--langs", "'xx'"]),
+        (["--window", "40", "--base_model", "small"], ["window", "40"]),
+        (["--st_language", "english", "--base_model", "small"], ["st_language", "'english'"]),
+        ([], ["--base_model"]),
     ],
 )
-def test_wrong_whisper_is_told_before_the_first_stage(options, said, tmp_path):
+def test_wrong_whisper_is_told_before_the_first_stage(options, facts, tmp_path):
     recipe = Recipe(tmp_path / "mini", "mini_covost")
     done = run(recipe, "--model_family", "whisper", *options)
-    assert done.returncode == 2 and said in done.stdout and "stage" not in done.stdout
+    assert done.returncode == 2 and "stage" not in done.stdout
+    assert all(fact in done.stdout for fact in facts)
 
 
 def test_unknown_model_family(tmp_path):
     done = run(Recipe(tmp_path / "mini_covost"), "--dry_run", "--model_family", "wisper")
-    assert done.returncode == 2 and "expected: espnet_s2t or whisper" in done.stdout
+    assert done.returncode == 2
+    assert all(fact in done.stdout for fact in ("wisper", "espnet_s2t", "whisper"))
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -48,6 +48,7 @@ def check_files(recipe: Path) -> None:
     configs = {file.name for file in (recipe / "conf").iterdir()}
     assert {"train_expert.yaml", "train_whisper_full.yaml", "tune.yaml"} <= configs
     assert {"inference_greedy.yaml", "inference_whisper.yaml"} <= configs
+    assert not [name for name in configs if name.endswith("_base.yaml")]
 
 
 @pytest.mark.parametrize("where", ["checkout", "egs", "elsewhere"])
@@ -88,10 +89,7 @@ def test_what_a_new_recipe_says_without_a_corpus(tmp_path):
     recipe = tmp_path / "my_corpus/lors1"
     setup(ROOT, recipe)
     done = run(recipe)
-    assert done.returncode == 1
-    assert "manifest not found" in done.stdout and "downloads/manifest.tsv" in done.stdout
-    done = run(recipe, "--train_base", "true", "--stop_stage", "data")
-    assert done.returncode != 0
+    assert done.returncode == 1 and "downloads/manifest.tsv" in done.stdout
 
 
 @pytest.mark.parametrize("kind", ["directory", "file", "dangling link"])
@@ -104,7 +102,7 @@ def test_what_is_there_already_is_refused(tmp_path, kind):
     else:
         target.symlink_to("nowhere")
     done = setup(ROOT, target)
-    assert done.returncode == 1 and "there is something of that name already" in done.stderr
+    assert done.returncode == 1 and str(target) in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["lors1"]
 
 

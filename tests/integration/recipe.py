@@ -33,7 +33,7 @@ OPTIONS = ["--langs", " ".join(LANGS), *DATA_OPTS, *TRAINING, *BASELINES, *TUNIN
 
 @dataclass(frozen=True)
 class Ended:
-    """What a command that has ended said."""
+    """Exit status, output and duration of a command."""
 
     status: int
     stdout: str
@@ -61,10 +61,16 @@ class Recipe:
     def exp(self) -> Path:
         return self.directory / "exp"
 
-    def run(self, *options: str, environment: dict[str, str] | None = None, limit=None) -> Ended:
-        """``./run.sh`` with `options`, to its end; no file may grow beyond `limit` bytes."""
+    def run(
+        self,
+        *options: str,
+        environment: dict[str, str] | None = None,
+        limit: int | None = None,
+        program: str = "run.sh",
+    ) -> Ended:
+        """Run ``./run.sh`` with `options` to its end; no file may grow beyond `limit` bytes."""
         began = time.monotonic()
-        with self.start(*options, environment=environment, limit=limit) as process:
+        with self.start(*options, environment=environment, limit=limit, program=program) as process:
             try:
                 stdout, stderr = process.communicate(timeout=TIMEOUT)
             except BaseException:
@@ -73,7 +79,7 @@ class Recipe:
         return Ended(process.returncode, stdout, stderr, time.monotonic() - began)
 
     def run_and_interrupt(self, *options: str, when: Callable[[], bool]) -> Ended:
-        """The same, but Ctrl-C as soon as `when` says so: SIGINT to the whole process group."""
+        """Run it, and press Ctrl-C once `when` is true: SIGINT to the whole process group."""
         return self.run_and(lambda pid: os.killpg(pid, signal.SIGINT), *options, when=when)
 
     def run_and(
@@ -83,7 +89,7 @@ class Recipe:
         when: Callable[[], bool],
         environment: dict[str, str] | None = None,
     ) -> Ended:
-        """``./run.sh`` to its end; `act` gets its process id as soon as `when` says so."""
+        """Run it to its end; call `act` with its process id once `when` is true."""
         began = time.monotonic()
         with self.start(*options, environment=environment) as process:
             while not when():
@@ -94,9 +100,14 @@ class Recipe:
         return Ended(process.returncode, stdout, stderr, time.monotonic() - began)
 
     def start(
-        self, *options: str, environment=None, limit=None, output=subprocess.PIPE
+        self,
+        *options: str,
+        environment=None,
+        limit=None,
+        output=subprocess.PIPE,
+        program="run.sh",
     ) -> subprocess.Popen:
-        """Begin ``./run.sh`` with `options`, and all that it says in `output`."""
+        """Start ``./run.sh`` with `options`; its output goes to `output`."""
 
         def prepare() -> None:
             # A shell that starts tests in the background has SIGINT ignored.
@@ -105,7 +116,7 @@ class Recipe:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
         return subprocess.Popen(
-            [self / "run.sh", *options],
+            [self / program, *options],
             env={**os.environ, "LORS_PYTHON": sys.executable, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -116,7 +127,7 @@ class Recipe:
         )
 
     def fork(self, directory: Path, *parts: str) -> Recipe:
-        """Another copy of the recipe, with the same data and a copy of these parts of ``exp``."""
+        """Return another copy of the recipe, with the same data and these parts of ``exp``."""
         other = Recipe(directory)
         write_configs(other)
         for name in ("downloads", "data", "dump"):
@@ -126,7 +137,7 @@ class Recipe:
         return other
 
     def status(self) -> tuple[int, dict[str, dict[str, dict]]]:
-        """What ``utils/status`` says: its exit code, and stage -> unit -> what it knows of it."""
+        """Return the exit code of ``utils/status``, and stage -> unit -> its entry there."""
         ended = subprocess.run(
             [self / "utils/status", "--json"],
             cwd=self.directory,
@@ -140,11 +151,11 @@ class Recipe:
         return ended.returncode, units
 
     def processes(self) -> list[str]:
-        """Command lines of all processes that run in the recipe's directory."""
+        """Return the command lines of all processes that run in the recipe's directory."""
         return list(self.running().values())
 
     def running(self) -> dict[int, str]:
-        """The same, by their ids."""
+        """Return these command lines by process id."""
         found = {}
         for entry in Path("/proc").iterdir():
             try:
@@ -157,7 +168,7 @@ class Recipe:
 
 
 def run(recipe: Recipe | Path, *options: str) -> subprocess.CompletedProcess:
-    """``./run.sh`` of a recipe, for two minutes at most, with its log lines among its output."""
+    """Run ``./run.sh`` of a recipe for two minutes at most; its stderr is part of stdout."""
     return subprocess.run(
         [recipe / "run.sh", *options],
         env={**os.environ, "LORS_PYTHON": sys.executable},
@@ -184,9 +195,9 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def file_times(directory: Path) -> dict[str, int]:
-    """When each file below `directory` was last changed.
+    """Return the time of the last change of each file below `directory`.
 
-    Left out are the tables that training is given: they are written anew, alike, by every run.
+    The tables for training are left out: every run writes them again, with the same content.
     """
     return {
         str(path.relative_to(directory)): path.lstat().st_mtime_ns
@@ -196,7 +207,7 @@ def file_times(directory: Path) -> dict[str, int]:
 
 
 def state(model: Path) -> dict[str, torch.Tensor]:
-    """The weights in a model directory."""
+    """Return the weights of a model directory."""
     return torch.load(model / "model.pth", weights_only=True)
 
 
@@ -206,12 +217,12 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 def stages_of(log: str) -> list[str]:
-    """The names of the stages that a run says it has begun."""
+    """Return the names of the stages that begin in a log."""
     return re.findall(r"stage \d+ \((\w+)\): ", log)
 
 
 def told_to_go_on(log: str) -> list[str]:
-    """The words of the command that a failed run says it goes on with."""
+    """Return the words of the command that resumes a failed run."""
     return shlex.split(re.search(r"go on with:\n\S+ \S+ (cd .*)\n", log)[1])
 
 
@@ -222,11 +233,11 @@ def derive_config(recipe: Recipe, source: str, target: str, **changes) -> None:
 
 
 def write_configs(recipe: Recipe) -> None:
-    """The recipe's configurations, made small enough for models that train within seconds."""
+    """Write configurations of the recipe that are so small that models train within seconds."""
     masks = {"apply_time_warp": False, "num_freq_mask": 1, "freq_mask_width_range": [0, 4]}
     masks |= {"num_time_mask": 1, "time_mask_width_range": [0, 10]}
     training = {"batch_size": 6, "optim_conf": {"lr": 0.005}, "log_interval": 5}
-    # A loader process hands batches over in files in memory, which a limit on file sizes hits too.
+    # A loader process passes batches in files in memory; a limit on file sizes would stop it.
     training["num_workers"] = 0
     derive_config(
         recipe,

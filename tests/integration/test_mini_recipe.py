@@ -411,23 +411,31 @@ def test_training_the_base_model(tmp_path):
     schedule = {"max_lr": 0.005, "total_steps": 6}
     short = {"num_iters_per_epoch": 2, "scheduler_conf": schedule}
     derive_config(recipe, "tiny_expert.yaml", "short_expert.yaml", **short)
-    ended = recipe.run(
-        *("--train_base", "true", "--base_langs", "de es", "--vocab_size", "60"),
-        *("--base_config", "conf/tiny_base.yaml", "--train_config", "conf/short_expert.yaml"),
-        *("--data_opts", "--num_train 12 --num_dev 2 --num_test 2 --num_pool 12"),
-        *("--langs", "de", "--tasks", "asr", "--stop_stage", "experts"),
-    )
+    data_opts = ["--data_opts", "--num_train 12 --num_dev 2 --num_test 2 --num_pool 12"]
+    training = ["--langs", "de es", "--vocab_size", "60", "--base_config", "conf/tiny_base.yaml"]
+    training += ["--expdir", "exp/own_base", *data_opts]
+    ended = recipe.run(*training, program="local/train_base.sh")
     assert ended.status == 0, ended.stderr
-    base = recipe.exp / "base"
+    assert stages_of(ended.stderr) == ["data", "format", "tokens", "stats", "train"]
+    base = recipe.exp / "own_base/base"
+    before = file_times(base)
+    ended = recipe.run(*training, program="local/train_base.sh")
+    assert ended.status == 0 and file_times(base) == before, ended.stderr
     tokens = (base / "tokens.txt").read_text(encoding="utf-8").splitlines()
     assert {"<deu>", "<spa>", "<asr>", "<st_eng>", "<notimestamps>"} <= set(tokens)
     statistics = np.load(base / "feats_stats.npz")
     assert statistics["sum"].shape == (80,) and statistics["count"] > 0
-    model, expert = state(base), state(recipe.exp / "expert" / "de_asr")
-    assert model["decoder.embed.0.weight"].shape[0] == len(tokens)
-    assert list(model) == list(expert) and not same(model, expert)
     pool = read_data_dir(recipe / "dump/pool/es/train")
     assert len(pool) == 12 and not (recipe / "dump/es").exists()
+    ended = recipe.run(
+        *("--base_model", "exp/own_base/base", "--train_config", "conf/short_expert.yaml"),
+        *("--langs", "de", "--tasks", "asr", "--stop_stage", "experts", *data_opts),
+    )
+    assert ended.status == 0, ended.stderr
+    model, expert = state(base), state(recipe.exp / "expert" / "de_asr")
+    assert model["decoder.embed.0.weight"].shape[0] == len(tokens)
+    assert same(model, state(recipe.exp / "base"))
+    assert list(model) == list(expert) and not same(model, expert)
 
 
 def test_interrupted_chain_goes_on_at_its_step(reference, tmp_path):

@@ -40,30 +40,28 @@ def made(recipe: Recipe) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "facts"),
     [
-        (["--stop-stag", "3"], "did you mean --stop_stage?"),
-        (["--train_base", "maybe"], "--train_base: expected true or false, got 'maybe'"),
-        (["--stage", "trian"], "unknown stage: trian"),
-        (["--tasks", "asr mt"], "unknown task: mt"),
-        (["--baselines", "joint chain"], "unknown baseline: chain"),
-        (["--langs", "de tlh"], "unknown language 'tlh'"),
-        (["stray"], "unexpected argument: stray"),
+        (["--stop-stag", "3"], ["--stop-stag", "--stop_stage"]),
+        (["--skip_train", "maybe"], ["--skip_train", "true", "false", "'maybe'"]),
+        (["--stage", "trian"], ["trian"]),
+        (["--tasks", "asr mt"], ["tasks", "asr, st", "'mt'"]),
+        (["--baselines", "joint chain"], ["baselines", "joint, sequential", "'chain'"]),
+        (["--langs", "de tlh"], ["'tlh'"]),
+        (["stray"], ["stray"]),
     ],
 )
-def test_wrong_options_are_refused_before_anything_is_made(recipe, options, told):
+def test_wrong_options_are_refused_before_anything_is_made(recipe, options, facts):
     ended = recipe.run(*options)
     assert ended.status == 2, ended.stderr
-    assert told in ended.stderr and "Traceback" not in ended.stderr
+    assert all(fact in ended.stderr for fact in facts) and "Traceback" not in ended.stderr
     assert made(recipe) == []
 
 
 def test_unknown_names_come_with_the_valid_ones(recipe):
     assert "ca, de, es, fr, id, it, nl, pt, ru, sv-SE" in recipe.run("--langs", "tlh").stderr
     stages = recipe.run("--stage", "trian").stderr
-    assert "1 to 11, or one of: data format base stats experts baselines tune merge" in stages
-    baselines = recipe.run("--baselines", "chain").stderr
-    assert "expected: joint, sequential, both: 'joint sequential', or none: ''" in baselines
+    assert "data format base stats experts baselines tune merge inference score pack" in stages
 
 
 def test_no_espeak_and_no_apt(recipe, tmp_path):
@@ -73,9 +71,6 @@ def test_no_espeak_and_no_apt(recipe, tmp_path):
         (programs / tool).symlink_to(shutil.which(tool))
     ended = recipe.run(environment={"PATH": str(programs)})
     assert ended.status == 1, ended.stderr
-    assert (
-        "system packages are missing and cannot be installed from here: espeak-ng" in ended.stderr
-    )
     assert "apt-get install -y espeak-ng" in ended.stderr
     assert "command not found" not in ended.stderr and made(recipe) == []
 
@@ -84,8 +79,8 @@ def test_directory_that_is_no_base_model(corpus, tmp_path):
     recipe = corpus[0].fork(tmp_path / "mini_covost")
     ended = recipe.run(*OPTIONS, "--base_model", "conf", "--stage", "base")
     assert ended.status == 1
-    assert "conf/config.yaml" in ended.stderr and "conf/model.pth" in ended.stderr
-    assert "--train_base true" in ended.stderr
+    for name in ("conf/config.yaml", "conf/model.pth", "local/train_base.sh"):
+        assert name in ended.stderr
     assert "stage 3 (base) failed" in ended.stderr and not (recipe.exp / "base").exists()
 
 

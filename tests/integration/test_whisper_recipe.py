@@ -1,4 +1,4 @@
-"""The mini recipe with a tiny Whisper: the same stages, from an official file to packed models."""
+"""The mini recipe with a tiny Whisper: the same stages, from a file of OpenAI to packed models."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def run(tmp_path_factory) -> WhisperRun:
     derive_config(recipe, "inference_whisper.yaml", "tiny_inference.yaml", max_tokens=16)
     base = recipe.run(
         *FAMILY,
-        *("--train_base", "true", "--base_config", "conf/tiny_base.yaml"),
-        *("--stop_stage", "base", "--expdir", "exp/own"),
+        *("--base_config", "conf/tiny_base.yaml", "--expdir", "exp/own"),
+        program="local/train_base.sh",
     )
     assert base.status == 0, base.stderr
     command = [sys.executable, "-m", "lors.bin.export_whisper"]

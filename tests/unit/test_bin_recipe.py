@@ -103,7 +103,7 @@ def test_import_names_every_missing_file(published, tmp_path, capsys):
     error = capsys.readouterr().err
     for name in ("model.pth", "bpe.model", "feats_stats.npz"):
         assert str(published / name) in error
-    assert "--train_base true" in error and not (tmp_path / "base").exists()
+    assert "local/train_base.sh" in error and not (tmp_path / "base").exists()
 
 
 def test_import_of_no_model(tmp_path, capsys):

@@ -64,14 +64,13 @@ def test_base_model_of_espnet_s2t_is_a_directory(tmp_path):
         ("window", "ten", "ten"),
         ("st_language", "english", "english"),
         ("langs", "de ab", "'ab'"),
-        ("base_langs", "ab", "'ab'"),
         ("base_model", "smal", "small"),
         ("base_model", "", ""),
     ],
 )
 def test_options_that_whisper_refuses(option, value, fact):
     check = FAMILIES["whisper"].check_options
-    options = {"window": "10", "st_language": "target", "langs": "de zh-HK", "base_langs": "fr"}
+    options = {"window": "10", "st_language": "target", "langs": "de zh-HK"}
     check({**options, "base_model": "small"})
     check(options)
     with refusal(f"--{option}", fact, kind=UsageError):

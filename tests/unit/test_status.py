@@ -42,8 +42,6 @@ RUN = RunRecord(
     tasks=("asr", "st"),
     methods=("average", "lors"),
     systems=SYSTEMS,
-    train_base=False,
-    base_langs=("de", "es"),
 )
 PAIRS = pairs_of(RUN.langs, RUN.tasks)
 TRAIN = ["python", "-m", "lors.bin.train", "--pairs", *map(str, PAIRS), "--out", "exp/expert"]
@@ -199,17 +197,6 @@ def test_each_stage_reads_what_its_work_leaves(exp, stage):
     for other in STAGES:
         left = [name for name, state in states(other).items() if state != "done"]
         assert len(left) == (other == stage), (other, left)
-
-
-def test_trained_base_model(exp):
-    record(train_base=True, base_langs=("fr",))
-    assert "pool/fr/dev" in states("data") and "pool/fr/dev" in states("format")
-    begin(exp.base / ".done")
-    finish(exp.root / "base_stats" / ".done")
-    assert states("base") == {"base_stats": "done", "base": "interrupted"}
-    command = ["python", "-m", "lors.bin.train", "--pairs", "fr_asr", "--out", "exp/base"]
-    write_log("log/train_base.log", command, "OSError: no space", status=1)
-    assert unit("base", "base").error == "OSError: no space"
 
 
 def test_results_that_are_older_than_their_sources(exp):

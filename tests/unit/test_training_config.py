@@ -40,7 +40,7 @@ def test_fine_tuning_cannot_change_the_model(base):
 
 def test_fine_tuning_in_a_language_that_the_base_does_not_know(base):
     pairs = [*PAIRS, Pair("sv-SE", "asr"), Pair("fr", "st")]
-    with refusal("<fra>", "<swe>", "de es", "--train_base true", base / "config.yaml"):
+    with refusal("<fra>", "<swe>", "de es", "local/train_base.sh", base / "config.yaml"):
         fine_tuning_config(base, CONFIG, pairs)
 
 

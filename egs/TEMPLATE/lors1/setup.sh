@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Usage: egs/TEMPLATE/lors1/setup.sh egs/<corpus>/lors1
 #
-# Write a new recipe, of which nothing but db.sh and local/data.sh needs an edit. What recipes share
-# are links: relative ones inside of the checkout; from a directory elsewhere they lead to this
-# checkout.
+# Write a new recipe; only its db.sh and local/data.sh need an edit. The files that recipes share
+# are links: relative ones inside the checkout, absolute ones to this checkout elsewhere.
 # shellcheck source-path=SCRIPTDIR/../../..
 set -euo pipefail
 
@@ -19,14 +18,14 @@ if [ $# -ne 1 ] || [[ $1 == -* ]]; then
     die -2 "expected one argument, the directory of the new recipe" "e.g.: $0 egs/my_corpus/lors1"
 fi
 if [ -e "$1" ] || [ -L "$1" ]; then
-    die "there is something of that name already" "where: $1" "what to do: choose another name"
+    die "this path exists already" "where: $1" "what to do: choose another name"
 fi
 
 mkdir -p "$(dirname "$1")"
 parent=$(cd -P "$(dirname "$1")" && pwd)
 target=$parent/$(basename "$1")
 corpus=$(basename "$parent")
-# Beside the target, so that relative links are right already, and nobody sees half of a recipe.
+# Beside the target: relative links are right, and the recipe appears only when it is complete.
 new=$(mktemp -d "$parent/.setup.XXXXXX")
 trap 'rm -rf "$new"' EXIT
 
@@ -37,14 +36,16 @@ sed -i "1s/CORPUS/${corpus//[^A-Za-z0-9_.-]/_}/" "$new/README.md"
 mkdir "$new/conf"
 ln "${link_options[@]}" "$template"/{lors,path,cmd}.sh "$root/utils" "$new"
 ln "${link_options[@]}" "$root"/local/*.sh "$new/local"
-# Shared configurations, and those of the mini recipe for what has no shared one.
+# Shared configurations, and those of the mini recipe that have no shared one; without those of
+# local/train_base.sh, which the mini recipe alone has.
 for config in "$root"/conf/* "$root"/egs/mini_covost/lors1/conf/*.yaml; do
-    if [ ! -e "$new/conf/${config##*/}" ]; then ln "${link_options[@]}" "$config" "$new/conf"; fi
+    if [[ -e $new/conf/${config##*/} || $config == *_base.yaml ]]; then continue; fi
+    ln "${link_options[@]}" "$config" "$new/conf"
 done
 chmod 755 "$new"
 mv -T "$new" "$target"
 
 log "$target is ready; next:"
 log "1. $target/db.sh: where the corpus is"
-log "2. $target/local/data.sh: how it becomes data directories"
+log "2. $target/local/data.sh: how to make data directories of it"
 log "3. $target/run.sh"

@@ -58,7 +58,8 @@ class EspnetS2T(Family):
                 "there is no such directory of an ESPnet S2T model",
                 where="--base_model",
                 got=base_model,
-                hint="give the directory of a model, or train one: --train_base true",
+                hint="give the directory of a model, or train one: "
+                "egs/mini_covost/lors1/local/train_base.sh",
             )
 
     @classmethod
@@ -84,8 +85,8 @@ class EspnetS2T(Family):
                 f"the base model does not know {' '.join(missing)}",
                 where=self.where,
                 expected=f"languages among {' '.join(known)}",
-                hint="choose such languages, or train a base model of your own: --train_base true "
-                "with a new --expdir",
+                hint="choose such languages, or train a base model of your own: "
+                "egs/mini_covost/lors1/local/train_base.sh",
             )
 
     def training_fields(self, utterance: Utterance, pair: Pair, text: str) -> dict[str, str]:

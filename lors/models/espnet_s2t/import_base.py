@@ -73,7 +73,8 @@ def import_espnet_s2t(base_model: str | os.PathLike, out: str | os.PathLike) -> 
             "files of the base model are missing",
             where=source,
             got=missing,
-            hint="give --base_model the directory of a model, or train one: --train_base true",
+            hint="give --base_model the directory of a model, or train one: "
+            "egs/mini_covost/lors1/local/train_base.sh",
         )
     digests = {name: file_digest(source / name) for name in files}
     marker = DoneMarker(out / ".done", digests)

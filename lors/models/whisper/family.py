@@ -61,10 +61,9 @@ class Whisper(Family):
         cls._import_options(options)
         # In the larger vocabulary; that of the base model is not known yet.
         codes = tokenizer_of(max(LANGUAGES)).all_language_codes
-        for option in ("langs", "base_langs"):
-            for lang in options.get(option, "").split():
-                if language_code(lang) not in codes:
-                    raise unknown_name("language", lang, codes, where=f"--{option}")
+        for lang in options.get("langs", "").split():
+            if language_code(lang) not in codes:
+                raise unknown_name("language", lang, codes, where="--langs")
         if "base_model" in options:
             check_base_model(options["base_model"])
 

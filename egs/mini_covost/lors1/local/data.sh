@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Usage: local/data.sh --langs "de es" --out data
 #
-# Speak the synthetic corpus (in the layout of Common Voice 4 and CoVoST 2) and prepare it by the
-# same code as the real one.
+# Synthesise the corpus with espeak-ng, in the layout of Common Voice 4 and CoVoST 2, and prepare it
+# with the code for the real corpora.
 #
 # shellcheck source-path=SCRIPTDIR
 set -euo pipefail
@@ -11,15 +11,14 @@ langs="de es fr" # languages (Common Voice codes)
 out=data        # data directories to write
 nj=2            # processes
 seed=0          # seed of the corpus
-pool=false      # the data of the base model instead of the experts'
-num_train=700   # training clips a language
-num_dev=100     # dev clips a language
-num_test=160    # test clips a language
-num_pool=3000   # training clips a language of the base model's data
+pool=false      # the data of the base model (local/train_base.sh) instead of those of the experts
+num_train=700   # training clips of each language
+num_dev=100     # dev clips of each language
+num_test=160    # test clips of each language
+num_pool=3000   # training clips of each language, with --pool true
 
-. utils/log.sh
 . utils/parse_options.sh
-if [ $# -gt 0 ]; then die -2 "unexpected argument: $1" "what to do: --help lists every option"; fi
+no_more_arguments "$@"
 
 corpus=downloads/domain
 condition=domain
