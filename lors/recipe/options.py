@@ -95,7 +95,7 @@ class LorsOptions(ScriptOptions):
             read_yaml(self.completed("train_config"))
         if "tune" in stages:
             read_grid(self.tune_config, self.methods)
-        if {"tune", "merge", "inference"}.intersection(stages):
+        if {"tune", "inference"}.intersection(stages):
             load_config(self.family.inference_options, self.completed("inference_config"))
         completed = ("base_model", "train_config", "inference_config")
         scopes = ["_".join(scope) for scope in scopes_of(self.tasks)]

@@ -1,0 +1,181 @@
+"""Options of the recipe scripts: what is refused, and the lists that the scripts read."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lors.bin import check_recipe
+from lors.errors import LorsError, UsageError
+from lors.recipe.options import group_languages, resolve
+from tests.refusal import refusal
+
+ROOT = Path(__file__).parents[2]
+STAGES = ("data", "format", "base", "stats", "experts", "baselines")
+STAGES += ("tune", "merge", "inference", "score", "pack")
+LORS = {
+    **{"stage": "1", "stop_stage": "11", "dry_run": "false", "submit": "false"},
+    **{"skip_train": "false", "langs": "de es", "group": "", "groups": "", "tasks": "asr st"},
+    **{"methods": "average lors", "baselines": "joint", "train_hours": "", "train_subset": ""},
+    **{"seed": "1", "dev_utterances": "1000", "datadir": "data", "dumpdir": "dump"},
+    **{"expdir": "exp", "nj": "2", "ngpu": "0", "num_nodes": "1", "device": "cpu"},
+    **{"model_family": "espnet_s2t", "base_model": "", "window": "30", "st_language": "source"},
+    **{"train_config": "", "inference_config": "", "tune_config": "conf/tune.yaml"},
+    "data_opts": "",
+}
+BASE = {
+    **{"stage": "1", "stop_stage": "5", "dry_run": "false", "submit": "false", "langs": "de es"},
+    **{"model_family": "espnet_s2t", "vocab_size": "500", "base_config": "", "seed": "1"},
+    **{"dev_utterances": "1000", "data_opts": "", "datadir": "data/pool", "dumpdir": "dump/pool"},
+    **{"expdir": "exp/base_run", "nj": "2", "ngpu": "0", "num_nodes": "1"},
+}
+
+
+@pytest.fixture(autouse=True)
+def recipe(tmp_path, monkeypatch):
+    """A recipe directory with the configurations of the mini recipe, and a model."""
+    shutil.copytree(ROOT / "egs/mini_covost/lors1/conf", tmp_path / "conf")
+    (tmp_path / "base").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def lists(stages=STAGES, cmd_backend="local", **options):
+    found = resolve("lors", {**LORS, **options}, stages, cmd_backend)
+    return {name: list(words) for name, words in found.items()}
+
+
+def test_lists_of_lors():
+    assert lists(data_opts="--num_dev  6") == {
+        "base_model": ["base"],
+        "train_config": ["conf/train_expert.yaml"],
+        "inference_config": ["conf/inference_greedy.yaml"],
+        "langs": ["de", "es"],
+        "tasks": ["asr", "st"],
+        "methods": ["average", "lors"],
+        "baselines": ["joint"],
+        "data_opts": ["--num_dev", "6"],
+        "import_options": [],
+        "training_clips": [],
+        "pairs": ["de_asr", "de_st", "es_asr", "es_st"],
+        "scopes": ["asr_st", "asr", "st"],
+        "systems": [
+            *("base", "expert", "joint", "average.langs", "lors.langs"),
+            *("average.langs_tasks", "lors.langs_tasks"),
+        ],
+        "packed": ["lors.asr_st", "lors.asr", "lors.st"],
+    }
+
+
+def test_lists_of_one_task_without_lors():
+    found = lists(tasks="st", methods="average", baselines="")
+    assert (found["scopes"], found["packed"], found["baselines"]) == (["st"], [], [])
+    assert found["systems"] == ["base", "expert", "average.langs"]
+
+
+def test_lists_of_whisper():
+    found = lists(model_family="whisper", base_model="tiny", window="4", train_hours="0.006")
+    assert found["import_options"] == ["--window", "4", "--st_language", "source"]
+    assert found["training_clips"] == ["--train_hours", "0.006"]
+    assert found["train_config"] == ["conf/train_whisper_full.yaml"]
+    assert "base_model" not in lists(stages=["score"], model_family="whisper")
+
+
+def test_given_values_come_before_defaults(recipe):
+    (recipe / "conf/my train.yaml").write_text("max_epoch: 1\n")
+    found = lists(train_config="conf/my train.yaml", train_subset="my lists", train_hours="5")
+    assert found["train_config"] == ["conf/my train.yaml"]
+    assert found["training_clips"] == ["--train_subset", "my lists"]
+
+
+def test_lists_of_training_a_base_model():
+    assert {k: list(v) for k, v in resolve("train_base", BASE, ["train"], "local").items()} == {
+        "langs": ["de", "es"],
+        "data_opts": [],
+        "base_config": ["conf/train_base.yaml"],
+        "pairs": ["de_asr", "de_st", "es_asr", "es_st"],
+    }
+
+
+def test_group():
+    groups = "high: ca de ; low: id"
+    assert lists(group="high", groups=groups)["langs"] == ["ca", "de"]
+    assert group_languages("low", groups) == ["id"]
+    with refusal("--group", "middle", "high: ca de", "low: id", kind=UsageError):
+        group_languages("middle", groups)
+    with refusal("--groups", "middle", kind=UsageError):
+        group_languages("middle", "")
+
+
+def test_all_wrong_values_are_named_at_once():
+    wrong = {"nj": "0", "seed": "-1", "tasks": "asr mt", "device": "tpu", "window": "40"}
+    wrong |= {"baselines": "chain", "train_hours": "five", "model_family": "wisper"}
+    with refusal(*wrong, "'mt'", "'tpu'", "'chain'", "'five'", "'wisper'", kind=UsageError):
+        lists(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "facts"),
+    [
+        ({"langs": " "}, ["--langs"]),
+        ({"tasks": ""}, ["--tasks"]),
+        ({"expdir": "exp/my_JOB"}, ["exp/my_JOB"]),
+        ({"num_nodes": "2"}, ["--num_nodes", "2", "cmd.sh"]),
+        ({"base_model": "nowhere"}, ["--base_model", "nowhere"]),
+        ({"model_family": "whisper"}, ["--base_model"]),
+        ({"model_family": "whisper", "base_model": "smal"}, ["--base_model", "small"]),
+        ({"model_family": "whisper", "base_model": "tiny", "langs": "xx"}, ["--langs", "xx"]),
+        ({"methods": "lros"}, ["lros", "lors", "conf/tune.yaml"]),
+        ({"data_opts": "a\tb", "expdir": "c\nd"}, ["--data_opts", "--expdir"]),
+        ({"colour": "red"}, ["colour"]),
+    ],
+)
+def test_usage_errors(options, facts):
+    with refusal(*facts, kind=UsageError):
+        lists(**options)
+
+
+def test_several_nodes_on_a_cluster():
+    assert lists(cmd_backend="slurm", num_nodes="2")
+
+
+@pytest.mark.parametrize(
+    ("option", "needed_by"),
+    [
+        ("train_config", {"stats", "experts", "baselines"}),
+        ("tune_config", {"tune"}),
+        ("inference_config", {"tune", "inference"}),
+    ],
+)
+def test_configuration_is_read_for_the_stages_that_need_it(option, needed_by):
+    for stage in STAGES:
+        if stage in needed_by:
+            with refusal("nope.yaml", kind=LorsError):
+                lists([stage], **{option: "nope.yaml"})
+        else:
+            assert lists([stage], **{option: "nope.yaml"})
+
+
+def test_base_model_is_looked_for_by_its_stage_alone():
+    assert lists(["data"], base_model="nowhere") and lists([], base_model="nowhere")
+
+
+def test_command_line(capsys):
+    words = ["lors", "--program", "./run.sh", "--cmd_backend", "local", "--stages", "data"]
+    options = [f"{name}={value}" for name, value in {**LORS, "data_opts": "--min_join=0.9"}.items()]
+    assert check_recipe.main([*words, "--options", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "pairs\tde_asr\tde_st\tes_asr\tes_st" in lines
+    assert "data_opts\t--min_join=0.9" in lines and "import_options" in lines
+    assert check_recipe.main([*words, "--options", *options, "nj=0"]) == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.startswith("./run.sh: ") and "nj" in error
+
+
+def test_check_imports_neither_torch_nor_espnet():
+    heavy = "{'torch', 'espnet2', 'whisper', 'numpy'}"
+    code = f"import sys, lors.bin.check_recipe; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
