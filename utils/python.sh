@@ -2,7 +2,7 @@
 # Usage: utils/python.sh [arguments of Python]
 #  e.g.: utils/python.sh -m lors.bin.merge --list_methods
 #
-# Run the Python interpreter of the recipes (utils/install.sh) with the lors package, in any
+# Run the Python interpreter of the recipes (utils/install.sh), with the lors package in any
 # directory.
 # shellcheck source-path=SCRIPTDIR
 set -euo pipefail

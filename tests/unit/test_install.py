@@ -184,7 +184,7 @@ def test_failure_shows_the_end_of_the_log_and_can_be_repeated(checkout):
     done = checkout.install(FAKE_PIP_ERROR="No space left on device")
     assert (done.returncode, done.stdout) == (1, "")
     assert "  | ERROR: No space left on device\n" in done.stderr
-    assert "packages failed with status 1" in done.stderr
+    assert "status 1" in done.stderr
     assert f"{checkout.venv}/install.log" in done.stderr
     assert ready(checkout, checkout.install())
 
@@ -227,7 +227,7 @@ def test_torch_with_cuda_where_there_is_a_gpu(checkout):
 
 def test_torch_that_does_not_start_gets_its_dependencies(checkout):
     done = checkout.install(FAKE_TORCH_STATUS="1")
-    assert ready(checkout, done) and "asks for the CUDA libraries" in done.stderr
+    assert ready(checkout, done) and "CUDA libraries" in done.stderr
     (call,) = checkout.calls("--constraint")
     assert "--no-deps" not in call and call.split()[-1].startswith("torch==")
 
@@ -239,7 +239,7 @@ def test_torchaudio_loses_its_cuda_libraries_beside_a_cpu_torch(checkout, tmp_pa
     library.touch()
     done = checkout.install(FAKE_TORCHAUDIO_STATUS="1" if cpu else "0")
     assert ready(checkout, done)
-    assert library.exists() != cpu and ("torchaudio in .venv: removed" in done.stderr) == cpu
+    assert library.exists() != cpu and ("torchaudio" in done.stderr) == cpu
 
 
 # --- an environment of the user's own
@@ -260,11 +260,11 @@ def test_lors_python_that_lacks_packages_is_an_error(checkout, tmp_path):
     python = own_environment(checkout, tmp_path)
     done = checkout.install(LORS_PYTHON=str(python), FAKE_LACKS="espnet, jiwer")
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"where: {python}\n  missing: espnet, jiwer\n" in done.stderr
+    assert str(python) in done.stderr and "espnet, jiwer" in done.stderr
     done = checkout.install(LORS_PYTHON="/no/python")
-    assert done.returncode == 1 and "LORS_PYTHON is no program: /no/python" in done.stderr
+    assert done.returncode == 1 and "/no/python" in done.stderr
     done = checkout.install(LORS_PYTHON=shutil.which("false"))
-    assert done.returncode == 1 and "missing: a Python interpreter that starts" in done.stderr
+    assert done.returncode == 1 and shutil.which("false") in done.stderr
 
 
 def test_lors_python_may_be_the_environment_of_the_checkout(checkout):
@@ -281,8 +281,7 @@ def test_activated_environment(checkout, tmp_path, variable):
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{python}\n", "")
     done = checkout.install(**active, FAKE_LACKS="espnet")
     assert ready(checkout, done)
-    assert f"not using the activated environment {tmp_path}/own, but .venv" in done.stderr
-    assert "it lacks: espnet" in done.stderr
+    assert f"{tmp_path}/own" in done.stderr and "espnet" in done.stderr
 
 
 def test_what_an_environment_lacks_is_found_by_the_real_python(checkout, tmp_path):
@@ -301,7 +300,7 @@ def test_what_an_environment_lacks_is_found_by_the_real_python(checkout, tmp_pat
 def test_foreign_venv_in_the_checkout(checkout):
     checkout.program("python", PYTHON, checkout.venv / "bin")
     done = checkout.install(FAKE_LACKS="espnet")
-    assert done.returncode == 1 and "an environment that this script has not made" in done.stderr
+    assert done.returncode == 1 and str(checkout.venv) in done.stderr
     assert "espnet" in done.stderr and [path.name for path in checkout.venv.iterdir()] == ["bin"]
     assert ready(checkout, checkout.install())  # complete: used as it is
     assert checkout.calls("^-m") == [] and [path.name for path in checkout.venv.iterdir()] == [
@@ -315,15 +314,14 @@ def test_foreign_venv_in_the_checkout(checkout):
 def test_no_suitable_python(checkout):
     checkout.program("python3.11", "#!/bin/sh\nexit 1\n")
     done = checkout.install()
-    assert done.returncode == 1 and "no Python 3.11 with its venv module was found" in done.stderr
-    assert "apt-get install python3.11-venv" in done.stderr
+    assert done.returncode == 1 and "apt-get install python3.11-venv" in done.stderr
 
 
 def test_missing_system_package_without_apt(checkout):
     (checkout.bin / "espeak-ng").unlink()
     done = checkout.install()
     assert (done.returncode, done.stdout) == (1, "")
-    assert "what to do: sudo sh -c 'apt-get update && apt-get install -y espeak-ng'" in done.stderr
+    assert "sudo sh -c 'apt-get update && apt-get install -y espeak-ng'" in done.stderr
     assert checkout.calls("^-m") == [] and not checkout.venv.exists()
     assert ready(checkout, checkout.install("--system_packages", ""))
 
@@ -339,7 +337,7 @@ def test_missing_system_package_with_apt(checkout, user):
     checkout.program("sudo", "#!/bin/sh\n" + ('shift; exec "$@"' if user == "sudoer" else "exit 1"))
     done = checkout.install()
     if user == "other":
-        assert done.returncode == 1 and "what to do: sudo sh -c" in done.stderr and not log.exists()
+        assert done.returncode == 1 and "sudo sh -c" in done.stderr and not log.exists()
         return
     assert ready(checkout, done)  # although the lists could not be refreshed
     update, install = log.read_text().splitlines()
@@ -352,7 +350,7 @@ def test_too_little_disk_space(checkout):
     (checkout.bin / "df").unlink()
     checkout.program("df", "#!/bin/sh\necho Filesystem\necho /dev/x 9 9 1024000 9 /\n")
     done = checkout.install()
-    assert done.returncode == 1 and "got: 1000 MB" in done.stderr
+    assert done.returncode == 1 and "1000 MB" in done.stderr
     assert not (checkout.venv / "bin").exists()
 
 

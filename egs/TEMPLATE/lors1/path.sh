@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The environment of a recipe, to be sourced from its directory: sets `python` and PATH, and
-# installs what is missing (utils/install.sh).
+# The environment of a recipe, to be sourced in its directory: sets `python` and PATH; installs
+# missing packages (utils/install.sh).
 python=$(utils/install.sh) || exit 1
 PATH=$(dirname "$python"):$PATH
-# A recipe can be copied anywhere; its utils link says where the collection is.
+# A recipe may lie anywhere; its link `utils` leads to the checkout.
 PYTHONPATH=$(cd -P utils/.. && pwd)${PYTHONPATH:+:$PYTHONPATH}
 PYTHONUNBUFFERED=1
 PYTHONIOENCODING=UTF-8

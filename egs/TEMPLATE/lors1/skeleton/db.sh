@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Where the corpus is on this machine, what is in it, and what to begin with; to be sourced.
+# The corpus on this machine, its languages and the base model, to be sourced.
 export MANIFEST=downloads/manifest.tsv # table or folder for local/data.sh
 export LANGS="de es"                   # its languages
 export MODEL_FAMILY=whisper            # whisper or espnet_s2t

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The recipe of one corpus: languages and base model are those of db.sh, all options those of
+# The recipe of one corpus, with the languages and the base model of db.sh. All options are those of
 # lors.sh: ./run.sh --help
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
