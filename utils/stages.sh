@@ -8,13 +8,14 @@
 #   submit=false # run the script itself as a batch job
 #   expdir=exp # models and logs
 #
+#   program=./run.sh   # what the user calls
 #   . utils/stages.sh
 #   . utils/parse_options.sh
 #   no_more_arguments "$@"
 #   . ./path.sh
 #   . ./cmd.sh
-#   stages=(data train)       # their names; the number of a stage is its place here
-#   check_options lors        # lors.bin.check_recipe; sets what it prints
+#   stages=(data train)   # names; the number of a stage is its place in this list
+#   check_options lors    # sets the lists that lors.bin.check_recipe prints
 #   start_run
 #   if begin data "corpus of $langs"; then
 #       run_cpu 1 data/log/data.log local/data.sh --out data
@@ -22,11 +23,10 @@
 #   ...
 #   end_run
 #
-# Optional:
-#   program    what the user calls (default ./run.sh), set above `. utils/stages.sh`
-#   training   names of the stages that the option --skip_train leaves out
-#   recorded   arguments of lors.bin.record_run that describe the run for utils/status, set above
-#              start_run; without them the run is not recorded
+# Optional arrays:
+#   training   above check_options: names of the stages that the option --skip_train leaves out
+#   recorded   above start_run: arguments of lors.bin.record_run, which describe the run for
+#              utils/status; without them the run is not recorded
 #
 # shellcheck source-path=SCRIPTDIR/..
 # shellcheck disable=SC2154,SC2034 # variables of the script that sources this file
@@ -34,13 +34,13 @@
 
 # The command line, as words and as text that can be typed again.
 words=("$@")
-program=${program:-./run.sh}
 command_line=$program
 for word in "$@"; do
     if [[ -z $word || $word == *[!A-Za-z0-9_./:=,+-]* ]]; then word=${word@Q}; fi
     command_line+=" $word"
 done
 export LORS_DRIVER=$$ # lors/processes.py, utils/jobs.py
+training=()
 recorded=()
 
 # --- before the first stage ---------------------------------------------------------------------
@@ -59,14 +59,13 @@ stage_number() {
 
 # Set `planned` to the names of the stages to run; `stage` and `stop_stage` become numbers.
 plan_stages() {
-    local name
+    local number name
     planned=()
     stage=$(stage_number "$stage")
     stop_stage=$(stage_number "$stop_stage")
-    for name in "${stages[@]:stage-1:stop_stage>=stage?stop_stage-stage+1:0}"; do
-        if [ "${skip_train:-false}" = true ] && [[ " ${training[*]} " == *" $name "* ]]; then
-            continue
-        fi
+    for ((number = stage; number <= stop_stage; number++)); do
+        name=${stages[number - 1]}
+        if [[ " ${training[*]} " == *" $name "* && $skip_train == true ]]; then continue; fi
         planned+=("$name")
     done
 }
@@ -101,7 +100,8 @@ submit_driver() {
     fi
     job=$("${driver[@]}")
     log "submitted as job $job, its log is $expdir/log/driver.log"
-    log "utils/status shows its progress, scancel $job ends it with all of its jobs"
+    log "scancel $job ends it with all of its jobs"
+    if [ ${#recorded[@]} -gt 0 ]; then log "utils/status ${expdir@Q} shows its progress"; fi
     exit 0
 }
 
@@ -149,7 +149,7 @@ on_exit() {
 record() {
     if [ "$dry_run" = true ] || [ ${#recorded[@]} -eq 0 ]; then return; fi
     "$python" -m lors.bin.record_run "$@" --pid $$ --command "$command_line" \
-        --skip_train "${skip_train:-false}" --stop_stage "$stop_stage" "${recorded[@]}"
+        --skip_train "$skip_train" --stop_stage "$stop_stage" "${recorded[@]}"
 }
 
 # --- commands -----------------------------------------------------------------------------------

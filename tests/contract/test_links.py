@@ -20,7 +20,7 @@ SKIPPED = {
 
 
 def find_links(root):
-    """All symbolic links of the sources; recipes' own data and results are left out."""
+    """Yield all symbolic links of the sources, without those in data and results of recipes."""
     for folder, directories, files in os.walk(root):
         in_recipe = Path(folder).relative_to(root).parts[:1] == ("egs",)
         skipped = SKIPPED if in_recipe else SKIPPED - {"data"}
@@ -30,7 +30,7 @@ def find_links(root):
 
 
 def problem_of(link, root):
-    """What is wrong with a link, or None."""
+    """Return the problem of a link; None if there is none."""
     target = link.readlink()
     if target.is_absolute():
         return "absolute"

@@ -1,4 +1,4 @@
-"""What every recipe of the collection keeps to: its files, its options, its configurations."""
+"""The contract of all recipes: files, options, printed commands and configurations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CONFIGS = {
     for folder in (ROOT, *RECIPES.values())
     for path in sorted(folder.glob("conf/*"))
 }
-# What each stage is to run.
+# Words of the commands of each stage.
 STAGES = {
     "data": ["local/data.sh"],
     "format": ["lors.bin.format_audio"],
@@ -65,7 +65,7 @@ def test_files_of_a_recipe(name):
         assert os.access(recipe / script, os.X_OK), script
     assert (recipe / "README.md").read_text(encoding="utf-8").startswith("# ")
     assert list((recipe / "conf").glob("*.yaml"))
-    # What recipes have in common is there once.
+    # Shared files exist once.
     for script in ("lors.sh", "path.sh", "cmd.sh", "utils"):
         assert (recipe / script).is_symlink(), script
 
@@ -76,14 +76,14 @@ def test_help_has_every_option_and_stage(name, tmp_path):
     done = run(recipe, "--help")
     assert done.returncode == 0
     for option in OPTIONS.split():
-        # The option, what it is for, and its default.
+        # Name, purpose and default.
         assert re.search(rf"^ +--{option} +\S.*\[.*\]$", done.stdout, re.MULTILINE), option
     for number, stage in enumerate(STAGES, 1):
         assert re.search(rf"^ +{number} +{stage} +\S", done.stdout, re.MULTILINE), stage
 
 
 def test_help_is_complete():
-    """No option of lors.sh is missing above."""
+    """`OPTIONS` has all options of lors.sh."""
     source = (TEMPLATE / "lors.sh").read_text(encoding="utf-8").split("parse_options.sh")[0]
     assert sorted(re.findall(r"^(\w+)=.* # ", source, re.MULTILINE)) == sorted(OPTIONS.split())
 
@@ -107,7 +107,7 @@ def test_dry_run_prints_the_commands_of_every_stage(name, tmp_path):
 
 
 def on_slurm(recipe, *options):
-    """What a recipe says of its commands on a cluster."""
+    """Call a recipe with Slurm as the backend of its jobs."""
     environment = {**os.environ, "LORS_PYTHON": sys.executable, "LORS_CMD_BACKEND": "slurm"}
     return subprocess.run(
         [recipe / "run.sh", *options], env=environment, capture_output=True, text=True, timeout=120
@@ -179,7 +179,7 @@ def test_dry_run_of_baselines(baselines, tmp_path):
     trained = [line for line in trained if "log/train_expert" not in line]
     assert [re.search(r"--out exp/(\w+)", line)[1] for line in trained] == asked.split()
     assert all(("--sequential" in line) == ("exp/sequential" in line) for line in trained)
-    # Stage 4 is to know of it before anything is trained.
+    # Stage 4 checks the chain before any training.
     [stats] = [line for line in done.stdout.splitlines() if "--out exp/stats" in line]
     assert ("--sequential" in stats) == ("sequential" in asked)
     systems = f"--systems base expert {asked} average.langs".replace("  ", " ")
@@ -187,7 +187,7 @@ def test_dry_run_of_baselines(baselines, tmp_path):
 
 
 def train_base(recipe: Recipe, *options: str, environment=None) -> subprocess.CompletedProcess:
-    """``local/train_base.sh`` of the mini recipe."""
+    """Run ``local/train_base.sh`` of the mini recipe."""
     return subprocess.run(
         ["local/train_base.sh", *options],
         cwd=recipe.directory,
@@ -279,7 +279,7 @@ HIGH, LOW = "ca de es fr it", "id nl pt ru sv-SE"
 
 @pytest.mark.parametrize(("name", "tasks"), [("covost2", "asr st"), ("commonvoice", "asr")])
 def test_recipes_of_the_paper(name, tasks, tmp_path):
-    """Whisper-small, five hours a language, two groups of five; the command line may differ."""
+    """Whisper-small, five hours for each of five languages, two groups; options override them."""
     recipe = Recipe(tmp_path / name, name)
     for options, langs in (
         ([], HIGH),
@@ -438,6 +438,6 @@ def test_training_configuration_has_only_options_of_espnet(name, training_option
 
 
 def test_every_configuration_is_of_a_known_kind():
-    """And so is checked by one of the tests above."""
+    """One of the tests above checks each kind."""
     kinds = {"train", "inference", "tune", "merge", "slurm"}
     assert {kind_of(path) for path in CONFIGS.values()} <= kinds

@@ -1,4 +1,4 @@
-"""egs/TEMPLATE/lors1/setup.sh: a new recipe is whole, its links lead somewhere, nothing is lost."""
+"""egs/TEMPLATE/lors1/setup.sh: a new recipe is complete, its links work, nothing is overwritten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""utils/install.sh and the packaging, with a Python and a pip that only write down their calls."""
+"""utils/install.sh and the packaging, with a Python and a pip that only record their calls."""
 
 import ast
 import re
@@ -40,7 +40,7 @@ esac
 
 
 class Checkout:
-    """A copy of what install.sh uses, and a PATH with nothing but `TOOLS` and the fakes."""
+    """A copy of the files that install.sh uses, and a PATH with only `TOOLS` and the fakes."""
 
     def __init__(self, directory):
         self.root = directory / "checkout"
@@ -90,7 +90,7 @@ class Checkout:
         )
 
     def calls(self, pattern=""):
-        """The calls of the fake Python since the last time, as far as they match."""
+        """Return the matching calls of the fake Python since the last time."""
         text = self.calls_file.read_text() if self.calls_file.exists() else ""
         self.calls_file.unlink(missing_ok=True)
         return [line for line in text.splitlines() if re.search(pattern, line)]
@@ -108,7 +108,7 @@ def checkout(tmp_path):
 
 
 def ready(checkout, done):
-    """Whether a call printed .venv's interpreter, and nothing else, on stdout."""
+    """Return whether a call printed the interpreter of .venv, and nothing else, on stdout."""
     assert done.returncode == 0, done.stderr
     return done.stdout == f"{checkout.python}\n"
 
@@ -371,7 +371,7 @@ def lock_lines(name="requirements.lock"):
 
 
 def requirements():
-    """The lists MERGING and EXTRAS of setup.py."""
+    """Return the lists MERGING and EXTRAS of setup.py."""
     tree = ast.parse((ROOT / "setup.py").read_text())
     values = {
         node.targets[0].id: ast.literal_eval(node.value)

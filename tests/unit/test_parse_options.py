@@ -1,4 +1,4 @@
-"""utils/parse_options.sh: what a script's user may type, and what the help text shows."""
+"""utils/parse_options.sh: values, errors and the help text."""
 
 import shutil
 import subprocess
@@ -80,7 +80,7 @@ def run(script, *arguments, cwd=None, name=None, environment=None):
 
 
 def values(done):
-    """What the example printed, as (options, what was left)."""
+    """Return the options and the other arguments that the example printed."""
     assert done.returncode == 0 and done.stderr == "", done.stderr
     pairs = [item.split("=<", 1) for item in done.stdout.removesuffix(">\n").split(">\n")]
     options = {name: value for name, value in pairs if name != "rest"}
@@ -138,7 +138,7 @@ def test_values_are_never_evaluated(script, tmp_path):
         (["--stage", "--dry-run=true"], ["--stage"]),
         (["--dry_run", "yes"], ["--dry_run", "true", "false", "'yes'"]),
         (["--dry_run="], ["--dry_run", "true", "false", "''"]),
-        # Variables that are no options: not documented, set later, of the shell, of the parser.
+        # Variables that are no options: undocumented, set later, of the shell, of the parser.
         (["--hidden", "1"], ["--hidden"]),
         (["--several", "1"], ["--several"]),
         (["--late", "1"], ["--late"]),

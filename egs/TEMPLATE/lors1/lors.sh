@@ -61,6 +61,7 @@ tune_config=conf/tune.yaml # settings of each merge method to try on dev
 ## For local/data.sh
 data_opts="" # more options, in one word
 
+program=./run.sh
 . utils/stages.sh
 . utils/parse_options.sh
 no_more_arguments "$@"
