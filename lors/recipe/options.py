@@ -19,7 +19,7 @@ from lors.config import Range, build, keys_of, load_config, read_yaml
 from lors.errors import UsageError
 from lors.models import FAMILIES
 from lors.models.family import Family
-from lors.recipe.expdir import scopes_of
+from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, scopes_of
 from lors.recipe.grid import read_grid
 from lors.tasks import TASKS, pairs_of
 
@@ -98,7 +98,7 @@ class LorsOptions(ScriptOptions):
         if {"tune", "inference"}.intersection(stages):
             load_config(self.family.inference_options, self.completed("inference_config"))
         completed = ("base_model", "train_config", "inference_config")
-        scopes = ["_".join(scope) for scope in scopes_of(self.tasks)]
+        scopes = scopes_of(self.tasks)
         return {
             **{name: [self.completed(name)] for name in completed if self.completed(name)},
             "langs": langs,
@@ -133,8 +133,8 @@ class LorsOptions(ScriptOptions):
 
     def _systems(self) -> list[str]:
         """Rows of the results: no merge, merges over languages, merges over languages and tasks."""
-        over = ["langs", "langs_tasks"] if len(self.tasks) > 1 else ["langs"]
-        merges = [f"{method}.{scope}" for scope in over for method in self.methods]
+        over = [OVER_LANGS, OVER_LANGS_TASKS] if len(self.tasks) > 1 else [OVER_LANGS]
+        merges = [f"{method}.{merged_over}" for merged_over in over for method in self.methods]
         return ["base", "expert", *self.baselines, *merges]
 
 
