@@ -67,26 +67,35 @@ def lors(project, program, *options, code=0):
     return done.stdout
 
 
-def check_recipe(project, *options, code=0):
-    numbers = {"nj": 1, "num_nodes": 1, "ngpu": 0, "seed": 1, "dev_utterances": 9, "vocab_size": 9}
-    switches = {"train_base": "false", "skip_train": "false", "submit": "false", "train_hours": ""}
-    given = {**numbers, **switches, "model_family": "toy"}
-    words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
-    lists = ["--langs", "de", "es", "--tasks", "asr", "--methods", "task_arithmetic"]
-    lists += ["--directories", "data", "--inference_config", "inference.yaml"]
-    return lors(project, "check_recipe", *words, *lists, *options, code=code)
+OPTIONS = {
+    **{"stage": "1", "stop_stage": "11", "dry_run": "false", "submit": "false"},
+    **{"skip_train": "false", "langs": "de es", "group": "", "groups": "", "tasks": "asr"},
+    **{"methods": "task_arithmetic", "baselines": "", "train_hours": "", "train_subset": ""},
+    **{"seed": "1", "dev_utterances": "9", "datadir": "data", "dumpdir": "dump"},
+    **{"expdir": "exp", "nj": "1", "ngpu": "0", "num_nodes": "1", "device": "cpu"},
+    **{"model_family": "toy", "base_model": "", "st_language": "source", "data_opts": ""},
+    **{"train_config": "train.yaml", "inference_config": "inference.yaml"},
+    "tune_config": "tune.yaml",
+}
+
+
+def check_recipe(project, window, code=0):
+    options = [f"{name}={value}" for name, value in {**OPTIONS, "window": window}.items()]
+    call = ["lors", "--program", "./run.sh", "--cmd_backend", "local", "--stages", "base", "tune"]
+    return lors(project, "check_recipe", *call, "--options", *options, code=code)
 
 
 def test_options_of_a_recipe_are_checked(project):
-    check_recipe(project, "--voice", "loud")
-    assert "--voice" in check_recipe(project, "--voice", "shrill", code=2)
+    lines = check_recipe(project, "1").splitlines()
+    assert "base_model\ttoy_base" in lines and "import_options\t--window\t1" in lines
+    assert "--window" in check_recipe(project, "2", code=2)
 
 
 def test_from_base_model_to_hypotheses(project):
     pairs = ["de_asr", "es_asr"]
     imported = ["--model_family", "toy", "--base_model", "published", "--out", "exp/base"]
-    assert "--voice" in lors(project, "import_base", *imported, "--voice", "shrill", code=2)
-    lors(project, "import_base", *imported, "--voice", "loud")
+    assert "--window" in lors(project, "import_base", *imported, "--window", "2", code=2)
+    lors(project, "import_base", *imported, "--window", "1")
     training = ["--base", "exp/base", "--pairs", *pairs, "--dump", "dump"]
     training += ["--config", "train.yaml"]
     lors(project, "train", *training, "--collect_stats", "--out", "exp/stats")

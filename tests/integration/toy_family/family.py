@@ -35,7 +35,7 @@ class Toy(Family):
         "train_config": "conf/toy.yaml",
         "inference_config": "conf/toy_inference.yaml",
     }
-    import_options = {"voice": "a voice that the toy family knows: loud"}  # noqa: RUF012
+    import_options = {"window": "words of a clip, for the toy family: 1"}  # noqa: RUF012
 
     @classmethod
     def matches(cls, config):
@@ -43,9 +43,9 @@ class Toy(Family):
 
     @classmethod
     def check_options(cls, options):
-        if options.get("voice", "loud") != "loud":
+        if options.get("window", "1") != "1":
             raise UsageError(
-                "unknown voice", where="--voice", expected="loud", got=options["voice"]
+                "unknown window", where="--window", expected="1", got=options["window"]
             )
 
     @classmethod
