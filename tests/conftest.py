@@ -1,12 +1,12 @@
-"""What all tests share: their order and the report of the total time."""
+"""Settings of all tests: their order and the report of the total time."""
 
 import os
 import signal
 import time
 from pathlib import Path
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, and nohup has them ignore
-# the end of the terminal; the processes that the tests interrupt would inherit that.
+# Tests in the background of a shell ignore Ctrl-C, and tests under nohup ignore the end of the
+# terminal. The processes that the tests interrupt would inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)  # a handler, unlike SIG_IGN, is not inherited

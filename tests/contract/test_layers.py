@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# What `pip install lors` brings: import names of the base requirements in setup.py.
+# Import names of the base requirements in setup.py: the packages of `pip install lors`.
 MERGING = {"torch", "numpy", "scipy", "safetensors", "yaml", "tqdm", "threadpoolctl", "xxhash"}
 
 spec = importlib.util.spec_from_file_location("architecture", ROOT / "utils/architecture.py")

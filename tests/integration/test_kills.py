@@ -41,13 +41,13 @@ class Kill:
 
 
 def plan(seed: int, number: int, seconds: dict[str, float]) -> list[Kill]:
-    """Random kills in the order of the stages, more of them in stages that take longer.
+    """Return random kills in the order of the stages, more of them in stages that take longer.
 
-    What a stage has done before a kill it does not do again: its kills share its time.
+    A stage does not repeat its work from before a kill: the kills of a stage share its time.
 
     Args:
-        seed: of what is random.
-        number: of kills; no stage is left out if there are enough of them.
+        seed: seed of the random numbers.
+        number: number of kills; no stage is left out if there are enough of them.
         seconds: how long each stage takes.
     """
     rng = random.Random(seed)

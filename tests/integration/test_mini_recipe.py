@@ -185,7 +185,7 @@ def espnet(config: Path, model: Path, **options):
 
 
 def hypotheses(search, test_set) -> dict[str, str]:
-    """What ESPnet's own search makes of some German utterances."""
+    """Return the hypotheses of ESPnet's own search for some German utterances."""
     symbols = {"lang_sym": "<deu>", "task_sym": "<asr>"}
     return {
         u.id: search(soundfile.read(u.wav, dtype="float32")[0], **symbols)[0][3] for u in test_set

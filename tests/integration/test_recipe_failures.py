@@ -32,7 +32,7 @@ def recipe(tmp_path) -> Recipe:
 
 
 def made(recipe: Recipe) -> list[str]:
-    """What of a recipe's products is there."""
+    """Return the products of a recipe that exist."""
     return [name for name in ("downloads", "data", "dump", "exp") if (recipe / name).exists()]
 
 

@@ -18,7 +18,7 @@ ONE_EXPERT += ["--stage", "experts", "--stop_stage", "experts"]
 
 @pytest.fixture
 def on_slurm(cluster):
-    """What the recipe's environment has more; no job is left behind when the test ends."""
+    """The environment of a recipe on Slurm; all jobs are cancelled when the test ends."""
     yield {**cluster.environment, "LORS_CMD_BACKEND": "slurm"}
     cluster.ask("scancel", "--user=root")
     cluster.wait_until(lambda: not cluster.jobs())

@@ -137,7 +137,7 @@ KINDS = {
 
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch):
-    """What a killed process has written is there, unlike what a machine without power has."""
+    """Skip fsync: the writes of a killed process are never lost, only those of a power cut are."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
@@ -154,20 +154,20 @@ def test_killed_anywhere_it_ends_with_the_same_files(tmp_path, kind):
     last = "4epoch.pth" if kind == "early stop" else "5epoch.pth"
     assert expected["latest.pth"] == last
     rng = random.Random(kind)
-    # Before every operation of one kind of training; of the others, where they may differ.
+    # The whole model is killed before every operation, the other kinds where they may differ.
     number, step = (0, 1) if kind == "whole model" else (rng.randrange(3), 3)
     while is_killed(number, out := tmp_path / str(number), options):
-        # Once more, soon: while it makes up for what the first kill has cut off.
+        # A second kill soon after: while it repeats the steps that the first kill cut off.
         is_killed(rng.randrange(8), out, options)
         train(out, **options)
         assert content(out) == expected, f"killed before operation {number}"
         number += step
     assert content(out) == expected
-    assert number > 20  # or it is not watched what the training does
+    assert number > 20  # else the operations of the training are not seen
 
 
 def test_models_of_a_training_before_this_one_are_not_taken(tmp_path):
-    """Nor a half of one, as ESPnet alone leaves it."""
+    """Neither is an incomplete model, as ESPnet alone leaves it."""
     train(tmp_path / "whole")
     out = tmp_path / "out"
     train(out, max_epoch=2)

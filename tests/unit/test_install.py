@@ -18,7 +18,7 @@ TOOLS = [
     *("grep", "head", "id", "mkdir", "mv", "rm", "sed", "sh", "sha256sum", "sleep", "tail"),
     *("touch", "tr", "true"),
 ]
-# Stands for python3.11, also as .venv/bin/python. What matters is written to the file CALLS.
+# Stands for python3.11, also as .venv/bin/python. Writes its arguments to the file CALLS.
 PYTHON = r"""#!/usr/bin/env bash
 printf '%s ' "$@" | tr '\n' ' ' >>"$CALLS"
 echo >>"$CALLS"

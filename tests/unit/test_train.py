@@ -80,10 +80,10 @@ def test_statistics_from_scratch_are_kept_beside_the_vocabulary(tmp_path, monkey
     (tmp_path / "tokens").mkdir()
     collect_stats(PAIRS, dump, config, tmp_path / "stats")
     assert (tmp_path / "tokens" / "feats_stats.npz").read_bytes() == b"statistics"
-    # What is about to be collected cannot be used yet.
+    # The statistics to collect cannot be used yet.
     written = written_config(tmp_path / "stats")
     assert written["normalize"] is None and "normalize_conf" not in written
-    # Statistics of speech, not of the silence it is padded with.
+    # Statistics of speech, not of the silence that pads it.
     assert written["preprocessor_conf"] == {"speech_length": 1.0, "fs": 16000}
     assert config["normalize_conf"]["stats_file"] == str(tmp_path / "tokens" / "feats_stats.npz")
     collect_stats(PAIRS, dump, config, tmp_path / "stats")
@@ -252,7 +252,7 @@ def test_a_training_is_done_by_one_process_at_a_time(project, tmp_path, monkeypa
 
 
 def start_of(step):
-    """What a step began with, by its configuration and by its marker."""
+    """Return the initial model of a step, equal in its configuration and in its marker."""
     inputs = yaml.safe_load((step / ".done").read_text())["inputs"]
     assert inputs["config"]["init_param"] == written_config(step)["init_param"]
     assert inputs["base"] == [file_digest(path) for path in written_config(step)["init_param"]]

@@ -66,7 +66,7 @@ def test_large_v3_knows_cantonese():
         ("<|ja|><|translate|><|notimestamps|> Hello", " Hello"),
         ("<|de|><|transcribe|><|notimestamps|> ", ""),
         ("<|de|><|transcribe|><|notimestamps|>", ""),
-        # What looks like a special token in a corpus is text.
+        # Special tokens in the text of a corpus are ordinary text.
         ("<|de|><|transcribe|><|notimestamps|> <|endoftext|> x", " <|endoftext|> x"),
     ],
 )
