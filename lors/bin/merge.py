@@ -51,7 +51,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         "--weights",
         nargs="+",
         type=float,
-        help="a factor for every expert's task vector, negative to take it away (default: 1)",
+        help="a factor for every expert's task vector, negative to remove the expert (default: 1)",
     )
 
 

@@ -22,7 +22,8 @@ def calibrate_singular_values(parts: Sequence[Tensor], alpha: float) -> Tensor:
     Args:
         parts: the terms of the sum, one for each of T experts: tensors of one shape with two or
             more dimensions.
-        alpha: smallest value of a coefficient, above 0; it limits how much a direction is raised.
+        alpha: smallest value of a coefficient, above 0: no singular value grows by more than
+            1 / alpha.
 
     Returns:
         The calibrated sum, in the shape and dtype of the parts.

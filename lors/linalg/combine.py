@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def disjoint_mean(parts: Iterable[Tensor]) -> Tensor:
-    """Return for every entry the mean of the parts that have the elected sign there.
+    """Return the disjoint mean: for every entry, the mean of its values with the elected sign.
 
-    The elected sign of an entry is the sign of the sum of all parts. Parts that are zero do not
-    count. (The disjoint mean of Yadav et al., "TIES-Merging", NeurIPS 2023.)
+    The elected sign of an entry is the sign of its sum over all parts. Zeros are not counted
+    (Yadav et al., "TIES-Merging", NeurIPS 2023).
 
     Args:
         parts: the trimmed task vectors, of one shape.

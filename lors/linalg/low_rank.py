@@ -1,18 +1,18 @@
 """The low-rank part of a matrix, as two thin factors.
 
 By the Eckart-Young theorem the best approximation of a matrix A of a given rank is its projection
-on the leading singular vectors: (A V) V'. This module finds V, an orthonormal basis of the leading
-eigenvectors of A'A on the smaller side of A, at the lowest cost for the rank:
+on the leading singular vectors: (A V) V'. This module finds V, the leading eigenvectors of A'A (of
+AA' if A has fewer rows than columns), at the lowest cost for the rank:
 
 - for a rank of about 1 % of the full rank (the setting of the LoRS-Merging authors): block Lanczos
   iteration. It needs a few products with A and stops when the residual is small;
 - for any other rank: the Gram matrix A'A and LAPACK's eigensolver for its leading eigenvalues
   (syevr).
 
-Matrices of more than 256 rows and columns are decomposed in float32; the error of the approximation
-is then about 1e-6 of the norm of A if the spectrum has a gap at the rank. Smaller matrices are
-decomposed in float64. So are matrices with a steep spectrum, because the Gram matrix squares the
-spectrum and float32 would lose some of the wanted directions.
+A matrix with more than 256 rows and more than 256 columns is decomposed in float32; the error of
+the approximation is then about 1e-6 of the norm of A if the spectrum has a gap at the rank. Smaller
+matrices are decomposed in float64. Matrices with a steep spectrum need float64 too: the Gram matrix
+squares the spectrum, and float32 would lose some of the wanted directions.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def low_rank_factors(matrix: Tensor, rank: int | Ratio | Energy) -> tuple[Tensor
 
 
 def leading_directions(matrix: Tensor, rank: int | Ratio | Energy) -> Directions:
-    """Return the directions on which the best approximation of a given rank projects.
+    """Return the directions on which the best approximation of a given rank is a projection.
 
     Args:
         matrix: as for :func:`low_rank_factors`.
@@ -275,7 +275,7 @@ def _lanczos(tall: Tensor, start: Tensor, count: int) -> tuple[Tensor, Tensor] |
         product = _transposed_times(tall, _times(tall, block))
         block, coefficients, remainder = _orthogonalised(product, known)
         projected[..., :size, size - width : size] = coefficients
-        # The check costs time, and before block 6 only an exhausted matrix passes it.
+        # The check takes time, and before block 6 only an exhausted matrix passes it.
         exhausted = bool((_max(remainder) <= RESIDUAL * _max(coefficients)).all())
         if number < 6 and not exhausted:
             continue
@@ -304,10 +304,10 @@ def _max(matrix: Tensor) -> Tensor:
 
 
 def _orthogonalised(block: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``q, c, r``: ``block = basis @ c + q @ r``, columns of q and basis orthonormal.
+    """Return ``q, c, r`` with ``block = basis @ c + q @ r``; q and basis have orthonormal columns.
 
-    The block is orthogonalised twice, the second time with columns of length one. So q is
-    orthogonal to `basis` even if `block` lies in the span of `basis` except for rounding.
+    The block is orthogonalised twice. After the first time, q would not be orthogonal to `basis`
+    if `block` lay almost in the span of `basis`: rounding errors would be a large part of q.
     """
     coefficients = basis.mT @ block
     once, remainder = torch.linalg.qr(block - basis @ coefficients)

@@ -23,8 +23,8 @@ def map_in_order(
 ) -> Iterator[tuple[str, Result]]:
     """Yield ``(name, work(name))`` in the order of `sizes`, computed by `nj` threads.
 
-    Each call of `work` has one thread, because a sum that is split among threads depends on their
-    number. So the results are the same for any `nj`.
+    Each call of `work` has one thread, because a sum that is split among threads depends on the
+    number of threads. So the results are the same for any `nj`.
 
     Args:
         work: called once for each name.

@@ -20,7 +20,7 @@ from lors.linalg.parallel import BLOCK
 
 @dataclass(frozen=True)
 class TopKMask:
-    """The mask of the k entries of largest magnitude, for all rows of a tensor or some of them.
+    """The mask of the k entries of largest magnitude of a tensor.
 
     Args:
         threshold: the k-th largest magnitude.
@@ -48,7 +48,9 @@ class TopKMask:
 
 
 def top_k_mask(tensor: Tensor, k: int) -> TopKMask:
-    """Return the mask of the k entries of largest magnitude; of ties the first in row-major order.
+    """Return the mask of the k entries of largest magnitude.
+
+    Among entries that tie, the first in row-major order are kept.
 
     Args:
         tensor: of any shape, without NaN.
@@ -60,7 +62,7 @@ def top_k_mask(tensor: Tensor, k: int) -> TopKMask:
 def _top_k_mask(magnitudes_of: Callable[[], Tensor], k: int) -> TopKMask:
     """Return the mask of the k largest of the magnitudes that `magnitudes_of` computes.
 
-    The selection overwrites them, so they are computed again if some tie at the threshold.
+    The selection overwrites the magnitudes; they are computed again if some tie at the threshold.
     """
     if k == 0:
         return TopKMask(math.inf)
@@ -79,7 +81,7 @@ def _top_k_mask(magnitudes_of: Callable[[], Tensor], k: int) -> TopKMask:
 def magnitude_prune(matrix: Tensor, density: float, kept: TopKMask | None = None) -> Tensor:
     """Keep the ``int(numel * density)`` entries of largest magnitude, set the others to zero.
 
-    The count is exact: of entries that tie at the threshold the first in row-major order are kept.
+    The count is exact: if entries tie at the threshold, the first in row-major order are kept.
 
     Args:
         matrix: a tensor of any shape, without NaN.
@@ -110,7 +112,7 @@ def low_rank_plus_sparse(
         up: rows x k.
         down: k x columns.
         density: fraction of the entries of the residual that is kept (``int(numel * density)``;
-            of ties the first in row-major order).
+            among ties, the first in row-major order).
         kept: mask of the entries of the residual to keep, if it is known; `density` is then not
             used, and magnitudes are compared in the dtype of `matrix`.
 
@@ -149,7 +151,7 @@ def low_rank_plus_sparse(
 
 
 def top_k_of_each(magnitudes: Tensor, k: int) -> Tensor:
-    """Return 1 for the k largest entries of each matrix, else 0; of ties the first are kept.
+    """Return 1 for the k largest entries of each matrix, else 0; among ties the first are kept.
 
     Args:
         magnitudes: ... x rows x columns, without negative entries, on any device.
@@ -173,15 +175,15 @@ def _check_fraction(name: str, value: float) -> None:
 class GlobalThreshold:
     """The threshold of the largest magnitudes of many tensors that are never in memory together.
 
-    Non-negative float32 numbers have the order of their bits. So a histogram of the upper 16 bits
-    gives the interval of the threshold, and in a second pass a histogram of the lower 16 bits
-    within this interval gives the threshold.
+    Non-negative float32 numbers have the same order as their bits, read as integers. So a histogram
+    of the upper 16 bits gives the interval of the threshold. In a second pass a histogram of the
+    lower 16 bits within this interval gives the threshold.
 
     Use: in each of ``PASSES`` passes call :meth:`add` for every tensor, then :meth:`end_pass`.
 
     Args:
-        density: fraction of all magnitudes that is at least the threshold (rounded down; more if
-            some tie at the threshold).
+        density: fraction of all magnitudes to keep: the threshold is the smallest of them. The
+            number is rounded down; more are kept if some tie at the threshold.
     """
 
     PASSES = 2
@@ -225,15 +227,15 @@ class GlobalThreshold:
 
 
 def band(tensor: Tensor, density: float, gamma: float) -> tuple[TopKMask, TopKMask]:
-    """Return the masks of a band: without the ``int(numel * gamma)`` largest and the smallest.
+    """Return the masks of a band of magnitudes: the next largest ones below the outliers.
 
     Args:
         tensor: of any shape, without NaN.
-        density: fraction of the entries in the band; less if fewer are below the largest.
-        gamma: fraction of the entries above the band.
+        density: fraction of the entries in the band, at most all that are not outliers.
+        gamma: fraction of the entries that are outliers, i.e. the largest; rounded down.
 
     Returns:
-        Two masks; an entry is in the band if it is in the first and not in the second.
+        The mask of the outliers and the band together, and the mask of the outliers.
 
     Raises:
         ValueError: `density` or `gamma` is outside 0 to 1.
@@ -246,7 +248,7 @@ def band(tensor: Tensor, density: float, gamma: float) -> tuple[TopKMask, TopKMa
 
 
 def random_prune(tensor: Tensor, density: float, random: np.random.Generator) -> Tensor:
-    """Keep each entry with probability `density` and divide it by that; set the others to zero.
+    """Keep each entry with probability `density`, divided by `density`; set the others to zero.
 
     Each entry takes 16 random bits. So the probability is the multiple of 2^-16 that is nearest to
     `density` (at least 2^-16; the difference is below 8e-6). Kept entries are divided by this
@@ -255,8 +257,9 @@ def random_prune(tensor: Tensor, density: float, random: np.random.Generator) ->
     Args:
         tensor: a tensor of any shape.
         density: probability to keep an entry, above 0 and at most 1.
-        random: source of the mask. Four entries take one word of its bit generator, so consecutive
-            pieces of a tensor get the same mask as the whole if their sizes are multiples of four.
+        random: source of the mask. Four entries take one word of its bit generator. So a tensor in
+            consecutive pieces gets the same mask as the whole tensor if the sizes of the pieces are
+            multiples of four.
 
     Returns:
         A new float32 tensor with the shape of `tensor`. Its expectation is `tensor`.

@@ -38,9 +38,10 @@ def rounding_level(shape: tuple[int, int], size: float) -> float:
     """Return the size up to which a singular value may come from rounding alone.
 
     Independent errors of size e in all entries make a matrix whose norm is about e * (sqrt(rows) +
-    sqrt(columns)). Here e is the eps of float32 times the norm of the task vector. This leaves room
-    for the task vectors of full models: they have the rounding errors of the model's weights, which
-    may be some hundred times larger than the task vector.
+    sqrt(columns)). Here e is the eps of float32 times the norm of the task vector. That is larger
+    than the rounding errors of the task vector itself. The margin is for full models: their task
+    vectors have the rounding errors of the weights, and the weights may be some hundred times
+    larger than the task vector.
 
     Args:
         shape: rows and columns.
@@ -110,7 +111,7 @@ def merge_matrices(
 def merge_singular_vectors(
     decompositions: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
 ) -> np.ndarray:
-    """Merge the leading triplets of N task vectors, full_rank / N of each.
+    """Merge the leading singular triplets of N task vectors, full_rank / N of each.
 
     Args:
         decompositions: one for each task vector, as :func:`numerical_svd` returns them. A task

@@ -1,4 +1,4 @@
-"""Decompositions kept on disk, so that a grid of ranks and densities computes each only once."""
+"""Decompositions kept on disk: a grid of ranks and densities computes each of them only once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Decompositions:
 
     Args:
         directory: the directory, made if it is not there.
-        rank: rank to compute at least: the largest one of a grid.
+        rank: smallest rank to compute, e.g. the largest rank of a grid.
 
     Raises:
         LorsError: the directory cannot be made.
@@ -63,7 +63,7 @@ class Decompositions:
         Args:
             vector: the task vector of an expert.
             name: name of the matrix.
-            delta: this matrix of the task vector, or a multiple of it.
+            delta: this matrix, or a multiple of it: the directions are the same.
             rank: rank of the approximation.
 
         Raises:
@@ -105,7 +105,7 @@ def _write(path: Path, directions: Directions, energy: Tensor) -> None:
 
 
 def _read(path: Path, rank: Rank) -> Directions | None:
-    """Return the directions of a rank from a file; None if the file has too few."""
+    """Return the directions of a rank from a file; None if the file has fewer."""
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             rows = file.get_slice("directions")
@@ -121,7 +121,7 @@ def _read(path: Path, rank: Rank) -> Directions | None:
 def decompositions_for(
     method: MergeMethod, directory: str | os.PathLike | None
 ) -> Decompositions | None:
-    """Return the decompositions of a directory; None without one or if the method makes none."""
+    """Return the decompositions in a directory; None for no directory or a method without them."""
     if directory is None:
         return None
     if not method.decomposes:

@@ -3,17 +3,17 @@
 The formula comes from the merge method (:mod:`lors.merge.methods.base`). :meth:`Merger.route`
 chooses how much of the model goes through the formula at once:
 
-- **rows**: some rows of one tensor, so that they stay in the processor's cache. For a method with
-  ``Execution.rowwise``, and for the tensors that a method of matrices only sums or averages.
-- **stack**: all matrices of one shape in a window of tensors, on a device such as a GPU. For pruned
-  matrices, if a device is given and ``Execution.stacks`` allows it, without calibration and without
-  kept decompositions.
-- **whole**: one tensor. For all others, and for every tensor that an adapter changes or that is
-  calibrated.
+- **rows**: some rows of one tensor, so that they stay in the processor's cache. Used for methods
+  with ``Execution.rowwise``, and for the tensors that a method of matrices only sums or averages.
+- **stack**: all matrices of one shape in a window of tensors, on a device such as a GPU. Used for
+  pruned matrices, if a device is given, ``Execution.stacks`` allows it, and there are neither
+  calibration nor kept decompositions.
+- **whole**: one tensor. Used for all other tensors, and for every tensor that an adapter changes or
+  that is calibrated.
 
-All routes compute the same delta: rows and whole with the same bytes, stack up to the rounding of
-the decompositions on the device. On the routes rows and whole one thread merges a tensor, so the
-bytes do not depend on the number of threads.
+All routes compute the same delta. The routes rows and whole give the same bytes; the route stack
+differs from them by the rounding of the decompositions on the device. On the routes rows and whole
+one thread merges a tensor, so the bytes do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Merger:
             yield from map_in_order(work, window, self.nj)
 
     def deltas(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """Yield ``(name, delta)`` for these tensors in order: the float32 deltas."""
+        """Yield ``(name, delta)`` for these tensors in order; the deltas are float32."""
         self._thresholds = self._global_thresholds()
         yield from map_in_order(self._delta, {name: self.sizes[name] for name in names}, self.nj)
 
@@ -121,12 +121,12 @@ class Merger:
         return self._by_rows(name, dtype or start.dtype, finish)
 
     def check_values(self, name: str) -> None:
-        """Check the values that no task vector contains, because a training may have diverged.
+        """Check the values that are in no task vector; a task vector checks its values itself.
 
-        They are the values of `onto`, and the values of all models in a tensor that is copied.
+        These values are the tensor of `onto` and, for a tensor that is copied, of all models.
 
         Raises:
-            LorsError: NaN or infinite values.
+            LorsError: a value is NaN or infinite.
         """
         inputs = self.inputs
         models = [inputs.onto] if inputs.onto is not inputs.base else []
@@ -154,11 +154,11 @@ class Merger:
         return self._at_once(name)
 
     def _at_once(self, name: str) -> Tensor:
-        """Return the delta of a tensor on the routes stack and whole."""
+        """Return the delta of a tensor whose route is stack or whole."""
         return self._stacked.pop(name) if name in self._stacked else self._whole(name)
 
     def _whole(self, name: str) -> Tensor:
-        """Return the delta of a tensor on the route whole."""
+        """Return the delta of a tensor whose route is whole."""
         deltas, context = self._deltas(name), self._context(name)
         if self.plan.svc is None or not context.prune:
             return self.method.merge(deltas, self.params, context)
@@ -166,7 +166,7 @@ class Merger:
         return calibrate_singular_values(terms, self.plan.svc)
 
     def _by_stacks(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Return the deltas of those tensors whose route is stack."""
+        """Return the deltas of the tensors whose route is stack."""
         by_shape: dict[tuple[int, ...], list[str]] = {}
         for name in names:
             if self.inputs.actions[name] == "prune" and self.route(name) == "stack":
@@ -183,13 +183,13 @@ class Merger:
     def _by_rows(
         self, name: str, dtype: torch.dtype, finish: Callable[[Tensor, slice], Tensor]
     ) -> Tensor:
-        """Return a tensor merged on the route rows.
+        """Return the merged tensor, or its delta, for a tensor whose route is rows.
 
         Args:
             name: the tensor.
             dtype: dtype of the result.
-            finish: function of some rows of the delta and their slice; returns these rows of the
-                result.
+            finish: function of some rows of the delta and the slice of these rows; returns the rows
+                of the result.
         """
         plan, inputs = self.plan, self.inputs
         shape, context = inputs.base.shape(name), self._context(name)
@@ -201,7 +201,7 @@ class Merger:
         base, experts = inputs.base.tensor(name), [e.tensor(name) for e in inputs.experts]
         result = torch.empty(shape, dtype=dtype)
         width = math.prod(shape[1:])
-        # A multiple of four rows, because four draws take one random number (see random_prune). A
+        # A multiple of four rows, because random_prune draws four entries from one random number. A
         # vector is one row.
         step = max(1, PIECE // max(4 * width, 1)) * 4 if len(shape) > 1 else max(1, shape[0])
         for start in range(0, shape[0], step):

@@ -27,8 +27,8 @@ def inspect_matrices(
         pattern: inspect only tensors with this text in their names.
 
     Returns:
-        For each matrix a JSON-serialisable dictionary. A value is None if it is not defined, as the
-        angle to a task vector that is zero:
+        For each matrix a JSON-serialisable dictionary. A value is None if it is not defined, e.g.
+        the cosine with a task vector that is zero:
 
         - ``shape``, ``rank`` (at most the full rank)
         - ``experts``: for each expert ``norm`` (Frobenius), ``relative_norm`` (to the weights of
@@ -36,16 +36,18 @@ def inspect_matrices(
           largest squared singular value), ``energy`` (fraction of the squared norm in the leading
           `rank` triplets), ``largest_energy`` (fraction in the 20 % largest entries), ``zeros``
           (fraction of entries that are 0)
-        - matrices between experts: ``cosine``; ``sign_agreement``, among the entries where neither
-          is 0 (0.5 is chance); ``overlap`` of the leading left subspaces, the mean squared cosine
-          of the principal angles. It is 1 if the subspaces are the same, or the one of lower rank
-          lies in the other. Directions beyond the numerical rank of a task vector do not count
-        - ``inflation``: for each of the `rank` leading directions of the sum D (fewer if its
-          numerical rank is lower), the mean over experts of <u'D, u'tau_t> / |u'tau_t|^2 (see
+        - matrices experts x experts: ``cosine``; ``sign_agreement``, the fraction of equal signs
+          among the entries where neither expert is 0 (0.5 is chance); ``overlap`` of the leading
+          left subspaces, the mean squared cosine of the principal angles. The overlap is 1 if the
+          subspaces are the same, or if one lies in the other. Directions beyond the numerical rank
+          of a task vector do not count
+        - ``inflation``: for each of the `rank` leading directions of the sum D (fewer if the
+          numerical rank of D is lower), the mean over experts of <u'D, u'tau_t> / |u'tau_t|^2 (see
           :mod:`lors.linalg.calibration`). It is 1 for one expert and for experts that are
-          orthogonal in rows or in columns, and N if all N are the same. Neither is a bound: in its
-          leading directions the experts of a sum add up, so unrelated experts have more than 1;
-          experts that differ only in size have more than N, opposite ones less than 1
+          orthogonal in rows or in columns, and N if all N experts are the same. These values are no
+          bounds. In the leading directions of a sum the experts add up, so unrelated experts have
+          more than 1. Experts that differ only in size have more than N; opposite experts have less
+          than 1
 
     Raises:
         UsageError: `rank` is less than 1, or no matrix matches.
@@ -77,7 +79,7 @@ def matrix_names(inputs: MergeInputs, pattern: str | None = None) -> list[str]:
 
 
 def mean_over(matrices: Mapping[str, Mapping[str, Any]], key: str) -> np.ndarray:
-    """Return the means over the matrices of a measure between experts.
+    """Return a measure between experts, as means over the matrices.
 
     Args:
         matrices: from :func:`inspect_matrices`.
@@ -90,7 +92,7 @@ def mean_over(matrices: Mapping[str, Mapping[str, Any]], key: str) -> np.ndarray
 
 
 def defined_mean(values: Sequence[Any]) -> np.ndarray:
-    """Return the mean over the first dimension without None; NaN where all values are None."""
+    """Return the mean over the first dimension, leaving None out; NaN where all values are None."""
     return np.ma.filled(np.ma.masked_invalid(np.array(values, dtype=float)).mean(axis=0), np.nan)
 
 

@@ -160,9 +160,9 @@ def _inflation_lines(matrices: Mapping[str, Mapping[str, Any]], count: int) -> T
     inflation = [defined_mean(matrix["inflation"] or [None]) for matrix in matrices.values()]
     return [
         [f"inflation of the leading directions of the sum: {_mean_text(inflation)}"],
-        [f"(1 for experts at right angles, {count} if all are the same; neither a bound:"],
-        ["unrelated experts have more than 1, the same ones of different sizes more still,"],
-        ["opposite ones less)"],
+        [f"(1 for orthogonal experts, {count} if all are the same; these are no bounds:"],
+        [f"unrelated experts have more than 1, equal experts of different size more than {count},"],
+        ["opposite experts less than 1)"],
     ]
 
 

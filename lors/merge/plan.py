@@ -21,7 +21,9 @@ from lors.merge.task_vector import TaskVector
 
 @dataclass(frozen=True)
 class MergePlan:
-    """The models to merge, the method and its parameters: checked and completed when it is made.
+    """The models to merge, the method and its parameters.
+
+    A new plan is checked and completed with the defaults.
 
     Args:
         base: checkpoint file of the base model.
@@ -32,12 +34,12 @@ class MergePlan:
         dtype: dtype of the merged floating-point tensors; by default that of the base model, or of
             `onto`.
         seed: seed of methods that draw random numbers.
-        weights: factor of each expert's task vector, negative to take the expert away; default 1.
+        weights: factor of each expert's task vector, negative to remove the expert; default 1.
         svc: alpha of the calibration of singular values (:mod:`lors.linalg.calibration`) of the
             pruned matrices, for a method that is a sum; by default there is no calibration.
-        onto: merged model to which the result is added in place of the base model. So experts are
-            added to it, or taken away by negative weights, without the experts that it holds; for a
-            method that is a sum.
+        onto: merged model to which the delta is added, in place of the base model. This adds
+            experts to the merged model, or removes experts by negative weights, and needs none of
+            the other experts in it. Only for a method that is a sum.
 
     Raises:
         UsageError: a value of a wrong type or out of range, no experts, an unknown method, or wrong
@@ -109,7 +111,7 @@ class MergeInputs:
         base: the base model.
         vectors: the task vectors of the experts.
         policy: the policy of the plan.
-        actions: what the policy does with each tensor of the base model.
+        actions: name of a tensor of the base model -> action of the policy.
         onto: the model to which the delta is added: the base model, or the plan's `onto`.
     """
 
@@ -138,8 +140,7 @@ def open_inputs(plan: MergePlan, opened: MergeInputs | None = None) -> MergeInpu
 
     Args:
         plan: the plan.
-        opened: the open files of another plan with the same models and policy. They are not opened
-            and compared again.
+        opened: the open files of another plan with the same models and policy, to use again.
 
     Raises:
         LorsError: a file cannot be read; an expert has another vocabulary or structure than the

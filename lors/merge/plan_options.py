@@ -18,7 +18,7 @@ def plan_from(config: str | None, options: Mapping[str, Any]) -> MergePlan:
     Args:
         config: YAML file with keys of the plan, or the record of a merged model; None for no file.
         options: name -> value of every option of the program, those of the plan among them; None
-            for an option that is not given. ``params`` is a list of ``name=value``.
+            for a missing option. ``params`` is a list of ``name=value``.
 
     Raises:
         LorsError: the file is missing.

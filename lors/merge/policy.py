@@ -2,7 +2,7 @@
 
 A policy is a YAML file with rules in order; the first rule with a pattern that matches the name of
 a tensor decides. A policy in ``lors/merge/policies`` is chosen from the names of a model's tensors;
-any other one is given by its path.
+any other policy is given by its path.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Policy:
     """The rules for one family of models.
 
     Args:
-        family: the family of models (in the file), which is also the name of the policy.
+        family: the family of models, which is also the name of the policy.
         detect: patterns that recognise the family; each must match the name of some tensor.
         rules: the rules in order; the first that matches decides.
     """

@@ -1,4 +1,4 @@
-"""``merge.yaml``, the record of a merged model: written beside it, read again to add to it."""
+"""``merge.yaml``, the record beside a merged model; read when experts are added to the model."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def record_of(plan: MergePlan, inputs: MergeInputs, out: Path, history: dict | N
 
 
 def unfinished_record(out: Path) -> str:
-    """Return the record to write before the model is replaced: the name of the model only.
+    """Return the record to write before a merge replaces the model: the name of the model only.
 
-    So the record of the older model is never taken for the record of the new one, and an
+    So the record of the older model is never taken for the record of the new model, and an
     interrupted merge can be run again.
     """
     return yaml.safe_dump({"model": out.name}, allow_unicode=True)
@@ -94,7 +94,7 @@ class _Step:
 
 
 def _step(plan: Mapping[str, Any], fingerprints: Mapping[str, Any]) -> _Step:
-    """Return the step that is described by the entries of a record."""
+    """Return the step that these two entries of a record describe."""
     params = dict(plan["params"])
     coef = float(params.pop("scaling_coef"))
     experts = [str(expert) for expert in fingerprints["experts"]]
@@ -135,8 +135,8 @@ def _read_steps(record: dict[str, Any] | None, path: Path) -> list[_Step]:
 def read_history(plan: MergePlan, inputs: MergeInputs) -> dict[str, Any] | None:
     """Return the record of the plan's `onto`; None without `onto`.
 
-    Logs a warning if there is no record, or if an expert is taken away with other settings than it
-    was added with.
+    Logs a warning if there is no record, or if an expert is removed with other settings than it was
+    added with.
 
     Raises:
         LorsError: the record is damaged, or the model was made from another base model or has one
@@ -166,7 +166,7 @@ def read_history(plan: MergePlan, inputs: MergeInputs) -> dict[str, Any] | None:
 
 
 def _check_share(expert: Checkpoint, current: _Step, steps: Sequence[_Step]) -> None:
-    """Check the share of an expert to add against its share in the merged model."""
+    """Check that an expert is not added twice; warn if a removal does not undo its addition."""
     key = expert.fingerprint()
     there = sum(step.shares.get(key, 0.0) for step in steps)
     added = current.shares[key]
@@ -176,25 +176,25 @@ def _check_share(expert: Checkpoint, current: _Step, steps: Sequence[_Step]) -> 
         raise LorsError(
             "this expert is in the merged model already",
             where=expert.path,
-            hint="leave it out, or give it a negative weight to take it away",
+            hint="leave it out, or give it a negative weight to remove it",
         )
     if added >= 0:
         return
     if there <= 0:
         logging.warning(
-            "%s is taken away, but according to its record the merged model does not hold it",
+            "%s is removed, but according to its record the merged model does not hold it",
             expert.path,
         )
         return
     if abs(there + added) >= SMALLEST_SHARE:
         logging.warning(
-            "%s is taken away with weight * scaling_coef = %g, but is in the merged model with %g",
+            "%s is removed with weight * scaling_coef = %g, but is in the merged model with %g",
             *(expert.path, -added, there),
         )
     recorded = [step.settings[key] for step in steps if step.shares.get(key, 0.0) > 0]
     if current.settings[key] not in recorded:
         logging.warning(
-            "%s is taken away with %s, but was added with %s",
+            "%s is removed with %s, but was added with %s",
             *(expert.path, _text(current.settings[key]), " and ".join(map(_text, recorded))),
         )
 

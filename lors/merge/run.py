@@ -42,9 +42,9 @@ def merged_delta(
         inputs: the open files, if another plan with the same models and policy has opened them.
         nj: number of threads; the result does not depend on it.
         cache: directory of decompositions to keep for further merges of the same experts.
-        reuse: the deltas of a plan that differs only in the parameters of the method. For a method
-            of matrices the deltas of all other tensors are taken from it, because they do not
-            depend on these parameters.
+        reuse: the deltas of a plan that differs only in the parameters of the method. If the method
+            is for matrices, the deltas of all other tensors do not depend on these parameters and
+            are taken from `reuse`.
 
     Raises:
         UsageError: `nj` is less than 1.
@@ -73,8 +73,8 @@ def apply_delta(
 
     Args:
         base: the base model.
-        delta: from :func:`merged_delta`; tensors without a delta are those of the base model, not
-            copies of them.
+        delta: from :func:`merged_delta`. Tensors without a delta are taken from the base model
+            without a copy.
         scaling_coef: factor of the delta.
         dtype: dtype of the floating-point tensors; by default that of the base model.
         out: result of an earlier call with the same arguments except `scaling_coef`. It is

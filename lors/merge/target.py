@@ -25,7 +25,7 @@ class Target:
     """A checked place for a merged model.
 
     Args:
-        writer: writer of the model file; it makes no file before it is entered.
+        writer: writer of the model file, not yet entered: no file is made so far.
         names: name of a tensor in the base model -> its name in the merged model.
         config: text of the model configuration to write beside the model; None for no file.
         history: record of the plan's `onto`.
@@ -137,7 +137,7 @@ def _names_in_file(
 def _warn_of_losses(
     inputs: MergeInputs, spec: dict[str, tuple[tuple[int, ...], torch.dtype]]
 ) -> None:
-    """Warn of a dtype that rounds small deltas away, and of fine-tuned tensors that are copied."""
+    """Warn of a dtype that rounds small deltas away, and of copied tensors that experts changed."""
     copied = set(inputs.names("copy"))
     dtypes = {dtype for name, (_, dtype) in spec.items() if name not in copied}
     for dtype in (torch.float16, torch.bfloat16):

@@ -82,7 +82,7 @@ class WeightedDeltas(Sequence[Tensor]):
         vectors: the task vectors of all experts.
         weights: one factor for each.
         name: the tensor.
-        keep: keep the tensors that were read for the next access, if they are not too large.
+        keep: keep a task vector in memory after the first access, if they are not too large.
     """
 
     KEPT_BYTES = 64 * 2**20

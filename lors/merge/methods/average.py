@@ -16,7 +16,7 @@ def average(deltas: Sequence[Tensor]) -> Tensor:
 
     delta = (1/N) sum_t tau_t (the uniform soup of Wortsman et al., "Model soups: averaging weights
     of multiple fine-tuned models improves accuracy without increasing inference time", ICML 2022).
-    It is task_arithmetic with scaling_coef divided by N.
+    The result is that of task_arithmetic with scaling_coef divided by N.
 
     Args:
         deltas: task vectors of one tensor, one for each expert, float32, all of one shape.

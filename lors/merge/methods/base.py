@@ -75,15 +75,16 @@ class Execution:
     Args:
         rowwise: a row of the merged delta depends only on the same row of the task vectors, and on
             `stats`. Then a large tensor is merged some rows at a time. A vector is one row.
-        stats: function ``(delta, **params)``: what a rowwise formula needs to know about the whole
-            task vector, such as a threshold. Argument ``stats`` of the formula: this value for a
-            sum, the list of the values of all experts for a joint method.
-        global_magnitudes: function ``(delta, *, low_rank, **params)``, for a sum with a parameter
-            ``threshold``. If its value is "global", the argument ``global_threshold`` of the
-            formula is the threshold of the fraction ``density`` of the largest of these magnitudes
-            over all pruned matrices of the expert; else it is None.
-        stacks: function ``(**params)``: whether the formula of a sum also takes a stack of task
-            vectors (n x rows x columns) on any device, for these parameters.
+        stats: function ``(delta, **params)`` that returns the facts about the whole task vector
+            that a rowwise formula needs, e.g. a threshold. The argument ``stats`` of the formula is
+            this value for a sum, and the list of the values of all experts for a joint method.
+        global_magnitudes: function ``(delta, *, low_rank, **params)`` that returns magnitudes; for
+            a sum with the parameters ``threshold`` and ``density``. If ``threshold`` is "global",
+            the argument ``global_threshold`` of the formula is the threshold that keeps the
+            fraction ``density`` of these magnitudes, over all pruned matrices of the expert; else
+            it is None.
+        stacks: function ``(**params)`` that returns whether, for these parameters, the formula of a
+            sum also takes a stack of task vectors (n x rows x columns) on any device.
     """
 
     rowwise: bool = False
@@ -103,11 +104,11 @@ class TensorContext:
     Args:
         prune: whether the policy marks the tensor for pruning.
         random_of: index of an expert -> its random number generator for this tensor.
-        low_rank_of: index of an expert -> function that finds the low-rank part of its task vector:
-            without a decomposition for an adapter, with a kept decomposition if there is one.
+        low_rank_of: index of an expert -> function that finds the low-rank part of its task vector.
+            An adapter needs no decomposition, and a kept decomposition is used if there is one.
         threshold_of: index of an expert -> its global threshold, or None.
-        stats: ``Execution.stats`` of each expert's task vector; None if the whole tensor is given,
-            so that they can be computed from it.
+        stats: ``Execution.stats`` of each expert's task vector; None if the formula gets the whole
+            tensor, from which they can be computed.
         start: row-major index of the first entry, if only some rows of the tensor are given.
     """
 
@@ -253,7 +254,7 @@ METHODS: dict[str, MergeMethod] = {}
 
 
 def method_called(name: str) -> MergeMethod:
-    """Return the merge method of a name.
+    """Return the merge method with this name.
 
     Raises:
         UsageError: there is none; near matches and all names are listed.

@@ -19,18 +19,18 @@ def boosted_tsv_m(deltas: Sequence[Tensor], *, beta: Annotated[float, Range(0, 1
 
     For each tau_t = U S V', let k be the first index at which the cumulative energy reaches the
     fraction beta: sum_{i<=k} S_i^2 >= beta sum_i S_i^2. S_i becomes max(S_i, S_k), so that
-    directions of little weight in one expert do not collapse in the merge. The rest is tsv_m; with
-    beta 1 it is tsv_m itself (Carvalho, Teixeira, Rolland, Abad, "Exploring the potential and
-    limitations of Model Merging for Multi-Domain Adaptation in ASR", arXiv 2603.05354; we
-    understand energy as the squared singular values). Tensors that the policy does not prune are
-    averaged.
+    directions of little weight in one expert do not collapse in the merge. Then tsv_m merges the
+    task vectors; with beta 1 nothing is raised (Carvalho, Teixeira, Rolland, Abad, "Exploring the
+    potential and limitations of Model Merging for Multi-Domain Adaptation in ASR", arXiv
+    2603.05354; we understand energy as the squared singular values). Tensors that the policy does
+    not prune are averaged.
 
     Singular values of 0, as in the task vector of an adapter, are not raised: nothing was learnt in
     these directions, and their vectors are arbitrary.
 
     Args:
         deltas: task vectors of one matrix, one for each expert, float32.
-        beta: fraction of the energy, from 0 to 1; a smaller one raises more singular values.
+        beta: fraction of the energy, from 0 to 1; a smaller value raises more singular values.
 
     Returns:
         The merged delta, same shape.

@@ -22,14 +22,15 @@ def breadcrumbs(
 ) -> Tensor:
     """Sum of the task vectors without their largest and their smallest entries.
 
-    In each tau_t the fraction gamma of largest magnitude is set to zero as outliers; then the
-    smallest magnitudes, until the fraction density is left (Davari, Belilovsky, "Model Breadcrumbs:
-    Scaling Multi-Task Model Merging with Sparse Masks", ECCV 2024; there without the smallest 85 %
-    and the largest 1 %). If gamma + density is more than 1, nothing small is dropped.
+    In each tau_t the fraction gamma of largest magnitude is set to zero as outliers. Then the
+    smallest entries are set to zero until the fraction density is left (Davari, Belilovsky, "Model
+    Breadcrumbs: Scaling Multi-Task Model Merging with Sparse Masks", ECCV 2024; the paper drops the
+    smallest 85 % and the largest 1 %). If gamma + density is more than 1, no small entry is
+    dropped.
 
     Args:
         delta: task vector of one tensor of one expert, float32.
-        stats: masks of all entries but the smallest, and of the outliers, in the whole tensor.
+        stats: two masks of the whole tensor: all entries except the smallest, and the outliers.
         start: row-major index of the first entry of `delta` in the whole tensor.
         density: fraction of the entries that is kept, from 0 to 1.
         gamma: fraction of the entries that is dropped as the largest, from 0 to 1.

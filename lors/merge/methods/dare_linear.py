@@ -22,8 +22,8 @@ def dare_linear(
     else 0. The rescaling keeps the expectation (Yu et al., "Language Models are Super Mario:
     Absorbing Abilities from Homologous Models as a Free Lunch", ICML 2024).
 
-    The mask of an expert depends on its place in the list of experts. To take an expert away again,
-    give it the same place; give the experts before it the weight 0.
+    The mask of an expert depends on its place in the list of experts. To remove an expert later,
+    list it at the same place, with weight 0 for the experts before it.
 
     Args:
         delta: task vector of one tensor of one expert, float32.

@@ -22,11 +22,11 @@ def della(
     density: Annotated[float, Range(0.001, 1)] = 0.2,
     epsilon: Annotated[float, Range(0, 1)] = 0.1,
 ) -> Tensor:
-    """Drop small entries more often than large ones, rescale, elect signs, average what agrees.
+    """Drop small entries more often than large ones, rescale, elect signs, average as in ties.
 
     The magnitudes of each row are ranked. The probability to keep an entry grows linearly with its
     rank, from density - epsilon / 2 to density + epsilon / 2 (clipped to 0 and 1). A kept entry is
-    divided by its own probability. The rest is the sign election of ties (Deep, Bhardwaj, Poria,
+    divided by its probability. Sign election and mean are those of ties (Deep, Bhardwaj, Poria,
     "DELLA-Merging: Reducing Interference in Model Merging through Magnitude-Based Sampling", arXiv
     2406.11617).
 

@@ -21,11 +21,11 @@ def iso_c(deltas: Sequence[Tensor]) -> Tensor:
     policy does not prune are averaged.
 
     As in the formula, mean(S) is over all min(rows, columns) singular values, even if the sum has a
-    lower rank, as a sum of adapters has. U V' has only the directions within the numerical rank,
+    lower rank, e.g. a sum of adapters. U V' has only the directions within the numerical rank,
     because the vectors of singular value 0 are arbitrary. So the result does not jump when a
-    singular value falls to 0, and an adapter gives the same as a full model with nearly the same
-    task vector. For a low rank delta is small: its nuclear norm is the nuclear norm of the mean
-    task vector times rank / min(rows, columns). Compensate by a larger scaling_coef.
+    singular value falls to 0, and an adapter gives the same result as a full model with nearly the
+    same task vector. If the rank is low, delta is small: its nuclear norm is the nuclear norm of
+    the mean task vector times rank / min(rows, columns). Compensate by a larger scaling_coef.
 
     Args:
         deltas: task vectors of one matrix, one for each expert, float32.

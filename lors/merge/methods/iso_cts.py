@@ -19,7 +19,7 @@ def iso_cts(
     *,
     common_fraction: Annotated[float, Range(0, 1)] = 0.8,
 ) -> Tensor:
-    """The common subspace and each expert's own directions, with one singular value for all.
+    """The common subspace and further directions of each expert, with one singular value for all.
 
     The leading singular vectors of sum_t tau_t span the common subspace. The remaining directions
     are shared equally among the experts: each adds the leading singular vectors of the part of its
@@ -30,8 +30,8 @@ def iso_cts(
 
     The mean is over min(rows, columns) singular values, even if there are fewer directions.
     Directions of singular value 0 are left out, because their vectors are arbitrary; they count as
-    0 in the mean (see iso_c for the reason and the effect on scaling_coef). So it is iso_c for
-    adapters whose sum fits into the common subspace.
+    0 in the mean (see iso_c for the reason and the effect on scaling_coef). For adapters whose sum
+    fits into the common subspace, the result is that of iso_c.
 
     Args:
         deltas: task vectors of one matrix, one for each expert, float32.

@@ -60,9 +60,9 @@ def lors(
         density: fraction of the entries of S_t that is kept, from 0 to 1.
         order: low_rank_first (the paper: S_t from the residual of L_t), sparse_first (L_t from the
             residual of S_t) or independent (both from tau_t; a part that is in both counts twice).
-        threshold: the threshold of the magnitudes to keep is found for each matrix (matrix, the
-            paper) or for all matrices of an expert together (global); then matrices in which more
-            was learnt keep more entries.
+        threshold: matrix (the paper: one threshold of the magnitudes for each matrix) or global
+            (one threshold for all matrices of an expert: matrices that learnt more keep more
+            entries).
         keep_norm: scale L_t + S_t to the Frobenius norm of tau_t.
 
     Returns:

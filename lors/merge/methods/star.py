@@ -17,7 +17,7 @@ def star(delta: Tensor, *, eta: Annotated[float, Range(0, 1)] = 0.4) -> Tensor:
     """Sum of the task vectors, truncated in rank and rescaled to their old nuclear norm.
 
     Each tau_t keeps its leading singular values: the smallest number of them whose sum is at least
-    the fraction eta of the sum of all. They are scaled so that their sum is that of all (Lee et
+    the fraction eta of the sum of all. They are scaled so that they have the sum of all (Lee et
     al., "STAR: Spectral Truncation and Rescale for Model Merging", NAACL 2025). Tensors that the
     policy does not prune keep their whole task vectors.
 

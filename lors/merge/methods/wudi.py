@@ -20,7 +20,7 @@ def wudi(
     steps: Annotated[int, Range(0)] = 300,
     learning_rate: Annotated[float, Range(0)] = 1e-5,
 ) -> Tensor:
-    """A task vector that interferes least with each expert's own inputs, found without data.
+    """The delta that interferes least with the inputs of every expert, found without data.
 
     delta minimises sum_t |(delta - tau_t) tau_t'|^2 / |tau_t|^2 (Frobenius norms), because the rows
     of tau_t span the inputs of its training. Adam starts from the sum of all tau_t (Cheng et al.,
