@@ -96,7 +96,8 @@ class AdaptedCheckpoint(Checkpoint):
     def fingerprint(self) -> str:
         """Return the hash of the adapter's tensors and scales; the base model is not included.
 
-        It does not depend on the settings that lead to a scale or on the names of the base model.
+        The hash depends neither on the formula of a scale (alpha / r or alpha / sqrt(r)) nor on the
+        naming scheme of the base model.
         """
         # Names in the adapter's file, not the base model's. Rounded, because alpha / r and
         # alpha / sqrt(r) may give the same scale with another last digit.

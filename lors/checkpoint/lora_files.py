@@ -182,7 +182,11 @@ def _open_peft_tensors(directory: Path) -> Checkpoint:
 
 
 def _alpha_of(module: str, config: _PeftConfig, where: Path) -> float:
-    """Return alpha for one module: that of the first pattern that matches the end of its name."""
+    """Return the alpha of a module.
+
+    The first pattern in ``alpha_pattern`` that matches the end of its name decides; without a match
+    it is ``lora_alpha``.
+    """
     for pattern, alpha in (config.alpha_pattern or {}).items():
         try:
             found = re.fullmatch(rf"(.*\.)?({pattern})", module)

@@ -126,7 +126,7 @@ def convert_clips(
 def convert_hours(
     clips: Sequence[ClipConversion], pool: Executor, description: str, hours: float
 ) -> list[ConvertedClip]:
-    """Convert clips in their order until there are enough hours; return the results of these."""
+    """Convert clips in their order until there are enough hours; return the results so far."""
     results: list[ConvertedClip] = []
     seconds, wanted = 0.0, hours * 3600
     while seconds < wanted and len(results) < len(clips):

@@ -105,7 +105,7 @@ def format_corpus_reports(reports: Sequence[Mapping[str, Any]]) -> str:
 
 
 def losses(row: Mapping[str, Any]) -> str:
-    """Return the last column of a split: the drops by reason, and the clips kept though empty."""
+    """Return the last column of a split: the drops by reason, and the clips kept without text."""
     parts = [counts(row["dropped"])] if row["dropped"] else []
     if row["kept_empty"]:
         parts.append(f"kept though empty: {len(row['kept_empty'])}")

@@ -42,8 +42,8 @@ def subset_by_number(
     Args:
         source: a data directory.
         target: the data directory to write; files that the source does not have are removed.
-        number: how many utterances; for ``speakers`` at least as many, for ``per_spk`` at most as
-            many of each speaker.
+        number: number of utterances: with the rule ``speakers`` a minimum, with ``per_spk`` a
+            maximum for each speaker.
         rule: a name in :data:`RULES`.
 
     Returns:
@@ -151,8 +151,8 @@ def _shortest(source: DataDir, number: int) -> list[bytes]:
 def _whole_speakers(source: DataDir, number: int) -> list[bytes]:
     """All utterances of as many speakers as make at least `number` utterances together.
 
-    The speakers come in the order of a hash of their ids, so that those of a smaller part are
-    among those of a larger one.
+    The speakers are taken in the order of a hash of their ids, so that a larger part has all
+    speakers of a smaller part.
     """
     chosen: list[bytes] = []
     of_speaker = by_speaker(speakers_of(source.files))

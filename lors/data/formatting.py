@@ -38,9 +38,9 @@ class FormatOptions:
         max_bad_audio: largest share (0 to 1) of clips that may fail to decode.
         min_dur: shortest clip to keep, in seconds.
         max_dur: longest clip to keep, in seconds.
-        hours: take a subset with this much speech (:mod:`lors.data.subset`), at most one clip more;
-            only clips that it may need are decoded. If there is less speech, all clips are taken,
-            with a warning.
+        hours: take a subset with this much speech (:mod:`lors.data.subset`): clips are decoded in
+            its order until there is enough. If there is less speech, all clips are taken, with a
+            warning.
         clips: take the clips of these names.
     """
 
@@ -71,7 +71,7 @@ def format_corpus(
             clips that are taken.
         langs: language codes.
         splits: names of splits.
-        options: for train.
+        options: limits and subset of the train splits; `nj` and `max_bad_audio` of all splits.
         subset_lists: take the clips of such lists: a folder with ``<lang>_<split>.txt``.
 
     Returns:

@@ -205,9 +205,9 @@ def _seconds(value: str) -> float | None:
 def _id_part(name: str, keep: str = "") -> str:
     """Return `name` with letters, digits and underscores only, for a part of an utterance id.
 
-    A hyphen separates these parts and sorts before all of these characters, so that ids also sort
-    by speaker. Different names stay different: a name that is changed or cut gets some digits of
-    its hash.
+    A hyphen separates the parts of an id. It sorts before all of these characters, so that ids are
+    also sorted by speaker. Different names stay different: a name that is changed or cut gets some
+    digits of its hash.
     """
     part = re.sub(rf"[^\w{keep}]+", "_", name)
     if len(part) > _LONGEST or (part != name and not keep):

@@ -1,8 +1,9 @@
 """Subsets of training data by hours: the same everywhere, balanced over speakers, and nested.
 
 All clips have one order, and a subset of h hours is its beginning; so the five-hour subset is part
-of the ten-hour one. The first clips of all speakers come first, then all second clips, and so on.
-Clips and speakers are ordered by a hash of the clip's name.
+of the ten-hour subset. A hash of the name orders the clips of each speaker. The order begins with
+the first clips of all speakers, then come all second clips, and so on, each group ordered by the
+hash.
 """
 
 from __future__ import annotations

@@ -271,7 +271,7 @@ def write_weights(
 
 
 def _not_finite(original: Tensor, dtype: torch.dtype, where: str) -> LorsError:
-    """Return the error for a tensor that is not finite in `dtype`, with or without the rounding."""
+    """Return the error for values that are too large for `dtype`, or not finite before rounding."""
     if all_finite(original):
         return LorsError(
             f"some values are too large for {dtype}",

@@ -174,14 +174,14 @@ def byte_letters() -> list[str]:
 def merges_of(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
     """Return the merges of a byte-level BPE, in order, from the ranks of its tokens.
 
-    To find the merge that makes a token, its bytes are encoded with the tokens of lower rank only:
-    the result has two parts.
+    The merge that makes a token joins two tokens. They are found by encoding the bytes of the token
+    with the tokens of lower rank only.
 
     Args:
         ranks: token -> rank; the single bytes have the lowest ranks.
 
     Raises:
-        ValueError: the result has more than two parts, so these are not the ranks of a BPE.
+        ValueError: an encoding has more than two tokens, so these are not the ranks of a BPE.
     """
     merges = []
     for token in sorted(ranks, key=ranks.get):

@@ -1,9 +1,10 @@
-"""ESPnet's trainer, made so that it resumes with the same result after a kill at any moment.
+"""ESPnet's trainer, changed to resume with the same result after a kill at any moment.
 
-At the end of an epoch ESPnet writes ``checkpoint.pth``, from which it resumes; then the epoch's
-model, ``<epoch>epoch.pth``; the link ``latest.pth``; and the links to the best epochs. Last it
-removes the models that are not among the best. It resumes after the epoch of the checkpoint:
-without this module, the steps that a kill has cut off after the checkpoint would never be done.
+At the end of an epoch ESPnet takes these steps: it writes ``checkpoint.pth``; then the model of the
+epoch, ``<epoch>epoch.pth``; the link ``latest.pth``; and the links to the best epochs. Then it
+removes the models that are not among the best. After a kill ESPnet continues with the epoch after
+the checkpoint. If the kill came between two of these steps, the remaining steps would never be
+done; this module repeats all steps after the checkpoint.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pth"
 OTHER_TRAINING_SECONDS = 60.0
-"""How long to wait for a training in the same directory that outlives its killed driver."""
+"""How long to wait for a training in the same directory whose driver was killed."""
 
 
 class ResumableTrainer(Trainer):
-    """ESPnet's trainer that writes whole files only, and first completes an interrupted epoch."""
+    """ESPnet's trainer, but files are written atomically and an interrupted epoch is completed."""
 
     @classmethod
     def run(cls, **arguments: Any) -> None:
@@ -62,9 +63,9 @@ class ResumableTrainer(Trainer):
 def keep_adapters_apart(model: torch.nn.Module) -> None:
     """Mark LoRA's adapters as not added to the weights.
 
-    ESPnet makes the layers in evaluation mode, in which loralib adds the adapter (zero at first)
-    to the weight. Weights and adapter that are loaded later are apart; but loralib would still
-    take them for added, and subtract the adapter when training begins.
+    ESPnet makes the layers in evaluation mode: loralib then adds the adapter (zero at first) to the
+    weight and marks it as added. The weights that are loaded later do not contain the adapter, but
+    the mark stays, and loralib would subtract the adapter when training begins.
     """
     for module in model.modules():
         if hasattr(module, "lora_A") and hasattr(module, "merged"):
@@ -96,7 +97,7 @@ def read_checkpoint(path: Path) -> tuple[Mapping[str, Tensor], Reporter]:
     Raises:
         LorsError: the file is damaged, or holds code.
     """
-    # ESPnet unpickles the file as code; a file that is refused here does not reach ESPnet.
+    # ESPnet unpickles the file, which may run code; a file that is refused here is not unpickled.
     try:
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             states = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -124,7 +125,7 @@ def complete_epoch(
         options: options of ESPnet's trainer.
     """
     epoch = reporter.get_epoch()
-    # Written even if it is there: it may be torn, or from an earlier training.
+    # Written even if it exists: it may be incomplete, or from an earlier training.
     with atomic_write(out / _model(epoch), "wb") as handle:
         torch.save(model, handle)
     replace_link(out / "latest.pth", _model(epoch))

@@ -1,7 +1,7 @@
-"""A model family: all that the recipes have to know of one kind of model, as one class.
+"""A model family: one class with everything that the recipes need to know about one kind of model.
 
-A family is registered by :func:`register`. The families of LoRS are imported by ``lors.models``;
-one from another package is found by an entry point of the group ``lors.model_families``, whose
+A family is registered by :func:`register`. The families of LoRS are imported by ``lors.models``. A
+family of another package is found by an entry point of the group ``lors.model_families``, whose
 value is the module with the class (``my_family = "my_package.family"``).
 """
 
@@ -123,7 +123,7 @@ class Family(ABC):
         Args:
             base_model: value of the option ``--base_model``.
             out: the model directory to make.
-            options: those of :attr:`import_options` that were given, as they were typed.
+            options: the given options of :attr:`import_options`, as they were typed.
 
         Raises:
             LorsError: the model cannot be used, or `out` holds another one.
@@ -140,10 +140,10 @@ class Family(ABC):
 
     @abstractmethod
     def training_fields(self, utterance: Utterance, pair: Pair, text: str) -> dict[str, str]:
-        """Return the training data of one utterance: file of :attr:`data_files` -> its line.
+        """Return the training data of an utterance: file of :attr:`data_files` -> text of its line.
 
         Args:
-            utterance: an utterance of a data directory; its ``wav.scp`` is left out here.
+            utterance: an utterance of a data directory. The line of ``wav.scp`` is not returned.
             pair: the language and the task that are trained.
             text: the reference text, without a prompt.
         """

@@ -19,7 +19,7 @@ HATCHED = {"hatch": "////", "edgecolor": "white"}
 
 
 def _bar_styles(systems: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return grey for baselines and a colour for each method, hatched for merges over tasks."""
+    """Return system -> style: baselines grey, a colour for each method, hatched over tasks."""
     colours = method_colours(_methods(systems))
     plain = _baselines(systems)
     styles: dict[str, dict[str, Any]] = {}

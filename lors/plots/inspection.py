@@ -42,7 +42,7 @@ def write_inspection_plots(
 
 
 def spectrum_figure(matrices: Mapping[str, Mapping[str, Any]], experts: Sequence[str]) -> Any:
-    """Draw singular values / the largest, over index / rank: median over matrices."""
+    """Draw the spectra: singular value / the largest against index / rank; median over matrices."""
     figure = new_figure(5.2, 3.2)
     axes = figure.subplots()
     grid = np.linspace(0, 1, 101)
@@ -107,7 +107,7 @@ def inflation_figure(matrices: Mapping[str, Mapping[str, Any]], count: int) -> A
         axes.plot(index, median, color=LORS_COLOUR)
         axes.fill_between(index, low, high, color=LORS_COLOUR, alpha=0.2, linewidth=0)
     # The levels are examples, not bounds; a single expert has inflation 1 everywhere.
-    for level, text in ((1, "experts at right angles"), (count, "all experts the same"))[:count]:
+    for level, text in ((1, "orthogonal experts"), (count, "all experts the same"))[:count]:
         axes.axhline(level, color="#999999", linewidth=0.8)
         axes.annotate(text, (rank, level), fontsize=7, color="#555555", ha="right", va="bottom")
     axes.set_xlabel("direction of the sum, by singular value")

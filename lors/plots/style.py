@@ -36,7 +36,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def method_colours(methods: Sequence[str]) -> dict[str, tuple[float, ...]]:
-    """Return method -> RGB: the palette, then darker and lighter rounds of it; lors has its own."""
+    """Return method -> RGB: the palette, then its darker and lighter shades; lors is vermilion."""
     from matplotlib.colors import to_rgb
 
     colours = {}

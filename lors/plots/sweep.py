@@ -61,7 +61,10 @@ def _lors_curves(sweeps: Sequence[Sweep], styles: dict[str, dict[str, Any]]) -> 
 
 
 def _other_curve(method: str, sweeps: Sequence[Sweep], style: dict[str, Any]) -> _Curve:
-    """Return one curve: at each scaling_coef the best mean over the method's other parameters."""
+    """Return one curve: at each scaling_coef the best setting of the other parameters.
+
+    The best setting has the highest mean over the seeds.
+    """
     found = _objectives(sweeps)
     best: dict[float | None, list[float]] = {}
     for points in found.values():
@@ -190,7 +193,7 @@ def all_objectives(sweeps: Sequence[Sweep]) -> list[float]:
 
 
 def lowest_shown(sweeps: Sequence[Sweep]) -> float:
-    """Return the start of the vertical axis: the lowest objective, or more if it is far below 0."""
+    """Return the start of the vertical axis: the lowest objective, but not far below 0."""
     objectives = all_objectives(sweeps)
     return max(min(objectives), min(FLOOR, max(objectives) - 0.5))
 

@@ -34,7 +34,7 @@ class EvalSet:
 
 
 class AudioFiles(Sequence):
-    """Waveforms that are read at each access: a test set may be larger than memory.
+    """Waveforms that are read at each access, because a test set may be larger than memory.
 
     Args:
         paths: mono 16 kHz audio files.
@@ -108,7 +108,7 @@ def hypotheses_of(
         Utterance id -> hypothesis, in the order of the set.
     """
     ids, waveforms = eval_set.ids[part], list(eval_set.waveforms[part])
-    # A batch takes as long as its longest hypothesis: utterances of similar length go together.
+    # A batch takes as long as its longest hypothesis: put utterances of similar length together.
     order = sorted(range(len(ids)), key=lambda i: len(waveforms[i]))
     texts = model.transcribe([waveforms[i] for i in order], pair, options)
     text_at = dict(zip(order, texts, strict=True))

@@ -35,7 +35,7 @@ BASELINES = ("base", "expert", "joint", "sequential")
 """Systems that are not merged, in the order of reports."""
 OVER_LANGS, OVER_LANGS_TASKS = "langs", "langs_tasks"
 MERGED_OVER = {OVER_LANGS: "languages", OVER_LANGS_TASKS: "languages and tasks"}
-"""End of a merged system's name -> what the merge goes over, in words."""
+"""End of the name of a merged system -> the meaning in words."""
 
 
 def split_system(system: str) -> tuple[str, str]:
@@ -54,13 +54,13 @@ def tasks_of(scope: str) -> list[str]:
     return scope.split("_")
 
 
-# All jobs of an array and lors.recipe.status rely on the order that these functions give.
+# The jobs of an array and lors.recipe.status rely on the order of the results of these functions.
 
 
 def scopes_of(tasks: Iterable[str]) -> list[str]:
-    """Return the scopes of an experiment with these tasks; job k of the search on dev has the k-th.
+    """Return the scopes of an experiment; job k of the search on dev has the k-th scope.
 
-    The widest merge takes as long as all others together, so it comes first.
+    The scope of all tasks comes first, because its search takes as long as all others together.
     """
     tasks = sorted(set(tasks))
     return [scope_of(tasks), *tasks] if len(tasks) > 1 else tasks
@@ -71,7 +71,7 @@ def inference_units(
 ) -> list[tuple[str, Pair]]:
     """Return the test sets for inference: every system with every pair.
 
-    Job k of n has every n-th of them, from the k-th on.
+    Job k of n has every n-th test set, beginning with the k-th.
     """
     units = [(system, pair) for system in systems for pair in pairs]
     return units[job - 1 :: num_jobs]
@@ -163,5 +163,5 @@ class ExpDir:
         return self.merged(method, pair.task if merged_over == OVER_LANGS else scope_of(tasks))
 
     def digests(self, models: Iterable[Path]) -> dict[str, str]:
-        """Return the digest of each model directory's ``model.pth``, by its path inside."""
+        """Return model directory, relative to the experiment -> digest of its ``model.pth``."""
         return {str(d.relative_to(self.root)): file_digest(d / "model.pth") for d in models}

@@ -29,8 +29,8 @@ def read_grid(path: str | os.PathLike, methods: Sequence[str] | None = None) -> 
     """Read ``conf/tune.yaml``.
 
     The grid of a method is a mapping from each parameter to the list of its values (all
-    combinations are tried), or a list of such mappings. All methods with a choice have equally
-    many points.
+    combinations are tried), or a list of such mappings. All methods with more than one point have
+    the same number of points.
 
     Args:
         path: the file.
@@ -50,7 +50,7 @@ def read_grid(path: str | os.PathLike, methods: Sequence[str] | None = None) -> 
         raise UsageError(
             "merge methods must be tuned with the same budget, or they cannot be compared",
             where=path,
-            expected="as many points for every method that has something to choose",
+            expected="the same number of points for every method with more than one",
             got=[f"{method}: {number}" for method, number in budgets.items()],
         )
     for method in methods or ():

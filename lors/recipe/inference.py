@@ -1,4 +1,4 @@
-"""Inference on test sets: audio in, hypothesis files out, resumable file by file."""
+"""Inference on test sets: reads audio, writes hypothesis files; resumes file by file."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def infer(
     options: InferenceOptions,
     device: str = "cpu",
 ) -> None:
-    """Write hypothesis files; finished files are left alone.
+    """Write hypothesis files; finished files are skipped.
 
-    An interrupted test set goes on after its last shard of `SHARD` utterances.
+    An interrupted test set continues after its last shard of `SHARD` utterances.
 
     Args:
         work: (pair, model directory, hypothesis file) of each test set.

@@ -1,7 +1,7 @@
-"""Read the log of a job: its command, where it runs, how it ended, and why it failed.
+"""Read the log of a job: the command, the process, the exit code, and the error.
 
-utils/jobs.py describes the format. The logs of Kaldi's own wrappers can be read as well; they name
-no process.
+utils/jobs.py describes the format. The logs of Kaldi's own wrappers can be read as well; they do
+not name the process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lors.recipe.liveness import RecordedProcess
 STOPPED = (128 + 1, 128 + 2, 128 + 15)
 """Exit codes of a job that a user stopped: closed terminal, Ctrl-C, TERM."""
 ERROR_WIDTH = 160  # characters of an error that are shown
-HEAD_LINES = 100  # in which the wrapper's first lines are looked for: a cluster may write before
+HEAD_LINES = 100  # the wrapper's first lines are among these; a cluster may write lines before
 TAIL_BYTES = 1 << 16
 _RUNNING = re.compile(
     r"# Running on (?P<host>[^\s,]+)(?:, process (?P<pid>\d+))?(?:, Slurm job (?P<slurm>[\w]+))?"
@@ -29,9 +29,9 @@ _STARTED = re.compile(r"# Started at (\S+)")
 # The second form is that of Kaldi's wrappers.
 _FINISHED = re.compile(r"# (?:Finished at .* with status (\d+)|Ended \(code (\d+)\) at .*)")
 _ENDED_BY = re.compile(r"# Ended by (.*)")
-_FROM_OUTSIDE = ("SIGKILL", "Slurm")  # ends that a command cannot explain in its output
+_FROM_OUTSIDE = ("SIGKILL", "Slurm")  # causes that a command cannot name in its output
 _ERROR = re.compile(r"\b\w*(?:[eE]rror|ERROR|Exception)\b(?::|$)|\bKilled\b")
-# A program's message that its child has failed: the child's own message is better.
+# A program reports that a child process has failed: the message of the child is better.
 _ABOUT_CHILD = re.compile(r"\b(?:ChildFailedError|CalledProcessError)\b|: error: .*\bfailed\b")
 
 
@@ -70,14 +70,14 @@ class JobLog:
 
     @property
     def module(self) -> str:
-        """The Python module that the job runs; empty for another program."""
+        """Name of the Python module that the job runs; empty for another program."""
         with contextlib.suppress(ValueError, IndexError):
             return self.command[self.command.index("-m") + 1]
         return ""
 
 
 def read_job_log(path: str | os.PathLike) -> JobLog | None:
-    """Read a log; return None if there is no such file, or no wrapper has begun it."""
+    """Read a log; return None if there is no such file, or no wrapper has begun to write it."""
     path = Path(path)
     try:
         with path.open(encoding="utf-8", errors="replace") as handle:
@@ -89,7 +89,7 @@ def read_job_log(path: str | os.PathLike) -> JobLog | None:
     place = next((i for i, line in enumerate(head) if _RUNNING.match(line)), 0)
     if not place:
         return None
-    # A job that went back into Slurm's queue, or was run again, has begun more than once here.
+    # A job that went back into Slurm's queue, or was run again, has these lines several times.
     lines = head[place:] + tail
     running = list(filter(None, map(_RUNNING.match, lines)))[-1]
     started = next(filter(None, map(_STARTED.match, reversed(lines))), None)
@@ -109,8 +109,8 @@ def read_job_log(path: str | os.PathLike) -> JobLog | None:
 def error_in(path: str | os.PathLike) -> str:
     """Return the line of a log that best explains why its job failed; empty if there is none.
 
-    It is the last line of the command's output that names an error, or else its last line. The
-    signal that ended the command comes first if it came from outside, and last otherwise.
+    If the command was ended from outside, the line names the signal. Otherwise it is the last line
+    of the output with an error, else it names the signal, else it is the last line of the output.
     """
     try:
         lines = [line.rstrip() for line in _latest_run(_tail(Path(path))) if line.strip()]
@@ -127,7 +127,7 @@ def error_in(path: str | os.PathLike) -> str:
 
 
 def _seconds_of(date: str) -> float | None:
-    """Seconds since the epoch of a local time like 2025-01-01T12:00:00; None for another form."""
+    """Return a local time like 2025-01-01T12:00:00 as seconds since the epoch, or None."""
     try:
         return time.mktime(time.strptime(date, "%Y-%m-%dT%H:%M:%S"))
     except (ValueError, OverflowError):
@@ -135,13 +135,13 @@ def _seconds_of(date: str) -> float | None:
 
 
 def _latest_run(lines: list[str]) -> list[str]:
-    """The lines after the last ``Running on``; all lines if there is none."""
+    """Return the lines after the last ``Running on``; all lines if there is none."""
     begun = [place for place, line in enumerate(lines) if _RUNNING.match(line)]
     return lines[begun[-1] + 1 :] if begun else lines
 
 
 def _tail(path: Path) -> list[str]:
-    """The last lines of a file; the first of them may be cut."""
+    """Return the last lines of a file; the first of them may be incomplete."""
     with path.open("rb") as handle:
         size = handle.seek(0, os.SEEK_END)
         handle.seek(max(0, size - TAIL_BYTES))

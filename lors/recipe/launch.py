@@ -1,4 +1,4 @@
-"""The start of a training program: one process, or torch's launcher for several."""
+"""Start a training program: in one process, or in several by the launcher of torch."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ fi
 
 
 def run_training(command: Sequence[str], out: Path) -> None:
-    """Run a training program by ``out/run.sh``, which starts and resumes it without LoRS too.
+    """Run a training program by the script ``out/run.sh``, which a user can also start by hand.
 
-    Its output goes to stdout and to ``out/train.log``. Ctrl-C and TERM end it.
+    The output goes to stdout and to ``out/train.log``. Ctrl-C and TERM end the program.
 
     Args:
         command: from :func:`training_command`.
@@ -52,7 +52,7 @@ def run_training(command: Sequence[str], out: Path) -> None:
     script = out / "run.sh"
     _write_script(command, script, out / LOG)
     tail: deque[str] = deque(maxlen=TAIL_LINES)
-    # The script's process becomes the program's: it gets the signals and has the exit status.
+    # The script replaces itself by the program, which then gets the signals.
     process = subprocess.Popen(
         ["bash", str(script)],
         stdin=subprocess.DEVNULL,
@@ -102,17 +102,17 @@ def training_command(
 ) -> list[str]:
     """Return the command of an ESPnet training program on `ngpu` GPUs of each of `num_nodes` nodes.
 
-    Several processes are started by ``torch.distributed.run``, and on several nodes ``srun``
-    starts that once on each node. ESPnet takes its rank from the environment then.
+    The launcher ``torch.distributed.run`` starts several processes. On several nodes ``srun``
+    starts the launcher once on each node. ESPnet then takes its rank from the environment.
 
     Args:
         module: module of the program, for ``python -m``.
-        options: options of the program, without those of devices and processes.
+        options: options of the program, except those about devices and processes.
         ngpu: GPUs of each node; 0 trains on CPUs, with one process on each node.
         num_nodes: nodes of the Slurm job that this process is in.
 
     Raises:
-        UsageError: several nodes, but no Slurm job that has them.
+        UsageError: several nodes, but this process is not in a Slurm job with them.
         LorsError: Slurm does not tell the addresses of the nodes.
     """
     if num_nodes == 1 and ngpu <= 1:
@@ -149,8 +149,8 @@ def _on_every_node(num_nodes: int) -> list[str]:
     start = ["srun", "--export=ALL", "--kill-on-bad-exit=1", "--ntasks-per-node=1"]
     start += [f"--nodes={num_nodes}", f"--ntasks={num_nodes}"]
     start.append(f"--cpus-per-task={os.environ.get('SLURM_CPUS_PER_TASK', '1')}")
-    # Slurm sets the rank of each node. Without it, torch compares the address with the node's own
-    # names to find node 0, and may find none.
+    # Slurm sets the rank of each node. Without a rank, torch compares the address with the names of
+    # the node to find node 0, and may find none.
     shell = 'exec "$0" -m torch.distributed.run --node_rank "$SLURM_NODEID" "$@"'
     meet = ["--master_addr", host, "--master_port", str(port)]
     return [*start, "sh", "-c", shell, sys.executable, *meet]

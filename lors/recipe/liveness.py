@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RUNNING, QUEUED, GONE = "running", "queued", ""
-QUIET_SECONDS = 600  # a process that cannot be looked up is gone when it wrote nothing for so long
-# A clock may be set by some seconds. A process number is not given away twice within a minute.
+QUIET_SECONDS = 600  # a process that cannot be looked up counts as gone after this time
+# A clock may be set by some seconds. A process number is not used again within a minute.
 _CLOCK_SLACK = 60.0
 _SLURM_RUNNING = {"RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "SIGNALING"}
 _SLURM_RUNNING |= {"RESIZING", "STAGE_OUT", "STOPPED"}
@@ -22,14 +22,14 @@ _SLURM_QUEUED |= {"SPECIAL_EXIT"}
 
 @dataclass(frozen=True)
 class RecordedProcess:
-    """A process as a log or a run's record describes it. Times are seconds since the epoch.
+    """A process that a log or the record of a run describes. Times are seconds since the epoch.
 
     Attributes:
         host: name of its machine.
         pid: its number there, if it was recorded.
         slurm_job: id of its Slurm job, e.g. ``123`` or ``123_4``; empty outside of Slurm.
-        seen_at: a time when it ran.
-        last_write: when it last wrote to its file.
+        seen_at: a time at which it ran.
+        last_write: time of its last write to its log or record.
     """
 
     host: str
@@ -57,12 +57,12 @@ def states_of(processes: Sequence[RecordedProcess]) -> list[str]:
 
 
 def _is_local(process: RecordedProcess, here: str) -> bool:
-    """Whether a process can be looked up here; a machine's name may end with its domain or not."""
+    """Return whether a process can be looked up here; the domain in a machine's name is ignored."""
     return process.pid is not None and process.host.split(".")[0] == here.split(".")[0]
 
 
 def _state_elsewhere(process: RecordedProcess, here: str, queue: Mapping[str, str] | None) -> str:
-    """The state of a process that does not run on this machine."""
+    """Return the state of a process that does not run on this machine."""
     state = queue.get(process.slurm_job, GONE) if process.slurm_job and queue is not None else None
     if _is_local(process, here):
         # Its Slurm job may be in the queue again, or still run other commands.
@@ -73,9 +73,9 @@ def _state_elsewhere(process: RecordedProcess, here: str, queue: Mapping[str, st
 
 
 def _is_alive(pid: int, seen_at: float | None) -> bool:
-    """Whether the process that had this number at `seen_at` still runs here.
+    """Return whether the process that had this number at `seen_at` still runs here.
 
-    A process that started later has the number of one that has ended.
+    A process that started after `seen_at` is another process with the same number.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

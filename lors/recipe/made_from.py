@@ -1,7 +1,7 @@
-"""Records of what files were made from, so that they are made again only if something changed.
+"""Records of the sources of files, so that the files are made again only if something has changed.
 
-A done marker (:mod:`lors.done_marker`) protects results of hours: it refuses other settings.
-Results of seconds, such as scores and figures, are made again without asking.
+A done marker (:mod:`lors.done_marker`) protects results of hours: it refuses other settings. The
+files here are results of seconds, such as scores and figures: they are simply made again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lors.fileio import file_digest, read_json, write_json
 
 
 class MadeFrom:
-    """The record of one making.
+    """The record of the sources and settings of some files.
 
     Args:
         path: file of the record.
@@ -37,10 +37,10 @@ class MadeFrom:
         self.settings = {**settings, "lors": lors.__version__}
 
     def is_current(self) -> bool:
-        """Check that sources, products and settings are the recorded ones.
+        """Return whether sources, products and settings are the recorded ones.
 
-        A product that is older than a source is not current either: :mod:`lors.recipe.status`
-        sees the ages only.
+        A product that is older than a source is never current, because :mod:`lors.recipe.status`
+        compares only these times and has to give the same answer.
         """
         try:
             recorded = read_json(self.path)

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 def merge_tuned(
     expdir: ExpDir, methods: Sequence[str], langs: Sequence[str], scopes: Sequence[str]
 ) -> None:
-    """Write the merged model of each method and scope; finished models are left alone.
+    """Write the merged model of each method and scope; finished models are skipped.
 
     Raises:
         LorsError: a sweep or a model is missing, or a merged model was made with other settings.

@@ -1,8 +1,8 @@
 """Options of the recipe scripts: the checks before the first stage, and the lists that follow.
 
-A recipe script hands over all of its options as text (:mod:`lors.bin.check_recipe`), so that a slip
-does not cost the hours before the stage that it concerns. Only option values and configurations are
-read; the stages check corpus and models themselves.
+A recipe script passes all its options as text (:mod:`lors.bin.check_recipe`) before its first
+stage: a wrong option of a late stage is found at once, not after hours. Only option values and
+configurations are read; the stages check corpus and models themselves.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Lists = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class ScriptOptions:
-    """Options of every recipe script, under their names there."""
+    """Options of every recipe script, with the names of the script."""
 
     stage: str
     stop_stage: str
@@ -121,18 +121,18 @@ class LorsOptions(ScriptOptions):
         self.family.check_options(options)
 
     def _import_options(self) -> dict[str, str]:
-        """The options of ``lors.bin.import_base`` that this model family alone has."""
+        """Return the options of ``lors.bin.import_base`` that only this model family has."""
         names = [name for name in self.family.import_options if hasattr(self, name)]
         return {name: getattr(self, name) for name in names}
 
     def _training_clips(self) -> list[str]:
-        """Words of ``lors.bin.format_audio`` that choose the training clips."""
+        """Return the options of ``lors.bin.format_audio`` that choose the training clips."""
         if self.train_subset:
             return ["--train_subset", self.train_subset]
         return [] if self.train_hours is None else ["--train_hours", f"{self.train_hours:.15g}"]
 
     def _systems(self) -> list[str]:
-        """Rows of the results: no merge, merges over languages, merges over languages and tasks."""
+        """Return the rows of the results: not merged, over languages, over languages and tasks."""
         over = [OVER_LANGS, OVER_LANGS_TASKS] if len(self.tasks) > 1 else [OVER_LANGS]
         merges = [f"{method}.{merged_over}" for merged_over in over for method in self.methods]
         return ["base", "expert", *self.baselines, *merges]
@@ -172,8 +172,8 @@ def resolve(
         cmd_backend: ``local`` or the cluster that jobs run on.
 
     Returns:
-        The lists that the script reads: options that are lists, those that a default completes,
-        and what follows from them, such as language-task pairs.
+        The lists that the script reads: options that are lists, options that a default completes,
+        and lists that follow from options, such as language-task pairs.
 
     Raises:
         UsageError: a wrong option or configuration.
@@ -198,7 +198,7 @@ def resolve(
 
 
 def group_languages(group: str, groups: str) -> list[str]:
-    """The languages of a group.
+    """Return the languages of a group.
 
     Args:
         group: its name.
@@ -218,7 +218,7 @@ def group_languages(group: str, groups: str) -> list[str]:
 
 
 def _parse(cls: type[ScriptOptions], texts: Mapping[str, str]) -> ScriptOptions:
-    # The script reads lists back line by line, their words between tabs.
+    # The script reads each list as a line with tabs between the words.
     torn = [f"--{name}" for name, text in texts.items() if re.search(r"[\t\n]", text)]
     if torn:
         raise UsageError("a tab or a line break in the value of an option", where=", ".join(torn))
@@ -231,7 +231,7 @@ def _parse(cls: type[ScriptOptions], texts: Mapping[str, str]) -> ScriptOptions:
 
 
 def _value(text: str, annotation: Any) -> Any:
-    """The value of an option: a text, the words of a list, or else what YAML reads."""
+    """Return the value of an option: text, the words of a list, or else a value in YAML."""
     if annotation is str:
         return text
     if typing.get_origin(annotation) is tuple:

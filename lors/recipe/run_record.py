@@ -18,7 +18,7 @@ REFUSED = 2  # exit code for a wrong command line
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run of a recipe. Its paths are as they were typed, relative to the recipe's `directory`.
+    """A run of a recipe. Paths are as they were typed, relative to `directory`.
 
     Attributes:
         command: the command line, as it can be typed again.
@@ -27,7 +27,7 @@ class RunRecord:
         began: when it began, in seconds since the epoch.
         stage: name of its current stage, or of the one where it ended.
         stop_stage: number of its last stage.
-        skip_train: whether it leaves out the stages that train.
+        skip_train: whether it skips the stages that train.
         status: its exit code; None while it runs.
         expdir, data, dump: experiment, data directories of stage 1 and of stage 2.
         langs, tasks, methods, systems: languages, tasks, merge methods, systems of the results.
@@ -141,7 +141,7 @@ def end_run(record: RunRecord) -> None:
 
 
 def _recorded(record: RunRecord) -> RunRecord | None:
-    """The earlier record of this same run; None if there is none, or if the run has ended."""
+    """Return the earlier record of this run; None if there is none, or if the run has ended."""
     try:
         earlier = read_run(record.expdir)
     except UsageError:

@@ -1,7 +1,7 @@
 """How far an experiment is: the state of each unit of its latest run.
 
-Markers tell which units are done (:mod:`lors.recipe.units`), logs which of the others run or have
-failed (:mod:`lors.recipe.unit_jobs`). A stage without jobs is done by the run itself
+Markers show which units are done (:mod:`lors.recipe.units`). Logs show which of the other units run
+or have failed (:mod:`lors.recipe.unit_jobs`). The run itself does the stages without jobs
 (:mod:`lors.recipe.run_record`). Nothing is written. Standard library only.
 """
 
@@ -70,7 +70,7 @@ class Status:
 
     @property
     def state(self) -> str:
-        """``DONE``, ``FAILED`` (a unit has), ``RUNNING`` (or queued) or ``INTERRUPTED``."""
+        """``DONE``, ``FAILED`` (at least one unit), ``RUNNING`` (or queued) or ``INTERRUPTED``."""
         states = {unit.state for unit in self.units}
         if states <= {DONE, LEFT_OUT}:
             return DONE
@@ -114,7 +114,7 @@ def read_status(expdir: str | os.PathLike, stage: str | None = None) -> Status:
 
 
 def _stage_name(word: str) -> str:
-    """The name of a stage that is given by its name or number."""
+    """Return the name of a stage, from its name or number."""
     numbers = {str(number): name for number, name in enumerate(STAGES, 1)}
     name = numbers.get(word, word)
     if name not in STAGES:
@@ -123,7 +123,7 @@ def _stage_name(word: str) -> str:
 
 
 def _progress(unit: Unit) -> str | LorsError | OSError:
-    """The progress of a unit, or the error that occurs when it is read."""
+    """Return the progress of a unit, or the error in reading it."""
     try:
         return unit.progress()
     except (LorsError, OSError) as error:
@@ -131,7 +131,7 @@ def _progress(unit: Unit) -> str | LorsError | OSError:
 
 
 def _to_come(run: RunRecord) -> tuple[str, ...]:
-    """The current stage of a run, and those that it has still to do."""
+    """Return the current stage of a run and the stages after it."""
     first = STAGES.index(run.stage) if run.stage in STAGES else 0
     stages = STAGES[first : run.stop_stage]
     return tuple(s for s in stages if not (run.skip_train and s in TRAINING))
@@ -145,7 +145,7 @@ class _Judge:
         alive: whether it still runs.
         jobs: key of a unit -> its latest job.
         job_states: log of a job -> state of its process.
-        progress: key of a unit -> its progress, or the error when it was read.
+        progress: key of a unit -> its progress, or the error in reading it.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class _Judge:
         return found
 
     def _unit(self, unit: Unit) -> UnitStatus:
-        """The state of a unit by its own marker and log."""
+        """Return the state of a unit, from its marker and its log."""
         progress, job = self.progress[unit.key], self.jobs.get(unit.key)
         log = job.log if job else None
 
@@ -184,7 +184,7 @@ class _Judge:
             return status(FAILED, error=f"{progress.what}: {progress.where}")
         if isinstance(progress, OSError):
             return status(FAILED, error=str(progress))
-        # The units of a job that are not started wait for their turn.
+        # The units of a job that have not started wait for their turn.
         is_its_turn = progress == STARTED or (job is not None and len(job.keys) == 1)
         state = self.job_states[log.path] if log and log.status is None else GONE
         if state != GONE:
@@ -196,11 +196,11 @@ class _Judge:
         return status(INTERRUPTED if progress == STARTED else PENDING)
 
     def _failed_at_once(self, job: Job) -> bool:
-        """Whether a failed job has started none of its units: then all of them have failed."""
+        """Return whether a failed job has started no unit: then all its units have failed."""
         return not any(self.progress.get(key) == STARTED for key in job.keys)
 
     def _without_log(self, name: str, units: Sequence[Unit], found: list[UnitStatus]) -> None:
-        """Set the state of the unit that the run itself does, or did when it failed."""
+        """Set the state of the unit at which the run itself works, or worked when it failed."""
         started = {unit.name for unit in units if self.progress[unit.key] == STARTED}
         left = [unit for unit in found if unit.state in (PENDING, INTERRUPTED)]
         current = next((unit for unit in left if unit.name in started), left[0] if left else None)

@@ -78,14 +78,14 @@ def as_table(status: Status, show_all: bool) -> str:
         shown = [u for u in units if show_all or u.state not in (DONE, PENDING, LEFT_OUT)]
         width = max((len(unit.name) for unit in shown), default=0)
         lines += [f"     {_unit_line(unit, width)}" for unit in shown]
-    # A run with status 0 was told to stop before: the same command would do nothing.
+    # A run with status 0 has done all its stages: the same command would do nothing.
     if not status.alive and status.run.status != 0 and status.state in (FAILED, INTERRUPTED):
         lines.append(f"go on with: cd {shlex.quote(status.run.directory)} && {status.run.command}")
     return "\n".join(lines)
 
 
 def _headline(status: Status) -> str:
-    """The first line: when the latest run began, where it is, or how it ended."""
+    """Return the first line: start, process and current stage of the latest run, or its end."""
     run = status.run
     began = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(run.began))
     place = f"on {run.host}, process {run.pid}"

@@ -1,7 +1,7 @@
-"""Training by a family's training program: a base model, experts, joint and sequential models.
+"""Train base models, experts, joint and sequential models by the training program of a family.
 
-A model directory holds ``config.yaml`` (ESPnet's, with structure and vocabulary) and ``model.pth``
-(a state dict), for a base model, an expert, a joint model and a merge alike.
+Every model directory, also of a merged model, holds ``config.yaml`` (ESPnet's, with structure and
+vocabulary) and ``model.pth`` (a state dict).
 """
 
 from __future__ import annotations
@@ -86,11 +86,11 @@ def train(
         dump: data directories ``<lang>/{train,dev}``.
         config: ESPnet's options, from :mod:`lors.recipe.training_config`.
         out: the model directory to make.
-        stats: directory of :func:`collect_stats` over `pairs` and perhaps others.
+        stats: directory that :func:`collect_stats` wrote for `pairs`, or for more pairs.
         seed: seed of initialisation, data order and augmentation.
         ngpu: number of GPUs of each node; 0 trains on the CPU.
         num_nodes: nodes of the Slurm job that this process is in.
-        dev: number of dev utterances of each pair that choose the best epoch; None for all.
+        dev: number of dev utterances of each pair for the choice of the best epoch; None for all.
 
     Raises:
         LorsError: `out` was made with other settings, or the training failed.
@@ -130,8 +130,8 @@ def check_sequence(config: Mapping[str, Any]) -> None:
         LorsError: adapters that are saved together with other weights.
     """
     strategy = config.get("save_strategy", "all")  # ESPnet's default
-    # ESPnet validates a model of LoRA with the adapter added to the weights, and saves it so. The
-    # next step loads weights and adapter: the adapter would count twice.
+    # ESPnet adds the LoRA adapter to the weights for validation, and saves the sum. The next step
+    # loads weights and adapter: the adapter would count twice.
     if config.get("use_adapter") and strategy != "adapter_only":
         raise LorsError(
             "the sequential baseline needs adapters that are saved without other weights",
@@ -151,30 +151,29 @@ def train_sequence(
 ) -> None:
     """Train one model on one pair after the other, each step from the model of the step before.
 
-    Every step has the budget of an expert. With adapters, all steps train one adapter of the base
-    model.
+    Every step has the budget of an expert. With adapters, all steps train the same adapter.
 
     Args:
         pairs: language-task pairs, in the order of the steps.
         dump: data directories ``<lang>/{train,dev}``.
         config: ESPnet's options, from :func:`lors.recipe.training_config.fine_tuning_config`.
         out: receives a model directory ``<number>_<pair>`` for each step, and links to the files of
-            the last one: it is a model directory itself.
-        options: the keywords of :func:`train`.
+            the last step, so that it is a model directory too.
+        options: the keyword arguments of :func:`train`.
 
     Raises:
-        LorsError: as :func:`train` and :func:`check_sequence`; `out` has a chain of other pairs,
-            or a step was trained from another model than the one that is there now.
+        LorsError: as :func:`train` and :func:`check_sequence`; `out` has steps of other pairs, or
+            a step was trained from another model than the model that is there now.
     """
     check_sequence(config)
     out, base = Path(out), list(config["init_param"])
     marker = DoneMarker(out / ".done", {"steps": [str(pair) for pair in pairs]})
     finished = marker.is_done()
-    # train() checks the settings of the steps of a finished chain, too.
+    # train() also checks the settings of finished steps.
     with contextlib.nullcontext() if finished else marker.work():
         start = base
         # The first step repeats the training of the first expert (a tenth of the time for ten
-        # pairs), so that the baseline waits for no other stage and has all its files in one place.
+        # pairs): the baseline waits for no other stage and has all its files in one place.
         for pair, name in zip(pairs, sequential_steps(pairs), strict=True):
             step = out / name
             train([pair], dump, {**config, "init_param": start}, step, **options)
@@ -197,14 +196,15 @@ def _record_base(base: str | os.PathLike, out: Path) -> None:
 
 
 def _discard_torn_checkpoint(out: Path) -> None:
-    """Remove a checkpoint that is not whole, from which no training can resume.
+    """Remove an incomplete checkpoint, because no training can resume from it.
 
-    LoRS's trainer writes whole ones only; a disk may fail, or another trainer have been at work.
+    The trainer of LoRS writes files atomically; but a disk may fail, or another trainer may have
+    written the checkpoint.
     """
     checkpoint = out / "checkpoint.pth"
-    # A zip file has its directory at the end: a torn one has none.
+    # A zip file has its directory at the end: an incomplete file has none.
     if checkpoint.exists() and not zipfile.is_zipfile(checkpoint):
-        log.warning("%s is not whole: training starts over", checkpoint)
+        log.warning("%s is incomplete: training starts over", checkpoint)
         checkpoint.unlink()
 
 

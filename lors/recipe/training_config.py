@@ -64,7 +64,7 @@ def from_scratch_config(tokens: str | os.PathLike, config: Mapping[str, Any]) ->
 
 
 def needs_feature_stats(config: Mapping[str, Any]) -> bool:
-    """Return whether feature statistics must be collected: a base model has its own."""
+    """Return whether feature statistics must be collected; a base model already has them."""
     return "init_param" not in config and config.get("normalize") == "global_mvn"
 
 

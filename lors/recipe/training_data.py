@@ -56,8 +56,8 @@ def write_split(
         pairs: language-task pairs.
         dump: holds ``<lang>/<split>`` Kaldi data directories with 16 kHz audio.
         split: ``train`` or ``dev``.
-        out: receives the files of ``family.data_files``. An utterance is in them once for each
-            task, under its id with the task appended.
+        out: receives the files of ``family.data_files``. They have an utterance once for each task;
+            the task is appended to its id.
         limit: maximum number of utterances of each pair, chosen by a hash of their ids.
 
     Returns:
@@ -170,8 +170,8 @@ def shape_options(
 def select_shapes(shapes: Path, ids: Sequence[str], seed: int, out: Path) -> None:
     """Write the lines of `ids` in a shape file in a random order.
 
-    ESPnet forms its batches once, in the order of this file. Sorted by id, every batch of a joint
-    model would hold the utterances of one speaker, each with both tasks.
+    ESPnet forms its batches once, in the order of this file. If it were sorted by id, every batch
+    of a joint model would hold the utterances of one speaker, each with both tasks.
 
     Args:
         shapes: shape file of the collected statistics.

@@ -37,7 +37,7 @@ def tune(
 ) -> None:
     """Write ``sweep.json`` of every method of `grid` for the merge of `pairs`.
 
-    Finished methods are left alone; an interrupted one goes on with the point it had reached.
+    Finished methods are skipped; an interrupted search continues at the point it had reached.
 
     Args:
         expdir: experiment with the base model and the experts.
@@ -105,7 +105,7 @@ def _unfinished(
 
 
 def _digests(directory: Path) -> dict[str, str]:
-    """Return the digests of the durations, which stand for the audio, and of the references."""
+    """Return the digests of the references and of the durations, which stand for the audio."""
     names = ["utt2dur", *(task.reference_file for task in TASKS.values())]
     files = [directory / name for name in names]
     return {path.name: file_digest(path) for path in files if path.exists()}

@@ -50,7 +50,7 @@ class Tuner:
         expdir: experiment with the base model and the experts.
         pairs: language-task pairs that are merged and scored.
         dump: data directories ``<lang>/dev``.
-        options: settings of inference; the search is greedy, whatever their beam size.
+        options: settings of inference; the beam size is ignored, because the search is greedy.
         limit: number of utterances of each language; None for all.
         device: torch device.
     """

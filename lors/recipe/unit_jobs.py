@@ -1,7 +1,7 @@
-"""Which job has which units, read from the command in the job's log.
+"""The units of each job, found from the command in the log of the job.
 
-The command is cut into units by the functions that the job itself uses. So a log of other languages
-or of another number of jobs is never taken for a log of the present work.
+The functions that the job itself uses turn its command into units. So a log of other languages or
+of another number of jobs is never taken for a log of the current work.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def latest_jobs(expdir: str | os.PathLike, recorded_expdir: str) -> dict[str, Jo
 
     Args:
         expdir: where the experiment is; its logs are read.
-        recorded_expdir: its name in the jobs' commands.
+        recorded_expdir: name of the experiment directory in the commands of the jobs.
     """
     found: dict[str, Job] = {}
     for path in sorted(ExpDir(expdir).log.glob("*.log")):
@@ -48,7 +48,7 @@ def latest_jobs(expdir: str | os.PathLike, recorded_expdir: str) -> dict[str, Jo
 
 
 def _keys_of(log: JobLog, expdir: str) -> tuple[str, ...]:
-    """The keys of a job's units; none for a command that no recipe calls."""
+    """Return the keys of the units of a job; none for a command that no recipe calls."""
     try:
         if log.module in ("lors.bin.train", "lors.bin.import_base"):
             return tuple(os.path.relpath(out, expdir) for out in _trained(log))
@@ -70,7 +70,7 @@ def _keys_of(log: JobLog, expdir: str) -> tuple[str, ...]:
 
 
 def _trained(log: JobLog) -> list[Path]:
-    """The model directories that a job of ``lors.bin.train`` or ``import_base`` writes."""
+    """Return the model directories that a job of ``lors.bin.train`` or ``import_base`` writes."""
     out = Path(log.option("out")[0])
     if "--sequential" in log.command and "--collect_stats" not in log.command:
         pairs = [Pair.parse(pair) for pair in log.option("pairs")]
@@ -81,7 +81,7 @@ def _trained(log: JobLog) -> list[Path]:
 
 
 def _only(values: Sequence[Value], log: JobLog) -> Value:
-    """The value that the job's option ``--only`` names, counted from 1."""
+    """Return the value with the number in the job's option ``--only``, counted from 1."""
     index = int(log.option("only")[0]) - 1
     if index < 0:
         raise IndexError(index)

@@ -1,6 +1,6 @@
 """The stages of a recipe, cut into units: a data directory, a training, a merge, a test set.
 
-Whether a unit is done is read from the same marker or file as by a run that resumes.
+A unit is done if the same marker or file shows it that a run checks when it resumes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Unit:
         stage: a name of `STAGES`.
         name: its name in print, e.g. ``de_asr``.
         key: its unique name: the path of its result in the experiment directory.
-        progress: reads ``DONE``, ``STARTED`` or ``NOT_STARTED`` from the disk.
+        progress: function that reads ``DONE``, ``STARTED`` or ``NOT_STARTED`` from the disk.
     """
 
     stage: str
@@ -61,7 +61,7 @@ def units_of(run: RunRecord, expdir: str | os.PathLike) -> Iterator[Unit]:
 
 
 def _data_units(run: RunRecord, recipe: Path) -> Iterator[Unit]:
-    """The data directories of stages 1 and 2."""
+    """Yield the data directories of stages 1 and 2."""
     names = [f"{lang}/{split}" for lang in run.langs for split in SPLITS]
     for name in names:
         yield Unit("data", name, f"data:{name}", _by_data_files(recipe / run.data / name))
@@ -92,7 +92,7 @@ def _merge_units(run: RunRecord, exp: ExpDir, scopes: Sequence[str]) -> Iterator
 
 
 def _test_units(run: RunRecord, exp: ExpDir, pairs: Sequence[Pair]) -> Iterator[Unit]:
-    """Inference and scores of the test sets, and the report."""
+    """Yield inference and scores of the test sets, and the report."""
     test_sets = inference_units(run.systems, pairs)
     hypotheses = [exp.hypothesis("test", system, pair) for system, pair in test_sets]
     scores = [exp.score("test", system, pair) for system, pair in test_sets]
@@ -107,7 +107,7 @@ def _test_units(run: RunRecord, exp: ExpDir, pairs: Sequence[Pair]) -> Iterator[
 
 
 def _model(stage: str, name: str, directory: Path, exp: ExpDir) -> Unit:
-    """A unit whose result is a directory with its own marker."""
+    """Return the unit whose result is a directory with a done marker."""
     return Unit(stage, name, _key(directory, exp), _by_marker(directory / ".done"))
 
 
@@ -116,7 +116,7 @@ def _key(path: Path, exp: ExpDir) -> str:
 
 
 def _recipe_directory(run: RunRecord, expdir: Path) -> Path:
-    """The recipe's directory, even if it was moved with its experiment since the run."""
+    """Return the directory of the recipe, even if it was moved with the experiment."""
     typed = Path(run.expdir).parts
     here = expdir.absolute().parts
     if typed and here[-len(typed) :] == typed and not Path(run.expdir).is_absolute():
@@ -130,8 +130,11 @@ def _recipe_directory(run: RunRecord, expdir: Path) -> Path:
 def _by_marker(
     marker: Path, product: Path | None = None, started: Path | None = None
 ) -> Callable[[], str]:
-    """Progress by a done marker. A unit without its `product` is not done; one with the file
-    `started` is started."""
+    """Return the function that reads progress from a done marker.
+
+    A unit without the file `product` is not done. A unit with the file `started` has started, even
+    without a marker.
+    """
 
     def progress() -> str:
         found = DoneMarker.progress(marker)
@@ -143,7 +146,7 @@ def _by_marker(
 
 
 def _by_data_files(data_dir: Path) -> Callable[[], str]:
-    """Progress by the files that Kaldi requires, as local/data.sh may be a user's own."""
+    """Return the function that checks the files that Kaldi requires: no marker is needed."""
 
     def progress() -> str:
         if all((data_dir / name).exists() for name in ("wav.scp", "utt2spk", "spk2utt")):
@@ -154,7 +157,7 @@ def _by_data_files(data_dir: Path) -> Callable[[], str]:
 
 
 def _by_age(product: Path, sources: Sequence[Path]) -> Callable[[], str]:
-    """Progress of a file that is made again when one of its sources is newer."""
+    """Return the function for a file that is made again if one of its sources is newer."""
 
     def progress() -> str:
         try:

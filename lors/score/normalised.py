@@ -19,7 +19,7 @@ def normalised_performance(
     """Compute the mean over language-task pairs of (merged - base) / (expert - base).
 
     0 is the base model, 1 is as good as the pair's own expert, and a negative value is worse than
-    the base model. The sign of an error rate cancels between numerator and denominator. If the
+    the base model. The same holds for error rates: both differences change their sign. If the
     expert of a pair is worse than the base model, the share grows as the merged model gets worse
     (see :func:`unhelpful_experts`).
 

@@ -183,7 +183,7 @@ def vocabulary(grammar: Grammar, holdout: float) -> dict[str, list[str]]:
     """Return the concepts of each category, without the share `holdout` (0 to 1).
 
     The concepts with the lowest hash of language, category and concept are left out. So every
-    corpus with the same holdout lacks the same concepts, and a larger holdout lacks these and more.
+    corpus with the same holdout lacks the same concepts; with a larger holdout it lacks more.
     """
     kept = {}
     for category in CATEGORIES:

@@ -152,10 +152,10 @@ def _clip_paths(directory: Path, language: str, seed: Sequence[object]) -> Itera
 def draw_sentences(
     settings: Settings, language: str, condition: Condition, wanted: Mapping[str, int]
 ) -> dict[str, Iterator[list[SentencePair]]]:
-    """Draw the sentences of each clip, in the order in which they are tried.
+    """Draw the candidate sentences of each clip, in the order in which they are tried.
 
     All sentences differ. The split of a sentence depends only on its meaning: no test sentence is
-    in a training set of any corpus, seed or language.
+    in a training set, whatever the corpus, seed or language.
 
     Args:
         settings: the seed and the condition.
@@ -193,7 +193,7 @@ def draw_sentences(
 
 
 def _with_reserve(pairs: Sequence[SentencePair], count: int) -> Iterator[list[SentencePair]]:
-    """Yield the pairs of each clip: the first at random, then a medium and a short one."""
+    """Yield the candidates of each clip: one of any length, then a medium and a short one."""
     reserve = sorted(pairs[count:], key=lambda pair: (len(pair[0]), pair))
     for number in range(count):
         ranks = range(RESERVE - 2, -1, -1)

@@ -166,8 +166,8 @@ class S2TModel:
 class _IncrementalDecoder:
     """A decoder for one token at a time, with cached keys and values of both attentions.
 
-    ESPnet's cache keeps layer outputs, and projects the whole encoder output to keys and values
-    again for every token.
+    The cache of ESPnet holds layer outputs instead: for every token it projects the whole encoder
+    output to keys and values again.
     """
 
     def __init__(self, decoder: torch.nn.Module, encoded: torch.Tensor):
@@ -181,7 +181,7 @@ class _IncrementalDecoder:
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the logits (batch, vocabulary) of the token after `tokens`."""
-        # The embedding adds positions: it needs the whole prefix, the layers only the new part.
+        # The embedding adds positions, so it needs the whole prefix; the layers need the new part.
         x = self.decoder.embed(tokens)[:, self.length :]
         causal = x.size(1) > 1  # the prompt, in the first call
         self.length = tokens.size(1)

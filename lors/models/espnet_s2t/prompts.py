@@ -1,7 +1,7 @@
 """Prompts and inference options of ESPnet's S2T models.
 
 One model serves many languages and tasks; the prompt ``<sos><lang><task><notimestamps>`` selects
-one of each.
+the language and the task.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def prompt_symbols(pair: Pair) -> tuple[str, str, str]:
 
 
 def special_symbols(langs: Sequence[str], speech_length: float, resolution: float) -> list[str]:
-    """Return the symbols of a new vocabulary that stand for no text, in vocabulary order.
+    """Return the special symbols of a new vocabulary, in vocabulary order.
 
     ESPnet needs contiguous timestamp symbols from 0 to `speech_length` seconds, even if no
     timestamp is ever used (``espnet2/train/preprocessor.py``, ``S2TPreprocessor``).

@@ -22,8 +22,8 @@ OFFICIAL = (
 Window = Annotated[float, Range(0.02, 30)]
 """Seconds that speech is padded to."""
 StLanguage = Literal["source", "target"]
-"""Language in the prompt of a translation: that of the speech (``source``, as in Whisper's
-pre-training) or that of the text (``target``)."""
+"""Language in the prompt of a translation: language of the speech (``source``, as in Whisper's
+pre-training) or of the text (``target``)."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class ImportOptions:
     """Options of the recipes for the import of a base model; they hold for all later stages.
 
     Attributes:
-        window: seconds that speech is padded to. Whisper's own window has 30. A shorter one saves
-            computation, and uses only the first positions of the encoder.
+        window: seconds that speech is padded to; 30 in Whisper's pre-training. A shorter window
+            saves computation and uses only the first positions of the encoder.
         st_language: language in the prompt of a translation.
     """
 

@@ -59,7 +59,7 @@ class Whisper(Family):
     @classmethod
     def check_options(cls, options: Mapping[str, str]) -> None:
         cls._import_options(options)
-        # In the larger vocabulary; that of the base model is not known yet.
+        # With the larger vocabulary: the vocabulary of the base model is not known yet.
         codes = tokenizer_of(max(LANGUAGES)).all_language_codes
         for lang in options.get("langs", "").split():
             if language_code(lang) not in codes:

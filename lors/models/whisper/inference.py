@@ -57,8 +57,9 @@ def _window_of_fft(device: torch.device) -> Tensor:
 def log_mel(waveforms: Tensor, n_mels: int) -> Tensor:
     """Return Whisper's features of a batch.
 
-    The features of one utterance are those of ``whisper.log_mel_spectrogram``. On a batch that
-    function limits the dynamic range by the loudest utterance; here each has its own limit.
+    The features of one utterance are those of ``whisper.log_mel_spectrogram``. For a batch, that
+    function takes the limit of the dynamic range from the loudest utterance; here each utterance
+    has its own limit.
 
     Args:
         waveforms: 16 kHz, float32 of shape (batch, samples).
@@ -81,7 +82,7 @@ def pad(waveforms: Sequence[np.ndarray], window: float) -> Tensor:
 
 
 class BestToken(GreedyDecoder):
-    """OpenAI's greedy search without scores, which need a softmax over the vocabulary."""
+    """OpenAI's greedy search without log probabilities: no softmax over the vocabulary."""
 
     def update(self, tokens: Tensor, logits: Tensor, sum_logprobs: Tensor) -> tuple[Tensor, bool]:
         best = logits.argmax(dim=-1)
@@ -90,7 +91,7 @@ class BestToken(GreedyDecoder):
 
 
 class BatchDecoding(DecodingTask):
-    """OpenAI's decoding, with a beam search for several utterances at a time."""
+    """OpenAI's decoding, changed so that beam search takes several utterances at a time."""
 
     def __init__(self, model: whisper.Whisper, options: whisper.DecodingOptions):
         super().__init__(model, options)
@@ -172,7 +173,7 @@ class WhisperModel:
     def _set_half(self, half: bool) -> None:
         """Convert matrices and convolutions to float16; norms stay in float32.
 
-        OpenAI's layers convert float32 weights at every use.
+        Otherwise OpenAI's layers would convert the float32 weights at every use.
         """
         if self._half and not half:
             raise ValueError("the weights have been rounded to float16")

@@ -37,7 +37,7 @@ def tokenizer_of(vocabulary: int) -> Tokenizer:
 
 
 def language_code(lang: str) -> str:
-    """Return Whisper's code of a Common Voice code: ``sv-SE`` -> ``sv``.
+    """Return Whisper's language code for a Common Voice code: ``sv-SE`` -> ``sv``.
 
     ``zh-HK`` is Cantonese, ``yue``, which is only in the vocabulary of large-v3.
     """
@@ -58,7 +58,7 @@ def encode(line: str, tokenizer: Tokenizer) -> list[int]:
     if text and (lang if task == TASK_NAMES[ASR.name] else TARGET) not in WITHOUT_SPACES:
         text = f" {text}"
     specials = [tokenizer.special_tokens[symbol] for symbol in symbols]
-    # A special token that is spelled in a corpus is text.
+    # A special token in the text of a corpus is ordinary text.
     tokens = tokenizer.encode(text, disallowed_special=())
     return [tokenizer.sot, *specials, *tokens, tokenizer.eot]
 

@@ -1,8 +1,8 @@
 """Whisper as an ESPnet task, for ESPnet's trainer, iterators, mixed precision and DDP.
 
 ESPnet's S2T and ASR tasks cannot be used: they need a list of tokens, a front end and choices of
-encoders and decoders, which Whisper does not have; and their Whisper modules load official models
-only.
+encoders and decoders, which Whisper does not have. The Whisper modules of these tasks load official
+models only.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class WhisperESPnetModel(AbsESPnetModel):
         lsm_weight: weight of label smoothing.
         gradient_checkpointing: keep only the input of every layer, and compute the layer again
             for its gradient: less memory, a third more time.
-        extract_feats_in_collect_stats: read by ESPnet; false: collect shapes only, without
-            :meth:`collect_feats`.
+        extract_feats_in_collect_stats: option of ESPnet; if false, ESPnet collects only shapes and
+            does not call :meth:`collect_feats`.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class WhisperESPnetModel(AbsESPnetModel):
         super().__init__()
         model = new_whisper(conf.dims)
         self.encoder, self.decoder = model.encoder, model.decoder
-        # For a model from scratch: OpenAI's positions are uninitialised, and its embeddings too
-        # large for output weights.
+        # For a model from scratch: OpenAI leaves the positions uninitialised, and its initial
+        # embeddings are too large for output weights.
         torch.nn.init.normal_(self.decoder.positional_embedding, std=0.02)
         torch.nn.init.normal_(self.decoder.token_embedding.weight, std=0.02)
         self.specaug = specaug
