@@ -25,7 +25,7 @@ fi
 LORS_PYTHON=$(utils/install.sh --test_tools true)
 PATH=$(dirname "$LORS_PYTHON"):$PATH
 PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} # for an environment that the lors package is not in
-# Threads that wait sleep, as in the jobs of the recipes: several tests share the processors.
+# Waiting threads sleep, as in the jobs of the recipes, because several tests share the processors.
 OMP_WAIT_POLICY=${OMP_WAIT_POLICY-PASSIVE} GOMP_SPINCOUNT=${GOMP_SPINCOUNT-0}
 export LORS_PYTHON PATH PYTHONPATH OMP_WAIT_POLICY GOMP_SPINCOUNT
 

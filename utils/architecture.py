@@ -35,13 +35,13 @@ Imports = Mapping[str, set[str]]
 
 
 def module_name(path: Path, root: Path) -> str:
-    """The dotted name of a source file."""
+    """Return the dotted name of a source file."""
     parts = path.relative_to(root).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imports_of(source: str, module: str, is_package: bool) -> set[str]:
-    """The absolute names of all that a module imports, anywhere in its code."""
+    """Return the absolute names that a module imports, anywhere in its code."""
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -56,7 +56,7 @@ def imports_of(source: str, module: str, is_package: bool) -> set[str]:
 
 
 def all_modules(root: Path = ROOT) -> dict[str, set[str]]:
-    """Every module of lors with the names that it imports."""
+    """Return module of lors -> the names that it imports."""
     found = {}
     for path in sorted(root.glob("lors/**/*.py")):
         name = module_name(path, root)
@@ -65,12 +65,12 @@ def all_modules(root: Path = ROOT) -> dict[str, set[str]]:
 
 
 def units() -> set[str]:
-    """All packages and flat modules that the layers name."""
+    """Return all packages and flat modules in ``LAYERS``."""
     return {unit for layer in LAYERS for unit in layer}
 
 
 def unit_of(name: str) -> str | None:
-    """The package or flat module that a dotted name lies in; None for the face of lors itself."""
+    """Return the package or flat module that holds a dotted name; None for lors itself."""
     parts = name.split(".")
     if len(parts) > 1 and parts[1] in units():
         return parts[1]
@@ -78,12 +78,12 @@ def unit_of(name: str) -> str | None:
 
 
 def layer_of(unit: str) -> int:
-    """The line of a unit in ``LAYERS``."""
+    """Return the index of the layer of a unit in ``LAYERS``."""
     return next(number for number, layer in enumerate(LAYERS) if unit in layer)
 
 
 def unit_imports(modules: Imports) -> dict[str, set[str]]:
-    """Unit -> the other units that it imports from."""
+    """Return unit -> the other units that it imports from."""
     found: dict[str, set[str]] = {}
     for module, names in modules.items():
         importer = unit_of(module)
@@ -95,7 +95,7 @@ def unit_imports(modules: Imports) -> dict[str, set[str]]:
 
 
 def violations(modules: Imports) -> list[str]:
-    """Every import that does not go down or leads nowhere, as 'importer imports imported'."""
+    """Return every import that does not go down or has no layer: 'importer imports imported'."""
     found = []
     for module, names in modules.items():
         importer = unit_of(module)
@@ -114,14 +114,14 @@ def violations(modules: Imports) -> list[str]:
 
 
 def module_of(name: str, modules: Iterable[str]) -> str:
-    """The module that an imported name is or lies in."""
+    """Return the module of an imported name, which may be the module itself."""
     while name not in modules and "." in name:
         name = name.rpartition(".")[0]
     return name
 
 
 def circles(modules: Imports) -> list[str]:
-    """Modules that import each other, a circle each: 'a -> b -> a'."""
+    """Return the circles of modules that import each other: 'a -> b -> a'."""
     edges = {
         module: {module_of(name, modules) for name in names if name.split(".")[0] == "lors"}
         for module, names in modules.items()
@@ -142,7 +142,7 @@ def circles(modules: Imports) -> list[str]:
 
 
 def needed_by(module: str, modules: Imports) -> set[str]:
-    """All modules of lors that importing one of them brings, itself and their packages included."""
+    """Return all modules of lors that the import of a module loads, with their packages."""
     needed: set[str] = set()
     waiting = [module]
     while waiting:
@@ -155,13 +155,13 @@ def needed_by(module: str, modules: Imports) -> set[str]:
 
 
 def third_party(modules: Imports, names: Iterable[str]) -> set[str]:
-    """The packages outside lors and the standard library that these modules import."""
+    """Return the packages outside lors and the standard library that these modules import."""
     top = {name.split(".")[0] for module in names for name in modules[module]}
     return top - set(sys.stdlib_module_names) - {"lors"}
 
 
 def reachable(start: str, edges: Imports) -> set[str]:
-    """All units below one of them."""
+    """Return all units that a unit imports, directly or through other units."""
     found: set[str] = set()
     waiting = list(edges.get(start, ()))
     while waiting:
@@ -173,9 +173,9 @@ def reachable(start: str, edges: Imports) -> set[str]:
 
 
 def diagram(modules: Imports) -> str:
-    """The packages and their imports in Mermaid's language, a row for each layer.
+    """Return the packages and their imports in Mermaid's language, a row for each layer.
 
-    An import that a chain of others implies is left out.
+    An import is left out if a chain of other imports implies it.
     """
     edges = unit_imports(modules)
     lines = ["```mermaid", "graph TD"]
@@ -192,7 +192,7 @@ def diagram(modules: Imports) -> str:
 
 
 def replaced(page: str, drawing: str) -> str:
-    """The page with this drawing between its two marks; ValueError without them."""
+    """Return the page with this drawing between its two marks; ValueError without the marks."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

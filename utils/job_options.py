@@ -41,7 +41,7 @@ class Call:
     Attributes:
         options: all options, name -> text.
         given: the options of the command line alone.
-        job_name: the name that stands for a job's number, such as JOB; empty without an array.
+        job_name: the name in place of a job's number, such as JOB; empty without an array.
         first, last: the range of job numbers.
         log: the log's name, or ``NO_LOG``.
         command: the words to run.
@@ -126,7 +126,7 @@ class Call:
         return range(self.first, self.last + 1)
 
     def split_at_job(self, text: str) -> list[str]:
-        """Return the pieces of `text` between which the number belongs: see :meth:`for_job`."""
+        """Return `text` cut at every place of the job's number: see :meth:`for_job`."""
         if not self.job_name:
             return [text]
         return re.split(rf"(?<![A-Za-z0-9]){self.job_name}(?![A-Za-z0-9])", text)
@@ -134,17 +134,17 @@ class Call:
     def for_job(self, text: str, number: int | str) -> str:
         """Return `text` with the job's number in place of the array's name.
 
-        The name counts only without letters and digits beside it: it is replaced in ``x.JOB.log``
+        The name counts only if no letter or digit is beside it: it is replaced in ``x.JOB.log``
         and ``part_JOB``, but not in ``/home/JOBS``.
         """
         return str(number).join(self.split_at_job(text))
 
     @property
     def all_logs(self) -> str:
-        """The pattern of all logs' names, for messages."""
+        """Pattern of the names of all logs, for messages."""
         return self.for_job(self.log, "*")
 
     @property
     def and_logs(self) -> str:
-        """The end of a message about several jobs, where their logs are; empty without logs."""
+        """End of a message about several jobs: the place of their logs; empty without logs."""
         return "" if self.log == NO_LOG else f", log is in {self.all_logs}"

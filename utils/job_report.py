@@ -20,7 +20,7 @@ def say(message: str) -> None:
 
 
 class Progress:
-    """One line on the terminal, written again and again while an array of jobs runs."""
+    """A line on the terminal that is updated while an array of jobs runs."""
 
     def __init__(self, call: Call):
         forced = os.environ.get("LORS_PROGRESS")
@@ -43,7 +43,7 @@ class Progress:
 
 
 def report_end(call: Call, stop: int, failed: Iterable[int]) -> int:
-    """Report how a call ended; return its exit status.
+    """Report the end of a call; return its exit status.
 
     Args:
         call: the call.
@@ -60,7 +60,7 @@ def report_end(call: Call, stop: int, failed: Iterable[int]) -> int:
 
 
 def _report_failures(call: Call, failed: Iterable[int]) -> None:
-    """Report how many jobs failed, and show the end of the first one's log.
+    """Report the number of failed jobs, and show the end of the first failed log.
 
     The lines ``N / M failed, log is in LOG`` and ``job failed, log is in LOG`` are Kaldi's.
     """

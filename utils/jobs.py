@@ -15,15 +15,15 @@ tests/contract/test_job_logs.py compares the three::
 
 | line | meaning |
 |---|---|
-| first | the command on one line, as it can be typed in bash |
+| first | the command on one line, in the syntax of bash |
 | Running on | machine and process of the wrapper; the Slurm job only with utils/slurm.py |
 | Ended by | the signal that ended the command, or ``Slurm`` with its reason; else absent |
 | Accounting | wall time in seconds, threads of the job |
 | Finished at | the exit status, 128 + signal after a signal |
 
 Dates are local time. Each of these lines begins a line, even if the command's output does not end
-with a newline. A job that runs again appends all lines to its log, so a reader looks at those after
-the last ``Running on``. If ``Finished at`` is missing there, the job still runs, was ended by
+with a newline. A job that runs again appends all lines to its log, so a reader looks at the lines
+after the last ``Running on``. If ``Finished at`` is missing there, the job still runs, was ended by
 Slurm, or was killed together with its wrapper. utils/slurm_task.sh writes further lines with ``#``
 when a job goes back into the queue, and Slurm may append lines of its own.
 
@@ -55,8 +55,8 @@ class Log:
     """A job's log in the format above.
 
     Args:
-        path: the file; its directory is made. None: write nothing.
-        empty: remove what an earlier call has written to it.
+        path: the file, whose directory is made; None to write nothing.
+        empty: remove the lines of an earlier call.
 
     Attributes:
         descriptor: the open file, for the command's own output; None without a log.
@@ -79,7 +79,7 @@ class Log:
         self._write(f"# Started at {_now()}\n#\n")
 
     def say(self, message: str) -> None:
-        """Write a line of the wrapper as if the command had written it."""
+        """Write a message of the wrapper among the output of the command."""
         self._write(f"{message}\n")
 
     def ended_by(self, cause: str) -> None:
@@ -107,7 +107,7 @@ class Log:
 
 
 def command_line(words: list[str]) -> str:
-    """Return a command on one line, as it can be typed in bash."""
+    """Return a command on one line, in the syntax of bash."""
     return " ".join(map(_quoted, words))
 
 
@@ -130,15 +130,15 @@ class Job:
 
     Args:
         command: words, with the job's number filled in.
-        log: gets the lines of the wrapper and the output of the command; without a file the output
-            stays where it is.
-        threads: value of OMP_NUM_THREADS and MKL_NUM_THREADS. How threads wait is set too, unless
-            the environment says it (``SLEEPING_THREADS``).
+        log: gets the lines of the wrapper and the output of the command. Without a file, the output
+            of the command goes where the output of this process goes.
+        threads: value of OMP_NUM_THREADS and MKL_NUM_THREADS. The variables of
+            ``SLEEPING_THREADS`` are set too, unless the environment has them.
         gpus: value of CUDA_VISIBLE_DEVICES.
 
     Attributes:
         process: the command; None if it could not be started.
-        why_not_started: the reason then.
+        why_not_started: the reason in that case, else empty.
     """
 
     def __init__(self, command: list[str], log: Log, threads: int, gpus: list[str]):
@@ -171,7 +171,10 @@ class Job:
             log.say(self.why_not_started)
 
     def has_ended(self) -> bool:
-        """Whether the command has ended. It is not reaped: the id of its group stays its own."""
+        """Return whether the command has ended.
+
+        The process is not reaped, so that no other process can get the id of its group.
+        """
         if self.process is None or self.process.returncode is not None:
             return True
         flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -187,7 +190,7 @@ class Job:
             return False
 
     def finish(self) -> int:
-        """Kill what an ended command left running, complete its log, return its exit status."""
+        """Kill the processes that the command left, complete its log, return its exit status."""
         status = self._failure
         if self.process is not None:
             if self.process.returncode is None:
@@ -205,7 +208,7 @@ class Job:
 
 @functools.cache
 def _death_with_parent() -> Callable[[], None]:
-    """Return what a new process calls so that the kernel kills it when its parent dies."""
+    """Return a function by which a new process asks the kernel to kill it with its parent."""
     import ctypes  # here because utils/slurm.py does not need it
 
     prctl, parent = getattr(ctypes.CDLL(None), "prctl", None), os.getpid()
@@ -241,7 +244,7 @@ class Signals:
     """Signals of this process as values to wait for: no signal is lost, none interrupts the code.
 
     The end of the calling process counts as HUP: its jobs must not run on unseen, perhaps beside
-    those of a second call. Under nohup, HUP and the end of the caller are ignored. The end of a
+    the jobs of a second call. Under nohup, HUP and the end of the caller are ignored. The end of a
     recipe's driver (lors.sh, which sets LORS_DRIVER) is never ignored, because the driver itself
     survives a hangup.
     """

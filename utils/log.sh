@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Messages of shell scripts, to be sourced. They name the script that was called, even if a file
-# that it sources sends them.
+# Messages of shell scripts, to be sourced. A message names the script that was called, even if a
+# sourced file sends the message.
 #   log MESSAGE              one line on stderr: 2025-01-01T12:00:00 (lors.sh:88) MESSAGE
 #   die [-STATUS] MESSAGE [DETAIL ...]
 #                            an error on stderr, one line for each detail, and exit 1 or STATUS

@@ -14,7 +14,7 @@
 # option also as --name alone. Arguments after the options stay in "$@"; -- ends the options. A
 # script that takes no arguments calls: no_more_arguments "$@"
 # --help prints the comment at the top of the script and every option with its value so far.
-# An unknown option, a missing value or one other than true/false ends the script with status 2.
+# An unknown option, a missing value or a wrong true/false value ends the script with status 2.
 # Values are only assigned, never evaluated. Afterwards the array `options` has name=value of each.
 
 # Print the path of the script that sources this file; it may have changed its directory before.
@@ -138,7 +138,7 @@ _po_parse() {
     _po_used=$((total - $#))
 }
 
-# Variables of the script are read and set outside of functions: local ones could have their names.
+# Outside of functions, because a local variable could have the name of a variable of the script.
 _po_names=()
 _po_help=()
 declare -A _po_values=()

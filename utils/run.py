@@ -6,9 +6,10 @@ Usage: utils/run.py [options] [JOB=first:last] LOGFILE COMMAND [ARGUMENT ...]
 
 The contract is that of Kaldi's run.pl, queue.pl and slurm.pl. JOB (any name) stands for the job's
 number, in LOGFILE and in the arguments, where no letter or digit is beside it (x.JOB.log, part_JOB,
-not JOBS). No shell reads the command: every other character of an argument arrives as it was typed.
-With - for LOGFILE there is no log, the output stays where it is, and the exit status of a single
-job is that of its command. The call ends when all jobs have ended.
+not JOBS). No shell reads the command: all other characters of an argument are passed unchanged.
+With
+- for LOGFILE there is no log, the output goes to the terminal or pipe of the caller, and the exit
+status of a single job is that of its command. The call ends when all jobs have ended.
 Options (before or after JOB=; - and _ mean the same; --name value or --name=value):
 
   --num_threads N   threads of one job, set as OMP_NUM_THREADS and MKL_NUM_THREADS (default 1);
@@ -45,7 +46,7 @@ GRACE_SECONDS = 5.0  # between TERM and KILL
 
 
 def visible_gpus() -> list[str]:
-    """Return the devices that jobs may get: those this process may use."""
+    """Return the devices that this process may use; jobs get them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
@@ -58,7 +59,7 @@ def visible_gpus() -> list[str]:
 
 
 class Runner:
-    """All jobs of a call, as many at a time as cores and GPUs allow.
+    """The jobs of a call; as many run at a time as cores and GPUs allow.
 
     Raises:
         UsageError: this machine cannot run the call.

@@ -19,8 +19,8 @@ Options (before or after JOB=; - and _ mean the same; --name value or --name=val
   --requeue N       times that a job goes back into the queue, when its time is nearly up or when it
                     ends with status 85; its command starts again and has to continue its work
                     (default 0)
-  --config FILE     how to ask Slurm for all this, and further options (default conf/slurm.conf,
-                    which explains its grammar)
+  --config FILE     the options of sbatch for all this, and further options (default
+                    conf/slurm.conf, which explains its grammar)
   --detach true     submit one job, print its id and return; not with --retry
   --dry_run true    print the command that would submit
   --help            show this text
@@ -119,7 +119,7 @@ class Runner:
         return array
 
     def _prepare(self) -> None:
-        """Cancel what an earlier call has left, empty the logs, make the call's directory."""
+        """Cancel the jobs of an earlier call, empty the logs, make the directory of the call."""
         self.arrays.end_leftovers()
         for number in self.call.numbers:
             Log(self.arrays.log(number), empty=True).close()
@@ -159,7 +159,7 @@ class Runner:
             self._finished(number, status == 0)
 
     def _statuses(self) -> dict[int, int]:
-        """The statuses of the jobs waited for, from the latest array of each."""
+        """Return the exit statuses of the open jobs, each from its latest array."""
         return self.directory.statuses({n: self.arrays.array_of[n] for n in self.waiting})
 
     def _finished(self, number: int, is_good: bool) -> None:
@@ -198,7 +198,7 @@ class Runner:
                 self._say_once(f"job {array}_{number} does not start: {task.reason}")
 
     def _not_in_queue(self, number: int, array: int) -> None:
-        """Let a job fail that has left the queue, but no status file, for long enough."""
+        """Count a job as failed if it left the queue some time ago and has no status file."""
         now = time.monotonic()
         if number not in self.gone:
             self.gone[number] = now
@@ -222,7 +222,7 @@ class Runner:
 
 
 def _within(limits: tuple[float, float], elapsed: float) -> float:
-    """A tenth of the elapsed time, within limits: short for short jobs, long for long ones."""
+    """Return a tenth of the elapsed time, within limits: short for short jobs, else long."""
     return min(limits[1], max(limits[0], 0.1 * elapsed))
 
 

@@ -1,4 +1,4 @@
-"""The job arrays of a call of utils/slurm.py: submit each once, know them again, cancel them."""
+"""The job arrays of a call of utils/slurm.py: submit each once, find it in the queue, cancel it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ TASK_PROGRAM = Path(__file__).resolve().parent / "slurm_task.sh"
 class Arrays:
     """The arrays that a call has submitted: one with all jobs, then one for each retry.
 
-    Each has the comment ``lors:LOGS#N``: LOGS is the absolute name of the logs with ``*`` for the
-    number, N counts the arrays of the call. ``lors:LOGS`` is the tag, by which the call finds its
-    arrays in Slurm's queue, even one whose id it did not get.
+    Each array has the comment ``lors:LOGS#N``: LOGS is the absolute name of the logs with ``*`` for
+    the number, N counts the arrays of the call. By the tag ``lors:LOGS`` the call finds its arrays
+    in Slurm's queue, even an array whose id it never received.
 
     Args:
         call: the call.
-        words: command that submits, with what it asks for: ``slurm_conf.sbatch_words``.
-        signals: end the waiting for a controller that does not answer.
+        words: command that submits, with the options of the call: ``slurm_conf.sbatch_words``.
+        signals: signals that end the waiting for a controller that does not answer.
 
     Attributes:
         logs: the logs' absolute name, with JOB in it.
@@ -50,15 +50,15 @@ class Arrays:
         self.is_doubtful = False
 
     def log(self, number: int | str) -> Path:
-        """The absolute name of a job's log."""
+        """Return the absolute name of a job's log."""
         return Path(self.call.for_job(self.call.log, number)).absolute()
 
     def command(self, numbers: Iterable[int], directory: Path | str) -> list[str]:
         """Return the command that submits an array.
 
         Args:
-            numbers: of its jobs.
-            directory: of the call (``slurm_files.CallDirectory``).
+            numbers: numbers of its jobs.
+            directory: directory of the call (``slurm_files.CallDirectory``).
         """
         array = ",".join(_ranges(sorted(numbers)))
         if self.call.max_jobs_run:
@@ -112,7 +112,7 @@ class Arrays:
         return array
 
     def end_leftovers(self) -> None:
-        """Cancel the jobs of an earlier call with the same logs, which could not do it itself.
+        """Cancel the jobs of an earlier call with the same logs that was killed.
 
         See docs/slurm_recovery.md, "Leftovers".
 
@@ -152,12 +152,12 @@ class Arrays:
         return slurm_client.cancel(self.ids, self.tag if self.is_doubtful else "")
 
     def _tagged(self, queue: Mapping[tuple[int, int], Task]) -> set[int]:
-        """Ids of the arrays in a queue with this call's tag: its own, or an earlier call's."""
+        """Return the ids of the arrays with this tag in a queue: of this call or an earlier one."""
         return {array for (array, _), task in queue.items() if task.tag == self.tag}
 
 
 def _ranges(numbers: list[int]) -> list[str]:
-    """Sorted numbers as Slurm writes them: 1-4, 7."""
+    """Return sorted numbers as ranges, as Slurm writes them: 1-4, 7."""
     result: list[list[int]] = []
     for number in numbers:
         if result and number == result[-1][1] + 1:

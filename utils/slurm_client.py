@@ -1,4 +1,4 @@
-"""Slurm's commands as utils/slurm.py needs them: submit, look into the queue, cancel."""
+"""The commands of Slurm for utils/slurm.py: submit, read the queue, cancel."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ class Task(NamedTuple):
 def environment() -> dict[str, str]:
     """Return the environment of Slurm's commands.
 
-    It is that of this process without the variables of a Slurm job around it, and without a user's
-    settings that change listings (SQUEUE_*), ask before cancelling (SCANCEL_*) or let sbatch wait
-    (SBATCH_WAIT).
+    It is the environment of this process without the variables of a surrounding Slurm job, and
+    without the settings of a user that change listings (SQUEUE_*), ask before cancelling
+    (SCANCEL_*) or let sbatch wait (SBATCH_WAIT).
     """
     kept = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
     return {
@@ -134,14 +134,14 @@ def submit(words: list[str]) -> int:
 
 
 def patiently(act: Callable[[], Result], signals: Signals, say: Callable[[str], None]) -> Result:
-    """Return what `act` returns; try again while the controller does not answer.
+    """Return the result of `act`; call it again while the controller does not answer.
 
     See docs/slurm_recovery.md, "Controller away".
 
     Args:
-        act: raises SlurmAway when the controller does not answer.
-        signals: end the waiting.
-        say: tells the user, once.
+        act: function that raises SlurmAway if the controller does not answer.
+        signals: signals that end the waiting.
+        say: prints a message for the user; called once.
 
     Raises:
         SlurmAway: no answer for `PATIENCE_SECONDS`.
@@ -164,7 +164,7 @@ def patiently(act: Callable[[], Result], signals: Signals, say: Callable[[str], 
 
 
 def how_it_ended(array: int, number: int) -> str:
-    """Return what Slurm knows of a task that has ended: state, reason, exit code, nodes."""
+    """Return Slurm's record of a task that has ended: state, reason, exit code, nodes."""
     try:
         text = ask("scontrol", "--oneliner", "show", "job", f"{array}_{number}")
     except SlurmError as error:
@@ -177,8 +177,8 @@ def how_it_ended(array: int, number: int) -> str:
 def cancel(arrays: Collection[int], tag: str = "", seconds: float = 120.0) -> bool:
     """Cancel job arrays and wait for their end; return False if some may still be there.
 
-    Each look into the queue cancels the remaining tasks again, because a task that was just being
-    requeued comes back.
+    The queue is read again and again, and each time the remaining tasks are cancelled: a task that
+    was just being requeued comes back.
 
     Args:
         arrays: ids.

@@ -3,7 +3,7 @@
 command CMD ...           the command that submits
 option NAME=* WORDS       --NAME VALUE adds WORDS, with $0 replaced by VALUE
 option NAME=VALUE WORDS   the same for this one VALUE
-default NAME=VALUE        the value where a call gives none
+default NAME=VALUE        the value if a call gives none
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NOT_FOR_SBATCH = {"max_jobs_run", "config", "retry", "requeue", *SWITCHES}
 
 
 def sbatch_words(call: Call) -> list[str]:
-    """Return the words that submit what a call asks for; set the call's options by the defaults.
+    """Return the command that submits a call; fill missing options of the call with the defaults.
 
     The configuration is that of --config, or else of the recipe, or else of this repository.
 
@@ -92,7 +92,7 @@ class SlurmConf:
             raise ValueError("expected one word after 'default'")
 
     def words(self, options: Mapping[str, str]) -> list[str]:
-        """Return the words for sbatch that these options stand for."""
+        """Return the words for sbatch that these options add."""
         result = []
         for name, value in options.items():
             words = self.options.get((name, value), self.options.get((name, "*")))

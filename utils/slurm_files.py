@@ -1,4 +1,4 @@
-"""The directory of a call of utils/slurm.py: the files through which the call and its tasks talk.
+"""The directory of a call of utils/slurm.py: the files that the call and its tasks exchange.
 
 It lies beside the logs, as ``.LOG.slurm.XXXXXX``, and is removed when the call ends. A is the id of
 a job array, N the number of a job:
@@ -27,7 +27,7 @@ from jobs import command_line
 
 
 class CallDirectory:
-    """The directory of a call that has been made."""
+    """The directory of a call."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -112,7 +112,7 @@ def _owner(call_json: Path, ids: str, started: Container[str]) -> str:
 
 
 def _is_running(pid: int) -> bool:
-    """Whether a process of any user with this number is on this machine."""
+    """Return whether a process with this number runs on this machine, for any user."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -123,11 +123,11 @@ def _is_running(pid: int) -> bool:
 
 
 def task_file(call: Call) -> bytes:
-    """Return what utils/slurm_task.sh reads: four settings, the command line, the command's words.
+    """Return the file for utils/slurm_task.sh: settings, command line, and words of the command.
 
-    The settings are the options num_threads, gpu, requeue and detach. Every field ends with a NUL.
-    The command line, for the log, and the words are cut where JOB stands: the first piece of a
-    text begins with w, a piece after the number with j.
+    Every field ends with a NUL. The settings are the options num_threads, gpu, requeue and detach.
+    The command line (for the log) and each word are cut where the job's number belongs, a field for
+    each piece. The task fills in the number: w begins the first piece of a text, j any other piece.
     """
     fields = [str(value) for value in (call.num_threads, call.gpu, call.requeue)]
     fields.append(call.options["detach"] or "false")

@@ -13,7 +13,7 @@
 #         the job may be in the queue again already.
 #   USR1  the warning before the time limit: end the command; put the job back into the queue if
 #         --requeue allows it. A command that ends with status 85 goes back, too.
-# docs/slurm_recovery.md explains what can happen to a task, and what it does then.
+# docs/slurm_recovery.md explains the failures of a task and its reactions.
 #
 # All names begin with _: if the environment had a variable of the same name, the command would get
 # the value that this script assigns.
@@ -23,7 +23,7 @@ SECONDS=0           # SECONDS may have been exported
 
 _directory=$1
 _number=$SLURM_ARRAY_TASK_ID
-# With the number: for Slurm, the id of the last task alone is that of the whole array.
+# With the number, because Slurm takes the id of the last task for the id of the whole array.
 _job=${SLURM_ARRAY_JOB_ID}_$_number
 _restart=${SLURM_RESTART_COUNT:-0}
 _go_on_later=85
@@ -42,13 +42,13 @@ trap '_take TERM' TERM
 trap '_take USR1' USR1
 
 _say() { printf '# %s\n' "$@"; }
-# Begin a line in the log, if the command has not ended its last one.
+# Begin a line in the log, if the last line of the command has no end.
 _end_line() {
     if [ -f "/proc/$$/fd/1" ] && [ -n "$(tail -c 1 "/proc/$$/fd/1")" ]; then echo; fi
 }
 _now() { printf -v _date '%(%Y-%m-%dT%H:%M:%S)T' -1; }
 
-# Wait at most $1 seconds until the command $2 ... succeeds; fail if it does not.
+# Wait at most $1 seconds until the command $2 ... succeeds; fail after that time.
 _within() {
     local _end=$((SECONDS + $1))
     shift
@@ -88,8 +88,8 @@ echo "$_restart" >"$_directory/started.$_job"
 
 # --- the command, in a process group of its own -------------------------------------------------
 
-# Run a program, like utils/run.py, and nothing that only bash knows. (One difference remains: bash
-# runs a file without #! as a script.)
+# Run programs only, like utils/run.py, not builtins of bash. (One difference remains: bash runs a
+# file without #! as a script.)
 _start() {
     if ! type -P -- "$1" >/dev/null && [ ! -e "$1" ]; then
         echo "cannot start $1: No such file or directory"
@@ -124,7 +124,7 @@ if [ -n "$_ended_by" ]; then
     _status=$?
 fi
 _end_line
-# Bash has one status for a command that was killed by a signal and for one that exits with 128 + a
+# Bash has the same status for a command that a signal killed and for one that exits with 128 + a
 # signal. Signals go up to 31: a status from 160 has another meaning.
 if [ "$_status" -gt 128 ] && [ "$_status" -lt 160 ]; then
     _killed=$(kill -l "$_status")

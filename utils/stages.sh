@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Stages of a recipe script, to be sourced: which of them run, how their commands run, what is
-# recorded. A recipe script has this form:
+# Stages of a recipe script, to be sourced: the choice of stages, their commands, the record of the
+# run. A recipe script has this form:
 #
 #   stage=1 # first stage to run
 #   stop_stage=2 # last stage to run
@@ -115,7 +115,7 @@ start_run() {
 current=       # number and name of the stage that runs
 finished=false # whether the script has come to its end
 
-# Whether to run stage $1; if so, say what it does ($2).
+# Return whether to run stage $1; if so, log its description $2.
 begin() {
     end_stage
     if [[ " ${planned[*]} " != *" $1 "* ]]; then return 1; fi
@@ -167,8 +167,8 @@ run() {
     if [ -n "$submission" ]; then printf '    %s\n' "$submission"; fi
 }
 
-# Run a job without a GPU: run_cpu THREADS LOGFILE COMMAND ...; on this machine it has no log, its
-# output is shown.
+# Run a job without a GPU: run_cpu THREADS LOGFILE COMMAND ...; on this machine the output is shown,
+# without a log.
 run_cpu() {
     local log=$2
     if [ "$cmd_backend" = local ]; then log=-; fi

@@ -45,8 +45,8 @@ def get_parser() -> argparse.ArgumentParser:
     chosen.add_argument(
         "--train_hours",
         type=float,
-        help="hours of training clips to take of each language, balanced over speakers; which "
-        "clips depends on a hash of their names, and <dump>/subset/<lang>_<split>.txt lists them",
+        help="hours of training clips to take of each language, balanced over speakers and chosen "
+        "by a hash of the clips' names; <dump>/subset/<lang>_<split>.txt lists them",
     )
     chosen.add_argument(
         "--train_subset",

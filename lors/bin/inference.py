@@ -19,7 +19,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lors.bin.inference",
         description="Run inference with each system of an experiment; hypotheses go to "
-        "EXPDIR/inference/<split>/<system>/<lang>_<task>. Finished ones are left alone.",
+        "EXPDIR/inference/<split>/<system>/<lang>_<task>. Finished files are skipped.",
     )
     parser.add_argument("--expdir", required=True, help="experiment directory")
     parser.add_argument("--dump", required=True, help="data directories <lang>/<split>")

@@ -11,7 +11,7 @@ from lors import __version__
 from lors.errors import UsageError, near_matches
 from lors.log import run_main
 
-# Command -> the program in lors.bin that does it, what is given to it first, and its help.
+# Command -> its program in lors.bin, the first arguments of the program, and its help.
 COMMANDS = {
     "merge": ("merge", (), "merge experts that were fine-tuned from one base model"),
     "inspect": ("inspect", (), "measure task vectors and how experts interfere"),
@@ -22,7 +22,7 @@ SHELLS = ("bash", "zsh", "tcsh")
 
 
 def get_parser() -> argparse.ArgumentParser:
-    """The parser of what comes before a command's own options."""
+    """Return the parser of the words before the options of a command."""
     width = max(map(len, COMMANDS))
     commands = [f"  {name:<{width}}  {text}" for name, (_, _, text) in COMMANDS.items()]
     parser = argparse.ArgumentParser(
@@ -44,7 +44,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def complete_parser() -> argparse.ArgumentParser:
-    """The parser with every command and its options, in which shtab completes file names."""
+    """Return the parser of every command and its options, for shtab, which also completes files."""
     import shtab
 
     parser = argparse.ArgumentParser(prog="lors", description=__doc__)

@@ -16,8 +16,8 @@ from lors.recipe.run_record import RunRecord, begin_stage, end_run
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lors.bin.record_run",
-        description="Write EXPDIR/recipe.json: what a run of a recipe makes, where it runs, and "
-        "its current stage or its exit code.",
+        description="Write EXPDIR/recipe.json: the options of a run, its process, and its current "
+        "stage or exit code.",
     )
     event = parser.add_mutually_exclusive_group(required=True)
     event.add_argument("--stage", default="", help="the stage that begins")

@@ -1,4 +1,4 @@
-"""Show how far a recipe's experiment is; utils/status calls this program."""
+"""Show the progress of an experiment; utils/status calls this program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lors.recipe.status_report import as_json, as_table
 
 EXIT_CODES = {DONE: 0, FAILED: 1, RUNNING: 3, INTERRUPTED: 4}
 DESCRIPTION = """\
-Show how far a recipe's experiment is: for each stage how many of its units are done, and each unit
+Show the progress of an experiment: for each stage the number of units that are done, and each unit
 that is neither done nor pending, with its log. Nothing is written; the recipe may be running.
 
   done         finished: the next run leaves it alone

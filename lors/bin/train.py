@@ -35,12 +35,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, help="directory to write")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
-        "--only", type=int, help="number of the one pair to train (from 1), into OUT/<pair>"
+        "--only", type=int, help="train only the pair with this number (from 1), into OUT/<pair>"
     )
     which.add_argument(
         "--sequential",
         action="store_true",
-        help="train on one pair after the other, each from the model of the one before, into "
+        help="train on one pair after the other, each from the model of the pair before, into "
         "OUT/<number>_<pair>; with --collect_stats: only check that the configuration allows it",
     )
     parser.add_argument("--stats", help="directory of --collect_stats (needed to train)")
@@ -50,7 +50,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dev_utterances",
         type=int,
-        help="number of dev utterances of each pair that choose the best epoch (default: all)",
+        help="dev utterances of each pair for the choice of the best epoch (default: all)",
     )
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--ngpu", type=int, default=0, help="GPUs of each node; 0: the CPU")
@@ -94,7 +94,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 def complete_config(args: argparse.Namespace, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Return the training configuration with the model it is for."""
+    """Return the training configuration, completed with the model to train."""
     config = read_yaml(args.config)
     if args.base:
         return fine_tuning_config(args.base, config, pairs)
