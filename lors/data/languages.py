@@ -6,6 +6,11 @@ with a region), and those that Whisper and FLEURS have in addition.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from lors.errors import UsageError
+from lors.fileio import path_component
+
 _TWO_LETTERS = """
 aa ab af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv
 dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie
@@ -33,3 +38,18 @@ _FLEURS_CODES = {"cmn_hans_cn": "zh-CN", "yue_hant_hk": "zh-HK", "sv_se": "sv-SE
 def from_fleurs(name: str) -> str:
     """Return the code for a language folder of FLEURS: ``de`` for ``de_de``."""
     return _FLEURS_CODES.get(name, name.split("_")[0])
+
+
+def check_languages(langs: Sequence[str], option: str) -> None:
+    """Check the languages that an option names; each becomes the name of a folder.
+
+    Raises:
+        UsageError: there is none, a code cannot be a file name, or a code is given twice.
+    """
+    if not langs:
+        raise UsageError("no language", where=option, expected="language codes, e.g. de sv-SE")
+    for lang in langs:
+        path_component(lang, option, UsageError)
+    repeated = sorted({lang for lang in langs if langs.count(lang) > 1})
+    if repeated:
+        raise UsageError("a language is given twice", where=option, got=", ".join(repeated))

@@ -1,0 +1,24 @@
+"""The values of ``wav.scp``: a file, a place in an ark file (``x.ark:123``), or a command."""
+
+from __future__ import annotations
+
+import re
+
+_ARK = re.compile(r"(.+\.ark):(\d{1,18})", re.DOTALL | re.ASCII)
+
+
+def ark_place(source: str) -> tuple[str, int] | None:
+    """Return the ark file and the offset in it, in bytes; None for another source."""
+    found = _ARK.fullmatch(source)
+    return (found[1], int(found[2])) if found else None
+
+
+def file_of(source: str) -> str:
+    """Return the path of the file that has the audio of `source`."""
+    place = ark_place(source) if ":" in source else None
+    return place[0] if place else source
+
+
+def is_command(source: str) -> bool:
+    """Return whether Kaldi would run `source` as a command, or read it from standard input."""
+    return source.endswith("|") or source.startswith("|") or source == "-"
