@@ -41,6 +41,7 @@ OPTIONAL_FILES = (SEGMENTS, "text", "utt2lang", "utt2dur", "spk2gender")
 TRANSLATION = "text."
 """Prefix of the name of a file, or of a manifest's column, with translations."""
 _PROBLEMS_SHOWN = 20
+_AT_ONCE = 30  # directories; their files are open at the same time
 
 
 @dataclass(frozen=True)
@@ -132,13 +133,15 @@ def write_data_dirs(directories: Mapping[Path, Iterable[Utterance]]) -> None:
         LorsError: the utterances make no valid data directory (every problem is listed).
     """
     made = {path: lines_of_files(utterances, path) for path, utterances in directories.items()}
-    write_files(
-        {
-            path / name: (f"{key} {value}\n" if value else f"{key}\n" for key, value in lines)
-            for path, files in made.items()
-            for name, lines in files.items()
-        }
-    )
+    paths = list(made)
+    for first in range(0, len(paths), _AT_ONCE):
+        write_files(
+            {
+                path / name: (f"{key} {value}\n" if value else f"{key}\n" for key, value in lines)
+                for path in paths[first : first + _AT_ONCE]
+                for name, lines in made[path].items()
+            }
+        )
     for path, files in made.items():
         for stale in set(data_files(path)) - set(files):
             (path / stale).unlink()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lors.config import FRACTION, LARGEST_COUNT, Range, check_number
-from lors.data.audio_source import file_of
+from lors.data.audio_source import check_folder, file_of
 from lors.data.clips import SAMPLE_RATE, ClipConversion, ConvertedClip, flac_path
 from lors.data.datadir import (
     Utterance,
@@ -96,6 +96,7 @@ def format_corpus(
     """
     _check_options(options)
     check_languages(langs, "--langs")
+    check_folder(dump)
     for split in splits:
         path_component(split, "--splits", UsageError)
     folders = [data / lang / split for lang in langs for split in splits]
@@ -103,7 +104,7 @@ def format_corpus(
     if missing:
         raise LorsError(
             f"{len(missing)} data directories are missing",
-            got=missing,
+            got=shortened(missing, 20),
             hint="run stage 1 for these languages first",
         )
     reports = []

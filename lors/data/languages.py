@@ -6,9 +6,10 @@ with a region), and those that Whisper and FLEURS have in addition.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
-from lors.errors import UsageError
+from lors.errors import UsageError, shortened
 from lors.fileio import path_component
 
 _TWO_LETTERS = """
@@ -50,6 +51,8 @@ def check_languages(langs: Sequence[str], option: str) -> None:
         raise UsageError("no language", where=option, expected="language codes, e.g. de sv-SE")
     for lang in langs:
         path_component(lang, option, UsageError)
-    repeated = sorted({lang for lang in langs if langs.count(lang) > 1})
+    repeated = sorted(lang for lang, number in Counter(langs).items() if number > 1)
     if repeated:
-        raise UsageError("a language is given twice", where=option, got=", ".join(repeated))
+        raise UsageError(
+            "a language is given twice", where=option, got=", ".join(shortened(repeated))
+        )

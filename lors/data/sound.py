@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from lors.data.audio_source import ark_place, file_of
+from lors.data.audio_source import ark_place
 from lors.data.clips import SAMPLE_RATE
 from lors.data.pieces import Piece, seconds_text
 from lors.errors import LorsError
@@ -70,6 +70,8 @@ def seconds_of(source: str) -> float | None:
         if place:
             samples, rate = _read_ark(source, place, None)
             return len(samples) / rate
+        if not Path(source).is_file():
+            return None
         with soundfile.SoundFile(source) as file:
             return file.frames / file.samplerate
     except (SoundError, soundfile.SoundFileError, OSError, ValueError):
@@ -87,13 +89,17 @@ def lengths_of(sources: Iterable[str]) -> dict[str, float]:
 def _read_file(source: str, piece: Piece | None) -> tuple[np.ndarray, int]:
     """Return float32 samples, shape (samples, channels), and their rate."""
     try:
+        if not Path(source).is_file():  # a pipe would wait for ever
+            raise SoundError("undecodable", source, "no such file")
         with soundfile.SoundFile(source) as file:
             first, count = _range(source, file.frames, file.samplerate, piece)
             if first:
                 file.seek(first)
             return file.read(count, dtype="float32", always_2d=True), file.samplerate
+    except (OSError, ValueError) as error:  # a name that is too long, or has a zero byte
+        raise SoundError("undecodable", source, str(error)) from None
     except soundfile.SoundFileError as error:
-        raise SoundError("undecodable", source, _cause(source, error)) from None
+        raise SoundError("undecodable", source, _cause(error)) from None
 
 
 def _read_ark(source: str, place: tuple[str, int], piece: Piece | None) -> tuple[np.ndarray, int]:
@@ -153,9 +159,7 @@ def _range(source: str, frames: int, rate: int, piece: Piece | None) -> tuple[in
     return first, count
 
 
-def _cause(source: str, error: soundfile.SoundFileError) -> str:
+def _cause(error: soundfile.SoundFileError) -> str:
     """Return the cause of a decoding error; libsndfile calls unknown content a missing file."""
-    if not Path(file_of(source)).is_file():
-        return "no such file"
     message = str(error)
     return "not a known sound format" if message.startswith("Error opening") else message
