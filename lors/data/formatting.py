@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lors.config import FRACTION, LARGEST_COUNT, Range, check_number
+from lors.config import FRACTION, MOST_PROCESSES, Range, check_number
 from lors.data.audio_source import check_folder, file_of
 from lors.data.clips import SAMPLE_RATE, ClipConversion, ConvertedClip, flac_path
 from lors.data.datadir import (
@@ -160,7 +160,7 @@ def format_data_dir(
 
 
 def _check_options(options: FormatOptions) -> None:
-    check_number(options.nj, Range(1, LARGEST_COUNT), "--nj")
+    check_number(options.nj, Range(1, MOST_PROCESSES), "--nj")
     check_number(options.max_bad_audio, FRACTION, "--max_bad_audio")
     check_number(options.min_dur, Range(0), "--min_dur")
     if options.max_dur != float("inf"):
@@ -234,7 +234,7 @@ def _convert(
         for utt in utterances
     ]
     name = "/".join(target.parts[-2:])
-    with worker_pool(options.nj) as pool:
+    with worker_pool(min(options.nj, max(1, len(clips)))) as pool:
         if options.hours is None:
             return convert_clips(clips, pool, name)
         return convert_hours(clips, pool, name, options.hours)

@@ -33,7 +33,13 @@ zh-TW
 """
 CODES = frozenset(f"{_TWO_LETTERS} {_THREE_LETTERS} {_REGIONAL}".split())
 
-_FLEURS_CODES = {"cmn_hans_cn": "zh-CN", "yue_hant_hk": "zh-HK", "sv_se": "sv-SE"}
+_FLEURS_CODES = {
+    "cmn_hans_cn": "zh-CN",
+    "nb_no": "nb-NO",
+    "sv_se": "sv-SE",
+    "yue_hant_hk": "zh-HK",
+}
+"""Language folders of FLEURS -> Common Voice's code, where this is not the first part."""
 
 
 def from_fleurs(name: str) -> str:
