@@ -25,6 +25,7 @@ UNKNOWN = "-"
 _SPLIT_OF = {split: split for split in SPLITS} | dict.fromkeys(
     ("validation", "valid", "val"), "dev"
 )
+_SHOWN = 300  # characters of a path in a message
 _LONGEST = 80  # characters of a clip's part of an utterance id, which becomes a file name
 
 
@@ -170,16 +171,16 @@ def _row_problems(
 def _audio_problems(path: str) -> Problems:
     if path != path.strip() or any(c in path for c in "\n\r\t") or is_command(path):
         why = "white space at an end, a line break, or a | as of a command"
-        return [("unsafe_name", f"{path[:200]!r}: {why}")]
+        return [("unsafe_name", f"{path[:_SHOWN]!r}: {why}")]
     try:
         state = os.stat(file_of(path))  # noqa: PTH116  (a million calls; Path takes twice as long)
     except (OSError, ValueError):
-        return [("missing_file", f"no such file: {path}")]
+        return [("missing_file", f"no such file: {path[:_SHOWN]}")]
     if stat.S_ISDIR(state.st_mode):
-        return [("is_directory", f"a directory, not a file: {path}")]
+        return [("is_directory", f"a directory, not a file: {path[:_SHOWN]}")]
     if not stat.S_ISREG(state.st_mode):
-        return [("not_a_file", f"a pipe or a device, not a file: {path}")]
-    return [] if state.st_size else [("empty_file", f"an empty file: {path}")]
+        return [("not_a_file", f"a pipe or a device, not a file: {path[:_SHOWN]}")]
+    return [] if state.st_size else [("empty_file", f"an empty file: {path[:_SHOWN]}")]
 
 
 def _utterance(row: ManifestRow, lang: str, span: Span) -> Utterance:

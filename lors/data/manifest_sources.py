@@ -159,14 +159,14 @@ class NearNames:
     A comparison takes milliseconds, and every row of a manifest can have another unknown name.
     """
 
-    _MOST = 100
+    _MOST = 50
 
     def __init__(self, known: Iterable[str]):
         self._known = known
         self._ends: dict[str, str] = {}
 
     def of(self, name: str) -> str:
-        """Return the end of a message, as :func:`near_names`; empty after a hundred names."""
+        """Return the end of a message, as :func:`near_names`; empty after fifty names."""
         if name not in self._ends:
             if len(self._ends) >= self._MOST:
                 return ""
