@@ -148,14 +148,16 @@ def _row_problems(
     """Return the problems of a row alone, without a look at other rows or at its length."""
     values = row.values
     problems = [
-        ("missing_value", f"no {name}") for name in ("audio", "lang", "split") if not values[name]
+        ("missing_value", f"no {name}")
+        for name in ("audio", "lang", "split")
+        if not values[name].strip()
     ]
     if lang and lang not in known:
         problems.append(("unknown_language", f"'{lang[:_LONGEST]}'{near['lang'].of(lang)}"))
-    if split == UNKNOWN and values["split"]:
+    if split == UNKNOWN and values["split"].strip():
         name = values["split"]
         problems.append(("unknown_split", f"'{name[:_LONGEST]}'{near['split'].of(name)}"))
-    if values["audio"]:
+    if values["audio"].strip():
         problems += _audio_problems(values["audio"])
     if split == "train":
         if not one_line(values["text"]):
