@@ -14,7 +14,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
@@ -60,36 +60,36 @@ FLOAT32 = Range(-3.4028234663852886e38, 3.4028234663852886e38)
 FRACTION = Range(0, 1)
 """Range of a share of a whole."""
 LARGEST_COUNT = 1_000_000
-"""Largest number of clips, processes, or of anything else that an option counts."""
+"""Largest number of clips, or of anything else that an option counts."""
+MOST_PROCESSES = 1000
+"""Largest number of processes that a program starts."""
 
 
-def finite_number(text: str) -> float:
-    """Return the number that a command-line option gives; a ``type`` for argparse.
+def option_number(limits: Range, whole: bool = False) -> Callable[[str], float]:
+    """Return a ``type`` for argparse that reads a number within `limits`.
 
-    Raises:
-        argparse.ArgumentTypeError: the text is not a number, or is infinite or NaN.
+    Args:
+        limits: the range; infinite values and NaN are in none.
+        whole: whether the number must be whole; it is then an ``int``.
     """
-    return _number(text, Range())
+
+    def parse(text: str) -> float:
+        try:
+            number = int(text) if whole else float(text)
+        except ValueError:
+            number = math.nan
+        if number not in limits:
+            kind = "a whole number" if whole else "a number"
+            raise argparse.ArgumentTypeError(f"expected {kind} {limits}, got {text[:40]!r}")
+        return number
+
+    return parse
 
 
-def fraction(text: str) -> float:
-    """Return the number from 0 to 1 that a command-line option gives; a ``type`` for argparse.
-
-    Raises:
-        argparse.ArgumentTypeError: the text is not a number from 0 to 1.
-    """
-    return _number(text, FRACTION)
-
-
-def count(text: str) -> int:
-    """Return the whole number above 0 that a command-line option gives; a ``type`` for argparse.
-
-    Raises:
-        argparse.ArgumentTypeError: the text is not a whole number from 1 to :data:`LARGEST_COUNT`.
-    """
-    if not text.strip().isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text[:40]!r}")
-    return int(_number(text, Range(1, LARGEST_COUNT)))
+finite_number = option_number(Range())
+fraction = option_number(FRACTION)
+count = option_number(Range(1, LARGEST_COUNT), whole=True)
+process_count = option_number(Range(1, MOST_PROCESSES), whole=True)
 
 
 def check_number(value: float, limits: Range, where: str) -> None:
@@ -102,16 +102,6 @@ def check_number(value: float, limits: Range, where: str) -> None:
         raise UsageError(
             "a number out of range", where=where, expected=f"a number {limits}", got=repr(value)
         )
-
-
-def _number(text: str, limits: Range) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if number not in limits:
-        raise argparse.ArgumentTypeError(f"expected a number {limits}, got {text[:40]!r}")
-    return number
 
 
 @dataclasses.dataclass(frozen=True)

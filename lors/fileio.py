@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -276,6 +276,20 @@ def replace_link(link: Path, target: str | os.PathLike) -> None:
     if not (link.is_symlink() and link.readlink() == Path(target)):
         link.unlink(missing_ok=True)
         link.symlink_to(target)
+
+
+def write_files(files: Mapping[Path, Iterable[Any]], mode: str = "w") -> None:
+    """Write the lines of several files, all or none: the first is renamed when all are written.
+
+    Raises:
+        LorsError: as :func:`atomic_write`.
+    """
+    with contextlib.ExitStack() as stack:
+        for path, lines in files.items():
+            handle = stack.enter_context(atomic_write(path, mode))
+            handle.writelines(lines)
+            handle.flush()
+            os.fsync(handle.fileno())
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

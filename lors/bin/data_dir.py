@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lors.config import count
 from lors.data.datadir_subset import subset_by_list, subset_by_number
 from lors.data.datadir_tools import combine_data, fix_data_dir, split_data
 from lors.errors import UsageError
@@ -71,7 +72,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     _add_option(split, "per_utt", action="store_true", help="do not keep speakers together")
     split.add_argument("data", type=Path)
-    split.add_argument("number", type=int)
+    split.add_argument("number", type=count, help="how many parts")
     return parser
 
 

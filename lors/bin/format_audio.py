@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lors.config import finite_number, fraction, process_count
 from lors.data.formatting import FormatOptions, format_corpus
 from lors.data.language_report import format_language_reports
 from lors.log import run_main
@@ -26,25 +27,35 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--langs", nargs="+", required=True, help="language codes")
     parser.add_argument("--splits", nargs="+", default=SPLITS, help=f"splits ({' '.join(SPLITS)})")
     parser.add_argument(
-        "--nj", type=int, default=os.cpu_count(), help="worker processes (one a core: %(default)s)"
+        "--nj",
+        type=process_count,
+        default=os.cpu_count(),
+        help="worker processes (one for each core: %(default)s)",
     )
     parser.add_argument(
-        "--min_dur", type=float, default=0.1, help="shortest training clip in s (%(default)s)"
+        "--min_dur",
+        type=finite_number,
+        default=0.1,
+        help="shortest training clip in s (%(default)s)",
     )
     parser.add_argument(
-        "--max_dur", type=float, default=30.0, help="longest training clip in s (%(default)s)"
+        "--max_dur",
+        type=finite_number,
+        default=30.0,
+        help="longest training clip in s (%(default)s)",
     )
     parser.add_argument("--keep_all", action="store_true", help="keep training clips of any length")
     parser.add_argument(
         "--max_bad_audio",
-        type=float,
+        type=fraction,
         default=0.1,
-        help="largest share of a split's clips that may fail to decode (%(default)s)",
+        help="largest share (0 to 1) of a split's clips that may fail to decode, or differ from "
+        "their declared length (%(default)s)",
     )
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument(
         "--train_hours",
-        type=float,
+        type=finite_number,
         help="hours of training clips to take of each language, balanced over speakers and chosen "
         "by a hash of the clips' names; <dump>/subset/<lang>_<split>.txt lists them",
     )

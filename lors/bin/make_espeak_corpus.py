@@ -11,6 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from lors.config import count, fraction, process_count
 from lors.data.espeak.corpus import make_corpus
 from lors.data.espeak.grammar import languages
 from lors.data.espeak.plan import Settings
@@ -37,7 +38,7 @@ def get_parser() -> argparse.ArgumentParser:
     for split, default in (("train", 300), ("dev", 100), ("test", 160)):
         parser.add_argument(
             f"--num_{split}",
-            type=int,
+            type=count,
             default=default,
             metavar="N",
             help=f"{split} clips of each language (default: {default})",
@@ -45,10 +46,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of all random choices (default: 0)"
     )
-    parser.add_argument("--nj", type=int, default=2, help="number of processes (default: 2)")
+    parser.add_argument(
+        "--nj", type=process_count, default=2, help="number of processes (default: 2)"
+    )
     parser.add_argument(
         "--vocab_holdout",
-        type=float,
+        type=fraction,
         metavar="SHARE",
         help="share of the vocabulary to leave out (default: the condition's own)",
     )

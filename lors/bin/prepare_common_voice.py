@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lors.config import fraction
 from lors.data.common_voice import TRAIN_TABLES, prepare_common_voice
 from lors.data.corpus_report import format_corpus_reports
 from lors.log import run_main
@@ -34,9 +35,10 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max_bad_audio",
-        type=float,
+        type=fraction,
         default=0.1,
-        help="largest share of a split's clips whose file may be missing or empty (%(default)s)",
+        help="largest share (0 to 1) of a split's rows that may be malformed, or whose file may be "
+        "missing or empty (%(default)s)",
     )
     return parser
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lors.config import fraction
 from lors.data.corpus_report import format_corpus_reports
 from lors.data.covost2 import prepare_covost2
 from lors.log import run_main
@@ -37,15 +38,16 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="where to write, usually data")
     parser.add_argument(
         "--min_join",
-        type=float,
+        type=fraction,
         default=0.95,
-        help="least share of a split's rows that must be in validated.tsv (%(default)s)",
+        help="least share (0 to 1) of a split's rows that must be in validated.tsv (%(default)s)",
     )
     parser.add_argument(
         "--max_bad_audio",
-        type=float,
+        type=fraction,
         default=0.1,
-        help="largest share of a split's clips whose file may be missing or empty (%(default)s)",
+        help="largest share (0 to 1) of a split's clips whose file may be missing or empty "
+        "(%(default)s)",
     )
     return parser
 

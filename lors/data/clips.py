@@ -6,7 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from lors.errors import LorsError
+from lors.data.audio_source import ark_place
+from lors.data.pieces import Piece
+from lors.fileio import path_component
 
 SAMPLE_RATE = 16_000  # Hz; the rate of Whisper, OWSM and the recipes' own models
 
@@ -17,10 +19,12 @@ class ClipConversion:
 
     Attributes:
         id: the utterance id.
-        source: path of the sound file.
+        source: path of the sound file, or ``<ark file>:<offset>``.
         target: path of the FLAC file to write.
         min_dur: shortest length to keep, in seconds.
         max_dur: longest length to keep, in seconds.
+        piece: the part of the sound file; None for all of it.
+        declared: length in seconds by the corpus; None if it does not say.
     """
 
     id: str
@@ -28,6 +32,16 @@ class ClipConversion:
     target: Path
     min_dur: float
     max_dur: float
+    piece: Piece | None = None
+    declared: float | None = None
+
+    @property
+    def origin(self) -> str:
+        """The place of a clip in a longer file; empty for a file of its own."""
+        place = ark_place(self.source)
+        if place is None and self.piece is None:
+            return ""
+        return f"{Path(self.source).name} {self.piece or ''}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,6 @@ def flac_path(target: Path, utterance_id: str) -> Path:
     Raises:
         LorsError: the id cannot be a file name.
     """
-    if "/" in utterance_id or "\0" in utterance_id:
-        raise LorsError("an utterance id that cannot be a file name", got=repr(utterance_id))
+    path_component(utterance_id, "an utterance id")
     shard = hashlib.sha256(utterance_id.encode()).hexdigest()[:2]
     return target.resolve() / "audio" / shard / f"{utterance_id}.flac"

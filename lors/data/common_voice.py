@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lors.config import FRACTION, check_number
+from lors.data.audio_source import check_folder
 from lors.data.corpus_report import check_files, selection_report, write_language
-from lors.data.selection import SplitRow, all_drops, select, write_drops
+from lors.data.languages import check_languages
+from lors.data.selection import SplitRow, all_drops, clip_name, select, write_drops
 from lors.data.speakers import genders_of
 from lors.data.tsv import Table, read_tsv
 from lors.errors import LorsError, unknown_name
@@ -33,6 +36,7 @@ def prepare_common_voice(
         :func:`write_common_voice_splits`.
     """
     check_release(release, langs, train)
+    check_number(max_bad_audio, FRACTION, "--max_bad_audio")
     reports = []
     for lang in langs:
         reports.append(write_common_voice_splits(release, lang, out / lang, train, max_bad_audio))
@@ -44,9 +48,12 @@ def check_release(release: Path, langs: Sequence[str], train: str = "train") -> 
     """Check that the files of all languages are there.
 
     Raises:
-        UsageError: the release does not have one of the languages.
+        UsageError: the release does not have one of the languages, or its name is not a name of a
+            folder.
         LorsError: the folder or files are missing (all are listed).
     """
+    check_languages(langs, "--langs")
+    check_folder(release)
     if not release.is_dir():
         raise LorsError(
             "the Common Voice folder does not exist",
@@ -75,7 +82,8 @@ def write_common_voice_splits(
         out: where to write.
         train: the table that train is taken from, ``train`` or ``validated``; its clips that are
             also in dev or test are left out.
-        max_bad_audio: largest share (0 to 1) of a split's rows with no or empty audio.
+        max_bad_audio: largest share (0 to 1) of a split's rows that are malformed, or have no or
+            empty audio.
 
     Returns:
         the report, as written to ``report.json``.
@@ -93,12 +101,12 @@ def write_common_voice_splits(
     folder = (release / lang / "clips").resolve()
     genders = genders_of((row[2], row[3]) for table in tables.values() for row in table.rows)
     selection = select(rows, folder, lang, genders)
-    write_drops(out / "dropped.tsv", all_drops(selection, tables.values()))
+    write_drops(out / "dropped.tsv", all_drops(selection, tables.items()))
     report = {
         "lang": lang,
         "common_voice": str(release),
         "train_from": f"{train}.tsv",
-        **selection_report(rows, selection, list(tables.values())),
+        **selection_report(rows, selection, list(tables.items())),
     }
     write_language(out, selection, report, max_bad_audio)
     return report
@@ -114,6 +122,6 @@ def _rows(split: str, table: Table) -> list[SplitRow]:
             "leave the language out of --langs",
         )
     return [
-        SplitRow(split, name, sentence, client, {}, f"{table.path.name} line {line}")
+        SplitRow(split, clip_name(name), sentence, client, {}, f"{table.path.name} line {line}")
         for (name, sentence, client, _), line in zip(table.rows, table.lines, strict=True)
     ]

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import soxr
 from tqdm import tqdm
 
+from lors.data.audio_source import file_of
 from lors.data.clips import SAMPLE_RATE, ClipConversion, ConvertedClip
+from lors.data.pieces import agree
+from lors.data.sound import SoundError, read_clip
 from lors.errors import LorsError
 from lors.log import show_progress
 from lors.processes import end_with_parent, starting_workers
@@ -26,31 +28,14 @@ _CHUNK = 16  # clips handed to a worker at a time: a fraction of a second of wor
 _USUAL_CLIP = 5.0  # seconds; a first guess of the number of clips in an hour
 
 
-def read_clip(path: str | os.PathLike) -> np.ndarray:
-    """Read a sound file as 16 kHz mono: float32, shape (samples,), nominally in [-1, 1].
-
-    Channels are averaged; rates are converted by soxr in its high quality.
-
-    Raises:
-        LorsError: the file cannot be decoded, or has no samples.
-    """
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise LorsError("cannot be decoded", where=path, got=_cause(path, error)) from None
-    samples = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
-    if rate != SAMPLE_RATE:
-        samples = soxr.resample(samples, rate, SAMPLE_RATE)
-    if not len(samples):
-        raise LorsError("cannot be decoded", where=path, got="no samples")
-    return samples
-
-
-def encode_flac(samples: np.ndarray) -> bytes:
+def encode_flac(samples: np.ndarray, comment: str = "") -> bytes:
     """Encode 16 kHz mono samples in [-1, 1] as 16-bit FLAC; louder samples are clipped."""
     pcm = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
     buffer = io.BytesIO()
-    soundfile.write(buffer, pcm, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    with soundfile.SoundFile(buffer, "w", SAMPLE_RATE, 1, "PCM_16", format="FLAC") as file:
+        if comment:
+            file.comment = comment
+        file.write(pcm)
     return buffer.getvalue()
 
 
@@ -65,17 +50,27 @@ def convert_clip(clip: ClipConversion) -> ConvertedClip:
     samples = None
     if duration is None:
         try:
-            samples = read_clip(clip.source)
-        except LorsError as error:
-            return ConvertedClip(clip.id, reason="undecodable", detail=str(error.got))
+            samples = read_clip(clip.source, clip.piece)
+        except SoundError as error:
+            clip.target.unlink(missing_ok=True)
+            return ConvertedClip(clip.id, reason=error.reason, detail=str(error.got))
         duration = len(samples) / SAMPLE_RATE
-    reason = (duration < clip.min_dur and "too_short") or (duration > clip.max_dur and "too_long")
+    reason, detail = _length_problem(clip, duration)
     if reason:
         clip.target.unlink(missing_ok=True)
-        return ConvertedClip(clip.id, reason=reason, detail=f"{duration:.3f} s")
+        return ConvertedClip(clip.id, reason=reason, detail=detail)
     if samples is not None:
         _write_flac(clip, samples)
     return ConvertedClip(clip.id, duration=duration, reused=reused)
+
+
+def _length_problem(clip: ClipConversion, duration: float) -> tuple[str, str]:
+    """Return why a clip of this length is dropped, in one word and in more; or empty strings."""
+    if clip.declared is not None and not agree(clip.declared, duration):
+        return "wrong_duration", f"{duration:.3f} s, declared as {clip.declared:.3f} s"
+    if duration < clip.min_dur:
+        return "too_short", f"{duration:.3f} s"
+    return ("too_long", f"{duration:.3f} s") if duration > clip.max_dur else ("", "")
 
 
 @contextlib.contextmanager
@@ -153,24 +148,18 @@ def _start_worker(parent: int) -> None:
     os.close(null)
 
 
-def _cause(path: str | os.PathLike, error: soundfile.SoundFileError) -> str:
-    """Return the cause of a decoding error; libsndfile calls unknown content a missing file."""
-    if not Path(path).is_file():
-        return "no such file"
-    message = str(error)
-    return "not a known sound format" if message.startswith("Error opening") else message
-
-
 def _write_flac(clip: ClipConversion, samples: np.ndarray) -> None:
     """Write the FLAC file, with the time of its source, by which a later run knows the source.
+
+    A piece of a longer file also names its place in it, in the comment of the FLAC file.
 
     There is no fsync as in fileio.atomic_write: for 100,000 files it would take hours, and a later
     run decodes a FLAC file in full before it uses it again.
     """
     clip.target.parent.mkdir(parents=True, exist_ok=True)
     temporary = clip.target.with_name(f".{clip.target.name}.tmp")
-    temporary.write_bytes(encode_flac(samples))
-    source_time = Path(clip.source).stat().st_mtime_ns
+    temporary.write_bytes(encode_flac(samples, clip.origin))
+    source_time = Path(file_of(clip.source)).stat().st_mtime_ns
     os.utime(temporary, ns=(source_time, source_time))
     temporary.replace(clip.target)
 
@@ -178,9 +167,11 @@ def _write_flac(clip: ClipConversion, samples: np.ndarray) -> None:
 def _finished_duration(clip: ClipConversion) -> float | None:
     """Return the length of the FLAC file if an earlier run left a good one, else None."""
     try:
-        if clip.target.stat().st_mtime_ns != Path(clip.source).stat().st_mtime_ns:
+        if clip.target.stat().st_mtime_ns != Path(file_of(clip.source)).stat().st_mtime_ns:
             return None
         with soundfile.SoundFile(clip.target) as flac:
+            if flac.comment != clip.origin:
+                return None
             expected = (SAMPLE_RATE, 1, flac.frames)
             found = (flac.samplerate, flac.channels, len(flac.read(dtype="int16")))
     except (OSError, soundfile.SoundFileError):

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lors.data.datadir import Utterance, write_data_dir
-from lors.data.selection import Selection, SplitRow
-from lors.data.tsv import Table
+from lors.data.datadir import Utterance, write_data_dirs
+from lors.data.selection import MALFORMED, Selection, SplitRow, SplitTable
 from lors.errors import LorsError
 from lors.fileio import write_json
 from lors.tasks import SPLITS
 
-_BAD_AUDIO = ("missing_file", "empty_file")
+_BAD = ("missing_file", "empty_file", MALFORMED)
 
 
 def check_files(files: Iterable[Path]) -> None:
@@ -29,7 +28,7 @@ def check_files(files: Iterable[Path]) -> None:
 
 
 def selection_report(
-    rows: Sequence[SplitRow], selection: Selection, tables: Sequence[Table]
+    rows: Sequence[SplitRow], selection: Selection, tables: Sequence[SplitTable]
 ) -> dict[str, Any]:
     """Return the parts of a language's report that do not depend on the corpus.
 
@@ -37,8 +36,13 @@ def selection_report(
     """
     train = selection.splits["train"]
     return {
-        "malformed_rows": {table.path.name: len(table.malformed) for table in tables},
-        "splits": {split: _split_report(split, rows, selection) for split in SPLITS},
+        "malformed_rows": {table.path.name: len(table.malformed) for _, table in tables},
+        "splits": {
+            split: _split_report(
+                split, rows, selection, sum(len(t.malformed) for s, t in tables if s == split)
+            )
+            for split in SPLITS
+        },
         "overlap_with_train": {s: overlap(train, selection.splits[s]) for s in ("dev", "test")},
     }
 
@@ -73,14 +77,14 @@ def write_language(
         out: where to write; ``out/dropped.tsv`` lists the drops.
         selection: the utterances.
         report: with ``lang`` and the ``splits`` of :func:`selection_report`.
-        max_bad_audio: largest share (0 to 1) of a split's rows with no or empty audio.
+        max_bad_audio: largest share (0 to 1) of a split's rows that are malformed, or have no or
+            empty audio.
 
     Raises:
-        LorsError: more audio is missing than that, or a split has no clip left.
+        LorsError: more is lost than that, or a split has no clip left.
     """
     _check_losses(report, max_bad_audio, out / "dropped.tsv")
-    for split in SPLITS:
-        write_data_dir(out / split, selection.splits[split])
+    write_data_dirs({out / split: selection.splits[split] for split in SPLITS})
     write_json(out / "report.json", report)
 
 
@@ -117,18 +121,23 @@ def counts(by_reason: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in sorted(by_reason.items()))
 
 
-def _split_report(split: str, rows: Sequence[SplitRow], selection: Selection) -> dict[str, Any]:
+def _split_report(
+    split: str, rows: Sequence[SplitRow], selection: Selection, malformed: int
+) -> dict[str, Any]:
     own = [row for row in rows if row.split == split]
+    total = len(own) + malformed
     joined = sum(row.joined for row in own)
     utterances = selection.splits[split]
     dropped = Counter(drop.reason for drop in selection.drops if drop.split == split)
+    if malformed:
+        dropped[MALFORMED] = malformed
     return {
-        "rows": len(own),
+        "rows": total,
         "joined": joined,
-        "join_rate": joined / len(own),
+        "join_rate": joined / total,
         "clips": len(utterances),
         "speakers": len({utterance.speaker for utterance in utterances}),
-        "drop_rate": 1 - len(utterances) / len(own),
+        "drop_rate": 1 - len(utterances) / total,
         "dropped": dict(sorted(dropped.items())),
         "kept_empty": sorted(selection.kept_empty[split]),
     }
@@ -136,11 +145,12 @@ def _split_report(split: str, rows: Sequence[SplitRow], selection: Selection) ->
 
 def _check_losses(report: Mapping[str, Any], max_bad_audio: float, drop_list: Path) -> None:
     for split, row in report["splits"].items():
-        bad = sum(row["dropped"].get(reason, 0) for reason in _BAD_AUDIO)
-        if bad > max_bad_audio * row["joined"]:
+        bad = sum(row["dropped"].get(reason, 0) for reason in _BAD)
+        tried = row["joined"] + row["dropped"].get(MALFORMED, 0)
+        if bad > max_bad_audio * tried:
             raise LorsError(
-                f"{report['lang']} {split}: {bad} of {row['joined']} clips have no audio file or "
-                "an empty one",
+                f"{report['lang']} {split}: {bad} of {tried} rows are malformed, or have no audio "
+                "file or an empty one",
                 where=drop_list,
                 expected=f"at most {max_bad_audio:.0%}",
                 hint="is the archive unpacked completely? "
@@ -151,4 +161,5 @@ def _check_losses(report: Mapping[str, Any], max_bad_audio: float, drop_list: Pa
                 f"{report['lang']} {split}: no clip is left",
                 where=drop_list,
                 got=counts(row["dropped"]),
+                hint="is the archive unpacked completely? Or leave the language out of --langs",
             )

@@ -15,11 +15,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lors.config import FRACTION, check_number
+from lors.data.audio_source import check_folder
 from lors.data.corpus_report import check_files, selection_report, write_language
-from lors.data.selection import SplitRow, all_drops, select, write_drops
+from lors.data.languages import check_languages
+from lors.data.selection import NO_SPLIT, SplitRow, all_drops, clip_name, select, write_drops
 from lors.data.speakers import genders_of
 from lors.data.tsv import Table, read_tsv
-from lors.errors import LorsError, unknown_name
+from lors.errors import LorsError, UsageError, unknown_name
+from lors.fileio import path_component
 from lors.tasks import SPLITS, TARGET
 
 _SPLIT_OF = {"train": "train", "train_covost": "train", "dev": "dev", "test": "test"}
@@ -42,6 +46,8 @@ def prepare_covost2(
         :func:`write_covost2_splits`.
     """
     check_corpus(common_voice, covost2, langs, target)
+    check_number(min_join, FRACTION, "--min_join")
+    check_number(max_bad_audio, FRACTION, "--max_bad_audio")
     reports = []
     for lang in langs:
         reports.append(
@@ -59,9 +65,12 @@ def check_corpus(
     """Check that the files of all languages are there.
 
     Raises:
-        UsageError: neither corpus has one of the languages.
+        UsageError: neither corpus has one of the languages, or its name is not a name of a folder.
         LorsError: a folder or files are missing (all are listed).
     """
+    check_languages(langs, "--langs")
+    path_component(target, "--target", UsageError)
+    check_folder(common_voice)
     for name, folder in (("Common Voice", common_voice), ("CoVoST 2", covost2)):
         if not folder.is_dir():
             raise LorsError(
@@ -120,7 +129,8 @@ def write_covost2_splits(
     folder = (common_voice / lang / "clips").resolve()
     genders = genders_of((client, gender) for _, _, client, gender in validated.rows)
     selection = select(rows, folder, lang, genders)
-    write_drops(out / "dropped.tsv", all_drops(selection, (validated, covost)))
+    tables = [(NO_SPLIT, validated), (NO_SPLIT, covost)]
+    write_drops(out / "dropped.tsv", all_drops(selection, tables))
     report = {
         "lang": lang,
         "target": target,
@@ -130,7 +140,7 @@ def write_covost2_splits(
         "rows_of_other_splits": dict(
             Counter(row[2] for row in covost.rows if row[2] not in _SPLIT_OF)
         ),
-        **selection_report(rows, selection, (validated, covost)),
+        **selection_report(rows, selection, tables),
     }
     write_language(out, selection, report, max_bad_audio)
     return report
@@ -164,15 +174,15 @@ def join(validated: Table, covost: Table, target: str = TARGET) -> tuple[list[Sp
     """Return CoVoST 2's rows with their sentences, and the number of different validated clips."""
     clips: dict[str, tuple[str, str]] = {}
     for name, sentence, client, _ in validated.rows:
-        clips.setdefault(name, (sentence, client))
+        clips.setdefault(clip_name(name), (sentence, client))
     rows = [
         SplitRow(
             _SPLIT_OF[mark],
-            name,
-            *clips.get(name, ("", "")),
+            clip_name(name),
+            *clips.get(clip_name(name), ("", "")),
             {target: translation},
             f"{covost.path.name} line {line}",
-            joined=name in clips,
+            joined=clip_name(name) in clips,
         )
         for (name, translation, mark), line in zip(covost.rows, covost.lines, strict=True)
         if mark in _SPLIT_OF
@@ -198,6 +208,7 @@ def _check_join(covost: Table, rows: Sequence[SplitRow], min_join: float) -> Non
             f"{len(covost.malformed)} malformed rows, {len(covost.rows)} good ones",
             where=covost.path,
             got=f"line {first}: {why}",
+            hint="the file is damaged: download and unpack its archive again",
         )
     if any(joined[split] < min_join * counts[split] for split in SPLITS):
         raise LorsError(

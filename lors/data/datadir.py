@@ -2,9 +2,12 @@
 
 Each file of a data directory has one line per utterance, ``<utterance id> <value>``:
 
-- ``wav.scp``: path of the audio file; ``utt2spk``: speaker; ``spk2utt``: the inverse of it;
+- ``wav.scp``: the audio, a file or a place in an ark file (:mod:`lors.data.audio_source`);
+- ``utt2spk``: speaker; ``spk2utt``: the inverse of it;
+- ``segments``: the piece of a recording that an utterance is; ``wav.scp`` then has one line per
+  recording (:mod:`lors.data.pieces`);
 - ``text``: transcript; ``text.<code>``: translation into another language; ``utt2lang``: language;
-  ``utt2dur``: length in seconds (these four only where they are known);
+  ``utt2dur``: length in seconds (these four, and ``segments``, only where they are known);
 - ``spk2gender``: ``m`` or ``f``, for the speakers whose gender is known.
 
 Every file is sorted by id in the order of the C locale. That is the order of UTF-8 bytes, and
@@ -15,10 +18,12 @@ both sort alike. A transcript or translation may be empty; every other value may
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lors.data.datadir_audio import missing_audio, wrong_lengths
 from lors.data.datadir_problems import (
     Lines,
     data_dir_problems,
@@ -27,14 +32,16 @@ from lors.data.datadir_problems import (
     some_ids,
     speaker_lines,
 )
+from lors.data.pieces import SEGMENTS, Piece
 from lors.errors import LorsError, shortened
-from lors.fileio import atomic_write
+from lors.fileio import atomic_write, write_files
 
 REQUIRED_FILES = ("wav.scp", "utt2spk", "spk2utt")
-OPTIONAL_FILES = ("text", "utt2lang", "utt2dur", "spk2gender")
+OPTIONAL_FILES = (SEGMENTS, "text", "utt2lang", "utt2dur", "spk2gender")
 TRANSLATION = "text."
 """Prefix of the name of a file, or of a manifest's column, with translations."""
 _PROBLEMS_SHOWN = 20
+_AT_ONCE = 30  # directories; their files are open at the same time
 
 
 @dataclass(frozen=True)
@@ -43,13 +50,14 @@ class Utterance:
 
     Attributes:
         id: the utterance id, starting with the speaker's id, free of white space.
-        wav: path of the audio file.
+        wav: path of the audio file, or ``<ark file>:<offset>``.
         speaker: the speaker's id.
         lang: language code in the corpus's own spelling, e.g. ``sv-SE``.
         text: the transcript.
         translations: language code -> translation, one ``text.<code>`` file each.
         duration: length in seconds.
         gender: the speaker's, ``m`` or ``f``; the same in all utterances of a speaker.
+        piece: the part of the audio file that is the utterance; None for all of it.
     """
 
     id: str
@@ -60,6 +68,7 @@ class Utterance:
     translations: Mapping[str, str] = field(default_factory=dict)
     duration: float | None = None
     gender: str | None = None
+    piece: Piece | None = None
 
 
 def one_line(text: str) -> str:
@@ -109,21 +118,49 @@ def write_kaldi_text(path: str | os.PathLike, values: Mapping[str, str]) -> None
 
 
 def write_data_dir(path: str | os.PathLike, utterances: Iterable[Utterance]) -> None:
-    """Write a data directory, each file atomically; remove the files that it no longer has.
+    """Write one data directory, as :func:`write_data_dirs`."""
+    write_data_dirs({Path(path): utterances})
+
+
+def write_data_dirs(directories: Mapping[Path, Iterable[Utterance]]) -> None:
+    """Write data directories, all or none; remove the files that they no longer have.
 
     ``text``, ``text.<code>``, ``utt2lang`` and ``utt2dur`` are written if any utterance has the
-    value; then all utterances must have it. ``spk2gender`` holds the speakers of known gender.
+    value; then all utterances must have it. ``segments`` is written if any utterance is a piece of
+    a recording. ``spk2gender`` holds the speakers of known gender.
 
     Raises:
         LorsError: the utterances make no valid data directory (every problem is listed).
     """
-    path = Path(path)
+    made = {path: lines_of_files(utterances, path) for path, utterances in directories.items()}
+    paths = list(made)
+    for first in range(0, len(paths), _AT_ONCE):
+        write_files(
+            {
+                path / name: (f"{key} {value}\n" if value else f"{key}\n" for key, value in lines)
+                for path in paths[first : first + _AT_ONCE]
+                for name, lines in made[path].items()
+            }
+        )
+    for path, files in made.items():
+        for stale in set(data_files(path)) - set(files):
+            (path / stale).unlink()
+
+
+def lines_of_files(utterances: Iterable[Utterance], where: str | os.PathLike) -> dict[str, Lines]:
+    """Return the lines of every file of the data directory with these utterances.
+
+    Raises:
+        LorsError: as :func:`write_data_dirs`.
+    """
     files = _lines_of(sorted(utterances, key=lambda utterance: utterance.id))
-    _raise_if(data_dir_problems(files), path)
-    for name, lines in files.items():
-        write_kaldi_text(path / name, dict(lines))
-    for stale in set(data_files(path)) - set(files):
-        (path / stale).unlink()
+    problems = data_dir_problems(files)
+    if bad := [key for lines in files.values() for key, _ in lines if key.split() != [key]]:
+        problems.append(
+            f"{len(bad)} id(s) are empty or have white space {some_ids(map(repr, bad))}"
+        )
+    _raise_if(problems, where)
+    return files
 
 
 def read_data_dir(path: str | os.PathLike) -> list[Utterance]:
@@ -140,20 +177,22 @@ def read_data_dir(path: str | os.PathLike) -> list[Utterance]:
     def optional(name: str, key: str) -> str | None:
         return values[name][key] if name in values else None
 
+    pieces = {key: Piece.parse(value) for key, value in values.get(SEGMENTS, {}).items()}
     return [
         Utterance(
             id=key,
-            wav=wav,
-            speaker=values["utt2spk"][key],
+            wav=values["wav.scp"][pieces[key].recording if pieces else key],
+            speaker=speaker,
             lang=optional("utt2lang", key),
             text=optional("text", key),
             translations={
                 name.removeprefix(TRANSLATION): values[name][key] for name in translations
             },
             duration=float(values["utt2dur"][key]) if "utt2dur" in values else None,
-            gender=values.get("spk2gender", {}).get(values["utt2spk"][key]),
+            gender=values.get("spk2gender", {}).get(speaker),
+            piece=pieces.get(key),
         )
-        for key, wav in values["wav.scp"].items()
+        for key, speaker in values["utt2spk"].items()
     ]
 
 
@@ -162,14 +201,15 @@ def validate_data_dir(path: str | os.PathLike, check_audio: bool = False) -> lis
 
     Args:
         path: the directory.
-        check_audio: also check that each audio file is there (one file-system call each).
+        check_audio: also check that each audio file is there, and that declared lengths and pieces
+            are those of the audio (the header of each file is read, where there are any).
     """
     files, problems = _read_files(Path(path))
     problems += data_dir_problems(files)
     if check_audio:
-        gone = [key for key, wav in files.get("wav.scp", []) if wav and not Path(wav).is_file()]
-        if gone:
-            problems.append(f"wav.scp: {len(gone)} audio file(s) are not there {some_ids(gone)}")
+        problems += missing_audio(files)
+        if not problems:
+            problems += wrong_lengths(files)
     return problems
 
 
@@ -200,6 +240,12 @@ def _read_lines(path: Path) -> tuple[Lines, list[str]]:
         content = path.read_bytes()
     except FileNotFoundError:
         raise LorsError("file not found", where=path) from None
+    lines, problems = [], []
+    if content.startswith(BOM_UTF8):
+        problems.append(
+            f"{path.name} line 1: a byte order mark, which Kaldi takes for a part of the id"
+        )
+        content = content.removeprefix(BOM_UTF8)
     raw_lines = content.split(b"\n")
     if raw_lines[-1] == b"":
         raw_lines.pop()
@@ -207,7 +253,6 @@ def _read_lines(path: Path) -> tuple[Lines, list[str]]:
         decoded: list[str | None] = content.decode("utf-8").split("\n")[: len(raw_lines)]
     except UnicodeDecodeError:
         decoded = [_decoded(raw) for raw in raw_lines]
-    lines, problems = [], []
     for number, line in enumerate(decoded, 1):
         if line is None:
             problems.append(f"{path.name} line {number}: not UTF-8")
@@ -246,6 +291,13 @@ def _lines_of(utterances: list[Utterance]) -> dict[str, Lines]:
         "wav.scp": [(utt.id, utt.wav) for utt in utterances],
         "utt2spk": [(utt.id, utt.speaker) for utt in utterances],
     }
+    if any(utt.piece for utt in utterances):
+        pieces = [utt.piece or Piece(utt.id) for utt in utterances]
+        recordings = zip(pieces, utterances, strict=True)
+        files["wav.scp"] = sorted({(piece.recording, utt.wav) for piece, utt in recordings})
+        files[SEGMENTS] = [
+            (utt.id, str(piece)) for utt, piece in zip(utterances, pieces, strict=True)
+        ]
     files["spk2utt"] = speaker_lines(files["utt2spk"])
     optional = {
         "text": [(utt.id, utt.text) for utt in utterances],

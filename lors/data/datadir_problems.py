@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
+from lors.data.audio_source import is_command
+from lors.data.pieces import SEGMENTS, Piece, agree, is_piece
 from lors.errors import shortened
 
 Lines = list[tuple[str, str]]
@@ -28,6 +30,8 @@ def data_dir_problems(files: Mapping[str, Lines]) -> list[str]:
         for problem in _file_problems(name, lines)
     ]
     problems += _coverage_problems(files)
+    problems += _audio_problems(files)
+    problems += _segment_problems(files)
     problems += _speaker_problems(files)
     problems += _duration_problems(files.get("utt2dur", []))
     problems += _gender_problems(files)
@@ -45,6 +49,20 @@ def repeated_ids(lines: Lines) -> list[str]:
 def empty_values(lines: Lines) -> list[str]:
     """Return one sentence for each id without a value."""
     return [f"id '{key}' has no value" for key, value in lines if not value]
+
+
+def not_utf8(files: Mapping[str, Lines]) -> list[str]:
+    """Return one sentence for each file with text that UTF-8 cannot encode."""
+    problems = []
+    for name, lines in files.items():
+        if _is_utf8("".join(value for _, value in lines) + "".join(key for key, _ in lines)):
+            continue  # all lines at once: much faster
+        wrong = [key for key, value in lines if not _is_utf8(f"{key} {value}")]
+        problems.append(
+            f"{name}: {len(wrong)} line(s) with a name or text that is not UTF-8 "
+            f"{some_ids(map(repr, wrong))}"
+        )
+    return problems
 
 
 def some_ids(ids: Iterable[str]) -> str:
@@ -85,6 +103,8 @@ def _coverage_problems(files: Mapping[str, Lines]) -> list[str]:
     for name, lines in files.items():
         if name == "utt2spk" or name in _NOT_BY_UTTERANCE:
             continue
+        if name == "wav.scp" and SEGMENTS in files:
+            continue
         found = {key for key, _ in lines}
         if lacking := sorted(expected - found):
             problems.append(
@@ -94,6 +114,54 @@ def _coverage_problems(files: Mapping[str, Lines]) -> list[str]:
             problems.append(
                 f"{name}: has {len(extra)} utterance(s) that utt2spk lacks {some_ids(extra)}"
             )
+    return problems
+
+
+def _audio_problems(files: Mapping[str, Lines]) -> list[str]:
+    """Find commands, which only Kaldi runs."""
+    commands = [key for key, source in files.get("wav.scp", []) if is_command(source)]
+    if not commands:
+        return []
+    return [
+        f"wav.scp: {len(commands)} value(s) are commands {some_ids(commands)}: LoRS runs none. Run "
+        "each command first, write its output to a file, and name that file"
+    ]
+
+
+def _segment_problems(files: Mapping[str, Lines]) -> list[str]:
+    """Compare ``segments`` with the recordings of ``wav.scp`` and the lengths of ``utt2dur``."""
+    lines = [(key, value) for key, value in files.get(SEGMENTS, []) if value]
+    if not lines:
+        return []
+    problems = []
+    if wrong := [key for key, value in lines if not is_piece(value)]:
+        problems.append(
+            f"{SEGMENTS}: {len(wrong)} line(s) are not <utterance> <recording> <start> <end>, with "
+            f"0 <= start < end or an end of -1 {some_ids(wrong)}"
+        )
+    pieces = {key: Piece.parse(value) for key, value in lines if is_piece(value)}
+    recordings = {key for key, _ in files.get("wav.scp", [])}
+    used = {piece.recording for piece in pieces.values()}
+    if "wav.scp" in files:
+        if absent := sorted(used - recordings):
+            problems.append(
+                f"{SEGMENTS}: {len(absent)} recording(s) that wav.scp lacks {some_ids(absent)}"
+            )
+        if not wrong and (unused := sorted(recordings - used)):
+            problems.append(
+                f"wav.scp: {len(unused)} recording(s) that {SEGMENTS} lacks {some_ids(unused)}"
+            )
+    declared = {key: float(value) for key, value in files.get("utt2dur", []) if _is_positive(value)}
+    different = [
+        key
+        for key, piece in pieces.items()
+        if piece.duration and key in declared and not agree(declared[key], piece.duration)
+    ]
+    if different:
+        problems.append(
+            f"utt2dur: {len(different)} length(s) that are not those of {SEGMENTS} "
+            f"{some_ids(different)}"
+        )
     return problems
 
 
@@ -137,6 +205,14 @@ def _gender_problems(files: Mapping[str, Lines]) -> list[str]:
             f"spk2gender: {len(strangers)} speaker(s) that utt2spk lacks {some_ids(strangers)}"
         )
     return problems
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_positive(value: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from lors.data.datadir_lines import (
     raw_lines,
     read_files,
     speakers_of,
-    write_files,
+    write_data_files,
 )
 from lors.errors import LorsError, UsageError, shortened
 
@@ -81,7 +82,8 @@ def subset_by_list(
         UsageError: `target` is `source`.
     """
     data = _read_source(source, target)
-    wanted = {line.split()[0] for line in raw_lines(Path(id_list)) if line.strip()}
+    lines = [line.removeprefix(BOM_UTF8) for line in raw_lines(Path(id_list))]
+    wanted = {line.split()[0] for line in lines if line.strip()}
     speakers = speakers_of(data.files)
     unknown = sorted(wanted - (set(speakers.values()) if of_speakers else speakers.keys()))
     if unknown:
@@ -89,6 +91,7 @@ def subset_by_list(
             f"{len(unknown)} listed id(s) are not in the data directory",
             where=id_list,
             got=shortened(key.decode("utf-8", errors="replace") for key in unknown),
+            hint=f"take them out of the list, or choose another directory than {source}",
         )
     kept = [key for key in speakers if (speakers[key] if of_speakers else key) in wanted]
     return _write_part(data, target, kept)
@@ -104,8 +107,8 @@ def _read_source(source: str | os.PathLike, target: str | os.PathLike) -> DataDi
 def _write_part(source: DataDir, target: str | os.PathLike, kept: Iterable[bytes]) -> int:
     kept = set(kept)
     if not kept:
-        raise LorsError("no utterance is chosen", where=source.path)
-    write_files(Path(target), lines_for(source.files, kept))
+        raise LorsError("no utterance is chosen", where=source.path, hint="is the list empty?")
+    write_data_files(Path(target), lines_for(source.files, kept))
     return len(kept)
 
 
@@ -138,14 +141,31 @@ def _shortest(source: DataDir, number: int) -> list[bytes]:
     """The shortest utterances by ``utt2dur``."""
     path = source.path / "utt2dur"
     if "utt2dur" not in source.files:
-        raise LorsError("file not found", where=path)
-    try:
-        lengths = {key: float(line.split()[1]) for key, line in source.files["utt2dur"].items()}
-    except ValueError as error:
-        raise LorsError("not a length", where=path, got=str(error)) from None
+        raise LorsError(
+            "file not found",
+            where=path,
+            hint="data directories of stage 2 have this file; or choose by another rule",
+        )
+    lengths = {key: _length(line) for key, line in source.files["utt2dur"].items()}
+    if bad := [key for key, length in lengths.items() if length is None]:
+        lines = (source.files["utt2dur"][key].decode(errors="replace").strip() for key in bad)
+        raise LorsError(
+            f"{len(bad)} value(s) are not positive numbers",
+            where=path,
+            got=shortened(lines),
+            hint="correct these lines",
+        )
     seconds = {key: lengths[key] for key in source.files["utt2spk"] if key in lengths}
     _check_number(number, len(seconds))
     return sorted(seconds, key=lambda key: (seconds[key], key))[:number]
+
+
+def _length(line: bytes) -> float | None:
+    try:
+        seconds = float(line.split()[1])
+    except ValueError:
+        return None
+    return seconds if 0 < seconds < float("inf") else None
 
 
 def _whole_speakers(source: DataDir, number: int) -> list[bytes]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lors.data.datadir_lines import (
+    BAD_LINES,
+    BY_RECORDING,
     BY_SPEAKER,
     Files,
     LinesById,
@@ -15,13 +17,16 @@ from lors.data.datadir_lines import (
     is_needed,
     known_files,
     lines_for,
+    other_files,
     read_files,
     read_lines,
+    recordings_of,
     speakers_of,
-    write_files,
-    write_lines,
+    write_data_files,
 )
+from lors.data.pieces import SEGMENTS
 from lors.errors import LorsError, UsageError, shortened
+from lors.fileio import write_files
 
 BACKUP = ".backup"
 
@@ -29,9 +34,10 @@ BACKUP = ".backup"
 def fix_data_dir(path: str | os.PathLike) -> list[str]:
     """Sort every file and leave in each only the utterances that all of them have.
 
-    Lines that are blank, repeat an id or (texts excepted) have no value are removed. ``spk2utt`` is
-    made from ``utt2spk``; files by speaker keep the speakers that are left. The files as they were
-    are kept in ``.backup``. Unlike Kaldi's tool, speakers of unknown gender are kept.
+    Lines that are blank, repeat an id or (texts excepted) have no value are removed, and so is a
+    byte order mark. ``spk2utt`` is made from ``utt2spk``; files by speaker or recording keep those
+    that are left. The files as they were are kept in ``.backup``. Unlike Kaldi's tool, speakers of
+    unknown gender are kept.
 
     Args:
         path: a data directory, with at least ``wav.scp`` and ``utt2spk``.
@@ -48,8 +54,9 @@ def fix_data_dir(path: str | os.PathLike) -> list[str]:
     for name in known_files(path):
         files[name], bad = read_lines(path / name)
         if bad:
-            notes.append(f"{name}: {bad} line(s) that are blank, repeat an id or have no value")
+            notes.append(f"{name}: {bad} {BAD_LINES}")
     kept = _complete_utterances(files, path)
+    files |= other_files(path, files)[0]
     if len(kept) < len(files["utt2spk"]):
         notes.append(f"kept {len(kept)} of {len(files['utt2spk'])} utterances")
     speakers = speakers_of(files)
@@ -82,8 +89,15 @@ def combine_data(target: str | os.PathLike, sources: Sequence[str | os.PathLike]
     parts = [read_files(path) for path in paths]
     common = set.intersection(*(set(part) for part in parts))
     left_out = sorted(set().union(*parts) - common)
-    joined = {name: _joined(name, [part[name] for part in parts], paths) for name in sorted(common)}
-    write_files(target, lines_for(joined, joined["utt2spk"]))
+    if SEGMENTS in left_out:  # the files of the other directories are recordings too
+        left_out.remove(SEGMENTS)
+        common.add(SEGMENTS)
+        parts = [{SEGMENTS: _whole_files(part), **part} for part in parts]
+    joined = {
+        name: _joined(name, [part[name] for part in parts], paths, SEGMENTS in common)
+        for name in sorted(common)
+    }
+    write_data_files(target, lines_for(joined, joined["utt2spk"]))
     return left_out
 
 
@@ -118,7 +132,7 @@ def split_data(path: str | os.PathLike, number: int, per_utterance: bool = False
     folder = path / f"split{number}{'utt' if per_utterance else ''}"
     targets = [folder / str(part) for part in range(1, number + 1)]
     for target, part in zip(targets, _balanced(groups, number), strict=True):
-        write_files(target, lines_for(files, part))
+        write_data_files(target, lines_for(files, part))
     return targets
 
 
@@ -126,8 +140,10 @@ def _complete_utterances(files: Files, path: Path) -> set[bytes]:
     """Return the utterances that every needed file has."""
     kept = set(files["utt2spk"])
     for name, lines in files.items():
-        if is_needed(name):
+        if is_needed(name, files):
             kept &= lines.keys()
+    recordings = recordings_of(files)
+    kept = {key for key in kept if recordings.get(key, key) in files["wav.scp"]}
     if not kept:
         raise LorsError(
             "no utterance is in all files",
@@ -149,25 +165,34 @@ def _rewrite(path: Path, files: dict[str, list[bytes]]) -> list[str]:
         if (path / name).exists():
             (path / BACKUP).mkdir(exist_ok=True)
             shutil.copy2(path / name, path / BACKUP / name)
-        write_lines(path / name, files[name])
+    write_files({path / name: files[name] for name in changed}, "wb")
     return changed
 
 
-def _joined(name: str, parts: Sequence[LinesById], paths: Sequence[Path]) -> LinesById:
+def _whole_files(part: Files) -> LinesById:
+    """Return ``segments`` for a data directory with an audio file for each utterance."""
+    return {key: b"%s %s 0 -1\n" % (key, key) for key in part["utt2spk"]}
+
+
+def _joined(
+    name: str, parts: Sequence[LinesById], paths: Sequence[Path], has_segments: bool
+) -> LinesById:
     """Join one file of several data directories."""
     joined: LinesById = {}
+    may_repeat = (*BY_SPEAKER, *BY_RECORDING) if has_segments else BY_SPEAKER
     for lines in parts:
-        # A speaker may be in several directories, an utterance may not.
+        # A speaker or a recording may be in several directories, an utterance may not.
         repeated = [
             key
             for key in lines.keys() & joined.keys()
-            if name not in BY_SPEAKER or lines[key] != joined[key]
+            if name not in may_repeat or lines[key] != joined[key]
         ]
         if repeated:
             raise LorsError(
                 f"{len(repeated)} id(s) are in several of the data directories",
                 where=f"{name} of {', '.join(map(str, paths))}",
                 got=shortened(key.decode("utf-8", errors="replace") for key in sorted(repeated)),
+                hint="rename them in one of the directories, or leave out one of the directories",
             )
         joined.update(lines)
     return joined

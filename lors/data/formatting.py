@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lors.config import FRACTION, MOST_PROCESSES, Range, check_number
+from lors.data.audio_source import check_folder, file_of
 from lors.data.clips import SAMPLE_RATE, ClipConversion, ConvertedClip, flac_path
 from lors.data.datadir import (
     Utterance,
@@ -21,11 +23,21 @@ from lors.data.datadir import (
     write_data_dir,
 )
 from lors.data.language_report import language_report
+from lors.data.languages import check_languages
 from lors.data.subset import clip_names, read_list, subset_order, utterances_called, write_list
 from lors.done_marker import DoneMarker
-from lors.errors import LorsError, UsageError
-from lors.fileio import atomic_write, file_digest, hash_of, read_json, write_json
+from lors.errors import LorsError, UsageError, shortened
+from lors.fileio import (
+    atomic_write,
+    file_digest,
+    hash_of,
+    name_problem,
+    path_component,
+    read_json,
+    write_json,
+)
 
+_BAD_AUDIO = ("undecodable", "outside_recording", "wrong_duration")
 log = logging.getLogger(__name__)
 
 
@@ -35,7 +47,8 @@ class FormatOptions:
 
     Attributes:
         nj: worker processes.
-        max_bad_audio: largest share (0 to 1) of clips that may fail to decode.
+        max_bad_audio: largest share (0 to 1) of clips that may fail to decode, or differ from
+            their declared length.
         min_dur: shortest clip to keep, in seconds.
         max_dur: longest clip to keep, in seconds.
         hours: take a subset with this much speech (:mod:`lors.data.subset`): clips are decoded in
@@ -82,12 +95,16 @@ def format_corpus(
         UsageError: the number of hours or processes is too small.
     """
     _check_options(options)
+    check_languages(langs, "--langs")
+    check_folder(dump)
+    for split in splits:
+        path_component(split, "--splits", UsageError)
     folders = [data / lang / split for lang in langs for split in splits]
     missing = [folder for folder in folders if not folder.is_dir()]
     if missing:
         raise LorsError(
             f"{len(missing)} data directories are missing",
-            got=missing,
+            got=shortened(missing, 20),
             hint="run stage 1 for these languages first",
         )
     reports = []
@@ -143,10 +160,13 @@ def format_data_dir(
 
 
 def _check_options(options: FormatOptions) -> None:
-    if options.nj < 1:
-        raise UsageError("at least one worker process is needed", where="--nj", got=options.nj)
-    if options.hours is not None and not options.hours > 0:
-        raise UsageError("not a number of hours", where="--train_hours", got=options.hours)
+    check_number(options.nj, Range(1, MOST_PROCESSES), "--nj")
+    check_number(options.max_bad_audio, FRACTION, "--max_bad_audio")
+    check_number(options.min_dur, Range(0), "--min_dur")
+    if options.max_dur != float("inf"):
+        check_number(options.max_dur, Range(0), "--max_dur")
+    if options.hours is not None:
+        check_number(options.hours, Range(1e-6), "--train_hours")
 
 
 def _format(source: Path, target: Path, options: FormatOptions) -> dict[str, Any]:
@@ -161,7 +181,7 @@ def _format(source: Path, target: Path, options: FormatOptions) -> dict[str, Any
     _write_drops(target / "dropped.tsv", results)
     # A subset by hours has fewer results than utterances.
     kept = [
-        replace(utt, wav=str(flac_path(target, utt.id)), duration=result.duration)
+        replace(utt, wav=str(flac_path(target, utt.id)), duration=result.duration, piece=None)
         for utt, result in zip(utterances, results, strict=False)
         if not result.reason
     ]
@@ -194,12 +214,27 @@ def _convert(
     # Imported here: the audio libraries take longer to import than the rerun of a finished stage.
     from lors.data.conversion import convert_clips, convert_hours, worker_pool
 
+    if bad := [f"{utt.id!r}: {why}" for utt in utterances if (why := name_problem(utt.id))]:
+        raise LorsError(
+            f"{len(bad)} utterance id(s) cannot be file names",
+            where=target,
+            got=shortened(bad),
+            hint="shorten or rename these ids in the data directory",
+        )
     clips = [
-        ClipConversion(utt.id, utt.wav, flac_path(target, utt.id), options.min_dur, options.max_dur)
+        ClipConversion(
+            id=utt.id,
+            source=utt.wav,
+            target=flac_path(target, utt.id),
+            min_dur=options.min_dur,
+            max_dur=options.max_dur,
+            piece=utt.piece,
+            declared=utt.duration,
+        )
         for utt in utterances
     ]
     name = "/".join(target.parts[-2:])
-    with worker_pool(options.nj) as pool:
+    with worker_pool(min(options.nj, max(1, len(clips)))) as pool:
         if options.hours is None:
             return convert_clips(clips, pool, name)
         return convert_hours(clips, pool, name, options.hours)
@@ -211,7 +246,7 @@ def _inputs(source: Path, options: FormatOptions) -> dict[str, Any]:
     for key, wav in read_scp(source / "wav.scp").items():
         size, modified = 0, 0
         with contextlib.suppress(OSError):
-            state = os.stat(wav)  # noqa: PTH116  (half the time of Path.stat)
+            state = os.stat(file_of(wav))  # noqa: PTH116  (half the time of Path.stat)
             size, modified = state.st_size, state.st_mtime_ns
         audio.append((key, size, modified))
     inputs = {
@@ -252,11 +287,11 @@ def _report(
 
 
 def _check_losses(report: Mapping[str, Any], target: Path, max_bad_audio: float) -> None:
-    bad = report["dropped"].get("undecodable", 0)
+    bad = sum(report["dropped"].get(reason, 0) for reason in _BAD_AUDIO)
     tried = report["source_clips"] - report["dropped"].get("not_in_subset", 0)
     if bad > max_bad_audio * tried:
         raise LorsError(
-            f"{bad} of {tried} clips cannot be decoded",
+            f"{bad} of {tried} clips cannot be decoded, or are not as long as the corpus says",
             where=target / "dropped.tsv",
             expected=f"at most {max_bad_audio:.0%}",
             hint="is the archive damaged, or an error page saved under its name? "

@@ -6,6 +6,12 @@ with a region), and those that Whisper and FLEURS have in addition.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
+from lors.errors import UsageError, shortened
+from lors.fileio import path_component
+
 _TWO_LETTERS = """
 aa ab af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv
 dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie
@@ -27,9 +33,32 @@ zh-TW
 """
 CODES = frozenset(f"{_TWO_LETTERS} {_THREE_LETTERS} {_REGIONAL}".split())
 
-_FLEURS_CODES = {"cmn_hans_cn": "zh-CN", "yue_hant_hk": "zh-HK", "sv_se": "sv-SE"}
+_FLEURS_CODES = {
+    "cmn_hans_cn": "zh-CN",
+    "nb_no": "nb-NO",
+    "sv_se": "sv-SE",
+    "yue_hant_hk": "zh-HK",
+}
+"""Language folders of FLEURS -> Common Voice's code, where this is not the first part."""
 
 
 def from_fleurs(name: str) -> str:
     """Return the code for a language folder of FLEURS: ``de`` for ``de_de``."""
     return _FLEURS_CODES.get(name, name.split("_")[0])
+
+
+def check_languages(langs: Sequence[str], option: str) -> None:
+    """Check the languages that an option names; each becomes the name of a folder.
+
+    Raises:
+        UsageError: there is none, a code cannot be a file name, or a code is given twice.
+    """
+    if not langs:
+        raise UsageError("no language", where=option, expected="language codes, e.g. de sv-SE")
+    for lang in langs:
+        path_component(lang, option, UsageError)
+    repeated = sorted(lang for lang, number in Counter(langs).items() if number > 1)
+    if repeated:
+        raise UsageError(
+            "a language is given twice", where=option, got=", ".join(shortened(repeated))
+        )

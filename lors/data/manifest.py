@@ -19,12 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lors.data.audio_source import check_folder
 from lors.data.corpus_report import counts, losses, overlap, overlap_lines
-from lors.data.datadir import TRANSLATION, Utterance, write_data_dir
-from lors.data.languages import CODES
+from lors.data.datadir import TRANSLATION, Utterance, write_data_dirs
+from lors.data.languages import CODES, check_languages
 from lors.data.manifest_records import Source
 from lors.data.manifest_rows import UNKNOWN, LanguageRows, sort_rows
-from lors.data.manifest_sources import near_names, read_source
+from lors.data.manifest_sources import NearNames, read_source
 from lors.data.selection import Drop, write_drops
 from lors.errors import LorsError, UsageError, shortened
 from lors.fileio import write_json
@@ -62,6 +63,10 @@ def prepare_manifest(
         UsageError: no row has one of `langs`.
     """
     path, out = Path(path), Path(out)
+    if langs:
+        check_languages(langs, "--langs")
+    for folder in (path, out):
+        check_folder(folder)
     source = read_source(path, out / "audio", rename, lang)
     known = CODES | set(langs)
     _check_translations(source, known)
@@ -77,8 +82,16 @@ def prepare_manifest(
     if drops and strict:
         _refuse(source.path, drops, out)
     _check_splits(languages, source.path, out)
+    _log_genders(languages)
+    write_data_dirs(
+        {
+            out / code / split: _complete(utterances, found)
+            for code, found in languages.items()
+            for split, utterances in found.splits.items()
+        }
+    )
     return [
-        _write_language(out / code, code, source, languages[code], unplaced)
+        _write_report(out / code, code, source, languages[code], unplaced)
         for code in sorted(languages)
     ]
 
@@ -118,10 +131,12 @@ def _check_translations(source: Source, known: Collection[str]) -> None:
     codes = [name.removeprefix(TRANSLATION) for name in columns if name.startswith(TRANSLATION)]
     unknown = [code for code in codes if code not in known]
     if unknown:
+        near = NearNames(known)
         raise LorsError(
             "translations into unknown languages",
             where=source.path,
-            got=[f"{TRANSLATION}{code}{near_names(code, known)}" for code in unknown],
+            got=shortened((f"{TRANSLATION}{code[:40]}{near.of(code)}" for code in unknown), 20),
+            hint="correct the names of these columns; --langs allows any code",
         )
 
 
@@ -131,11 +146,13 @@ def _check_wanted(
     """Check that there are rows of every wanted language."""
     absent = sorted(set(wanted) - {code for code, found in languages.items() if found.rows})
     if absent:
+        near = NearNames(languages)
         raise UsageError(
-            f"no row of the language(s) {', '.join(absent)}",
+            f"no row of {len(absent)} language(s)",
             where=f"--langs and {path}",
             expected=f"some of: {', '.join(sorted(languages))}",
-            got=[f"'{code}'{near_names(code, languages)}" for code in absent],
+            got=shortened((f"'{code}'{near.of(code)}" for code in absent), 20),
+            hint="correct --langs, or the column lang",
         )
 
 
@@ -189,13 +206,31 @@ def _in_file_order(drop: Drop) -> list[str]:
 # --- output -------------------------------------------------------------------------------------
 
 
-def _write_language(
+def _log_genders(languages: Mapping[str, LanguageRows]) -> None:
+    """Log which labels are taken as an unknown gender."""
+    labels: Counter[str] = Counter()
+    for found in languages.values():
+        labels += found.unknown_genders
+    if labels:
+        names = [f"{count} {label!r}" for label, count in labels.most_common()]
+        log.info("gender taken as unknown: %s", ", ".join(shortened(names, 10)))
+    both = [
+        speaker for f in languages.values() for speaker, gender in f.genders.items() if not gender
+    ]
+    if both:
+        log.info("speakers with two genders, taken as unknown: %s", ", ".join(shortened(both, 10)))
+
+
+def _complete(utterances: list[Utterance], found: LanguageRows) -> list[Utterance]:
+    """Return the utterances of a split with their genders, and with all durations or none."""
+    known = [replace(utt, gender=found.genders.get(utt.speaker)) for utt in utterances]
+    return _with_all_durations(known)
+
+
+def _write_report(
     out: Path, lang: str, source: Source, found: LanguageRows, unplaced: Iterable[Drop]
 ) -> dict[str, Any]:
-    """Write the data directories and the report of a language."""
-    for split, utterances in found.splits.items():
-        known = [replace(utt, gender=found.genders.get(utt.speaker)) for utt in utterances]
-        write_data_dir(out / split, _with_all_durations(known))
+    """Write and return the report of a language."""
     report = {
         "lang": lang,
         "manifest": str(source.path),

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from typing import Any
 from lors.data.languages import from_fleurs
 from lors.data.manifest_records import ManifestRow, Record, Source, as_text, decoded_lines
 from lors.errors import LorsError
-from lors.fileio import atomic_write, read_json
+from lors.fileio import BRIEF, atomic_write, name_problem, path_component, read_json_object
 from lors.tasks import TARGET
 
 _FLEURS_COLUMNS = ("id", "file", "text", "normalised", "characters", "samples", "gender")
 _FLEURS_RATE = 16_000  # Hz
+_SUFFIX = re.compile(r"\.\w{1,8}")
 
 
 def datasets_records(path: Path, audio_dir: Path, rename: Mapping[str, str]) -> Iterator[Record]:
@@ -35,10 +37,8 @@ def datasets_records(path: Path, audio_dir: Path, rename: Mapping[str, str]) -> 
     Raises:
         LorsError: pyarrow is not installed, or a file cannot be read.
     """
-    index = path / "dataset_dict.json"
-    splits = read_json(index)["splits"] if index.exists() else [""]
     audio_column = rename.get("audio", "audio")
-    for split in splits:
+    for split in _splits(path / "dataset_dict.json"):
         folder = path / split
         labels = _class_labels(folder / "dataset_info.json")
         for number, record in enumerate(_arrow_rows(folder)):
@@ -47,12 +47,41 @@ def datasets_records(path: Path, audio_dir: Path, rename: Mapping[str, str]) -> 
                 if column == audio_column and isinstance(value, dict):
                     value = _audio_file(value, audio_dir / (split or "clips") / f"{number:08d}")
                 elif column in labels and isinstance(value, int):
-                    value = labels[column][value] if value >= 0 else ""
+                    # -1 is a label that is not known.
+                    value = dict(enumerate(labels[column])).get(value, "")
                 if not isinstance(value, dict | list | bytes):  # features, lists of words, ...
                     values[column] = as_text(value)
             if "id" not in rename:  # a column "id" is often the sentence's, not the clip's
                 values["id"] = f"{split or 'clip'}_{number:08d}"
             yield f"{folder.name} row {number}", values
+
+
+def _splits(index: Path) -> list[str]:
+    """Return the names of the splits, which are folders; one empty name if there is no index."""
+    if not index.exists():
+        return [""]
+    splits = read_json_object(index).get("splits")
+    if not _is_list_of_texts(splits) or not splits:
+        raise _wrong_shape(index, '{"splits": ["train", ...]}', splits)
+    for split in splits:
+        path_component(split, index)
+    if len(set(splits)) < len(splits):
+        raise _wrong_shape(index, "different names of splits", splits)
+    return splits
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _wrong_shape(path: Path, expected: str, got: Any) -> LorsError:
+    return LorsError(
+        "not a file of Hugging Face datasets",
+        where=path,
+        expected=expected,
+        got=BRIEF.repr(got),
+        hint="copy or download the folder again, or write it again with save_to_disk",
+    )
 
 
 def _arrow_rows(folder: Path) -> Iterator[dict[str, Any]]:
@@ -69,39 +98,50 @@ def _arrow_rows(folder: Path) -> Iterator[dict[str, Any]]:
     for name in _arrow_files(folder):
         try:
             with pyarrow.memory_map(str(name)) as file, pyarrow.ipc.open_stream(file) as stream:
-                batches = list(stream)
-        except (OSError, pyarrow.ArrowInvalid) as error:
-            raise LorsError("not an Arrow file", where=name, got=str(error)) from None
-        for batch in batches:
-            yield from batch.to_pylist()
+                rows = [row for batch in stream for row in batch.to_pylist()]
+        except Exception as error:  # whatever damaged content makes the reader raise
+            raise LorsError(
+                "not an Arrow file",
+                where=name,
+                got=f"{type(error).__name__}: {error}",
+                hint="copy or download the folder again",
+            ) from None
+        yield from rows
 
 
 def _arrow_files(folder: Path) -> list[Path]:
-    state = read_json(folder / "state.json")
-    try:
-        return [folder / file["filename"] for file in state["_data_files"]]
-    except (KeyError, TypeError):
-        raise LorsError(
-            "no list of Arrow files", where=folder / "state.json", expected="_data_files"
-        ) from None
+    state = folder / "state.json"
+    files = read_json_object(state).get("_data_files")
+    are_files = isinstance(files, list) and all(isinstance(file, dict) for file in files)
+    names = [file.get("filename") for file in files] if are_files else None
+    if not _is_list_of_texts(names):
+        raise _wrong_shape(state, '{"_data_files": [{"filename": "x.arrow"}, ...]}', files)
+    return [folder / path_component(name, state) for name in names]
 
 
 def _class_labels(path: Path) -> dict[str, list[str]]:
     """Return the names of the class labels by column."""
-    features = (read_json(path).get("features") or {}) if path.exists() else {}
-    return {
-        name: feature["names"]
+    features = (read_json_object(path).get("features") or {}) if path.exists() else {}
+    if not isinstance(features, dict):
+        raise _wrong_shape(path, '{"features": {"column": {...}}}', features)
+    labels = {
+        name: feature.get("names")
         for name, feature in features.items()
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
     }
+    for name, names in labels.items():
+        if not _is_list_of_texts(names):
+            raise _wrong_shape(path, f'the "names" of the labels of column {name}', names)
+    return labels
 
 
 def _audio_file(audio: Mapping[str, Any], place: Path) -> str:
     """Return the path of a clip; write a clip that is stored in the Arrow file to `place`."""
     content, name = audio.get("bytes"), audio.get("path") or ""
-    if content is None:
-        return name
-    target = place.with_suffix(Path(name).suffix or ".audio").absolute()
+    if not isinstance(content, bytes):
+        return name if isinstance(name, str) else ""
+    suffix = Path(name).suffix if isinstance(name, str) else ""
+    target = place.with_suffix(suffix if _SUFFIX.fullmatch(suffix) else ".audio").absolute()
     if not target.is_file() or target.stat().st_size != len(content):
         with atomic_write(target, "wb") as handle:
             handle.write(content)
@@ -122,10 +162,13 @@ def read_fleurs(source: Source) -> None:
     for file, rows in tables.items():
         lang = from_fleurs(file.parent.name)
         for where, row in rows:
+            if problem := name_problem(row["file"]):
+                source.malformed.append((where, "unsafe_name", f"{row['file'][:80]!r}: {problem}"))
+                continue
             audio = file.parent.resolve() / "audio" / file.stem / row["file"]
             values = {"audio": str(audio), "lang": lang, "split": file.stem, "text": row["text"]}
             values |= {"gender": row["gender"], "id": Path(row["file"]).stem, "speaker": ""}
-            if row["samples"].isdigit():
+            if re.fullmatch(r"[0-9]{1,15}", row["samples"]):
                 values["duration"] = str(int(row["samples"]) / _FLEURS_RATE)
             if translations and lang != TARGET:
                 values["translation"] = translations.get(row["id"], "")

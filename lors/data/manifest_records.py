@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lors.data.datadir import TRANSLATION
-from lors.errors import LorsError
+from lors.errors import LorsError, shortened
 
-_JSON_VALUES = (str, int, float, type(None))
+MOST_COLUMNS = 1000
+"""Most columns of a manifest."""
+_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 
 Record = tuple[str, dict[str, str]]
 """Where a row is, for messages, and its values by column."""
@@ -79,9 +82,7 @@ def table_records(source: Source) -> Iterator[Record]:
         if not names:
             refuse_if_malformed(source, "the line of column names cannot be read")
             names = [name.strip() for name in values]
-            repeated = sorted({name for name in names if names.count(name) > 1})
-            if repeated:
-                raise LorsError("column names are repeated", where=source.path, got=repeated)
+            _check_names(source, names, "," if split is _split_csv else "\t")
         elif len(values) == len(names):
             yield where, dict(zip(names, values, strict=True))
         else:
@@ -92,11 +93,47 @@ def table_records(source: Source) -> Iterator[Record]:
             source.malformed.append((where, "wrong_fields", why))
 
 
+def _check_names(source: Source, names: list[str], separator: str) -> None:
+    """Check the column names of a table; raise a LorsError for a file of another kind."""
+    check_number_of_columns(source, len(names))
+    counts = Counter(names)
+    repeated = sorted(name for name, count in counts.items() if count > 1)
+    if repeated:
+        raise LorsError(
+            "column names are repeated",
+            where=source.path,
+            got=shortened(repr(name[:40]) for name in repeated),
+            hint="remove or rename one of each",
+        )
+    others = [mark for mark in _SEPARATORS if mark != separator and mark in names[0]]
+    if len(names) == 1 and others:
+        raise LorsError(
+            f"the values of this file are separated by {_SEPARATORS[others[0]]}",
+            where=source.path,
+            expected=f"{_SEPARATORS[separator]}, as its name ends with {source.path.suffix}",
+            got=names[0][:200],
+            hint=f"save it again with {_SEPARATORS[separator]}"
+            + (", or name it .tsv" if others[0] == "\t" else "")
+            + (", or name it .csv" if others[0] == "," else ""),
+        )
+
+
+def check_number_of_columns(source: Source, number: int) -> None:
+    """Check that a manifest does not have too many columns, which would take much memory."""
+    if number > MOST_COLUMNS:
+        raise LorsError(
+            f"{number} columns",
+            where=source.path,
+            expected=f"at most {MOST_COLUMNS}",
+            hint="is this file a manifest, with a line for each clip?",
+        )
+
+
 def refuse_if_malformed(source: Source, what: str) -> None:
     """Raise a LorsError with the first malformed row, if there is one."""
     if source.malformed:
         where, _, why = source.malformed[0]
-        hint = "save the file as UTF-8, without changing its name" if "UTF-8" in why else None
+        hint = "save the file again as UTF-8 text, one row a line, under the same name"
         raise LorsError(what, where=source.path, got=f"{where}: {why}", hint=hint)
 
 
@@ -114,11 +151,20 @@ def json_records(source: Source) -> Iterator[Record]:
 
     An object ``translations`` becomes columns ``text.<language>``.
     """
+    columns: set[str] = set()
     for where, line in decoded_lines(source):
         try:
-            record = json.loads(line)
-        except ValueError as error:
-            source.malformed.append((where, "bad_json", str(error)))
+            # Numbers keep their spelling: 1e5 stays 1e5.
+            record = json.loads(
+                line,
+                object_pairs_hook=_unique_names,
+                parse_float=str,
+                parse_int=str,
+                parse_constant=str,
+            )
+        except (ValueError, RecursionError) as error:
+            why = "too many nested brackets" if isinstance(error, RecursionError) else str(error)
+            source.malformed.append((where, "bad_json", why))
             continue
         if not isinstance(record, dict):
             source.malformed.append((where, "bad_json", "not an object {...}"))
@@ -127,12 +173,33 @@ def json_records(source: Source) -> Iterator[Record]:
         if isinstance(translations, dict):
             del record["translations"]
             record |= {TRANSLATION + code: value for code, value in translations.items()}
-        wrong = [name for name, value in record.items() if not isinstance(value, _JSON_VALUES)]
+        wrong = [name for name, value in record.items() if not isinstance(value, str | None)]
         if wrong:
-            why = f"neither text nor a number: {', '.join(wrong)}"
-            source.malformed.append((where, "bad_json", why))
+            names = ", ".join(shortened(name[:40] for name in wrong))
+            source.malformed.append((where, "bad_json", f"neither text nor a number: {names}"))
+        elif not is_utf8("".join(f"{name}{value}" for name, value in record.items())):
+            source.malformed.append((where, "not_utf8", "half a surrogate pair (\\ud800 ...)"))
         else:
+            columns.update(record)
+            check_number_of_columns(source, len(columns))
             yield where, {name: as_text(value) for name, value in record.items()}
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; ValueError for one that gives a name twice."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a name is given twice")
+    return values
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether a text can be written as UTF-8; half a surrogate pair cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def as_text(value: Any) -> str:

@@ -7,13 +7,15 @@ import os
 import re
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from lors.data.audio_source import file_of, is_command
 from lors.data.datadir import TRANSLATION, Utterance, one_line
 from lors.data.languages import CODES
+from lors.data.manifest_pieces import Overlaps, Problems, Span, lengths_of_rows, span_of
 from lors.data.manifest_records import ManifestRow, Source
-from lors.data.manifest_sources import near_names
+from lors.data.manifest_sources import AUDIO_NAME, NearNames
 from lors.data.selection import Drop
 from lors.data.speakers import GENDERS
 from lors.tasks import SPLITS, TARGET
@@ -23,11 +25,8 @@ UNKNOWN = "-"
 _SPLIT_OF = {split: split for split in SPLITS} | dict.fromkeys(
     ("validation", "valid", "val"), "dev"
 )
-_GENDERS = {**GENDERS, **dict.fromkeys(("", "other", "unknown", "non-binary"))}
+_SHOWN = 300  # characters of a path in a message
 _LONGEST = 80  # characters of a clip's part of an utterance id, which becomes a file name
-
-Problems = list[tuple[str, str]]
-"""For each problem of a row: the reason in one word of a fixed list, and in a sentence."""
 
 
 @dataclass
@@ -38,7 +37,8 @@ class LanguageRows:
         splits: split -> its utterances.
         drops: the bad rows, once for each problem.
         rows: split -> number of rows, bad ones included.
-        genders: speaker -> ``m`` or ``f``.
+        genders: speaker -> ``m`` or ``f``, or None for one with both.
+        unknown_genders: other values of ``gender`` -> number of rows.
         kept_empty: split -> ids of utterances of dev and test without text or translation.
         unknown_speakers: number of utterances without a speaker.
     """
@@ -46,7 +46,8 @@ class LanguageRows:
     splits: dict[str, list[Utterance]] = field(default_factory=lambda: {s: [] for s in SPLITS})
     drops: list[Drop] = field(default_factory=list)
     rows: Counter[str] = field(default_factory=Counter)
-    genders: dict[str, str] = field(default_factory=dict)
+    genders: dict[str, str | None] = field(default_factory=dict)
+    unknown_genders: Counter[str] = field(default_factory=Counter)
     kept_empty: dict[str, list[str]] = field(default_factory=lambda: {s: [] for s in SPLITS})
     unknown_speakers: int = 0
 
@@ -71,22 +72,34 @@ def sort_rows(
     unplaced = [
         Drop(UNKNOWN, "-", reason, f"{where}: {why}") for where, reason, why in source.malformed
     ]
+    near = {"lang": NearNames(known), "split": NearNames(_SPLIT_OF)}
+    rows = [row for row in source.rows if not _is_other(row.values["lang"].strip(), wanted)]
+    lengths = lengths_of_rows(rows)
+    overlaps = Overlaps()
+    has_pieces = any(_value(row, name) for row in rows for name in ("offset", "start", "end"))
     order = {"test": 0, "dev": 1}
     split_of = [_SPLIT_OF.get(row.values["split"].strip().lower(), UNKNOWN) for row in source.rows]
     first_with: dict[tuple[str, str], tuple[str, str]] = {}
     for index in sorted(range(len(split_of)), key=lambda i: order.get(split_of[i], 2)):
         row, split = source.rows[index], split_of[index]
         lang = row.values["lang"].strip()
-        if wanted and lang in CODES and lang not in wanted:
+        if _is_other(lang, wanted):
             languages[lang].rows[split] += 1
             continue
-        problems = _row_problems(row, lang, split, known)
-        utterance = _utterance(row, lang)
-        for what, value in (("id", utterance.id), ("audio", utterance.wav)):
+        span, wrong = span_of(row, lengths)
+        problems = _row_problems(row, lang, split, known, near) + wrong
+        utterance = _utterance(row, lang, span)
+        sound = f"{utterance.wav} {span.start} {span.end}" if has_pieces else utterance.wav
+        for what, value in (("id", utterance.id), ("audio", sound)):
             where, other = first_with.setdefault((what, value), (row.where, split))
             if row.values["audio"] and where != row.where:
                 reason = f"repeated_{what}" if other == split else f"also_in_{other}"
                 problems.append((reason, f"the same {what} as {where}"))
+        if has_pieces and not problems:
+            if other := overlaps.other_split(utterance.wav, span, split):
+                problems.append((f"also_in_{other}", f"a part of it is in {other}"))
+            else:
+                overlaps.add(utterance.wav, span, split)
         if lang in known:
             _add(languages[lang], row, split, utterance, problems)
         else:
@@ -94,18 +107,22 @@ def sort_rows(
     return dict(languages), unplaced
 
 
+def _is_other(lang: str, wanted: Collection[str]) -> bool:
+    """Return whether a row is of a language that is known and not asked for."""
+    return bool(wanted) and lang in CODES and lang not in wanted
+
+
 def _add(
     language: LanguageRows, row: ManifestRow, split: str, utterance: Utterance, problems: Problems
 ) -> None:
     """Add a row to its language: as an utterance, or as a drop for each problem."""
     language.rows[split] += 1
-    gender = _GENDERS.get(_value(row, "gender").lower())
-    if gender:
-        other = language.genders.setdefault(utterance.speaker, gender)
-        if other != gender:
-            problems.append(
-                ("bad_gender", f"'{gender}', but '{other}' in another row of this speaker")
-            )
+    stated = _value(row, "gender").lower()
+    gender = GENDERS.get(stated)
+    if gender and language.genders.setdefault(utterance.speaker, gender) != gender:
+        language.genders[utterance.speaker] = None
+    if stated and not gender:
+        language.unknown_genders[stated[:40]] += 1
     if not problems:
         language.splits[split].append(utterance)
         language.unknown_speakers += not _value(row, "speaker")
@@ -121,18 +138,26 @@ def _drops(row: ManifestRow, split: str, problems: Problems) -> list[Drop]:
     ]
 
 
-def _row_problems(row: ManifestRow, lang: str, split: str, known: Collection[str]) -> Problems:
-    """Return the problems of a row alone, without a look at other rows."""
+def _row_problems(
+    row: ManifestRow,
+    lang: str,
+    split: str,
+    known: Collection[str],
+    near: Mapping[str, NearNames],
+) -> Problems:
+    """Return the problems of a row alone, without a look at other rows or at its length."""
     values = row.values
     problems = [
-        ("missing_value", f"no {name}") for name in ("audio", "lang", "split") if not values[name]
+        ("missing_value", f"no {name}")
+        for name in ("audio", "lang", "split")
+        if not values[name].strip()
     ]
     if lang and lang not in known:
-        problems.append(("unknown_language", f"'{lang}'{near_names(lang, known)}"))
-    if split == UNKNOWN and values["split"]:
+        problems.append(("unknown_language", f"'{lang[:_LONGEST]}'{near['lang'].of(lang)}"))
+    if split == UNKNOWN and values["split"].strip():
         name = values["split"]
-        problems.append(("unknown_split", f"'{name}'{near_names(name, _SPLIT_OF)}"))
-    if values["audio"]:
+        problems.append(("unknown_split", f"'{name[:_LONGEST]}'{near['split'].of(name)}"))
+    if values["audio"].strip():
         problems += _audio_problems(values["audio"])
     if split == "train":
         if not one_line(values["text"]):
@@ -142,29 +167,31 @@ def _row_problems(row: ManifestRow, lang: str, split: str, known: Collection[str
             for code, translation in _translations(row, lang).items()
             if not translation
         ]
-    duration = _value(row, "duration")
-    if duration and _seconds(duration) is None:
-        problems.append(("bad_duration", f"'{duration}' is no number of seconds above 0"))
-    gender = _value(row, "gender").lower()
-    if gender not in _GENDERS:
-        problems.append(("bad_gender", f"'{gender}', expected one of {', '.join(_GENDERS)}"))
     return problems
 
 
 def _audio_problems(path: str) -> Problems:
-    if path != path.strip() or any(c in path for c in "\n\r\t") or path.endswith("|"):
-        return [("unsafe_name", f"{path!r}: white space at an end, a line break or a | at the end")]
+    if path != path.strip() or any(c in path for c in "\n\r\t") or is_command(path):
+        why = "white space at an end, a line break, or a | as of a command"
+        return [("unsafe_name", f"{path[:_SHOWN]!r}: {why}")]
     try:
-        state = os.stat(path)  # noqa: PTH116  (a million calls; Path takes twice as long)
+        state = os.stat(file_of(path))  # noqa: PTH116  (a million calls; Path takes twice as long)
     except (OSError, ValueError):
-        return [("missing_file", f"no such file: {path}")]
+        return [("missing_file", f"no such file: {path[:_SHOWN]}")]
     if stat.S_ISDIR(state.st_mode):
-        return [("is_directory", f"a directory, not a file: {path}")]
-    return [] if state.st_size else [("empty_file", f"an empty file: {path}")]
+        return [("is_directory", f"a directory, not a file: {path[:_SHOWN]}")]
+    if not stat.S_ISREG(state.st_mode):
+        return [("not_a_file", f"a pipe or a device, not a file: {path[:_SHOWN]}")]
+    return [] if state.st_size else [("empty_file", f"an empty file: {path[:_SHOWN]}")]
 
 
-def _utterance(row: ManifestRow, lang: str) -> Utterance:
-    clip = _id_part(_value(row, "id"), keep="-")
+def _utterance(row: ManifestRow, lang: str, span: Span) -> Utterance:
+    name = _value(row, "id")
+    if not name:
+        name = _value(row, AUDIO_NAME)
+        if span.is_piece:
+            name += f"_{round(1000 * span.start):08d}"
+    clip = _id_part(name, keep="-")
     speaker = _id_part(_value(row, "speaker")) or clip.replace("-", "_")
     return Utterance(
         id=f"{speaker}-{lang}-{clip}",
@@ -173,7 +200,8 @@ def _utterance(row: ManifestRow, lang: str) -> Utterance:
         lang=lang,
         text=one_line(row.values["text"]),
         translations=_translations(row, lang),
-        duration=_seconds(_value(row, "duration")),
+        duration=span.duration,
+        piece=span.piece(row.values["audio"]),
     )
 
 
@@ -192,14 +220,6 @@ def _translations(row: ManifestRow, lang: str) -> dict[str, str]:
 
 def _value(row: ManifestRow, column: str) -> str:
     return row.values.get(column, "").strip()
-
-
-def _seconds(value: str) -> float | None:
-    try:
-        seconds = float(value)
-    except ValueError:
-        return None
-    return seconds if 0 < seconds < float("inf") else None
 
 
 def _id_part(name: str, keep: str = "") -> str:

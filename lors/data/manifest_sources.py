@@ -17,11 +17,14 @@ from lors.data.manifest_records import (
     refuse_if_malformed,
     table_records,
 )
-from lors.errors import LorsError, UsageError
+from lors.errors import LorsError, UsageError, shortened
 from lors.tasks import ST
 
 REQUIRED = ("audio", "lang", "text", "split")
-OPTIONAL = ("id", "speaker", "translation", "duration", "gender")
+OPTIONAL = ("id", "speaker", "translation", "duration", "offset", "start", "end", "gender")
+AUDIO_NAME = "the end of the path"
+"""Key of :attr:`ManifestRow.values` with the name of the sound file, for rows without an id."""
+_LONGEST_NAME = 40  # characters; longer names take long to compare
 _READERS = {".tsv": table_records, ".csv": table_records, ".jsonl": json_records}
 
 
@@ -46,7 +49,7 @@ def read_source(
     """
     rename = dict(rename or {})
     if not path.exists():
-        raise LorsError("manifest not found", where=path)
+        raise LorsError("manifest not found", where=path, hint="is the path right?")
     source = Source(path)
     if path.is_dir():
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
@@ -86,18 +89,21 @@ def _collect(
     given = {"lang": lang} if lang else {}
     if not records:
         refuse_if_malformed(source, "no row can be read")
-        raise LorsError("no row", where=source.path)
+        raise LorsError("no row", where=source.path, hint="is this the right file?")
     _check_columns(source.path, found, rename, given)
     to_ours = {theirs: ours for ours, theirs in rename.items()}
     # Objects of JSONL may lack a key that others have.
-    nothing = dict.fromkeys([to_ours.get(name, name) for name in found], "")
+    columns = {name: to_ours.get(name, name) for name in found}
+    columns = {theirs: ours for theirs, ours in columns.items() if _is_ours(ours)}
+    nothing = dict.fromkeys(columns.values(), "")
     for where, values in records:
-        named = {to_ours.get(name, name): value for name, value in values.items()}
+        named = {columns[name]: value for name, value in values.items() if name in columns}
         ours = {**nothing, **given, **named}
         if ours.get("audio"):
-            if not ours.get("id"):
-                ours["id"] = "_".join(Path(ours["audio"]).with_suffix("").parts[-3:])
-            ours["audio"] = str(folder / ours["audio"])  # an absolute path stays as it is
+            path = Path(ours["audio"])
+            parts = (path.with_suffix("") if path.name else path).parts
+            ours[AUDIO_NAME] = "_".join(parts[-3:])
+            ours["audio"] = str(folder / path)  # an absolute path stays as it is
         source.rows.append(ManifestRow(where, ours))
 
 
@@ -114,19 +120,25 @@ def _check_columns(
     free = [name for name in found if name not in (*REQUIRED, *OPTIONAL, *rename.values())]
     missing = [name for name in REQUIRED if name not in present]
     problems += [f"no column '{name}'{near_names(name, free)}" for name in missing]
+    long = [name for name in OPTIONAL if len(name) > 3]
     for name in free:
-        meant = difflib.get_close_matches(name.lower(), OPTIONAL, n=1, cutoff=0.8)
+        meant = difflib.get_close_matches(name[:_LONGEST_NAME].lower(), long, n=1, cutoff=0.8)
         if len(name) > 3 and meant and meant[0] not in present:
-            problems.append(f"unknown column '{name}' (is '{meant[0]}' meant?)")
-    if "translation" in present and ST.reference_file in present:
-        problems.append(f"'translation' and '{ST.reference_file}' mean the same")
+            shown = name[:_LONGEST_NAME]
+            problems.append(f"unknown column '{shown}' (is '{meant[0]}' meant?)")
+    for one, other in (("translation", ST.reference_file), ("offset", "start")):
+        if one in present and other in present:
+            problems.append(f"'{one}' and '{other}' mean the same")
     if problems:
         raise LorsError(
             f"{len(problems)} problem(s) with the columns",
             where=path,
             expected=f"{', '.join(REQUIRED)}; also known: {', '.join(OPTIONAL)}, "
             f"{TRANSLATION}<language>",
-            got=[*problems, f"the columns are: {', '.join(found)}"],
+            got=[
+                *shortened(problems, 20),
+                f"the columns are: {', '.join(shortened((name[:40] for name in found), 40))}",
+            ],
             hint="rename them in the file, or with --rename text=sentence; for a corpus of one "
             "language without such a column: --lang de",
         )
@@ -134,8 +146,33 @@ def _check_columns(
 
 def near_names(name: str, known: Iterable[str]) -> str:
     """Return the known names that may be meant, as the end of a message: ``, near: de``."""
-    lower = {candidate.lower(): candidate for candidate in known}
-    name = name.strip().lower()
+    lower = {candidate[:_LONGEST_NAME].lower(): candidate[:_LONGEST_NAME] for candidate in known}
+    name = name.strip()[:_LONGEST_NAME].lower()
     near = [part for part in re.split("[-_]", name)[:1] if part in lower]
     near += difflib.get_close_matches(name, sorted(lower.keys() - set(near)), n=3, cutoff=0.5)
     return f", near: {', '.join(lower[match] for match in near)}" if near else ""
+
+
+class NearNames:
+    """The known names that may be meant by unknown ones, for a limited number of these.
+
+    A comparison takes milliseconds, and every row of a manifest can have another unknown name.
+    """
+
+    _MOST = 50
+
+    def __init__(self, known: Iterable[str]):
+        self._known = known
+        self._ends: dict[str, str] = {}
+
+    def of(self, name: str) -> str:
+        """Return the end of a message, as :func:`near_names`; empty after fifty names."""
+        if name not in self._ends:
+            if len(self._ends) >= self._MOST:
+                return ""
+            self._ends[name] = near_names(name, self._known)
+        return self._ends[name]
+
+
+def _is_ours(column: str) -> bool:
+    return column in (*REQUIRED, *OPTIONAL) or column.startswith(TRANSLATION)

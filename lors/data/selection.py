@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,12 @@ from lors.fileio import atomic_write
 from lors.tasks import SPLITS
 
 _CLIP_NAME = re.compile(r"\w[\w.-]*")
+MALFORMED = "malformed_row"
+"""Reason of a :class:`Drop` whose row could not be read."""
+NO_SPLIT = "-"
+"""The split of a row or table that belongs to none."""
+SplitTable = tuple[str, Table]
+"""A split (or :data:`NO_SPLIT`) and the table with its rows."""
 
 
 class SplitRow(NamedTuple):
@@ -116,11 +123,11 @@ def select(
     return selection
 
 
-def all_drops(selection: Selection, tables: Iterable[Table]) -> list[Drop]:
+def all_drops(selection: Selection, tables: Iterable[SplitTable]) -> list[Drop]:
     """Return all drops, sorted by split and clip, with the rows that could not be read."""
     malformed = [
-        Drop("-", "-", "malformed_row", f"{table.path.name} line {line}: {why}")
-        for table in tables
+        Drop(split, "-", MALFORMED, f"{table.path.name} line {line}: {why}")
+        for split, table in tables
         for line, why in table.malformed
     ]
     return sorted(selection.drops + malformed, key=lambda d: (d.split, d.clip, d.detail))
@@ -149,6 +156,11 @@ def is_clip_name(name: str) -> bool:
     white space and a final ``|`` (for some readers of ``wav.scp`` a command to run) are refused.
     """
     return _CLIP_NAME.fullmatch(name) is not None
+
+
+def clip_name(name: str) -> str:
+    """Return the file name of a clip; some releases of Common Voice leave out the ``.mp3``."""
+    return name if "." in name or not name else f"{name}.mp3"
 
 
 def utterance_id(speaker: str, lang: str, clip: str) -> str:
@@ -182,10 +194,12 @@ def _empty_field(row: SplitRow) -> str:
 
 def _audio_problem(wav: str) -> str:
     try:
-        size = os.stat(wav).st_size  # noqa: PTH116  (a million calls; Path takes twice as long)
-    except OSError:
+        state = os.stat(wav)  # noqa: PTH116  (a million calls; Path takes twice as long)
+    except (OSError, ValueError):  # a name that is too long, or not UTF-8
         return "missing_file"
-    return "" if size else "empty_file"
+    if not stat.S_ISREG(state.st_mode):
+        return "missing_file"
+    return "" if state.st_size else "empty_file"
 
 
 def _utterance(row: SplitRow, wav: str, speaker: str, lang: str, gender: str | None) -> Utterance:

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 
-from lors.errors import LorsError
+from lors.errors import LorsError, shortened
 
+MOST_COLUMNS = 1000
+"""Most columns of a table; a file with more is not one of these tables."""
 _PIECES = re.compile(r"\\.|\\$|\t|[^\t\\]+", re.DOTALL)
 
 
@@ -46,19 +48,25 @@ def read_tsv(
     must not stop a corpus, and the caller counts them.
 
     Raises:
-        LorsError: the file is missing or empty, or lacks a column.
+        LorsError: the file is missing or empty, lacks or repeats a column, or has more than
+            :data:`MOST_COLUMNS`.
     """
     path = Path(path)
     try:
         raw_lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
-        raise LorsError("file not found", where=path) from None
-    header = _header(path, raw_lines, columns)
+        raise LorsError(
+            "file not found", where=path, hint="unpack the archive that has it, or correct the path"
+        ) from None
+    header = _header(path, raw_lines, columns, optional)
     # Position -1, an empty value at the end of each row, stands for the columns that are missing.
     positions = [header.index(name) if name in header else -1 for name in (*columns, *optional)]
     pick = itemgetter(*positions, -1)  # with a last item to cut off: for one item it is no tuple
     table = Table(path)
     for number, raw in enumerate(raw_lines[1:], 2):
+        if raw.count(b"\t") > 10 * MOST_COLUMNS:  # it would take much memory to split
+            table.malformed.append((number, f"{raw.count(bytes([9]))} tabs"))
+            continue
         try:
             line = raw.decode("utf-8").rstrip("\r")
         except UnicodeDecodeError:
@@ -76,23 +84,50 @@ def read_tsv(
     return table
 
 
-def _header(path: Path, raw_lines: list[bytes], columns: tuple[str, ...]) -> list[str]:
-    """Return the column names of a table; raise a LorsError if there is no line or no column."""
-    header = raw_lines[0].decode("utf-8-sig", errors="replace").rstrip("\r").split("\t")
-    if header == [""]:
+def _header(
+    path: Path, raw_lines: list[bytes], columns: tuple[str, ...], optional: tuple[str, ...]
+) -> list[str]:
+    """Return the column names of a table; raise a LorsError for a line that cannot be used."""
+    expected = f"a tab-separated header line with {', '.join(columns)}"
+    again = "the download or the unpacking failed: download the archive again"
+    raw = raw_lines[0].removesuffix(b"\r")
+    try:
+        line = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise LorsError(
-            "empty file" if len(raw_lines) == 1 else "the first line, the header, is blank",
+            "the header is not UTF-8",
             where=path,
-            expected=f"a header line with the columns {', '.join(columns)}",
-            hint="the download or the unpacking failed: download the archive again",
+            expected=expected,
+            got=f"byte 0x{raw[error.start]:02x}",
+            hint=again,
+        ) from None
+    if not line:
+        what = "empty file" if len(raw_lines) == 1 else "the first line, the header, is blank"
+        raise LorsError(what, where=path, expected=expected, hint=again)
+    if line.count("\t") >= MOST_COLUMNS:
+        raise LorsError(
+            f"a header of {line.count(chr(9)) + 1} columns",
+            where=path,
+            expected=f"at most {MOST_COLUMNS} columns",
+            hint=again,
         )
+    header = line.split("\t")
     missing = [column for column in columns if column not in header]
     if missing:
         raise LorsError(
             f"column(s) missing: {', '.join(missing)}",
             where=path,
-            expected=f"a tab-separated header line with {', '.join(columns)}",
-            got=", ".join(header),
+            expected=expected,
+            got=", ".join(shortened((name[:40] for name in header), 20)),
+            hint="is this the table of another corpus, or separated by commas or semicolons?",
+        )
+    repeated = [column for column in (*columns, *optional) if header.count(column) > 1]
+    if repeated:
+        raise LorsError(
+            f"column(s) repeated: {', '.join(repeated)}",
+            where=path,
+            expected=expected,
+            hint="remove the wrong ones of these columns",
         )
     return header
 

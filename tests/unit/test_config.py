@@ -24,6 +24,7 @@ from lors.config import (
     fraction,
     load_config,
     parse_assignments,
+    process_count,
     read_yaml,
 )
 from lors.errors import UsageError
@@ -64,6 +65,8 @@ class Config:
         (fraction, "-0.1", None),
         (fraction, "1.1", None),
         (fraction, "10 %", None),
+        (process_count, "8", 8),
+        (process_count, "1001", None),
         (count, "0", None),
         (count, "-1", None),
         (count, "1.5", None),

@@ -7,7 +7,8 @@ import pytest
 import soundfile
 from cv_corpus import tone, write_mp3
 
-from lors.data.conversion import encode_flac, read_clip
+from lors.data.conversion import encode_flac
+from lors.data.sound import SoundError, read_clip
 from tests.refusal import refusal
 
 
@@ -44,13 +45,13 @@ def test_frequencies_above_8_khz_do_not_alias(tmp_path):
 )
 def test_what_is_no_audio_is_refused(tmp_path, content):
     (tmp_path / "x.mp3").write_bytes(content)
-    with refusal(tmp_path / "x.mp3"):
+    with refusal(tmp_path / "x.mp3", kind=SoundError):
         read_clip(tmp_path / "x.mp3")
 
 
 def test_what_is_no_file_is_refused(tmp_path):
     for path in (tmp_path / "nothing.mp3", tmp_path):
-        with refusal(path):
+        with refusal(path, kind=SoundError):
             read_clip(path)
 
 
@@ -59,17 +60,17 @@ def test_damage_inside_a_clip_has_its_own_cause(tmp_path):
     content = path.read_bytes()
     noise = np.random.default_rng(0).bytes(3000)
     path.write_bytes(content[:5000] + noise + content[8000:])
-    with refusal(path) as damaged:
+    with refusal(path, kind=SoundError) as damaged:
         read_clip(path)
     path.write_bytes(noise)
-    with refusal(path) as unknown:
+    with refusal(path, kind=SoundError) as unknown:
         read_clip(path)
     assert damaged.value.got != unknown.value.got
 
 
 def test_audio_without_samples_is_refused(tmp_path):
     soundfile.write(tmp_path / "x.wav", np.zeros(0), 16000)
-    with refusal(tmp_path / "x.wav"):
+    with refusal(tmp_path / "x.wav", kind=SoundError):
         read_clip(tmp_path / "x.wav")
 
 

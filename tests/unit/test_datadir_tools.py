@@ -112,7 +112,7 @@ def test_order_is_that_of_bytes(tmp_path):
     [
         ({"wav.scp": "a /a.wav\n"}, ["utt2spk"]),
         ({"utt2spk": "a a\n", "wav.scp": "b /b.wav\n"}, ["utt2spk: 1", "wav.scp: 1"]),
-        ({"utt2spk": "a a\n", "wav.scp": "a /a\n", "segments": "a r 0 1\n"}, ["d/segments"]),
+        ({"utt2spk": "a a\n", "wav.scp": "a /a\n", "segments": "a r 0 1\n"}, ["segments: 1"]),
     ],
 )
 def test_what_cannot_be_mended(tmp_path, capsys, files, facts):

@@ -14,9 +14,9 @@ from cv_corpus import tone, write_mp3
 
 from lors.data import conversion
 from lors.data.clips import flac_path
-from lors.data.conversion import read_clip
 from lors.data.datadir import Utterance, read_data_dir, validate_data_dir, write_data_dir
 from lors.data.formatting import FormatOptions, format_data_dir
+from lors.data.sound import read_clip
 from lors.errors import UsageError
 from tests.refusal import refusal
 

@@ -207,7 +207,7 @@ BAD = {  # reason -> what makes a good row of train bad
     "empty_text": {"text": "  "},
     "empty_translation": {"translation": ""},
     "bad_duration": {"duration": "-1"},
-    "bad_gender": {"gender": "?"},
+    "wrong_duration": {"duration": "3"},
 }
 
 
@@ -318,11 +318,34 @@ def test_all_problems_at_once_in_the_order_of_the_file(tmp_path):
     assert len(dropped(tmp_path / "data/de")) == 180
 
 
-def test_gender_that_changes(tmp_path):
+@pytest.mark.parametrize(
+    ("stated", "gender"),
+    [
+        ("male_masculine", "m"),
+        ("Female_Feminine", "f"),
+        ("M", "m"),
+        ("", None),
+        ("?", None),
+        ("transgender", None),
+        ("non-binary", None),
+        ("intersex", None),
+        ("do_not_wish_to_say", None),
+    ],
+)
+def test_gender_is_known_or_unknown_and_never_a_problem(tmp_path, stated, gender):
+    rows = [row | {"gender": stated} for row in good_rows(tmp_path)]
+    (report,) = prepare_manifest(write_tsv(tmp_path / "own.tsv", rows), tmp_path / "data")
+    for split in SPLITS:
+        assert report["splits"][split]["clips"] == 2
+        assert {clip.gender for clip in read_data_dir(tmp_path / "data/de" / split)} == {gender}
+
+
+def test_gender_that_changes_is_unknown(tmp_path):
     rows = good_rows(tmp_path)
     rows[1]["gender"] = "male"
-    with refusal("own.tsv line 3: ", "'m'", "'f'", "bad_gender"):
-        prepare_manifest(write_tsv(tmp_path / "own.tsv", rows), tmp_path / "data")
+    prepare_manifest(write_tsv(tmp_path / "own.tsv", rows), tmp_path / "data")
+    assert [clip.gender for clip in read_data_dir(tmp_path / "data/de/train")] == [None, None]
+    assert read_data_dir(tmp_path / "data/de/dev")[0].gender == "f"
 
 
 def test_dev_and_test_keep_what_is_empty(tmp_path):

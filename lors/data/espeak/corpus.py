@@ -14,11 +14,13 @@ from functools import partial
 
 from tqdm import tqdm
 
+from lors.config import MOST_PROCESSES, Range, check_number
 from lors.data.espeak import audio, grammar, voices
 from lors.data.espeak.plan import Candidate, Clip, Settings, clip_counts, language_dir, plan
 from lors.data.espeak.voices import Condition, Speaker
+from lors.data.languages import check_languages
 from lors.done_marker import DoneMarker
-from lors.errors import LorsError, UsageError, unknown_name
+from lors.errors import LorsError, unknown_name
 from lors.fileio import atomic_write, file_digest, write_text
 from lors.log import show_progress
 from lors.processes import end_with_parent, starting_workers
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 COLUMNS = ("client_id", "path", "sentence", "up_votes", "down_votes", "age", "gender", "accent")
 REPORTED_COLUMNS = ("sentence", "sentence_id", "locale", "reason")
+MOST_CLIPS = 100_000
+"""Most clips of a split: the sentences of all clips are drawn first, in memory."""
 VERSION = 1
 """To be increased when a change of the code changes the corpus of the same settings."""
 VOTES = {"other": (0, 0), "invalidated": (0, 2)}
@@ -49,7 +53,7 @@ def make_corpus(settings: Settings, nj: int = 1) -> None:
     """
     _check_numbers(settings, nj)
     todo = []
-    for language in dict.fromkeys(settings.languages):
+    for language in settings.languages:
         if language not in grammar.languages():
             raise unknown_name("language", language, grammar.languages())
         condition = voices.load_condition(
@@ -157,15 +161,12 @@ def _tsv(rows: Iterable[Sequence[object]]) -> str:
 
 
 def _check_numbers(settings: Settings, nj: int) -> None:
-    for name, value in (*((f"num_{split}", settings.count(split)) for split in SPLITS), ("nj", nj)):
-        if value < 1:
-            raise UsageError(f"--{name} is too small", expected="1 or more", got=value)
-    holdout = settings.vocab_holdout
-    if holdout is not None and not 0 <= holdout <= voices.MAX_HOLDOUT:
-        expected = f"0 to {voices.MAX_HOLDOUT}"
-        raise UsageError("--vocab_holdout is out of range", expected=expected, got=holdout)
-    if not settings.languages:
-        raise UsageError("--langs is empty", expected=" ".join(grammar.languages()))
+    for split in SPLITS:
+        check_number(settings.count(split), Range(1, MOST_CLIPS), f"--num_{split}")
+    check_number(nj, Range(1, MOST_PROCESSES), "--nj")
+    if settings.vocab_holdout is not None:
+        check_number(settings.vocab_holdout, Range(0, voices.MAX_HOLDOUT), "--vocab_holdout")
+    check_languages(settings.languages, "--langs")
 
 
 def _marker(settings: Settings, language: str, condition: Condition) -> DoneMarker:

@@ -29,6 +29,8 @@ COVOST_SHARE = 0.03
 """Share of the training clips that only CoVoST 2 trains on (split ``train_covost``)."""
 SPARE_SHARE = 0.01
 """Clips of each of :data:`SPARE_KINDS`, relative to the training clips."""
+MOST_IN_VAIN = 20_000
+"""So many sentences in a row that are not needed mean that the grammar has no others."""
 SPLIT_SHARES = {"train": 0.7, "dev": 0.1, "test": 0.2}
 """Share of all possible sentences that belongs to each split."""
 
@@ -175,18 +177,19 @@ def draw_sentences(
     numbers = {split: (1 + RESERVE) * count for split, count in wanted.items()}
     drawn: dict[str, list[SentencePair]] = {split: [] for split in SPLITS}
     seen: set[str] = set()
-    attempts = 0
+    in_vain = 0
     while any(len(drawn[split]) < numbers[split] for split in SPLITS):
-        attempts += 1
-        if attempts > 100 * sum(numbers.values()):
+        in_vain += 1
+        if in_vain > MOST_IN_VAIN:
             raise LorsError(
                 f"the grammar has too few sentences for {sum(wanted.values())} clips",
                 where=f"language {language}",
-                hint="ask for fewer clips",
+                hint="ask for fewer clips, or for a smaller --vocab_holdout",
             )
         meaning = grammar.draw(rng, target.templates, words)
         split, sentence = split_of(meaning), source.render(meaning)
         if len(drawn[split]) < numbers[split] and sentence not in seen:
+            in_vain = 0
             seen.add(sentence)
             drawn[split].append((sentence, target.render(meaning)))
     return {split: _with_reserve(drawn[split], wanted[split]) for split in SPLITS}

@@ -36,12 +36,17 @@ def tokenizer_of(vocabulary: int) -> Tokenizer:
     )
 
 
-def language_code(lang: str) -> str:
-    """Return Whisper's language code for a Common Voice code: ``sv-SE`` -> ``sv``.
+_OTHER_CODES = {"zh-HK": "yue", "cmn": "zh", "nb": "no", "nb-NO": "no", "jv": "jw", "fil": "tl"}
+"""Common Voice and FLEURS codes -> Whisper's, where the first part of the code is another one.
 
-    ``zh-HK`` is Cantonese, ``yue``, which is only in the vocabulary of large-v3.
-    """
-    return "yue" if lang == "zh-HK" else lang.split("-")[0]
+Cantonese (``yue``) is only in the vocabulary of large-v3. Whisper calls Bokmål Norwegian (``no``),
+has an older code for Javanese (``jw``), and Filipino as Tagalog (``tl``), on which it is based.
+"""
+
+
+def language_code(lang: str) -> str:
+    """Return Whisper's language code for a Common Voice code: ``sv-SE`` -> ``sv``."""
+    return _OTHER_CODES.get(lang, lang.split("-")[0])
 
 
 def encode(line: str, tokenizer: Tokenizer) -> list[int]:
