@@ -11,6 +11,7 @@ from lors.fileio import write_json
 from lors.recipe.expdir import ExpDir
 from lors.recipe.made_from import MadeFrom
 from lors.score import SCORERS, Score, score_pair
+from lors.score.text import LORS
 from lors.tasks import Pair
 
 
@@ -42,6 +43,7 @@ def score_expdir(
     split: str,
     systems: Sequence[str],
     pairs: Sequence[Pair],
+    normaliser: str = LORS,
 ) -> None:
     """Score the hypotheses of every system for every pair, except those with a current score.
 
@@ -51,18 +53,20 @@ def score_expdir(
         split: name of the split.
         systems: names of the systems.
         pairs: language-task pairs.
+        normaliser: one of :data:`lors.score.text.NORMALISERS`; scores that were computed with
+            another one are computed again.
 
     Raises:
         LorsError: a file is missing, or hypotheses and references cannot be scored.
     """
     for pair in pairs:
         ref = Path(dump) / pair.lang / split / pair.speech_task.reference_file
-        versions = SCORERS[pair.task].versions()
+        settings = SCORERS[pair.task].settings(normaliser)
         for system in systems:
             hyp, out = expdir.hypothesis(split, system, pair), expdir.score(split, system, pair)
-            record = MadeFrom(out.with_name(f".{pair}.made_from"), [ref, hyp], [out], versions)
+            record = MadeFrom(out.with_name(f".{pair}.made_from"), [ref, hyp], [out], settings)
             if record.is_current():
                 continue
-            score = score_pair(pair, read_text(ref), read_text(hyp))
+            score = score_pair(pair, read_text(ref), read_text(hyp), normaliser)
             write_score(out, pair.task, pair.lang, ref, hyp, score)
             record.record()

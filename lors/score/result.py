@@ -80,6 +80,7 @@ class Score(ABC):
         """List everything that makes `content` unusable as such a score; other keys are ignored."""
         if not isinstance(content, Mapping):
             return ["not a JSON object"]
+        content = cls._with_current_keys(content)
         types = typing.get_type_hints(cls)
         found = []
         for name in (f.name for f in dataclasses.fields(cls)):
@@ -99,7 +100,13 @@ class Score(ABC):
         """
         if problems := cls.problems(content):
             raise LorsError(f"not a score of task '{cls.task.name}'", got=problems)
+        content = cls._with_current_keys(content)
         return cls(**{f.name: content[f.name] for f in dataclasses.fields(cls)})
+
+    @classmethod
+    def _with_current_keys(cls, content: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the content of a score file of any version of LoRS with the keys of this one."""
+        return content
 
 
 @dataclass(frozen=True)
@@ -113,13 +120,13 @@ class ErrorRates(Score):
         deletions: number of deleted units.
         insertions: number of inserted units.
         ref_words: number of units in the references.
-        unit: unit of `wer` and the counts, ``word`` or ``character`` (Chinese and Japanese, where
-            `wer` equals `cer`).
+        unit: unit of `wer` and the counts, ``word`` or ``character`` (languages without spaces
+            between words, where `wer` equals `cer`).
         utterances: number of utterances.
         empty_refs: number of references that are empty after normalisation.
         empty_hyps: number of hypotheses that are empty after normalisation.
         normaliser: name of the text normaliser.
-        openai_whisper_version: version of the package with the normaliser.
+        normaliser_version: package or project with the normaliser, and the version.
         jiwer_version: version of the package that counts errors.
     """
 
@@ -136,19 +143,26 @@ class ErrorRates(Score):
     empty_refs: int = _size()
     empty_hyps: int
     normaliser: str = _setting()
-    openai_whisper_version: str = _setting()
+    normaliser_version: str = _setting()
     jiwer_version: str = _setting()
 
     @property
     def description(self) -> str:
         text = (
             "WER and CER: hypothesis and reference normalised alike by "
-            f"{self.normaliser} (openai-whisper {self.openai_whisper_version}), "
+            f"{self.normaliser} ({self.normaliser_version}), "
             f"errors counted by jiwer {self.jiwer_version}"
         )
         if self.unit == "character":
             text += "; words are not separated, so both rates are over characters"
         return text
+
+    @classmethod
+    def _with_current_keys(cls, content: Mapping[str, Any]) -> Mapping[str, Any]:
+        if (version := content.get("openai_whisper_version")) is None:
+            return content
+        # Before LoRS had a normaliser of its own.
+        return {"normaliser_version": f"openai-whisper {version}", **content}
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def test_sizes_of_the_test_sets(expdir):
 def test_how_the_scores_are_computed(expdir):
     table = read_scores([expdir])
     asr, st, definition = section(make_report(table, []), "How the scores").above
-    assert "whisper-basic" in asr and "4.0.0" in asr and "(de, sv-SE)" in asr
+    assert "lors-basic (lors 1)" in asr and "4.0.0" in asr and "(de, sv-SE)" in asr
     assert "nrefs:1|nc:6" in st and "(de, sv-SE)" in st
     assert definition == DEFINITION and "WER" in definition and "BLEU" not in definition
 

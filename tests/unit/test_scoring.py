@@ -39,16 +39,16 @@ def scored(monkeypatch):
     """The pairs that are scored."""
     pairs, real = [], scoring.score_pair
 
-    def counted(pair, refs, hyps):
+    def counted(pair, *rest):
         pairs.append(pair)
-        return real(pair, refs, hyps)
+        return real(pair, *rest)
 
     monkeypatch.setattr(scoring, "score_pair", counted)
     return pairs
 
 
-def run(expdir, dump):
-    score_expdir(expdir, dump, "test", SYSTEMS, PAIRS)
+def run(expdir, dump, *normaliser):
+    score_expdir(expdir, dump, "test", SYSTEMS, PAIRS, *normaliser)
 
 
 def test_every_system_and_pair_is_scored_once(expdir, dump, scored):
@@ -111,6 +111,15 @@ def test_all_scores_of_a_changed_reference_or_package_are_computed_again(
     monkeypatch.setattr("lors.score.scorers.installed_version", lambda package: f"new {package}")
     run(expdir, dump)
     assert len(scored) == len(PAIRS) * len(SYSTEMS)
+
+
+def test_recognition_is_scored_again_with_another_normaliser(expdir, dump, scored):
+    run(expdir, dump)
+    scored.clear()
+    run(expdir, dump, "whisper")
+    assert scored == [pair for pair in PAIRS if pair.task == "asr" for _ in SYSTEMS]
+    content = json.loads(expdir.score("test", "base", PAIRS[0]).read_text())
+    assert content["normaliser"] == "whisper-basic"
 
 
 def test_missing_hypotheses_are_named(expdir, dump):
