@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -29,7 +29,9 @@ def _setting() -> Any:
 
 def is_number(value: Any) -> bool:
     """Check whether a value read from JSON is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # math.isfinite() fails for an integer beyond that
 
 
 _VALID: Mapping[type, tuple[Callable[[Any], bool], str]] = {
