@@ -6,10 +6,9 @@ import argparse
 import logging
 import sys
 
-from lors.data.datadir import read_text
 from lors.errors import UsageError
 from lors.log import run_main
-from lors.recipe.scoring import write_score
+from lors.recipe.scoring import score_files, write_score
 from lors.score import SCORERS
 from lors.score.text import LORS, NORMALISERS
 from lors.tasks import TASKS
@@ -44,16 +43,14 @@ def get_parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     """Read, score, write, and print the result in one line."""
-    scorer = SCORERS[args.task]
-    if args.normaliser and not scorer.normalises:
+    if args.normaliser and not SCORERS[args.task].normalises:
         raise UsageError(
             f"task {args.task} is scored without normalisation",
             where="--normaliser",
             got=args.normaliser,
             hint="leave out --normaliser",
         )
-    refs, hyps = read_text(args.ref), read_text(args.hyp)
-    score = scorer.score(refs, hyps, args.lang, args.normaliser or LORS)
+    score = score_files(args.task, args.lang, args.ref, args.hyp, args.normaliser or LORS)
     write_score(args.out, args.task, args.lang, args.ref, args.hyp, score)
     if score.sizes["empty_refs"]:
         logging.warning("%s: %d empty references", args.ref, score.sizes["empty_refs"])

@@ -12,6 +12,8 @@ from lors.fileio import atomic_write
 # Okabe and Ito's palette, safe for every kind of colour vision; vermilion is for lors.
 LORS_COLOUR = "#D55E00"
 METHOD_COLOURS = ("#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442")
+LOOK = 2
+"""Increased with every change of the look: figures of the same scores are then drawn again."""
 LEGEND_ROWS = 40
 """Number of entries in a column of a legend."""
 MARGIN = 0.15

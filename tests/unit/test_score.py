@@ -46,6 +46,12 @@ def test_a_long_list_of_ids_is_cut_and_counted():
         match_utterances(refs, {})
 
 
+@pytest.mark.parametrize("invisible", ["\ufeff", "\u200b", "\u202a"])
+def test_invisible_characters_of_ids_are_shown(invisible):
+    with refusal(repr(f"{invisible}a"), "1 without a hypothesis: a"):
+        match_utterances({"a": "x"}, {f"{invisible}a": "x"})
+
+
 # --- recognition
 
 

@@ -37,13 +37,13 @@ def expdir(tmp_path):
 @pytest.fixture
 def scored(monkeypatch):
     """The pairs that are scored."""
-    pairs, real = [], scoring.score_pair
+    pairs, real = [], scoring.score_files
 
-    def counted(pair, *rest):
-        pairs.append(pair)
-        return real(pair, *rest)
+    def counted(task, lang, ref, *rest):
+        pairs.append(Pair(ref.parts[-3], task))
+        return real(task, lang, ref, *rest)
 
-    monkeypatch.setattr(scoring, "score_pair", counted)
+    monkeypatch.setattr(scoring, "score_files", counted)
     return pairs
 
 
@@ -120,6 +120,13 @@ def test_recognition_is_scored_again_with_another_normaliser(expdir, dump, score
     assert scored == [pair for pair in PAIRS if pair.task == "asr" for _ in SYSTEMS]
     content = json.loads(expdir.score("test", "base", PAIRS[0]).read_text())
     assert content["normaliser"] == "whisper-basic"
+
+
+def test_files_of_different_utterances_are_named(expdir, dump):
+    path = expdir.hypothesis("test", "lors.langs", PAIRS[0])
+    write_kaldi_text(path, {"spk0-de-test": "one"})
+    with refusal(path, dump / "de/test/text", "spk1-de-test"):
+        run(expdir, dump)
 
 
 def test_missing_hypotheses_are_named(expdir, dump):
