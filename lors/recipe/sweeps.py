@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -193,6 +194,7 @@ def _wrong_choice(sweep: Sweep) -> list[str]:
     return [f"best is {chosen}, but the highest is {highest}"]
 
 
+@functools.cache
 def default_params(method: str) -> dict[str, Any]:
     """Return the defaults of a merge method's parameters other than scaling_coef."""
     from lors.merge.methods import METHODS  # imports torch, which a reader does not need

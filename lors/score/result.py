@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 import typing
 from abc import ABC, abstractmethod
@@ -39,6 +40,11 @@ _VALID: Mapping[type, tuple[Callable[[Any], bool], str]] = {
     int: (lambda value: type(value) is int, "is not an integer"),
     str: (lambda value: isinstance(value, str) and value != "", "is missing"),
 }
+
+
+@functools.cache
+def _field_types(score_class: type) -> Mapping[str, type]:
+    return typing.get_type_hints(score_class)
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class Score(ABC):
         if not isinstance(content, Mapping):
             return ["not a JSON object"]
         content = cls._with_current_keys(content)
-        types = typing.get_type_hints(cls)
+        types = _field_types(cls)
         found = []
         for name in (f.name for f in dataclasses.fields(cls)):
             is_valid, problem = _VALID[types[name]]

@@ -144,6 +144,6 @@ def test_rules_are_for_base_languages():
 
 @pytest.mark.parametrize("text", ["<" * 200_000, "(" * 200_000, "[(" * 100_000, "'" * 200_000])
 def test_time_grows_with_the_length_only(text):
-    began = time.perf_counter()
+    began = time.process_time()
     assert get_normaliser("tr")(text) == ""
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
