@@ -186,10 +186,9 @@ def _inner_punctuation(text: str, language: str) -> str:
 
 def _composed(text: str) -> str:
     text = _DOT_ABOVE.sub("", unicodedata.normalize("NFC", text))
-    text = unicodedata.normalize("NFC", text)
     for decomposed, composed in _DECOMPOSED_AM:
         text = decomposed.sub(composed, text)
-    return text
+    return unicodedata.normalize("NFC", text)  # what was removed kept marks apart
 
 
 class _Classes(dict[int, str | None]):

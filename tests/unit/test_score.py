@@ -150,6 +150,11 @@ def test_chinese_target_has_its_own_tokenizer():
     assert "tok:zh" in score_st({"a": "你好世界"}, {"a": "你好世界"}, "zh-CN").bleu_signature
 
 
+def test_target_without_spaces_is_split_into_characters():
+    result = score_st({"a": "ฉันไปโรงเรียนเมื่อวานนี้"}, {"a": "ฉันไปโรงเรียนเมื่อวาน"}, "th")
+    assert "tok:char" in result.bleu_signature and result.bleu > 50
+
+
 def test_japanese_target_uses_mecab_or_says_what_to_install():
     if importlib.util.find_spec("MeCab"):
         assert "tok:ja-mecab" in score_st({"a": "はい"}, {"a": "はい"}, "ja").bleu_signature
