@@ -19,6 +19,7 @@ from lors.recipe.sweeps import (
     SCALING,
     Sweep,
     default_params,
+    incomparable_sweeps,
     read_sweeps,
     selected_params,
     varied_params,
@@ -172,6 +173,7 @@ def _parameter_section(table: ScoreTable, sweeps: Sequence[Sweep]) -> Section:
     if not sweeps:
         above = ["No sweep files: nothing was tuned on dev."]
         return Section("Merge parameters", above=above, below=below)
+    below += _other_settings(table, sweeps)
     varied = {s.method: varied_params([t for t in sweeps if t.method == s.method]) for s in sweeps}
     rows = [
         [
@@ -187,6 +189,19 @@ def _parameter_section(table: ScoreTable, sweeps: Sequence[Sweep]) -> Section:
     header = ["method", "tasks", "run", "parameters", "dev norm. perf.", "settings tried"]
     above = ["Chosen on dev by normalised performance; parameters not shown have their defaults."]
     return Section("Merge parameters", header, rows, 4, above, below)
+
+
+def _other_settings(table: ScoreTable, sweeps: Sequence[Sweep]) -> list[str]:
+    """List sweeps whose dev scores and the scores of the table differ in normaliser or version."""
+    scores = {pair: table.example(pair) for pair in table.pairs}
+    names = [f"{s.method}.{s.scope} in {s.expdir}" for s in incomparable_sweeps(sweeps, scores)]
+    if not names:
+        return []
+    return [
+        "Caution: these parameters were chosen by scores with another normaliser or another "
+        f"version of a scorer: {', '.join(names)}. To choose again, remove their folders in "
+        "<expdir>/tune and run the recipe from stage tune."
+    ]
 
 
 def _chosen_params(sweep: Sweep, varied: Collection[str]) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,21 @@ def _wrong_choice(sweep: Sweep) -> list[str]:
         return []
     chosen = f"entry {sweep.best} with objective {sweep.chosen.objective}"
     return [f"best is {chosen}, but the highest is {highest}"]
+
+
+def comparable_trials(trials: Iterable[Trial], scores: Mapping[Pair, Score]) -> list[Trial]:
+    """Return the trials before the first one whose scorer had other settings than `scores`."""
+    return list(itertools.takewhile(lambda trial: _is_comparable(trial, scores), trials))
+
+
+def _is_comparable(trial: Trial, scores: Mapping[Pair, Score]) -> bool:
+    pairs = trial.scores.keys() & scores.keys()
+    return all(trial.scores[pair].settings == scores[pair].settings for pair in pairs)
+
+
+def incomparable_sweeps(sweeps: Iterable[Sweep], scores: Mapping[Pair, Score]) -> list[Sweep]:
+    """Return the sweeps whose choice was made with other settings of the scorer than `scores`."""
+    return [sweep for sweep in sweeps if not _is_comparable(sweep.chosen, scores)]
 
 
 @functools.cache

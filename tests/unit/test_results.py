@@ -10,7 +10,7 @@ from lors.recipe.report import render_markdown, render_text
 from lors.recipe.results import DEFINITION, cell, describe_runs, make_report
 from lors.recipe.score_tree import read_scores
 from lors.recipe.sweeps import read_sweeps
-from tests.unit.score_trees import change, make_scores, make_sweeps, put
+from tests.unit.score_trees import change, error_rates, make_scores, make_sweeps, put
 
 
 @pytest.fixture
@@ -133,6 +133,15 @@ def test_parameters_with_their_defaults_are_not_shown(expdir, defaults, params, 
     put(path, {"method": "lors", "scope": "asr", "defaults": defaults, "grid": [trial], "best": 0})
     part = section(make_report(read_scores([expdir]), read_sweeps([expdir])), "Merge parameters")
     assert part.rows[0][3] == shown
+
+
+def test_sweeps_with_another_normaliser_are_pointed_out(expdir):
+    path = expdir / "tune/lors.asr/sweep.json"
+    scores = {"de_asr": error_rates(30.0, normaliser="whisper-basic").to_json()}
+    change(path, grid=[{"params": {}, "objective": 0.5, "scores": scores}], best=0)
+    part = section(make_report(read_scores([expdir]), read_sweeps([expdir])), "Merge parameters")
+    (note,) = part.below
+    assert f"lors.asr in {expdir}" in note and "average" not in note
 
 
 def test_nothing_was_tuned(expdir):

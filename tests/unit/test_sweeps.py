@@ -7,7 +7,9 @@ from lors.recipe.expdir import ExpDir
 from lors.recipe.sweeps import (
     Sweep,
     Trial,
+    comparable_trials,
     format_params,
+    incomparable_sweeps,
     read_sweep,
     read_sweeps,
     varied_params,
@@ -93,6 +95,20 @@ def test_format_params():
 def sweep_of(*settings):
     grid = tuple(Trial(params, 0.5, {}) for params in settings)
     return Sweep("exp", "lors", "asr", grid, 0)
+
+
+def scored(normaliser):
+    return {Pair("de", "asr"): error_rates(10, normaliser=normaliser)}
+
+
+def test_trials_and_sweeps_of_another_normaliser():
+    ours, whispers = scored("lors-basic"), scored("whisper-basic")
+    trials = [Trial({}, 0.5, scores) for scores in (ours, whispers, ours)]
+    assert comparable_trials(trials, ours) == trials[:1]
+    assert comparable_trials(trials, whispers) == []
+    assert comparable_trials(trials[:1], {Pair("de", "st"): translation_scores(1)}) == trials[:1]
+    sweeps = [Sweep("exp", "lors", "asr", tuple(trials), best) for best in range(3)]
+    assert incomparable_sweeps(sweeps, ours) == [sweeps[1]]
 
 
 def test_varied_params():
