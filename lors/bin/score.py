@@ -6,10 +6,11 @@ import argparse
 import logging
 import sys
 
-from lors.data.datadir import read_text
+from lors.errors import UsageError
 from lors.log import run_main
-from lors.recipe.scoring import write_score
+from lors.recipe.scoring import score_files, write_score
 from lors.score import SCORERS
+from lors.score.text import LORS, NORMALISERS
 from lors.tasks import TASKS
 
 
@@ -30,13 +31,26 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--ref", required=True, help="reference text file")
     parser.add_argument("--hyp", required=True, help="hypothesis text file")
+    parser.add_argument(
+        "--normaliser",
+        choices=NORMALISERS,
+        help=f"text normaliser for WER and CER (default: {LORS}); English has Whisper's in any "
+        "case",
+    )
     parser.add_argument("--out", required=True, help="JSON file to write")
     return parser
 
 
 def work(args: argparse.Namespace) -> None:
     """Read, score, write, and print the result in one line."""
-    score = SCORERS[args.task].function(read_text(args.ref), read_text(args.hyp), args.lang)
+    if args.normaliser and not SCORERS[args.task].normalises:
+        raise UsageError(
+            f"task {args.task} is scored without normalisation",
+            where="--normaliser",
+            got=args.normaliser,
+            hint="leave out --normaliser",
+        )
+    score = score_files(args.task, args.lang, args.ref, args.hyp, args.normaliser or LORS)
     write_score(args.out, args.task, args.lang, args.ref, args.hyp, score)
     if score.sizes["empty_refs"]:
         logging.warning("%s: %d empty references", args.ref, score.sizes["empty_refs"])

@@ -8,6 +8,7 @@ import sys
 from lors.log import run_main
 from lors.recipe.expdir import ExpDir
 from lors.recipe.scoring import score_expdir
+from lors.score.text import LORS, NORMALISERS
 from lors.tasks import TASKS, pairs_of
 
 
@@ -25,12 +26,19 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--systems", nargs="+", required=True, help="e.g. base expert lors.langs")
     parser.add_argument("--langs", nargs="+", required=True, help="Common Voice codes")
     parser.add_argument("--tasks", nargs="+", required=True, choices=list(TASKS))
+    parser.add_argument(
+        "--normaliser",
+        choices=NORMALISERS,
+        default=LORS,
+        help="text normaliser for WER and CER (default: %(default)s); English has Whisper's in any "
+        "case",
+    )
     return parser
 
 
 def work(args: argparse.Namespace) -> None:
     pairs = pairs_of(args.langs, args.tasks)
-    score_expdir(ExpDir(args.expdir), args.dump, args.split, args.systems, pairs)
+    score_expdir(ExpDir(args.expdir), args.dump, args.split, args.systems, pairs, args.normaliser)
 
 
 def main(argv: list[str] | None = None) -> int:

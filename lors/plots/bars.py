@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from lors.plots.style import method_colours, new_figure
+from lors.plots.style import legend_beside, method_colours, new_figure
 from lors.recipe.expdir import MERGED_OVER, OVER_LANGS, split_system
 from lors.recipe.score_tree import ScoreTable
 from lors.tasks import Pair, task_called
@@ -50,9 +50,8 @@ def bar_figure(table: ScoreTable, task: str) -> Any:
     a_row = min(len(groups), max(1, BARS_IN_A_ROW // bars))
     rows = math.ceil(len(groups) / a_row)
     a_row = math.ceil(len(groups) / rows)
-    width = max(6.5, 2.2 + a_row * (bars * 0.085 + 0.2))
-    legend_height = 0.2 * (len(_methods(table.systems)) + 7)
-    figure = new_figure(width, max(3.2 if rows == 1 else 2.3 * rows, legend_height))
+    width = max(4.7, 0.6 + a_row * (bars * 0.085 + 0.2))
+    figure = new_figure(width, 3.2 if rows == 1 else 2.3 * rows)
     panels = figure.subplots(rows, 1, sharey=True, squeeze=False)[:, 0]
     better = "lower" if metric.lower_is_better else "higher"
     for row, axes in enumerate(panels):
@@ -99,4 +98,4 @@ def _bar_legend(figure: Any, systems: Sequence[str]) -> None:
             hatched = {} if merged_over == OVER_LANGS else {"hatch": HATCHED["hatch"]}
             label = f"merged over {words}".replace(" and ", "\nand ")
             handles.append(Patch(**KEY, **hatched, label=label))
-    figure.legend(handles=handles, loc="outside right center", fontsize=8)
+    legend_beside(figure, handles, [handle.get_label() for handle in handles])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lors.merge.inspection import mean_over
-from lors.plots.style import LORS_COLOUR, method_colours, new_figure, save_figures
+from lors.plots.style import LORS_COLOUR, legend_beside, method_colours, new_figure, save_figures
 
 PAIRS = {
     "cosine": ("cosine", -1.0, 1.0),
@@ -43,7 +43,7 @@ def write_inspection_plots(
 
 def spectrum_figure(matrices: Mapping[str, Mapping[str, Any]], experts: Sequence[str]) -> Any:
     """Draw the spectra: singular value / the largest against index / rank; median over matrices."""
-    figure = new_figure(5.2, 3.2)
+    figure = new_figure(4.7, 3.2)
     axes = figure.subplots()
     grid = np.linspace(0, 1, 101)
     colours = list(method_colours(experts).values())
@@ -64,7 +64,7 @@ def spectrum_figure(matrices: Mapping[str, Mapping[str, Any]], experts: Sequence
     axes.set_ylabel("singular value / largest")
     axes.set_title("median and quartiles over matrices", loc="left", fontsize=8, color="#555555")
     if axes.lines:
-        axes.legend(fontsize=7)
+        legend_beside(figure, *axes.get_legend_handles_labels())
     return figure
 
 

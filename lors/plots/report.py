@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lors.plots.bars import bar_figure
-from lors.plots.style import save_figures
+from lors.plots.style import LOOK, save_figures
 from lors.plots.sweep import all_objectives, lowest_shown, sweep_figure
 from lors.recipe.expdir import ExpDir
 from lors.recipe.made_from import MadeFrom
@@ -49,7 +49,8 @@ def write_plots(
         figures.append(_sweep(table, sweeps, folder))
     paths = [figure.path for figure in figures]
     captions = {figure.path.name: figure.caption for figure in figures}
-    record = MadeFrom(folder / ".made_from", _sources(table, sweeps), paths, captions)
+    settings = {"captions": captions, "look": LOOK}
+    record = MadeFrom(folder / ".made_from", _sources(table, sweeps), paths, settings)
     if not record.is_current():
         save_figures({figure.path: figure.draw for figure in figures})
         record.record()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,12 @@ from lors.fileio import atomic_write
 # Okabe and Ito's palette, safe for every kind of colour vision; vermilion is for lors.
 LORS_COLOUR = "#D55E00"
 METHOD_COLOURS = ("#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442")
+LOOK = 2
+"""Increased with every change of the look: figures of the same scores are then drawn again."""
+LEGEND_ROWS = 40
+"""Number of entries in a column of a legend."""
+MARGIN = 0.15
+"""Space around a legend, in inches."""
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -35,6 +42,19 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
+def legend_beside(figure: Any, handles: Iterable[Any], labels: Iterable[str]) -> None:
+    """Draw the legend on the right of all axes; enlarge the figure by the size of the legend."""
+    handles, labels = [*handles], [*labels]
+    columns = math.ceil(len(labels) / LEGEND_ROWS)
+    legend = figure.legend(handles, labels, loc="outside right center", fontsize=8, ncols=columns)
+    extent = legend.get_window_extent(figure.canvas.get_renderer())
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(
+        width + extent.width / figure.dpi + 2 * MARGIN,
+        max(height, extent.height / figure.dpi + 2 * MARGIN),
+    )
+
+
 def method_colours(methods: Sequence[str]) -> dict[str, tuple[float, ...]]:
     """Return method -> RGB: the palette, then its darker and lighter shades; lors is vermilion."""
     from matplotlib.colors import to_rgb
@@ -42,7 +62,8 @@ def method_colours(methods: Sequence[str]) -> dict[str, tuple[float, ...]]:
     colours = {}
     for i, method in enumerate(method for method in methods if method != "lors"):
         lap, place = divmod(i, len(METHOD_COLOURS))
-        towards, share = ((1.0, 0.0), (0.0, 0.5), (1.0, 0.55))[lap % 3]
+        towards, kept = (0.0, 0.5) if lap % 2 else (1.0, 0.45)
+        share = 1 - kept ** ((lap + 1) // 2)
         hue = to_rgb(METHOD_COLOURS[place])
         colours[method] = tuple(c * (1 - share) + towards * share for c in hue)
     return {**colours, "lors": to_rgb(LORS_COLOUR)}

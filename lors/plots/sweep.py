@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lors.plots.style import method_colours, new_figure
+from lors.plots.style import legend_beside, method_colours, new_figure
 from lors.recipe.expdir import tasks_of
-from lors.recipe.sweeps import Sweep, format_params
+from lors.recipe.sweeps import SCALING, Sweep, selected_params, varied_params
+from lors.score.result import is_number
 
 MARKERS = "os^Dv<>Pd"
 DASHES = ("-", "--", ":", "-.")
@@ -32,40 +33,40 @@ class _Curve:
     style: dict[str, Any]
 
 
-def _split_params(params: Mapping[str, Any]) -> tuple[str, float | None]:
-    """Return the parameters other than scaling_coef as text in a fixed order, and scaling_coef."""
-    names = sorted(params.keys() - {"scaling_coef"}, reverse=True)  # rank before density
-    text = format_params({name: params[name] for name in names}) if names else ""
-    return text, params.get("scaling_coef")
-
-
-def _objectives(sweeps: Sequence[Sweep]) -> dict[str, dict[float | None, list[float]]]:
-    """Return other parameters -> scaling_coef -> objectives, one for each seed.
+def _objectives(
+    sweeps: Sequence[Sweep], names: Sequence[str]
+) -> dict[str, dict[float | None, list[float]]]:
+    """Return other parameters as text -> scaling_coef -> objectives, one for each seed.
 
     Args:
         sweeps: sweeps of one method and scope.
+        names: the parameters of the method that vary, without scaling_coef.
     """
     found: dict[str, dict[float | None, list[float]]] = {}
     for sweep in sweeps:
         for trial in sweep.grid:
-            rest, coefficient = _split_params(trial.params)
-            found.setdefault(rest, {}).setdefault(coefficient, []).append(trial.objective)
+            points = found.setdefault(selected_params(trial.params, names), {})
+            points.setdefault(trial.params.get(SCALING), []).append(trial.objective)
     return found
 
 
-def _lors_curves(sweeps: Sequence[Sweep], styles: dict[str, dict[str, Any]]) -> list[_Curve]:
-    """Return one curve for each (rank, density)."""
-    found = _objectives(sweeps)
-    order = [rest for rest in styles if rest in found]
-    return [_Curve(f"lors {rest}".strip(), found[rest], styles[rest]) for rest in order]
+def _lors_curves(
+    sweeps: Sequence[Sweep], names: Sequence[str], styles: Mapping[str, dict[str, Any]]
+) -> list[_Curve]:
+    """Return one curve for each setting of the parameters other than scaling_coef."""
+    found = _objectives(sweeps, names)
+    order = [setting for setting in styles if setting in found]
+    return [_Curve(f"lors {setting}".strip(), found[setting], styles[setting]) for setting in order]
 
 
-def _other_curve(method: str, sweeps: Sequence[Sweep], style: dict[str, Any]) -> _Curve:
+def _other_curve(
+    method: str, sweeps: Sequence[Sweep], names: Sequence[str], style: dict[str, Any]
+) -> _Curve:
     """Return one curve: at each scaling_coef the best setting of the other parameters.
 
     The best setting has the highest mean over the seeds.
     """
-    found = _objectives(sweeps)
+    found = _objectives(sweeps, names)
     best: dict[float | None, list[float]] = {}
     for points in found.values():
         for coefficient, values in points.items():
@@ -76,30 +77,38 @@ def _other_curve(method: str, sweeps: Sequence[Sweep], style: dict[str, Any]) ->
     return _Curve(label, best, style)
 
 
-def _lors_styles(sweeps: Sequence[Sweep]) -> dict[str, dict[str, Any]]:
-    """Return (rank, density) as text -> style.
+def _lors_styles(sweeps: Sequence[Sweep], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return a setting of lors as text -> style.
 
-    Each rank has a shade, each density a marker and dashes.
+    Each rank has a shade; each setting of the other parameters has a marker and dashes.
     """
     import matplotlib
 
+    others = [name for name in names if name != "rank"]
+    trials = [trial for sweep in sweeps if sweep.method == "lors" for trial in sweep.grid]
+    ranks = _numbered([trial.params.get("rank", 0) for trial in trials])
+    variants = _numbered([selected_params(trial.params, others) for trial in trials])
     kinds = {}
-    for params in (trial.params for s in sweeps if s.method == "lors" for trial in s.grid):
-        # A parameter that is not in the sweep, and so has its default, sorts first.
-        kinds[_split_params(params)[0]] = (params.get("rank", 0), params.get("density", 0))
-    ranks = sorted({rank for rank, _ in kinds.values()})
-    densities = sorted({density for _, density in kinds.values()})
+    for trial in trials:
+        rank = ranks[str(trial.params.get("rank", 0))]
+        variant = variants[selected_params(trial.params, others)]
+        kinds[selected_params(trial.params, names)] = (rank, variant)
     shades = matplotlib.colormaps["YlOrRd"]
-    styles = {}
-    for text, (rank, density) in sorted(kinds.items(), key=lambda item: (item[1], item[0])):
-        place = ranks.index(rank) / (len(ranks) - 1) if len(ranks) > 1 else 0.5
-        variant = densities.index(density)
-        styles[text] = {
-            "color": shades(0.35 + 0.6 * place),
+    return {
+        text: {
+            "color": shades(0.35 + 0.6 * (rank / (len(ranks) - 1) if len(ranks) > 1 else 0.5)),
             "marker": MARKERS[variant % len(MARKERS)],
             "linestyle": DASHES[variant % len(DASHES)],
         }
-    return styles
+        for text, (rank, variant) in sorted(kinds.items(), key=lambda item: item[1])
+    }
+
+
+def _numbered(values: Sequence[Any]) -> dict[str, int]:
+    """Return each different value as text -> its place: numbers by size, then the others."""
+    texts = {str(value): value for value in values}
+    order = sorted(texts, key=lambda t: (0, texts[t], t) if is_number(texts[t]) else (1, 0, t))
+    return {text: place for place, text in enumerate(order)}
 
 
 def scope_title(scope: str) -> str:
@@ -111,9 +120,9 @@ def sweep_figure(sweeps: Sequence[Sweep]) -> Any:
     """Draw a panel for each scope with all methods; a point is the mean over the seeds."""
     scopes = sorted({sweep.scope for sweep in sweeps}, key=lambda s: (len(tasks_of(s)), s))
     methods = list(dict.fromkeys(sweep.method for sweep in sweeps))
-    lors_styles = _lors_styles(sweeps)
-    lines = len(methods) + len(lors_styles)
-    figure = new_figure(2.5 * len(scopes) + 2.3, max(3.2, 0.19 * (lines + 2)))
+    varied = {m: varied_params([s for s in sweeps if s.method == m]) for m in methods}
+    lors_styles = _lors_styles(sweeps, varied.get("lors", ()))
+    figure = new_figure(2.5 * len(scopes) + 1, 3.2)
     panels = figure.subplots(1, len(scopes), sharey=True, squeeze=False)[0]
     for axes, scope in zip(panels, scopes, strict=True):
         for method, style in _method_styles(methods).items():
@@ -121,12 +130,12 @@ def sweep_figure(sweeps: Sequence[Sweep]) -> Any:
             if not own:
                 continue
             if method == "lors":
-                curves = _lors_curves(own, lors_styles)
+                curves = _lors_curves(own, varied[method], lors_styles)
             else:
-                curves = [_other_curve(method, own, style)]
+                curves = [_other_curve(method, own, varied[method], style)]
             for curve in curves:
                 _draw(axes, curve)
-            _mark_chosen(axes, own)
+            _mark_chosen(axes, own, varied[method])
         axes.set_title(scope_title(scope), fontsize=9)
         axes.set_xlabel("scaling_coef")
         axes.grid(axis="y")
@@ -167,12 +176,13 @@ def _draw(axes: Any, curve: _Curve) -> None:
     )
 
 
-def _mark_chosen(axes: Any, sweeps: Sequence[Sweep]) -> None:
+def _mark_chosen(axes: Any, sweeps: Sequence[Sweep], names: Sequence[str]) -> None:
     """Draw a ring around each chosen setting, at the mean over the seeds."""
-    found = _objectives(sweeps)
-    for rest, coefficient in {_split_params(sweep.chosen.params) for sweep in sweeps}:
+    found = _objectives(sweeps, names)
+    chosen = [sweep.chosen.params for sweep in sweeps]
+    for setting, coefficient in {(selected_params(p, names), p.get(SCALING)) for p in chosen}:
         if coefficient is not None:
-            y = statistics.fmean(found[rest][coefficient])
+            y = statistics.fmean(found[setting][coefficient])
             axes.plot(
                 coefficient,
                 y,
@@ -211,4 +221,4 @@ def _finish_sweep(figure: Any, panels: Sequence[Any], sweeps: Sequence[Sweep]) -
             shown.setdefault(label, handle)
     if "chosen on dev" in shown:  # last in the legend
         shown["chosen on dev"] = shown.pop("chosen on dev")
-    figure.legend(shown.values(), shown.keys(), loc="outside right center", fontsize=8)
+    legend_beside(figure, shown.values(), shown.keys())

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from lors.fileio import write_text
 from lors.recipe.expdir import MERGED_OVER, OVER_LANGS, scope_of, split_system, tasks_of
 from lors.recipe.report import Section, relative_to, render_markdown, render_text
 from lors.recipe.score_tree import ScoreTable, read_scores
-from lors.recipe.sweeps import Sweep, format_params, read_sweeps
+from lors.recipe.sweeps import (
+    SCALING,
+    Sweep,
+    default_params,
+    incomparable_sweeps,
+    read_sweeps,
+    selected_params,
+    varied_params,
+)
 from lors.score.normalised import unhelpful_experts
 from lors.tasks import TASKS, Metric, Pair, task_called
 
@@ -165,20 +173,48 @@ def _parameter_section(table: ScoreTable, sweeps: Sequence[Sweep]) -> Section:
     if not sweeps:
         above = ["No sweep files: nothing was tuned on dev."]
         return Section("Merge parameters", above=above, below=below)
+    below += _other_settings(table, sweeps)
+    varied = {s.method: varied_params([t for t in sweeps if t.method == s.method]) for s in sweeps}
     rows = [
         [
             sweep.method,
             " + ".join(tasks_of(sweep.scope)),
             sweep.expdir,
-            format_params(sweep.chosen.params),
+            _chosen_params(sweep, varied[sweep.method]),
             f"{sweep.chosen.objective:.3f}",
             str(len(sweep.grid)),
         ]
         for sweep in sweeps
     ]
     header = ["method", "tasks", "run", "parameters", "dev norm. perf.", "settings tried"]
-    above = ["Chosen on dev by normalised performance."]
+    above = ["Chosen on dev by normalised performance; parameters not shown have their defaults."]
     return Section("Merge parameters", header, rows, 4, above, below)
+
+
+def _other_settings(table: ScoreTable, sweeps: Sequence[Sweep]) -> list[str]:
+    """List sweeps whose dev scores and the scores of the table differ in normaliser or version."""
+    scores = {pair: table.example(pair) for pair in table.pairs}
+    names = [f"{s.method}.{s.scope} in {s.expdir}" for s in incomparable_sweeps(sweeps, scores)]
+    if not names:
+        return []
+    return [
+        "Caution: these parameters were chosen by scores with another normaliser or another "
+        f"version of a scorer: {', '.join(names)}. To choose again, remove their folders in "
+        "<expdir>/tune and run the recipe from stage tune."
+    ]
+
+
+def _chosen_params(sweep: Sweep, varied: Collection[str]) -> str:
+    """Return scaling_coef and the parameters that vary or do not have their default, as text."""
+    params, defaults = sweep.chosen.params, sweep.defaults
+    if defaults is None:
+        defaults = default_params(sweep.method)
+    names = [
+        name
+        for name, value in params.items()
+        if name == SCALING or name in varied or name not in defaults or value != defaults[name]
+    ]
+    return selected_params(params, names) or ("the defaults" if params else "none")
 
 
 def _untuned(table: ScoreTable, sweeps: Iterable[Sweep]) -> list[str]:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lors.config import REQUIRED
 from lors.errors import LorsError
 from lors.fileio import read_json, write_json
 from lors.recipe.expdir import ExpDir, tasks_of
 from lors.score import SCORERS, Score
 from lors.score.result import is_number
 from lors.tasks import Pair
+
+SCALING = "scaling_coef"
+"""The parameter that every merge method has."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class Trial:
         ]
         if not is_number(content.get("objective")):
             found.append("the objective is not a number")
+        if not found and not is_number(content["params"].get(SCALING, 1)):
+            found.append(f"{SCALING} is not a number")
         if found:
             return found
         for name, score in content["scores"].items():
@@ -82,6 +90,7 @@ class Sweep:
         scope: tasks whose experts are merged, e.g. ``asr_st``.
         grid: one trial for each setting.
         best: index of the chosen trial in `grid`.
+        defaults: name of a parameter -> its default; None in a file from before they were stored.
     """
 
     expdir: str
@@ -89,6 +98,7 @@ class Sweep:
     scope: str
     grid: tuple[Trial, ...]
     best: int
+    defaults: Mapping[str, Any] | None = None
 
     @property
     def chosen(self) -> Trial:
@@ -97,14 +107,16 @@ class Sweep:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of the sweep file."""
-        grid = [trial.to_json() for trial in self.grid]
-        return {"method": self.method, "scope": self.scope, "grid": grid, "best": self.best}
+        content = {"method": self.method, "scope": self.scope}
+        if self.defaults is not None:
+            content["defaults"] = dict(self.defaults)
+        return {**content, "grid": [trial.to_json() for trial in self.grid], "best": self.best}
 
 
 def write_sweep(expdir: ExpDir, method: str, scope: str, grid: Sequence[Trial]) -> Sweep:
     """Write the sweep file of these trials; the first one with the highest objective is chosen."""
     best = max(range(len(grid)), key=lambda index: grid[index].objective)
-    sweep = Sweep(str(expdir.root), method, scope, tuple(grid), best)
+    sweep = Sweep(str(expdir.root), method, scope, tuple(grid), best, default_params(method))
     write_json(expdir.sweep(method, scope), sweep.to_json())
     return sweep
 
@@ -148,7 +160,8 @@ def read_sweeps(expdirs: Sequence[str | os.PathLike]) -> list[Sweep]:
 
 def _sweep(expdir: str, content: Mapping[str, Any]) -> Sweep:
     grid = tuple(map(Trial.from_json, content["grid"]))
-    return Sweep(expdir, content["method"], content["scope"], grid, content["best"])
+    defaults = content.get("defaults")
+    return Sweep(expdir, content["method"], content["scope"], grid, content["best"], defaults)
 
 
 def _order(sweep: Sweep) -> tuple:
@@ -162,6 +175,8 @@ def _malformed(path: Path, content: Any) -> list[str]:
     problems = []
     if path.parent.name != f"{content['method']}.{content['scope']}":
         problems.append(f"is of method '{content['method']}' and scope '{content['scope']}'")
+    if not isinstance(content.get("defaults"), dict | None):
+        problems.append("the defaults are not a JSON object")
     grid, best = content["grid"], content["best"]
     if not isinstance(grid, list) or not grid:
         return [*problems, "the grid is empty"]
@@ -178,6 +193,50 @@ def _wrong_choice(sweep: Sweep) -> list[str]:
         return []
     chosen = f"entry {sweep.best} with objective {sweep.chosen.objective}"
     return [f"best is {chosen}, but the highest is {highest}"]
+
+
+def comparable_trials(trials: Iterable[Trial], scores: Mapping[Pair, Score]) -> list[Trial]:
+    """Return the trials before the first one whose scorer had other settings than `scores`."""
+    return list(itertools.takewhile(lambda trial: _is_comparable(trial, scores), trials))
+
+
+def _is_comparable(trial: Trial, scores: Mapping[Pair, Score]) -> bool:
+    pairs = trial.scores.keys() & scores.keys()
+    return all(trial.scores[pair].settings == scores[pair].settings for pair in pairs)
+
+
+def incomparable_sweeps(sweeps: Iterable[Sweep], scores: Mapping[Pair, Score]) -> list[Sweep]:
+    """Return the sweeps whose choice was made with other settings of the scorer than `scores`."""
+    return [sweep for sweep in sweeps if not _is_comparable(sweep.chosen, scores)]
+
+
+@functools.cache
+def default_params(method: str) -> dict[str, Any]:
+    """Return the defaults of a merge method's parameters other than scaling_coef."""
+    from lors.merge.methods import METHODS  # imports torch, which a reader does not need
+
+    if method not in METHODS:
+        return {}
+    keys = METHODS[method].parameters
+    return {name: key.default for name, key in keys.items() if key.default is not REQUIRED}
+
+
+def varied_params(sweeps: Sequence[Sweep]) -> tuple[str, ...]:
+    """Return the parameters other than scaling_coef that do not have one value in all trials.
+
+    Args:
+        sweeps: sweeps of one method. A parameter that a trial does not have counts as a value.
+    """
+    trials = [trial.params for sweep in sweeps for trial in sweep.grid]
+    names = dict.fromkeys(name for params in trials for name in params)
+    values = {name: {selected_params(params, [name]) for params in trials} for name in names}
+    return tuple(name for name in names if len(values[name]) > 1 and name != SCALING)
+
+
+def selected_params(params: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return some parameters as text, in the order of `names`; empty if there are none."""
+    present = {name: params[name] for name in names if name in params}
+    return format_params(present) if present else ""
 
 
 def format_params(params: Mapping[str, Any]) -> str:

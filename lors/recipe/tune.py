@@ -21,7 +21,7 @@ from lors.log import show_progress
 from lors.models.family import InferenceOptions
 from lors.recipe.expdir import ExpDir, check_data, check_models, scope_of
 from lors.recipe.grid import Grid
-from lors.recipe.sweeps import Trial, write_sweep
+from lors.recipe.sweeps import Trial, comparable_trials, write_sweep
 from lors.tasks import TASKS, Pair
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def tune(
             points, path = grid.points[method], expdir.sweep(method, scope)
             with marker.work():
                 partial = _partial(path)
-                trials = [Trial.from_json(entry) for entry in _entries(partial)]
+                trials = comparable_trials(map(Trial.from_json, _entries(partial)), tuner.base)
                 progress.update(len(trials))
                 for trial in tuner.run(method, points[len(trials) :]):
                     trials.append(trial)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from lors.errors import LorsError
 from lors.score.pairing import match_utterances
 from lors.score.result import ErrorRates
-from lors.score.text import CHARACTER, Normaliser, get_normaliser
+from lors.score.text import CHARACTER, LORS, Normaliser, get_normaliser
 from lors.score.versions import installed_version
 
 
-def score_asr(refs: Mapping[str, str], hyps: Mapping[str, str], lang: str) -> ErrorRates:
+def score_asr(
+    refs: Mapping[str, str], hyps: Mapping[str, str], lang: str, normaliser: str = LORS
+) -> ErrorRates:
     """Compute error rates over a whole test set: all errors over all reference units.
 
     Reference and hypothesis are normalised alike (:mod:`lors.score.text`). A reference that is
@@ -22,11 +24,13 @@ def score_asr(refs: Mapping[str, str], hyps: Mapping[str, str], lang: str) -> Er
         refs: utterance id -> reference transcript, as in the corpus.
         hyps: utterance id -> recognised text; may be empty.
         lang: Common Voice code of the spoken language.
+        normaliser: one of :data:`lors.score.text.NORMALISERS`.
 
     Raises:
+        UsageError: an unknown normaliser.
         LorsError: utterance ids differ, or all references are empty after normalisation.
     """
-    normalise = get_normaliser(lang)
+    normalise = get_normaliser(lang, normaliser)
     ref_texts, hyp_texts = match_utterances(refs, hyps)
     pairs = [(normalise(r), normalise(h)) for r, h in zip(ref_texts, hyp_texts, strict=True)]
     _check_references(pairs, normalise, lang)
@@ -44,7 +48,7 @@ def score_asr(refs: Mapping[str, str], hyps: Mapping[str, str], lang: str) -> Er
         empty_refs=sum(not r for r, _ in pairs),
         empty_hyps=sum(not h for _, h in pairs),
         normaliser=normalise.name,
-        openai_whisper_version=normalise.version,
+        normaliser_version=normalise.version,
         jiwer_version=installed_version("jiwer"),
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import functools
+import sys
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -29,7 +30,9 @@ def _setting() -> Any:
 
 def is_number(value: Any) -> bool:
     """Check whether a value read from JSON is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # math.isfinite() fails for an integer beyond that
 
 
 _VALID: Mapping[type, tuple[Callable[[Any], bool], str]] = {
@@ -37,6 +40,11 @@ _VALID: Mapping[type, tuple[Callable[[Any], bool], str]] = {
     int: (lambda value: type(value) is int, "is not an integer"),
     str: (lambda value: isinstance(value, str) and value != "", "is missing"),
 }
+
+
+@functools.cache
+def _field_types(score_class: type) -> Mapping[str, type]:
+    return typing.get_type_hints(score_class)
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,8 @@ class Score(ABC):
         """List everything that makes `content` unusable as such a score; other keys are ignored."""
         if not isinstance(content, Mapping):
             return ["not a JSON object"]
-        types = typing.get_type_hints(cls)
+        content = cls._with_current_keys(content)
+        types = _field_types(cls)
         found = []
         for name in (f.name for f in dataclasses.fields(cls)):
             is_valid, problem = _VALID[types[name]]
@@ -99,7 +108,13 @@ class Score(ABC):
         """
         if problems := cls.problems(content):
             raise LorsError(f"not a score of task '{cls.task.name}'", got=problems)
+        content = cls._with_current_keys(content)
         return cls(**{f.name: content[f.name] for f in dataclasses.fields(cls)})
+
+    @classmethod
+    def _with_current_keys(cls, content: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the content of a score file of any version of LoRS with the keys of this one."""
+        return content
 
 
 @dataclass(frozen=True)
@@ -113,13 +128,13 @@ class ErrorRates(Score):
         deletions: number of deleted units.
         insertions: number of inserted units.
         ref_words: number of units in the references.
-        unit: unit of `wer` and the counts, ``word`` or ``character`` (Chinese and Japanese, where
-            `wer` equals `cer`).
+        unit: unit of `wer` and the counts, ``word`` or ``character`` (languages without spaces
+            between words, where `wer` equals `cer`).
         utterances: number of utterances.
         empty_refs: number of references that are empty after normalisation.
         empty_hyps: number of hypotheses that are empty after normalisation.
         normaliser: name of the text normaliser.
-        openai_whisper_version: version of the package with the normaliser.
+        normaliser_version: package or project with the normaliser, and the version.
         jiwer_version: version of the package that counts errors.
     """
 
@@ -136,19 +151,26 @@ class ErrorRates(Score):
     empty_refs: int = _size()
     empty_hyps: int
     normaliser: str = _setting()
-    openai_whisper_version: str = _setting()
+    normaliser_version: str = _setting()
     jiwer_version: str = _setting()
 
     @property
     def description(self) -> str:
         text = (
             "WER and CER: hypothesis and reference normalised alike by "
-            f"{self.normaliser} (openai-whisper {self.openai_whisper_version}), "
+            f"{self.normaliser} ({self.normaliser_version}), "
             f"errors counted by jiwer {self.jiwer_version}"
         )
         if self.unit == "character":
             text += "; words are not separated, so both rates are over characters"
         return text
+
+    @classmethod
+    def _with_current_keys(cls, content: Mapping[str, Any]) -> Mapping[str, Any]:
+        if (version := content.get("openai_whisper_version")) is None:
+            return content
+        # Before LoRS had a normaliser of its own.
+        return {"normaliser_version": f"openai-whisper {version}", **content}
 
 
 @dataclass(frozen=True)

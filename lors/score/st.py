@@ -9,8 +9,12 @@ from lors.score.pairing import match_utterances
 from lors.score.result import TranslationScores
 from lors.score.text import base_language
 from lors.score.versions import installed_version
+from lors.score.words import CHARACTER_LANGUAGES
 
-TOKENIZERS = {"zh": "zh", "yue": "zh", "ja": "ja-mecab"}
+TOKENIZERS = {
+    **dict.fromkeys(CHARACTER_LANGUAGES, "char"),  # 13a would take a sentence of Thai as one word
+    **{"zh": "zh", "yue": "zh", "ja": "ja-mecab"},
+}
 """Target language -> sacreBLEU's tokenizer; every other language has 13a."""
 
 

@@ -1,13 +1,13 @@
-"""Text normalisation for error rates, by language.
+"""The choice of the text normaliser for error rates, by language.
 
-Hypothesis and reference go through the same normaliser: Whisper's English one for English, and
-its basic one (lower case, NFKC, punctuation and symbols to spaces, brackets removed) for every
-other language. Languages that are written without spaces are split into characters, so that
-their error rate is a character error rate. The code is that of the installed ``openai-whisper``
-package; nothing of it is copied here.
+Hypothesis and reference go through the same normaliser. English has Whisper's English normaliser.
+Every other language has that of LoRS (:mod:`lors.score.words`), which splits languages that are
+written without spaces into characters, so that their error rate is a character error rate.
 
-The basic normaliser also turns combining marks without a composed form into spaces. This cuts
-words of, for example, Hindi or Thai apart, in reference and hypothesis alike.
+Whisper's own normalisers can be chosen for comparison with published numbers. The basic one deletes
+combining marks or cuts words at them, which changes the words of many languages, e.g. of Tamil,
+Hindi, Thai and vowelled Arabic; it also cuts ``İ`` in two. The code is that of the installed
+package ``openai-whisper``; nothing of it is copied here.
 """
 
 from __future__ import annotations
@@ -16,13 +16,25 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lors.errors import unknown_name
+from lors.score import words
 from lors.score.versions import installed_version
 from lors.whisper_package import whisper_part
 
+LORS, WHISPER = "lors", "whisper"
+NORMALISERS = (LORS, WHISPER)
+"""Names of the choices; the first is the default."""
 ENGLISH = "en"
 WORD, CHARACTER = "word", "character"
-CHARACTER_LANGUAGES = frozenset({"zh", "yue", "ja"})
-"""Languages without spaces between words (Common Voice: zh-CN, zh-HK, zh-TW, yue and ja)."""
+WHISPER_CHARACTER_LANGUAGES = frozenset({"zh", "yue", "ja"})
+OTHER_CODES = {
+    **{"arg": "an", "aze": "az", "bod": "bo", "cat": "ca", "cmn": "zh", "cos": "co", "deu": "de"},
+    **{"dzo": "dz", "eng": "en", "fra": "fr", "glg": "gl", "heb": "he", "ind": "id", "ita": "it"},
+    **{"iw": "he", "jpn": "ja", "khm": "km", "lao": "lo", "ltz": "lb", "mya": "my", "nld": "nl"},
+    **{"oci": "oc", "por": "pt", "roh": "rm", "ron": "ro", "rus": "ru", "spa": "es", "srd": "sc"},
+    **{"swe": "sv", "tha": "th", "tur": "tr", "uzb": "uz", "yid": "yi", "zho": "zh"},
+}
+"""Codes of ISO 639-3, and an old one -> the code in the rules of LoRS."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +42,10 @@ class Normaliser:
     """A text normaliser with its name, unit and version for score files.
 
     Attributes:
-        name: ``whisper-english``, ``whisper-basic`` or ``whisper-basic-characters``.
+        name: ``whisper-english``, ``lors-basic``, ``lors-characters``, ``whisper-basic`` or
+            ``whisper-basic-characters``.
         unit: unit of the error rate, ``word`` or ``character``.
-        version: version of the ``openai-whisper`` package.
+        version: package or project with the normaliser, and the version, e.g. ``lors 1``.
         function: str -> str.
     """
 
@@ -47,23 +60,47 @@ class Normaliser:
 
 
 def base_language(lang: str) -> str:
-    """Return the language of a Common Voice code without its region: ``sv-SE`` -> ``sv``."""
-    return lang.split("-")[0].lower()
+    """Return the language of a code without its region: ``sv`` for ``sv-SE`` and for ``swe``."""
+    language = lang.split("-")[0].lower()
+    return OTHER_CODES.get(language, language)
+
+
+def normaliser_versions() -> dict[str, str]:
+    """Return the versions of all normalisers, without importing any package."""
+    return {"lors": words.VERSION, "openai-whisper": installed_version("openai-whisper")}
 
 
 @functools.cache
-def get_normaliser(lang: str) -> Normaliser:
-    """Return the normaliser for text in `lang` (Common Voice code).
+def get_normaliser(lang: str, choice: str = LORS) -> Normaliser:
+    """Return the normaliser for text in `lang`.
+
+    Args:
+        lang: Common Voice code.
+        choice: one of `NORMALISERS`.
 
     Raises:
-        LorsError: ``openai-whisper`` is not installed.
+        UsageError: an unknown choice.
+        LorsError: a normaliser of Whisper is needed and ``openai-whisper`` is not installed.
     """
-    whisper = whisper_part("normalizers")
-    version = installed_version("openai-whisper")
+    if choice not in NORMALISERS:
+        raise unknown_name("normaliser", choice, NORMALISERS)
     language = base_language(lang)
+    if choice == WHISPER or language == ENGLISH:
+        return _of_whisper(language)
+    version = f"lors {words.VERSION}"
+    if language in words.CHARACTER_LANGUAGES:
+        characters = functools.partial(words.normalise_characters, language=language)
+        return Normaliser("lors-characters", CHARACTER, version, characters)
+    basic = functools.partial(words.normalise_words, language=language)
+    return Normaliser("lors-basic", WORD, version, basic)
+
+
+def _of_whisper(language: str) -> Normaliser:
+    whisper = whisper_part("normalizers")
+    version = f"openai-whisper {installed_version('openai-whisper')}"
     if language == ENGLISH:
         return Normaliser("whisper-english", WORD, version, whisper.EnglishTextNormalizer())
-    if language in CHARACTER_LANGUAGES:
-        function = whisper.BasicTextNormalizer(split_letters=True)
-        return Normaliser("whisper-basic-characters", CHARACTER, version, function)
+    if language in WHISPER_CHARACTER_LANGUAGES:
+        characters = whisper.BasicTextNormalizer(split_letters=True)
+        return Normaliser("whisper-basic-characters", CHARACTER, version, characters)
     return Normaliser("whisper-basic", WORD, version, whisper.BasicTextNormalizer())

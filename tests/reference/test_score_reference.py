@@ -90,7 +90,7 @@ def test_normalisers_are_those_an_ordinary_import_of_whisper_gives(lang, name, a
     normalizers = pytest.importorskip("whisper.normalizers")
     oracle = getattr(normalizers, name)(**arguments)
     for raw in ("Mr. O'Neil's 3rd café, eh?", "Ça coûte 12 € (environ)", "東京は、いい。", "don't"):
-        assert get_normaliser(lang)(raw) == " ".join(oracle(raw).split())
+        assert get_normaliser(lang, "whisper")(raw) == " ".join(oracle(raw).split())
 
 
 ENGLISH = {

@@ -28,8 +28,8 @@ def error_rates(wer: float, **values) -> ErrorRates:
         "utterances": 160,
         "empty_refs": 0,
         "empty_hyps": 0,
-        "normaliser": "whisper-basic",
-        "openai_whisper_version": "1",
+        "normaliser": "lors-basic",
+        "normaliser_version": "lors 1",
         "jiwer_version": "4.0.0",
     }
     return ErrorRates(wer=wer, **{**defaults, **values})

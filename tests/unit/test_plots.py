@@ -11,7 +11,7 @@ from lors.plots.report import write_plots
 from lors.plots.style import method_colours
 from lors.plots.sweep import scope_title, sweep_figure
 from lors.recipe.score_tree import read_scores
-from lors.recipe.sweeps import read_sweeps
+from lors.recipe.sweeps import Sweep, Trial, read_sweeps
 from tests.unit.score_trees import SCORES, change, make_scores, make_sweeps, put
 
 
@@ -98,7 +98,7 @@ def test_sweep_figure_has_a_line_for_each_rank_and_density(expdir, tmp_path):
     titles = [scope_title(scope) for scope in ("asr", "st", "asr_st")]
     assert [axes.get_title() for axes in figure.axes] == titles
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "average", "lors rank=3 density=0.2", "lors rank=7 density=0.2", "chosen on dev",
+        "average", "lors rank=3", "lors rank=7", "chosen on dev",
     ]  # fmt: skip
     curve = figure.axes[0].containers[0].lines[0]
     assert list(curve.get_xdata()) == [0.2, 0.4, 0.6]
@@ -110,7 +110,93 @@ def test_sweep_figure_has_a_line_for_each_rank_and_density(expdir, tmp_path):
     assert sorted(rings) == [0.4, 0.6]
 
 
+def trials(method, settings):
+    coefficients = (0.1, 0.4, 0.8)
+    return tuple(
+        Trial({**params, "scaling_coef": c}, 0.5 - (c - 0.4) ** 2, {})
+        for params in settings
+        for c in coefficients
+    )
+
+
+def many_sweeps(panels, methods, settings):
+    grids = {f"boosted_method_{i}": [{"density": 0.2}] for i in range(methods - 1)}
+    return [
+        Sweep("exp", method, scope, trials(method, grid), 1)
+        for scope in ("asr", "st", "asr_st")[:panels]
+        for method, grid in {**grids, "lors": settings}.items()
+    ]
+
+
+LORS = {
+    "rank": 5,
+    "density": 0.2,
+    "order": "low_rank_first",
+    "threshold": "matrix",
+    "keep_norm": False,
+}
+RANKS = [{**LORS, "rank": rank} for rank in (2, 6, 13, {"ratio": 0.01}, {"energy": 0.5})]
+GRID = [{**LORS, "rank": r, "density": d / 20} for r in range(12) for d in range(1, 6)]
+
+
+def assert_legend_is_beside_the_axes(figure):
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+    assert box.y0 >= 0 and box.y1 <= figure.bbox.y1
+    for axes in figure.axes:
+        assert axes.get_tightbbox().x1 < box.x0
+        assert axes.bbox.width > 1.5 * figure.dpi
+
+
+@pytest.mark.parametrize("panels", [1, 2, 3])
+@pytest.mark.parametrize(("methods", "settings"), [(1, [LORS]), (2, GRID), (6, RANKS), (20, RANKS)])
+def test_legend_of_the_sweeps_lies_beside_the_panels(panels, methods, settings):
+    assert_legend_is_beside_the_axes(sweep_figure(many_sweeps(panels, methods, settings)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "labels"),
+    [
+        ([LORS], ["lors"]),
+        (
+            RANKS,
+            [
+                *("lors rank=2", "lors rank=6", "lors rank=13"),
+                *("lors rank={'energy': 0.5}", "lors rank={'ratio': 0.01}"),
+            ],
+        ),
+        (
+            [
+                {**LORS, "threshold": t, "density": d}
+                for t in ("matrix", "global")
+                for d in (1, 0.5)
+            ],
+            [
+                *("lors density=0.5 threshold=global", "lors density=0.5 threshold=matrix"),
+                *("lors density=1 threshold=global", "lors density=1 threshold=matrix"),
+            ],
+        ),
+    ],
+)
+def test_labels_name_only_what_varies(settings, labels):
+    figure = sweep_figure(many_sweeps(1, 2, settings))
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert shown == ["boosted_method_0", *labels, "chosen on dev"]
+    lines = [box.lines[0] for box in figure.axes[0].containers]
+    looks = {(str(line.get_color()), line.get_marker(), line.get_linestyle()) for line in lines}
+    assert len(looks) == len(lines) == len(labels) + 1
+
+
 # --- bars
+
+
+@pytest.mark.parametrize("methods", [1, 20])
+def test_legend_of_the_bars_lies_beside_the_bars(expdir, methods):
+    for i in range(methods):
+        shutil.copytree(expdir / "scores/test/lors.langs", expdir / f"scores/test/m{i}.langs")
+    assert_legend_is_beside_the_axes(bar_figure(read_scores([expdir]), "asr"))
 
 
 def test_bar_figure_has_a_bar_for_each_system_and_language_in_as_many_rows_as_needed(expdir):
@@ -136,5 +222,5 @@ def test_legend_of_the_bars(expdir):
 
 
 def test_colours_differ_however_many_methods():
-    methods = [f"m{i}" for i in range(18)] + ["lors"]
+    methods = [f"m{i}" for i in range(40)] + ["lors"]
     assert len(set(method_colours(methods).values())) == len(methods)

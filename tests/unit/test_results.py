@@ -10,7 +10,7 @@ from lors.recipe.report import render_markdown, render_text
 from lors.recipe.results import DEFINITION, cell, describe_runs, make_report
 from lors.recipe.score_tree import read_scores
 from lors.recipe.sweeps import read_sweeps
-from tests.unit.score_trees import change, make_scores, make_sweeps
+from tests.unit.score_trees import change, error_rates, make_scores, make_sweeps, put
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_sizes_of_the_test_sets(expdir):
 def test_how_the_scores_are_computed(expdir):
     table = read_scores([expdir])
     asr, st, definition = section(make_report(table, []), "How the scores").above
-    assert "whisper-basic" in asr and "4.0.0" in asr and "(de, sv-SE)" in asr
+    assert "lors-basic (lors 1)" in asr and "4.0.0" in asr and "(de, sv-SE)" in asr
     assert "nrefs:1|nc:6" in st and "(de, sv-SE)" in st
     assert definition == DEFINITION and "WER" in definition and "BLEU" not in definition
 
@@ -110,9 +110,38 @@ def test_chosen_parameters_and_what_was_not_tuned(expdir):
         ["lors", "asr"], ["lors", "st"], ["lors", "asr + st"],
     ]  # fmt: skip
     assert part.rows[0][3:] == ["none", "0.250", "1"]
-    assert part.rows[2][3:] == ["rank=3 density=0.2 scaling_coef=0.4", "0.570", "6"]
+    # density is the same in all trials, and the default
+    assert part.rows[2][3:] == ["rank=3 scaling_coef=0.4", "0.570", "6"]
     (note,) = part.below
     assert f"average.st in {expdir}" in note and "lors" not in note
+
+
+@pytest.mark.parametrize("defaults", [None, {"rank": 7, "density": 0.2, "threshold": "matrix"}])
+@pytest.mark.parametrize(
+    ("params", "shown"),
+    [
+        ({"rank": 7, "density": 0.2}, "scaling_coef=0.4"),
+        ({"rank": 5, "density": 0.2, "threshold": "matrix"}, "rank=5 scaling_coef=0.4"),
+        ({"rank": 7, "threshold": "global"}, "threshold=global scaling_coef=0.4"),
+        ({"rank": 7, "new": 1}, "new=1 scaling_coef=0.4"),
+    ],
+)
+def test_parameters_with_their_defaults_are_not_shown(expdir, defaults, params, shown):
+    path = expdir / "tune/lors.asr/sweep.json"
+    trial = {"params": {**params, "scaling_coef": 0.4}, "objective": 0.5, "scores": {}}
+    shutil.rmtree(expdir / "tune")
+    put(path, {"method": "lors", "scope": "asr", "defaults": defaults, "grid": [trial], "best": 0})
+    part = section(make_report(read_scores([expdir]), read_sweeps([expdir])), "Merge parameters")
+    assert part.rows[0][3] == shown
+
+
+def test_sweeps_with_another_normaliser_are_pointed_out(expdir):
+    path = expdir / "tune/lors.asr/sweep.json"
+    scores = {"de_asr": error_rates(30.0, normaliser="whisper-basic").to_json()}
+    change(path, grid=[{"params": {}, "objective": 0.5, "scores": scores}], best=0)
+    part = section(make_report(read_scores([expdir]), read_sweeps([expdir])), "Merge parameters")
+    (note,) = part.below
+    assert f"lors.asr in {expdir}" in note and "average" not in note
 
 
 def test_nothing_was_tuned(expdir):

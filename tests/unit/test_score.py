@@ -46,6 +46,12 @@ def test_a_long_list_of_ids_is_cut_and_counted():
         match_utterances(refs, {})
 
 
+@pytest.mark.parametrize("invisible", ["\ufeff", "\u200b", "\u202a"])
+def test_invisible_characters_of_ids_are_shown(invisible):
+    with refusal(repr(f"{invisible}a"), "1 without a hypothesis: a"):
+        match_utterances({"a": "x"}, {f"{invisible}a": "x"})
+
+
 # --- recognition
 
 
@@ -58,7 +64,7 @@ def test_error_rate_is_over_the_whole_set_with_hypothesis_and_reference_normalis
     assert result.cer == pytest.approx(100 * (1 + 8 + 6) / 24)
     assert (result.substitutions, result.deletions, result.insertions) == (1, 1, 2)
     assert (result.ref_words, result.utterances) == (5, 2)
-    assert (result.normaliser, result.unit) == ("whisper-basic", "word")
+    assert (result.normaliser, result.unit) == ("lors-basic", "word")
     assert result.jiwer_version
 
 
@@ -88,6 +94,39 @@ def test_chinese_is_scored_by_character():
     assert (result.unit, result.ref_words) == ("character", 4)
 
 
+FOUR_WORDS = [
+    ("ta", "நான் பள்ளிக்கு சென்றேன் நேற்று", "நான் பள்ளிக்கு சென்றான் நேற்று"),
+    ("hi", "मैं कल घर गया", "मैं कल घर गयी"),
+    ("tr", "İyi ışık ılık IŞIK", "iyi ışık ilik ışık"),
+    ("ar", "كَتَبَ الوَلَدُ الدَّرْسَ اليَوْمَ", "كَتَبَ الوَلَدُ الدَّرْسُ اليَوْمَ"),
+    ("yo", "Ẹ̀kọ́ dára púpọ̀ gan", "ẹ́kọ́ dára púpọ̀ gan"),
+    ("fa", "او می\u200cرود به خانه", "او میرود به خانم"),
+]
+
+
+@pytest.mark.parametrize(("lang", "ref", "hyp"), FOUR_WORDS)
+def test_one_wrong_word_of_four(lang, ref, hyp):
+    result = score_asr({"a": ref}, {"a": hyp}, lang)
+    assert (result.wer, result.ref_words, result.substitutions) == (25.0, 4, 1)
+    assert score_asr({"a": ref}, {"a": ref}, lang).wer == 0
+
+
+@pytest.mark.parametrize("lang", ["th", "lo", "my"])
+def test_languages_without_spaces_are_scored_by_character(lang):
+    refs = {"th": "น้ำดี", "lo": "ນ້ຳດີ", "my": "မြန်မာ"}[lang]
+    result = score_asr({"a": refs}, {"a": refs[:-1]}, lang)
+    assert (result.unit, result.ref_words, result.deletions) == ("character", len(refs), 1)
+    assert result.wer == result.cer == pytest.approx(100 / len(refs))
+
+
+def test_whisper_normaliser_for_comparison():
+    _, ref, hyp = FOUR_WORDS[0]
+    result = score_asr({"a": ref}, {"a": hyp}, "ta", "whisper")
+    assert result.wer == 0
+    assert result.normaliser == "whisper-basic"
+    assert result.normaliser_version.startswith("openai-whisper ")
+
+
 # --- translation
 
 
@@ -111,6 +150,11 @@ def test_chinese_target_has_its_own_tokenizer():
     assert "tok:zh" in score_st({"a": "你好世界"}, {"a": "你好世界"}, "zh-CN").bleu_signature
 
 
+def test_target_without_spaces_is_split_into_characters():
+    result = score_st({"a": "ฉันไปโรงเรียนเมื่อวานนี้"}, {"a": "ฉันไปโรงเรียนเมื่อวาน"}, "th")
+    assert "tok:char" in result.bleu_signature and result.bleu > 50
+
+
 def test_japanese_target_uses_mecab_or_says_what_to_install():
     if importlib.util.find_spec("MeCab"):
         assert "tok:ja-mecab" in score_st({"a": "はい"}, {"a": "はい"}, "ja").bleu_signature
@@ -123,7 +167,7 @@ def test_japanese_target_uses_mecab_or_says_what_to_install():
 
 ASR_KEYS = (
     "wer cer substitutions deletions insertions ref_words unit utterances empty_refs empty_hyps "
-    "normaliser openai_whisper_version jiwer_version"
+    "normaliser normaliser_version jiwer_version"
 )
 ST_KEYS = (
     "bleu chrf bleu_signature chrf_signature utterances empty_refs empty_hyps sacrebleu_version"
@@ -155,8 +199,8 @@ def test_settings_and_sizes_of_a_score():
     assert rates.sizes == {"ref_words": 1000, "utterances": 160, "empty_refs": 0}
     assert rates.settings == {
         "unit": "word",
-        "normaliser": "whisper-basic",
-        "openai_whisper_version": "1",
+        "normaliser": "lors-basic",
+        "normaliser_version": "lors 1",
         "jiwer_version": "4.0.0",
     }
     assert scores.sizes == {"utterances": 160, "empty_refs": 1}
@@ -202,11 +246,24 @@ def test_scorer_of_each_task():
     assert list(SCORERS) == list(TASKS)
     refs = {"a": "Yes, it does."}
     asr = score_pair(Pair("de", "asr"), refs, refs)
-    assert (type(asr), asr.wer, asr.normaliser) == (ErrorRates, 0, "whisper-basic")
+    assert (type(asr), asr.wer, asr.normaliser) == (ErrorRates, 0, "lors-basic")
     st = score_pair(Pair("zh-CN", "st"), refs, refs)
     assert type(st) is TranslationScores and "tok:13a" in st.bleu_signature
     for scorer in SCORERS.values():
-        assert "unknown" not in scorer.versions().values()
+        assert "unknown" not in str(scorer.settings())
+    whispers = score_pair(Pair("de", "asr"), refs, refs, "whisper")
+    assert whispers.normaliser == "whisper-basic"
+    assert SCORERS["asr"].settings() != SCORERS["asr"].settings("whisper")
+    assert SCORERS["st"].settings() == SCORERS["st"].settings("whisper")
+    assert score_pair(Pair("zh-CN", "st"), refs, refs, "whisper") == st
+
+
+def test_score_file_from_before_the_normaliser_of_lors():
+    content = EXAMPLES["asr"].to_json()
+    del content["normaliser_version"]
+    content |= {"normaliser": "whisper-basic", "openai_whisper_version": "20250625"}
+    assert ErrorRates.problems(content) == []
+    assert ErrorRates.from_json(content).normaliser_version == "openai-whisper 20250625"
 
 
 # --- normalised performance
@@ -263,8 +320,9 @@ def files(tmp_path):
     return tmp_path
 
 
-def run(folder, task, lang):
+def run(folder, task, lang, *options):
     arguments = ["--task", task, "--lang", lang, "--out", str(folder / "x" / "score.json")]
+    arguments += options
     for name in ("ref", "hyp"):
         arguments += [f"--{name}", str(folder / name)]
     return score_main.main(arguments)
@@ -279,6 +337,19 @@ def test_command_writes_percentages_with_full_precision(files, capsys):
     assert (result["ref"], result["hyp"]) == (str(files / "ref"), str(files / "hyp"))
     assert result["wer"] == 100 * 5 / 7
     assert capsys.readouterr().out.startswith("WER 71.43 ")
+
+
+def test_command_with_the_normaliser_of_whisper(files):
+    for options, name in (((), "lors-basic"), (("--normaliser", "whisper"), "whisper-basic")):
+        assert run(files, "asr", "de", *options) == 0
+        result = json.loads((files / "x" / "score.json").read_text(encoding="utf-8"))
+        assert result["normaliser"] == name
+
+
+def test_translation_has_no_normaliser(files, capsys):
+    assert run(files, "st", "en", "--normaliser", "whisper") == 2
+    assert "--normaliser" in capsys.readouterr().err
+    assert not (files / "x").exists()
 
 
 def test_command_scores_translation(files, capsys):

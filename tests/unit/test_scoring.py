@@ -37,18 +37,18 @@ def expdir(tmp_path):
 @pytest.fixture
 def scored(monkeypatch):
     """The pairs that are scored."""
-    pairs, real = [], scoring.score_pair
+    pairs, real = [], scoring.score_files
 
-    def counted(pair, refs, hyps):
-        pairs.append(pair)
-        return real(pair, refs, hyps)
+    def counted(task, lang, ref, *rest):
+        pairs.append(Pair(ref.parts[-3], task))
+        return real(task, lang, ref, *rest)
 
-    monkeypatch.setattr(scoring, "score_pair", counted)
+    monkeypatch.setattr(scoring, "score_files", counted)
     return pairs
 
 
-def run(expdir, dump):
-    score_expdir(expdir, dump, "test", SYSTEMS, PAIRS)
+def run(expdir, dump, *normaliser):
+    score_expdir(expdir, dump, "test", SYSTEMS, PAIRS, *normaliser)
 
 
 def test_every_system_and_pair_is_scored_once(expdir, dump, scored):
@@ -111,6 +111,22 @@ def test_all_scores_of_a_changed_reference_or_package_are_computed_again(
     monkeypatch.setattr("lors.score.scorers.installed_version", lambda package: f"new {package}")
     run(expdir, dump)
     assert len(scored) == len(PAIRS) * len(SYSTEMS)
+
+
+def test_recognition_is_scored_again_with_another_normaliser(expdir, dump, scored):
+    run(expdir, dump)
+    scored.clear()
+    run(expdir, dump, "whisper")
+    assert scored == [pair for pair in PAIRS if pair.task == "asr" for _ in SYSTEMS]
+    content = json.loads(expdir.score("test", "base", PAIRS[0]).read_text())
+    assert content["normaliser"] == "whisper-basic"
+
+
+def test_files_of_different_utterances_are_named(expdir, dump):
+    path = expdir.hypothesis("test", "lors.langs", PAIRS[0])
+    write_kaldi_text(path, {"spk0-de-test": "one"})
+    with refusal(path, dump / "de/test/text", "spk1-de-test"):
+        run(expdir, dump)
 
 
 def test_missing_hypotheses_are_named(expdir, dump):

@@ -4,7 +4,17 @@ import pytest
 
 from lors.fileio import read_json
 from lors.recipe.expdir import ExpDir
-from lors.recipe.sweeps import Trial, format_params, read_sweep, read_sweeps, write_sweep
+from lors.recipe.sweeps import (
+    Sweep,
+    Trial,
+    comparable_trials,
+    format_params,
+    incomparable_sweeps,
+    read_sweep,
+    read_sweeps,
+    varied_params,
+    write_sweep,
+)
 from lors.tasks import Pair
 from tests.refusal import refusal
 from tests.unit.score_trees import change, error_rates, make_sweeps, translation_scores
@@ -30,7 +40,8 @@ def test_written_sweep_is_read_again(tmp_path):
     assert written.best == 1  # the first of the best
     assert read_sweep(expdir, "lors", "asr_st") == written
     content = read_json(expdir.sweep("lors", "asr_st"))
-    assert list(content) == ["method", "scope", "grid", "best"]
+    assert list(content) == ["method", "scope", "defaults", "grid", "best"]
+    assert content["defaults"]["order"] == "low_rank_first"
     assert list(content["grid"][0]) == ["params", "objective", "scores"]
     assert content["grid"][0]["scores"]["de_asr"] == error_rates(12.5).to_json()
 
@@ -65,6 +76,9 @@ GOOD = {"params": {}, "objective": 0.5, "scores": {}}
         ),
         ({"grid": [{"objective": 1}], "best": 0}, ["entry 0", "params", "scores"]),
         ({"scope": "st"}, ["'lors'", "'st'"]),
+        ({"defaults": []}, ["defaults"]),
+        ({"grid": [{**GOOD, "params": {"scaling_coef": "x"}}]}, ["entry 0", "scaling_coef"]),
+        ({"grid": [{**GOOD, "objective": 10**400}]}, ["entry 0", "objective"]),
     ],
 )
 def test_malformed_sweeps_are_refused(expdir, values, facts):
@@ -76,3 +90,31 @@ def test_malformed_sweeps_are_refused(expdir, values, facts):
 def test_format_params():
     assert format_params({"rank": 7, "density": 0.25, "kind": "x"}) == "rank=7 density=0.25 kind=x"
     assert format_params({}) == "none"
+
+
+def sweep_of(*settings):
+    grid = tuple(Trial(params, 0.5, {}) for params in settings)
+    return Sweep("exp", "lors", "asr", grid, 0)
+
+
+def scored(normaliser):
+    return {Pair("de", "asr"): error_rates(10, normaliser=normaliser)}
+
+
+def test_trials_and_sweeps_of_another_normaliser():
+    ours, whispers = scored("lors-basic"), scored("whisper-basic")
+    trials = [Trial({}, 0.5, scores) for scores in (ours, whispers, ours)]
+    assert comparable_trials(trials, ours) == trials[:1]
+    assert comparable_trials(trials, whispers) == []
+    assert comparable_trials(trials[:1], {Pair("de", "st"): translation_scores(1)}) == trials[:1]
+    sweeps = [Sweep("exp", "lors", "asr", tuple(trials), best) for best in range(3)]
+    assert incomparable_sweeps(sweeps, ours) == [sweeps[1]]
+
+
+def test_varied_params():
+    first = sweep_of({"rank": 2, "density": 0.2, "scaling_coef": 1}, {"rank": 3, "density": 0.2})
+    assert varied_params([first]) == ("rank",)
+    other = sweep_of({"rank": 2, "density": 0.2, "order": "sparse_first"})
+    assert varied_params([first, other]) == ("rank", "order")
+    assert varied_params([sweep_of({"rank": {"ratio": 0.1}}, {"rank": 4})]) == ("rank",)
+    assert varied_params([]) == ()

@@ -1,4 +1,4 @@
-"""Text normalisation by language."""
+"""Choice of the text normaliser by language."""
 
 import subprocess
 import sys
@@ -6,21 +6,43 @@ import sys
 import pytest
 
 from lors import whisper_package
+from lors.errors import UsageError
 from lors.score import text
-from lors.score.text import base_language, get_normaliser
+from lors.score.text import base_language, get_normaliser, normaliser_versions
 from tests.refusal import refusal
 
 
-def test_english_uses_the_english_normaliser():
-    normalise = get_normaliser("en")
+@pytest.mark.parametrize("choice", ["lors", "whisper"])
+def test_english_uses_the_english_normaliser_of_whisper(choice):
+    normalise = get_normaliser("en", choice)
     assert (normalise.name, normalise.unit) == ("whisper-english", "word")
     assert normalise("Mr. Brown won't pay twenty-one dollars!") == "mister brown will not pay $21"
 
 
-@pytest.mark.parametrize("lang", ["de", "sv-SE", "ru", "ca"])
-def test_other_languages_use_the_basic_normaliser(lang):
-    normalise = get_normaliser(lang)
-    assert (normalise.name, normalise.unit) == ("whisper-basic", "word")
+@pytest.mark.parametrize(
+    ("lang", "choice", "name", "unit"),
+    [
+        ("de", "lors", "lors-basic", "word"),
+        ("sv-SE", "lors", "lors-basic", "word"),
+        ("zh-CN", "lors", "lors-characters", "character"),
+        ("th", "lors", "lors-characters", "character"),
+        ("lo", "lors", "lors-characters", "character"),
+        ("my", "lors", "lors-characters", "character"),
+        ("de", "whisper", "whisper-basic", "word"),
+        ("th", "whisper", "whisper-basic", "word"),
+        ("ja", "whisper", "whisper-basic-characters", "character"),
+    ],
+)
+def test_name_unit_and_version_of_the_normaliser(lang, choice, name, unit):
+    normalise = get_normaliser(lang, choice)
+    assert (normalise.name, normalise.unit) == (name, unit)
+    project = "lors" if choice == "lors" else "openai-whisper"
+    assert normalise.version == f"{project} {normaliser_versions()[project]}"
+
+
+def test_unknown_normaliser():
+    with refusal("'wisper'", "whisper", "lors", kind=UsageError):
+        get_normaliser("de", "wisper")
 
 
 @pytest.mark.parametrize(
@@ -29,24 +51,25 @@ def test_other_languages_use_the_basic_normaliser(lang):
         ("Grüße,  aus\tKöln!", "grüße aus köln"),
         ("L'été [laughs] (hm) arrive.", "l été arrive"),
         ("  null ", "null"),
-        ("Gru\u0308n", "grün"),  # NFKC: a composed and a combining umlaut are one letter
+        ("Gru\u0308n", "grün"),
         ("...", ""),
         ("", ""),
     ],
 )
-def test_basic_normaliser_keeps_letters_and_drops_the_rest(raw, expected):
-    assert get_normaliser("de")(raw) == expected
+@pytest.mark.parametrize("choice", ["lors", "whisper"])
+def test_letters_stay_and_the_rest_goes(choice, raw, expected):
+    assert get_normaliser("de", choice)(raw) == expected
 
 
 @pytest.mark.parametrize("lang", ["zh-CN", "zh-HK", "yue", "ja"])
-def test_languages_without_spaces_are_split_into_characters(lang):
-    normalise = get_normaliser(lang)
-    assert (normalise.name, normalise.unit) == ("whisper-basic-characters", "character")
-    assert normalise("你好，世界 2Ａ。") == "你 好 世 界 2 a"
+@pytest.mark.parametrize("choice", ["lors", "whisper"])
+def test_chinese_and_japanese_are_split_into_characters(lang, choice):
+    assert get_normaliser(lang, choice)("你好，世界 2Ａ。") == "你 好 世 界 2 a"
 
 
-def test_base_language_drops_the_region():
-    assert [base_language(c) for c in ("sv-SE", "zh-CN", "de")] == ["sv", "zh", "de"]
+def test_base_language():
+    codes = ("sv-SE", "zh-CN", "de", "eng", "tha", "iw")
+    assert [base_language(c) for c in codes] == ["sv", "zh", "de", "en", "th", "he"]
 
 
 def test_neither_torch_nor_whisper_is_imported():
@@ -60,7 +83,8 @@ def test_neither_torch_nor_whisper_is_imported():
 
 
 @pytest.mark.parametrize("another_whisper", [False, True])
-def test_missing_package_is_a_clear_error(monkeypatch, tmp_path, another_whisper):
+@pytest.mark.parametrize(("lang", "choice"), [("en", "lors"), ("de", "whisper")])
+def test_missing_package_is_a_clear_error(monkeypatch, tmp_path, another_whisper, lang, choice):
     class Spec:  # the unrelated PyPI package of the same name has no normalisers
         submodule_search_locations = (str(tmp_path),)
 
@@ -71,4 +95,5 @@ def test_missing_package_is_a_clear_error(monkeypatch, tmp_path, another_whisper
     monkeypatch.delitem(sys.modules, private, raising=False)
     text.get_normaliser.cache_clear()
     with refusal("openai-whisper"):
-        get_normaliser("de")
+        get_normaliser(lang, choice)
+    assert get_normaliser("de")("Ja!") == "ja"
