@@ -51,12 +51,10 @@ def visible_gpus() -> list[str]:
     if visible is not None:
         return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
     try:
-        listing = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, encoding="utf-8", errors="replace", check=True
-        )
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return []
-    count = sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
+    count = sum(line.startswith(b"GPU ") for line in listing.stdout.splitlines())
     return [str(index) for index in range(count)]
 
 
@@ -73,7 +71,7 @@ class Runner:
             raise UsageError("--num_nodes: this wrapper has one machine, see utils/slurm.py")
         if call.max_jobs_run > MOST_AT_ONCE:
             raise UsageError(
-                f"--max_jobs_run {call.max_jobs_run}: expected at most {MOST_AT_ONCE} on one machine"
+                f"--max_jobs_run {call.max_jobs_run}: one machine runs at most {MOST_AT_ONCE} jobs"
             )
         cores = len(os.sched_getaffinity(0))
         self.max_jobs_run = call.max_jobs_run or max(1, cores // call.num_threads)
