@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import itertools
 from collections.abc import Iterable
 
 
@@ -43,7 +44,7 @@ class LorsError(Exception):
             ("got", got),
             ("what to do", hint),
         ):
-            if isinstance(value, list | tuple):
+            if isinstance(value, (list, tuple)):
                 lines.append("\n    - ".join([f"  {label}:", *map(str, value)]))
             elif value is not None:
                 lines.append(f"  {label}: {value}")
@@ -93,20 +94,33 @@ _OS_HINTS = {
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str], where: object = None) -> UsageError:
-    """Return the error for a name that is not in `valid`, with similar names and the whole list."""
+    """Return the error for a name that is not in `valid`, with similar names and the valid ones."""
     valid = sorted(valid)
     return UsageError(
         f"unknown {kind} '{name}'",
         where=where,
-        expected=f"one of: {', '.join(valid)}",
+        expected=f"one of: {', '.join(shortened(valid, MOST_COMPARED))}",
         hint=near_matches(name, valid),
     )
 
 
 def near_matches(name: str, valid: Iterable[str]) -> str | None:
-    """Return a hint with the names most similar to `name`; None if no name is similar."""
-    near = difflib.get_close_matches(name, list(valid), n=3, cutoff=0.5)
+    """Return a hint with the names most similar to `name`; None if no name is similar.
+
+    It takes 20 ms at most: names of more than `LONGEST_COMPARED` characters are not compared, and
+    no more than `MOST_COMPARED` of the valid ones are.
+    """
+    if len(name) > LONGEST_COMPARED:
+        return None
+    # Other lengths cannot be similar: the similarity is 2 * (common characters) / (all characters).
+    near_length = (v for v in valid if len(name) <= 3 * len(v) and len(v) <= 3 * len(name))
+    compared = list(itertools.islice(near_length, MOST_COMPARED))
+    near = difflib.get_close_matches(name, compared, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else None
+
+
+LONGEST_COMPARED, MOST_COMPARED = 64, 1000
+"""Longest name that is compared, and most names it is compared with."""
 
 
 def shortened(items: Iterable[object], shown: int = 5) -> list[str]:

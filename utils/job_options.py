@@ -23,6 +23,12 @@ DEFAULTS = {
 }
 SMALLEST = {"num_threads": 1, "num_nodes": 1, "gpu": 0, "max_jobs_run": 1, "retry": 0, "requeue": 0}
 """The options that are whole numbers, with the smallest value of each."""
+LARGEST = 1_000_000
+"""Largest whole number in an option."""
+MOST_JOBS = 100_000
+"""Largest number of jobs of a call; each has a log and a process of its own."""
+LARGEST_JOB = 1_000_000_000
+"""Largest number of a job."""
 NO_LOG = "-"
 
 
@@ -89,12 +95,10 @@ class Call:
         """Read options and JOB=a:b from the front; return the remaining words."""
         while words:
             word = words[0]
-            array = re.fullmatch(r"([A-Za-z_]\w*)=(\d+)(?::(\d+))?", word)
+            array = re.fullmatch(r"([A-Za-z_]\w*)=([0-9]+)(?::([0-9]+))?", word)
             if array and not self.job_name:
-                self.job_name, self.first = array[1], int(array[2])
-                self.last = int(array[3] or array[2])
-                if self.last < self.first:
-                    raise UsageError(f"empty range of jobs: {word}")
+                self.job_name = array[1]
+                self.first, self.last = _range_of_jobs(word, array[2], array[3] or array[2])
                 words.popleft()
             elif word.startswith("-") and word != NO_LOG:
                 words.popleft()
@@ -117,9 +121,12 @@ class Call:
 
     def _integer(self, key: str) -> int:
         value, smallest = self.options[key], SMALLEST[key]
-        if not value.isascii() or not value.isdecimal() or int(value) < smallest:
-            raise UsageError(f"--{key}: expected a whole number from {smallest}, got '{value}'")
-        return int(value)
+        number = _whole_number(value)
+        if number is None or not smallest <= number <= LARGEST:
+            raise UsageError(
+                f"--{key}: expected a whole number from {smallest} to {LARGEST}, got '{value[:40]}'"
+            )
+        return number
 
     @property
     def numbers(self) -> range:
@@ -148,3 +155,21 @@ class Call:
     def and_logs(self) -> str:
         """End of a message about several jobs: the place of their logs; empty without logs."""
         return "" if self.log == NO_LOG else f", log is in {self.all_logs}"
+
+
+def _range_of_jobs(word: str, first: str, last: str) -> tuple[int, int]:
+    """Return the first and the last number of ``NAME=first:last``; UsageError if it has no jobs."""
+    numbers = _whole_number(first), _whole_number(last)
+    if None in numbers or numbers[1] > LARGEST_JOB:
+        raise UsageError(f"expected a job's number up to {LARGEST_JOB}: {word[:80]}")
+    count = numbers[1] - numbers[0] + 1
+    if count < 1:
+        raise UsageError(f"empty range of jobs: {word}")
+    if count > MOST_JOBS:
+        raise UsageError(f"expected at most {MOST_JOBS} jobs, got {count}: {word}")
+    return numbers
+
+
+def _whole_number(text: str) -> int | None:
+    """Return the number that decimal digits give; None for another text, or over 20 digits."""
+    return int(text) if re.fullmatch(r"[0-9]{1,20}", text) else None

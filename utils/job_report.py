@@ -6,17 +6,37 @@ import os
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
 from job_options import NO_LOG, Call
 
 TAIL_LINES = 30
+TAIL_BYTES = 1 << 16
+TAIL_WIDTH = 1000
+"""Most characters of a line that are shown."""
+MOST_NUMBERS = 100
+"""Most failed jobs that are listed."""
 
 
 def say(message: str) -> None:
     print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr, flush=True)
+
+
+def say_os_error(error: OSError, path: str | os.PathLike = "") -> None:
+    """Report an error of the operating system with the file and the next step for the user.
+
+    Args:
+        error: the error.
+        path: the file, if the error does not name one.
+    """
+    root = Path(__file__).resolve().parent.parent
+    sys.path.insert(0, str(root))
+    from lors.errors import from_os_error  # the one table of next steps; a wrapper starts without
+
+    if error.filename is None and path:
+        error.filename = os.fspath(path)
+    say(f"error: {from_os_error(error)}")
 
 
 class Progress:
@@ -68,16 +88,26 @@ def _report_failures(call: Call, failed: Iterable[int]) -> None:
     log = call.for_job(call.log, numbers[0])
     if total > 1:
         say(f"{len(numbers)} / {total} failed{call.and_logs}")
-        say(f"failed: {call.job_name}={','.join(map(str, numbers))}")
+        more = len(numbers) - MOST_NUMBERS
+        listed = ",".join(map(str, numbers[:MOST_NUMBERS]))
+        say(f"failed: {call.job_name}={listed}{f' and {more} more' if more > 0 else ''}")
     if call.log == NO_LOG:
         return
     if total == 1:
         say(f"job failed, log is in {log}")
     try:
-        with Path(log).open(encoding="utf-8", errors="replace") as handle:
-            tail = deque(handle, maxlen=TAIL_LINES)
+        tail = _last_lines(Path(log))
     except OSError as error:
         say(f"cannot read {log}: {error.strerror}")
         return
     say(f"the last lines of {log}:")
-    sys.stderr.writelines(f"  {line.rstrip()}\n" for line in tail)
+    sys.stderr.writelines(f"  {line}\n" for line in tail)
+
+
+def _last_lines(log: Path) -> list[str]:
+    """Return the last lines of a log; a log of gigabytes, or its only line, may be cut."""
+    with log.open("rb") as handle:
+        handle.seek(max(0, handle.seek(0, os.SEEK_END) - TAIL_BYTES))
+        lines = handle.read(TAIL_BYTES).decode(errors="replace").splitlines()[-TAIL_LINES:]
+    cut = (line if len(line) <= TAIL_WIDTH else f"{line[:TAIL_WIDTH]} ..." for line in lines)
+    return [line.rstrip() for line in cut]

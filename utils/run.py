@@ -39,10 +39,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from job_options import NO_LOG, Call, UsageError
-from job_report import Progress, report_end, say
+from job_report import Progress, report_end, say, say_os_error
 from jobs import Job, Log, Signals, stop_jobs
 
 GRACE_SECONDS = 5.0  # between TERM and KILL
+MOST_AT_ONCE = 1000  # jobs; each has an open log, of which systems allow 1024
 
 
 def visible_gpus() -> list[str]:
@@ -51,10 +52,10 @@ def visible_gpus() -> list[str]:
     if visible is not None:
         return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
     try:
-        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True)
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return []
-    count = sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
+    count = sum(line.startswith(b"GPU ") for line in listing.stdout.splitlines())
     return [str(index) for index in range(count)]
 
 
@@ -69,6 +70,10 @@ class Runner:
         self.call = call
         if call.num_nodes > 1:
             raise UsageError("--num_nodes: this wrapper has one machine, see utils/slurm.py")
+        if call.max_jobs_run > MOST_AT_ONCE:
+            raise UsageError(
+                f"--max_jobs_run {call.max_jobs_run}: one machine runs at most {MOST_AT_ONCE} jobs"
+            )
         cores = len(os.sched_getaffinity(0))
         self.max_jobs_run = call.max_jobs_run or max(1, cores // call.num_threads)
         self.gpus = visible_gpus() if call.gpu else []
@@ -150,7 +155,7 @@ def main(argv: list[str]) -> int:
     try:
         stop = runner.run()
     except OSError as error:
-        say(f"error: cannot write a log: {error}")
+        say_os_error(error, call.all_logs)
         return 1
     status = report_end(call, stop, runner.failed)
     single_without_log = call.log == NO_LOG and not call.job_name

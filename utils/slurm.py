@@ -34,7 +34,6 @@ with the LOGFILE of a call at work is refused. docs/slurm_recovery.md explains t
 from __future__ import annotations
 
 import contextlib
-import shlex
 import signal
 import sys
 import time
@@ -44,8 +43,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import slurm_client
 from job_options import NO_LOG, Call, UsageError
-from job_report import Progress, report_end, say
-from jobs import Log, Signals
+from job_report import Progress, report_end, say, say_os_error
+from jobs import Log, Signals, command_line
 from slurm_arrays import Arrays
 from slurm_client import SlurmError, Stopped
 from slurm_conf import SWITCHES, sbatch_words
@@ -240,8 +239,12 @@ def main(argv: list[str]) -> int:
         say(f"error: {error}")
         say("what to do: utils/slurm.py --help")
         return 2
+    except OSError as error:  # such as a current directory that was removed
+        say_os_error(error)
+        return 1
     if call.options["dry_run"] == "true":
-        print(shlex.join(runner.arrays.command(call.numbers, "DIRECTORY")))
+        sys.stdout.reconfigure(errors="surrogateescape")  # paths that are not UTF-8, as they are
+        print(command_line(runner.arrays.command(call.numbers, "DIRECTORY")))
         return 0
     try:
         if call.options["detach"] == "true":
@@ -254,7 +257,7 @@ def main(argv: list[str]) -> int:
         say(f"error: the jobs cannot be submitted: {error}")
         return 1
     except OSError as error:
-        say(f"error: {error}")
+        say_os_error(error, runner.arrays.logs.parent)
         return 1
     if stop and runner.left:  # the message was printed
         return 128 + stop

@@ -41,8 +41,11 @@ class Arrays:
     def __init__(self, call: Call, words: list[str], signals: Signals):
         self.call, self.words, self.signals = call, words, signals
         self.logs = Path(call.log).absolute()
-        if "\\" in str(self.logs):
-            raise UsageError(f"a log's path cannot have a backslash, Slurm drops it: {self.logs}")
+        if re.search(r"[\\\n]", str(self.logs)):
+            raise UsageError(
+                "a log's path cannot have a backslash or a line break, which Slurm drops: "
+                f"{str(self.logs)!r}"
+            )
         self.tag = f"lors:{self.log('*')}"
         self.name = re.sub(r"\W*\*", "", call.all_logs.rpartition("/")[2]).removesuffix(".log")
         self.ids: list[int] = []

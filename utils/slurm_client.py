@@ -110,7 +110,7 @@ def queue() -> dict[tuple[int, int], Task]:
     # --all: also the partitions that are hidden from this user, which may have the user's jobs.
     listing = ask("squeue", "--all", "--noheader", "--array", "--me", "--format=%F|%K|%T|%r|%k")
     found = {}
-    for line in listing.splitlines():
+    for line in listing.split("\n"):
         words = line.split("|", 4)
         if len(words) == 5 and words[0].isdecimal() and words[1].isdecimal():
             found[int(words[0]), int(words[1])] = Task(*words[2:])

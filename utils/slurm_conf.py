@@ -18,6 +18,7 @@ from job_options import DEFAULTS, Call, UsageError
 CONFIG = Path("conf/slurm.conf")
 SWITCHES = {"detach": "", "dry_run": ""}
 """Options of utils/slurm.py alone, with their defaults: true or false."""
+LARGEST_FILE = 1 << 20
 _NOT_FOR_SBATCH = {"max_jobs_run", "config", "retry", "requeue", *SWITCHES}
 
 
@@ -58,16 +59,13 @@ class SlurmConf:
         self.command = ["sbatch"]
         self.options: dict[tuple[str, str], list[str]] = {}
         self.defaults: dict[str, str] = {}
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise UsageError(f"cannot read {path}: {error.strerror}") from None
         problems = []
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(_lines_of(path), 1):
             try:
-                self._read(shlex.split(line, comments=True))
+                self._read(shlex.split(_text_of(line), comments=True))
             except ValueError as error:
-                problems.append(f"{path}:{number}: {error}: {line.strip()}")
+                said = line[:80].decode(errors="backslashreplace").strip()
+                problems.append(f"{path}:{number}: {error}: {said}")
         if problems:
             raise UsageError("\n  ".join(["wrong lines in the configuration", *problems]))
 
@@ -106,3 +104,28 @@ class SlurmConf:
                 )
             result += [word.replace("$0", value) for word in words]
         return result
+
+
+def _lines_of(path: Path) -> list[bytes]:
+    """Read the lines of a configuration file; UsageError if it is none."""
+    try:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"cannot read {path}: it is not a file")
+        with path.open("rb") as handle:
+            content = handle.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    if len(content) > LARGEST_FILE:
+        raise UsageError(f"cannot read {path}: over {LARGEST_FILE} bytes, so no configuration")
+    return content.split(b"\n")
+
+
+def _text_of(line: bytes) -> str:
+    """Return a line as text; ValueError if it is no text of UTF-8."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8, save the file in UTF-8") from None
+    if "\0" in text:
+        raise ValueError("a NUL byte, is this a text file?")
+    return text

@@ -17,6 +17,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Container, Mapping
@@ -57,19 +58,19 @@ class CallDirectory:
     def statuses(self, tasks: Mapping[int, int]) -> dict[int, int]:
         """Return the exit statuses that tasks have left: number -> status.
 
-        A line without its end is not counted: it is being written, or its task was killed or the
-        disk was full.
+        A file without a whole line is not counted: it is being written, or its task was killed or
+        the disk was full.
 
         Args:
             tasks: number of a job -> id of the array whose status counts.
         """
         found = {}
         for path in self.path.glob("status.*"):
-            array, number = map(int, path.suffix[1:].split("_"))
-            if tasks.get(number) == array:
-                text = path.read_text()
-                if text.endswith("\n"):
-                    found[number] = int(text)
+            name = re.fullmatch(r"\.([0-9]{1,18})_([0-9]{1,18})", path.suffix)
+            if name and tasks.get(int(name[2])) == int(name[1]):
+                line = re.fullmatch(rb"([0-9]{1,3})\n", path.read_bytes())
+                if line:
+                    found[int(name[2])] = int(line[1])
         return found
 
     def remove(self) -> None:
@@ -100,14 +101,14 @@ def _owner(call_json: Path, ids: str, started: Container[str]) -> str:
     try:
         call = json.loads(call_json.read_text(encoding="ascii"))
         detached, inside, host, pid = (call[k] for k in ("detached", "inside", "host", "pid"))
-    except (OSError, ValueError, KeyError):
-        return ""
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""  # damaged
     if detached:
         return f"job {ids}"
     if inside:  # the call was made in a job, perhaps in this one before it was requeued
         other = inside != os.environ.get("SLURM_ARRAY_JOB_ID") and inside in started
         return f"job {inside}" if other else ""
-    here = host == os.uname().nodename and _is_running(pid)
+    here = host == os.uname().nodename and isinstance(pid, int) and _is_running(pid)
     return f"process {pid}" if here else ""
 
 
@@ -119,6 +120,8 @@ def _is_running(pid: int) -> bool:
         return False
     except PermissionError:
         pass
+    except OverflowError:  # the file is damaged
+        return False
     return True
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from lors.errors import UsageError
 from lors.log import run_main
 from lors.recipe.options import SCRIPTS, resolve
 
@@ -24,6 +25,9 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
+    wrong = [option for option in args.options if "=" not in option]
+    if wrong:
+        raise UsageError("not of the form NAME=VALUE", where="--options", got=wrong)
     texts = dict(option.split("=", 1) for option in args.options)
     for name, words in resolve(args.script, texts, args.stages, args.cmd_backend).items():
         print(name, *words, sep="\t")

@@ -11,6 +11,7 @@ from lors.log import run_main
 from lors.models import family_of
 from lors.recipe.expdir import ExpDir, inference_units
 from lors.recipe.inference import infer
+from lors.recipe.names import check_names
 from lors.tasks import TASKS, pairs_of
 
 
@@ -35,6 +36,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
+    check_names(vars(args))
     if not 1 <= args.job <= args.num_jobs:
         expected = f"1 to --num_jobs ({args.num_jobs})"
         raise UsageError("no such part of the work", where="--job", expected=expected, got=args.job)

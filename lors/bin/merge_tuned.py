@@ -8,6 +8,7 @@ import sys
 from lors.log import run_main
 from lors.recipe.expdir import ExpDir
 from lors.recipe.merge_tuned import merge_tuned
+from lors.recipe.names import check_names
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -31,6 +32,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
+    check_names(vars(args))
     merge_tuned(ExpDir(args.expdir), args.methods, args.langs, args.scopes)
 
 

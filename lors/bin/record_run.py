@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from lors.log import run_main
+from lors.recipe.names import check_names
 from lors.recipe.run_record import RunRecord, begin_stage, end_run
 
 
@@ -35,6 +36,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
+    check_names(vars(args))
     record = RunRecord(
         **{**vars(args), "skip_train": args.skip_train == "true"},
         directory=str(Path.cwd()),

@@ -12,6 +12,7 @@ from lors.config import read_yaml
 from lors.errors import UsageError
 from lors.log import run_main
 from lors.models import FAMILIES
+from lors.recipe.names import check_names
 from lors.recipe.train import check_sequence, collect_stats, train, train_sequence
 from lors.recipe.training_config import fine_tuning_config, from_scratch_config
 from lors.tasks import Pair
@@ -59,6 +60,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
+    check_names(vars(args))
     if args.dev_utterances is not None and args.dev_utterances < 1:
         raise UsageError(
             "no dev utterances",

@@ -11,6 +11,7 @@ from lors.log import run_main
 from lors.models import family_of
 from lors.recipe.expdir import ExpDir, scopes_of, tasks_of
 from lors.recipe.grid import read_grid
+from lors.recipe.names import check_names
 from lors.recipe.tune import tune
 from lors.tasks import TASKS, Pair
 
@@ -38,6 +39,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
+    check_names(vars(args))
     expdir = ExpDir(args.expdir)
     options = load_config(family_of(expdir.base).inference_options, args.inference_config)
     grid = read_grid(args.grid, args.methods)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,10 @@ from typing import Any
 
 from lors.config import read_yaml
 from lors.errors import UsageError, unknown_name
+from lors.fileio import BRIEF, path_component
+
+MOST_POINTS = 10_000
+"""Largest number of points of a method: each is a merge and an inference over the dev set."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +42,16 @@ def read_grid(path: str | os.PathLike, methods: Sequence[str] | None = None) -> 
         methods: methods to keep; by default all methods of the file.
 
     Raises:
-        UsageError: a malformed grid, methods with different budgets, or a method without a grid.
+        UsageError: a malformed grid, more than `MOST_POINTS` points of a method, methods with
+            different budgets, or a method without a grid.
     """
     content = read_yaml(path)
     limit = content.pop("utterances_per_language", None)
     if limit is not None and not (type(limit) is int and limit > 0):
         where = f"{path}: utterances_per_language"
         raise UsageError("not a number of utterances", where=where, expected="1 or more", got=limit)
+    for method in content:
+        path_component(method, path, UsageError)  # of tune/<method>.<scope>
     points = {method: _points(grid, f"{path}: {method}") for method, grid in content.items()}
     budgets = {method: len(of) for method, of in points.items() if len(of) > 1}
     if len(set(budgets.values())) > 1:
@@ -64,7 +72,18 @@ def _points(grid: Any, where: str) -> tuple[dict[str, Any], ...]:
     parts = grid if isinstance(grid, list) else [grid]
     good = [isinstance(part, dict) and all(map(_is_list, part.values())) for part in parts]
     if not parts or not all(good):
-        raise UsageError("a grid maps each parameter to a list of values", where=where, got=[grid])
+        raise UsageError(
+            "a grid maps each parameter to a list of values", where=where, got=BRIEF.repr(grid)
+        )
+    number = sum(math.prod(map(len, part.values())) for part in parts)
+    if number > MOST_POINTS:
+        raise UsageError(
+            "too many points: every combination of the values is tried",
+            where=where,
+            expected=f"at most {MOST_POINTS}",
+            got=number,
+            hint="give fewer values, or a list of smaller grids",
+        )
     return tuple(
         dict(zip(part, values, strict=True))
         for part in parts

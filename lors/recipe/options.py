@@ -1,36 +1,36 @@
 """Options of the recipe scripts: the checks before the first stage, and the lists that follow.
 
-A recipe script passes all its options as text (:mod:`lors.bin.check_recipe`) before its first
-stage: a wrong option of a late stage is found at once, not after hours. Only option values and
-configurations are read; the stages check corpus and models themselves.
+A recipe script hands over all of its options as text (:mod:`lors.bin.check_recipe`), so that a slip
+does not cost the hours before the stage that it concerns. Only option values and configurations are
+read; the stages check corpus and models themselves.
 """
 
 from __future__ import annotations
 
-import re
-import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import yaml
-
-from lors.config import Range, build, keys_of, load_config, read_yaml
-from lors.errors import UsageError
+from lors.config import LARGEST_COUNT, Range, build, keys_of, load_config, read_yaml
+from lors.errors import LorsError, UsageError
 from lors.models import FAMILIES
 from lors.models.family import Family
 from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, scopes_of
 from lors.recipe.grid import read_grid
+from lors.recipe.names import raise_problems
+from lors.recipe.option_text import group_languages, option_problems, value_of
 from lors.tasks import TASKS, pairs_of
 
-Count = Annotated[int, Range(1)]
+Count = Annotated[int, Range(1, LARGEST_COUNT)]
+Jobs = Annotated[int, Range(1, 1000)]
+"""A number of jobs at a time, or of nodes."""
 Lists = Mapping[str, Sequence[str]]
 """Name of a variable of the script -> its words."""
 
 
 @dataclass(frozen=True)
 class ScriptOptions:
-    """Options of every recipe script, with the names of the script."""
+    """Options of every recipe script, under their names there."""
 
     stage: str
     stop_stage: str
@@ -44,9 +44,9 @@ class ScriptOptions:
     datadir: str
     dumpdir: str
     expdir: str
-    nj: Count
-    ngpu: Annotated[int, Range(0)]
-    num_nodes: Count
+    nj: Jobs
+    ngpu: Annotated[int, Range(0, 1000)]
+    num_nodes: Jobs
 
     def lists(self, stages: Collection[str]) -> Lists:
         """Check the options that `stages` need, and return the lists that the script reads.
@@ -76,7 +76,7 @@ class LorsOptions(ScriptOptions):
     tasks: tuple[Literal[tuple(TASKS)], ...]
     methods: tuple[str, ...]
     baselines: tuple[Literal["joint", "sequential"], ...]
-    train_hours: Annotated[float, Range(0)] | None
+    train_hours: Annotated[float, Range(0.001, 1e6)] | None
     train_subset: str
     device: Literal["cpu", "cuda"]
     base_model: str
@@ -88,15 +88,17 @@ class LorsOptions(ScriptOptions):
 
     def lists(self, stages: Collection[str]) -> Lists:
         langs = group_languages(self.group, self.groups) if self.group else self.langs
-        _check_given("langs", langs)
-        _check_given("tasks", self.tasks)
-        self._check_family(langs, "base" in stages)
+        checks: list[Callable[[], Any]] = [lambda: self._check_family(langs, "base" in stages)]
         if {"stats", "experts", "baselines"}.intersection(stages):
-            read_yaml(self.completed("train_config"))
+            checks.append(lambda: read_yaml(self.completed("train_config")))
         if "tune" in stages:
-            read_grid(self.tune_config, self.methods)
+            checks.append(lambda: read_grid(self.tune_config, self.methods))
+        if {"tune", "merge"}.intersection(stages):
+            checks.append(self._check_methods)
         if {"tune", "inference"}.intersection(stages):
-            load_config(self.family.inference_options, self.completed("inference_config"))
+            options, config = self.family.inference_options, self.completed("inference_config")
+            checks.append(lambda: load_config(options, config))
+        _check_all(checks)
         completed = ("base_model", "train_config", "inference_config")
         scopes = scopes_of(self.tasks)
         return {
@@ -120,19 +122,27 @@ class LorsOptions(ScriptOptions):
             options["base_model"] = self.completed("base_model")
         self.family.check_options(options)
 
+    def _check_methods(self) -> None:
+        if not self.methods:
+            raise UsageError(
+                "no merge method to search for or to merge with",
+                where="--methods",
+                hint="give one, or end before stage tune: --stop_stage baselines",
+            )
+
     def _import_options(self) -> dict[str, str]:
         """Return the options of ``lors.bin.import_base`` that only this model family has."""
         names = [name for name in self.family.import_options if hasattr(self, name)]
         return {name: getattr(self, name) for name in names}
 
     def _training_clips(self) -> list[str]:
-        """Return the options of ``lors.bin.format_audio`` that choose the training clips."""
+        """Words of ``lors.bin.format_audio`` that choose the training clips."""
         if self.train_subset:
             return ["--train_subset", self.train_subset]
         return [] if self.train_hours is None else ["--train_hours", f"{self.train_hours:.15g}"]
 
     def _systems(self) -> list[str]:
-        """Return the rows of the results: not merged, over languages, over languages and tasks."""
+        """Rows of the results: no merge, merges over languages, merges over languages and tasks."""
         over = [OVER_LANGS, OVER_LANGS_TASKS] if len(self.tasks) > 1 else [OVER_LANGS]
         merges = [f"{method}.{merged_over}" for merged_over in over for method in self.methods]
         return ["base", "expert", *self.baselines, *merges]
@@ -146,9 +156,8 @@ class BaseOptions(ScriptOptions):
     base_config: str
 
     def lists(self, stages: Collection[str]) -> Lists:
-        _check_given("langs", self.langs)
-        self.family.check_options({"langs": " ".join(self.langs)})
-        read_yaml(self.completed("base_config"))
+        langs, config = {"langs": " ".join(self.langs)}, self.completed("base_config")
+        _check_all([lambda: self.family.check_options(langs), lambda: read_yaml(config)])
         return {
             "langs": self.langs,
             "data_opts": self.data_opts,
@@ -172,83 +181,45 @@ def resolve(
         cmd_backend: ``local`` or the cluster that jobs run on.
 
     Returns:
-        The lists that the script reads: options that are lists, options that a default completes,
-        and lists that follow from options, such as language-task pairs.
+        The lists that the script reads: options that are lists, those that a default completes,
+        and what follows from them, such as language-task pairs.
 
     Raises:
-        UsageError: a wrong option or configuration.
+        UsageError: a wrong option or configuration; all wrong options are listed.
         LorsError: a configuration is missing.
     """
-    options = _parse(SCRIPTS[script], texts)
-    for directory in (options.datadir, options.dumpdir, options.expdir):
-        if re.search(r"(?<![A-Za-z0-9])JOB(?![A-Za-z0-9])", directory):
-            raise UsageError(
-                "JOB stands for a job's number and cannot be a name in a path",
-                where=directory,
-                hint="choose another name; JOBS or myJOB would do",
-            )
-    if cmd_backend == "local" and options.num_nodes != 1:
-        raise UsageError(
-            "one machine has one node",
-            where="--num_nodes",
-            got=options.num_nodes,
-            hint="leave it out, or set cmd_backend in cmd.sh to a cluster",
-        )
+    cls = SCRIPTS[script]
+    keys = keys_of(cls)
+    values = {
+        name: value_of(text, keys[name].annotation) if name in keys else text
+        for name, text in texts.items()
+    }
+    options, problems = None, option_problems(texts, cmd_backend)
+    try:
+        options = build(cls, values, "the options of the recipe")
+    except UsageError as error:
+        problems = [*(f"--{problem}" for problem in error.got), *problems]
+    raise_problems(problems)
     return options.lists(stages)
 
 
-def group_languages(group: str, groups: str) -> list[str]:
-    """Return the languages of a group.
-
-    Args:
-        group: its name.
-        groups: all groups, as ``name: de es; name: fr``.
-
-    Raises:
-        UsageError: no such group.
-    """
-    known = {}
-    for text in filter(str.strip, groups.split(";")):
-        name, _, langs = text.partition(":")
-        known[name.strip()] = langs.split()
-    if group not in known:
-        listed = [f"{name}: {' '.join(langs)}" for name, langs in known.items()]
-        raise UsageError(f"unknown group '{group}'", where="--group", expected=listed or "--groups")
-    return known[group]
-
-
-def _parse(cls: type[ScriptOptions], texts: Mapping[str, str]) -> ScriptOptions:
-    # The script reads each list as a line with tabs between the words.
-    torn = [f"--{name}" for name, text in texts.items() if re.search(r"[\t\n]", text)]
-    if torn:
-        raise UsageError("a tab or a line break in the value of an option", where=", ".join(torn))
-    keys = keys_of(cls)
-    values = {
-        name: _value(text, keys[name].annotation) if name in keys else text
-        for name, text in texts.items()
-    }
-    return build(cls, values, "the options of the recipe")
-
-
-def _value(text: str, annotation: Any) -> Any:
-    """Return the value of an option: text, the words of a list, or else a value in YAML."""
-    if annotation is str:
-        return text
-    if typing.get_origin(annotation) is tuple:
-        return tuple(text.split())
-    if typing.get_origin(annotation) is Literal:
-        return text
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
+def _check_all(checks: Sequence[Callable[[], Any]]) -> None:
+    """Run all checks; raise the error of one, or one error with those of several."""
+    errors = []
+    for check in checks:
+        try:
+            check()
+        except LorsError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise UsageError(
+            f"{len(errors)} problems with options and configurations",
+            got=[str(error).replace("\n", "\n      ") for error in errors],
+        )
 
 
 def _words(options: Mapping[str, str]) -> list[str]:
     """Return options as the words of a command line."""
     return [word for name, value in options.items() for word in (f"--{name}", value)]
-
-
-def _check_given(name: str, words: Sequence[str]) -> None:
-    if not words:
-        raise UsageError("none given", where=f"--{name}", hint="--help lists every option")

@@ -1,8 +1,10 @@
 """lors.errors: messages, exit codes and similar names."""
 
+import time
+
 import pytest
 
-from lors.errors import LorsError, UsageError, shortened, unknown_name
+from lors.errors import LorsError, UsageError, near_matches, shortened, unknown_name
 
 
 def test_message_has_every_part_that_was_given():
@@ -34,6 +36,17 @@ def test_unknown_name_suggests_only_similar_names():
     assert unknown_name("method", "zzz", valid).hint is None
     hint = unknown_name("method", "ties", valid).hint
     assert "ties1" in hint and "ties2" in hint and "lors" not in hint
+
+
+def test_similar_names_are_found_in_bounded_time():
+    many = [f"lang{number}" for number in range(20_000)]
+    began = time.process_time()
+    assert "lang7" in near_matches("lang7", many)
+    assert near_matches("lang" * 100_000, many) is None
+    assert near_matches("lang7", ["lang7" * 100_000] * 1000) is None
+    error = unknown_name("language", "lang-7", many)
+    assert time.process_time() - began < 1
+    assert len(str(error)) < 20_000 and "and 19000 more" in str(error)
 
 
 def test_a_list_gets_a_line_for_each_item():

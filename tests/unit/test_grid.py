@@ -63,6 +63,22 @@ def test_malformed_grid(tmp_path, grid):
         read_grid(grid_file(tmp_path, {"lors": grid}))
 
 
+def test_number_of_points_is_counted_before_they_are_made(tmp_path):
+    eight = {f"p{number}": list(range(40)) for number in range(8)}
+    with refusal("tune.yaml: lors", 40**8, 10_000, kind=UsageError):
+        read_grid(grid_file(tmp_path, {"lors": eight}))
+    most = {"rank": list(range(100)), "scaling_coef": list(range(100))}
+    assert len(read_grid(grid_file(tmp_path, {"lors": most})).points["lors"]) == 10_000
+    with refusal("tune.yaml: lors", 10_001, kind=UsageError):
+        read_grid(grid_file(tmp_path, {"lors": [most, {"rank": [1]}]}))
+
+
+@pytest.mark.parametrize("method", ["../lors", "", "a b", "..", 3, "x" * 300])
+def test_method_that_cannot_be_a_file_name(tmp_path, method):
+    with refusal("tune.yaml", str(method)[:30], kind=UsageError):
+        read_grid(grid_file(tmp_path, {method: {"rank": [1]}}))
+
+
 @pytest.mark.parametrize("limit", [0, -1, 2.5, "all", True])
 def test_wrong_number_of_utterances(tmp_path, limit):
     content = {"utterances_per_language": limit, "lors": {"rank": [1]}}

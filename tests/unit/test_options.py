@@ -1,5 +1,6 @@
 """Options of the recipe scripts: what is refused, and the lists that the scripts read."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -109,6 +110,22 @@ def test_group():
         group_languages("middle", "")
 
 
+@pytest.mark.parametrize(
+    ("groups", "fact"),
+    [
+        ("high: de; high: fr", "'high'"),
+        ("high: de; low", "'low'"),
+        ("high: de; low:", "'low'"),
+        ("high: de; : fr", "''"),
+        ("high: de de", "'de'"),
+        ("high: ../de", "'../de'"),
+    ],
+)
+def test_malformed_groups(groups, fact):
+    with refusal("--groups", fact, kind=UsageError):
+        group_languages("high", groups)
+
+
 def test_all_wrong_values_are_named_at_once():
     wrong = {"nj": "0", "seed": "-1", "tasks": "asr mt", "device": "tpu"}
     wrong |= {"baselines": "chain", "train_hours": "five", "model_family": "wisper"}
@@ -129,13 +146,101 @@ def test_all_wrong_values_are_named_at_once():
         ({"model_family": "whisper", "base_model": "tiny", "langs": "xx"}, ["--langs", "xx"]),
         ({"model_family": "whisper", "base_model": "tiny", "window": "40"}, ["window", "40"]),
         ({"methods": "lros"}, ["lros", "lors", "conf/tune.yaml"]),
+        ({"methods": ""}, ["--methods", "--stop_stage"]),
+        ({"methods": "", "tune_config": "nope.yaml"}, ["--methods", "nope.yaml"]),
         ({"data_opts": "a\tb", "expdir": "c\nd"}, ["--data_opts", "--expdir"]),
         ({"colour": "red"}, ["colour"]),
     ],
 )
-def test_usage_errors(options, facts):
+def test_usage_errors(options, facts, recipe):
+    before = sorted(recipe.rglob("*"))
     with refusal(*facts, kind=UsageError):
         lists(**options)
+    assert sorted(recipe.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "fact"),
+    [
+        *((name, "", "''") for name in ("expdir", "datadir", "dumpdir")),
+        *((name, " ", "' '") for name in ("expdir", "datadir", "dumpdir")),
+        ("expdir", "-rf", "./-rf"),
+        ("expdir", "seed=2", "./seed=2"),
+        ("expdir", os.fsdecode(b"exp\xff"), "UTF-8"),
+        ("expdir", "./data/../dump/", "--dumpdir"),
+        ("langs", "de fr de", "'de'"),
+        ("langs", "../../de", "'../../de'"),
+        ("langs", "..", "'..'"),
+        ("langs", "de /es", "'/es'"),
+        ("langs", "-rf", "'-rf'"),
+        ("langs", "de_asr", "'de_asr'"),
+        ("langs", "JOB", "'JOB'"),
+        ("langs", "x" * 300, "240 bytes"),
+        ("langs", "de\x01", "control character"),
+        ("tasks", "asr asr", "'asr'"),
+        ("methods", "lors lors", "'lors'"),
+        ("methods", "../lors", "'../lors'"),
+        ("methods", "-lors", "'-lors'"),
+        ("baselines", "joint joint", "'joint'"),
+        ("tune_config", "conf/JOB.yaml", "conf/JOB.yaml"),
+        *(("train_hours", value, f"'{value}'") for value in ("nan", "inf", "1:30", "0x10")),
+        *(("train_hours", value, value) for value in ("-1", "0", "1e-09")),
+        ("train_hours", "1e999", "inf"),
+        *(("dev_utterances", value, value) for value in ("0", "-1", "1.5", "1e+300", "9" * 30)),
+        *(("nj", value, value) for value in ("1001", "٣", "1_0", " 2", "+2", "1000000.0")),
+        ("nj", "9" * 5000, "'999"),
+        ("ngpu", "1001", "1001"),
+        ("seed", "4294967296", "4294967296"),
+        ("skip_train", "yes", "'yes'"),
+    ],
+)
+def test_value_that_is_refused_at_any_stage(option, value, fact, recipe):
+    before = sorted(recipe.rglob("*"))
+    with refusal(f"--{option}", fact, kind=UsageError):
+        lists([], **{option: value})
+    assert sorted(recipe.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("nj", "007"), ("train_hours", ".5"), ("train_hours", "1e2"), ("expdir", "./seed=2")),
+        *(("expdir", "a b/é"), ("langs", "zh_TW sv-SE nan-tw"), ("expdir", "/tmp/JOBS")),
+    ],
+)
+def test_value_that_is_accepted(option, value):
+    assert lists(["data"], **{option: value})
+
+
+def test_all_wrong_names_are_told_at_once(capsys):
+    wrong = {"langs": "../de es es", "expdir": "", "methods": "a/b", "train_hours": "nan"}
+    wrong |= {"datadir": "-x", "num_nodes": "2", "tasks": ""}
+    with refusal(*(f"--{name}: " for name in wrong), "'es'", kind=UsageError):
+        lists(**wrong)
+
+
+@pytest.mark.parametrize("name", ["a\nb", os.fsdecode(b"a\xffb")])
+def test_directory_of_the_recipe_that_no_record_can_hold(recipe, monkeypatch, name):
+    (recipe / name).mkdir()
+    monkeypatch.chdir(recipe / name)
+    with refusal("directory of the recipe", kind=UsageError):
+        lists([])
+
+
+def test_backslash_on_slurm(recipe, monkeypatch):
+    assert lists([], expdir="a\\b")
+    with refusal("--expdir", "backslash", kind=UsageError):
+        lists([], "slurm", expdir="a\\b")
+    (recipe / "a\\b").mkdir()
+    monkeypatch.chdir(recipe / "a\\b")
+    with refusal("directory of the recipe", "backslash", kind=UsageError):
+        lists([], "slurm")
+
+
+def test_many_wrong_names_are_counted():
+    langs = " ".join(f"../{number}" for number in range(20_000))
+    with refusal("../0", "20000 wrong", "and 19980 more", kind=UsageError):
+        lists(langs=langs)
 
 
 def test_several_nodes_on_a_cluster():
@@ -173,6 +278,8 @@ def test_command_line(capsys):
     assert check_recipe.main([*words, "--options", *options, "nj=0"]) == 2
     out, error = capsys.readouterr()
     assert out == "" and error.startswith("./run.sh: ") and "nj" in error
+    assert check_recipe.main([*words, "--options", "nj", "expdir=exp"]) == 2
+    assert "nj" in capsys.readouterr().err
 
 
 def test_check_imports_neither_torch_nor_espnet():

@@ -160,6 +160,29 @@ def test_all_wrong_lines_are_listed(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("content", "facts"),
+    [
+        (b"command sbatch\n# Gr\xf6\xdfe\n", [":2: ", "UTF-8", r"Gr\xf6\xdfe"]),
+        (b"command sbatch\noption gpu=* -G\0 $0\n", [":2: ", "NUL"]),
+        (b"command sbatch\n" + b"#" * 2**20, ["1048576"]),
+    ],
+)
+def test_file_that_is_no_configuration(tmp_path, content, facts):
+    path = tmp_path / "slurm.conf"
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        SlurmConf(path)
+    assert all(fact in str(caught.value) for fact in [str(path), *facts])
+
+
+@pytest.mark.parametrize("path", ["/", "/dev/zero", "/no/such/slurm.conf"])
+def test_path_that_is_no_file(path):
+    with pytest.raises(UsageError) as caught:
+        SlurmConf(Path(path))
+    assert path in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("configuration", "facts"),
     [
         ('command sbatch "\n', ["slurm.conf:1: "]),

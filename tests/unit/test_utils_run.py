@@ -225,7 +225,13 @@ def test_status_of_a_failed_job(tmp_path, command, status, text):
         (["--num_threads", "0", "x.log", "true"], ["--num_threads", "from 1", "'0'"]),
         (["--gpu=-1", "x.log", "true"], ["--gpu", "from 0", "'-1'"]),
         (["--num_nodes", "2", "x.log", "true"], ["--num_nodes"]),
+        (["--retry", "9" * 5000, "x.log", "true"], ["--retry", "to 1000000", "'999"]),
+        (["--num_threads", "٣", "x.log", "true"], ["--num_threads", "'٣'"]),
+        (["--max_jobs_run", "1001", "x.log", "true"], ["--max_jobs_run 1001", "1000"]),
         (["JOB=2:1", "x.JOB.log", "true"], ["JOB=2:1"]),
+        (["JOB=1:10000000000", "x.JOB.log", "true"], ["JOB=1:10000000000", "1000000000"]),
+        (["JOB=1:100001", "x.JOB.log", "true"], ["JOB=1:100001", "100000 jobs"]),
+        (["JOB=" + "9" * 5000, "x.JOB.log", "true"], ["JOB=999"]),
         (["JOB=1:2", "x.log", "true"], ["JOB", "x.log"]),
         (["JOB=1-4", "l.JOB.log", "true"], ["NAME=first:last", "JOB=1-4"]),
         (["JOB=1:2", "N=1:2", "l.JOB.log", "true"], ["N=1:2", "./N=1:2"]),
@@ -245,14 +251,69 @@ def test_help(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("log", "fact"),
-    [("file/x.log", "File exists: 'file'"), ("/dev/full", "No space left on device")],
+    ("log", "path", "fact"),
+    [
+        ("file/x.log", "where: file\n", "File exists"),
+        ("/dev/full", "where: /dev/full\n", "No space left on device"),
+        ("", "where: .\n", "Is a directory"),
+        ("x" * 300, "where: xxx", "File name too long"),
+    ],
 )
-def test_log_that_cannot_be_written(tmp_path, log, fact):
+def test_log_that_cannot_be_written(tmp_path, log, path, fact):
     (tmp_path / "file").touch()
     done = run(log, "true", cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith("run.py: error: ") and fact in done.stderr
+    assert done.returncode == 1 and done.stderr.startswith("run.py: error: ")
+    assert all(text in done.stderr for text in (path, fact, "what to do: ")), done.stderr
+
+
+def test_end_of_a_log_without_lines_is_short(tmp_path):
+    write = "import sys; sys.stdout.write('x' * 10**8); sys.exit(1)"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    done = run("x.log", sys.executable, "-c", write, cwd=tmp_path)
+    assert done.returncode == 1 and len(done.stderr) < 2000
+    assert "  xxx" in done.stderr and "with status 1" in done.stderr
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < before + 200 * 1024
+
+
+def test_long_list_of_failed_jobs_is_cut(tmp_path):
+    done = run("JOB=1:103", "-", "false", cwd=tmp_path)
+    assert "103 / 103 failed" in done.stderr
+    assert "JOB=1,2,3," in done.stderr and ",100 and 3 more\n" in done.stderr
+
+
+STRANGE_NAMES = ["a b", "a'\"b", "a%b", "$HOME", "a\nb", os.fsdecode(b"a\xffb")]
+
+
+@pytest.mark.parametrize("name", STRANGE_NAMES)
+def test_directory_of_any_name(tmp_path, name):
+    place = tmp_path / name
+    place.mkdir()
+    show = [sys.executable, "-c", "import os; print(os.fsencode(os.getcwd()))"]
+    done = run(*(f"log {name}/x.log", *show, name), cwd=place)
+    assert (done.returncode, done.stderr) == (0, "")
+    log = (place / f"log {name}" / "x.log").read_text(errors="surrogateescape")
+    assert log.splitlines()[4] == repr(os.fsencode(place))
+    again = subprocess.run(
+        ["bash", "-c", os.fsencode(log.splitlines()[0].removeprefix("# "))],
+        cwd=place,
+        capture_output=True,
+    )
+    assert again.stdout.splitlines()[-1] == os.fsencode(repr(os.fsencode(place)))
+
+
+def test_directory_that_was_removed(tmp_path):
+    command = f"cd gone && rmdir ../gone && {sys.executable} {WRAPPER} x.log true"
+    (tmp_path / "gone").mkdir()
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "what to do: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_environment_that_is_not_utf8(tmp_path):
+    extra = {"STRANGE": os.fsdecode(b"\xff"), "GOMP_SPINCOUNT": os.fsdecode(b"\xfe")}
+    show = 'printf %s "$STRANGE$GOMP_SPINCOUNT" | od -A n -t x1'
+    assert run("x.log", "sh", "-c", show, cwd=tmp_path, **extra).returncode == 0
+    assert output_of(tmp_path / "x.log") == [" ff fe"]
 
 
 def test_gpus_are_handed_out_one_job_each(tmp_path):

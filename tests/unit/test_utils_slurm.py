@@ -1,5 +1,8 @@
 """utils/slurm.py without a cluster: wrong calls, exit statuses, answers of Slurm that are lost."""
 
+import json
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +16,7 @@ import slurm
 import slurm_client
 from job_options import Call
 from slurm_conf import SWITCHES
-from slurm_files import CallDirectory
+from slurm_files import CallDirectory, owner_at_work
 
 WRAPPER = Path(__file__).parents[2] / "utils/slurm.py"
 
@@ -47,9 +50,11 @@ def make_runner(tmp_path, monkeypatch):
         (["--detach", "true", "--retry", "1", "x.log", "true"], ["--detach", "--retry"]),
         (["--retry", "-1", "x.log", "true"], ["--retry", "from 0", "'-1'"]),
         (["JOB=1:2", "x.log", "true"], ["JOB", "x.log"]),
+        (["JOB=1:10000000000", "x.JOB.log", "true"], ["JOB=1:10000000000", "1000000000"]),
         (["JOB=1:2", "xJOB.log", "true"], ["JOB", "xJOB.log"]),
         (["-", "true"], ["not -"]),
-        (["a\\b.log", "true"], ["a\\b.log", "backslash"]),
+        (["a\\b.log", "true"], [r"a\\b.log", "backslash"]),
+        (["a\nb.log", "true"], [r"a\nb.log", "line break"]),
         (["x.log"], []),
     ],
 )
@@ -58,6 +63,46 @@ def test_wrong_calls(tmp_path, arguments, facts):
     assert done.returncode == 2
     assert all(fact in done.stderr for fact in [*facts, "utils/slurm.py --help"]), done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a b", "a'\"b", "a%b", "$HOME", os.fsdecode(b"a\xffb")])
+def test_submission_from_a_directory_of_any_name(tmp_path, name):
+    place = tmp_path / name
+    place.mkdir()
+    done = subprocess.run(
+        [WRAPPER, "--dry_run", "true", "x.log", "true"], cwd=place, capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    words = shlex.split(os.fsdecode(done.stdout))
+    assert f"--chdir={place}" in words
+    assert f"--output={place}/x.log".replace("%", "%%") in words
+
+
+def test_directory_that_was_removed(tmp_path):
+    command = f"cd gone && rmdir ../gone && {sys.executable} {WRAPPER} x.log true"
+    (tmp_path / "gone").mkdir()
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "what to do: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '"x"', "[" * 100_000, '{"detached": 0}', '{"pid": 1}']
+)
+def test_damaged_record_of_an_earlier_call(tmp_path, content):
+    directory = tmp_path / ".x.log.slurm.abc"
+    directory.mkdir()
+    (directory / "call.json").write_text(content)
+    assert owner_at_work(tmp_path / "x.log", "7", set()) == ""
+
+
+@pytest.mark.parametrize("pid", ["x", None, 10**30])
+def test_earlier_call_without_a_process(tmp_path, pid):
+    directory = tmp_path / ".x.log.slurm.abc"
+    directory.mkdir()
+    call = {"detached": False, "inside": "", "host": os.uname().nodename, "pid": pid}
+    (directory / "call.json").write_text(json.dumps(call))
+    assert owner_at_work(tmp_path / "x.log", "7", set()) == ""
 
 
 def test_machine_without_slurm(tmp_path):
@@ -73,15 +118,16 @@ def test_machine_without_slurm(tmp_path):
 
 def test_a_status_counts_when_its_line_is_whole(make_runner, tmp_path):
     left = {"7_0": "0\n", "7_1": "", "7_2": "13", "7_3": "137\n", "7_4": "0\n", "6_5": "0\n"}
+    left |= {"7_6": "zero\n", "7": "0\n", "x_y": "0\n", "7_" + "9" * 200: "0\n"}  # damaged
     for job, text in left.items():
         (tmp_path / f"status.{job}").write_text(text)
-    runner = make_runner("JOB=0:5", "x.JOB.log", "true")
+    runner = make_runner("JOB=0:6", "x.JOB.log", "true")
     # Job 4 has been counted. Job 5 failed in array 6 and was submitted again in array 7.
-    runner.waiting = {0, 1, 2, 3, 5}
-    runner.arrays.array_of = dict.fromkeys(range(6), 7)
+    runner.waiting = {0, 1, 2, 3, 5, 6}
+    runner.arrays.array_of = dict.fromkeys(range(7), 7)
     assert runner._statuses() == {0: 0, 3: 137}
     runner._collect()
-    assert (runner.waiting, runner.failed, runner.done) == ({1, 2, 5}, [3], 2)
+    assert (runner.waiting, runner.failed, runner.done) == ({1, 2, 5, 6}, [3], 2)
 
 
 @pytest.fixture
