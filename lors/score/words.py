@@ -5,7 +5,7 @@ case, punctuation, symbols, invisible characters or the encoding of a character.
 
 - Letters, marks and digits (Unicode categories L, M and N) stay. A mark belongs to the letter
   before it: a vowel sign in Tamil, a tone mark in Yoruba, a vowel mark in Arabic. A mark without a
-  letter is removed.
+  letter is removed, and so is a frame around a digit or symbol (category Me).
 - Encoding: NFKC, as in Whisper's normalisers. Corpora have full-width digits, ligatures and
   presentation forms of Arabic, which spell ordinary letters; NFC would keep them apart. Letters
   that NFKC would change stay: `MODIFIERS`, and ``am`` in Thai and Lao.
@@ -32,7 +32,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 VERSION = "1"
 """Changed with every change of the normalised text."""
@@ -48,11 +48,11 @@ a unit. Grapheme clusters would depend on the version of Unicode, and a wrong to
 as much as a wrong syllable.
 """
 
-# The article or pronoun of "l'été" or "d'Kanner" is a word.
+# The article or pronoun of "l'été" is a word.
 _ROMANCE = (
     "an ast ca co es ext fr frp fur gl it lij lld lmo mwl nap oc pcd pms pt rm ro sc scn vec wa"
 )
-# Contractions ("geht's"), as in Whisper's normaliser; in Luxembourgish the article.
+# Contractions ("geht's"), as in Whisper's normaliser; in Luxembourgish the article ("d'Kanner").
 _OTHER_ELISION = "de id lb nl ru sv"
 ELISION = frozenset(f"{_ROMANCE} {_OTHER_ELISION}".split())
 """Languages in which an apostrophe separates two words.
@@ -188,38 +188,23 @@ def _composed(text: str) -> str:
     text = _DOT_ABOVE.sub("", unicodedata.normalize("NFC", text))
     for decomposed, composed in _DECOMPOSED_AM:
         text = decomposed.sub(composed, text)
-    return unicodedata.normalize("NFC", text)  # what was removed kept marks apart
+    return unicodedata.normalize("NFC", text)  # a removed character may have separated marks
 
 
-class _Classes(dict[int, str | None]):
-    """Table for ``str.translate`` that classifies a character when it is first seen.
+class _Table(dict[int, str | None]):
+    """Table for ``str.translate`` that has an entry for every character seen so far.
 
     Args:
-        kept: punctuation that is decided on later.
+        replacement: character -> its replacement; None to remove it.
     """
 
-    def __init__(self, kept: frozenset[str] = frozenset()):
+    def __init__(self, replacement: Callable[[str], str | None]):
         super().__init__()
-        self.kept = kept
+        self.replacement = replacement
 
     def __missing__(self, code: int) -> str | None:
         self[code] = new = self.replacement(chr(code))
         return new
-
-    def replacement(self, character: str) -> str | None:
-        if _is_removed(character):
-            return None
-        category = unicodedata.category(character)
-        # Unassigned: this version of Python may not know a letter of a newer Unicode.
-        is_kept = category[0] in "LMN" or category in {"Cn", "Co"} or character in self.kept
-        return character if is_kept else " "
-
-
-class _Removal(_Classes):
-    """Table for ``str.translate`` that removes invisible characters and nothing else."""
-
-    def replacement(self, character: str) -> str | None:
-        return None if _is_removed(character) else character
 
 
 def _is_removed(character: str) -> bool:
@@ -232,13 +217,24 @@ def _is_removed(character: str) -> bool:
 
 
 @functools.cache
-def _removal() -> _Removal:
-    return _Removal()
+def _removal() -> _Table:
+    """Return the table that removes invisible characters and nothing else."""
+    return _Table(lambda character: None if _is_removed(character) else character)
 
 
 @functools.cache
-def _classes(kept: frozenset[str]) -> _Classes:
-    return _Classes(kept)
+def _classes(kept: frozenset[str]) -> _Table:
+    """Return the table that makes spaces of all punctuation and symbols that are not in `kept`."""
+
+    def replacement(character: str) -> str | None:
+        if _is_removed(character):
+            return None
+        category = unicodedata.category(character)
+        # Unassigned: this version of Python may not know a letter of a newer Unicode.
+        is_kept = category[0] in "LMN" or category in {"Cn", "Co"} or character in kept
+        return character if is_kept else " "
+
+    return _Table(replacement)
 
 
 @functools.cache

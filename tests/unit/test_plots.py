@@ -7,6 +7,7 @@ import struct
 import pytest
 
 from lors.plots.bars import bar_figure
+from lors.plots.inspection import spectrum_figure
 from lors.plots.report import write_plots
 from lors.plots.style import method_colours
 from lors.plots.sweep import scope_title, sweep_figure
@@ -187,6 +188,14 @@ def test_labels_name_only_what_varies(settings, labels):
     lines = [box.lines[0] for box in figure.axes[0].containers]
     looks = {(str(line.get_color()), line.get_marker(), line.get_linestyle()) for line in lines}
     assert len(looks) == len(lines) == len(labels) + 1
+
+
+def test_legend_of_the_spectra_lies_beside_the_axes():
+    experts = [f"language_{i}" for i in range(20)]
+    matrices = {"m": {"experts": [{"spectrum": [3.0, 2.0, 1.0]} for _ in experts]}}
+    figure = spectrum_figure(matrices, experts)
+    assert len(figure.legends[0].get_texts()) == len(experts)
+    assert_legend_is_beside_the_axes(figure)
 
 
 # --- bars
