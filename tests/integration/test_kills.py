@@ -33,7 +33,7 @@ TEMPORARY = re.compile(r"\.(tmp|lock|started|shards|decompositions)$|\.part\.|^p
 
 @dataclass(frozen=True)
 class Kill:
-    """Time and target of a kill: seconds after a stage has begun, or at its end if it is shorter."""
+    """Time and target of a kill: seconds after a stage has begun, at the latest when it has ended."""
 
     stage: str
     seconds: float
