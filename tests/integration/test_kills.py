@@ -33,7 +33,7 @@ TEMPORARY = re.compile(r"\.(tmp|lock|started|shards|decompositions)$|\.part\.|^p
 
 @dataclass(frozen=True)
 class Kill:
-    """Time and target of a kill: seconds after a stage has begun, at the latest when it has ended."""
+    """Time and target of a kill: seconds after a stage has begun, or at its end if sooner."""
 
     stage: str
     seconds: float
