@@ -21,7 +21,7 @@ def pytest_addoption(parser):
 
 
 def tier_of(item):
-    """The place of a test's folder in TIERS, so that a quick test fails before a slow one runs."""
+    """Return the index of a test's folder in TIERS: quick tests run before slow tests."""
     folder = Path(item.path).relative_to(Path(__file__).parent).parts[0]
     return TIERS.index(folder) if folder in TIERS else len(TIERS)
 

@@ -1,4 +1,4 @@
-"""Expect an error by its class and its facts: a message may be worded anew, a fact may not go."""
+"""Expect an error by its class and its facts; the wording of the message may change."""
 
 import contextlib
 
@@ -13,7 +13,7 @@ def refusal(*facts, kind=LorsError):
 
     Args:
         facts: texts or numbers that the message must hold, in any order.
-        kind: the class of the error; one derived from it is not accepted.
+        kind: the class of the error; a derived class is not accepted.
     """
     with pytest.raises(kind) as caught:
         yield caught

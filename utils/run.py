@@ -7,9 +7,8 @@ Usage: utils/run.py [options] [JOB=first:last] LOGFILE COMMAND [ARGUMENT ...]
 The contract is that of Kaldi's run.pl, queue.pl and slurm.pl. JOB (any name) stands for the job's
 number, in LOGFILE and in the arguments, where no letter or digit is beside it (x.JOB.log, part_JOB,
 not JOBS). No shell reads the command: all other characters of an argument are passed unchanged.
-With
-- for LOGFILE there is no log, the output goes to the terminal or pipe of the caller, and the exit
-status of a single job is that of its command. The call ends when all jobs have ended.
+If LOGFILE is -, there is no log, the output goes to the output of this call, and the exit status of
+a single job is that of its command. The call ends when all jobs have ended.
 Options (before or after JOB=; - and _ mean the same; --name value or --name=value):
 
   --num_threads N   threads of one job, set as OMP_NUM_THREADS and MKL_NUM_THREADS (default 1);

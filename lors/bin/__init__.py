@@ -2,5 +2,5 @@
 
 from lors.processes import end_with_driver
 
-# Here, since programs take seconds to import what they need, and may be orphans after that.
+# Here, because the imports of a program take seconds, in which its parent may end.
 end_with_driver()

@@ -1,4 +1,4 @@
-"""Whether a recorded process still runs: on this machine, on another one, or as a Slurm job."""
+"""States of recorded processes: on this machine, on another machine, or as Slurm jobs."""
 
 from __future__ import annotations
 

@@ -181,8 +181,8 @@ def resolve(
         cmd_backend: ``local`` or the cluster that jobs run on.
 
     Returns:
-        The lists that the script reads: options that are lists, those that a default completes,
-        and what follows from them, such as language-task pairs.
+        The lists that the script reads: options that are lists, options that a default completes,
+        and lists that follow from options, such as language-task pairs.
 
     Raises:
         UsageError: a wrong option or configuration; all wrong options are listed.

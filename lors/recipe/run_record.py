@@ -25,7 +25,7 @@ class RunRecord:
         directory: the recipe's directory.
         host, pid, slurm_job: its process; an empty job outside of Slurm.
         began: when it began, in seconds since the epoch.
-        stage: name of its current stage, or of the one where it ended.
+        stage: name of its current stage, or of the stage where it ended.
         stop_stage: number of its last stage.
         skip_train: whether it skips the stages that train.
         status: its exit code; None while it runs.

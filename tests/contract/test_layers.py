@@ -1,5 +1,5 @@
 """The layers of lors: imports go down only, so that the lower packages, merging above all, can be
-read, tested and used without the higher ones."""
+read, tested and used without the higher packages."""
 
 import ast
 import importlib.util

@@ -163,7 +163,7 @@ def test_manifests(corpus, request, kind):
 
 
 def check(out, manifest, kind, content, reports, rows, strict):
-    """What holds for a corpus that was written; `rows` are its rows, if they are known."""
+    """Check a corpus that was written; `rows` are its rows, if they are known."""
     kept = []
     for report in reports:
         for split in SPLITS:

@@ -101,7 +101,7 @@ def sentences(rng, names, count):
 
 
 def check(folder, before, outcome, reports, texts):
-    """What holds for every input; `texts` maps a clip to its text, where that is known."""
+    """Check the result for any input; `texts` maps a clip to its text, if it is known."""
     after = tree(folder)
     written = {name for name in after if name not in before}
     assert all(after[name] == content for name, content in before.items())

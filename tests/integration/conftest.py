@@ -14,7 +14,7 @@ from tests.integration.tiny_s2t import make_model
 
 @dataclass(frozen=True)
 class Reference:
-    """A finished experiment: its recipe directory and what its two commands said."""
+    """A finished experiment: its recipe directory and the output of its two commands."""
 
     recipe: Recipe
     data: Ended

@@ -1,4 +1,4 @@
-"""A recipe directory of its own for a test, and ways to run and to interrupt it there."""
+"""A recipe directory for a test, and functions to run and to interrupt the recipe there."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Ended:
 
 
 class Recipe:
-    """A copy of a recipe outside the checkout; its code stays the checkout's own.
+    """A copy of a recipe outside the checkout, which uses the code of the checkout.
 
     Args:
         directory: where the copy is made.
@@ -79,7 +79,7 @@ class Recipe:
         return Ended(process.returncode, stdout, stderr, time.monotonic() - began)
 
     def run_and_interrupt(self, *options: str, when: Callable[[], bool]) -> Ended:
-        """Run it, and press Ctrl-C once `when` is true: SIGINT to the whole process group."""
+        """Run the recipe, and press Ctrl-C once `when` is true: SIGINT to the process group."""
         return self.run_and(lambda pid: os.killpg(pid, signal.SIGINT), *options, when=when)
 
     def run_and(
@@ -89,7 +89,7 @@ class Recipe:
         when: Callable[[], bool],
         environment: dict[str, str] | None = None,
     ) -> Ended:
-        """Run it to its end; call `act` with its process id once `when` is true."""
+        """Run the recipe to its end; call `act` with its process id once `when` is true."""
         began = time.monotonic()
         with self.start(*options, environment=environment) as process:
             while not when():
@@ -181,7 +181,7 @@ def run(recipe: Recipe | Path, *options: str) -> subprocess.CompletedProcess:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a recipe directory; its links lead to where they led before."""
+    """Copy a recipe directory; links in the copy lead to the same files."""
     target.mkdir(parents=True)
     for entry in source.iterdir():
         if entry.name in PRODUCTS:
@@ -212,7 +212,7 @@ def state(model: Path) -> dict[str, torch.Tensor]:
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    """Whether two models have the same weights, bit for bit."""
+    """Return whether two models have the same weights, bit for bit."""
     return list(first) == list(second) and all(torch.equal(first[n], second[n]) for n in first)
 
 

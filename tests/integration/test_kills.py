@@ -1,4 +1,4 @@
-"""The mini recipe, killed again and again: in the end everything is as if it had not been."""
+"""The mini recipe, killed again and again: the end result is that of a run without kills."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from tests.integration.recipe import OPTIONS, TIMEOUT, Recipe, stages_of, write_
 pytestmark = pytest.mark.espnet
 
 SEED = 7
-HANDFUL, FEW, MANY = 4, 5, 30  # kills: of one expert's recipe, of all of it, and that with --full
+HANDFUL, FEW, MANY = 4, 5, 30  # kills: with one expert; with all; with all and --full
 ONE_EXPERT = ["--langs", "de", "--tasks", "asr", "--methods", "lors", "--baselines", ""]
 STAGES = ["data", "format", "base", "stats", "experts", "baselines"]
 STAGES += ["tune", "merge", "inference", "score", "pack"]
 WHOM = ("all", "driver", "descendant")
 UNNOTICED = 10.0  # seconds after which the driver is killed too, if it still runs
-SOON = 20.0  # seconds within which what a kill left must have ended by itself
-KEPT_LOG = re.compile(r"train\.\d+\.log")  # of the first part of a training that was interrupted
+SOON = 20.0  # seconds until processes that survived a kill must have ended by themselves
+KEPT_LOG = re.compile(r"train\.\d+\.log")  # log of the first part of an interrupted training
 TEMPORARY = re.compile(r"\.(tmp|lock|started|shards|decompositions)$|\.part\.|^partial\.")
 
 
 @dataclass(frozen=True)
 class Kill:
-    """When and whom: so many seconds after a stage has begun, or as soon as it has ended."""
+    """Time and target of a kill: seconds after a stage has begun, or at its end if sooner."""
 
     stage: str
     seconds: float
@@ -66,13 +66,13 @@ def plan(seed: int, number: int, seconds: dict[str, float]) -> list[Kill]:
 
 
 def seconds_of(log: str) -> dict[str, float]:
-    """How long a run says that each stage took; at least one second."""
+    """Return the seconds that each stage took according to a log, and one more."""
     took = re.findall(r"stage \d+ \((\w+)\) took (\d+) s", log)
     return {stage: int(seconds) + 1.0 for stage, seconds in took}
 
 
 def wait_for(condition, seconds: float) -> bool:
-    """Whether something happens within a time."""
+    """Return whether a condition becomes true within a time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -82,7 +82,7 @@ def wait_for(condition, seconds: float) -> bool:
 
 
 def kill(recipe: Recipe, driver: int, whom: str, rng: random.Random) -> str:
-    """SIGKILL the driver, one of its descendants, or them all; says who it was."""
+    """SIGKILL the driver, one of its descendants, or all; return a description of the victim."""
     if whom == "all":
         while running := recipe.running():
             for pid in running:
@@ -107,7 +107,7 @@ def run_and_kill(
     """Run from the stage `reached` on, with a kill.
 
     Returns:
-        The stage that was begun last, and whether there was still something to kill.
+        The stage that began last, and whether the run had not ended before the kill.
     """
     log = recipe.directory.with_suffix(".log")
     with log.open("w") as output:
@@ -117,7 +117,7 @@ def run_and_kill(
         return stages_of(log.read_text())
 
     def is_over() -> bool:
-        """Whether the stage is; it may have been so in an earlier run."""
+        """Return whether the stage has ended, in this run or in an earlier one."""
         return process.poll() is not None or any(name in later for name in begun())
 
     later = STAGES[STAGES.index(one.stage) + 1 :]
@@ -129,7 +129,7 @@ def run_and_kill(
     ended = process.poll() is not None
     victim = "nobody: it had ended" if ended else kill(recipe, process.pid, one.whom, rng)
     if not wait_for(lambda: process.poll() is not None, UNNOTICED):
-        # Jobs beside the one that failed are finished; and nobody may miss what was killed.
+        # Jobs beside the killed job run to their end, or the killed process was not needed.
         victim += ", and then all"
         kill(recipe, process.pid, "all", rng)
     status = process.wait(TIMEOUT)
@@ -145,7 +145,7 @@ def run_and_kill(
 
 
 def files(recipe: Recipe) -> set[str]:
-    """Names of all files that the recipe has made, and of what it was made from."""
+    """Return the names of all files in the recipe directory."""
     return {
         str(path.relative_to(recipe.directory))
         for path in recipe.directory.rglob("*")
@@ -172,7 +172,7 @@ def results(recipe: Recipe) -> dict[str, bytes]:
 def check(
     recipe: Recipe, options: list[str], kills: int, expected: Recipe, seconds: dict[str, float]
 ) -> None:
-    """Kill runs of a new recipe and compare what it has in the end with that of `expected`."""
+    """Kill runs of a new recipe and compare its final files with those of `expected`."""
     write_configs(recipe)
     shutil.copytree(expected / "tiny_base", recipe / "tiny_base")
     print(f"seed {SEED}, seconds of the stages: {seconds}")

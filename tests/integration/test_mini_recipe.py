@@ -1,4 +1,4 @@
-"""The mini recipe from nothing to packed models, at a smaller size: what it makes, and reruns."""
+"""The mini recipe from nothing to packed models, at a smaller size: its products, and reruns."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_sequential_model_goes_from_pair_to_pair(reference):
         assert f"Loading pretrained params from {relative(before, reference)}/model.pth" in (
             (chain / step / "train.log").read_text()
         )
-        # But for where it starts, each step is the training of that pair's expert.
+        # Apart from its initial model, each step is the training of the expert of this pair.
         expert = read_json(experts / pair / ".done")["inputs"]
         for of in (inputs, expert):
             del of["base"], of["config"]["init_param"]
@@ -344,7 +344,7 @@ def test_interrupted_corpus_is_the_same_in_the_end(corpus, tmp_path):
 
 
 def test_end_by_a_signal_is_recorded_as_such(tmp_path):
-    """The driver's own: bash dies of it while a program of the recipe is at work."""
+    """A signal ends the driver, bash, while a program of the recipe is at work."""
     recipe = Recipe(tmp_path / "mini_covost")
     record, command = recipe.exp / "recipe.json", [*OPTIONS, "--stop_stage", "data"]
     ended = recipe.run_and(lambda pid: os.kill(pid, signal.SIGTERM), *command, when=record.exists)
@@ -354,7 +354,7 @@ def test_end_by_a_signal_is_recorded_as_such(tmp_path):
 
 
 def contents(recipe: Recipe, part: str) -> dict[str, bytes]:
-    """Files below a part of the recipe, which may name the recipe's own place."""
+    """Return the files below a part of the recipe, with RECIPE in place of its directory."""
     place = str(recipe.directory.resolve()).encode()
     files = (p for p in (recipe / part).rglob("*") if p.is_file() and p.name != ".done")
     return {
@@ -458,7 +458,7 @@ def test_interrupted_chain_goes_on_at_its_step(reference, tmp_path):
         model = reference.recipe.exp / "sequential" / step
         assert same(state(chain / step), state(model)), step
 
-    # Another model of an earlier step is noticed by the one after it.
+    # A step notices that the model of the step before has changed.
     model = chain / STEPS[1] / "model.pth"
     model.unlink()
     torch.save(state(chain / STEPS[0]), model)

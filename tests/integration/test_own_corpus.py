@@ -1,4 +1,4 @@
-"""The tutorial on one's own corpus does what it says, word by word."""
+"""The commands of docs/own_corpus.md work as they are written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.espnet, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> tuple[Path, str]:
-    """A copy of the checkout in which the tutorial was typed, and what it said."""
+    """A copy of the checkout in which the tutorial was typed, and its output."""
     copy = tmp_path_factory.mktemp("tutorial") / "lors"
     for part in PARTS:
         ignore = shutil.ignore_patterns(*PRODUCTS) if part.startswith("egs") else None

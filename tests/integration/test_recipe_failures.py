@@ -1,4 +1,4 @@
-"""Runs of the mini recipe that go wrong: what the user is told, and what is left behind."""
+"""Failing runs of the mini recipe: their messages, and the files that they leave."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_other_configuration_in_the_same_expdir(reference, tmp_path, stage):
 
 
 def test_full_disk_while_training_saves(reference, tmp_path):
-    """Half a checkpoint must not be left: neither in its place nor beside it."""
+    """No incomplete checkpoint may be left: neither in its place nor beside it."""
     recipe = reference.recipe.fork(tmp_path / "mini_covost", "base", "stats")
     size = (recipe.exp / "base/model.pth").stat().st_size
     command = [*ONE_EXPERT, "--stage", "experts", "--stop_stage", "experts"]
@@ -160,7 +160,7 @@ def test_full_disk_while_merging(reference, tmp_path):
 
 @pytest.mark.parametrize("stage", ["tune", "merge"])
 def test_experts_of_another_shape(reference, tmp_path, stage):
-    """Both stages that merge name every tensor that does not fit, and every expert it is in."""
+    """Both stages that merge name every tensor that does not fit, and its experts."""
     parts = ("base", "expert", "tune") if stage == "merge" else ("base", "expert")
     recipe = reference.recipe.fork(tmp_path / "mini_covost", *parts)
     model = recipe.exp / "expert/es_asr/model.pth"

@@ -79,7 +79,7 @@ def log_of(path: Path) -> list[str]:
 
 
 def only_logs(directory: Path) -> bool:
-    """Whether the call's own directory is gone."""
+    """Return whether the directory of the call is gone."""
     return not [path.name for path in directory.iterdir() if path.name.startswith(".")]
 
 

@@ -1,4 +1,4 @@
-"""The mini recipe on a real Slurm: what it makes is what it makes on this machine alone."""
+"""The mini recipe on a real Slurm has the same results as on this machine alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def on_slurm(cluster):
 
 
 def results(recipe: Recipe) -> dict[str, object]:
-    """Everything that a run has measured and chosen."""
+    """Return all scores and chosen parameters of a run."""
     files = [path for name in ("tune", "scores") for path in (recipe.exp / name).rglob("*.json")]
     return {str(path.relative_to(recipe.exp)): read_json(path) for path in files}
 
@@ -67,7 +67,7 @@ def test_cancelled_driver_takes_its_jobs_along(reference, cluster, on_slurm, tmp
 
 def test_preempted_training_ends_with_the_same_model(reference, cluster, on_slurm, tmp_path):
     recipe = reference.recipe.fork(tmp_path / "mini_covost", "base", "stats")
-    # As many threads as the training that it is compared with: sums depend on their number.
+    # The same number of threads as in the reference training, because sums depend on it.
     settings = (recipe / "cmd.sh").read_text().replace("job_cores=4", "job_cores=1")
     (recipe / "cmd.sh").unlink()  # a link to the one that all recipes share
     (recipe / "cmd.sh").write_text(settings)

@@ -42,7 +42,7 @@ STAGES = ["base", "stats", "experts", "baselines", "tune", "merge", "inference",
 
 @dataclass(frozen=True)
 class WhisperRun:
-    """A base made on the spot, exported to OpenAI's form, and what was made from that file."""
+    """A new base model, exported to a file of OpenAI, and the run that starts from this file."""
 
     recipe: Recipe
     base: Ended
@@ -99,7 +99,7 @@ def run(tmp_path_factory) -> WhisperRun:
 
 
 def test_base_has_learnt_something(run):
-    """One of 51865 tokens by chance; and a few frequent words are not all that it knows."""
+    """By chance 1 of 51865 tokens is right; this model knows more than a few frequent words."""
     log = (run.recipe / "exp/own/base/train.log").read_text()
     epochs = re.findall(r"\[train\] .*?acc=([\d.]+).*?\[valid\] loss=\S+, acc=([\d.]+)", log)
     on_train, on_dev = map(float, epochs[-1])
@@ -107,7 +107,7 @@ def test_base_has_learnt_something(run):
 
 
 def test_official_form(run):
-    """OpenAI's own program loads what the recipe starts from."""
+    """openai-whisper loads the file from which the recipe starts."""
     model = whisper.load_model(str(run.recipe / "tiny.pt"))
     trained, base = state(run.recipe / "exp/own/base"), state(run.recipe.exp / "base")
     assert same(model.state_dict(), base) and same(
@@ -132,7 +132,7 @@ def test_every_system_answers_every_test_utterance(run):
             scores[system, pair] = read_json(
                 run.recipe.exp / "scores/test" / system / f"{pair}.json"
             )
-    # Fine-tuning is what it is for: the expert knows its own language better than the base.
+    # The purpose of fine-tuning: the expert knows its language better than the base model.
     better = [
         scores["expert", pair]["wer"] < scores["base", pair]["wer"]
         for pair in PAIRS

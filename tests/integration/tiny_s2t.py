@@ -80,7 +80,7 @@ def make_model(
     (directory / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True))
     torch.manual_seed(seed)
     model, _ = S2TTask.build_model_from_file(directory / "config.yaml", None, "cpu")
-    # Larger weights than the initial ones: a fresh model says the same whatever it hears.
+    # Larger weights than the initial ones: a new model gives the same text for any speech.
     state = {
         name: value * 3 if value.ndim == 2 else value for name, value in model.state_dict().items()
     }

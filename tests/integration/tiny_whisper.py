@@ -24,8 +24,8 @@ def make_whisper(path: Path, seed: int = 0, scale: float = 1.0, **dims: int) -> 
     """Write ``{dims, model_state_dict}`` with random weights; returns the path.
 
     Args:
-        scale: of all matrices. A model with the usual small ones says the same whatever it hears.
-        dims: what differs from `DIMS`.
+        scale: scale of all matrices. With the usual small ones the text is the same for any speech.
+        dims: dimensions that differ from `DIMS`.
     """
     import whisper
 

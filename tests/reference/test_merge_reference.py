@@ -171,7 +171,7 @@ REAL_LAYERS = [(768, 768), (3072, 768), (768, 3072)]
 @pytest.mark.parametrize("shape", REAL_LAYERS)
 @pytest.mark.parametrize("rank", [4, 7, 76])
 def test_matrices_of_whisper_small(shape, rank):
-    """The error in the Frobenius norm is optimal, and the entries are right where they are defined.
+    """The error in the Frobenius norm is optimal, and well-defined entries are right.
 
     Matrices of this size are decomposed in float32. At rank 4 the spectrum has a gap, so all
     entries are compared except the few whose residual nearly equals the threshold. At ranks 7 and

@@ -88,7 +88,7 @@ def test_espnet_loads_the_model_of_the_formula(models, tmp_path, method):
 
 
 def test_a_merged_model_transcribes(models, tmp_path):
-    """The configuration is that of the base model, the text is not."""
+    """It has the configuration of the base model and gives another text."""
     from lors.models import open_recogniser
     from lors.models.espnet_s2t.prompts import S2TOptions
     from lors.tasks import Pair

@@ -1,7 +1,7 @@
 """The results of LoRS against those of peft and mergekit, for formulas that they share.
 
-LoRS needs neither of them, and these tests are skipped without them. To run the tests, install both
-in an environment of its own: ``pip install peft mergekit pytest``.
+LoRS needs neither package, and these tests are skipped without them. To run the tests, install both
+in a separate environment: ``pip install peft mergekit pytest``.
 """
 
 import shutil

@@ -32,7 +32,7 @@ def waveforms():
 def files(tmp_path_factory):
     """Two models: another number of mels and languages, as large-v3 has them."""
     directory = tmp_path_factory.mktemp("whisper")
-    # Large matrices: a model with small ones says the same whatever it hears.
+    # Large matrices: with small ones the text is the same for any speech.
     make_whisper(directory / "v2.pt", seed=1, scale=3)
     make_whisper(directory / "v3.pt", seed=2, scale=3, n_mels=128, n_vocab=51866)
     return directory
@@ -76,7 +76,7 @@ def test_equals_openai_whisper(files, tmp_path, waveforms, name, beam_size):
 
 
 def test_shorter_window_uses_the_first_positions(files, tmp_path, waveforms):
-    """As a Whisper with that many positions would do."""
+    """The result is that of a Whisper with only these positions."""
     import_whisper(str(files / "v2.pt"), tmp_path / "base", window=2.0)
     stored = torch.load(files / "v2.pt", weights_only=True)
     dims = {**stored["dims"], "n_audio_ctx": 100}

@@ -64,7 +64,7 @@ def model(weights, **settings):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_loss_and_accuracy(batch, weights, smoothing):
-    """Utterance by utterance through OpenAI's own model; the prompt is not asked for."""
+    """Compare with OpenAI's model, utterance by utterance; the loss leaves the prompt out."""
     theirs = whisper.load_model(str(weights[0]))
     theirs.encoder.positional_embedding = theirs.encoder.positional_embedding[:100]
     tokenizer = tokenizer_of(DIMS["n_vocab"])
@@ -247,7 +247,7 @@ def test_adapter_is_trained_on_from_pair_to_pair(project, joint, adapter):
     for name, value in alone.items():
         torch.testing.assert_close(one[name], value)
         assert not torch.equal(one[name], both[name])
-    # The second step starts from base and adapter, which make the model of the first one again.
+    # The second step starts from base and adapter, which together are the model of the first step.
     log = (chain / "02_es_st" / "train.log").read_text()
     starts = re.findall(r"Loading pretrained params from (\S+)", log)
     assert starts == [str(path / "model.pth") for path in (project / "base", first)]
@@ -256,10 +256,10 @@ def test_adapter_is_trained_on_from_pair_to_pair(project, joint, adapter):
     for path in starts:
         load_pretrained_model(path, start, False)
     keep_adapters_apart(start)
-    weights = start.eval().state_dict()  # which adds the adapter to the weights
+    weights = start.eval().state_dict()  # eval() adds the adapter to the weights
     for name, value in open_recogniser(first).model.state_dict().items():
         torch.testing.assert_close(weights[name], value)
-    # The chain is one adapter of the base, and is found as such.
+    # The chain is one adapter of the base model, and open_expert recognises it.
     expert = open_expert(Checkpoint.open(project / "base" / "model.pth"), chain / "model.pth")
     for name, value in open_recogniser(chain).model.state_dict().items():
         torch.testing.assert_close(value, expert.tensor(name))

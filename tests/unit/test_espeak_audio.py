@@ -37,7 +37,7 @@ def db(power_ratio):
 
 
 def parts(recording, speech):
-    """The first pause of a recording, and a part that is surely speech."""
+    """Return the first pause of a recording, and a part with speech."""
     return recording[: int(0.09 * RATE)], recording[int(0.25 * RATE) : len(speech)]
 
 

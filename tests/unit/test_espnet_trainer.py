@@ -1,4 +1,4 @@
-"""Training that is killed before any one of its operations on files, and goes on."""
+"""A training that is killed before any of its operations on files, and resumes."""
 
 import multiprocessing
 import os
@@ -44,7 +44,7 @@ OPTIONS = {
 
 
 class Model(AbsESPnetModel):
-    """A matrix with an adapter that learns by heart; its accuracy is the one that is wanted."""
+    """A matrix with an adapter; the accuracy is that of the list ACCURACY, not measured."""
 
     def __init__(self):
         super().__init__()
@@ -88,7 +88,7 @@ def train(out: Path, trainer=ResumableTrainer, **options) -> None:
 
 
 def killed_before(number: int, out: Path, options: dict) -> None:
-    """Train, and die before the operation on files of `out` that has this number (from 0)."""
+    """Train, and die before the operation on files of `out` with this number (from 0)."""
     left = [number]
 
     def watch(event, arguments):
@@ -105,7 +105,7 @@ def killed_before(number: int, out: Path, options: dict) -> None:
 
 
 def is_killed(number: int, out: Path, options: dict) -> bool:
-    """Whether a training was killed by :func:`killed_before`, and not at its end before that."""
+    """Return whether :func:`killed_before` killed the training before its end."""
     process = multiprocessing.get_context("fork").Process(
         target=killed_before, args=(number, out, options)
     )

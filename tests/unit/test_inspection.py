@@ -62,7 +62,7 @@ def test_experts_that_are_the_same(tmp_path):
 
 
 def test_inflation_has_no_bounds(tmp_path):
-    """Experts at right angles have 1, opposite ones less."""
+    """Orthogonal experts have 1, opposite experts less."""
     (tmp_path / "apart").mkdir()
     one, other = orthogonal_parts(2)
     apart = findings(tmp_path / "apart", [one, 1.3 * other], rank=4)[QUERY]

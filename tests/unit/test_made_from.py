@@ -1,4 +1,4 @@
-"""Records of what files were made from."""
+"""Records of the sources of files."""
 
 import os
 

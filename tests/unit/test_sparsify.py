@@ -52,7 +52,7 @@ def test_magnitude_prune_rejects_densities_outside_0_to_1(density):
 
 
 def entries_kept(matrix, low_rank, density):
-    """The mask of S: sorted in float64; of ties the first entries are kept."""
+    """Return the mask of S, sorted in float64; among ties the first entries are kept."""
     residual = np.abs(matrix.double().numpy() - low_rank).ravel()
     kept = np.zeros(residual.size, bool)
     kept[np.argsort(-residual, kind="stable")[: int(residual.size * density)]] = True

@@ -119,9 +119,9 @@ WEIGHTS = (1.0, -0.5, 2.0)
 
 
 def near_threshold(tau, rank, density):
-    """The entries whose residual equals the threshold of the sparse part within 1e-4 of it.
+    """Return the entries whose residual equals the threshold of the sparse part up to 1e-4 of it.
 
-    On which side of the threshold they fall depends on the rounding of L.
+    The rounding of L decides on which side of the threshold they fall.
     """
     left, values, right = np.linalg.svd(tau, full_matrices=False)
     residual = np.abs(tau - (left[:, :rank] * values[:rank]) @ right[:rank])

@@ -45,7 +45,7 @@ def test_every_beginning_is_balanced_over_speakers():
     for end in range(1, 75):
         taken = Counter(utt.speaker for utt in order[:end])
         for speaker, number in counts.items():
-            # Nobody has two clips more than one who still has some left.
+            # No speaker has two clips more than a speaker who has clips left.
             if taken[speaker] < number:
                 assert max(taken.values()) <= taken[speaker] + 1
 

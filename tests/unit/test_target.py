@@ -1,4 +1,4 @@
-"""The place of a merged model: nothing of somebody else is overwritten."""
+"""The place of a merged model: files that no merge wrote are never overwritten."""
 
 import logging
 

@@ -48,7 +48,7 @@ def dump(tmp_path):
 
 
 def make_expdir(root):
-    """Experts know 7 of 8 words in their own language; the base one."""
+    """Write models: an expert knows 7 of 8 words of its language, the base model 1."""
     expdir = ExpDir(root)
     write_model(expdir.base, 0)
     for seed, name in enumerate(("de_asr", "es_asr", "de_st", "es_st"), 1):
@@ -85,7 +85,7 @@ def test_sweep_is_written_and_its_best_point_known(expdir, dump):
     sweep = read_json(expdir.sweep("task_arithmetic", "asr"))
     assert (sweep["method"], sweep["scope"]) == ("task_arithmetic", "asr")
     assert tuple(point["params"] for point in sweep["grid"]) == POINTS
-    # 1 + 6 c words of 8 are right in each language; at c = 2 there are wrong words behind them.
+    # 1 + 6 c words of 8 are right in each language; at c = 2 wrong words follow after them.
     wers = [point["scores"]["de_asr"]["wer"] for point in sweep["grid"]]
     assert wers == pytest.approx([100 * n / 8 for n in (6, 1, 3, 5)])
     objectives = [point["objective"] for point in sweep["grid"]]
@@ -121,7 +121,7 @@ def test_merge_over_languages_and_tasks(expdir, dump):
     tune(expdir, pairs, dump, Grid({"task_arithmetic": POINTS}, None), OPTIONS)
     sweep = read_json(expdir.sweep("task_arithmetic", "asr_st"))
     assert set(sweep["grid"][0]["scores"]) == {str(pair) for pair in pairs}
-    # All 7 words are those of the experts, in each of the four pairs: as good as the experts.
+    # In each of the four pairs the merge has the same 7 words right as the expert.
     assert sweep["grid"][1]["objective"] == pytest.approx(1) and sweep["best"] == 1
 
 

@@ -132,7 +132,7 @@ def test_a_status_counts_when_its_line_is_whole(make_runner, tmp_path):
 
 @pytest.fixture
 def busy(monkeypatch):
-    """Have a controller that accepts what it gets, but is late; return the list of its commands.
+    """Replace Slurm by a controller that accepts arrays late; return the list of its commands.
 
     Args (of the fixture's value):
         silent: how many commands get no answer.
@@ -162,7 +162,7 @@ def busy(monkeypatch):
 
 
 def test_accepted_array_without_an_answer_is_not_submitted_twice(make_runner, busy):
-    """The question whether it was accepted is not answered at first, either."""
+    """At first the controller does not tell either whether it accepted the array."""
     asked = busy(silent=2, late=0)
     assert make_runner("JOB=1:1", "x.JOB.log", "true").submit([1]) == 11
     assert asked == ["sbatch", "squeue", "squeue"]

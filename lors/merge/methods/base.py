@@ -1,6 +1,6 @@
 """How to write a merge method.
 
-A merge method is one function in a file of its own in this directory. The function is the formula:
+A merge method is one function, in a separate file in this directory. The function is the formula:
 it returns the merged delta of one tensor, and it never changes its arguments. A decorator enters
 the function in ``METHODS`` under its name. Add ``conf/merge_<name>.yaml`` too; the contract tests
 then test the method without further edits.

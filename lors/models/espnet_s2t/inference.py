@@ -54,7 +54,7 @@ class S2TModel:
         self.samples = int(conf["fs"] * conf["speech_length"])
         tokens = self.model.token_list
         self._token_id = {token: index for index, token in enumerate(tokens)}
-        # Without timestamps in the prompt, ESPnet's search never emits one (its ScoreFilter).
+        # Without timestamps in the prompt, ESPnet's search emits no timestamps (its ScoreFilter).
         first, last = (self._token_id[conf[f"{end}_time_symbol"]] for end in ("first", "last"))
         self._forbidden = slice(first, last + 1)
 

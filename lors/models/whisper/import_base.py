@@ -70,7 +70,7 @@ def _find(base_model: str) -> Path:
 
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
     try:
-        # Downloads if the file is missing or its SHA-256 is not the one in the address.
+        # Downloads if the file is missing or its SHA-256 differs from that in the address.
         return Path(whisper._download(whisper._MODELS[base_model], str(cache), in_memory=False))
     except (OSError, RuntimeError) as error:
         raise LorsError(
