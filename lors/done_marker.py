@@ -27,14 +27,20 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str 
 
 def _inputs_in(marker: Path) -> Mapping[str, Any]:
     """Read the inputs of the result from its marker."""
-    content = read_json(marker)
-    if not isinstance(content, dict) or not isinstance(content.get("inputs"), dict):
+    try:
+        content = read_json(marker)
+        problem = "" if isinstance(content, dict) else BRIEF.repr(content)
+    except LorsError as error:
+        content, problem = {}, f"{error.what}: {error.got}"
+    inputs = None if problem else content.get("inputs")
+    if not isinstance(inputs, dict):
         raise LorsError(
             "not a done marker",
             where=marker,
+            got=problem or "no inputs",
             hint="remove it, and run again: the work is then repeated",
         )
-    return content["inputs"]
+    return inputs
 
 
 def _is_valid(marker: Path) -> bool:

@@ -76,16 +76,34 @@ _OS_HINTS = {
         (errno.EACCES, errno.EPERM, errno.EROFS),
         "change the permissions, or write to a directory of your own",
     ),
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or write to another file system",
     errno.ENOENT: "is the path right, and the disk mounted?",
     errno.EISDIR: "a file is needed here: remove the directory, or give another name",
     **dict.fromkeys(
         (errno.ENOTDIR, errno.EEXIST),
         "a directory is needed here: remove the file, or give another name",
     ),
+    errno.ENOTEMPTY: "empty this directory, or give another name",
     errno.ENAMETOOLONG: "shorten this name",
+    **dict.fromkeys(
+        (errno.EINVAL, errno.EILSEQ),
+        "does the file system allow this name? Try letters, digits, - and _",
+    ),
     errno.ELOOP: "remove the symbolic links that point at each other",
     **dict.fromkeys(
         (errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n), or use fewer jobs"
+    ),
+    **dict.fromkeys(
+        (errno.ENOMEM, errno.EAGAIN),
+        "end other programs, or use fewer jobs (--nj): memory or processes are used up",
+    ),
+    **dict.fromkeys(
+        (errno.EBUSY, errno.ETXTBSY), "end the program that uses this, then run the command again"
+    ),
+    errno.EXDEV: "both paths must be on one file system",
+    **dict.fromkeys(
+        (errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.ENETUNREACH),
+        "check the network, then run the same command again",
     ),
     errno.EIO: "the disk or the network file system has an error: see the messages of the system",
     errno.ESTALE: "the network file system was restarted: run the same command again",

@@ -65,6 +65,8 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
                 handle.close()
             if isinstance(error, UnicodeEncodeError):
                 raise _not_utf8(path, error) from None
+            if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+                error.filename = str(path)  # write() names no file
             raise
 
 
@@ -94,6 +96,9 @@ def _open_temporary(path: Path) -> tuple[int, Path]:
         temporary = Path(name)
     return descriptor, temporary
 
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""Errors of write() on a disk that is full or has a fault."""
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}
 """Errors of flock() on a file system without locks."""

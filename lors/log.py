@@ -10,6 +10,7 @@ import argparse
 import io
 import logging
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -45,8 +46,9 @@ def run_main(
 
     Returns:
         0 for success, 2 for a usage error (argparse itself exits with 2), 1 for any other
-        :class:`LorsError` or an error of the operating system, 130 after Ctrl-C. Any other
-        exception is a bug: it propagates with its traceback, and Python exits with 1.
+        :class:`LorsError` or an error of the operating system, 130 after Ctrl-C, 141 without a
+        message if the reader of stdout has ended (``... | head``). Any other exception is a bug:
+        it propagates with its traceback, and Python exits with 1.
     """
     args = parser.parse_args(argv)
     setup_logging()
@@ -57,13 +59,25 @@ def run_main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         work(args)
+        sys.stdout.flush()
     except LorsError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _stdout_is_closed():
+            # Python would report the rest of the buffer at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
         print(f"{parser.prog}: error: {from_os_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _stdout_is_closed() -> bool:
+    """Return whether stdout is a pipe whose reader has ended."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))

@@ -63,6 +63,9 @@ plan_stages() {
     planned=()
     stage=$(stage_number "$stage")
     stop_stage=$(stage_number "$stop_stage")
+    if [ "$stage" -gt "$stop_stage" ]; then
+        die -2 "the first stage is after the last" "where: --stage $stage --stop_stage $stop_stage"
+    fi
     for ((number = stage; number <= stop_stage; number++)); do
         name=${stages[number - 1]}
         if [[ " ${training[*]} " == *" $name "* && $skip_train == true ]]; then continue; fi

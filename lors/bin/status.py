@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -54,7 +53,7 @@ def work(args: argparse.Namespace) -> int:
     """Print the status; return the exit code."""
     status = read_status(Path(args.expdir), args.stage)
     if args.json:
-        print(json.dumps(as_json(status), indent=2, ensure_ascii=False))
+        print(json.dumps(as_json(status), indent=2))  # in ASCII: a path may not be UTF-8
     else:
         print(as_table(status, args.all))
     return EXIT_CODES[status.state]
@@ -65,11 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def show(args: argparse.Namespace) -> None:
         nonlocal code
-        try:
-            code = work(args)
-            sys.stdout.flush()
-        except BrokenPipeError:  # the reader, such as head, has closed the pipe
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = work(args)
 
     return run_main(get_parser(), show, argv) or code
 

@@ -12,7 +12,6 @@ import re
 import shlex
 import time
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from lors.recipe.liveness import RecordedProcess
@@ -21,13 +20,18 @@ STOPPED = (128 + 1, 128 + 2, 128 + 15)
 """Exit codes of a job that a user stopped: closed terminal, Ctrl-C, TERM."""
 ERROR_WIDTH = 160  # characters of an error that are shown
 HEAD_LINES = 100  # the wrapper's first lines are among these; a cluster may write lines before
+HEAD_BYTES = 1 << 18  # a recipe's commands are far shorter
 TAIL_BYTES = 1 << 16
+LONGEST_LINE = 2000  # characters in which an error is looked for
 _RUNNING = re.compile(
-    r"# Running on (?P<host>[^\s,]+)(?:, process (?P<pid>\d+))?(?:, Slurm job (?P<slurm>[\w]+))?"
+    r"# Running on (?P<host>[^\s,]+)(?:, process (?P<pid>\d{1,18})(?!\d))?"
+    r"(?:, Slurm job (?P<slurm>[\w]+))?"
 )
 _STARTED = re.compile(r"# Started at (\S+)")
 # The second form is that of Kaldi's wrappers.
-_FINISHED = re.compile(r"# (?:Finished at .* with status (\d+)|Ended \(code (\d+)\) at .*)")
+_FINISHED = re.compile(
+    r"# (?:Finished at .* with status (\d{1,3})(?!\d)|Ended \(code (\d{1,3})\) at .*)"
+)
 _ENDED_BY = re.compile(r"# Ended by (.*)")
 _FROM_OUTSIDE = ("SIGKILL", "Slurm")  # causes that a command cannot name in its output
 _ERROR = re.compile(r"\b\w*(?:[eE]rror|ERROR|Exception)\b(?::|$)|\bKilled\b")
@@ -80,8 +84,9 @@ def read_job_log(path: str | os.PathLike) -> JobLog | None:
     """Read a log; return None if there is no such file, or no wrapper has begun to write it."""
     path = Path(path)
     try:
-        with path.open(encoding="utf-8", errors="replace") as handle:
-            head = [line.rstrip("\n") for line in islice(handle, HEAD_LINES)]
+        if not path.is_file():
+            return None
+        head = _head(path)
         changed = path.stat().st_mtime
         tail = _tail(path)
     except OSError:
@@ -113,9 +118,10 @@ def error_in(path: str | os.PathLike) -> str:
     of the output with an error, else it names the signal, else it is the last line of the output.
     """
     try:
-        lines = [line.rstrip() for line in _latest_run(_tail(Path(path))) if line.strip()]
+        tail = _latest_run(_tail(Path(path)))
     except OSError:
         return ""
+    lines = [line[:LONGEST_LINE].rstrip() for line in tail if line.strip()]
     output = [line.strip() for line in lines if not line.startswith("#")]
     errors = [line for line in output if _ERROR.search(line)]
     ended = next(filter(None, map(_ENDED_BY.match, reversed(lines))), None)
@@ -140,12 +146,25 @@ def _latest_run(lines: list[str]) -> list[str]:
     return lines[begun[-1] + 1 :] if begun else lines
 
 
+def _head(path: Path) -> list[str]:
+    """The first lines of a file; the last of them may be cut."""
+    lines, left = [], HEAD_BYTES
+    with path.open("rb") as handle:
+        while left > 0 and len(lines) < HEAD_LINES:
+            line = handle.readline(left)
+            if not line:
+                break
+            left -= len(line)
+            lines.append(line.decode(errors="replace").rstrip("\r\n"))
+    return lines
+
+
 def _tail(path: Path) -> list[str]:
     """Return the last lines of a file; the first of them may be incomplete."""
     with path.open("rb") as handle:
         size = handle.seek(0, os.SEEK_END)
         handle.seek(max(0, size - TAIL_BYTES))
-        return handle.read().decode(errors="replace").splitlines()
+        return handle.read(TAIL_BYTES).decode(errors="replace").splitlines()
 
 
 def _words(command: str) -> tuple[str, ...]:

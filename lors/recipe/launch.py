@@ -19,6 +19,10 @@ from lors.processes import end_with_parent
 
 LOG = "train.log"
 TAIL_LINES = 20
+TAIL_WIDTH = 1000
+"""Most characters of a line in the message about a failed training."""
+PIECE = 1 << 16
+"""Most characters that are read at once, of a line without end."""
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 """Environment variables that the job wrappers set; a training resumed by hand keeps them."""
 STOP_SECONDS = 15.0
@@ -63,9 +67,9 @@ def run_training(command: Sequence[str], out: Path) -> None:
         preexec_fn=partial(end_with_parent, os.getpid()),
     )
     try:
-        for line in process.stdout:
+        while line := process.stdout.readline(PIECE):
             print(line, end="", flush=True)
-            tail.append(line.rstrip("\n"))
+            tail.append(line[:TAIL_WIDTH].rstrip("\n"))
         status = process.wait()
     except BaseException:
         process.terminate()
@@ -159,7 +163,12 @@ def _on_every_node(num_nodes: int) -> list[str]:
 def _scontrol(*words: str) -> str:
     try:
         done = subprocess.run(
-            ["scontrol", *words], capture_output=True, text=True, check=True, timeout=60
+            ["scontrol", *words],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=True,
+            timeout=60,
         )
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)

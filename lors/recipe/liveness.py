@@ -100,7 +100,9 @@ def _slurm_queue(jobs: Collection[str]) -> dict[str, str] | None:
     arrays = sorted({job.partition("_")[0] for job in jobs})
     command = ["squeue", "-a", "-h", "-r", "-o", "%i %T", "-j", ",".join(arrays)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=30
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     # "Invalid job id": the answer for a single job that ended some minutes ago.

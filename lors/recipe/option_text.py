@@ -141,7 +141,7 @@ def _problems_of_directories(directories: Mapping[str, str]) -> Iterator[str]:
     """
     here = str(Path.cwd())
     if text_problem(here):
-        yield f"{_HERE}: {BRIEF.repr(here)}: {text_problem(here)}"
+        yield f"{_HERE}: {BRIEF.repr(here)}: {text_problem(here)}; rename it"
     for name, path in directories.items():
         if re.match(r"[A-Za-z_]\w*=", path):
             yield f"--{name}: {BRIEF.repr(path)}: it looks like a variable; write ./{path}"

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lors.errors import LorsError, UsageError
-from lors.fileio import read_json, write_json
+from lors.errors import LorsError, UsageError, shortened
+from lors.fileio import BRIEF, read_json, write_json
 from lors.recipe.liveness import RecordedProcess
+from lors.recipe.names import problems_of
 
 NAME = "recipe.json"
 REFUSED = 2  # exit code for a wrong command line
+LATEST = 1 << 40
+"""Largest number in a record; as a time in seconds it is far in the future."""
+MOST_TEST_SETS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -96,23 +101,39 @@ def _parse(content: Any) -> RunRecord:
     """Return the record in a JSON value; raise LorsError with all wrong fields."""
     if not isinstance(content, dict):
         raise LorsError("not a record", got=type(content).__name__)
-    values, wrong = {}, []
+    wrong = []
     for field in dataclasses.fields(RunRecord):
-        kind = field.type.partition("[")[0].partition(" |")[0]
         value = content.get(field.name)
-        good = {
-            "str": isinstance(value, str),
-            "int": isinstance(value, int) or (value is None and "None" in field.type),
-            "float": isinstance(value, (int, float)),
-            "bool": isinstance(value, bool),
-            "tuple": isinstance(value, list) and all(isinstance(word, str) for word in value),
-        }
-        if not good[kind]:
-            wrong.append(f"{field.name}: {value!r}")
-        values[field.name] = tuple(value) if isinstance(value, list) else value
+        if not _fits(field.type, value):
+            wrong.append(f"{field.name}: {BRIEF.repr(value)}")
+    if not wrong:
+        wrong = problems_of(content)
+        test_sets = math.prod(len(content[name]) for name in ("systems", "langs", "tasks"))
+        if test_sets > MOST_TEST_SETS:
+            wrong.append(f"systems x langs x tasks: {test_sets}, expected {MOST_TEST_SETS} at most")
     if wrong:
-        raise LorsError("not a record", got=wrong)
-    return RunRecord(**values)
+        raise LorsError("not a record", got=shortened(wrong, len(dataclasses.fields(RunRecord))))
+    values = {field.name: content[field.name] for field in dataclasses.fields(RunRecord)}
+    return RunRecord(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _fits(annotation: str, value: Any) -> bool:
+    """Return whether a value of JSON fits the type of a field of `RunRecord`."""
+    if annotation == "bool":
+        return isinstance(value, bool)
+    if annotation == "str":
+        return isinstance(value, str) and _is_text(value)
+    if annotation.startswith("tuple"):
+        return isinstance(value, list) and all(isinstance(v, str) and _is_text(v) for v in value)
+    if value is None:
+        return annotation.endswith("| None")
+    kinds = (int, float) if annotation == "float" else (int,)
+    return type(value) in kinds and abs(value) < LATEST  # false for NaN
+
+
+def _is_text(value: str) -> bool:
+    """Return whether a text can be printed, and be part of a path."""
+    return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def begin_stage(record: RunRecord) -> None:

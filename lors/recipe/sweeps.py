@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lors.config import REQUIRED
-from lors.errors import LorsError
+from lors.errors import LorsError, shortened
 from lors.fileio import read_json, write_json
 from lors.recipe.expdir import ExpDir, tasks_of
 from lors.score import SCORERS, Score
@@ -20,6 +20,8 @@ from lors.tasks import Pair
 
 SCALING = "scaling_coef"
 """The parameter that every merge method has."""
+SHOWN = 20
+"""Number of problems that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,12 @@ def read_sweep(expdir: ExpDir, method: str, scope: str) -> Sweep:
     path = expdir.sweep(method, scope)
     content = read_json(path)
     if problems := _malformed(path, content):
-        raise LorsError("not a sweep of merge parameters", where=path, got=problems)
+        raise LorsError(
+            "not a sweep of merge parameters",
+            where=path,
+            got=shortened(problems, SHOWN),
+            hint=f"remove {path.parent} and run stage tune again",
+        )
     return _sweep(str(expdir.root), content)
 
 
@@ -154,7 +161,11 @@ def read_sweeps(expdirs: Sequence[str | os.PathLike]) -> list[Sweep]:
                 wrong = _wrong_choice(sweeps[-1])
             problems += [f"{path}: {problem}" for problem in wrong]
     if problems:
-        raise LorsError("sweeps of merge parameters that cannot be reported", got=problems)
+        raise LorsError(
+            "sweeps of merge parameters that cannot be reported",
+            got=shortened(problems, SHOWN),
+            hint="remove the directories of these files and run stage tune again",
+        )
     return sorted(sweeps, key=_order)
 
 

@@ -16,7 +16,8 @@ from typing import Any
 from tqdm import tqdm
 
 from lors.done_marker import DoneMarker
-from lors.fileio import file_digest, read_json, remove_tree, write_json
+from lors.errors import LorsError, shortened
+from lors.fileio import BRIEF, file_digest, read_json, remove_tree, write_json
 from lors.log import show_progress
 from lors.models.family import InferenceOptions
 from lors.recipe.expdir import ExpDir, check_data, check_models, scope_of
@@ -67,7 +68,7 @@ def tune(
             points, path = grid.points[method], expdir.sweep(method, scope)
             with marker.work():
                 partial = _partial(path)
-                trials = comparable_trials(map(Trial.from_json, _entries(partial)), tuner.base)
+                trials = comparable_trials(_read_trials(partial, len(points)), tuner.base)
                 progress.update(len(trials))
                 for trial in tuner.run(method, points[len(trials) :]):
                     trials.append(trial)
@@ -116,8 +117,30 @@ def _partial(sweep: Path) -> Path:
     return sweep.with_name("partial.json")
 
 
-def _entries(partial: Path) -> list[Any]:
-    return read_json(partial) if partial.exists() else []
+def _read_trials(partial: Path, number: int) -> list[Trial]:
+    """Read the trials of an unfinished sweep of `number` points; none if there is no file.
+
+    Raises:
+        LorsError: the file does not hold trials.
+    """
+    hint = "remove this file: the search then begins again"
+    content = read_json(partial) if partial.exists() else []
+    if not isinstance(content, list) or len(content) > number:
+        expected = f"a list of {number} trials at most"
+        got = f"{len(content)} trials" if isinstance(content, list) else BRIEF.repr(content)
+        raise LorsError(
+            "not the trials of a sweep", where=partial, expected=expected, got=got, hint=hint
+        )
+    problems = [
+        f"trial {index}: {problem}"
+        for index, entry in enumerate(content)
+        for problem in Trial.problems(entry)
+    ]
+    if problems:
+        raise LorsError(
+            "not the trials of a sweep", where=partial, got=shortened(problems), hint=hint
+        )
+    return [Trial.from_json(entry) for entry in content]
 
 
 def _clear(sweep: Path) -> None:

@@ -18,6 +18,7 @@ from lors.recipe.job_log import JobLog, read_job_log
 from lors.tasks import Pair, pairs_of
 
 Value = TypeVar("Value")
+MOST_UNITS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,12 @@ def _keys_of(log: JobLog, expdir: str) -> tuple[str, ...]:
             scope = _only(scopes_of(log.option("tasks")), log)
             return tuple(f"tune/{method}.{scope}" for method in log.option("methods"))
         if log.module == "lors.bin.inference":
-            pairs = pairs_of(log.option("langs"), log.option("tasks"))
+            langs, tasks, systems = map(log.option, ("langs", "tasks", "systems"))
+            if len(langs) * len(tasks) * len(systems) > MOST_UNITS:
+                return ()
+            pairs = pairs_of(langs, tasks)
             job, number = int(log.option("job")[0]), int(log.option("num_jobs")[0])
-            units = inference_units(log.option("systems"), pairs, job, number)
+            units = inference_units(systems, pairs, job, number)
             split = log.option("split")[0]
             return tuple(f"inference/{split}/{system}/{pair}" for system, pair in units)
     except (LorsError, ValueError, IndexError):

@@ -71,6 +71,16 @@ def test_work_of_a_killed_process_is_done_again(tmp_path):
     assert marker.is_done() and names(tmp_path) == [".done"]
 
 
+@pytest.mark.parametrize("name", [".done", ".done.started"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b'{"inputs": 1}', b"[" * 100_000])
+def test_damaged_marker_is_told_with_the_way_out(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    for read in (DoneMarker(tmp_path / ".done", {}).is_done, lambda: DoneMarker.progress(path)):
+        with refusal(path, "remove it"):
+            read()
+
+
 def test_failed_work_is_not_done(tmp_path):
     marker = DoneMarker(tmp_path / ".done", {"seed": 1})
     with pytest.raises(ValueError), marker.work():

@@ -51,6 +51,17 @@ def test_text_that_is_not_utf8_is_refused_and_leaves_nothing(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_full_disk_is_told_with_the_file(tmp_path):
+    """A limit of file sizes stands for the full disk."""
+    code = "import resource, sys; from lors.fileio import write_text;"
+    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
+    code += "write_text(sys.argv[1], 'x' * 2000)"
+    path = tmp_path / "x.txt"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert f"OSError: [Errno 27] File too large: '{path}'" in done.stderr
+    assert names(tmp_path) == []
+
+
 @pytest.mark.parametrize("name", ["de", "sv-SE", "ä.b_c", "a|b", "می\u200cخواهم", ".x", "x" * 240])
 def test_names_that_become_paths(name):
     assert path_component(name, "--langs") == name

@@ -1,6 +1,8 @@
 """lors.recipe.job_log with logs of all kinds; tests/contract/test_job_logs.py makes real ones."""
 
+import os
 import time
+import tracemalloc
 
 import pytest
 
@@ -77,3 +79,57 @@ def test_error_of_a_log(tmp_path, said, error):
     (tmp_path / "x.log").write_text(f"# command\n# Running on h\n{said}\n# Finished at x\n")
     expected = "ended by SIGKILL (out of memory?)" if error is None else error
     assert error_in(tmp_path / "x.log") == expected
+
+
+BEGIN = b"# echo 1\n# Running on h, process 7\n# Started at 2025-01-01T12:00:00\n#\n"
+END = b"\n# Accounting: time=1 threads=1\n# Finished at 2025-01-01T12:00:01 with status 3\n"
+
+
+def write_large(path, begin, end):
+    """Write a file of 4 GB with one line of NUL bytes, which takes no space on the disk."""
+    with path.open("wb") as handle:
+        handle.write(begin)
+        handle.truncate(1 << 32)
+        handle.seek(0, os.SEEK_END)
+        handle.write(end)
+
+
+def test_large_log_is_read_at_both_ends_only(tmp_path):
+    path = tmp_path / "x.log"
+    write_large(path, BEGIN, b"\nKeyError: 'y'" + END)
+    tracemalloc.start()
+    began = time.process_time()
+    log, error = read_job_log(path), error_in(path)
+    assert (log.command, log.status, error) == (("echo", "1"), 3, "KeyError: 'y'")
+    write_large(path, b"", END)
+    assert read_job_log(path) is None
+    write_large(path, BEGIN, b": error: " * 10_000 + END)
+    assert len(error_in(path)) == 160
+    assert time.process_time() - began < 2
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\0",
+        b"# a 'b\n# Running on h\n",
+        b"# a\n# Running on h, process " + b"9" * 5000 + b"\n",
+        b"# a\n# Running on h\n# Started at 9999999999-99-99T99:99:99\n",
+        b"# a\n# Running on h\n# Finished at x with status " + b"9" * 5000 + b"\n",
+    ],
+)
+def test_damaged_log(tmp_path, content):
+    path = tmp_path / "x.log"
+    path.write_bytes(content)
+    log = read_job_log(path)
+    assert log is None or (log.process.host == "h" and log.status is None)
+    assert isinstance(error_in(path), str)
+
+
+def test_what_is_not_a_file(tmp_path):
+    os.mkfifo(tmp_path / "x.log")
+    (tmp_path / "y.log").mkdir()
+    assert all(read_job_log(tmp_path / name) is None for name in ("x.log", "y.log", "z.log"))

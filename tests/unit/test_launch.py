@@ -121,6 +121,14 @@ def test_failure_shows_the_end_of_the_output(tmp_path):
     assert "line 19." not in str(caught.value)
 
 
+def test_line_without_end_is_cut_in_the_message(tmp_path, capfd):
+    endless = program("import sys; sys.stdout.write('x' * 3 * 10**6); sys.exit(3)")
+    with refusal(tmp_path / "train.log", "xxx") as caught:
+        run_training(endless, tmp_path)
+    assert len(str(caught.value)) < 30_000
+    assert capfd.readouterr().out == "x" * 3 * 10**6
+
+
 def test_program_that_cannot_start(tmp_path):
     with refusal(tmp_path / "train.log", "/no/such/python"):
         run_training(["/no/such/python", "-m", "x"], tmp_path)

@@ -73,6 +73,34 @@ def test_errors_become_a_message_and_an_exit_code(capsys, error, status, text):
     assert captured.err == prog + text and captured.out == ""
 
 
+PRINTING = """
+import argparse, os, sys
+from lors.log import run_main
+def work(args):
+    if sys.argv[1] == "stdout":
+        print("x" * 10**6)
+    else:
+        reader, writer = os.pipe()
+        os.close(reader)
+        os.write(writer, b"x")
+sys.exit(run_main(argparse.ArgumentParser(), work, []))
+"""
+
+
+def test_end_of_the_reader_of_stdout_is_no_message():
+    command = [sys.executable, "-c", PRINTING, "stdout"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.read(1)
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == (b"", 141)
+
+
+def test_end_of_another_reader_is_an_error():
+    command = [sys.executable, "-c", PRINTING, "another pipe"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "Broken pipe" in done.stderr
+
+
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOSPC, errno.EACCES, errno.EISDIR, 1000])
 def test_errors_of_the_system_name_the_file_and_the_next_step(capsys, number):
     error = OSError(number, "cannot do this", "a.tsv", None, "b.tsv")

@@ -57,12 +57,47 @@ def test_refused_first_run_leaves_nothing(tmp_path, monkeypatch):
     assert read_run("exp").status == 2
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b"null", b"\xff", b"\0" * 9, b"[" * 100_000]
+)
 def test_corrupt_record(tmp_path, content):
     path = tmp_path / "recipe.json"
-    path.write_text(content)
+    path.write_bytes(content)
     with refusal(path, "./run.sh", kind=UsageError):
         read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("began", value) for value in (float("nan"), float("inf"), 1e300, "now", True, None)),
+        *(("pid", value) for value in (7.0, 10**400, True, None)),
+        *(("status", value) for value in (False, "0", 0.5)),
+        *(("langs", value) for value in ("de", {}, [1], ["../de"], ["de", "de"], ["\ud800"])),
+        *(("expdir", value) for value in ("", "a\0b", "a\nb", None)),
+        *(("systems", value) for value in ([["base"]], ["../base"], None)),
+        ("methods", ["a/b"]),
+        ("host", "\ud800"),
+        ("command", 1),
+    ],
+)
+def test_field_of_another_shape(tmp_path, monkeypatch, name, value):
+    monkeypatch.chdir(tmp_path)
+    call_record("--stage", "data")
+    path = Path("exp/recipe.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with refusal(path, name, "./run.sh", kind=UsageError):
+        read_run("exp")
+
+
+def test_record_of_more_test_sets_than_any_recipe_has(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call_record("--stage", "data")
+    path = Path("exp/recipe.json")
+    many = [f"x{number}" for number in range(2000)]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "langs": many, "systems": many}))
+    with refusal(path, 4_000_000, kind=UsageError):
+        read_run("exp")
 
 
 def test_all_wrong_fields_are_listed(tmp_path, monkeypatch):

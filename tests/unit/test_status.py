@@ -560,3 +560,29 @@ def test_program_only_reads(exp):
         [*command, "--help"], env=environment, capture_output=True, text=True
     )
     assert "exit code: 0 all is done" in help_text.stdout
+
+
+@pytest.mark.parametrize("name", ["a b", "a'\"b", "a%b", "$HOME", "a\nb", os.fsdecode(b"a\xffb")])
+def test_directory_of_any_name(exp, name, monkeypatch, capfdbinary):
+    """Of the recipe, and of the experiment as it is called."""
+    place = Path(name)
+    place.mkdir()
+    exp.root.rename(place / "exp")
+    for here, called in ((".", f"{name}/exp"), (name, "exp")):
+        monkeypatch.chdir(here)
+        assert main([called]) == 4
+        assert os.fsencode(called) in capfdbinary.readouterr().out
+        assert main([called, "--json"]) == 4
+        assert json.loads(capfdbinary.readouterr().out)["expdir"] == called
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b'{"inputs": 1}', None])
+def test_damaged_marker_fails_its_unit(exp, content):
+    marker = exp.expert(PAIRS[0]) / ".done"
+    marker.parent.mkdir(parents=True)
+    if content is None:
+        marker.mkdir()
+    else:
+        marker.write_bytes(content)
+    [failed] = [unit for unit in read_status("exp", "experts").units if unit.state == "failed"]
+    assert failed.name == "de_asr" and str(marker) in failed.error

@@ -17,7 +17,7 @@ from lors.recipe.sweeps import (
 )
 from lors.tasks import Pair
 from tests.refusal import refusal
-from tests.unit.score_trees import change, error_rates, make_sweeps, translation_scores
+from tests.unit.score_trees import change, error_rates, make_sweeps, put, translation_scores
 
 TRIALS = [
     Trial(
@@ -83,8 +83,18 @@ GOOD = {"params": {}, "objective": 0.5, "scores": {}}
 )
 def test_malformed_sweeps_are_refused(expdir, values, facts):
     change(expdir / "tune/lors.asr/sweep.json", **values)
-    with refusal(expdir / "tune/lors.asr/sweep.json", *facts):
+    with refusal(expdir / "tune/lors.asr/sweep.json", *facts, "what to do"):
         read_sweeps([expdir])
+
+
+@pytest.mark.parametrize(
+    "content", [[], {}, {"grid": [], "best": 0}, None, {"method": [], "scope": {}}]
+)
+def test_sweep_of_another_shape(expdir, content):
+    path = expdir / "tune/lors.asr/sweep.json"
+    put(path, content)
+    with refusal(path, f"remove {path.parent}"):
+        read_sweep(ExpDir(expdir), "lors", "asr")
 
 
 def test_format_params():

@@ -5,7 +5,7 @@ from stand_ins import FakeS2TModel, write_audio_dump, write_model
 
 from lors.data.datadir import Utterance, read_data_dir, write_data_dir
 from lors.errors import UsageError
-from lors.fileio import read_json
+from lors.fileio import read_json, write_json
 from lors.models.espnet_s2t.prompts import S2TOptions
 from lors.recipe.expdir import ExpDir
 from lors.recipe.grid import Grid
@@ -149,6 +149,22 @@ def test_interrupted_search_ends_with_the_same_files(expdir, dump, tmp_path, cal
         first, second = (e.sweep(method, "asr").read_bytes() for e in (whole, expdir))
         assert first == second
     assert not list(expdir.root.rglob("partial.json"))
+
+
+@pytest.mark.parametrize(
+    ("content", "fact"),
+    [
+        ({"params": {}}, "list"),
+        ([1], "trial 0"),
+        ([{"params": {}, "objective": 1, "scores": {"de_mt": 1}}], "de_mt"),
+        ([{"params": {}, "objective": 1, "scores": {}}] * 5, "5 trials"),
+    ],
+)
+def test_damaged_trials_of_an_unfinished_search(expdir, dump, content, fact):
+    path = expdir.sweep("task_arithmetic", "asr").with_name("partial.json")
+    write_json(path, content)
+    with refusal(path, fact, "remove this file"):
+        tune(expdir, PAIRS, dump, Grid({"task_arithmetic": POINTS}, None), OPTIONS)
 
 
 def test_finished_search_does_nothing(expdir, dump, calls):
