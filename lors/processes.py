@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from multiprocessing import resource_tracker
 
 DRIVER = "LORS_DRIVER"
 """Environment variable set by a recipe's driver: the programs of lors then end with their parent.
@@ -49,6 +48,8 @@ def starting_workers() -> Iterator[None]:
     SIGINT is blocked, and the workers inherit this. A worker that had to block it itself could be
     interrupted before, with a traceback. A Ctrl-C within the block is handled after the block.
     """
+    from multiprocessing import resource_tracker  # not at the start of every program
+
     resource_tracker.ensure_running()  # it would unblock the signal at its first use
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
