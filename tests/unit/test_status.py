@@ -564,7 +564,7 @@ def test_program_only_reads(exp):
 
 @pytest.mark.parametrize("name", ["a b", "a'\"b", "a%b", "$HOME", "a\nb", os.fsdecode(b"a\xffb")])
 def test_directory_of_any_name(exp, name, monkeypatch, capfdbinary):
-    """Of the recipe, and of the experiment as it is called."""
+    """The paths of the recipe and of the experiment, as the call gives them."""
     place = Path(name)
     place.mkdir()
     exp.root.rename(place / "exp")
