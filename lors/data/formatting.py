@@ -245,7 +245,7 @@ def _inputs(source: Path, options: FormatOptions) -> dict[str, Any]:
     audio = []
     for key, wav in read_scp(source / "wav.scp").items():
         size, modified = 0, 0
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or no name of a file
             state = os.stat(file_of(wav))  # noqa: PTH116  (half the time of Path.stat)
             size, modified = state.st_size, state.st_mtime_ns
         audio.append((key, size, modified))
