@@ -90,6 +90,8 @@ finite_number = option_number(Range())
 fraction = option_number(FRACTION)
 count = option_number(Range(1, LARGEST_COUNT), whole=True)
 process_count = option_number(Range(1, MOST_PROCESSES), whole=True)
+SEED = Range(0, 2**32 - 1)
+"""Range of a seed, as numpy requires."""
 
 
 def check_number(value: float, limits: Range, where: str) -> None:

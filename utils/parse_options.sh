@@ -93,7 +93,8 @@ no_more_arguments() {
 
 _po_is_option() { [[ $1 =~ ^[a-z][a-z0-9_]*$ && ${_po_values[$1]+set} ]]; }
 
-_po_is_boolean() { [[ ${_po_values[$1]} == true || ${_po_values[$1]} == false ]]; }
+# By the default: a text option may be given the value true.
+_po_is_boolean() { [[ ${_po_defaults[$1]} == true || ${_po_defaults[$1]} == false ]]; }
 
 # Whether $1 is --name or --name=value of an option, and so not the value of another option.
 _po_looks_like_option() {
@@ -141,11 +142,12 @@ _po_parse() {
 # Outside of functions, because a local variable could have the name of a variable of the script.
 _po_names=()
 _po_help=()
-declare -A _po_values=()
+declare -A _po_values=() _po_defaults=()
 _po_script=$(_po_find_script "${BASH_SOURCE[1]}") || exit 1
 _po_read_script "$_po_script"
 for _po_name in "${_po_names[@]}"; do
     _po_values[$_po_name]=${!_po_name-}
+    _po_defaults[$_po_name]=${!_po_name-}
 done
 _po_parse "$@"
 shift "$_po_used"
@@ -155,4 +157,4 @@ for _po_name in "${_po_names[@]}"; do
     printf -v "$_po_name" '%s' "${_po_values[$_po_name]}"
     options+=("$_po_name=${_po_values[$_po_name]}")
 done
-unset _po_script _po_names _po_help _po_values _po_used _po_name
+unset _po_script _po_names _po_help _po_values _po_defaults _po_used _po_name

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lors.config import read_yaml
+from lors.config import MOST_PROCESSES, SEED, Range, count, option_number, read_yaml
 from lors.errors import UsageError
 from lors.log import run_main
 from lors.models import FAMILIES
@@ -50,24 +50,20 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--dev_utterances",
-        type=int,
+        type=count,
         help="dev utterances of each pair for the choice of the best epoch (default: all)",
     )
-    parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--ngpu", type=int, default=0, help="GPUs of each node; 0: the CPU")
-    parser.add_argument("--num_nodes", type=int, default=1, help="nodes of this Slurm job")
+    seed = option_number(SEED, whole=True)
+    parser.add_argument("--seed", type=seed, default=1, help="default: %(default)s")
+    ngpu = option_number(Range(0, MOST_PROCESSES), whole=True)
+    parser.add_argument("--ngpu", type=ngpu, default=0, help="GPUs of each node; 0: the CPU")
+    nodes = option_number(Range(1, MOST_PROCESSES), whole=True)
+    parser.add_argument("--num_nodes", type=nodes, default=1, help="nodes of this Slurm job")
     return parser
 
 
 def work(args: argparse.Namespace) -> None:
     check_names(vars(args))
-    if args.dev_utterances is not None and args.dev_utterances < 1:
-        raise UsageError(
-            "no dev utterances",
-            where="--dev_utterances",
-            expected="1 or more",
-            got=args.dev_utterances,
-        )
     pairs = [Pair.parse(name) for name in args.pairs]
     config = complete_config(args, pairs)
     if args.sequential:

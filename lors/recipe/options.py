@@ -11,7 +11,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from lors.config import LARGEST_COUNT, Range, build, keys_of, load_config, read_yaml
+from lors.config import (
+    LARGEST_COUNT,
+    MOST_PROCESSES,
+    SEED,
+    Range,
+    build,
+    keys_of,
+    load_config,
+    read_yaml,
+)
 from lors.errors import LorsError, UsageError
 from lors.models import FAMILIES
 from lors.models.family import Family
@@ -22,7 +31,7 @@ from lors.recipe.option_text import group_languages, option_problems, value_of
 from lors.tasks import TASKS, pairs_of
 
 Count = Annotated[int, Range(1, LARGEST_COUNT)]
-Jobs = Annotated[int, Range(1, 1000)]
+Jobs = Annotated[int, Range(1, MOST_PROCESSES)]
 """A number of jobs at a time, or of nodes."""
 Lists = Mapping[str, Sequence[str]]
 """Name of a variable of the script -> its words."""
@@ -38,14 +47,14 @@ class ScriptOptions:
     submit: bool
     langs: tuple[str, ...]
     model_family: Literal[tuple(FAMILIES)]
-    seed: Annotated[int, Range(0, 2**32 - 1)]
+    seed: Annotated[int, SEED]
     dev_utterances: Count
     data_opts: tuple[str, ...]
     datadir: str
     dumpdir: str
     expdir: str
     nj: Jobs
-    ngpu: Annotated[int, Range(0, 1000)]
+    ngpu: Annotated[int, Range(0, MOST_PROCESSES)]
     num_nodes: Jobs
 
     def lists(self, stages: Collection[str]) -> Lists:

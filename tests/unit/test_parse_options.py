@@ -90,6 +90,7 @@ def values(done):
 @pytest.mark.parametrize(
     ("arguments", "changed", "rest"),
     [
+        (["--langs", "true", "--langs", "es"], {"langs": "es"}, []),
         ([], {}, []),
         (["--stage", "3"], {"stage": "3"}, []),
         (["--stage=merge", "--stage", "2"], {"stage": "2"}, []),
