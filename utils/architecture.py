@@ -142,7 +142,10 @@ def circles(modules: Imports) -> list[str]:
 
 
 def needed_by(module: str, modules: Imports) -> set[str]:
-    """Return all modules of lors that the import of a module loads, with their packages."""
+    """Return all modules of lors that the import of a module loads, the module included.
+
+    Python loads the packages of a module too, so they are among them.
+    """
     needed: set[str] = set()
     waiting = [module]
     while waiting:

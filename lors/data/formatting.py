@@ -91,8 +91,9 @@ def format_corpus(
         the reports of the languages (:func:`lors.data.language_report.language_report`).
 
     Raises:
-        LorsError: data directories are missing (all are listed); or as :func:`format_data_dir`.
-        UsageError: the number of hours or processes is too small.
+        LorsError: data directories are missing (all are listed); a list of clips is missing; or as
+            :func:`format_data_dir`.
+        UsageError: a number in `options` is out of range, or a language or split has a wrong name.
     """
     _check_options(options)
     check_languages(langs, "--langs")
@@ -144,7 +145,7 @@ def format_data_dir(
         LorsError: `source` is not valid, or lacks one of ``options.clips``; `target` was made from
             other inputs; more clips fail than allowed (``dropped.tsv`` is still written); no
             clip is left.
-        UsageError: the number of hours or processes is too small.
+        UsageError: a number in `options` is out of range.
     """
     source, target, options = Path(source), Path(target), options or FormatOptions()
     _check_options(options)

@@ -226,8 +226,13 @@ def _id_part(name: str, keep: str = "") -> str:
     """Return `name` with letters, digits and underscores only, for a part of an utterance id.
 
     A hyphen separates the parts of an id. It sorts before all of these characters, so that ids are
-    also sorted by speaker. Different names stay different: a name that is changed or cut gets some
-    digits of its hash.
+    also sorted by speaker. A name that is cut or changed gets some digits of its hash, so that
+    different names stay different.
+
+    Args:
+        name: a name, cut if it is long.
+        keep: other characters that stay, for a part whose hyphens cannot be mistaken. With `keep`,
+            a name that is changed but not cut gets no hash: two names may become one.
     """
     part = re.sub(rf"[^\w{keep}]+", "_", name)
     if len(part) > _LONGEST or (part != name and not keep):

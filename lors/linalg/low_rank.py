@@ -1,18 +1,19 @@
 """The low-rank part of a matrix, as two thin factors.
 
 By the Eckart-Young theorem the best approximation of a matrix A of a given rank is its projection
-on the leading singular vectors: (A V) V'. This module finds V, the leading eigenvectors of A'A (of
-AA' if A has fewer rows than columns), at the lowest cost for the rank:
+on the leading singular vectors: (A V) V', or U (U' A) if A has fewer rows than columns. This module
+finds V, the leading eigenvectors of A'A (or U, those of AA'), at the lowest cost for the rank:
 
-- for a rank of about 1 % of the full rank (the setting of the LoRS-Merging authors): block Lanczos
-  iteration. It needs a few products with A and stops when the residual is small;
-- for any other rank: the Gram matrix A'A and LAPACK's eigensolver for its leading eigenvalues
-  (syevr).
+- for a rank of up to about 1 % of the full rank (the setting of the LoRS-Merging authors): block
+  Lanczos iteration. It needs a few products with A and stops when the residual is small;
+- for a higher rank, or if that iteration is slow: the Gram matrix (A'A or AA') and an eigensolver,
+  which is LAPACK's syevr for one matrix on the CPU.
 
 A matrix with more than 256 rows and more than 256 columns is decomposed in float32; the error of
 the approximation is then about 1e-6 of the norm of A if the spectrum has a gap at the rank. Smaller
-matrices are decomposed in float64. Matrices with a steep spectrum need float64 too: the Gram matrix
-squares the spectrum, and float32 would lose some of the wanted directions.
+matrices are decomposed in float64. If the Gram matrix of a large one has a steep spectrum, it is
+decomposed again in float64: the Gram matrix squares the spectrum, and float32 would lose some of
+the wanted directions.
 """
 
 from __future__ import annotations

@@ -58,16 +58,23 @@ class Decompositions:
     def low_rank(
         self, vector: TaskVector, name: str, delta: Tensor, rank: Rank
     ) -> tuple[Tensor, Tensor]:
-        """Return :func:`lors.linalg.low_rank.low_rank_factors` of a matrix of a task vector.
+        """Return the low-rank factors of a matrix, with directions that a file keeps.
+
+        If no file has enough directions, they are computed and written to a file. A rank that keeps
+        the whole matrix needs none.
 
         Args:
             vector: the task vector of an expert.
-            name: name of the matrix.
+            name: name of the matrix in it.
             delta: this matrix, or a multiple of it: the directions are the same.
             rank: rank of the approximation.
 
+        Returns:
+            Two factors of the approximation of `delta`, as
+            :func:`lors.linalg.low_rank.low_rank_factors` returns them.
+
         Raises:
-            LorsError: a file in the directory cannot be read.
+            LorsError: the file cannot be read.
         """
         full_rank = min(delta.shape)
         if not isinstance(rank, Energy) and rank_from_size(rank, full_rank) >= full_rank:

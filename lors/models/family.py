@@ -142,8 +142,10 @@ class Family(ABC):
     def training_fields(self, utterance: Utterance, pair: Pair, text: str) -> dict[str, str]:
         """Return the training data of an utterance: file of :attr:`data_files` -> text of its line.
 
+        The line of ``wav.scp`` is not among them.
+
         Args:
-            utterance: an utterance of a data directory. The line of ``wav.scp`` is not returned.
+            utterance: an utterance of a data directory.
             pair: the language and the task that are trained.
             text: the reference text, without a prompt.
         """

@@ -19,7 +19,10 @@ HATCHED = {"hatch": "////", "edgecolor": "white"}
 
 
 def _bar_styles(systems: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return system -> style: baselines grey, a colour for each method, hatched over tasks."""
+    """Return system -> style of its bars: grey for a baseline, else the colour of the method.
+
+    The bars of a merge over languages and tasks are hatched.
+    """
     colours = method_colours(_methods(systems))
     plain = _baselines(systems)
     styles: dict[str, dict[str, Any]] = {}

@@ -62,9 +62,15 @@ def _lors_curves(
 def _other_curve(
     method: str, sweeps: Sequence[Sweep], names: Sequence[str], style: dict[str, Any]
 ) -> _Curve:
-    """Return one curve: at each scaling_coef the best setting of the other parameters.
+    """Return the curve of a method other than lors: one best point at each scaling_coef.
 
-    The best setting has the highest mean over the seeds.
+    The best setting of the other parameters has the highest mean over the seeds.
+
+    Args:
+        method: its name, for the legend.
+        sweeps: sweeps of this method and one scope.
+        names: the parameters of the method that vary, without scaling_coef.
+        style: style of the curve for matplotlib.
     """
     found = _objectives(sweeps, names)
     best: dict[float | None, list[float]] = {}

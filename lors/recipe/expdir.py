@@ -58,9 +58,11 @@ def tasks_of(scope: str) -> list[str]:
 
 
 def scopes_of(tasks: Iterable[str]) -> list[str]:
-    """Return the scopes of an experiment; job k of the search on dev has the k-th scope.
+    """Return the scopes of an experiment: all tasks together, then each task alone.
 
-    The scope of all tasks comes first, because its search takes as long as all others together.
+    A scope names the tasks whose experts are merged, e.g. ``asr_st``; one task has one scope. Job k
+    of the search on dev has the k-th scope. The scope of all tasks comes first, because its search
+    takes as long as all others together.
     """
     tasks = sorted(set(tasks))
     return [scope_of(tasks), *tasks] if len(tasks) > 1 else tasks

@@ -75,7 +75,9 @@ def _state_elsewhere(process: RecordedProcess, here: str, queue: Mapping[str, st
 def _is_alive(pid: int, seen_at: float | None) -> bool:
     """Return whether the process that had this number at `seen_at` still runs here.
 
-    A process that started after `seen_at` is another process with the same number.
+    A process that started after `seen_at` (by more than the clock may be wrong) is another process
+    with the same number. If `seen_at` is None, any process with this number counts. A process that
+    has ended but is still listed does not count.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

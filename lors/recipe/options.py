@@ -1,8 +1,9 @@
-"""Options of the recipe scripts: the checks before the first stage, and the lists that follow.
+"""Options of the recipe scripts: checks before the first stage, and lists made from the options.
 
 A recipe script hands over all of its options as text (:mod:`lors.bin.check_recipe`), so that a slip
-does not cost the hours before the stage that it concerns. Only option values and configurations are
-read; the stages check corpus and models themselves.
+does not cost the hours before the stage that it concerns. It gets back the lists that it works
+with, such as the language-task pairs. Only option values and configurations are read; the stages
+check corpus and models themselves.
 """
 
 from __future__ import annotations

@@ -196,7 +196,10 @@ class _Judge:
         return status(INTERRUPTED if progress == STARTED else PENDING)
 
     def _failed_at_once(self, job: Job) -> bool:
-        """Return whether a failed job has started no unit: then all its units have failed."""
+        """Return whether no unit of a failed job is half done.
+
+        Then the failure counts for all its units that are not done.
+        """
         return not any(self.progress.get(key) == STARTED for key in job.keys)
 
     def _without_log(self, name: str, units: Sequence[Unit], found: list[UnitStatus]) -> None:

@@ -70,7 +70,10 @@ SUPPLIED = frozenset({"random", "random_of", "low_rank", "global_threshold", "st
 
 @dataclass(frozen=True)
 class Execution:
-    """How the engine may run a formula; the merged model is the same with and without it.
+    """How the engine may run a formula in less time or memory.
+
+    The merged model is the same without it, except for rounding on a device. Only
+    `global_magnitudes` adds something: without it a formula gets no global threshold.
 
     Args:
         rowwise: a row of the merged delta depends only on the same row of the task vectors, and on
