@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 from xxhash import xxh3_128
 
-from lors.checkpoint.torch_file import corrupt_file, load_torch, open_to_read, state_dict_in
+from lors.checkpoint.torch_archive import checksum
+from lors.checkpoint.torch_file import (
+    corrupt_file,
+    load_torch,
+    open_to_read,
+    records_in,
+    state_dict_in,
+)
 from lors.errors import LorsError, shortened
 from lors.fileio import read_json_object
 
@@ -144,7 +151,9 @@ class _TorchCheckpoint(Checkpoint):
 
     def __init__(self, path: Path):
         super().__init__(path)
-        self._state = state_dict_in(path, load_torch(path))
+        file = load_torch(path)
+        self._state = state_dict_in(path, file.content)
+        self._unchecked = records_in(path, file, self._state)
 
     def names(self) -> list[str]:
         return list(self._state)
@@ -156,7 +165,14 @@ class _TorchCheckpoint(Checkpoint):
         return self._state[name].dtype
 
     def tensor(self, name: str) -> Tensor:
-        return self._state[name].detach()
+        return self._state[name].detach().resolve_conj().resolve_neg()
+
+    def digest(self, name: str) -> str:
+        storage = self._state[name].untyped_storage()
+        record = self._unchecked.pop(storage.data_ptr(), None)
+        if record is not None and checksum(storage) != record.crc:
+            raise LorsError("x", where=f"{self.path}: {name}")
+        return super().digest(name)
 
 
 class _SafetensorsCheckpoint(Checkpoint):
