@@ -147,7 +147,10 @@ class Checkpoint(abc.ABC):
 
 
 class _TorchCheckpoint(Checkpoint):
-    """A file of ``torch.save``, memory-mapped if its format allows it."""
+    """A file of ``torch.save``, memory-mapped if its format allows it.
+
+    The checksum of a tensor is compared when its values are first asked for.
+    """
 
     def __init__(self, path: Path):
         super().__init__(path)
@@ -165,14 +168,16 @@ class _TorchCheckpoint(Checkpoint):
         return self._state[name].dtype
 
     def tensor(self, name: str) -> Tensor:
-        return self._state[name].detach().resolve_conj().resolve_neg()
-
-    def digest(self, name: str) -> str:
-        storage = self._state[name].untyped_storage()
+        tensor = self._state[name].detach()
+        storage = tensor.untyped_storage()
         record = self._unchecked.pop(storage.data_ptr(), None)
-        if record is not None and checksum(storage) != record.crc:
-            raise LorsError("x", where=f"{self.path}: {name}")
-        return super().digest(name)
+        if record is not None and check_crc() and checksum(storage) != record.crc:
+            raise LorsError(
+                "the values of this tensor are damaged: their checksum is not the one in the file",
+                where=f"{self.path}: {name}",
+                hint="copy or download the file again",
+            )
+        return tensor.resolve_conj().resolve_neg()
 
 
 class _SafetensorsCheckpoint(Checkpoint):
@@ -279,6 +284,14 @@ OPENERS: dict[str, Callable[[Path], Checkpoint]] = {
     ".pt": _TorchCheckpoint,
     ".safetensors": _SafetensorsCheckpoint,
 }
+
+
+def check_crc() -> bool:
+    """Return whether to compare the checksums of values; LORS_CHECK_CRC=0 turns that off.
+
+    It takes 0.25 s for each GB: 6 % of a LoRS merge, 20 % of a sum.
+    """
+    return os.environ.get("LORS_CHECK_CRC") != "0"
 
 
 def bytes_of(tensor: Tensor) -> np.ndarray:
