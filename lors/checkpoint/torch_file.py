@@ -139,7 +139,9 @@ def state_dict_in(path: Path, content: Any) -> dict[str, Tensor]:
                 "this state dict has entries that are not tensors",
                 where=path,
                 expected="tensors only",
-                got=shortened([f"{key!s:.200} ({type(place[key]).__name__})" for key in others], 20),
+                got=shortened(
+                    [f"{key!s:.200} ({type(place[key]).__name__})" for key in others], 20
+                ),
                 hint="save the state dict again without these entries",
             )
     shown = ", ".join(shortened((f"{key!s:.200}" for key in keys), 20)) or "none"
@@ -202,7 +204,9 @@ def _other_kind(tensor: Tensor) -> str | None:
         return f"dtype {str(tensor.dtype).removeprefix('torch.')}"
     stored = tensor.untyped_storage().nbytes()
     if math.prod(tensor.shape) * tensor.dtype.itemsize > stored:
-        return f"an expanded tensor of shape {list(tensor.shape)}, of which {stored} bytes are stored"
+        return (
+            f"an expanded tensor of shape {list(tensor.shape)}, of which {stored} bytes are stored"
+        )
     return None
 
 
