@@ -19,8 +19,8 @@ from lors.checkpoint.patterns import BadPattern, first_match
 from lors.checkpoint.reader import PEFT_CONFIG, Checkpoint
 from lors.checkpoint.vocabulary import ESPNET_CONFIG
 from lors.config import FLOAT32, build, describe, read_yaml
-from lors.errors import LorsError, UsageError, shortened
-from lors.fileio import BRIEF, read_json_object
+from lors.errors import BRIEF, LorsError, UsageError, shortened
+from lors.fileio import read_json_object
 
 PEFT_MODEL = "adapter_model.safetensors"
 PEFT_PICKLE = "adapter_model.bin"

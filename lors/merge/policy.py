@@ -7,7 +7,6 @@ any other policy is given by its path.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Literal
 import torch
 
 from lors.config import load_config
-from lors.errors import LorsError, unknown_name
+from lors.errors import LorsError, shortened, unknown_name
 
 Action = Literal["prune", "whole", "copy"]
 POLICY_DIR = Path(__file__).parent / "policies"
@@ -73,7 +72,7 @@ class Policy:
         if problems:
             raise LorsError(
                 f"the policy '{self.name}' does not fit this model",
-                got=problems,
+                got=shortened(problems, 50),
                 hint="write a policy file like those in lors/merge/policies, give it with --policy",
             )
         return actions
@@ -86,8 +85,21 @@ class Policy:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    # Only `*` is special: names of tensors may contain [ and ?.
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
+    # Only `*` is special: names of tensors may contain [ and ?. Each text between two stars is
+    # taken where it occurs first, so that no place is tried again.
+    first, *others = pattern.split("*")
+    if not others:
+        return name == pattern
+    *middle, last = others
+    if not name.startswith(first):
+        return False
+    place = len(first)
+    for text in middle:
+        place = name.find(text, place)
+        if place < 0:
+            return False
+        place += len(text)
+    return name.endswith(last) and len(name) - len(last) >= place
 
 
 def policy_names() -> list[str]:

@@ -160,3 +160,22 @@ def test_policy_file(tmp_path):
         load_policy(str(path))
     with refusal(tmp_path / "none.yaml"):
         load_policy(str(tmp_path / "none.yaml"))
+
+
+def test_patterns_with_many_stars():
+    names = ["a" * 2000, "", "abcabc", "a*c", "abc", "aXbYc"]
+    cases = [
+        ("*a" * 300 + "b", []),
+        ("*a" * 300, [names[0]]),
+        ("", [""]),
+        ("*", names),
+        ("a*b*c", ["abcabc", "abc", "aXbYc"]),
+        ("abc*abc", ["abcabc"]),
+        ("abca*cabc", []),
+        ("*bc", ["abcabc", "abc"]),
+    ]
+    spec = {name: ((2, 2), torch.float32) for name in names}
+    for pattern, matched in cases:
+        rules = (Rule("prune", (pattern,)), Rule("copy", ("*",)))
+        actions = Policy("test", (), rules).actions(spec)
+        assert [name for name in names if actions[name] == "prune"] == matched
