@@ -53,7 +53,7 @@ class Policy:
         return all(any(_matches(pattern, name) for name in names) for pattern in self.detect)
 
     def actions(self, spec: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> dict[str, Action]:
-        """Return the action for every tensor; tensors of integers are always copied.
+        """Return the action for every tensor; empty tensors and integers are always copied.
 
         Args:
             spec: name -> shape and dtype.
@@ -64,7 +64,8 @@ class Policy:
         actions: dict[str, Action] = {}
         problems = []
         for name, (shape, dtype) in spec.items():
-            actions[name] = action = self._action(name) if dtype.is_floating_point else "copy"
+            merged = dtype.is_floating_point and 0 not in shape
+            actions[name] = action = self._action(name) if merged else "copy"
             if action is None:
                 problems.append(f"{name}: no rule covers it")
             elif action == "prune" and len(shape) < 2:

@@ -162,6 +162,13 @@ def test_policy_file(tmp_path):
         load_policy(str(tmp_path / "none.yaml"))
 
 
+def test_empty_tensors_are_copied():
+    shapes = [(0, 5), (5, 0), (2, 0, 3), (0,)]
+    policy = Policy("test", (), (Rule("prune", ("*",)),))
+    actions = policy.actions({str(s): (s, torch.float32) for s in shapes})
+    assert set(actions.values()) == {"copy"}
+
+
 def test_patterns_with_many_stars():
     names = ["a" * 2000, "", "abcabc", "a*c", "abc", "aXbYc"]
     cases = [
