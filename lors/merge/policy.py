@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 
+from lors.checkpoint.expert import WRAPPERS
 from lors.config import load_config
 from lors.errors import LorsError, shortened, unknown_name
 
@@ -143,5 +144,25 @@ def find_policy(names: Iterable[str], where: object) -> Policy:
         expected=f"exactly one of: {', '.join(policy_names())}",
         got=f"{', '.join(policy.name for policy in found) or 'none'}; "
         f"the first names are {', '.join(names[:3])}",
-        hint="name a policy with --policy NAME, or write a policy file and give its path",
+        hint=_prefix_hint(names, policies)
+        or "name a policy with --policy NAME, or write a policy file and give its path",
     )
+
+
+def _prefix_hint(names: list[str], policies: Iterable[Policy]) -> str | None:
+    """Return the next step for a model whose names a policy knows with another prefix."""
+    for prefix, wrapper in WRAPPERS.items():
+        inner = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        outer = [f"{prefix}{name}" for name in names]
+        for policy in policies:
+            if len(inner) == len(names) and policy.recognises(inner):
+                return (
+                    f"all names begin with '{prefix}', {wrapper}: save the state dict of the model "
+                    "inside the wrapper"
+                )
+            if policy.recognises(outer):
+                return (
+                    f"the names lack '{prefix}', {wrapper}: save the model again as a whole, for "
+                    "example WhisperForConditionalGeneration instead of WhisperModel"
+                )
+    return None

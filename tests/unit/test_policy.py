@@ -4,6 +4,7 @@ import torch
 from lors.errors import UsageError
 from lors.merge.policy import Policy, Rule, find_policy, load_policy, policy_names
 from tests.refusal import refusal
+from tests.unit.whisper_files import hugging_face_state, openai_state
 
 ENCODERS = {
     "transformer": {
@@ -122,6 +123,19 @@ def test_every_shipped_policy_carries_the_name_of_its_file():
 def test_unknown_model():
     with refusal("x.pth", "layer.0.weight", "--policy", *policy_names()):
         find_policy(["layer.0.weight", "layer.1.weight"], where="x.pth")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
+def test_models_in_wrappers(prefix):
+    names = [f"{prefix}{name}" for name in openai_state(0)]
+    with refusal("m.pth", f"'{prefix}'"):
+        find_policy(names, "m.pth")
+
+
+def test_a_whisper_of_hugging_face_without_its_output_layer():
+    names = [name.removeprefix("model.") for name in hugging_face_state(openai_state(0))]
+    with refusal("m.pth", "'model.'", "WhisperForConditionalGeneration"):
+        find_policy(names, "m.pth")
 
 
 def test_unknown_policy_name():
