@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lors.errors import LorsError
-from lors.fileio import BRIEF, hash_of, locked, read_json, write_json
+from lors.errors import BRIEF, LorsError
+from lors.fileio import hash_of, locked, read_json, write_json
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

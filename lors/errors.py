@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import errno
 import itertools
+import reprlib
 from collections.abc import Iterable
 
 
@@ -139,6 +140,21 @@ def near_matches(name: str, valid: Iterable[str]) -> str | None:
 
 LONGEST_COMPARED, MOST_COMPARED = 64, 1000
 """Longest name that is compared, and most names it is compared with."""
+
+
+class _Brief(reprlib.Repr):
+    def repr(self, value: object) -> str:
+        text = super().repr(value)
+        return text if len(text) <= 400 else f"{text[:400]}..."
+
+    def repr_int(self, value: int, level: int) -> str:
+        # Python refuses to write integers of more than 4300 digits.
+        return super().repr_int(value, level) if abs(value) < 2**4096 else "a huge integer"
+
+
+BRIEF = _Brief()
+"""Representation of values in messages: long ones, such as a vocabulary, are cut."""
+BRIEF.maxstring = BRIEF.maxother = 100
 
 
 def shortened(items: Iterable[object], shown: int = 5) -> list[str]:

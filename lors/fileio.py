@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import os
-import reprlib
 import shutil
 import tempfile
 import time
@@ -21,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from lors.errors import LorsError, UsageError
+from lors.errors import BRIEF, LorsError, UsageError, from_os_error
 
 log = logging.getLogger(__name__)
 
@@ -312,16 +311,23 @@ def read_json(path: str | os.PathLike) -> Any:
     """Read a JSON file.
 
     Raises:
-        LorsError: the file is missing, or is not valid JSON.
+        LorsError: the file is missing, cannot be read, or is not valid JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise LorsError("file not found", where=path) from None
-    except ValueError as error:
-        raise LorsError("not valid JSON", where=path, got=str(error)) from None
-    except RecursionError:
-        raise LorsError("not valid JSON", where=path, got="too many nested brackets") from None
+        raise LorsError(
+            "file not found", where=path, hint="correct the path, or write the file"
+        ) from None
+    except OSError as error:
+        raise from_os_error(error) from None
+    except (ValueError, RecursionError) as error:
+        raise LorsError(
+            "not valid JSON",
+            where=path,
+            got="too many nested brackets" if isinstance(error, RecursionError) else error,
+            hint="copy or download the file again",
+        ) from None
 
 
 def read_json_object(path: str | os.PathLike) -> dict[str, Any]:
@@ -352,8 +358,3 @@ def file_digest(path: str | os.PathLike) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-BRIEF = reprlib.Repr()
-"""Representation of values in messages: long ones, such as a vocabulary, are cut."""
-BRIEF.maxstring = BRIEF.maxother = 100

@@ -11,7 +11,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)  # a handler, unlike SIG_IGN, is not inherited
 
-TIERS = ("unit", "contract", "reference", "integration")
+TIERS = ("unit", "contract", "fuzz", "reference", "integration")
 
 
 def pytest_addoption(parser):

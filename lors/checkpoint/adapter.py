@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor
 from xxhash import xxh3_128
 
 from lors.checkpoint.adapter_base import check_base
-from lors.checkpoint.lora_files import LoraFile, read_espnet, read_peft
-from lors.checkpoint.naming import counterparts
+from lors.checkpoint.finite import all_finite
+from lors.checkpoint.lora_files import LoraFile, not_plain, read_espnet, read_peft
+from lors.checkpoint.naming import counterparts, ties
 from lors.checkpoint.reader import Checkpoint
 from lors.errors import LorsError, shortened
 
@@ -24,28 +26,53 @@ class AdaptedCheckpoint(Checkpoint):
         adapter: the adapter.
 
     Raises:
-        LorsError: the adapter does not fit the base model.
+        LorsError: the adapter does not fit the base model, or is more than a plain LoRA.
     """
 
     def __init__(self, base: Checkpoint, path: Path, adapter: LoraFile):
         super().__init__(path)
         self._base = base
         self._tensors, self._config = adapter.tensors, adapter.config
-        own = [*adapter.factors, *adapter.whole]
+        self._weights_are_base = adapter.weights_are_base
+        whole = self._without_ties(adapter)
+        own = [*adapter.factors, *whole]
         base_name = {name: name for name in own}
         base_name |= {name: match for match, name in counterparts(base.names(), own).items()}
         self._factors = {base_name[name]: pair for name, pair in adapter.factors.items()}
         self._scale = {base_name[name]: scale for name, scale in adapter.scale.items()}
-        self._whole = {base_name[name]: key for name, key in adapter.whole.items()}
+        self._whole = {base_name[name]: key for name, key in whole.items()}
         self._check_fit()
+        self._check_unchanged(adapter, {base_name[name]: name for name in own})
+
+    def _without_ties(self, adapter: LoraFile) -> dict[str, str]:
+        """Return the weights without factors, each tied weight once.
+
+        Raises:
+            LorsError: a tied weight differs from the one that it repeats in the model, or has
+                factors of its own.
+        """
+        whole, problems = dict(adapter.whole), []
+        for name, original in ties().items():
+            if name in adapter.factors:
+                problems.append(f"{name}: factors for a weight that is tied to {original}")
+            if name not in whole:
+                continue
+            repeated = adapter.tensors.tensor(whole.pop(name))
+            first = whole.setdefault(original, adapter.whole[name])
+            if not torch.equal(repeated, adapter.tensors.tensor(first)):
+                problems.append(f"{name}: differs from {original}, to which it is tied")
+        if problems:
+            raise not_plain(adapter.config, problems)
+        return whole
 
     def _check_fit(self) -> None:
         spec = self._base.spec()
-        shapes = {name: self._tensors.shape(key) for name, key in self._whole.items()}
+        found = [(name, self._tensors.shape(key)) for name, key in self._whole.items()]
         for name, (up, down) in self._factors.items():
-            shapes[name] = (self._tensors.shape(up)[0], self._tensors.shape(down)[1])
+            shape = (self._tensors.shape(up)[0], self._tensors.shape(down)[1])
+            found.append((name, shape))
         problems = []
-        for name, shape in shapes.items():
+        for name, shape in found:
             if name not in spec:
                 problems.append(f"{name}: not in the base model")
             elif spec[name][0] != shape:
@@ -60,6 +87,30 @@ class AdaptedCheckpoint(Checkpoint):
                 got=shortened(sorted(problems), 20),
                 hint="give the base model that the adapter was trained on",
             )
+
+    def _check_unchanged(self, adapter: LoraFile, own_name: Mapping[str, str]) -> None:
+        """Check weights that the adapter must have as they are in the base model.
+
+        Args:
+            own_name: name in the base model -> name in the adapter.
+
+        Raises:
+            LorsError: the adapter of PEFT stores another weight below its factors, or another
+                weight of an embedding whose output layer stayed as it was.
+        """
+        names = self._factors.keys() & self._whole.keys() if adapter.weights_are_base else set()
+        if not adapter.keeps_ties:
+            names |= {name for name in self._whole if own_name[name] in ties().values()}
+        changed = [
+            name
+            for name in names
+            if not torch.equal(
+                self._tensors.tensor(self._whole[name]).float(), self._base.tensor(name).float()
+            )
+        ]
+        if changed:
+            problems = [f"{name}: other values than in {self._base.path}" for name in changed]
+            raise not_plain(adapter.config, sorted(problems))
 
     def files(self) -> list[Path]:
         return [*self._tensors.files(), self._config]
@@ -82,7 +133,7 @@ class AdaptedCheckpoint(Checkpoint):
         return (base.double() + up.double() @ down.double()).to(base.dtype)
 
     def is_adapted(self, name: str) -> bool:
-        if name not in self._factors or name not in self._whole:
+        if name not in self._factors or name not in self._whole or self._weights_are_base:
             return name in self._factors
         # A stored weight that differs from the base model's already contains the product B A.
         return self._tensors.digest(self._whole[name]) == self._base.digest(name)
@@ -91,7 +142,15 @@ class AdaptedCheckpoint(Checkpoint):
         if not self.is_adapted(name):
             return None
         up, down = (self._tensors.tensor(key).float() for key in self._factors[name])
-        return up * self._scale[name], down
+        scaled = up * self._scale[name]
+        if all_finite(up) and not all_finite(scaled):
+            raise LorsError(
+                "the scale of this adapter is too large for float32",
+                where=f"{self._config}: {name}",
+                got=f"alpha / rank = {self._scale[name]:g}",
+                hint="correct alpha to the value that the adapter was trained with",
+            )
+        return scaled, down
 
     def fingerprint(self) -> str:
         """Return the hash of the adapter's tensors and scales; the base model is not included.
@@ -126,6 +185,6 @@ def open_adapter(base: Checkpoint, adapter: Path | Checkpoint) -> AdaptedCheckpo
             plain LoRA (e.g. DoRA), or it was trained on another model than `base`.
     """
     path = adapter if isinstance(adapter, Path) else adapter.path
-    check_base(base, path)
     lora = read_peft(adapter) if isinstance(adapter, Path) else read_espnet(adapter)
+    check_base(base, path, lora.trained_on)
     return AdaptedCheckpoint(base, path, lora)

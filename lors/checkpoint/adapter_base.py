@@ -55,20 +55,22 @@ def recorded_base(adapter: str | os.PathLike) -> Path:
     return path
 
 
-def check_base(base: Checkpoint, adapter: Path) -> None:
+def check_base(base: Checkpoint, adapter: Path, trained_on: str | None = None) -> None:
     """Check that an adapter was trained on `base`; log a warning if there is no ``base.json``.
 
     Args:
         adapter: the adapter's file or directory.
+        trained_on: name of the base model in PEFT's own record, which has no fingerprint.
 
     Raises:
         LorsError: the adapter was trained on a model with other weights.
     """
     record = (adapter if adapter.is_dir() else adapter.parent) / BASE_RECORD
     if not record.is_file():
+        known = f"was trained on {trained_on}" if trained_on else "does not name its base model"
         logging.warning(
-            "%s does not say which model it was trained on (no %s): assuming %s",
-            *(adapter, BASE_RECORD, base.path),
+            "%s %s; without a %s, LoRS cannot check that the weights are those of %s",
+            *(adapter, known, BASE_RECORD, base.path),
         )
         return
     recorded = _read_record(record)

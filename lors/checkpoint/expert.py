@@ -19,8 +19,12 @@ from lors.checkpoint.naming import counterparts, tied_names
 from lors.checkpoint.reader import PEFT_CONFIG, Checkpoint
 from lors.errors import LorsError
 
-PARALLEL_PREFIX = "module."
-"""Prefix of all names in the state dict of a DataParallel model."""
+WRAPPERS = {
+    "module.": "the prefix of DataParallel",
+    "_orig_mod.": "the prefix of torch.compile",
+    "model.": "the prefix of a Lightning module, or of a Hugging Face model with its output layer",
+}
+"""Prefix of all names in the state dict of a wrapped model -> the wrapper."""
 
 
 class RenamedCheckpoint(Checkpoint):
@@ -101,14 +105,13 @@ def open_expert(base: Checkpoint, path: str | os.PathLike) -> Checkpoint:
 
     Raises:
         LorsError: as in :func:`open_model` and :func:`lors.checkpoint.adapter.open_adapter`; or
-            the names in one of the two models have the prefix of DataParallel.
+            the names in one of the two models have the prefix of a wrapper, such as DataParallel.
     """
     path = Path(path)
     if (path / PEFT_CONFIG).is_file():
         return open_adapter(base, path)
     checkpoint = _open_file(path)
-    for model, other in ((base, checkpoint), (checkpoint, base)):
-        _check_prefix(model, other)
+    _check_prefix(base, checkpoint)
     if is_adapter(checkpoint):
         return open_adapter(base, checkpoint)
     expert = _without_ties(checkpoint)
@@ -120,18 +123,29 @@ def open_expert(base: Checkpoint, path: str | os.PathLike) -> Checkpoint:
     return RenamedCheckpoint(expert, name_of | {name: name for name in others})
 
 
-def _check_prefix(model: Checkpoint, other: Checkpoint) -> None:
-    """Raise LorsError if `model`, but not `other`, has the prefix of DataParallel in its names."""
-    prefixed, other_too = (
-        all(name.startswith(PARALLEL_PREFIX) for name in checkpoint.names())
-        for checkpoint in (model, other)
-    )
-    if prefixed and not other_too and model.names():
+def _check_prefix(base: Checkpoint, expert: Checkpoint) -> None:
+    """Raise LorsError if all names of one model are those of the other after one prefix."""
+    for model, other in ((base, expert), (expert, base)):
+        prefix = _prefix(model.names(), set(other.names()))
+        if prefix is None:
+            continue
+        wrapper = WRAPPERS.get(prefix, WRAPPERS.get(prefix.split(".")[0] + ".", "a prefix"))
         raise LorsError(
-            f"all names in this model begin with '{PARALLEL_PREFIX}', the prefix of DataParallel",
+            f"all names in this model begin with '{prefix}', {wrapper}",
             where=model.path,
             expected=f"names as in {other.path}",
             got=model.names()[0],
-            hint="save the model without the prefix: model.module.state_dict() instead of "
-            "model.state_dict()",
+            hint="save one of the two models again so that the names agree: the state dict of the "
+            "model inside the wrapper, such as model.module.state_dict() or "
+            "model._orig_mod.state_dict(), not of the wrapper",
         )
+
+
+def _prefix(names: list[str], others: set[str]) -> str | None:
+    """Return what stands before one of `others` in every one of `names`; None if nothing does."""
+    parts = names[0].split(".") if names else []
+    for number in range(1, len(parts)):
+        if ".".join(parts[number:]) in others:
+            prefix = ".".join(parts[:number]) + "."
+            return prefix if all(name.startswith(prefix) for name in names) else None
+    return None

@@ -1,4 +1,4 @@
-"""Check that weights are finite: a training that diverged leaves NaN or infinite values."""
+"""Check that weights are finite: a diverged training or a damaged file leaves other values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def check_finite(tensor: Tensor, where: str) -> None:
     raise LorsError(
         f"{bad} of {tensor.numel()} values are NaN or infinite",
         where=where,
-        hint="the training of this model diverged; merge an earlier checkpoint",
+        hint="did the training of this model diverge? Use an earlier checkpoint. If not, the file "
+        "is damaged, or has values too large for its dtype: copy or make it again",
     )
 
 

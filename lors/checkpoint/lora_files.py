@@ -10,15 +10,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+from lors.checkpoint.patterns import BadPattern, first_match
 from lors.checkpoint.reader import PEFT_CONFIG, Checkpoint
 from lors.checkpoint.vocabulary import ESPNET_CONFIG
-from lors.config import Range, build, describe, read_yaml
-from lors.errors import LorsError, UsageError, shortened
+from lors.config import FLOAT32, build, describe, read_yaml
+from lors.errors import BRIEF, LorsError, UsageError, shortened
 from lors.fileio import read_json_object
 
 PEFT_MODEL = "adapter_model.safetensors"
@@ -36,7 +37,12 @@ class LoraFile:
         config: the file with the scale.
         factors: adapted weight -> names of its factors B (out x r) and A (r x in).
         scale: adapted weight -> factor that multiplies B A.
-        whole: weight that was trained without factors -> its name in `tensors`.
+        whole: weight that was trained without factors -> its name in `tensors`. In a file of
+            ESPnet also the weights of adapted layers, with or without the product B A in them.
+        trained_on: name of the base model, as recorded in `config`.
+        keeps_ties: whether the training kept tied weights equal.
+        weights_are_base: whether the weight of an adapted layer in `whole`, if there is one, is
+            that of the base model (PEFT).
     """
 
     tensors: Checkpoint
@@ -44,6 +50,9 @@ class LoraFile:
     factors: Mapping[str, tuple[str, str]]
     scale: Mapping[str, float]
     whole: Mapping[str, str]
+    trained_on: str | None = None
+    keeps_ties: bool = False
+    weights_are_base: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,18 +63,43 @@ class _PeftConfig:
     """
 
     peft_type: str = "LORA"
-    use_dora: bool = False
-    fan_in_fan_out: bool = False
     use_rslora: bool = False
-    lora_alpha: Annotated[float, Range()] = 8.0
-    alpha_pattern: dict[str, Annotated[float, Range()]] | None = None
+    lora_alpha: Annotated[float, FLOAT32] = 8.0
+    alpha_pattern: dict[str, Annotated[float, FLOAT32]] | None = None
+    base_model_name_or_path: str | None = None
+    ensure_weight_tying: bool = False
+
+
+HARMLESS_INITS = (True, False, "gaussian", "orthogonal", "mica")
+"""Values of ``init_lora_weights`` that leave the weights of the base model as they are.
+
+The others (pissa, olora, corda, loftq, lora_ga ...) change them before the training, so that the
+factors are not the difference to the base model.
+"""
+_OF_TRAINING = frozenset(
+    (
+        *(
+            "task_type",
+            "auto_mapping",
+            "peft_version",
+            "revision",
+            "inference_mode",
+            "runtime_config",
+        ),
+        *("r", "rank_pattern", "lora_dropout", "target_modules", "exclude_modules"),
+        *("layers_to_transform", "layers_pattern", "bias", "modules_to_save", "megatron_core"),
+        *("loftq_config", "eva_config", "corda_config", "lora_ga_config", "qalora_group_size"),
+    )
+)
+"""Entries that do not change the meaning of the factors: they say how the training was set up, are
+repeated in the tensor file, or have no effect without another entry."""
 
 
 @dataclass(frozen=True)
 class _EspnetConfig:
     """The entries of ESPnet's ``adapter_conf`` that LoRS uses."""
 
-    alpha: Annotated[float, Range()]
+    alpha: Annotated[float, FLOAT32]
 
 
 def is_adapter(checkpoint: Checkpoint) -> bool:
@@ -83,42 +117,73 @@ def read_peft(directory: Path) -> LoraFile:
 
     Raises:
         LorsError: a file is missing or damaged, a factor lacks its partner, or the adapter is not
-            a plain LoRA of linear layers.
+            a plain LoRA of linear layers on the unchanged base model.
     """
     config_file = directory / PEFT_CONFIG
-    config = from_description(_PeftConfig, read_json_object(config_file), config_file)
-    required = {"peft_type": "LORA", "use_dora": False, "fan_in_fan_out": False}
-    problems = [
-        f"{key}: {getattr(config, key)}"
-        for key, value in required.items()
-        if getattr(config, key) != value
-    ]
+    values = read_json_object(config_file)
+    config = from_description(_PeftConfig, values, config_file)
+    problems = _other_settings(values)
     tensors = _open_peft_tensors(directory)
     pairs: dict[str, dict[str, str]] = {}
     whole = {}
     for name in tensors.names():
         short = name.removeprefix(PEFT_PREFIX)
         found = re.fullmatch(r"(.+)\.lora_([AB])(?:\.\w+)?\.weight", short)
-        if found:
+        if found and found[2] in pairs.get(found[1], {}):
+            problems.append(f"{name}: a second adapter of this layer")
+        elif found and len(tensors.shape(name)) == 2:
             pairs.setdefault(found[1], {})[found[2]] = name
         elif ".lora_" in short:
             problems.append(f"{name}: not a factor of a linear layer")
         else:
             whole[re.sub(r"\.modules_to_save(\.\w+)?|\.base_layer", "", short)] = name
     if problems:
-        raise LorsError(
-            "this adapter is not a plain LoRA",
-            where=config_file,
-            expected="LoRA of linear layers",
-            got=shortened(problems, 20),
-            hint="merge it into its model with PEFT's merge_and_unload() and give that model",
-        )
+        raise not_plain(config_file, problems)
+    alpha = _alphas(pairs, config, config_file)
 
     def scale(module: str, rank: int) -> float:
-        alpha = _alpha_of(module, config, config_file)
-        return alpha / (math.sqrt(rank) if config.use_rslora else rank)
+        return alpha[module] / (math.sqrt(rank) if config.use_rslora else rank)
 
-    return _lora_file(tensors, config_file, pairs, scale, whole)
+    adapter = _lora_file(tensors, config_file, pairs, scale, whole)
+    return dataclasses.replace(
+        adapter,
+        trained_on=config.base_model_name_or_path,
+        keeps_ties=config.ensure_weight_tying,
+        weights_are_base=True,
+    )
+
+
+def not_plain(config: Path, problems: list[str]) -> LorsError:
+    """Return the error for an adapter that is more than factors beside an unchanged base model."""
+    return LorsError(
+        "this adapter is not a plain LoRA",
+        where=config,
+        expected="LoRA of linear layers, whose product is added to the unchanged base model",
+        got=shortened(problems, 20),
+        hint="merge it into its model with PEFT's merge_and_unload(), if PEFT can do that, and "
+        "give the merged model",
+    )
+
+
+def _other_settings(values: Mapping[str, Any]) -> list[str]:
+    """Return the entries of ``adapter_config.json`` that make an adapter other than a plain LoRA.
+
+    Entries that LoRS does not know are among them, unless they are switched off: a later version of
+    PEFT may use them to change the meaning of the factors.
+    """
+    required = {"peft_type": ("LORA",), "init_lora_weights": HARMLESS_INITS}
+    known = {field.name for field in dataclasses.fields(_PeftConfig)} | _OF_TRAINING
+    problems = []
+    for key, value in values.items():
+        if key in required:
+            # 1 and 0 are equal to True and False, but mean nothing to PEFT.
+            fits = any(type(value) is type(good) and value == good for good in required[key])
+        else:
+            fits = key in known or not value
+        if not fits:
+            shown = value if isinstance(value, str) else BRIEF.repr(value)
+            problems.append(f"{key}: {shown:.200}")
+    return problems
 
 
 def read_espnet(tensors: Checkpoint) -> LoraFile:
@@ -181,26 +246,27 @@ def _open_peft_tensors(directory: Path) -> Checkpoint:
     return Checkpoint.open(directory / PEFT_MODEL)
 
 
-def _alpha_of(module: str, config: _PeftConfig, where: Path) -> float:
-    """Return the alpha of a module.
+def _alphas(modules: Iterable[str], config: _PeftConfig, where: Path) -> dict[str, float]:
+    """Return the alpha of each module.
 
-    The first pattern in ``alpha_pattern`` that matches the end of its name decides; without a match
+    The first pattern in ``alpha_pattern`` that matches the end of the name decides; without a match
     it is ``lora_alpha``.
     """
-    for pattern, alpha in (config.alpha_pattern or {}).items():
-        try:
-            found = re.fullmatch(rf"(.*\.)?({pattern})", module)
-        except re.error as error:
-            raise LorsError(
-                "a key of alpha_pattern is not a valid pattern",
-                where=where,
-                expected="the end of a module's name, or a regular expression for it",
-                got=f"{pattern!r}: {error}",
-                hint="correct it to the value that the adapter was trained with",
-            ) from None
-        if found:
-            return alpha
-    return config.lora_alpha
+    patterns = config.alpha_pattern or {}
+    try:
+        matches = first_match(patterns, modules)
+    except BadPattern as error:
+        raise LorsError(
+            "alpha_pattern cannot be used",
+            where=where,
+            expected="as its keys, the ends of names of modules, or regular expressions for them",
+            got=error,
+            hint="give the names of the modules instead, each with its alpha",
+        ) from None
+    return {
+        module: config.lora_alpha if pattern is None else patterns[pattern]
+        for module, pattern in matches.items()
+    }
 
 
 def _lora_file(
@@ -223,7 +289,7 @@ def _lora_file(
             problems.append(f"{next(iter(pair.values()))}: its partner is missing")
             continue
         up, down = tensors.shape(pair["B"]), tensors.shape(pair["A"])
-        if len(up) != 2 or len(down) != 2 or up[1] != down[0]:
+        if 0 in (*up, *down) or len(up) != 2 or len(down) != 2 or up[1] != down[0]:
             problems.append(f"{module}: factors of shape {list(up)} and {list(down)}")
             continue
         weight = f"{module}.weight"
@@ -235,5 +301,6 @@ def _lora_file(
             where=tensors.path,
             expected="factors lora_A (r x in) and lora_B (out x r) for every adapted layer",
             got=shortened(problems, 20) or "no factors at all",
+            hint="copy the adapter again from where it was trained",
         )
     return LoraFile(tensors, config, factors, scales, whole)

@@ -136,15 +136,12 @@ def names_in(scheme: str, names: Iterable[str]) -> dict[str, str]:
     return {name: table.name_of(tensor, scheme) for name, tensor in tensors.items()}
 
 
-def tied_names(names: Iterable[str]) -> dict[str, str]:
-    """Return the names of tensors that only repeat another tensor -> the name of that tensor.
+def ties() -> dict[str, str]:
+    """Return the names of all tensors that only repeat another tensor -> the name of the other."""
+    return {name: original for table in tables() for name, original in table.tied.items()}
 
-    A name is included only if `names` has both.
-    """
+
+def tied_names(names: Iterable[str]) -> dict[str, str]:
+    """Return :func:`ties` for those tensors of which `names` has both names."""
     names = set(names)
-    return {
-        name: original
-        for table in tables()
-        for name, original in table.tied.items()
-        if name in names and original in names
-    }
+    return {n: original for n, original in ties().items() if n in names and original in names}

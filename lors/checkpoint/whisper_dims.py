@@ -13,7 +13,7 @@ from lors.checkpoint.torch_file import load_torch
 from lors.checkpoint.vocabulary import ESPNET_CONFIG
 from lors.config import read_yaml
 from lors.errors import LorsError
-from lors.fileio import read_json
+from lors.fileio import read_json_object
 
 HEADS = ("n_audio_head", "n_text_head")
 HUGGING_FACE_HEADS = ("encoder_attention_heads", "decoder_attention_heads")
@@ -134,7 +134,8 @@ def _layer(prefix: str, *shape: int) -> dict[str, tuple[int, ...]]:
 
 def _stored_dims(model: Checkpoint) -> Mapping[str, Any] | None:
     """Return the dimensions stored in a file of OpenAI, unchecked; None for other files."""
-    dims = load_torch(model.path).get("dims") if model.path.suffix == ".pt" else None
+    content = load_torch(model.path).content if model.path.suffix == ".pt" else None
+    dims = content.get("dims") if isinstance(content, Mapping) else None
     return dims if isinstance(dims, Mapping) else None
 
 
@@ -146,13 +147,14 @@ def _heads(
         return _integers(stored, HEADS, model.path)
     config = model.path.parent / "config.json"
     if config.is_file():
-        values = read_json(config)
+        values = read_json_object(config)
         if set(HUGGING_FACE_HEADS) <= set(values):
             return _integers(values, HUGGING_FACE_HEADS, config)
     config = model.path.parent / ESPNET_CONFIG
     if config.is_file():
-        dims = (read_yaml(config).get("whisper_conf") or {}).get("dims")
-        if dims:
+        conf = read_yaml(config).get("whisper_conf")
+        dims = conf.get("dims") if isinstance(conf, Mapping) else None
+        if isinstance(dims, Mapping) and dims:
             return _integers(dims, HEADS, config)
     if audio_state % HEAD_WIDTH or text_state % HEAD_WIDTH:
         raise LorsError(

@@ -7,9 +7,12 @@ import io
 import json
 import math
 import os
+import pickle
 import shutil
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -175,48 +178,94 @@ class _SafetensorsLayout:
 
 
 class _TorchLayout:
-    """A file of ``torch.save``: a zip archive with one uncompressed record for each tensor."""
+    """A file of ``torch.save``: a zip archive with one uncompressed record for each tensor.
+
+    The pickled part is made from `spec` alone, so that no memory is needed for the values.
+    """
 
     ALIGNMENT = 64
     """Alignment of the values in the file, in bytes, as in torch: they can be memory-mapped."""
+    ROOT = "archive"
 
     def __init__(self, file: IO[bytes], spec: Spec, dims: Mapping[str, int] | None):
-        # torch writes everything except the values. Empty tensors are never touched: they take no
-        # memory.
-        skeleton = io.BytesIO()
-        empty = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in spec.items()}
+        content: dict[str, Any] = {
+            name: _TensorToCome(str(number), shape, dtype)
+            for number, (name, (shape, dtype)) in enumerate(spec.items())
+        }
         if dims is not None:
-            empty = {"dims": dims, "model_state_dict": empty}
-        with torch.serialization.skip_data():
-            torch.save(empty, skeleton)
+            content = {"dims": dims, "model_state_dict": content}
+        pickled = io.BytesIO()
+        _StateDictPickler(pickled, protocol=2).dump(content)  # the protocol of torch.save
         self._file = file
         self._archive = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED)
-        with zipfile.ZipFile(skeleton) as source:
-            root = source.namelist()[0].split("/")[0]
-            self._record = {name: f"{root}/data/{number}" for number, name in enumerate(spec)}
-            for record in source.namelist():
-                if "/data/" not in record:
-                    self._write(record, source.read(record))
+        self._record = {name: f"data/{number}" for number, name in enumerate(spec)}
+        self._write("data.pkl", pickled.getvalue())
+        self._write("byteorder", sys.byteorder.encode())
 
     def write(self, name: str, values: np.ndarray) -> None:
         self._write(self._record[name], values.data)
 
     def _write(self, record: str, content: bytes | memoryview) -> None:
         # Fixed header fields and a fixed date: equal models give equal files.
-        info = zipfile.ZipInfo(record)
+        info = zipfile.ZipInfo(f"{self.ROOT}/{record}")
         # The header: 30 bytes, the name, this padding (with 4 bytes in front), and zipfile's field
         # of 64-bit sizes (20 bytes).
-        start = self._file.tell() + 30 + len(record.encode()) + 4 + 20
+        start = self._file.tell() + 30 + len(info.filename.encode()) + 4 + 20
         padding = -start % self.ALIGNMENT
         info.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
         with self._archive.open(info, "w", force_zip64=True) as handle:
             handle.write(content)
 
     def finish(self) -> None:
+        self._write("version", b"3\n")  # of the format, as torch.save writes it
         self._archive.close()
 
     def abandon(self) -> None:
         self._archive.fp = None  # otherwise garbage collection would complete the archive
+
+
+@dataclass(frozen=True)
+class _TensorToCome:
+    """A tensor whose values are not known yet.
+
+    Attributes:
+        key: name of the record with its values.
+        shape, dtype: as in `spec`.
+    """
+
+    key: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class _StorageToCome:
+    """The storage of such a tensor: what ``torch.save`` pickles in its place."""
+
+    identity: tuple[str, Any, str, str, int]
+
+
+class _StateDictPickler(pickle.Pickler):
+    """Pickle tensors to come as ``torch.save`` pickles tensors."""
+
+    def persistent_id(self, obj: Any) -> Any:
+        return obj.identity if isinstance(obj, _StorageToCome) else None
+
+    def reducer_override(self, obj: Any) -> Any:
+        if not isinstance(obj, _TensorToCome):
+            return NotImplemented
+        # torch itself says how it pickles a tensor of this dtype; only the sizes are replaced.
+        sample = torch.empty(0, dtype=obj.dtype)
+        rebuild, (storage, offset, _, _, *more) = sample.__reduce_ex__(2)
+        numel = math.prod(obj.shape)
+        if isinstance(storage, torch.UntypedStorage):  # of newer dtypes, such as uint16
+            kind, size = torch.UntypedStorage, numel * obj.dtype.itemsize
+        else:
+            name = sample.type().removeprefix("torch.").replace("Tensor", "Storage")
+            kind, size = getattr(torch, name), numel
+        strides = torch.empty(obj.shape, device="meta").stride()
+        to_come = _StorageToCome(("storage", kind, obj.key, "cpu", size))
+        return rebuild, (to_come, offset, tuple(obj.shape), strides, *more)
 
 
 def _write_at(file: IO[bytes], values: np.ndarray, offset: int) -> None:

@@ -26,6 +26,7 @@ from lors.checkpoint.whisper_dims import whisper_dims, whisper_shapes
 from lors.checkpoint.writer import CheckpointWriter
 from lors.errors import LorsError, UsageError, shortened
 from lors.export.whisper_tokenizer import WhisperTokens, tokenizer_files
+from lors.export.whisper_vocabulary import whisper_tokens
 from lors.fileio import atomic_directory, write_json, write_text
 from lors.log import show_progress
 
@@ -74,7 +75,7 @@ def export_whisper(
     if out.suffix == ".pt":
         write_weights(model, dims, "openai", out, dtype)
     else:
-        tokens = WhisperTokens(dims["n_vocab"], where=model.path)
+        tokens = whisper_tokens(dims, model.path)
         widest = functools.reduce(torch.promote_types, _dtypes(model, dtype).values())
         with atomic_directory(out) as folder:
             for name, content in hugging_face_files(dims, tokens, widest).items():

@@ -180,11 +180,11 @@ def low_rank_of_product(
 ) -> tuple[Tensor, Tensor]:
     """Return :func:`low_rank_factors` of ``up @ down`` without decomposing the product.
 
-    Two QR factorisations reduce the product to an r x r core, and the core is decomposed. If r is
-    at most the rank, `up` and `down` are returned.
+    Two QR factorisations reduce the product to a core of at most r rows and columns, and the core
+    is decomposed. If r is at most the rank, `up` and `down` are returned.
 
     Args:
-        up: rows x r.
+        up: rows x r; r may exceed the numbers of rows and columns.
         down: r x columns.
         rank: a number, or a rule that gives a number.
 
@@ -197,7 +197,7 @@ def low_rank_of_product(
         return up, down
     left, left_core = torch.linalg.qr(up)
     right, right_core = torch.linalg.qr(down.T)
-    u, values, v = torch.linalg.svd(left_core @ right_core.T)
+    u, values, v = torch.linalg.svd(left_core @ right_core.T, full_matrices=False)
     if isinstance(rank, Energy):
         squares = values.square()
         count = rank_from_spectrum(rank, squares, len(squares), float(squares.sum()))

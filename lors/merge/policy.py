@@ -7,7 +7,6 @@ any other policy is given by its path.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Literal
 
 import torch
 
+from lors.checkpoint.expert import WRAPPERS
 from lors.config import load_config
-from lors.errors import LorsError, unknown_name
+from lors.errors import LorsError, shortened, unknown_name
 
 Action = Literal["prune", "whole", "copy"]
 POLICY_DIR = Path(__file__).parent / "policies"
@@ -54,7 +54,7 @@ class Policy:
         return all(any(_matches(pattern, name) for name in names) for pattern in self.detect)
 
     def actions(self, spec: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> dict[str, Action]:
-        """Return the action for every tensor; tensors of integers are always copied.
+        """Return the action for every tensor; empty tensors and integers are always copied.
 
         Args:
             spec: name -> shape and dtype.
@@ -65,7 +65,8 @@ class Policy:
         actions: dict[str, Action] = {}
         problems = []
         for name, (shape, dtype) in spec.items():
-            actions[name] = action = self._action(name) if dtype.is_floating_point else "copy"
+            merged = dtype.is_floating_point and 0 not in shape
+            actions[name] = action = self._action(name) if merged else "copy"
             if action is None:
                 problems.append(f"{name}: no rule covers it")
             elif action == "prune" and len(shape) < 2:
@@ -73,7 +74,7 @@ class Policy:
         if problems:
             raise LorsError(
                 f"the policy '{self.name}' does not fit this model",
-                got=problems,
+                got=shortened(problems, 50),
                 hint="write a policy file like those in lors/merge/policies, give it with --policy",
             )
         return actions
@@ -86,8 +87,21 @@ class Policy:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    # Only `*` is special: names of tensors may contain [ and ?.
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
+    # Only `*` is special: names of tensors may contain [ and ?. Each text between two stars is
+    # taken where it occurs first, so that no place is tried again.
+    first, *others = pattern.split("*")
+    if not others:
+        return name == pattern
+    *middle, last = others
+    if not name.startswith(first):
+        return False
+    place = len(first)
+    for text in middle:
+        place = name.find(text, place)
+        if place < 0:
+            return False
+        place += len(text)
+    return name.endswith(last) and len(name) - len(last) >= place
 
 
 def policy_names() -> list[str]:
@@ -130,5 +144,25 @@ def find_policy(names: Iterable[str], where: object) -> Policy:
         expected=f"exactly one of: {', '.join(policy_names())}",
         got=f"{', '.join(policy.name for policy in found) or 'none'}; "
         f"the first names are {', '.join(names[:3])}",
-        hint="name a policy with --policy NAME, or write a policy file and give its path",
+        hint=_prefix_hint(names, policies)
+        or "name a policy with --policy NAME, or write a policy file and give its path",
     )
+
+
+def _prefix_hint(names: list[str], policies: Iterable[Policy]) -> str | None:
+    """Return the next step for a model whose names a policy knows with another prefix."""
+    for prefix, wrapper in WRAPPERS.items():
+        inner = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        outer = [f"{prefix}{name}" for name in names]
+        for policy in policies:
+            if len(inner) == len(names) and policy.recognises(inner):
+                return (
+                    f"all names begin with '{prefix}', {wrapper}: save the state dict of the model "
+                    "inside the wrapper"
+                )
+            if policy.recognises(outer):
+                return (
+                    f"the names lack '{prefix}', {wrapper}: save the model again as a whole, for "
+                    "example WhisperForConditionalGeneration instead of WhisperModel"
+                )
+    return None

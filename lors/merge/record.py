@@ -120,7 +120,7 @@ def _read_steps(record: dict[str, Any] | None, path: Path) -> list[_Step]:
         while record is not None and not is_name_only(record):
             steps.append(_step(record["plan"], record["fingerprints"]))
             record = record.get("onto")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise LorsError(
             "the record of the merged model is damaged",
             where=path,

@@ -137,7 +137,8 @@ def _names_in_file(
 def _warn_of_losses(
     inputs: MergeInputs, spec: dict[str, tuple[tuple[int, ...], torch.dtype]]
 ) -> None:
-    """Warn of a dtype that rounds small deltas away, and of copied tensors that experts changed."""
+    """Warn of dtypes that round small deltas away, and of copied tensors that experts changed."""
+    _warn_of_rounded_experts(inputs)
     copied = set(inputs.names("copy"))
     dtypes = {dtype for name, (_, dtype) in spec.items() if name not in copied}
     for dtype in (torch.float16, torch.bfloat16):
@@ -155,4 +156,27 @@ def _warn_of_losses(
                 "the merged model keeps the base model's values where %s differs: %s",
                 expert.path,
                 ", ".join(shortened(differ)),
+            )
+
+
+def _warn_of_rounded_experts(inputs: MergeInputs) -> None:
+    """Warn of experts whose weights were rounded to a coarser dtype than that of the base model.
+
+    The rounding errors of all weights, also of those that were not trained, are then a part of the
+    task vector.
+    """
+    base = inputs.base
+    names = [name for name, action in inputs.actions.items() if action != "copy"]
+    for expert in inputs.experts:
+        coarser = {
+            expert.dtype(name)
+            for name in names
+            if torch.finfo(expert.dtype(name)).eps > torch.finfo(base.dtype(name)).eps
+        }
+        for dtype in sorted(coarser, key=str):
+            name = str(dtype).removeprefix("torch.")
+            logging.warning(
+                "%s has weights in %s, the base model has not: their rounding is merged as if it "
+                "was learnt; give a base model in %s, or the expert in the dtype of its training",
+                *(expert.path, name, name),
             )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lors.checkpoint.finite import all_finite, check_finite, difference
 from lors.checkpoint.reader import Checkpoint
-from lors.errors import LorsError
+from lors.errors import LorsError, shortened
 
 
 class TaskVector:
@@ -33,7 +33,7 @@ class TaskVector:
                 f"tensors that differ: {len(problems)}",
                 where=finetuned.path,
                 expected=f"the names, shapes and dtypes of {base.path}",
-                got=problems,
+                got=shortened(problems, 50),
                 hint="an expert must be fine-tuned from this very base model, with its token list",
             )
 
@@ -48,15 +48,22 @@ class TaskVector:
         """
         base, factors = self.base.tensor(name), self.finetuned.factors(name)
         if factors is None:
-            finetuned = self.finetuned.tensor(name)
-            delta = difference(finetuned, base)
+            read = (self.finetuned.tensor(name),)
+            delta = difference(read[0], base)
         else:
-            finetuned = delta = (factors[0].double() @ factors[1].double()).float()
+            read = factors
+            delta = (factors[0].double() @ factors[1].double()).float()
         if not all_finite(delta):
-            for checkpoint, tensor in ((self.base, base), (self.finetuned, finetuned)):
-                check_finite(tensor, f"{checkpoint.path}: {name}")
+            check_finite(base, f"{self.base.path}: {name}")
+            for tensor in read:
+                check_finite(tensor, f"{self.finetuned.path}: {name}")
             raise LorsError(
-                "the difference overflows float32", where=f"{self.finetuned.path}: {name}"
+                "this task vector is too large for float32",
+                where=f"{self.finetuned.path}: {name}",
+                got="finite values, whose "
+                + ("difference is infinite" if factors is None else "product is infinite"),
+                hint="these are no weights of a trained model: check how the file was made"
+                + ("" if factors is None else ", and the alpha of the adapter"),
             )
         return delta
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lors.config import read_yaml
-from lors.errors import UsageError, unknown_name
-from lors.fileio import BRIEF, path_component
+from lors.errors import BRIEF, UsageError, unknown_name
+from lors.fileio import path_component
 
 MOST_POINTS = 10_000
 """Largest number of points of a method: each is a merge and an inference over the dev set."""

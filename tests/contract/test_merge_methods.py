@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from lors.config import REQUIRED, load_config, read_yaml
 from lors.errors import UsageError
@@ -14,6 +15,7 @@ from lors.merge import methods as merge_methods
 from lors.merge.methods import METHODS
 from lors.merge.methods.base import SUPPLIED, TensorContext
 from lors.merge.plan import MergePlan
+from lors.merge.run import iter_merged
 from tests.refusal import refusal
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -220,3 +222,32 @@ def test_parameters_are_checked(method):
     facts = ("the place", "scaling_coeff", "did you mean scaling_coef", "inf", "3.40282e+38")
     with refusal(*facts, kind=UsageError):
         method.resolve({"scaling_coeff": 1, "scaling_coef": float("inf")}, 2, "the place")
+
+
+def test_empty_matrices_and_adapters_of_a_rank_above_the_dimensions(method, tmp_path):
+    """An adapter of 6 x 5 matrices of rank 8 is merged like the full model that it stands for."""
+    generator = torch.Generator().manual_seed(0)
+
+    def new(*shape):
+        return torch.randn(shape, generator=generator)
+
+    base = {"m.weight": new(6, 5), "empty.weight": new(0, 5), "bias": new(3)}
+    up, down = new(6, 8), new(8, 5)
+    full = base | {"m.weight": base["m.weight"] + up @ down}
+    other = {name: value + 0.1 * new(*value.shape) for name, value in base.items()}
+    states = {"base": base, "full": full, "other": other}
+    states["adapter"] = {"m.lora_A": down, "m.lora_B": up}
+    for name, state in states.items():
+        (tmp_path / name).mkdir()
+        torch.save(state, tmp_path / name / "model.pth")
+    (tmp_path / "adapter" / "config.yaml").write_text("adapter_conf: {rank: 8, alpha: 8}\n")
+    policy = tmp_path / "policy.yaml"
+    rules = [{"action": "prune", "patterns": ["*weight"]}, {"action": "whole", "patterns": ["*"]}]
+    policy.write_text(yaml.safe_dump({"family": "test", "detect": ["*"], "rules": rules}))
+    merged = []
+    for expert in ("adapter", "full"):
+        files = [str(tmp_path / name / "model.pth") for name in ("base", expert, "other")]
+        plan = MergePlan(files[0], tuple(files[1:]), method.name, policy=str(policy))
+        merged.append(dict(iter_merged(plan)))
+    assert merged[0]["empty.weight"].shape == (0, 5)
+    assert torch.allclose(merged[0]["m.weight"], merged[1]["m.weight"], rtol=1e-4, atol=1e-4)

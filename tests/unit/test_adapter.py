@@ -4,8 +4,10 @@ import json
 import shlex
 import subprocess
 import sys
+import time
 
 import pytest
+import safetensors.torch
 import torch
 
 from lors.checkpoint.adapter import AdaptedCheckpoint
@@ -99,13 +101,110 @@ def test_low_rank_parts_of_an_adapter_are_the_adapter(tmp_path):
         ({"use_dora": True}, "use_dora: True"),
         ({"peft_type": "IA3"}, "peft_type: IA3"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out: True"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights: pissa"),
+        ({"init_lora_weights": "corda"}, "init_lora_weights: corda"),
+        ({"init_lora_weights": "loftq"}, "init_lora_weights: loftq"),
+        ({"init_lora_weights": 1}, "init_lora_weights: 1"),
+        ({"of_a_later_version": {"a": 1}}, "of_a_later_version: {'a': 1}"),
     ],
 )
 def test_other_adapters_are_refused(tmp_path, settings, fact):
     base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
     adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()}, **settings)
-    with refusal(adapter / "adapter_config.json", fact):
+    with refusal(adapter / "adapter_config.json", fact, "merge_and_unload()"):
         open_expert(base, adapter)
+
+
+def test_entries_that_are_switched_off(tmp_path):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    off = {"a": None, "b": False, "c": {}, "d": [], "r": 64, "init_lora_weights": "gaussian"}
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()}, **off)
+    assert open_expert(base, adapter).is_adapted(f"{HF_QUERY}.weight")
+
+
+def add_tensor(adapter, name, tensor):
+    file = adapter / "adapter_model.safetensors"
+    safetensors.torch.save_file({**safetensors.torch.load_file(file), name: tensor}, file)
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        ("decoder.embed_tokens.weight", ["decoder.embed_tokens.weight", "base/model.safetensors"]),
+        ("encoder.layers.1.self_attn.q_proj.base_layer.weight", [HF_QUERY, "base/model"]),
+        (
+            "encoder.layers.1.self_attn.q_proj.lora_A.other.weight",
+            ["1.self_attn.q_proj.lora_A"],
+        ),
+        ("encoder.conv1.lora_A.weight", ["encoder.conv1.lora_A.weight"]),
+    ],
+)
+def test_tensors_that_make_an_adapter_more_than_its_factors(tmp_path, name, facts):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()})
+    kept = f"model.{name}".replace(".base_layer", "")
+    shape = base.shape(kept) if kept in base.names() else (2, WIDTH)
+    shape = (4, WIDTH, 3) if "conv1" in name else shape
+    add_tensor(adapter, f"base_model.model.model.{name}", torch.ones(shape))
+    with refusal(adapter / "adapter_config.json", *facts, "merge_and_unload()"):
+        open_expert(base, adapter)
+
+
+def test_weights_of_the_base_model_in_an_adapter(tmp_path):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    down, up = factors_of()
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: (down, up)})
+    prefix, embedding = "base_model.model.", "model.decoder.embed_tokens.weight"
+    weight = base.tensor(f"{HF_QUERY}.weight")
+    add_tensor(adapter, f"{prefix}{HF_QUERY}.base_layer.weight", weight)
+    add_tensor(adapter, f"{prefix}{embedding}", base.tensor(embedding))
+    vector = TaskVector(base, open_expert(base, adapter))
+    assert torch.allclose(vector.delta(f"{HF_QUERY}.weight"), 4 * up @ down, atol=1e-5)
+    assert not vector.delta(embedding).any()
+    add_tensor(adapter, f"{prefix}{HF_QUERY}.base_layer.weight", weight[:4])
+    with refusal(adapter, f"{HF_QUERY}.weight", "[8, 8]", "[4, 8]"):
+        open_expert(base, adapter)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_trained_embedding_and_its_output_layer(tmp_path, tied):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()}, ensure_weight_tying=True)
+    embedding = "model.decoder.embed_tokens.weight"
+    trained = base.tensor(embedding) + 1
+    add_tensor(adapter, f"base_model.model.{embedding}", trained)
+    add_tensor(
+        adapter, "base_model.model.proj_out.weight", trained.clone() if tied else trained + 1
+    )
+    if tied:
+        assert torch.equal(open_expert(base, adapter).tensor(embedding), trained)
+    else:
+        with refusal(adapter / "adapter_config.json", "proj_out.weight", embedding):
+            open_expert(base, adapter)
+
+
+def test_factors_without_a_rank(tmp_path):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    empty = (torch.zeros(0, WIDTH), torch.zeros(WIDTH, 0))
+    with refusal(tmp_path / "a", HF_QUERY, "[8, 0]", "[0, 8]"):
+        open_expert(base, write_peft(tmp_path / "a", {HF_QUERY: empty}))
+
+
+def test_a_scale_that_is_too_large(tmp_path):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()}, lora_alpha=3e38)
+    with refusal(adapter / "adapter_config.json", f"{HF_QUERY}.weight", "1.5e+38"):
+        open_expert(base, adapter).factors(f"{HF_QUERY}.weight")
+
+
+def test_patterns_that_would_take_years(tmp_path):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    patterns = {"(([a-z_.0-9]+)+)+!": 3}
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()}, alpha_pattern=patterns)
+    began = time.monotonic()
+    with refusal(adapter / "adapter_config.json", *patterns) as caught:
+        open_expert(base, adapter)
+    assert caught.value.hint and time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize(
@@ -113,6 +212,7 @@ def test_other_adapters_are_refused(tmp_path, settings, fact):
     [
         ([1], ["[1]"]),
         ({"lora_alpha": None}, ["lora_alpha", "a number", "None"]),
+        ({"lora_alpha": 1e308}, ["lora_alpha", "a number", "1e+308"]),
         ({"use_rslora": "yes"}, ["use_rslora", "true or false", "'yes'"]),
         ({"alpha_pattern": {"q_proj": "big"}}, ["alpha_pattern", "'big'"]),
         ({"alpha_pattern": {"(": 4}}, ["alpha_pattern", "'('"]),
@@ -180,6 +280,10 @@ def test_adapter_without_a_record_of_its_base(tmp_path, caplog):
     adapter = write_peft(tmp_path / "adapter", {HF_QUERY: factors_of()})
     open_expert(open_model(base), adapter)
     assert str(adapter) in caplog.text and "base.json" in caplog.text and str(base) in caplog.text
+    named = write_peft(tmp_path / "b", {HF_QUERY: factors_of()}, base_model_name_or_path="me/v2")
+    caplog.clear()
+    open_expert(open_model(base), named)
+    assert str(named) in caplog.text and "me/v2" in caplog.text and str(base) in caplog.text
 
 
 def test_adapter_of_another_model(tmp_path):

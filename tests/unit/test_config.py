@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -217,3 +218,79 @@ def test_range():
     assert float("nan") not in Range() and float("inf") not in Range()
     assert describe(Annotated[int, Range(0)]) == "an integer at least 0"
     assert describe(Annotated[float, Range(high=2)]) == "a number at most 2"
+
+
+def bomb(levels, width):
+    lines = ["a0: &a0 [" + ", ".join("x" * width) + "]"]
+    for level in range(1, levels):
+        lines.append(f"a{level}: &a{level} [" + ", ".join([f"*a{level - 1}"] * width) + "]")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a: 2001-13-45", 1),
+        ("b: 1\na: !!int x", 2),
+        ("a: !!float x", 1),
+        ("a: !!bool x", 1),
+        ("a: !!int ''", 1),
+        ("a: !!timestamp x", 1),
+        ("a: !!binary é", 1),
+        ("a: " + "9" * 5000, 1),
+        ("? [a]\n: 1", 1),
+        ("a: &x [*x]", 1),
+        ("a: &x\n  b: {c: *x}", 2),
+        ("a: *x", 1),
+        ("a: " + "[" * 100_000, 1),
+        ("".join(" " * n + "a:\n" for n in range(210)), 201),
+        (bomb(9, 10), 6),
+        ("a: [" + "1, " * 200_001 + "]", 1),
+    ],
+)
+def test_malformed_values_and_texts_without_end(tmp_path, text, line):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    began = time.process_time()
+    with refusal(path, f"line {line},", kind=UsageError):
+        read_yaml(path)
+    assert time.process_time() - began < 5
+
+
+def test_aliases_of_earlier_values(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("a: &x {b: 1, c: 2}\nd: [*x, *x]\ne:\n  <<: *x\n  c: 3\n")
+    value = {"b": 1, "c": 2}
+    assert read_yaml(path) == {"a": value, "d": [value, value], "e": {"b": 1, "c": 3}}
+
+
+def test_many_unknown_keys(tmp_path):
+    began = time.process_time()
+    with refusal("stepz0", "and 19951 more", kind=UsageError):
+        load(tmp_path, "".join(f"stepz{number}: 1\n" for number in range(20_000)))
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("line", ["steps: ", "inner: {rate: ", "weights: {de: "])
+def test_huge_numbers(tmp_path, line):
+    for number in ("9" * 400, "0x" + "f" * 5000):
+        end = "}" * line.count("{")
+        with refusal(line.split(":")[0], kind=UsageError) as caught:
+            load(tmp_path, f"name: run\n{line}{number}{end}\n")
+        assert len(str(caught.value)) < 500
+
+
+def test_values_in_messages_are_short(tmp_path):
+    text = bomb(4, 10) + "\nname: *a3\nsteps: *a3\n"
+    with refusal("name", "steps", kind=UsageError) as caught:
+        load(tmp_path, text)
+    assert len(str(caught.value)) < 3000
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with refusal(tmp_path) as caught:
+        read_yaml(tmp_path)
+    assert caught.value.hint
+    (tmp_path / "c.yaml").write_bytes(b"a: \xff\xfe")
+    with refusal(tmp_path / "c.yaml", kind=UsageError):
+        read_yaml(tmp_path / "c.yaml")

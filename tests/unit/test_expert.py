@@ -148,14 +148,34 @@ def test_what_has_no_counterpart_is_listed(tmp_path):
         TaskVector(base, expert)
 
 
-def test_names_of_a_parallel_model(tmp_path):
-    for name, prefix in (("plain", ""), ("parallel", "module.")):
-        state = {f"{prefix}{name}": value for name, value in openai_state(0).items()}
+PREFIXES = {
+    "module.": "DataParallel",
+    "_orig_mod.": "torch.compile",
+    "module._orig_mod.": "DataParallel",
+    "model.": "Lightning",
+    "whisper.decoder.": "whisper.decoder.",
+}
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_names_of_a_model_in_a_wrapper(tmp_path, prefix):
+    for name, before in (("plain", ""), ("wrapped", prefix)):
+        state = {f"{before}{name}": value for name, value in openai_state(0).items()}
         torch.save(state, tmp_path / f"{name}.pth")
-    for base, expert in (("plain", "parallel"), ("parallel", "plain")):
-        with refusal("'module.'", "model.module.state_dict()") as caught:
+    for base, expert in (("plain", "wrapped"), ("wrapped", "plain")):
+        with refusal(f"'{prefix}'", PREFIXES[prefix], "state_dict()") as caught:
             open_expert(open_model(tmp_path / f"{base}.pth"), tmp_path / f"{expert}.pth")
-        assert caught.value.where == tmp_path / "parallel.pth"
+        assert caught.value.where == tmp_path / "wrapped.pth"
+
+
+def test_a_whisper_of_hugging_face_without_its_output_layer(tmp_path):
+    state = hugging_face_state(openai_state(1))
+    state = {name.removeprefix("model."): value for name, value in state.items()}
+    safetensors.torch.save_file(state, tmp_path / "body.safetensors")
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    with refusal("'model.'", "with its output layer") as caught:
+        open_expert(base, tmp_path / "body.safetensors")
+    assert caught.value.where == base.path
 
 
 def test_half_precision_files_of_openai(tmp_path):

@@ -66,7 +66,7 @@ def test_low_rank_rejects_vectors_and_negative_ranks():
 
 
 @pytest.mark.parametrize("rank", [0, 1, 3, 5, 6, 99])
-@pytest.mark.parametrize("shape", [(20, 9), (9, 20), (4, 4)])
+@pytest.mark.parametrize("shape", [(20, 9), (9, 20), (4, 4), (5, 4), (4, 5), (1, 3)])
 def test_low_rank_of_a_product_is_that_of_the_matrix(shape, rank):
     random = np.random.default_rng(rank)
     up = random.normal(size=(shape[0], 6)) * [5, 4, 3, 2, 1, 0.5]

@@ -4,6 +4,7 @@ import torch
 from lors.errors import UsageError
 from lors.merge.policy import Policy, Rule, find_policy, load_policy, policy_names
 from tests.refusal import refusal
+from tests.unit.whisper_files import hugging_face_state, openai_state
 
 ENCODERS = {
     "transformer": {
@@ -124,6 +125,19 @@ def test_unknown_model():
         find_policy(["layer.0.weight", "layer.1.weight"], where="x.pth")
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
+def test_models_in_wrappers(prefix):
+    names = [f"{prefix}{name}" for name in openai_state(0)]
+    with refusal("m.pth", f"'{prefix}'"):
+        find_policy(names, "m.pth")
+
+
+def test_a_whisper_of_hugging_face_without_its_output_layer():
+    names = [name.removeprefix("model.") for name in hugging_face_state(openai_state(0))]
+    with refusal("m.pth", "'model.'", "WhisperForConditionalGeneration"):
+        find_policy(names, "m.pth")
+
+
 def test_unknown_policy_name():
     with refusal("wisper", "did you mean whisper", kind=UsageError):
         load_policy("wisper")
@@ -160,3 +174,29 @@ def test_policy_file(tmp_path):
         load_policy(str(path))
     with refusal(tmp_path / "none.yaml"):
         load_policy(str(tmp_path / "none.yaml"))
+
+
+def test_empty_tensors_are_copied():
+    shapes = [(0, 5), (5, 0), (2, 0, 3), (0,)]
+    policy = Policy("test", (), (Rule("prune", ("*",)),))
+    actions = policy.actions({str(s): (s, torch.float32) for s in shapes})
+    assert set(actions.values()) == {"copy"}
+
+
+def test_patterns_with_many_stars():
+    names = ["a" * 2000, "", "abcabc", "a*c", "abc", "aXbYc"]
+    cases = [
+        ("*a" * 300 + "b", []),
+        ("*a" * 300, [names[0]]),
+        ("", [""]),
+        ("*", names),
+        ("a*b*c", ["abcabc", "abc", "aXbYc"]),
+        ("abc*abc", ["abcabc"]),
+        ("abca*cabc", []),
+        ("*bc", ["abcabc", "abc"]),
+    ]
+    spec = {name: ((2, 2), torch.float32) for name in names}
+    for pattern, matched in cases:
+        rules = (Rule("prune", (pattern,)), Rule("copy", ("*",)))
+        actions = Policy("test", (), rules).actions(spec)
+        assert [name for name in names if actions[name] == "prune"] == matched

@@ -139,6 +139,44 @@ def test_a_file_that_may_not_be_read(tmp_path, state, suffix, monkeypatch):
     assert caught.value.where == path and caught.value.hint
 
 
+def test_directories_with_other_files(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    for name, facts in (
+        ("pytorch_model.bin", ["ln -s", "pytorch_model.pth"]),
+        ("last.ckpt", ["ln -s", "last.pth"]),
+        ("model.fp16.safetensors", [f"give {tmp_path / 'model.fp16.safetensors'}"]),
+    ):
+        (tmp_path / name).write_bytes(b"")
+        with refusal(tmp_path, name, *facts):
+            Checkpoint.open(tmp_path)
+        (tmp_path / name).unlink()
+
+
+def test_the_command_in_the_hint_opens_a_file_of_another_suffix(tmp_path, state):
+    for content in (state, {"state_dict": state, "epoch": 3}):
+        path = torch_save(tmp_path / "of lightning.ckpt", content)
+        with refusal(path, ".pth") as caught:
+            Checkpoint.open(path)
+        command = caught.value.hint.split("try ")[1].split(";")[0]
+        subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+        assert_holds(Checkpoint.open(tmp_path / "of lightning.pth"), state)
+        (tmp_path / "of lightning.pth").unlink()
+
+
+def test_names_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with refusal("openai/whisper-small", "hf download openai/whisper-small"):
+        Checkpoint.open("openai/whisper-small")
+
+
+@pytest.mark.parametrize("path", ["a\0b.pth", "\ud800.pth", "x" * 300 + ".pth", "file/m.pth"])
+def test_impossible_paths(tmp_path, path):
+    (tmp_path / "file").write_text("")
+    with refusal() as caught:
+        Checkpoint.open(tmp_path / path)
+    assert caught.value.hint
+
+
 def test_paths_that_are_no_checkpoints(tmp_path):
     for missing in ("none.pth", "none/", "none/model.bin"):
         with refusal(tmp_path / missing):

@@ -116,6 +116,20 @@ def test_another_config_is_not_overwritten(plan, tmp_path):
     assert (tmp_path / "base" / "config.yaml").read_text() == "a: 1\n"
 
 
+@pytest.mark.parametrize("coarse", ["base", "expert", "both"])
+def test_experts_that_are_rounded_more_than_the_base_model(tmp_path, files, caplog, coarse):
+    roles = {"base": files[:1], "expert": files[1:2], "both": files}
+    for path in roles[coarse]:
+        state = torch.load(path)
+        halves = {n: v.bfloat16() if v.is_floating_point() else v for n, v in state.items()}
+        torch.save(halves, path)
+    with caplog.at_level(logging.WARNING):
+        run_merge(plan_of(files), tmp_path / "out" / "m.pth")
+    warned = [record for record in caplog.messages if record.startswith(files[1])]
+    assert len(warned) == (coarse == "expert") and all("bfloat16" in text for text in warned)
+    assert not any(record.startswith(files[2]) for record in caplog.messages)
+
+
 def test_copied_tensors_that_differ_are_named(plan, tmp_path, caplog):
     state = torch.load(plan.experts[0])
     state["normalize.mean"] += 1

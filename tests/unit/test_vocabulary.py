@@ -37,6 +37,14 @@ def test_tokens_of_hugging_face(tmp_path):
     assert tokens_of(tmp_path) == tokens_of(tmp_path / "model.safetensors") == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("content", [["a", "b"], {"a": 1, "b": "2"}, {"a": None}, 3])
+def test_vocabularies_of_another_form(tmp_path, content):
+    (tmp_path / "vocab.json").write_text(json.dumps(content))
+    with refusal(tmp_path / "vocab.json") as caught:
+        tokens_of(tmp_path)
+    assert caught.value.hint
+
+
 def test_it_does_not_matter_where_hugging_face_lists_special_tokens(tmp_path):
     for name, more in (("a", {}), ("b", {"<|endoftext|>": 2})):
         (tmp_path / name).mkdir()
@@ -56,9 +64,11 @@ def test_where_nothing_is_known_nothing_is_checked(espnet, tmp_path):
 @pytest.mark.parametrize(
     ("tokens", "facts"),
     [
-        ([*TOKENS[:2], "x", *TOKENS[3:]], ["5 tokens", "number 2 is x", "▁a"]),
-        (TOKENS[:-1], ["4 tokens", "number 4 is (none)", "<sos/eos>"]),
-        ([*TOKENS, "y"], ["6 tokens", "number 5 is y", "(none)"]),
+        ([*TOKENS[:2], "x", *TOKENS[3:]], ["5 tokens", "number 2 is 'x'", "▁a"]),
+        (TOKENS[:-1], ["4 tokens", "number 4 is missing", "<sos/eos>"]),
+        ([*TOKENS, "y"], ["6 tokens", "number 5 is 'y'", "missing"]),
+        ([*TOKENS, "(none)"], ["6 tokens", "number 5 is '(none)'"]),
+        ([*TOKENS, "None"], ["6 tokens", "number 5 is 'None'"]),
     ],
 )
 def test_a_merge_of_different_vocabularies_is_refused(espnet, tokens, facts):

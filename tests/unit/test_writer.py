@@ -4,6 +4,7 @@ import argparse
 import subprocess
 import sys
 import zipfile
+from unittest import mock
 
 import pytest
 import torch
@@ -52,6 +53,46 @@ def test_written_pth_can_be_mapped(tmp_path, state):
             name, extra = (int.from_bytes(archive.fp.read(2), "little") for _ in range(2))
             assert (info.header_offset + 30 + name + extra) % 64 == 0
         assert archive.testzip() is None
+
+
+def test_the_pickled_part_is_that_of_torch(tmp_path):
+    dtypes = (torch.float64, torch.bfloat16, torch.uint16, torch.bool, torch.complex64)
+    shapes = ((), (3,), (2, 3, 5), (0, 4), (4, 0, 2))
+    state = {f"{d}.{s}": torch.ones(s, dtype=d) for d in dtypes for s in shapes}
+    write(tmp_path / "ours.pth", state)
+    torch.save(state, tmp_path / "theirs.pth")
+    pickles = []
+    for name, root in (("ours", "archive"), ("theirs", "theirs")):
+        with zipfile.ZipFile(tmp_path / f"{name}.pth") as archive:
+            pickles.append(archive.read(f"{root}/data.pkl"))
+    assert pickles[0] == pickles[1]
+    with mock.patch.object(
+        torch.utils.serialization.config.load, "calculate_storage_offsets", True
+    ):
+        loaded = torch.load(tmp_path / "ours.pth", weights_only=True, mmap=True)
+    assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
+def test_one_tensor_in_memory(tmp_path, suffix):
+    """A model of 400 MB in a process of its own that may take 200 MB more than at its start."""
+    code = (
+        "import re, resource, sys, torch\n"
+        "from lors.checkpoint.writer import CheckpointWriter\n"
+        "def megabytes(field):\n"
+        "    status = open('/proc/self/status').read()\n"
+        "    return int(re.search(field + r':\\s+(\\d+)', status)[1]) / 1024\n"
+        "spec = {f'x{i}': ((2_500_000,), torch.float32) for i in range(40)}\n"
+        "before, limit = megabytes('VmRSS'), int((megabytes('VmSize') + 200) * 2**20)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        "with CheckpointWriter(sys.argv[1], spec, {}) as writer:\n"
+        "    for name in spec:\n"
+        "        writer.add(name, torch.ones(2_500_000))\n"
+        "print(megabytes('VmHWM') - before)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / f"m{suffix}")]
+    grown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert float(grown) < 100
 
 
 def test_same_tensors_same_bytes(tmp_path, state):

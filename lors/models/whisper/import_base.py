@@ -14,6 +14,7 @@ from lors.config import build
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError, UsageError
 from lors.export.whisper import POSITIONS_PER_SECOND, open_whisper, write_weights
+from lors.export.whisper_vocabulary import whisper_tokens
 from lors.fileio import atomic_directory, write_text
 from lors.models.whisper.conf import WhisperConf, check_base_model, check_dims
 
@@ -39,6 +40,7 @@ def import_whisper(
     path, out = _find(base_model), Path(out)
     model, dims = open_whisper(path)
     check_dims(dims, path)
+    whisper_tokens(dims, model.path)
     values = {"dims": dims, "window": window, "st_language": st_language}
     conf = dataclasses.asdict(build(WhisperConf, values, "--window"))
     longest = dims["n_audio_ctx"] / POSITIONS_PER_SECOND

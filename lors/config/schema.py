@@ -1,109 +1,25 @@
-"""Strict configuration: YAML files and name=value options checked against type annotations.
-
-An unknown key, a missing key, a value of the wrong type and a value out of range are errors. All
-errors of one file are reported together.
-"""
+"""Plain values checked against type annotations: all mismatches are reported together."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import math
 import numbers
 import os
-import re
 import types
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
-import yaml
-
-from lors.errors import LorsError, UsageError, near_matches
+from lors.config.ranges import Range
+from lors.errors import BRIEF, UsageError, near_matches, shortened
 
 T = TypeVar("T")
 REQUIRED: Any = object()
 """Default of a key that has no default and must be given."""
 _MISMATCH = object()
-
-
-@dataclasses.dataclass(frozen=True)
-class Range:
-    """Limits of a number, both included, as in ``Annotated[float, Range(0, 1)]``.
-
-    Infinite values and NaN are out of every range.
-    """
-
-    low: float = -math.inf
-    high: float = math.inf
-
-    def __contains__(self, value: object) -> bool:
-        return (
-            isinstance(value, (int, float))
-            and math.isfinite(value)
-            and (self.low <= value <= self.high)
-        )
-
-    def __str__(self) -> str:
-        if self.low == -math.inf and self.high == math.inf:
-            return "(finite)"
-        if self.high == math.inf:
-            return f"at least {self.low:g}"
-        if self.low == -math.inf:
-            return f"at most {self.high:g}"
-        return f"from {self.low:g} to {self.high:g}"
-
-
-FLOAT32 = Range(-3.4028234663852886e38, 3.4028234663852886e38)
-"""Range of the finite numbers of float32."""
-FRACTION = Range(0, 1)
-"""Range of a share of a whole."""
-LARGEST_COUNT = 1_000_000
-"""Largest number of clips, or of anything else that an option counts."""
-MOST_PROCESSES = 1000
-"""Largest number of processes that a program starts."""
-
-
-def option_number(limits: Range, whole: bool = False) -> Callable[[str], float]:
-    """Return a ``type`` for argparse that reads a number within `limits`.
-
-    Args:
-        limits: the range; infinite values and NaN are in none.
-        whole: whether the number must be whole; it is then an ``int``.
-    """
-
-    def parse(text: str) -> float:
-        try:
-            number = int(text) if whole else float(text)
-        except ValueError:
-            number = math.nan
-        if number not in limits:
-            kind = "a whole number" if whole else "a number"
-            raise argparse.ArgumentTypeError(f"expected {kind} {limits}, got {text[:40]!r}")
-        return number
-
-    return parse
-
-
-finite_number = option_number(Range())
-fraction = option_number(FRACTION)
-count = option_number(Range(1, LARGEST_COUNT), whole=True)
-process_count = option_number(Range(1, MOST_PROCESSES), whole=True)
-SEED = Range(0, 2**32 - 1)
-"""Range of a seed, as numpy requires."""
-
-
-def check_number(value: float, limits: Range, where: str) -> None:
-    """Check a number that a program or a user gives to a function.
-
-    Raises:
-        UsageError: the number is not within `limits`; infinite values and NaN never are.
-    """
-    if value not in limits:
-        raise UsageError(
-            "a number out of range", where=where, expected=f"a number {limits}", got=repr(value)
-        )
+MAX_PROBLEMS = 50
+"""Largest number of problems of one file that are shown."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,96 +28,6 @@ class Key:
 
     annotation: Any
     default: Any = REQUIRED
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with two changes: a repeated key is an error, and 1e-3 is a number.
-
-    PyYAML itself keeps the last of two equal keys. It follows YAML 1.1, in which a number with an
-    exponent and without a decimal point (1e-3) is a string.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} appears twice", node.value[index][0].start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+\Z"),
-    list("-+.0123456789"),
-)
-
-
-def read_yaml(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a YAML file that holds one mapping; an empty file is an empty mapping.
-
-    Raises:
-        LorsError: the file is missing.
-        UsageError: the file is not valid YAML, repeats a key, or does not hold a mapping.
-    """
-    try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        raise LorsError("file not found", where=path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError("not valid YAML", where=path, got=error) from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise UsageError(
-            "a configuration file must hold a mapping",
-            where=path,
-            expected="lines of the form `name: value`",
-            got=type(values).__name__,
-        )
-    return values
-
-
-def parse_assignments(texts: list[str], option: str) -> dict[str, Any]:
-    """Parse texts like ``rank=7`` into a dict of names and values; each value is read as YAML.
-
-    Args:
-        texts: the arguments of a command-line option.
-        option: the name of that option, for errors.
-
-    Raises:
-        UsageError: a text has no ``=``, a name is given twice, a value is not valid YAML, or a
-            space is missing after a colon in it. All are listed.
-    """
-    values: dict[str, Any] = {}
-    problems = []
-    for text in texts:
-        name, separator, value = text.partition("=")
-        if not separator or not name:
-            problems.append(f"'{text}' is not of the form name=value")
-        elif name in values:
-            problems.append(f"'{name}' is given twice")
-        else:
-            try:
-                values[name] = yaml.load(value, Loader=_Loader)
-            except yaml.YAMLError:
-                problems.append(f"'{text}': the value is not valid YAML")
-                continue
-            if isinstance(values[name], dict) and any(":" in str(key) for key in values[name]):
-                problems.append(f"'{text}': a space is missing after the colon")
-    _raise_problems(problems, option)
-    return values
-
-
-def load_config(cls: type[T], path: str | os.PathLike) -> T:
-    """Read a YAML file into the dataclass `cls`.
-
-    Raises:
-        LorsError: the file is missing.
-        UsageError: the file does not fit `cls`; all problems are listed.
-    """
-    return build(cls, read_yaml(path), path)
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: object) -> T:
@@ -219,7 +45,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: object) -> T:
     """
     problems: list[str] = []
     result = _dataclass(cls, values, "", problems)
-    _raise_problems(problems, where)
+    raise_problems(problems, where)
     return result
 
 
@@ -243,7 +69,7 @@ def check(keys: Mapping[str, Key], values: Mapping[str, Any], where: object) -> 
     """
     problems: list[str] = []
     result = _keys(keys, values, "", problems)
-    _raise_problems(problems, where)
+    raise_problems(problems, where)
     return result
 
 
@@ -278,17 +104,19 @@ def describe(annotation: Any) -> str:
     return names.get(annotation, str(annotation))
 
 
-def _raise_problems(problems: list[str], where: object) -> None:
+def raise_problems(problems: list[str], where: object) -> None:
     """Raise UsageError with all problems, if there are any."""
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise UsageError(f"{count} in the configuration", where=where, got=problems)
+        raise UsageError(
+            f"{count} in the configuration", where=where, got=shortened(problems, MAX_PROBLEMS)
+        )
 
 
 def _dataclass(cls: type, values: Any, prefix: str, problems: list[str]) -> Any:
     """Return a `cls` with these values, or None after adding the mismatches to `problems`."""
     if not isinstance(values, Mapping):
-        problems.append(f"{prefix.rstrip('.')}: expected a mapping, got {values!r}")
+        problems.append(f"{prefix.rstrip('.')}: expected a mapping, got {BRIEF.repr(values)}")
         return None
     before = len(problems)
     converted = _keys(keys_of(cls), values, prefix, problems)
@@ -302,9 +130,11 @@ def _keys(
     for name in values:
         if name not in keys:
             hint = "no key is allowed here"
-            if keys:
+            if len(problems) >= MAX_PROBLEMS:  # not shown; similar names take a while to find
+                hint = "not in the list of keys"
+            elif keys:
                 hint = near_matches(str(name), keys) or f"known: {', '.join(keys)}"
-            problems.append(f"{prefix}{name}: unknown ({hint})")
+            problems.append(f"{prefix}{name!s:.200}: unknown ({hint})")
     result = {}
     for name, key in keys.items():
         if name in values:
@@ -351,7 +181,7 @@ def _convert(value: Any, annotation: Any, at: str, problems: list[str]) -> Any:
     converted = _convert_scalar(value, annotation)
     if converted is _MISMATCH:
         hint = " (quote it to make it a text)" if annotation is str and value is not None else ""
-        problems.append(f"{at}: expected {describe(annotation)}, got {value!r}{hint}")
+        problems.append(f"{at}: expected {describe(annotation)}, got {BRIEF.repr(value)}{hint}")
         return None
     return converted
 
@@ -362,7 +192,7 @@ def _convert_number(value: Any, annotation: Any, at: str, problems: list[str]) -
     mismatches: list[str] = []
     converted = _convert(value, plain, at, mismatches)
     if not mismatches and any(isinstance(r, Range) and converted not in r for r in limits):
-        mismatches.append(f"{at}: expected {describe(annotation)}, got {value!r}")
+        mismatches.append(f"{at}: expected {describe(annotation)}, got {BRIEF.repr(value)}")
     problems += mismatches
     return converted
 
@@ -376,7 +206,7 @@ def _convert_scalar(value: Any, annotation: Any) -> Any:
     if annotation is Any:
         return value
     if annotation is float and type(value) is int:
-        return float(value)
+        return float(value) if abs(value) < 2**63 else _MISMATCH
     if annotation is Path and isinstance(value, (str, Path)):
         return Path(value)
     if annotation is str and isinstance(value, os.PathLike):
