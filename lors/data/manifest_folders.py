@@ -98,7 +98,9 @@ def _arrow_rows(folder: Path) -> Iterator[dict[str, Any]]:
     for name in _arrow_files(folder):
         try:
             with pyarrow.memory_map(str(name)) as file, pyarrow.ipc.open_stream(file) as stream:
-                rows = [row for batch in stream for row in batch.to_pylist()]
+                for batch in stream:
+                    batch.validate(full=True)  # wrong offsets would be read as other memory
+                    yield from batch.to_pylist()
         except Exception as error:  # whatever damaged content makes the reader raise
             raise LorsError(
                 "not an Arrow file",
@@ -106,7 +108,6 @@ def _arrow_rows(folder: Path) -> Iterator[dict[str, Any]]:
                 got=f"{type(error).__name__}: {error}",
                 hint="copy or download the folder again",
             ) from None
-        yield from rows
 
 
 def _arrow_files(folder: Path) -> list[Path]:

@@ -99,7 +99,9 @@ def _collect(
     for where, values in records:
         named = {columns[name]: value for name, value in values.items() if name in columns}
         ours = {**nothing, **given, **named}
-        if ours.get("audio"):
+        if not ours.get("audio", "").strip():
+            ours["audio"] = ""
+        else:
             path = Path(ours["audio"])
             parts = (path.with_suffix("") if path.name else path).parts
             ours[AUDIO_NAME] = "_".join(parts[-3:])

@@ -9,6 +9,7 @@ from cv_corpus import CV_HEADER
 
 from lors.bin import prepare_common_voice
 from lors.data.common_voice import check_release, write_common_voice_splits
+from lors.data.common_voice import prepare_common_voice as prepare
 from lors.data.datadir import read_data_dir, validate_data_dir
 from lors.errors import UsageError
 from tests.refusal import refusal
@@ -129,3 +130,74 @@ def test_all_languages_and_the_table(tmp_path, capsys):
     assert prepare_common_voice.main([*arguments, "--langs", "xx"]) == 2
     error = capsys.readouterr().err
     assert "'xx'" in error and "de, sv-SE" in error
+
+
+def test_a_release_whose_clips_are_named_without_mp3(tmp_path):
+    release = write_release(tmp_path / "cv", CV_HEADER)
+    write_common_voice_splits(release, "de", tmp_path / "data")
+    for table in (release / "de").glob("*.tsv"):
+        table.write_text(table.read_text().replace(".mp3", ""))
+    report = write_common_voice_splits(release, "de", tmp_path / "other")
+    assert report["splits"]["train"]["clips"] == 4
+    for split in ("train", "dev", "test"):
+        one, other = (read_data_dir(tmp_path / name / split) for name in ("data", "other"))
+        assert one == other
+
+
+def test_malformed_rows_count_for_their_split(tmp_path):
+    release = write_release(tmp_path / "cv", CV_HEADER, number=9)
+    with (release / "de/dev.tsv").open("ab") as handle:
+        handle.write(b"only\ttwo\n")
+    with refusal("de dev", "1 of 10", tmp_path / "data/dropped.tsv", "5%"):
+        write_common_voice_splits(release, "de", tmp_path / "data", max_bad_audio=0.05)
+    report = write_common_voice_splits(release, "de", tmp_path / "data")
+    dev = report["splits"]["dev"]
+    assert (dev["rows"], dev["clips"], dev["dropped"]) == (10, 9, {"malformed_row": 1})
+    assert dev["drop_rate"] == pytest.approx(0.1)
+    assert report["splits"]["train"]["rows"] == report["splits"]["train"]["clips"] == 9
+    assert "dev\t-\tmalformed_row\tdev.tsv line 11" in (tmp_path / "data/dropped.tsv").read_text()
+
+
+@pytest.mark.parametrize("stated", ["transgender", "non-binary", "do_not_wish_to_say", "intersex"])
+def test_genders_that_kaldi_does_not_have_are_unknown(tmp_path, stated):
+    release = write_release(tmp_path / "cv", CV_HEADER)
+    for table in (release / "de").glob("*.tsv"):
+        table.write_text(table.read_text().replace("female_feminine", stated))
+    write_common_voice_splits(release, "de", tmp_path / "data")
+    assert {utt.gender for utt in read_data_dir(tmp_path / "data/train")} == {"m", None}
+
+
+def test_a_folder_in_place_of_a_clip_is_no_clip(tmp_path):
+    release = write_release(tmp_path / "cv", CV_HEADER)
+    (release / "de/clips/common_voice_de_train0.mp3").unlink()
+    (release / "de/clips/common_voice_de_train0.mp3").mkdir()
+    report = write_common_voice_splits(release, "de", tmp_path / "data", max_bad_audio=1)
+    assert report["splits"]["train"]["dropped"] == {"missing_file": 1}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--langs", "../../de"],
+        ["--langs", "de", "de"],
+        ["--langs", "de", "--max_bad_audio", "nan"],
+        ["--langs", "de", "--max_bad_audio", "inf"],
+        ["--langs", "de", "--max_bad_audio", "2"],
+    ],
+)
+def test_wrong_use(tmp_path, capsys, words):
+    release = write_release(tmp_path / "cv", CV_HEADER)
+    arguments = ["--common_voice", str(release), "--out", str(tmp_path / "data"), *words]
+    try:
+        assert prepare_common_voice.main(arguments) == 2
+    except SystemExit as ended:  # of argparse
+        assert ended.code == 2
+    error = capsys.readouterr().err
+    assert words[-1] in error and words[-2 if words[1] == "../../de" else 0][:6] in error
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_limit_that_is_no_number(tmp_path):
+    release = write_release(tmp_path / "cv", CV_HEADER)
+    with refusal("--max_bad_audio", "nan", kind=UsageError):
+        prepare(release, ["de"], tmp_path / "data", max_bad_audio=float("nan"))

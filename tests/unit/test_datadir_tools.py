@@ -210,6 +210,50 @@ def test_bad_lines_are_refused_with_the_way_to_mend_them(tmp_path, capsys):
     assert str(source / "utt2dur") in error and "utils/fix_data_dir.sh" in error
 
 
+def test_files_that_the_tools_do_not_know(tmp_path, capsys):
+    """Files whose lines begin with ids are taken, the others are named."""
+    source = make(
+        tmp_path / "d",
+        utt2score="".join(f"s{s}-{u} 0.{u}\n" for s in range(4) for u in range(5)),
+        ctm="".join(f"s{s}-{u} 1 0 1 a\ns{s}-{u} 1 1 2 b\n" for s in range(4) for u in range(5)),
+        spk2age="s0 40\ns1 50\n",
+        README="what this is\n",
+        frame_shift="0.01\n",
+        empty="",
+    )
+    assert tool("subset", "--first", source, 2, tmp_path / "part") == 0
+    part = contents(tmp_path / "part")
+    assert part["utt2score"] == b"s0-0 0.0\ns0-1 0.1\n"
+    assert part["ctm"].split(b"\n")[:2] == [b"s0-0 1 0 1 a", b"s0-0 1 1 2 b"]
+    assert len(part["ctm"].splitlines()) == 4 and part["spk2age"] == b"s0 40\n"
+    assert not {"README", "frame_shift", "empty"} & part.keys()
+    assert "README, empty, frame_shift" in capsys.readouterr().err
+    assert tool("split", source, 2) == 0 and tool("combine", tmp_path / "all", *(
+        source / "split2" / number for number in "12"
+    )) == 0  # fmt: skip
+    for name in ("utt2score", "ctm", "spk2age"):
+        assert contents(tmp_path / "all")[name] == contents(source)[name]
+    (source / "text").write_text((source / "text").read_text().replace("s0-0", "s9-9"))
+    assert tool("fix", source) == 0
+    assert (
+        b"s0-0" not in contents(source)["ctm"] and contents(source)["README"] == b"what this is\n"
+    )
+
+
+def test_a_byte_order_mark(tmp_path, capsys):
+    source = make(tmp_path / "d")
+    before = (source / "text").read_bytes()
+    (source / "text").write_bytes(b"\xef\xbb\xbf" + before)
+    (problem,) = validate_data_dir(source)
+    assert problem.startswith("text line 1: ")
+    assert tool("subset", source, 3, tmp_path / "part") == 1
+    assert "fix_data_dir.sh" in capsys.readouterr().err
+    assert tool("fix", source) == 0 and (source / "text").read_bytes() == before
+    (tmp_path / "list").write_bytes(b"\xef\xbb\xbfs0-0\n")
+    assert tool("subset", "--utt_list", tmp_path / "list", source, tmp_path / "part") == 0
+    assert ids(tmp_path / "part") == ["s0-0"]
+
+
 # --- combine and split --------------------------------------------------------------------------
 
 

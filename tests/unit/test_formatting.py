@@ -15,7 +15,7 @@ from cv_corpus import tone, write_mp3
 from lors.data import conversion
 from lors.data.clips import flac_path
 from lors.data.datadir import Utterance, read_data_dir, validate_data_dir, write_data_dir
-from lors.data.formatting import FormatOptions, format_data_dir
+from lors.data.formatting import FormatOptions, format_corpus, format_data_dir
 from lors.data.sound import read_clip
 from lors.errors import UsageError
 from tests.refusal import refusal
@@ -172,7 +172,16 @@ def test_a_worker_that_dies_is_an_error(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("options", "facts"),
-    [(FormatOptions(nj=0), ("--nj", 0)), (FormatOptions(hours=0), ("--train_hours", 0))],
+    [
+        (FormatOptions(nj=0), ("--nj", 0)),
+        (FormatOptions(nj=10**9), ("--nj", 10**9)),
+        (FormatOptions(hours=0), ("--train_hours", 0)),
+        (FormatOptions(hours=float("nan")), ("--train_hours", "nan")),
+        (FormatOptions(max_bad_audio=float("nan")), ("--max_bad_audio", "nan")),
+        (FormatOptions(max_bad_audio=float("inf")), ("--max_bad_audio", "inf")),
+        (FormatOptions(min_dur=float("nan")), ("--min_dur", "nan")),
+        (FormatOptions(max_dur=float("nan")), ("--max_dur", "nan")),
+    ],
 )
 def test_options_are_checked_first(tmp_path, options, facts):
     with refusal(*facts, kind=UsageError):
@@ -182,6 +191,31 @@ def test_options_are_checked_first(tmp_path, options, facts):
 def test_an_id_that_cannot_be_a_file_name(tmp_path):
     with refusal("a/../../b"):
         flac_path(tmp_path, "a/../../b")
+
+
+def test_ids_that_cannot_be_file_names_are_listed_at_once(tmp_path):
+    clips = mp3s(tmp_path, 2) | {"a/b": tmp_path / "00.mp3", "x" * 300: tmp_path / "01.mp3"}
+    source = data_dir(tmp_path / "data", clips)
+    with refusal("2 ", "s-a/b", "xxx"):
+        format_data_dir(source, tmp_path / "dump")
+
+
+@pytest.mark.parametrize(
+    ("langs", "splits"), [(["../de"], ["dev"]), (["de"], ["../dev"]), (["de", "de"], ["dev"])]
+)
+def test_languages_and_splits_that_are_no_folders(tmp_path, langs, splits):
+    data_dir(tmp_path / "data/de/dev", mp3s(tmp_path, 1))
+    with refusal(kind=UsageError):
+        format_corpus(tmp_path / "data", tmp_path / "dump", langs, splits, FormatOptions())
+    assert not (tmp_path / "dump").exists()
+
+
+def test_a_pipe_in_place_of_a_clip_is_not_waited_for(tmp_path):
+    clips = mp3s(tmp_path, 1) | {"pipe": tmp_path / "pipe.wav"}
+    os.mkfifo(clips["pipe"])
+    source = data_dir(tmp_path / "data", clips)
+    report = format_data_dir(source, tmp_path / "dump", FormatOptions(max_bad_audio=1))
+    assert report["dropped"] == {"undecodable": 1}
 
 
 def test_a_rerun_imports_no_audio_library(tmp_path):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import sys
+import time
 import wave
 from pathlib import Path
 
@@ -276,13 +279,86 @@ def test_an_unbalanced_quote_damages_one_row_of_csv_only(tmp_path):
     assert report["malformed_rows"] == {"bad_quotes": 1}
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", '{"audio": ["a"]}', '{"translations": "x"}'])
-def test_bad_json(tmp_path, line):
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{", "bad_json"),
+        ("[1]", "bad_json"),
+        ('{"audio": ["a"]}', "bad_json"),
+        ('{"translations": "x"}', "missing_value"),
+        ("{}", "missing_value"),
+        ("[" * 200_000, "bad_json"),
+        ('{"a":' * 200_000, "bad_json"),
+        ('{"text": "\\ud800", "audio": "x"}', "not_utf8"),
+        ('{"\\udc00": "x"}', "not_utf8"),
+        ('{"text": "a", "text": "b"}', "bad_json"),
+        ('{"text": true}', "bad_json"),
+        ('\ufeff{"text": "x"}', "bad_json"),
+    ],
+)
+def test_bad_json(tmp_path, line, reason):
     manifest = write_jsonl(tmp_path / "own.jsonl", good_rows(tmp_path))
-    manifest.write_text(f"{line}\n{manifest.read_text()}")
-    reason = "missing_value" if "translations" in line else "bad_json"
-    with refusal("own.jsonl line 1: ", reason):
+    with manifest.open("a", encoding="utf-8") as handle:
+        handle.write(f"{line}\n")
+    with refusal("own.jsonl line 7: ", reason):
         prepare_manifest(manifest, tmp_path / "data")
+    (report,) = prepare_manifest(manifest, tmp_path / "data", strict=False)
+    assert report["malformed_rows"][reason] >= 1
+    assert all("line 7: " in row[3] for row in dropped(tmp_path / "data"))
+
+
+def test_numbers_of_json_keep_their_spelling(tmp_path):
+    manifest = write_jsonl(tmp_path / "own.jsonl", good_rows(tmp_path))
+    manifest.write_text(manifest.read_text().replace('"Satz train 0"', "1e5"))
+    prepare_manifest(manifest, tmp_path / "data")
+    assert read_data_dir(tmp_path / "data/de/train")[0].text == "1e5"
+
+
+@pytest.mark.parametrize("audio", ["/", ".", "..", "/dev/zero", "x\0y", "x" * 5000])
+def test_audio_that_is_no_file(tmp_path, audio):
+    rows = [*good_rows(tmp_path), good_rows(tmp_path)[0] | {"audio": audio}]
+    manifest = write_jsonl(tmp_path / "own.jsonl", rows)
+    with refusal("own.jsonl line 7: "):
+        prepare_manifest(manifest, tmp_path / "data")
+    (report,) = prepare_manifest(manifest, tmp_path / "data", strict=False)
+    assert report["splits"]["train"]["clips"] == 2
+
+
+def test_a_blank_id_is_no_id(tmp_path):
+    rows = [{"id": f"x{number}"} | row for number, row in enumerate(good_rows(tmp_path))]
+    rows[2]["id"], rows[3]["id"] = " ", "\u00a0"
+    rows[2]["speaker"] = " "
+    prepare_manifest(write_tsv(tmp_path / "own.tsv", rows), tmp_path / "data")
+    keys = [utterance.id for utterance in read_data_dir(tmp_path / "data/de/dev")]
+    assert sorted(keys) == ["clips_de_dev_0-de-clips_de_dev_0", "de1-de-clips_de_dev_1"]
+
+
+@pytest.mark.parametrize("column", ["lang", "split", "audio"])
+def test_a_value_of_white_space_is_missing(tmp_path, column):
+    rows = good_rows(tmp_path)
+    rows[0][column] = " "
+    manifest = write_tsv(tmp_path / "own.tsv", rows)
+    with refusal("own.tsv line 2: ", "missing_value"):
+        prepare_manifest(manifest, tmp_path / "data")
+
+
+def test_all_splits_are_written_or_none(tmp_path, monkeypatch):
+    manifest = write_tsv(tmp_path / "own.tsv", good_rows(tmp_path) + good_rows(tmp_path, "es"))
+    prepare_manifest(manifest, tmp_path / "data")
+    before = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*/*/*")}
+    changed = manifest.read_text().replace("Satz", "Anderes")
+    manifest.write_text(changed)
+    calls = []
+
+    def full_disk(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 30:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        prepare_manifest(manifest, tmp_path / "data")
+    assert {path: path.read_bytes() for path in (tmp_path / "data").rglob("*/*/*")} == before
 
 
 def test_repeated_ids_and_clips(tmp_path):
@@ -427,6 +503,69 @@ def test_no_manifest(tmp_path):
         prepare_manifest(tmp_path / "none.tsv", tmp_path / "data")
 
 
+@pytest.mark.parametrize(
+    ("name", "separator", "kind"),
+    [
+        ("own.csv", ";", "semicolons"),
+        ("own.csv", "\t", ".tsv"),
+        ("own.tsv", ",", ".csv"),
+        ("own.tsv", ";", "semicolons"),
+    ],
+)
+def test_a_table_with_other_separators(tmp_path, name, separator, kind):
+    rows = good_rows(tmp_path)
+    lines = [separator.join(rows[0]), *(separator.join(row.values()) for row in rows)]
+    (tmp_path / name).write_text("\n".join(lines) + "\n")
+    with refusal(tmp_path / name, kind):
+        prepare_manifest(tmp_path / name, tmp_path / "data")
+
+
+HEADER = "audio\tlang\ttext\tsplit\n"
+HOSTILE = {
+    "columns.tsv": "\t".join(f"c{n}" for n in range(100_000)) + "\n",
+    "columns.csv": ",".join(f"c{n}" for n in range(100_000)) + "\n",
+    "same.tsv": "\t".join(["c"] * 100_000) + "\n",
+    "keys.jsonl": "".join(f'{{"c{n}": 1, "d{n}": 1}}\n' for n in range(20_000)),
+    "translations.tsv": HEADER.strip() + "".join(f"\ttext.q{n}" for n in range(900)) + "\nx\n",
+    "languages.tsv": HEADER + "".join(f"x\tzq{n}x\tt\ttrain\n" for n in range(20_000)),
+    "splits.tsv": HEADER + "".join(f"x\tde\tt\ttr{n}\n" for n in range(20_000)),
+    "long.tsv": HEADER + f"{'a' * 3_000_000}\tde\tt\ttrain\n",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_manifest_is_refused_soon_and_briefly(tmp_path, name):
+    (tmp_path / name).write_text(HOSTILE[name])
+    began = time.process_time()
+    with refusal(tmp_path / name) as refused:
+        prepare_manifest(tmp_path / name, tmp_path / "data")
+    assert time.process_time() - began < 2
+    assert len(str(refused.value)) < 10_000
+
+
+@pytest.mark.parametrize("lang", ["../../de", "/x", "", "..", "d e", "de\n", "\udcff"])
+def test_a_language_that_is_no_folder(tmp_path, lang):
+    manifest = write_tsv(tmp_path / "own.tsv", good_rows(tmp_path))
+    with refusal("--langs", kind=UsageError):
+        prepare_manifest(manifest, tmp_path / "data", ["de", lang])
+    with refusal("--langs", "de", kind=UsageError):
+        prepare_manifest(manifest, tmp_path / "data", ["de", "de"])
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("name", ["not\udcffutf8", "two\nlines"])
+def test_a_folder_whose_name_cannot_be_written(tmp_path, name):
+    folder = tmp_path / name
+    manifest = write_tsv(tmp_path / "own.tsv", good_rows(tmp_path))
+    with refusal(repr(str(folder))):
+        prepare_manifest(manifest, folder)
+    good_rows(folder)
+    inside = write_tsv(folder / "own.tsv", good_rows(folder))
+    with refusal(repr(str(inside))):
+        prepare_manifest(inside, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_split_without_clips(tmp_path):
     rows = [row for row in good_rows(tmp_path) if row["split"] != "dev"]
     with refusal("de dev", "0 rows"):
@@ -480,6 +619,48 @@ def test_datasets_without_pyarrow(tmp_path, monkeypatch):
     (tmp_path / "set/dataset_dict.json").write_text('{"splits": ["train"]}')
     with refusal(tmp_path / "set", "pip install pyarrow"):
         prepare_manifest(tmp_path / "set", tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]", "1", "null", '"train"', "{}", '{"splits": null}', '{"splits": 3}',
+        '{"splits": "train"}', '{"splits": {"train": 1}}', '{"splits": []}', '{"splits": [1]}',
+        '{"splits": [["train"]]}',
+        '{"splits": ["train", "train"]}', '{"splits": ["../x"]}', '{"splits": ["/tmp"]}',
+        '{"splits": [""]}', '{"splits": [".."]}', "{", "[" * 200_000,
+    ],
+)  # fmt: skip
+def test_an_index_of_datasets_of_the_wrong_shape(tmp_path, content):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/dataset_dict.json").write_text(content)
+    with refusal(tmp_path / "set/dataset_dict.json"):
+        prepare_manifest(tmp_path / "set", tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("state.json", "[]"),
+        ("state.json", '{"_data_files": null}'),
+        ("state.json", '{"_data_files": {"filename": "x"}}'),
+        ("state.json", '{"_data_files": ["x.arrow"]}'),
+        ("state.json", '{"_data_files": [{"filename": 1}]}'),
+        ("state.json", '{"_data_files": [{"filename": "../train/data-00000-of-00002.arrow"}]}'),
+        ("dataset_info.json", "[]"),
+        ("dataset_info.json", '{"features": ["gender"]}'),
+        ("dataset_info.json", '{"features": {"gender": {"_type": "ClassLabel", "names": "mf"}}}'),
+        ("dataset_info.json", '{"features": {"gender": {"_type": "ClassLabel"}}}'),
+        ("dataset_info.json", '{"features": {"gender": {"_type": "ClassLabel", "names": [1]}}}'),
+    ],
+)
+def test_files_of_datasets_of_the_wrong_shape(tmp_path, monkeypatch, name, content):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(PACKAGES)])
+    folder = write_datasets(tmp_path / "set", embedded=False)
+    (folder / "train" / name).write_text(content)
+    with refusal(folder / "train" / name):
+        prepare_manifest(folder, tmp_path / "data", lang="de")
 
 
 def write_datasets(folder: Path, embedded: bool) -> Path:

@@ -106,3 +106,32 @@ def test_a_backslash_at_the_end_of_a_row_does_not_swallow_the_next(tmp_path):
     content = "client_id\tpath\tsentence\nc\tx.mp3\tso\\\nd\ty.mp3\tja\n"
     table = read_tsv(write(tmp_path, content), COLUMNS)
     assert table.rows == [("x.mp3", "so\\", "c"), ("y.mp3", "ja", "d")]
+
+
+@pytest.mark.parametrize(
+    ("content", "facts"),
+    [
+        ("path\tpath\n", ["path"]),
+        ("path\t" + "\t".join(f"c{n}" for n in range(100_000)) + "\n", ["100001", "1000"]),
+        ("\t".join(f"c{n}" for n in range(900)) + "\n", ["path", "c0", "880 more"]),
+        ("path,sentence\nx,y\n", ["path,sentence"]),
+    ],
+)
+def test_headers_that_cannot_be_used(tmp_path, content, facts):
+    path = write(tmp_path, content)
+    with refusal(path, *facts) as refused:
+        read_tsv(path, ("path",))
+    assert len(str(refused.value)) < 2000
+
+
+def test_a_header_that_is_not_utf8(tmp_path):
+    path = write(tmp_path, "")
+    path.write_bytes("path\tx\n".encode("utf-16"))
+    with refusal(path, "0xff"):
+        read_tsv(path, ("path",))
+
+
+def test_a_row_of_countless_tabs_is_malformed(tmp_path):
+    path = write(tmp_path, "path\tx\n" + "\t" * 1_000_000 + "\na\tb\n")
+    table = read_tsv(path, ("path",))
+    assert table.rows == [("a",)] and table.malformed == [(2, "1000000 tabs")]

@@ -26,6 +26,11 @@ ar ca cy de es et fa fr id it ja lv mn nl pt ru sl sv-SE ta tr zh-CN
         ("de_st", "<|de|><|translate|><|notimestamps|>"),
         ("sv-SE_asr", "<|sv|><|transcribe|><|notimestamps|>"),
         ("zh-CN_st", "<|zh|><|translate|><|notimestamps|>"),
+        ("nb_asr", "<|no|><|transcribe|><|notimestamps|>"),
+        ("nb-NO_st", "<|no|><|translate|><|notimestamps|>"),
+        ("nn-NO_asr", "<|nn|><|transcribe|><|notimestamps|>"),
+        ("jv_asr", "<|jw|><|transcribe|><|notimestamps|>"),
+        ("fil_asr", "<|tl|><|transcribe|><|notimestamps|>"),
     ],
 )
 def test_prompts_name_the_spoken_language(pair, prompt):
