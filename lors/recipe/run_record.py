@@ -103,9 +103,10 @@ def _parse(content: Any) -> RunRecord:
         raise LorsError("not a record", got=type(content).__name__)
     wrong = []
     for field in dataclasses.fields(RunRecord):
-        value = content.get(field.name)
-        if not _fits(field.type, value):
-            wrong.append(f"{field.name}: {BRIEF.repr(value)}")
+        if field.name not in content:
+            wrong.append(f"{field.name}: missing")
+        elif not _fits(field.type, content[field.name]):
+            wrong.append(f"{field.name}: {BRIEF.repr(content[field.name])}")
     if not wrong:
         wrong = problems_of(content)
         test_sets = math.prod(len(content[name]) for name in ("systems", "langs", "tasks"))
