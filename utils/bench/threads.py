@@ -26,9 +26,9 @@ from functools import partial
 from pathlib import Path
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])  # utils, and the repository
-from jobs import SLEEPING_THREADS
+from jobs import SLEEPING_THREADS  # noqa: E402
 
-from lors.processes import end_with_parent
+from lors.processes import end_with_parent  # noqa: E402
 
 WARM_UP = 2
 WIDTH, LAYERS, FRAMES = 128, 50, 500  # many short operations, with a wait after each
