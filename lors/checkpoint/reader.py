@@ -236,7 +236,7 @@ class _ShardedCheckpoint(Checkpoint):
             )
         # Use the file name alone: an index must not lead to another directory.
         names = {name: path.parent / Path(str(file)).name for name, file in index.items()}
-        missing = sorted({str(file) for file in names.values() if not file.is_file()})
+        missing = sorted({str(file) for file in names.values() if not _exists(file)})
         if missing:
             raise LorsError(
                 "parts of the model are missing",
@@ -282,7 +282,7 @@ def _exists(path: Path) -> bool:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except OSError as error:
+    except OSError as error:  # no permission, or a name that is too long
         raise from_os_error(error) from None
     except ValueError:  # a zero byte or half of a character
         return False

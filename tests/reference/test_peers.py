@@ -1,10 +1,9 @@
 """The results of LoRS against those of peft and mergekit, for formulas that they share.
 
-LoRS needs neither package, and these tests are skipped without them. To run the tests, install both
-in a separate environment: ``pip install peft mergekit pytest``.
+LoRS needs neither package; tests/run.sh installs both for the tests.
 """
 
-import shutil
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from lors.merge.methods import METHODS
 from lors.merge.methods.base import TensorContext
 
 COUNT = 3
+PACKAGES = Path(__file__).parents[2] / ".test_packages"  # of tests/run.sh
 
 
 def deltas_of(shape):
@@ -35,27 +35,31 @@ def merge(name, deltas, **params):
     return scaling_coef * method.merge(deltas, params, context)
 
 
-class TestPeft:
-    @pytest.fixture
-    def peft(self):
-        return pytest.importorskip("peft.utils.merge_utils", reason="peft is not installed")
+@pytest.fixture(scope="module")
+def peft():
+    sys.path.append(str(PACKAGES))
+    yield pytest.importorskip("peft.utils.merge_utils", reason="peft is not installed")
+    sys.path.remove(str(PACKAGES))
 
-    @pytest.mark.parametrize("shape", [(40, 30), (64, 64)])
-    @pytest.mark.parametrize("density", [0.1, 0.5])
-    def test_sums(self, peft, shape, density):
-        deltas, weights = deltas_of(shape), torch.full((COUNT,), 0.4)
-        expected = peft.task_arithmetic(deltas, weights)
-        ours = merge("task_arithmetic", deltas, scaling_coef=0.4)
-        assert torch.allclose(ours, expected, atol=1e-6)
-        expected = peft.magnitude_prune(deltas, weights, density)
-        ours = merge("mp", deltas, density=density, scaling_coef=0.4)
-        assert torch.allclose(ours, expected, atol=1e-6)
 
-    @pytest.mark.parametrize("density", [0.1, 0.5, 1.0])
-    def test_ties(self, peft, density):
-        deltas = deltas_of((40, 30))
-        expected = peft.ties(deltas, torch.ones(COUNT), density, "total")
-        assert torch.allclose(merge("ties", deltas, density=density), expected, atol=1e-6)
+@pytest.mark.parametrize("shape", [(40, 30), (64, 64)])
+@pytest.mark.parametrize("density", [0.1, 0.5])
+def test_sums_of_peft(peft, shape, density):
+    deltas, weights = deltas_of(shape), torch.full((COUNT,), 0.4)
+    expected = peft.task_arithmetic(deltas, weights)
+    ours = merge("task_arithmetic", deltas, scaling_coef=0.4)
+    assert torch.allclose(ours, expected, atol=1e-6)
+    expected = peft.magnitude_prune(deltas, weights, density)
+    ours = merge("mp", deltas, density=density, scaling_coef=0.4)
+    assert torch.allclose(ours, expected, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:The density 1.0")
+@pytest.mark.parametrize("density", [0.1, 0.5, 1.0])
+def test_ties_of_peft(peft, density):
+    deltas = deltas_of((40, 30))
+    expected = peft.ties(deltas, torch.ones(COUNT), density, "total")
+    assert torch.allclose(merge("ties", deltas, density=density), expected, atol=1e-6)
 
 
 # With a base model of zeros the task vectors are the weights, so that methods for weights and
@@ -74,32 +78,52 @@ CASES = {
 }
 
 
-class TestMergekit:
-    @pytest.mark.parametrize("case", CASES)
-    def test_case(self, case, tmp_path):
-        tool = shutil.which("mergekit-pytorch", path=str(Path(sys.executable).parent))
-        if tool is None:
-            pytest.skip("mergekit is not installed")
-        shapes = {"first.weight": (40, 30), "second.weight": (16, 16)}
-        deltas = {name: deltas_of(shape) for name, shape in shapes.items()}
-        # Task vectors have a part in common.
-        deltas = {name: [d + 0.5 * of[0] for d in of] for name, of in deltas.items()}
-        paths = [tmp_path / f"{number}.safetensors" for number in range(COUNT)]
-        for number, path in enumerate(paths):
-            save_file({name: of[number] for name, of in deltas.items()}, path)
-        base = tmp_path / "base.safetensors"
-        save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, base)
-        method, ours, theirs = CASES[case]
-        config = {
-            "merge_method": case,
-            "models": [{"model": str(path), "parameters": theirs} for path in paths],
-            "dtype": "float32",
-        }
+SHAPES = {"first.weight": (40, 30), "second.weight": (16, 16)}
+# All cases in one process: mergekit takes many seconds to import.
+MERGEKIT = """
+import sys
+from mergekit.scripts.merge_raw_pytorch import main
+for case in sys.argv[1:]:
+    main([f"{case}.yaml", case], standalone_mode=False)
+"""
+
+
+def correlated_deltas(shape):
+    """Task vectors with a part in common."""
+    deltas = deltas_of(shape)
+    return [delta + 0.5 * deltas[0] for delta in deltas]
+
+
+@pytest.fixture(scope="module")
+def merged_by_mergekit(tmp_path_factory):
+    """Merge with every method of CASES; return case -> state dict."""
+    if not (PACKAGES / "mergekit").is_dir():
+        pytest.skip("mergekit is not installed")
+    folder = tmp_path_factory.mktemp("mergekit")
+    deltas = {name: correlated_deltas(shape) for name, shape in SHAPES.items()}
+    for number in range(COUNT):
+        state = {name: of[number] for name, of in deltas.items()}
+        save_file(state, folder / f"{number}.safetensors")
+    zeros = {name: torch.zeros(shape) for name, shape in SHAPES.items()}
+    save_file(zeros, folder / "base.safetensors")
+    for case, (_, _, params) in CASES.items():
+        models = [
+            {"model": str(folder / f"{number}.safetensors"), "parameters": params}
+            for number in range(COUNT)
+        ]
+        config = {"merge_method": case, "models": models, "dtype": "float32"}
         if case not in ("linear", "karcher"):
-            config["base_model"] = str(base)
-        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-        command = [tool, str(tmp_path / "config.yaml"), str(tmp_path / "out")]
-        subprocess.run(command, check=True, capture_output=True)
-        merged = load_file(next((tmp_path / "out").glob("*.safetensors")))
-        for name, of in deltas.items():
-            assert torch.allclose(merge(method, of, **ours), merged[name], atol=1e-5), name
+            config["base_model"] = str(folder / "base.safetensors")
+        (folder / f"{case}.yaml").write_text(yaml.safe_dump(config))
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGES)}
+    command = [sys.executable, "-c", MERGEKIT, *CASES]
+    subprocess.run(command, check=True, capture_output=True, cwd=folder, env=environment)
+    return {case: load_file(next((folder / case).glob("*.safetensors"))) for case in CASES}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_mergekit(merged_by_mergekit, case):
+    method, params, _ = CASES[case]
+    for name, shape in SHAPES.items():
+        ours = merge(method, correlated_deltas(shape), **params)
+        assert torch.allclose(ours, merged_by_mergekit[case][name], atol=1e-5), name
