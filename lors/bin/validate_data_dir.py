@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lors.data.datadir import read_scp, validate_data_dir
-from lors.errors import LorsError
+from lors.errors import LorsError, shortened
 from lors.log import run_main
 
 
@@ -42,7 +42,8 @@ def work(args: argparse.Namespace) -> None:
     if problems:
         raise LorsError(
             f"{len(problems)} problem(s) in the data directories",
-            got=problems,
+            got=shortened(problems, 200),
+            hint="utils/fix_data_dir.sh mends order, repeated and incomplete lines",
         )
 
 

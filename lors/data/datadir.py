@@ -231,6 +231,8 @@ def _raise_if(problems: list[str], path: str | os.PathLike) -> None:
             f"{len(problems)} problem(s) in Kaldi data",
             where=path,
             got=shortened(problems, _PROBLEMS_SHOWN),
+            hint="utils/validate_data_dir.sh lists all problems of a data directory, and "
+            "utils/fix_data_dir.sh mends order, repeated and incomplete lines",
         )
 
 
@@ -239,7 +241,7 @@ def _read_lines(path: Path) -> tuple[Lines, list[str]]:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise LorsError("file not found", where=path) from None
+        raise LorsError("file not found", where=path, hint="is the path right?") from None
     lines, problems = [], []
     if content.startswith(BOM_UTF8):
         problems.append(
@@ -275,7 +277,9 @@ def _decoded(raw: bytes) -> str | None:
 def _read_files(path: Path) -> tuple[dict[str, Lines], list[str]]:
     """Read the lines of every file of a data directory; also return the problems in reading."""
     if not path.is_dir():
-        raise LorsError("data directory not found", where=path)
+        raise LorsError(
+            "data directory not found", where=path, hint="is the path right? (data/<lang>/<split>)"
+        )
     present = data_files(path)
     problems = [f"{name}: file is missing" for name in REQUIRED_FILES if name not in present]
     files = {}

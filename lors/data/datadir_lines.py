@@ -74,13 +74,16 @@ def other_files(path: Path, files: Files) -> tuple[Files, list[str]]:
         the lines of each file whose first line begins with the id of an utterance, a speaker or a
         recording (all lines of an id together), and the names of the other files.
     """
+    known = (*files, "spk2utt")
+    candidates = [file for file in sorted(path.iterdir()) if file.name not in known]
+    candidates = [file for file in candidates if file.is_file() and file.name[0] != "."]
+    if not candidates:
+        return {}, []
     keys = {*files["utt2spk"], *speakers_of(files).values(), *files["wav.scp"]}
     found: Files = {}
     others = []
-    for file in sorted(path.iterdir()):
+    for file in candidates:
         name = file.name
-        if name in (*files, "spk2utt") or name.startswith(".") or not file.is_file():
-            continue
         with file.open("rb") as handle:
             first = handle.readline(_LONGEST_ID).split(maxsplit=1)
         if not first or first[0] not in keys:
@@ -193,7 +196,6 @@ def lines_for(files: Files, utterances: Iterable[bytes]) -> dict[str, list[bytes
     recording = recordings_of(files)
     recordings = sorted({recording[key] for key in ids if key in recording})
     kept = {"spk2utt": [b"%s %s\n" % (s, b" ".join(keys)) for s, keys in of_speaker.items()]}
-    speakers = set(speakers_of(files).values())
     for name, lines in files.items():
         keys: Iterable[bytes] = ids
         if name in BY_SPEAKER:
@@ -201,7 +203,8 @@ def lines_for(files: Files, utterances: Iterable[bytes]) -> dict[str, list[bytes
         elif name in BY_RECORDING:
             keys = recordings if recording else ids
         elif not _is_known(name) and not lines.keys() & utt2spk.keys():
-            keys = of_speaker if lines.keys() & speakers else recordings
+            is_of_speakers = lines.keys() & set(speakers_of(files).values())
+            keys = of_speaker if is_of_speakers else recordings
         kept[name] = [lines[key] for key in keys if key in lines]
     return kept
 

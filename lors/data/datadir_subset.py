@@ -100,7 +100,9 @@ def subset_by_list(
 def _read_source(source: str | os.PathLike, target: str | os.PathLike) -> DataDir:
     path = Path(source)
     if path.resolve() == Path(target).resolve():
-        raise UsageError("source and target are the same directory", got=source)
+        raise UsageError(
+            "source and target are the same directory", got=source, hint="give another target"
+        )
     return DataDir(path, read_files(path))
 
 

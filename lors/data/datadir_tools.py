@@ -85,7 +85,7 @@ def combine_data(target: str | os.PathLike, sources: Sequence[str | os.PathLike]
     target = Path(target)
     paths = [Path(source) for source in sources]
     if target.resolve() in [path.resolve() for path in paths]:
-        raise UsageError("the target is one of the sources", got=target)
+        raise UsageError("the target is one of the sources", got=target, hint="give another target")
     parts = [read_files(path) for path in paths]
     common = set.intersection(*(set(part) for part in parts))
     left_out = sorted(set().union(*parts) - common)

@@ -299,7 +299,12 @@ def _check_losses(report: Mapping[str, Any], target: Path, max_bad_audio: float)
             "--max_bad_audio raises the limit if you know that the loss is right",
         )
     if not report["clips"]:
-        raise LorsError("no clip is left", where=target / "dropped.tsv", got=report["dropped"])
+        raise LorsError(
+            "no clip is left",
+            where=target / "dropped.tsv",
+            got=report["dropped"],
+            hint="correct the length limits or the data; the file lists each clip with the reason",
+        )
 
 
 def _write_drops(path: Path, results: Sequence[ConvertedClip]) -> None:

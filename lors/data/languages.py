@@ -60,5 +60,8 @@ def check_languages(langs: Sequence[str], option: str) -> None:
     repeated = sorted(lang for lang, number in Counter(langs).items() if number > 1)
     if repeated:
         raise UsageError(
-            "a language is given twice", where=option, got=", ".join(shortened(repeated))
+            "a language is given twice",
+            where=option,
+            got=", ".join(shortened(repeated)),
+            hint="name it once",
         )

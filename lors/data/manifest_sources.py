@@ -63,6 +63,7 @@ def read_source(
                 where=path,
                 expected="what datasets' save_to_disk writes (dataset_dict.json or state.json), "
                 "or <language>/{train,dev,test}.tsv and <language>/audio as in FLEURS",
+                hint="give the manifest in this folder, or the folder above or below it",
             )
     else:
         if path.suffix not in _READERS:
@@ -70,6 +71,7 @@ def read_source(
                 "not a manifest of a known kind",
                 where=path,
                 expected=f"a name that ends with {', '.join(_READERS)}, or a folder",
+                hint="save a spreadsheet as CSV (UTF-8)",
             )
         records, folder = _READERS[path.suffix](source), path.parent
     _collect(source, records, folder.resolve(), rename, lang)

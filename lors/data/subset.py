@@ -79,11 +79,18 @@ def read_list(path: str | os.PathLike) -> list[str]:
         LorsError: the file is missing or not UTF-8.
     """
     try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
+        return Path(path).read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
-        raise LorsError("file not found", where=path) from None
+        raise LorsError(
+            "file not found",
+            where=path,
+            expected="a list of clips, <lang>_<split>.txt",
+            hint="give the folder that has the lists of these languages",
+        ) from None
     except UnicodeDecodeError as error:
-        raise LorsError("not UTF-8", where=path, got=str(error)) from None
+        raise LorsError(
+            "not UTF-8", where=path, got=str(error), hint="copy the list again"
+        ) from None
 
 
 def write_list(path: str | os.PathLike, names: Iterable[str]) -> None:

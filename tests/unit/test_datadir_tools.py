@@ -231,7 +231,7 @@ def test_files_that_the_tools_do_not_know(tmp_path, capsys):
     assert tool("split", source, 2) == 0 and tool("combine", tmp_path / "all", *(
         source / "split2" / number for number in "12"
     )) == 0  # fmt: skip
-    for name in ("utt2score", "ctm", "spk2age"):
+    for name in ("utt2score", "ctm"):
         assert contents(tmp_path / "all")[name] == contents(source)[name]
     (source / "text").write_text((source / "text").read_text().replace("s0-0", "s9-9"))
     assert tool("fix", source) == 0
