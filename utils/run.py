@@ -8,13 +8,14 @@ The contract is that of Kaldi's run.pl, queue.pl and slurm.pl. JOB (any name) st
 number, in LOGFILE and in the arguments, where no letter or digit is beside it (x.JOB.log, part_JOB,
 not JOBS). No shell reads the command: all other characters of an argument are passed unchanged.
 If LOGFILE is -, there is no log, the output goes to the output of this call, and the exit status of
-a single job is that of its command. The call ends when all jobs have ended.
+a single job is that of its command. The call ends when all jobs have ended. A call has at most
+100000 jobs.
 Options (before or after JOB=; - and _ mean the same; --name value or --name=value):
 
   --num_threads N   threads of one job, set as OMP_NUM_THREADS and MKL_NUM_THREADS (default 1);
                     they sleep while they wait, unless OMP_WAIT_POLICY and GOMP_SPINCOUNT are set
   --gpu N           GPUs of one job, set as CUDA_VISIBLE_DEVICES; with 0 it sees none (default 0)
-  --max_jobs_run N  most jobs at the same time (default: number of cores / num_threads)
+  --max_jobs_run N  most jobs at the same time, up to 1000 (default: number of cores / num_threads)
   --retry N         times that a failed job is run again, after the others (default 0)
   --mem G, --time T, --requeue N, --config FILE
                     for wrappers of clusters (utils/slurm.py); accepted and not used here

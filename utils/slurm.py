@@ -5,8 +5,8 @@ Usage: utils/slurm.py [options] [JOB=first:last] LOGFILE COMMAND [ARGUMENT ...]
  e.g.: utils/slurm.py --gpu 1 --mem 16G JOB=1:8 exp/log/x.JOB.log python3 work.py --part JOB
 
 The contract is that of utils/run.py and of Kaldi's slurm.pl. JOB (any name) stands for the job's
-number; the jobs are submitted as one job array, and the call ends when all of them have ended. No
-shell reads the command.
+number; the jobs are submitted as one job array, and the call ends when all of them have ended. A
+call has at most 100000 jobs. No shell reads the command.
 Options (before or after JOB=; - and _ mean the same; --name value or --name=value):
 
   --num_threads N   cores of one job (default 1)

@@ -62,7 +62,7 @@ def text_problem(text: str) -> str:
 
 def _path_problems(path: str | os.PathLike) -> list[str]:
     path = os.fspath(path)
-    problem = "no path" if not path.strip() else text_problem(path)
+    problem = "an empty path" if not path.strip() else text_problem(path)
     if not problem and path.startswith("-"):
         problem = f"it looks like an option; write ./{path}"
     return [f"{BRIEF.repr(path)}: {problem}"] if problem else []

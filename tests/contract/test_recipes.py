@@ -238,6 +238,7 @@ def test_help_of_training_a_base_model(tmp_path):
     [
         *(("--vocab_size", "0"), ("--base_config", "nope.yaml"), ("--langs", "")),
         *(("--stage", "experts"), ("--model_family", "wisper"), ("--expdir", "JOB/exp")),
+        *(("--datadir", ""), ("--langs", "../../de"), ("--dumpdir", "data/pool")),
     ],
 )
 def test_wrong_value_is_told_before_a_base_model_is_trained(option, value, tmp_path):
@@ -326,6 +327,12 @@ def test_corpora_that_are_not_there_are_told(name, tmp_path):
         *(("--methods", "lros"), ("--base_model", "nowhere")),
         *(("--train_config", "nope.yaml"), ("--inference_config", "nope.yaml")),
         *(("--tune_config", "nope.yaml"), ("--langs", ""), ("--expdir", "exp/my_JOB")),
+        *(
+            ("--expdir", ""),
+            ("--langs", "de de"),
+            ("--methods", "../lors"),
+            ("--train_hours", "nan"),
+        ),
     ],
 )
 def test_wrong_value_is_told_before_the_first_stage(option, value, tmp_path):
@@ -357,6 +364,27 @@ def test_unknown_model_family(tmp_path):
     done = run(Recipe(tmp_path / "mini_covost"), "--dry_run", "--model_family", "wisper")
     assert done.returncode == 2
     assert all(fact in done.stdout for fact in ("wisper", "espnet_s2t", "whisper"))
+
+
+def test_first_stage_after_the_last(tmp_path):
+    done = run(Recipe(tmp_path / "mini_covost"), "--stage", "experts", "--stop_stage", "format")
+    assert done.returncode == 2
+    assert "--stage 5" in done.stdout and "--stop_stage 2" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["a b'c\"d%e$HOME", "a\nb", os.fsdecode(b"a\xffb")])
+def test_recipe_in_a_directory_of_any_name(name, tmp_path):
+    """Records and Kaldi's files hold one path a line, in UTF-8: other names are refused."""
+    recipe = Recipe(tmp_path / name)
+    before = sorted(recipe.directory.rglob("*"))
+    done = on_slurm(recipe, "--dry_run")
+    is_good = name.startswith("a b")
+    assert done.returncode == (0 if is_good else 2), done.stderr
+    if is_good:
+        [first, *_] = re.findall(r"^ +(sbatch .*)", done.stdout, re.MULTILINE)
+        assert f"--chdir={recipe.directory}" in shlex.split(first)
+    assert "directory of the recipe" in done.stderr or is_good
+    assert sorted(recipe.directory.rglob("*")) == before
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -113,6 +113,15 @@ def test_wrong_arguments(tmp_path, words):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "name", ["", ".", "x/.", "x/..", "a\nb/lors1", "a\tb/lors1", os.fsdecode(b"a\xff/lors1")]
+)
+def test_name_that_is_no_directory_of_a_recipe(tmp_path, name):
+    done = setup(ROOT, name, cwd=tmp_path)
+    assert done.returncode == 2 and "egs/my_corpus/lors1" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_help():
     done = setup(ROOT, "--help")
     assert done.returncode == 0 and done.stdout.startswith("Usage: ")

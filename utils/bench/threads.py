@@ -25,10 +25,11 @@ import time
 from functools import partial
 from pathlib import Path
 
-sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])  # utils, and the repository
-from jobs import SLEEPING_THREADS  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from jobs import SLEEPING_THREADS
 
-from lors.processes import end_with_parent  # noqa: E402
+from lors.processes import end_with_parent
 
 WARM_UP = 2
 WIDTH, LAYERS, FRAMES = 128, 50, 500  # many short operations, with a wait after each
@@ -109,7 +110,9 @@ def main() -> int:
     if len(cores) < args.threads:
         parser.error(f"--threads {args.threads}: this machine offers {len(cores)} cores")
     os.sched_setaffinity(0, cores)
-    places = {"alone": 0, f"beside {args.others} processes": args.others}
+    places = {"alone": 0}
+    if args.others:
+        places[f"beside {args.others} processes"] = args.others
     cases = {
         f"{name}, {place}": (settings, others)
         for place, others in places.items()

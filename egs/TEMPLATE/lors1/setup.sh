@@ -17,6 +17,11 @@ fi
 if [ $# -ne 1 ] || [[ $1 == -* ]]; then
     die -2 "expected one argument, the directory of the new recipe" "e.g.: $0 egs/my_corpus/lors1"
 fi
+# Line breaks and other encodings: Kaldi's files and the records could not hold the path.
+if [[ -z $1 || /$1 == */. || /$1 == */.. || $1 == *[[:cntrl:]]* ]] ||
+    ! iconv -f UTF-8 -t UTF-8 >/dev/null 2>&1 <<<"$1"; then
+    die -2 "this cannot be the directory of a recipe: ${1@Q}" "e.g.: $0 egs/my_corpus/lors1"
+fi
 if [ -e "$1" ] || [ -L "$1" ]; then
     die "this path exists already" "where: $1" "what to do: choose another name"
 fi
