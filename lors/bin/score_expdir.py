@@ -7,6 +7,7 @@ import sys
 
 from lors.log import run_main
 from lors.recipe.expdir import ExpDir
+from lors.recipe.names import check_names
 from lors.recipe.scoring import score_expdir
 from lors.score.text import LORS, NORMALISERS
 from lors.tasks import TASKS, pairs_of
@@ -37,6 +38,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
+    check_names(vars(args))
     pairs = pairs_of(args.langs, args.tasks)
     score_expdir(ExpDir(args.expdir), args.dump, args.split, args.systems, pairs, args.normaliser)
 

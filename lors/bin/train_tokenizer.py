@@ -11,6 +11,7 @@ from lors.data.datadir import read_data_dir
 from lors.errors import UsageError
 from lors.log import run_main
 from lors.models.espnet_s2t.tokens import train_tokenizer
+from lors.recipe.names import check_names
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -28,6 +29,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
+    check_names(vars(args))
     conf = read_yaml(args.config).get("preprocessor_conf") or {}
     missing = [name for name in ("speech_length", "speech_resolution") if name not in conf]
     if missing:

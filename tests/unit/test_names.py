@@ -4,7 +4,15 @@ import os
 
 import pytest
 
-from lors.bin import inference, merge_tuned, record_run, train, tune
+from lors.bin import (
+    inference,
+    merge_tuned,
+    record_run,
+    score_expdir,
+    train,
+    train_tokenizer,
+    tune,
+)
 from lors.errors import UsageError
 from lors.recipe.names import check_names
 from tests.refusal import refusal
@@ -97,6 +105,16 @@ SETS = ["--langs", "../de", "--tasks", "asr", "asr"]
                 *("--methods", "a/b", "--systems", "../s", "--skip_train", "true"),
             ],
             ["--expdir: ''", "--data: ''", "--dump: ''", "--methods: 'a/b'", "--systems: '../s'"],
+        ),
+        (
+            score_expdir,
+            [*PLACES, *SETS, "--split", "a/b", "--systems", "../s"],
+            ["--expdir: ''", "--langs: '../de'", "--split: 'a/b'", "--systems: '../s'"],
+        ),
+        (
+            train_tokenizer,
+            ["--dump", "", "--langs", "../de", "--config", "x", "--vocab_size", "9", "--out", ""],
+            ["--dump: ''", "--langs: '../de'", "--out: ''"],
         ),
     ],
 )
