@@ -53,6 +53,13 @@ GRID_CASES = {"grid": 1, "grid_plain": 25}
 """Factor of the time of a case: the grid has 125 points, its plain case 5."""
 FLOOR = "floor"
 """The least work of any merge: import torch, read every input once, write one model."""
+PTH = {
+    "lors_pth": "lors",
+    "average_pth": "average",
+    "lors_pth_no_crc": "lors",
+    "average_pth_no_crc": "average",
+}
+"""Cases that read and write ``.pth`` files, with and without comparing the checksums of values."""
 GPU = {"lors_cuda": "lors", "lors_rank76_cuda": "lors_rank76"}
 MERGEKIT = {  # case -> (mergekit's method, parameters, ours to compare with)
     "mergekit_linear": ("linear", {"weight": 0.2}, "average"),
@@ -121,12 +128,14 @@ def delta(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
     return low_rank + sparse + dense
 
 
-def make_models(directory: Path, layers: int, experts: int) -> list[Path]:
-    """Write base and experts as safetensors if they are missing; return their paths."""
+def make_models(
+    directory: Path, layers: int, experts: int, suffix: str = ".safetensors"
+) -> list[Path]:
+    """Write base and experts if they are missing; return their paths."""
     from lors.checkpoint.writer import CheckpointWriter
 
     folder = directory / f"layers{layers}"
-    paths = [folder / name / "model.safetensors" for name in ["base", *map(str, range(experts))]]
+    paths = [folder / name / f"model{suffix}" for name in ["base", *map(str, range(experts))]]
     spec = {name: (shape, torch.float32) for name, shape in shapes(layers).items()}
     for number, path in enumerate(paths):
         if path.exists():
@@ -270,15 +279,16 @@ def command_of(
 ) -> tuple[list[str], dict[str, str]]:
     base, *experts = map(str, paths)
     threads = {"OMP_NUM_THREADS": str(nj), "OPENBLAS_NUM_THREADS": str(nj)}
-    if case in METHODS or case in GPU:
-        method, params = METHODS[GPU.get(case, case)]
+    if case in METHODS or case in GPU or case in PTH:
+        method, params = METHODS[{**GPU, **PTH}.get(case, case)]
         command = [sys.executable, "-m", "lors.bin.merge", "--method", method, "--base", base]
         command += ["--experts", *experts, "--out", str(out), "--nj", str(nj)]
         if params:
             command += ["--params", *(f"{name}={value}" for name, value in params.items())]
         if case in GPU:
             command += ["--device", "cuda"]
-        return command, {"PYTHONPATH": str(ROOT)}
+        check = "0" if case.endswith("_no_crc") else "1"
+        return command, {"PYTHONPATH": str(ROOT), "LORS_CHECK_CRC": check}
     if case == FLOOR or case in PLAIN or case in GRID_CASES:
         command = [sys.executable, __file__, "--inside", case, "--out", str(out), "--nj", str(nj)]
         command += [base, *experts]
@@ -298,7 +308,7 @@ def command_of(
 def report(results: dict[str, dict[str, float]]) -> str:
     lines = [f"{'case':26}{'CPU s':>9}{'wall s':>9}{'anon GB':>9}  ratio of CPU s"]
     for case, found in results.items():
-        ours = PLAIN.get(case) or (MERGEKIT[case][2] if case in MERGEKIT else None)
+        ours = {**PLAIN, **PTH}.get(case) or (MERGEKIT[case][2] if case in MERGEKIT else None)
         ratio = ""
         if ours in results:
             ratio = f"{found['cpu_s'] / results[ours]['cpu_s']:.1f} x {ours}"
@@ -314,7 +324,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    cases = [*METHODS, FLOOR, *GPU, *PLAIN, *GRID_CASES, *MERGEKIT]
+    cases = [*METHODS, FLOOR, *PTH, *GPU, *PLAIN, *GRID_CASES, *MERGEKIT]
     parser.add_argument("--dir", type=Path, help="directory for the models and the merged models")
     parser.add_argument(
         "--layers", type=int, default=12, help="layers a side (default: 12, the real size)"
@@ -345,6 +355,8 @@ def main() -> None:
     paths = make_models(args.dir, args.layers, args.experts)
     if set(args.cases) & set(GRID_CASES):
         grid_paths = make_models(args.dir, GRID_LAYERS, args.experts)
+    if set(args.cases) & set(PTH):
+        pth_paths = make_models(args.dir, args.layers, args.experts, ".pth")
     results: dict[str, dict[str, float]] = {}
     for case in args.cases:
         if case in MERGEKIT and shutil.which("mergekit-pytorch") is None:
@@ -353,10 +365,11 @@ def main() -> None:
         if case in GPU and not torch.cuda.is_available():
             print(f"{case}: left out, there is no GPU that torch can use", flush=True)
             continue
-        out = args.dir / "merged" / case / "model.safetensors"
+        suffix = ".pth" if case in PTH else ".safetensors"
+        out = args.dir / "merged" / case / f"model{suffix}"
         shutil.rmtree(out.parent, ignore_errors=True)
         out.parent.mkdir(parents=True)
-        inputs = grid_paths if case in GRID_CASES else paths
+        inputs = grid_paths if case in GRID_CASES else pth_paths if case in PTH else paths
         results[case] = measure(*command_of(case, inputs, out, args.nj, args.dir))
         shutil.rmtree(out.parent)
         print(f"{case}: {results[case]}", flush=True)

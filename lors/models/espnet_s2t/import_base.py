@@ -9,10 +9,11 @@ from pathlib import Path
 
 import yaml
 
+from lors.checkpoint.reader import Checkpoint
 from lors.config import read_yaml
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError
-from lors.fileio import atomic_write, file_digest
+from lors.fileio import atomic_write, file_digest, path_component
 
 MODEL_KEYS = (
     "token_list",
@@ -53,20 +54,20 @@ def import_espnet_s2t(base_model: str | os.PathLike, out: str | os.PathLike) -> 
         out: the model directory to make.
 
     Raises:
-        LorsError: files are missing, or `out` holds another model.
+        LorsError: files are missing, ``model.pth`` is damaged, or `out` holds another model.
     """
     source, out = Path(base_model), Path(out)
     keys = {*MODEL_KEYS, "init", "specaug", "specaug_conf"}
     described = read_yaml(source / "config.yaml") if (source / "config.yaml").exists() else {}
     config = {k: v for k, v in described.items() if k in keys}
     files = ["config.yaml", "model.pth"]
-    if config.get("bpemodel"):
-        config["bpemodel"] = str(out / Path(config["bpemodel"]).name)
-        files.append(Path(config["bpemodel"]).name)
-    stats_file = (config.get("normalize_conf") or {}).get("stats_file")
-    if stats_file:
-        config["normalize_conf"]["stats_file"] = str(out / Path(stats_file).name)
-        files.append(Path(stats_file).name)
+    normalize = config.get("normalize_conf")
+    for section, key in ((config, "bpemodel"), (normalize, "stats_file")):
+        if isinstance(section, dict) and section.get(key):
+            where = f"{source / 'config.yaml'}: {key}"
+            name = path_component(Path(str(section[key])).name, where)
+            section[key] = str(out / name)
+            files.append(name)
     missing = [str(source / name) for name in files if not (source / name).exists()]
     if missing:
         raise LorsError(
@@ -80,6 +81,7 @@ def import_espnet_s2t(base_model: str | os.PathLike, out: str | os.PathLike) -> 
     marker = DoneMarker(out / ".done", digests)
     if marker.is_done():
         return
+    Checkpoint.open(source / "model.pth").fingerprint()  # reads and checks all values
     with marker.work():
         for name in files[1:]:
             with (source / name).open("rb") as reader, atomic_write(out / name, "wb") as writer:
