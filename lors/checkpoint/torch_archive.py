@@ -6,6 +6,7 @@ without checking either. A damaged directory would therefore give the bytes of o
 
 from __future__ import annotations
 
+import mmap
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -169,12 +170,17 @@ def records_of_storages(
     by_start = {record.start: record for record in records.values() if record.size}
     if not storages:
         return {}
-    # torch does not tell where it mapped the file. All storages must agree on one place, and the
-    # rarest size leaves the fewest to try.
+    # torch does not tell where it mapped the file. All storages must agree on one place, the start
+    # of a page. The rarest size leaves the fewest places to try, and a wrong place is most often
+    # seen at the first or last address.
     rarest = min(storages, key=lambda address: len(of_size.get(storages[address], ())))
+    addresses = sorted(storages)
+    addresses.insert(0, addresses[-1])
     for start in of_size.get(storages[rarest], ()):
         origin = rarest - start
-        found = {address: by_start.get(address - origin) for address in storages}
-        if all(r is not None and r.size == storages[a] for a, r in found.items()):
-            return found
+        if origin % mmap.PAGESIZE == 0 and all(
+            address - origin in by_start and by_start[address - origin].size == storages[address]
+            for address in addresses
+        ):
+            return {address: by_start[address - origin] for address in storages}
     raise BadArchive("a tensor has another size than its record in the archive")

@@ -176,7 +176,8 @@ def _warn_of_rounded_experts(inputs: MergeInputs) -> None:
         for dtype in sorted(coarser, key=str):
             name = str(dtype).removeprefix("torch.")
             logging.warning(
-                "%s has weights in %s, the base model has not: their rounding is merged as if it "
-                "was learnt; give a base model in %s, or the expert in the dtype of its training",
+                "%s has weights in %s, a coarser dtype than that of the base model: the rounding "
+                "of all weights is merged like learnt changes; give a base model in %s, or the "
+                "expert in the dtype of its training",
                 *(expert.path, name, name),
             )

@@ -2,6 +2,7 @@
 
 import datetime
 import errno
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,33 @@ def test_truncated_files(tmp_path, state, suffix, length):
     path.write_bytes(whole[: int(len(whole) * length) if length == 0.5 else length])
     with refusal(path):
         Checkpoint.open(path)
+
+
+def entry(*offsets, shape=(2,), dtype="F32"):
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+@pytest.mark.parametrize(
+    ("header", "size"),
+    [
+        ({"a": entry(0, 8), "b": entry(4, 12)}, 12),  # overlapping
+        ({"a": entry(0, 8), "b": entry(0, 8)}, 8),
+        ({"a": entry(0, 8), "b": entry(16, 24)}, 24),  # with a gap
+        ({"a": entry(0, 8)}, 24),  # with more values
+        ({"a": entry(0, 8, shape=(3,))}, 8),
+        ({"a": entry(0, 8, shape=(2**62, 4))}, 8),
+        ({"a": entry(0, 2, dtype="F8_E4M3")}, 2),
+        ({"a": entry(0, 16, dtype="C64")}, 16),
+        ({"half \ud800": entry(0, 8)}, 8),
+    ],
+)
+def test_headers_of_safetensors_that_do_not_fit(tmp_path, header, size):
+    text = json.dumps(header).encode()
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(size))
+    with refusal(path) as caught:
+        Checkpoint.open(path)
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
