@@ -9,7 +9,6 @@ from pathlib import Path
 
 import yaml
 
-from lors.checkpoint.reader import Checkpoint
 from lors.config import read_yaml
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError
@@ -81,6 +80,8 @@ def import_espnet_s2t(base_model: str | os.PathLike, out: str | os.PathLike) -> 
     marker = DoneMarker(out / ".done", digests)
     if marker.is_done():
         return
+    from lors.checkpoint.reader import Checkpoint  # imports torch, which takes seconds
+
     Checkpoint.open(source / "model.pth").fingerprint()  # reads and checks all values
     with marker.work():
         for name in files[1:]:
