@@ -47,9 +47,9 @@ DTYPES = frozenset(
         *(torch.complex64, torch.complex128),
     )
 )
-"""Dtypes of the tensors that LoRS reads; others, such as float8, only store what is computed."""
+"""Dtypes of the tensors that LoRS reads. torch cannot compute with the others, such as float8."""
 _LEGACY_PICKLE_BYTES = 2**20
-"""Bytes at the start of a file of PyTorch 1.5 or earlier in which its pickled part is searched."""
+"""Size of the start of a file of PyTorch 1.5 or earlier that is searched for a bytearray."""
 
 
 @dataclass(frozen=True)

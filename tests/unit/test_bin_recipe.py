@@ -59,7 +59,8 @@ def published(tmp_path):
         "encoder": "transformer",
     }
     (directory / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True))
-    for name in ("model.pth", "bpe.model", "feats_stats.npz", "unrelated.txt"):
+    torch.save({"encoder.weight": torch.arange(6.0)}, directory / "model.pth")
+    for name in ("bpe.model", "feats_stats.npz", "unrelated.txt"):
         (directory / name).write_bytes(name.encode())
     return directory
 
@@ -74,7 +75,7 @@ def test_import_copies_the_model_and_points_its_config_at_the_copies(published, 
     names = {"config.yaml", "model.pth", "bpe.model", "feats_stats.npz", ".done"}
     assert {path.name for path in out.iterdir()} == names
     for name in ("model.pth", "bpe.model", "feats_stats.npz"):
-        assert (out / name).read_bytes() == name.encode()
+        assert (out / name).read_bytes() == (published / name).read_bytes()
     before, after = (
         yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))
         for place in (published, out)
@@ -114,13 +115,32 @@ def test_import_of_no_model(tmp_path, capsys):
 def test_import_is_not_repeated_and_not_mixed(published, tmp_path, capsys):
     out = tmp_path / "base"
     assert import_into(published, out) == 0
-    before = (out / "model.pth").stat().st_mtime_ns
+    before, content = (out / "model.pth").stat().st_mtime_ns, (out / "model.pth").read_bytes()
     assert import_into(published, out) == 0
     assert (out / "model.pth").stat().st_mtime_ns == before
     (published / "model.pth").write_bytes(b"a newer one")
     assert import_into(published, out) == 1
     assert str(out) in capsys.readouterr().err
-    assert (out / "model.pth").read_bytes() == b"model.pth"
+    assert (out / "model.pth").read_bytes() == content
+
+
+def test_import_of_damaged_weights(published, tmp_path, capsys):
+    content = bytearray((published / "model.pth").read_bytes())
+    content[content.index(torch.arange(6.0).numpy().tobytes()) + 3] ^= 1
+    (published / "model.pth").write_bytes(content)
+    assert import_into(published, tmp_path / "base") == 1
+    error = capsys.readouterr().err
+    assert f"{published / 'model.pth'}: encoder.weight" in error
+    assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.parametrize("name", ["..", "/", "a b", 3, ["x"]])
+def test_import_of_files_with_impossible_names(published, tmp_path, capsys, name):
+    config = yaml.safe_load((published / "config.yaml").read_text())
+    (published / "config.yaml").write_text(yaml.safe_dump({**config, "bpemodel": name}))
+    assert import_into(published, tmp_path / "base") == 1
+    assert str(published) in capsys.readouterr().err
+    assert not (tmp_path / "base").exists()
 
 
 # --- train
