@@ -91,8 +91,9 @@ def test_training_on_two_nodes(reference, on_slurm, tmp_path):
     ended = recipe.run(*ONE_EXPERT, "--num_nodes", "2", environment=on_slurm)
     assert ended.status == 0, ended.stderr
     expert = recipe.exp / "expert/de_asr"
-    log = (expert / "train.log").read_text()
-    assert "torch.distributed.run --node_rank" in log and "--nnodes 2 --nproc_per_node 1" in log
-    assert ":0/2]" in log, "not two processes"
+    script = (expert / "run.sh").read_text()
+    assert "torch.distributed.run --node_rank" in script
+    assert "--nnodes 2 --nproc_per_node 1" in script
+    assert ":0/2]" in (expert / "train.log").read_text(), "not two processes"
     one, two = state(reference.recipe.exp / "expert/de_asr"), state(expert)
     assert one.keys() == two.keys() and not same(one, two)
