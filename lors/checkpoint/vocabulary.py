@@ -77,8 +77,7 @@ def tokens_of(model: str | os.PathLike) -> list[str] | None:
     Raises:
         LorsError: a file cannot be read or is damaged.
     """
-    path = Path(model)
-    directory = path if path.is_dir() else path.parent
+    directory = _directory_of(model)
     config, vocabulary = directory / ESPNET_CONFIG, directory / HUGGING_FACE_VOCABULARY
     if config.is_file():
         # A regular expression, because parsing YAML with 50 000 tokens takes seconds.
@@ -137,8 +136,7 @@ def special_tokens_of(model: str | os.PathLike) -> set[tuple[str, int]]:
     Raises:
         LorsError: a file cannot be read or is damaged.
     """
-    path = Path(model)
-    directory = path if path.is_dir() else path.parent
+    directory = _directory_of(model)
     found: set[tuple[str, int]] = set()
     for name in (HUGGING_FACE_VOCABULARY, "added_tokens.json"):
         if (directory / name).is_file():
@@ -182,3 +180,9 @@ _TOKENS_IN = {
     "tokenizer.json": _of_tokenizer,
 }
 """File of Hugging Face -> function that yields the tokens in its content, with their numbers."""
+
+
+def _directory_of(model: str | os.PathLike) -> Path:
+    """Return the directory with the files that describe a model."""
+    path = Path(model)
+    return path if path.is_dir() else path.parent
