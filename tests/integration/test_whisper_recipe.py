@@ -176,7 +176,7 @@ def test_rerun_changes_nothing(run):
 
 def test_wrong_base_is_told_before_any_training(run):
     for options, message in (
-        (["--window", "2"], "do not fit the model"),
+        (["--window", "2"], "in a window of 2 s"),
         (["--langs", "de ab"], "ab"),
     ):
         stages = ["--stage", "base", "--stop_stage", "baselines"]
