@@ -10,8 +10,9 @@ import whisper
 from lors.errors import UsageError
 from lors.models import open_recogniser
 from lors.models.whisper.conf import WhisperOptions
+from lors.models.whisper.encoder import log_mel, pad
 from lors.models.whisper.import_base import import_whisper
-from lors.models.whisper.inference import log_mel, pad
+from lors.models.whisper.window import Window
 from lors.tasks import Pair
 from tests.integration.tiny_whisper import make_whisper
 from tests.refusal import refusal
@@ -40,7 +41,7 @@ def files(tmp_path_factory):
 
 @pytest.mark.parametrize("n_mels", [80, 128])
 def test_features_are_openais(waveforms, n_mels):
-    speech = pad(waveforms, 2.0)
+    speech = pad(waveforms, Window(2.0, 1500))[0]
     assert speech.shape == (len(waveforms), 32000)
     expected = torch.stack([whisper.log_mel_spectrogram(row, n_mels) for row in speech])
     torch.testing.assert_close(log_mel(speech, n_mels), expected, rtol=0, atol=1e-5)
@@ -84,7 +85,9 @@ def test_shorter_window_uses_the_first_positions(files, tmp_path, waveforms):
     state = dict(stored["model_state_dict"])
     state["encoder.positional_embedding"] = state["encoder.positional_embedding"][:100]
     model.load_state_dict(state)
-    mel = torch.stack([whisper.log_mel_spectrogram(row) for row in pad(waveforms, 2.0)])
+    mel = torch.stack(
+        [whisper.log_mel_spectrogram(row) for row in pad(waveforms, Window(2.0, 1500))[0]]
+    )
     decoding = whisper.DecodingOptions(
         language="de", without_timestamps=True, sample_len=8, fp16=False
     )

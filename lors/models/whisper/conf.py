@@ -12,6 +12,7 @@ from lors.config import Range
 from lors.errors import LorsError, UsageError, near_matches
 from lors.export.whisper_tokenizer import ENGLISH_ONLY, LANGUAGES
 from lors.models.family import InferenceOptions
+from lors.models.whisper.window import Window
 
 OFFICIAL = (
     *("tiny", "base", "small", "medium", "large-v1", "large-v2", "large-v3", "large"),
@@ -19,8 +20,8 @@ OFFICIAL = (
 )
 """Names of OpenAI's multi-lingual models, which openai-whisper downloads."""
 
-Window = Annotated[float, Range(0.02, 30)]
-"""Seconds that speech is padded to."""
+WindowValue = Literal["auto"] | Annotated[float, Range(0.02, 30)]
+"""Seconds that speech is padded to; auto: see :mod:`lors.models.whisper.window`."""
 StLanguage = Literal["source", "target"]
 """Language in the prompt of a translation: language of the speech (``source``, as in Whisper's
 pre-training) or of the text (``target``)."""
@@ -32,11 +33,12 @@ class ImportOptions:
 
     Attributes:
         window: seconds that speech is padded to; 30 in Whisper's pre-training. A shorter window
-            saves computation and uses only the first positions of the encoder.
+            saves computation and uses only the first positions of the encoder. auto: 30 s, with
+            one position of the encoder for many in the silence after the speech.
         st_language: language in the prompt of a translation.
     """
 
-    window: Window = 30.0
+    window: WindowValue = 30.0
     st_language: StLanguage = "source"
 
 
@@ -50,8 +52,12 @@ class WhisperConf:
     """
 
     dims: dict[str, int]
-    window: Window = 30.0
+    window: WindowValue = 30.0
     st_language: StLanguage = "source"
+
+    @property
+    def speech_window(self) -> Window:
+        return Window(self.window, self.dims["n_audio_ctx"])
 
 
 @dataclass(frozen=True)

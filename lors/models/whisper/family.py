@@ -39,7 +39,7 @@ class Whisper(Family):
         "inference_config": "conf/inference_whisper.yaml",
     }
     import_options = {  # noqa: RUF012 - a constant, as the base class says
-        "window": "seconds that Whisper pads speech to: at most 30, the default",
+        "window": "seconds that Whisper pads speech to: at most 30 (default); or auto",
         "st_language": "language in Whisper's prompt of a translation: source (default) or target",
     }
 
@@ -90,8 +90,9 @@ class Whisper(Family):
         return {"text": f"{self.prompts.prompt(pair)} {text}"}
 
     def why_unusable(self, utterance: Utterance, fields: Mapping[str, str]) -> str | None:
-        if utterance.duration is not None and utterance.duration > self.conf.window:
-            return f"{utterance.duration:g} s of audio in a window of {self.conf.window:g} s"
+        window = self.conf.speech_window.longest
+        if utterance.duration is not None and utterance.duration > window:
+            return f"{utterance.duration:g} s of audio in a window of {window:g} s"
         tokens = len(encode(fields["text"], self.prompts.tokenizer))
         context = self.conf.dims["n_text_ctx"]
         # The decoder reads all tokens but the last.

@@ -17,12 +17,16 @@ from lors.export.whisper import POSITIONS_PER_SECOND, open_whisper, write_weight
 from lors.export.whisper_vocabulary import whisper_tokens
 from lors.fileio import atomic_directory, write_text
 from lors.models.whisper.conf import WhisperConf, check_base_model, check_dims
+from lors.models.whisper.window import AUTO
 
 log = logging.getLogger(__name__)
 
 
 def import_whisper(
-    base_model: str, out: str | os.PathLike, window: float = 30.0, st_language: str = "source"
+    base_model: str,
+    out: str | os.PathLike,
+    window: float | str = 30.0,
+    st_language: str = "source",
 ) -> None:
     """Write a model directory: ``model.pth`` (float32, OpenAI's names) and ``config.yaml``.
 
@@ -44,7 +48,7 @@ def import_whisper(
     values = {"dims": dims, "window": window, "st_language": st_language}
     conf = dataclasses.asdict(build(WhisperConf, values, "--window"))
     longest = dims["n_audio_ctx"] / POSITIONS_PER_SECOND
-    if window > longest:
+    if window != AUTO and window > longest:
         raise UsageError(
             "the window is longer than the model's",
             where="--window",

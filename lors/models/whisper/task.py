@@ -32,7 +32,7 @@ from whisper.audio import HOP_LENGTH
 from lors.config import build
 from lors.models.espnet_trainer import ResumableTrainer
 from lors.models.whisper.conf import WhisperConf
-from lors.models.whisper.inference import log_mel, new_whisper, pad
+from lors.models.whisper.encoder import features, log_mel, new_whisper, pad
 from lors.models.whisper.prompts import PROMPT_LENGTH, encode, tokenizer_of
 
 IGNORED = -1  # pads the token ids
@@ -50,7 +50,7 @@ class WhisperPreprocessor(AbsPreprocessor):
         tokenizer = tokenizer_of(self.conf.dims["n_vocab"])
         made = {}
         if "speech" in data:
-            made["speech"] = pad([data["speech"]], self.conf.window)[0].numpy()
+            made["speech"] = pad([data["speech"]], self.conf.speech_window)[0][0].numpy()
         if "text" in data:
             made["text"] = np.array(encode(data["text"], tokenizer), dtype=np.int64)
         return made
@@ -78,14 +78,14 @@ class WhisperESPnetModel(AbsESPnetModel):
         extract_feats_in_collect_stats: bool = False,
     ):
         super().__init__()
-        model = new_whisper(conf.dims)
+        model = new_whisper(conf)
         self.encoder, self.decoder = model.encoder, model.decoder
         # For a model from scratch: OpenAI leaves the positions uninitialised, and its initial
         # embeddings are too large for output weights.
         torch.nn.init.normal_(self.decoder.positional_embedding, std=0.02)
         torch.nn.init.normal_(self.decoder.token_embedding.weight, std=0.02)
         self.specaug = specaug
-        self.n_mels = conf.dims["n_mels"]
+        self.window, self.n_mels = conf.speech_window, conf.dims["n_mels"]
         self.eot = tokenizer_of(conf.dims["n_vocab"]).eot
         self.lsm_weight = lsm_weight
         self.extract_feats_in_collect_stats = extract_feats_in_collect_stats
@@ -100,7 +100,7 @@ class WhisperESPnetModel(AbsESPnetModel):
 
         Args:
             speech: (batch, samples), padded to the window.
-            speech_lengths: (batch,).
+            speech_lengths: (batch,), the samples of each row that are padded to the window.
             text: token ids (batch, tokens) from <|startoftranscript|> to <|endoftext|>, padded
                 with -1.
             text_lengths: (batch,).
@@ -109,20 +109,26 @@ class WhisperESPnetModel(AbsESPnetModel):
             Mean loss per token, statistics, and the number of utterances.
         """
         with torch.autocast(speech.device.type, enabled=False):
-            features = log_mel(speech.float(), self.n_mels)
+            mel = features(speech.float(), self.window, self.n_mels)
         if self.specaug is not None and self.training:
-            frames = torch.full_like(speech_lengths, features.shape[2])
-            features = self.specaug(features.transpose(1, 2), frames)[0].transpose(1, 2)
+            mel = self._augmented(mel, speech.shape[1] // HOP_LENGTH)
         targets = text[:, 1:]
         asked = targets != IGNORED
         asked[:, : PROMPT_LENGTH - 1] = False
         given = text[:, :-1].masked_fill(text[:, :-1] == IGNORED, self.eot)
-        hidden = self._hidden(given, self.encoder(features))[asked]
+        hidden = self._hidden(given, self.encoder(mel, speech_lengths))[asked]
         logits = (hidden @ self.decoder.token_embedding.weight.to(hidden.dtype).T).float()
         loss = functional.cross_entropy(logits, targets[asked], label_smoothing=self.lsm_weight)
         accuracy = (logits.argmax(dim=-1) == targets[asked]).float().mean()
         stats = {"loss": loss.detach(), "acc": accuracy}
         return force_gatherable((loss, stats, len(speech)), loss.device)
+
+    def _augmented(self, mel: Tensor, frames: int) -> Tensor:
+        """Augment the first `frames` frames; the others are the silence of the window ``auto``."""
+        speech = mel[:, :, :frames].transpose(1, 2)
+        lengths = torch.full((len(mel),), frames, device=mel.device)
+        augmented = self.specaug(speech, lengths)[0].transpose(1, 2)
+        return torch.cat([augmented, mel[:, :, frames:]], dim=2)
 
     def _hidden(self, tokens: Tensor, encoded: Tensor) -> Tensor:
         """Return the output of the decoder's last layer: (batch, tokens, n_state).
