@@ -11,6 +11,8 @@ from lors.config import Range, option_number
 from lors.data.voice_prompts.corpus import Limits, format_reports, prepare_voice_prompts
 from lors.data.voice_prompts.download import ARCHIVE
 from lors.data.voice_prompts.packages import PINNED, load_release
+from lors.data.voice_prompts.read_russian import LANG, LIMITS, prepare_read_russian
+from lors.errors import UsageError
 from lors.log import run_main
 
 
@@ -33,14 +35,17 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--min_seconds",
         type=option_number(Range(0)),
-        default=Limits.shortest,
-        help="shortest recording to keep (%(default)s)",
+        help=f"shortest recording to keep ({Limits.shortest})",
     )
     parser.add_argument(
         "--max_seconds",
         type=option_number(Range(0)),
-        default=Limits.longest,
-        help="longest recording to keep (%(default)s)",
+        help=f"longest recording to keep ({Limits.longest}; with --read_russian {LIMITS.longest})",
+    )
+    parser.add_argument(
+        "--read_russian",
+        action="store_true",
+        help="prepare the Russian sentences instead of the prompts; --langs must be ru",
     )
     parser.add_argument(
         "--archive",
@@ -56,10 +61,24 @@ def get_parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     release = load_release(args.packages)
-    limits = Limits(args.min_seconds, args.max_seconds)
-    reports = prepare_voice_prompts(
-        args.folder, args.langs, args.out, release, limits, args.archive
+    usual = LIMITS if args.read_russian else Limits()
+    limits = Limits(
+        usual.shortest if args.min_seconds is None else args.min_seconds,
+        usual.longest if args.max_seconds is None else args.max_seconds,
     )
+    if not args.read_russian:
+        reports = prepare_voice_prompts(
+            args.folder, args.langs, args.out, release, limits, args.archive
+        )
+    elif args.langs == [LANG]:
+        reports = [prepare_read_russian(args.folder, args.out, release, limits, args.archive)]
+    else:
+        raise UsageError(
+            "the read sentences are Russian only",
+            where="--langs",
+            expected=LANG,
+            got=" ".join(args.langs),
+        )
     print(format_reports(reports))
 
 

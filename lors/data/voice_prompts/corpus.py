@@ -104,7 +104,7 @@ def prepare_voice_prompts(
         LorsError: packages cannot be had, or a split has no prompt left.
     """
     limits = limits or Limits()
-    _check_limits(limits)
+    check_limits(limits)
     check_languages(langs, "--langs")
     check_folder(folder)
     voices = release.voices(langs)
@@ -133,6 +133,22 @@ def prepare_voice_prompts(
         log.info("%s: data directories written to %s", lang, out / lang)
     write_licence(out, copyright_of(roots, release.languages[TARGET].transcripts), voices)
     return reports
+
+
+def check_limits(limits: Limits) -> None:
+    """Check that some recording can be within the limits.
+
+    Raises:
+        UsageError: none can.
+    """
+    check_number(limits.shortest, Range(0), "--min_seconds")
+    check_number(limits.longest, Range(0), "--max_seconds")
+    if limits.shortest >= limits.longest:
+        raise UsageError(
+            "no recording can be as long as this",
+            where="--min_seconds, --max_seconds",
+            got=f"{limits.shortest} and {limits.longest}",
+        )
 
 
 def clean_list(listed: TranscriptList, lang: str, rules: Rules) -> Cleaned:
@@ -195,17 +211,6 @@ def check_splits(lang: str, splits: Mapping[str, Sequence[Utterance]], dropped: 
             where=dropped,
             hint="the file lists every prompt with the reason; widen --min_seconds and "
             "--max_seconds, or leave the language out of --langs",
-        )
-
-
-def _check_limits(limits: Limits) -> None:
-    check_number(limits.shortest, Range(0), "--min_seconds")
-    check_number(limits.longest, Range(0), "--max_seconds")
-    if limits.shortest >= limits.longest:
-        raise UsageError(
-            "no recording can be as long as this",
-            where="--min_seconds, --max_seconds",
-            got=f"{limits.shortest} and {limits.longest}",
         )
 
 

@@ -107,12 +107,14 @@ def _by_address(package: Package, scratch: Path, archive: str) -> str:
     """Download by the package's address; return the problem, or an empty string."""
     address = f"{archive.rstrip('/')}/{package.folder}/{urllib.parse.quote(package.file)}"
     try:
-        with urllib.request.urlopen(address, timeout=_PATIENCE) as answer:
-            with (scratch / package.file).open("wb") as file:
-                while block := answer.read(_BLOCK):
-                    file.write(block)
-                    if file.tell() > package.bytes:
-                        return f"{address}: more than {package.bytes} bytes"
+        with (
+            urllib.request.urlopen(address, timeout=_PATIENCE) as answer,
+            (scratch / package.file).open("wb") as file,
+        ):
+            while block := answer.read(_BLOCK):
+                file.write(block)
+                if file.tell() > package.bytes:
+                    return f"{address}: more than {package.bytes} bytes"
     except urllib.error.HTTPError as error:
         return f"{address}: {error.code} {error.reason}"
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ValueError) as error:
