@@ -225,11 +225,11 @@ def _select(
 ) -> _Selected:
     """Sort the prompts of a language into splits and drops."""
     selected = _Selected()
-    recorded = recording_names(recordings)
+    recorded = set(recording_names(recordings))
     candidates: dict[str, Utterance] = {}
     for name in sorted({*cleaned.texts, *cleaned.reasons, *recorded}):
         path = recordings / f"{name}{g722.EXTENSION}"
-        reason, detail = _text_problem(name, cleaned, english)
+        reason, detail = _text_problem(name, name in recorded, cleaned, english)
         if not reason:
             reason, detail = _sound_problem(path, limits)
         if reason:
@@ -258,7 +258,7 @@ def _select(
 
 
 def _text_problem(
-    name: str, cleaned: Cleaned, english: Mapping[str, str] | None
+    name: str, recorded: bool, cleaned: Cleaned, english: Mapping[str, str] | None
 ) -> tuple[str, str]:
     """Return why a prompt has no usable text, in one word and in more; or empty strings."""
     if name in cleaned.reasons:
@@ -268,6 +268,8 @@ def _text_problem(
     if name not in cleaned.texts:
         reason = load_rules().reason_of(name, "")
         return (reason or "no_transcript"), "a recording without a line in the list"
+    if not recorded:
+        return "no_recording", "a line of the list without a recording"
     if english is not None and name not in english:
         return "no_english_text", cleaned.texts[name]
     return "", ""
@@ -275,8 +277,6 @@ def _text_problem(
 
 def _sound_problem(path: Path, limits: Limits) -> tuple[str, str]:
     """Return why a recording cannot be used, in one word and in more; or empty strings."""
-    if not path.is_file():
-        return "no_recording", "a line of the list without a recording"
     seconds = g722.frames_of(path) / g722.RATE
     if not seconds:
         return "empty_recording", path.name
