@@ -228,6 +228,24 @@ def test_every_prompt_is_in_one_split_or_listed(tmp_path, capsys):
     assert kept(out, "it")["transfer"][0].text == "Non può."
 
 
+def test_a_line_that_cannot_be_read_is_listed(tmp_path, capsys):
+    prompts = small_prompts()
+    prompts.lists["it"].append("a line of no prompt")
+    write_packages(tmp_path / "in", prompts)
+    out = tmp_path / "data"
+    assert prepare(tmp_path / "in", out, langs=["it"]) == 0
+    number = len(prompts.lists["it"])
+    text = (out / "it" / "dropped.tsv").read_text()
+    assert f"-\t-\tmalformed_row\tline {number}: a line of no prompt\n" in text
+    assert "1 malformed line" in capsys.readouterr().out
+
+
+def test_a_hostile_list_is_read_in_time():
+    rules = load_rules()
+    for unit in ("[", "[(<", "a/", "? ", "a:", "«", ". ", "1"):
+        clean(unit * (200_000 // len(unit)), "it", {"x"}, rules)  # a slow pattern takes hours
+
+
 def test_a_prompt_has_one_split_and_one_english_text_in_all_languages(tmp_path):
     write_packages(tmp_path / "in", small_prompts())
     out = tmp_path / "data"

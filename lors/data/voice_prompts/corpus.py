@@ -16,7 +16,7 @@ from lors.data.audio_source import check_folder
 from lors.data.corpus_report import counts, overlap, overlap_lines
 from lors.data.datadir import Utterance, write_data_dirs
 from lors.data.languages import check_languages
-from lors.data.selection import Drop, write_drops
+from lors.data.selection import MALFORMED, NO_SPLIT, Drop, write_drops
 from lors.data.voice_prompts.download import ARCHIVE, get_packages
 from lors.data.voice_prompts.groups import Groups
 from lors.data.voice_prompts.licence import write_licence
@@ -61,7 +61,7 @@ class Cleaned:
     Attributes:
         texts: name -> cleaned text.
         reasons: name -> why the prompt has no usable text, in one word, and in more words.
-        malformed: number of lines of the list that cannot be read.
+        malformed: number -> line of the list that cannot be read.
     """
 
     texts: Mapping[str, str]
@@ -179,8 +179,18 @@ def format_reports(reports: Sequence[Mapping[str, Any]]) -> str:
                 f"{report['lang']:6}{split:7}{row['listed']:7}{row['clips']:7}{row['words']:7}"
                 f"{row['minutes']:9.2f}  {counts(row['dropped'])}".rstrip()
             )
+        if report["malformed_lines"]:
+            lines.append(f"{report['lang']:6}{report['malformed_lines']} malformed line(s)")
         lines += overlap_lines(report["lang"], report["overlap_with_train"])
     return "\n".join(lines)
+
+
+def malformed_drops(malformed: Mapping[int, str]) -> list[Drop]:
+    """Return a drop for each line that could not be read: number -> line."""
+    return [
+        Drop(NO_SPLIT, "-", MALFORMED, f"line {number}: {line[:80]}")
+        for number, line in malformed.items()
+    ]
 
 
 def split_report(
@@ -195,7 +205,6 @@ def split_report(
         "minutes": round(sum(utt.duration or 0 for utt in utterances) / 60, 3),
         "speakers": len({utt.speaker for utt in utterances}),
         "dropped": dict(sorted(own.items())),
-        "kept_empty": [],
     }
 
 
@@ -308,7 +317,8 @@ def _write(
     out: Path, lang: str, voice: Voice, selected: _Selected, cleaned: Cleaned, groups: Groups
 ) -> dict[str, Any]:
     """Write the data directories, ``dropped.tsv`` and ``report.json`` of a language."""
-    write_drops(out / "dropped.tsv", selected.drops)
+    malformed = malformed_drops(cleaned.malformed)
+    write_drops(out / "dropped.tsv", malformed + selected.drops)
     check_splits(lang, selected.splits, out / "dropped.tsv")
     train = selected.splits["train"]
     sizes = groups.sizes()
@@ -318,7 +328,7 @@ def _write(
         "voice": voice.voice,
         "groups": len(sizes),
         "largest_group": max(sizes.values()),
-        "malformed_lines": {str(number): line for number, line in cleaned.malformed.items()},
+        "malformed_lines": len(malformed),
         "splits": {
             split: split_report(selected.splits[split], selected.drops, split) for split in SPLITS
         },

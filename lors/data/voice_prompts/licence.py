@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
+from lors.data.voice_prompts.packages import ReadVoice, Voice
 from lors.fileio import write_text
 
-_NOT_SOUND = "debian/"  # files of the package itself
+_NO_SOUND = "debian/"  # files of the package itself
 
 
-class Speaker(Protocol):
-    """The voice of a language."""
-
-    @property
-    def voice(self) -> str: ...
-
-    @property
-    def speaker(self) -> str: ...
-
-
-def write_licence(out: Path, source: Path, voices: Mapping[str, Speaker]) -> None:
+def write_licence(out: Path, source: Path, voices: Mapping[str, Voice | ReadVoice]) -> None:
     """Write ``<out>/LICENSE``, the package's copyright file, and ``<out>/CREDITS``.
 
     Args:
@@ -32,7 +22,7 @@ def write_licence(out: Path, source: Path, voices: Mapping[str, Speaker]) -> Non
     text = source.read_text(encoding="utf-8", errors="replace")
     write_text(out / "LICENSE", text)
     stanzas = [stanza for stanza in text.split("\n\n") if stanza.startswith("Files:")]
-    credits = [stanza for stanza in stanzas if _NOT_SOUND not in stanza.splitlines()[0]]
+    credits = [stanza for stanza in stanzas if _NO_SOUND not in stanza.splitlines()[0]]
     speakers = "\n".join(
         f"{lang}: {voice.speaker} ({voice.voice})" for lang, voice in voices.items()
     )

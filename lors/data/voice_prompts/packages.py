@@ -11,8 +11,9 @@ from pathlib import Path
 
 from lors.config import load_config
 from lors.data.g722 import EXTENSION
-from lors.errors import LorsError, UsageError, unknown_name
+from lors.errors import LorsError, UsageError, shortened, unknown_name
 from lors.fileio import file_digest, path_component
+from lors.tasks import TARGET
 
 PINNED = Path(__file__).parent / "packages.yaml"
 _SOUNDS = "usr/share/asterisk/sounds"
@@ -31,7 +32,8 @@ class Package:
         folder: its folder in Debian's archive.
         bytes: size of the package file.
         sha256: SHA-256 of the package file, in hex.
-        contents: SHA-256 of the part that is used (:class:`LanguageFiles`), in hex.
+        contents: SHA-256 of the list of transcripts, or of the list of the recordings
+            (:func:`list_digest`), in hex.
     """
 
     name: str
@@ -100,28 +102,19 @@ class Release:
         return {lang: self.languages[lang] for lang in langs}
 
 
-@dataclass(frozen=True)
-class LanguageFiles:
-    """The files of one language, where they lie.
-
-    Attributes:
-        transcripts: the list of transcripts.
-        recordings: the folder with the recordings.
-        copyright: the copyright file of the package.
-    """
-
-    transcripts: Path
-    recordings: Path
-    copyright: Path
-
-
 def load_release(path: Path = PINNED) -> Release:
     """Read the list of packages.
 
     Raises:
-        UsageError: it is not valid, or a name in it cannot be a file name.
+        UsageError: it is not valid, has no English, or a name in it cannot be a file name.
     """
     release = load_config(Release, path)
+    if TARGET not in release.languages:
+        raise UsageError(
+            f"a list of packages without {TARGET}, the language of the translations",
+            where=path,
+            got=", ".join(shortened(release.languages)),
+        )
     voices: list[Voice | ReadVoice] = list(release.languages.values())
     packages = [
         p for voice in release.languages.values() for p in (voice.transcripts, voice.recordings)

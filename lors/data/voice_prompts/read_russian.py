@@ -14,7 +14,13 @@ from lors.data.corpus_report import overlap
 from lors.data.datadir import Utterance, one_line, write_data_dirs
 from lors.data.selection import Drop, write_drops
 from lors.data.sound import seconds_of
-from lors.data.voice_prompts.corpus import Limits, check_limits, check_splits, split_report
+from lors.data.voice_prompts.corpus import (
+    Limits,
+    check_limits,
+    check_splits,
+    malformed_drops,
+    split_report,
+)
 from lors.data.voice_prompts.download import ARCHIVE, get_packages
 from lors.data.voice_prompts.groups import Groups
 from lors.data.voice_prompts.licence import write_licence
@@ -52,6 +58,7 @@ def prepare_read_russian(
     source = sentences_of(roots, voice)
     listed, malformed = read_sentences(source / "etc" / "txt.done.data")
     splits, drops = _select(source, voice, listed, limits)
+    drops = malformed_drops(malformed) + drops
 
     directory = out / LANG
     write_drops(directory / "dropped.tsv", drops)
@@ -60,7 +67,7 @@ def prepare_read_russian(
         "lang": LANG,
         "packages": [voice.sentences.unpacked],
         "voice": voice.voice,
-        "malformed_lines": {str(number): line for number, line in malformed.items()},
+        "malformed_lines": len(malformed),
         "splits": {split: split_report(splits[split], drops, split) for split in SPLITS},
         "overlap_with_train": {s: overlap(splits["train"], splits[s]) for s in ("dev", "test")},
     }

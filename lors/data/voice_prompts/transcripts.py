@@ -16,11 +16,11 @@ from lors.data.datadir import one_line
 from lors.errors import LorsError
 
 RULES = Path(__file__).parent / "cleaning.yaml"
+_LONGEST_NAME = 100  # characters
 _LARGEST_LIST = 2**22  # bytes; the real ones have 50,000
 _NAME = re.compile(r"[A-Za-z0-9][\w-]*(?:/[A-Za-z0-9][\w-]*)*", re.ASCII)
-_NAME_BEFORE = re.compile(rf"({_NAME.pattern}):", re.ASCII)
 _PLAIN = str.maketrans({**dict.fromkeys('“”„«»"'), "’": "'", "‘": "'", "–": "-", "—": "-"})
-_NOTE = re.compile(r"\[[^]]*\]|\([^)]*\)|<[^>]*>")
+_NOTE = re.compile(r"\[[^][]*\]|\([^()]*\)|<[^<>]*>")
 _ELLIPSIS = re.compile(r"…|\.{2,}")
 _READ_ALOUD = re.compile(r"[*#/@=+$]")  # symbols whose names are spoken
 _NO_SPACE = re.compile(r"([^\W\d_]{2}[.?!:])(?=[A-ZÀ-ÝА-ЯЁ])")
@@ -134,7 +134,7 @@ def is_prompt_name(name: str) -> bool:
 
     A name becomes a part of a path.
     """
-    return len(name) <= 100 and _NAME.fullmatch(name) is not None
+    return len(name) <= _LONGEST_NAME and _NAME.fullmatch(name) is not None
 
 
 def clean(text: str, lang: str, names: Collection[str], rules: Rules) -> tuple[str, str]:
@@ -156,7 +156,7 @@ def clean(text: str, lang: str, names: Collection[str], rules: Rules) -> tuple[s
         names: the names of all prompts of the list.
         rules: the spelling of each language.
     """
-    if any(found[1] in names for found in _NAME_BEFORE.finditer(text)):
+    if any(_last_word(part) in names for part in text.split(":")[:-1]):
         return text, "several_prompts"
     text = _NOTE.sub("", text) if _only_final_notes(text) else text
     if _NOTE.search(text):
@@ -176,6 +176,11 @@ def clean(text: str, lang: str, names: Collection[str], rules: Rules) -> tuple[s
         return text, "two_scripts"
     text = text[0].upper() + text[1:]
     return text if text[-1] in ".?!" else f"{text}.", ""
+
+
+def _last_word(text: str) -> str:
+    """Return the name of a prompt at the end of a text, or another word."""
+    return re.split(r"[^\w/-]", text[-_LONGEST_NAME:])[-1]
 
 
 def _only_final_notes(text: str) -> bool:
