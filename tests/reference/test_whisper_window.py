@@ -6,7 +6,7 @@ import torch
 import whisper
 
 from lors.models import open_recogniser
-from lors.models.whisper import encoder, window
+from lors.models.whisper import window
 from lors.models.whisper.conf import WhisperConf, WhisperOptions
 from lors.models.whisper.encoder import features, log_mel, new_whisper, pad
 from lors.models.whisper.import_base import import_whisper
@@ -34,10 +34,11 @@ def stored(tmp_path_factory):
 
 @pytest.fixture
 def blocks_of_one(monkeypatch):
-    monkeypatch.setattr(window, "BLOCK", 1)
-    encoder._layout.cache_clear()
-    yield
-    encoder._layout.cache_clear()
+    monkeypatch.setattr(
+        WhisperConf,
+        "speech_window",
+        property(lambda conf: Window(conf.window, conf.dims["n_audio_ctx"], block=1)),
+    )
 
 
 def model_of(stored, value):

@@ -97,7 +97,8 @@ class WhisperModel:
         )
         self._set_half(half)
         longest = self.window.longest
-        longer = sum(len(waveform) > longest * SAMPLE_RATE for waveform in waveforms)
+        lengths = [len(waveform) for waveform in waveforms]
+        longer = sum(length > longest * SAMPLE_RATE for length in lengths)
         if longer:
             log.warning(
                 "%d of %d utterances of %s are longer than the window: only the first %g s are "
@@ -116,19 +117,19 @@ class WhisperModel:
             fp16=half,
         )
         texts: dict[int, str] = {}
-        for batch in self._batches(waveforms, options.batch_size):
+        for batch in self._batches(lengths, options.batch_size):
             encoded = self._encode([waveforms[i] for i in batch])
             results = BatchDecoding(self.model, decoding).run(encoded)
             texts.update((i, result.text) for i, result in zip(batch, results, strict=True))
         return [texts[i] for i in range(len(waveforms))]
 
-    def _batches(self, waveforms: Sequence[np.ndarray], size: int) -> Iterator[list[int]]:
+    def _batches(self, lengths: Sequence[int], size: int) -> Iterator[list[int]]:
         """Yield the numbers of utterances that are padded to the same length, `size` at a time."""
 
         def padded(number: int) -> int:
-            return self.window.samples(len(waveforms[number]))
+            return self.window.samples(lengths[number])
 
-        for _, group in groupby(sorted(range(len(waveforms)), key=padded), padded):
+        for _, group in groupby(sorted(range(len(lengths)), key=padded), padded):
             numbers = list(group)
             yield from (numbers[i : i + size] for i in range(0, len(numbers), size))
 

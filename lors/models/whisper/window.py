@@ -27,7 +27,7 @@ MARGIN = 0.5
 """Seconds of silence in the head."""
 STEP = 0.5
 """Seconds that the length of a head is a multiple of."""
-BLOCK = 64
+BLOCK = 32
 """Positions of silence for which one is computed."""
 
 
@@ -38,10 +38,13 @@ class Window:
     Attributes:
         value: ``auto``, or seconds that speech is padded or trimmed to.
         positions: positions of the model's encoder; 1500 in official models.
+        margin, block: for ``auto``, seconds of silence in the head, and size of a block.
     """
 
     value: float | str
     positions: int
+    margin: float = MARGIN
+    block: int = BLOCK
 
     @property
     def is_auto(self) -> bool:
@@ -62,7 +65,7 @@ class Window:
         """
         if not self.is_auto:
             return round(self.value * SAMPLE_RATE)
-        steps = math.ceil((speech / SAMPLE_RATE + MARGIN) / STEP)
+        steps = math.ceil((speech / SAMPLE_RATE + self.margin) / STEP)
         return min(round(steps * STEP * SAMPLE_RATE), self.positions * SAMPLES_PER_POSITION)
 
     def layout(self, samples: int) -> list[tuple[int, int]]:
@@ -74,7 +77,7 @@ class Window:
         head = samples // SAMPLES_PER_POSITION
         layout = [(position, 1) for position in range(head)]
         if self.is_auto:
-            for start in range(head, self.positions, BLOCK):
-                size = min(BLOCK, self.positions - start)
+            for start in range(head, self.positions, self.block):
+                size = min(self.block, self.positions - start)
                 layout.append((start + (size - 1) // 2, size))
         return layout
