@@ -125,5 +125,8 @@ class Pair:
 
 
 def pairs_of(langs: Iterable[str], tasks: Sequence[str]) -> list[Pair]:
-    """Return all pairs of a language and a task; job k of the experts trains pair k."""
-    return [Pair(lang, task) for lang in langs for task in tasks]
+    """Return all pairs of a language and a task; job k of the experts trains pair k.
+
+    A language is not translated into itself: English has no pair with translation.
+    """
+    return [Pair(lang, task) for lang in langs for task in tasks if TASKS[task].target != lang]

@@ -13,7 +13,7 @@ from lors.recipe.expdir import ExpDir, scopes_of, tasks_of
 from lors.recipe.grid import read_grid
 from lors.recipe.names import check_names
 from lors.recipe.tune import tune
-from lors.tasks import TASKS, Pair
+from lors.tasks import TASKS, pairs_of
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -50,7 +50,7 @@ def work(args: argparse.Namespace) -> None:
             raise UsageError("no such scope", where="--only", expected=expected, got=args.only)
         scopes = [scopes[args.only - 1]]
     for scope in scopes:
-        pairs = [Pair(lang, task) for task in tasks_of(scope) for lang in args.langs]
+        pairs = [pair for task in tasks_of(scope) for pair in pairs_of(args.langs, [task])]
         tune(expdir, pairs, args.dump, grid, options, args.device)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lors.done_marker import DoneMarker
 from lors.recipe.expdir import ExpDir, check_models, tasks_of
 from lors.recipe.sweeps import read_sweep
-from lors.tasks import Pair
+from lors.tasks import pairs_of
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ def merge_tuned(
         LorsError: a sweep or a model is missing, or a merged model was made with other settings.
     """
     for scope in scopes:
-        pairs = [Pair(lang, task) for task in tasks_of(scope) for lang in langs]
+        pairs = [pair for task in tasks_of(scope) for pair in pairs_of(langs, [task])]
         models = [expdir.base, *map(expdir.expert, pairs)]
         check_models(models)
         digests = expdir.digests(models)
