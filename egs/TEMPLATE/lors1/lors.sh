@@ -52,7 +52,7 @@ device=cpu   # device of inference: cpu or cuda
 ## Base model
 model_family=espnet_s2t # espnet_s2t (OWSM and the like) or whisper
 base_model="" # espnet_s2t: a model directory (base); whisper: OpenAI .pt, Hugging Face directory, name
-window=30    # whisper: seconds that speech is padded to
+window=30    # whisper: seconds that speech is padded to, or auto
 st_language=source # whisper: language in the prompt of a translation: source or target
 ## Configurations; the defaults of empty ones depend on --model_family
 train_config="" # fine-tuning (conf/train_expert.yaml, conf/train_whisper_full.yaml)
