@@ -302,9 +302,14 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         handle.write(text)
 
 
+def json_text(value: Any) -> str:
+    """Return `value` as indented JSON with a line end; NaN and infinities raise ValueError."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write `value` atomically as indented UTF-8 JSON; NaN and infinities raise ValueError."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
 
 
 def read_json(path: str | os.PathLike) -> Any:

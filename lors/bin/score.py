@@ -8,7 +8,7 @@ import sys
 
 from lors.errors import UsageError
 from lors.log import run_main
-from lors.recipe.scoring import score_files, write_score
+from lors.recipe.scoring import score_files, warn_of_unknown, write_score
 from lors.score import SCORERS
 from lors.score.text import LORS, NORMALISERS
 from lors.tasks import TASKS
@@ -20,7 +20,8 @@ def get_parser() -> argparse.ArgumentParser:
         prog="python -m lors.bin.score",
         description="Score hypotheses and write the scores as JSON: WER and CER of recognition "
         "(asr), BLEU and chrF of translation (st). Both files are in Kaldi text form and must "
-        "have exactly the same utterances.",
+        "have exactly the same utterances. Their texts and counts are written beside the scores, "
+        "OUT with the ending .utterances.tsv.",
     )
     parser.add_argument("--task", required=True, choices=sorted(TASKS))
     parser.add_argument(
@@ -50,8 +51,11 @@ def work(args: argparse.Namespace) -> None:
             got=args.normaliser,
             hint="leave out --normaliser",
         )
-    score = score_files(args.task, args.lang, args.ref, args.hyp, args.normaliser or LORS)
-    write_score(args.out, args.task, args.lang, args.ref, args.hyp, score)
+    warn_of_unknown([args.lang])
+    score, utterances = score_files(
+        args.task, args.lang, args.ref, args.hyp, args.normaliser or LORS
+    )
+    write_score(args.out, args.task, args.lang, args.ref, args.hyp, score, utterances)
     if score.sizes["empty_refs"]:
         logging.warning("%s: %d empty references", args.ref, score.sizes["empty_refs"])
     metrics = "  ".join(f"{metric.name} {score.value(metric):.2f}" for metric in score.task.metrics)

@@ -8,7 +8,7 @@ import sys
 from lors.log import run_main
 from lors.recipe.expdir import ExpDir
 from lors.recipe.names import check_names
-from lors.recipe.scoring import score_expdir
+from lors.recipe.scoring import score_expdir, warn_of_unknown
 from lors.score.text import LORS, NORMALISERS
 from lors.tasks import TASKS, pairs_of
 
@@ -18,8 +18,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lors.bin.score_expdir",
         description="Score EXPDIR/inference/<split>/<system>/<lang>_<task> against the data "
-        "directories; writes EXPDIR/scores/<split>/<system>/<lang>_<task>.json. Scores of "
-        "unchanged files are left alone.",
+        "directories; writes EXPDIR/scores/<split>/<system>/<lang>_<task>.json, and beside it "
+        "<lang>_<task>.utterances.tsv, the texts and counts of each utterance. Scores of unchanged "
+        "files are left alone.",
     )
     parser.add_argument("--expdir", required=True, help="experiment directory")
     parser.add_argument("--dump", required=True, help="data directories <lang>/<split>")
@@ -39,6 +40,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     check_names(vars(args))
+    warn_of_unknown(args.langs)
     pairs = pairs_of(args.langs, args.tasks)
     score_expdir(ExpDir(args.expdir), args.dump, args.split, args.systems, pairs, args.normaliser)
 

@@ -14,6 +14,7 @@
 | ``merged/<method>.<scope>/`` | a merged model |
 | ``inference/<split>/<system>/<lang>_<task>`` | hypotheses, as Kaldi text |
 | ``scores/<split>/<system>/<lang>_<task>.json`` | their scores |
+| ``scores/<split>/<system>/<lang>_<task>.utterances.tsv`` | texts and counts of each utterance |
 
 A model directory holds ``model.pth`` and ``config.yaml``. A *scope* is the set of tasks whose
 experts are merged: ``asr``, ``st`` or ``asr_st``. A *system* is a row of the results: ``base``,
@@ -82,6 +83,11 @@ def inference_units(
 def hypothesis_marker(hypothesis: Path) -> Path:
     """Return the path of a hypothesis file's done marker."""
     return hypothesis.with_name(f".{hypothesis.name}.done")
+
+
+def utterances_file(score: str | os.PathLike) -> Path:
+    """Return the path of the file of utterances that belongs to a score file."""
+    return Path(score).with_suffix(".utterances.tsv")
 
 
 def sequential_steps(pairs: Iterable[Pair]) -> list[str]:

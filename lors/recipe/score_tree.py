@@ -136,8 +136,9 @@ def read_scores(expdirs: Sequence[str | os.PathLike], split: str = "test") -> Sc
             got=missing,
             hint="finish the inference and scoring stages; or remove a system's folder altogether",
         )
-    scores = _read_all([(path, pair) for (_, pair), paths in files.items() for path in paths])
-    _check_comparable(scores)
+    scores = read_score_files(
+        [(path, pair) for (_, pair), paths in files.items() for path in paths]
+    )
     table = {
         system: {pair: tuple(scores[path] for path in files[system, pair]) for pair in pairs}
         for system in systems
@@ -163,7 +164,13 @@ def _pairs(files: Iterable[Path]) -> list[Pair]:
     return sorted(pairs, key=str)
 
 
-def _read_all(files: Sequence[tuple[Path, Pair]]) -> dict[Path, Score]:
+def read_score_files(files: Sequence[tuple[Path, Pair]]) -> dict[Path, Score]:
+    """Read score files that are reported together.
+
+    Raises:
+        LorsError: files are missing or malformed; scores of one pair are from different test sets
+            or have different settings; all problems are listed.
+    """
     scores: dict[Path, Score] = {}
     problems = []
     for path, pair in files:
@@ -175,6 +182,7 @@ def _read_all(files: Sequence[tuple[Path, Pair]]) -> dict[Path, Score]:
             scores[path] = result.from_json(content)
     if problems:
         raise LorsError("malformed score files", got=problems, hint="score these systems again")
+    _check_comparable(scores)
     return scores
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from lors.data.datadir import read_text
-from lors.errors import LorsError
-from lors.fileio import write_json
-from lors.recipe.expdir import ExpDir
+from lors.data.languages import CODES
+from lors.errors import BRIEF, LorsError, near_matches
+from lors.fileio import json_text, write_files
+from lors.recipe.expdir import ExpDir, utterances_file
 from lors.recipe.made_from import MadeFrom
 from lors.score import SCORERS, Score
-from lors.score.text import LORS
+from lors.score.text import LORS, OTHER_CODES
+from lors.score.utterances import Utterances
+from lors.score.words import CHARACTER_LANGUAGES, ELISION
 from lors.tasks import Pair
+
+log = logging.getLogger(__name__)
 
 
 def score_files(
@@ -22,7 +28,7 @@ def score_files(
     ref: str | os.PathLike,
     hyp: str | os.PathLike,
     normaliser: str = LORS,
-) -> Score:
+) -> tuple[Score, Utterances]:
     """Score a hypothesis file against its references.
 
     Args:
@@ -31,6 +37,9 @@ def score_files(
         ref: reference file, Kaldi text.
         hyp: hypothesis file, Kaldi text.
         normaliser: one of :data:`lors.score.text.NORMALISERS`.
+
+    Returns:
+        The scores, and the texts and counts of each utterance.
 
     Raises:
         LorsError: a file is missing or malformed, or the files cannot be scored; both are named.
@@ -55,19 +64,21 @@ def write_score(
     ref: str | os.PathLike,
     hyp: str | os.PathLike,
     score: Score,
+    utterances: Utterances,
 ) -> None:
-    """Write a score file.
+    """Write a score file and the file of utterances beside it, both or none.
 
     Args:
-        out: the file to write.
+        out: the score file to write.
         task: name of the task.
         lang: language code.
         ref: reference file.
         hyp: hypothesis file.
         score: scores of the two files.
+        utterances: texts and counts of each utterance.
     """
-    names = {"task": task, "lang": lang, "ref": str(ref), "hyp": str(hyp)}
-    write_json(out, {**names, **score.to_json()})
+    content = {"task": task, "lang": lang, "ref": str(ref), "hyp": str(hyp), **score.to_json()}
+    write_files({utterances_file(out): utterances.lines(), Path(out): [json_text(content)]})
 
 
 def score_expdir(
@@ -98,9 +109,28 @@ def score_expdir(
         settings = SCORERS[pair.task].settings(normaliser)
         for system in systems:
             hyp, out = expdir.hypothesis(split, system, pair), expdir.score(split, system, pair)
-            record = MadeFrom(out.with_name(f".{pair}.made_from"), [ref, hyp], [out], settings)
+            files = [out, utterances_file(out)]
+            record = MadeFrom(out.with_name(f".{pair}.made_from"), [ref, hyp], files, settings)
             if record.is_current():
                 continue
-            score = score_files(pair.task, language, ref, hyp, normaliser)
-            write_score(out, pair.task, pair.lang, ref, hyp, score)
+            score, utterances = score_files(pair.task, language, ref, hyp, normaliser)
+            write_score(out, pair.task, pair.lang, ref, hyp, score, utterances)
             record.record()
+
+
+def warn_of_unknown(langs: Sequence[str]) -> None:
+    """Warn of languages without a known code, whose text is normalised like that of most languages.
+
+    A corpus may have a code of its own, so that this is not an error. A region is left out of the
+    comparison: ``de-AT`` is known.
+    """
+    known = {*CODES, *OTHER_CODES, *CHARACTER_LANGUAGES, *ELISION}
+    parts = {code.split("-")[0] for code in known}
+    for lang in dict.fromkeys(langs):
+        if lang.split("-")[0].lower() not in parts:
+            hint = near_matches(lang, sorted(known))
+            log.warning(
+                "unknown language %s: its text is taken as words with spaces between them%s",
+                BRIEF.repr(lang),
+                f"; {hint}" if hint else "",
+            )

@@ -17,6 +17,7 @@ from lors.recipe.expdir import (
     inference_units,
     scopes_of,
     sequential_steps,
+    utterances_file,
 )
 from lors.recipe.run_record import RunRecord
 from lors.tasks import SPLITS, Pair, pairs_of
@@ -56,7 +57,7 @@ def units_of(run: RunRecord, expdir: str | os.PathLike) -> Iterator[Unit]:
     yield from _test_units(run, exp, pairs)
     for scope in scopes if "lors" in run.methods else ():
         packed = exp.root / "packed" / f"lors.{scope}.zip"
-        progress = _by_age(packed, [exp.merged("lors", scope) / "model.pth"])
+        progress = _by_age([packed], [exp.merged("lors", scope) / "model.pth"])
         yield Unit("pack", packed.name, _key(packed, exp), progress)
 
 
@@ -101,9 +102,10 @@ def _test_units(run: RunRecord, exp: ExpDir, pairs: Sequence[Pair]) -> Iterator[
         progress = _by_marker(hypothesis_marker(hypothesis), hypothesis)
         yield Unit("inference", name, _key(hypothesis, exp), progress)
     for name, score, hypothesis in zip(names, scores, hypotheses, strict=True):
-        yield Unit("score", name, _key(score, exp), _by_age(score, [hypothesis]))
+        products = [score, utterances_file(score)]
+        yield Unit("score", name, _key(score, exp), _by_age(products, [hypothesis]))
     report = exp.root / "RESULTS.md"
-    yield Unit("score", report.name, report.name, _by_age(report, scores))
+    yield Unit("score", report.name, report.name, _by_age([report], scores))
 
 
 def _model(stage: str, name: str, directory: Path, exp: ExpDir) -> Unit:
@@ -156,12 +158,12 @@ def _by_data_files(data_dir: Path) -> Callable[[], str]:
     return progress
 
 
-def _by_age(product: Path, sources: Sequence[Path]) -> Callable[[], str]:
-    """Return the function for a file that is made again if one of its sources is newer."""
+def _by_age(products: Sequence[Path], sources: Sequence[Path]) -> Callable[[], str]:
+    """Return the function for files that are made again if one of their sources is newer."""
 
     def progress() -> str:
         try:
-            made = product.stat().st_mtime_ns
+            made = min(product.stat().st_mtime_ns for product in products)
         except FileNotFoundError:
             return NOT_STARTED
         is_old = any(s.exists() and s.stat().st_mtime_ns > made for s in sources)

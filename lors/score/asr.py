@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
 
 from lors.errors import LorsError
 from lors.score.pairing import match_utterances
 from lors.score.result import ErrorRates
-from lors.score.text import CHARACTER, LORS, Normaliser, get_normaliser
+from lors.score.text import CHARACTER, LORS, get_normaliser
+from lors.score.utterances import RecognisedUtterances
 from lors.score.versions import installed_version
+from lors.tasks import ASR
+
+_KINDS = ("substitute", "delete", "insert")
+"""Names of jiwer for the errors, in the order of their columns."""
 
 
 def score_asr(
     refs: Mapping[str, str], hyps: Mapping[str, str], lang: str, normaliser: str = LORS
 ) -> ErrorRates:
     """Compute error rates over a whole test set: all errors over all reference units.
+
+    Arguments and errors are those of :func:`recognised_utterances`.
+    """
+    return error_rates(recognised_utterances(refs, hyps, lang, normaliser), lang, normaliser)
+
+
+def recognised_utterances(
+    refs: Mapping[str, str], hyps: Mapping[str, str], lang: str, normaliser: str = LORS
+) -> RecognisedUtterances:
+    """Normalise references and hypotheses, and count the errors of each utterance.
 
     Reference and hypothesis are normalised alike (:mod:`lors.score.text`). A reference that is
     empty after normalisation stays in the test set, and its hypothesis counts as insertions.
@@ -30,75 +46,70 @@ def score_asr(
         UsageError: an unknown normaliser.
         LorsError: utterance ids differ, or all references are empty after normalisation.
     """
+    import jiwer
+
     normalise = get_normaliser(lang, normaliser)
-    ref_texts, hyp_texts = match_utterances(refs, hyps)
-    pairs = [(normalise(r), normalise(h)) for r, h in zip(ref_texts, hyp_texts, strict=True)]
-    _check_references(pairs, normalise, lang)
-    words = _word_errors(pairs)
-    letters = words if normalise.unit == CHARACTER else _character_errors(pairs)
-    return ErrorRates(
-        wer=words.rate,
-        cer=letters.rate,
-        substitutions=words.substitutions,
-        deletions=words.deletions,
-        insertions=words.insertions,
-        ref_words=words.reference,
-        unit=normalise.unit,
-        utterances=len(pairs),
-        empty_refs=sum(not r for r, _ in pairs),
-        empty_hyps=sum(not h for _, h in pairs),
-        normaliser=normalise.name,
-        normaliser_version=normalise.version,
-        jiwer_version=installed_version("jiwer"),
-    )
-
-
-def _check_references(pairs: Sequence[tuple[str, str]], normalise: Normaliser, lang: str) -> None:
-    if not any(reference for reference, _ in pairs):
+    ref_texts, hyp_texts = (tuple(map(normalise, texts)) for texts in match_utterances(refs, hyps))
+    if not any(ref_texts):
         raise LorsError(
             "every reference is empty after normalisation: the error rate is undefined",
             expected=f"transcripts of language '{lang}'",
-            got=f"{len(pairs)} references without a {normalise.unit}",
+            got=f"{len(ref_texts)} references without a {normalise.unit}",
         )
+    words = _errors(jiwer.process_words, ref_texts, hyp_texts, str.split)
+    if normalise.unit == CHARACTER:
+        characters = words
+    else:
+        characters = _errors(jiwer.process_characters, ref_texts, hyp_texts, list)
+    counts = np.column_stack([words, characters[:, 0], characters[:, 1:].sum(axis=1)])
+    return RecognisedUtterances(tuple(sorted(refs)), ref_texts, hyp_texts, counts)
 
 
-@dataclass(frozen=True)
-class _Errors:
-    """Numbers of errors and of reference units."""
-
-    substitutions: int
-    deletions: int
-    insertions: int
-    reference: int
-
-    @property
-    def rate(self) -> float:
-        """Error rate in percent."""
-        return 100.0 * (self.substitutions + self.deletions + self.insertions) / self.reference
-
-
-def _word_errors(pairs: Sequence[tuple[str, str]]) -> _Errors:
-    import jiwer
-
-    inserted = sum(len(h.split()) for r, h in pairs if not r)
-    return _errors(jiwer.process_words(*_with_reference(pairs)), inserted)
-
-
-def _character_errors(pairs: Sequence[tuple[str, str]]) -> _Errors:
-    import jiwer
-
-    inserted = sum(len(h) for r, h in pairs if not r)
-    return _errors(jiwer.process_characters(*_with_reference(pairs)), inserted)
+def error_rates(utterances: RecognisedUtterances, lang: str, normaliser: str = LORS) -> ErrorRates:
+    """Return the error rates of utterances that were normalised for this language."""
+    normalise = get_normaliser(lang, normaliser)
+    words, substitutions, deletions, insertions = map(int, utterances.totals(ASR.metrics[0]))
+    return ErrorRates(
+        wer=utterances.score(ASR.metrics[0]),
+        cer=utterances.score(ASR.metrics[1]),
+        substitutions=substitutions,
+        deletions=deletions,
+        insertions=insertions,
+        ref_words=words,
+        unit=normalise.unit,
+        utterances=len(utterances.ids),
+        empty_refs=utterances.references.count(""),
+        empty_hyps=utterances.hypotheses.count(""),
+        normaliser=normalise.name,
+        normaliser_version=normalise.version,
+        jiwer_version=installed_version("jiwer"),
+        sentence_errors=utterances.sentence_errors,
+    )
 
 
-def _with_reference(pairs: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
-    """Leave out empty references, which some versions of jiwer refuse, and their hypotheses."""
-    kept = [(r, h) for r, h in pairs if r]
-    return [r for r, _ in kept], [h for _, h in kept]
+def _errors(
+    process: Callable, refs: Sequence[str], hyps: Sequence[str], units_of: Callable
+) -> np.ndarray:
+    """Return reference units, substitutions, deletions and insertions of each pair of texts.
 
+    Args:
+        process: jiwer's function for these units.
+        refs: references.
+        hyps: hypotheses.
+        units_of: text -> its units.
 
-def _errors(alignment, inserted: int) -> _Errors:
-    """Counts of a jiwer alignment, with `inserted` units that it was not given."""
-    found = alignment.hits + alignment.substitutions + alignment.deletions
-    insertions = alignment.insertions + inserted
-    return _Errors(alignment.substitutions, alignment.deletions, insertions, found)
+    Returns:
+        int64 (texts, 4).
+    """
+    counts = np.zeros((len(refs), 4), dtype=np.int64)
+    spoken = [index for index, text in enumerate(refs) if text]  # some versions refuse the others
+    found = process([refs[index] for index in spoken], [hyps[index] for index in spoken])
+    for index, reference, chunks in zip(spoken, found.references, found.alignments, strict=True):
+        row = dict.fromkeys(("equal", "substitute", "delete", "insert"), 0)
+        for chunk in chunks:
+            length = chunk.ref_end_idx - chunk.ref_start_idx
+            row[chunk.type] += length or chunk.hyp_end_idx - chunk.hyp_start_idx
+        counts[index] = (len(reference), *(row[kind] for kind in _KINDS))
+    for index in set(range(len(refs))).difference(spoken):
+        counts[index, 3] = len(units_of(hyps[index]))
+    return counts

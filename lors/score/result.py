@@ -35,9 +35,10 @@ def is_number(value: Any) -> bool:
     return abs(value) <= sys.float_info.max  # math.isfinite() fails for an integer beyond that
 
 
-_VALID: Mapping[type, tuple[Callable[[Any], bool], str]] = {
+_VALID: Mapping[Any, tuple[Callable[[Any], bool], str]] = {
     float: (is_number, "is not a number"),
     int: (lambda value: type(value) is int, "is not an integer"),
+    int | None: (lambda value: value is None or type(value) is int, "is not an integer"),
     str: (lambda value: isinstance(value, str) and value != "", "is missing"),
 }
 
@@ -109,7 +110,7 @@ class Score(ABC):
         if problems := cls.problems(content):
             raise LorsError(f"not a score of task '{cls.task.name}'", got=problems)
         content = cls._with_current_keys(content)
-        return cls(**{f.name: content[f.name] for f in dataclasses.fields(cls)})
+        return cls(**{f.name: content.get(f.name) for f in dataclasses.fields(cls)})
 
     @classmethod
     def _with_current_keys(cls, content: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -136,6 +137,8 @@ class ErrorRates(Score):
         normaliser: name of the text normaliser.
         normaliser_version: package or project with the normaliser, and the version.
         jiwer_version: version of the package that counts errors.
+        sentence_errors: number of utterances with an error; None in a score file from before it
+            was counted.
     """
 
     task: ClassVar[SpeechTask] = ASR
@@ -153,6 +156,7 @@ class ErrorRates(Score):
     normaliser: str = _setting()
     normaliser_version: str = _setting()
     jiwer_version: str = _setting()
+    sentence_errors: int | None = None
 
     @property
     def description(self) -> str:

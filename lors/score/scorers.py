@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lors.score.asr import score_asr
+from lors.score.asr import error_rates, recognised_utterances
 from lors.score.result import ErrorRates, Score, TranslationScores
-from lors.score.st import score_st
+from lors.score.st import translated_utterances, translation_scores
 from lors.score.text import LORS, normaliser_versions
+from lors.score.utterances import UTTERANCES, Utterances
 from lors.score.versions import installed_version
 from lors.tasks import Pair
 
@@ -19,14 +20,16 @@ class Scorer:
     """Scoring of a task.
 
     Attributes:
-        function: (references, hypotheses, language of the text) -> scores; if `normalises`, with
+        count: (references, hypotheses, language of the text) -> utterances; if `normalises`, with
             the choice of the normaliser as a fourth argument.
+        sum_up: (utterances, language of the text) -> scores; with the same last argument.
         result: class of the scores.
         package: name of the Python package that computes the scores.
         normalises: whether the text is normalised before scoring.
     """
 
-    function: Callable[..., Score]
+    count: Callable[..., Utterances]
+    sum_up: Callable[..., Score]
     result: type[Score]
     package: str
     normalises: bool
@@ -37,8 +40,8 @@ class Scorer:
         hyps: Mapping[str, str],
         lang: str,
         normaliser: str = LORS,
-    ) -> Score:
-        """Score hypotheses.
+    ) -> tuple[Score, Utterances]:
+        """Score hypotheses; return the scores and the counts of each utterance.
 
         Args:
             refs: utterance id -> reference text.
@@ -51,11 +54,15 @@ class Scorer:
             LorsError: they cannot be scored.
         """
         options = (normaliser,) if self.normalises else ()
-        return self.function(refs, hyps, lang, *options)
+        utterances = self.count(refs, hyps, lang, *options)
+        return self.sum_up(utterances, lang, *options), utterances
 
     def settings(self, normaliser: str = LORS) -> dict[str, Any]:
         """Return what the scores depend on besides the text, without importing a package."""
-        settings: dict[str, Any] = {self.package: installed_version(self.package)}
+        settings: dict[str, Any] = {
+            self.package: installed_version(self.package),
+            "columns": [*UTTERANCES[self.result.task.name].head],
+        }
         if self.normalises:
             settings |= {"normaliser": normaliser, "normalisers": normaliser_versions()}
         return settings
@@ -64,8 +71,14 @@ class Scorer:
 SCORERS: Mapping[str, Scorer] = {
     scorer.result.task.name: scorer
     for scorer in (
-        Scorer(score_asr, ErrorRates, "jiwer", normalises=True),
-        Scorer(score_st, TranslationScores, "sacrebleu", normalises=False),
+        Scorer(recognised_utterances, error_rates, ErrorRates, "jiwer", normalises=True),
+        Scorer(
+            translated_utterances,
+            translation_scores,
+            TranslationScores,
+            "sacrebleu",
+            normalises=False,
+        ),
     )
 }
 """Name of a task -> its scorer."""
@@ -86,4 +99,4 @@ def score_pair(
         LorsError: the scorer of the task cannot score them.
     """
     language = pair.speech_task.text_language(pair.lang)
-    return SCORERS[pair.task].score(refs, hyps, language, normaliser)
+    return SCORERS[pair.task].score(refs, hyps, language, normaliser)[0]

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from lors.errors import LorsError
 from lors.score.pairing import match_utterances
 from lors.score.result import TranslationScores
 from lors.score.text import base_language
+from lors.score.utterances import TranslatedUtterances
 from lors.score.versions import installed_version
 from lors.score.words import CHARACTER_LANGUAGES
+from lors.tasks import ST
+
+if TYPE_CHECKING:
+    from sacrebleu.metrics import BLEU, CHRF
 
 TOKENIZERS = {
     **dict.fromkeys(CHARACTER_LANGUAGES, "char"),  # 13a would take a sentence of Thai as one word
@@ -21,7 +29,17 @@ TOKENIZERS = {
 def score_st(refs: Mapping[str, str], hyps: Mapping[str, str], tgt_lang: str) -> TranslationScores:
     """Compute corpus BLEU and chrF2 of cased, raw text against one reference each.
 
-    Empty hypotheses and empty references stay in the test set and are counted.
+    Arguments and errors are those of :func:`translated_utterances`.
+    """
+    return translation_scores(translated_utterances(refs, hyps, tgt_lang), tgt_lang)
+
+
+def translated_utterances(
+    refs: Mapping[str, str], hyps: Mapping[str, str], tgt_lang: str
+) -> TranslatedUtterances:
+    """Count the n-grams of each utterance, on cased, raw text against one reference each.
+
+    Empty hypotheses and empty references stay in the test set.
 
     Args:
         refs: utterance id -> reference translation.
@@ -32,29 +50,47 @@ def score_st(refs: Mapping[str, str], hyps: Mapping[str, str], tgt_lang: str) ->
         LorsError: utterance ids differ, all references are empty, or the tokenizer of
             `tgt_lang` is not installed.
     """
+    ref_texts, hyp_texts = match_utterances(refs, hyps)
+    if not any(text.strip() for text in ref_texts):
+        raise LorsError("every reference translation is empty", got=f"{len(ref_texts)} references")
+    # These are the numbers that sacreBLEU's own tests of significance resample.
+    statistics = [
+        np.array(metric._extract_corpus_statistics(hyp_texts, [ref_texts]), dtype=np.int64)
+        for metric in _metrics(tgt_lang)
+    ]
+    texts = (tuple(" ".join(text.split()) for text in side) for side in (ref_texts, hyp_texts))
+    return TranslatedUtterances(tuple(sorted(refs)), *texts, np.hstack(statistics))
+
+
+def translation_scores(utterances: TranslatedUtterances, tgt_lang: str) -> TranslationScores:
+    """Return the scores of utterances that were counted for this target language."""
+    bleu, chrf = _metrics(tgt_lang)
+    return TranslationScores(
+        bleu=utterances.score(ST.metrics[0]),
+        chrf=utterances.score(ST.metrics[1]),
+        bleu_signature=_signature(bleu),
+        chrf_signature=_signature(chrf),
+        utterances=len(utterances.ids),
+        empty_refs=utterances.references.count(""),
+        empty_hyps=utterances.hypotheses.count(""),
+        sacrebleu_version=installed_version("sacrebleu"),
+    )
+
+
+def _metrics(tgt_lang: str) -> tuple[BLEU, CHRF]:
     from sacrebleu.metrics import BLEU, CHRF
 
-    ref_texts, hyp_texts = match_utterances(refs, hyps)
-    empty_refs = sum(not text.strip() for text in ref_texts)
-    if empty_refs == len(ref_texts):
-        raise LorsError("every reference translation is empty", got=f"{empty_refs} references")
     tokenizer = TOKENIZERS.get(base_language(tgt_lang), "13a")
     try:
-        bleu = BLEU(tokenize=tokenizer)
+        return BLEU(tokenize=tokenizer), CHRF()
     except RuntimeError as error:  # sacreBLEU's error for a missing tokenizer package
         raise LorsError(
             f"sacreBLEU cannot tokenize target language '{tgt_lang}' with '{tokenizer}'",
             got=" ".join(str(error).split()),
             hint=f"pip install 'sacrebleu[{base_language(tgt_lang)}]'",
         ) from error
-    chrf = CHRF()
-    return TranslationScores(
-        bleu=bleu.corpus_score(hyp_texts, [ref_texts]).score,
-        chrf=chrf.corpus_score(hyp_texts, [ref_texts]).score,
-        bleu_signature=str(bleu.get_signature()),
-        chrf_signature=str(chrf.get_signature()),
-        utterances=len(ref_texts),
-        empty_refs=empty_refs,
-        empty_hyps=sum(not text.strip() for text in hyp_texts),
-        sacrebleu_version=installed_version("sacrebleu"),
-    )
+
+
+def _signature(metric: BLEU | CHRF) -> str:
+    metric.num_refs = 1
+    return str(metric.get_signature())

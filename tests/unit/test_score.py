@@ -167,7 +167,7 @@ def test_japanese_target_uses_mecab_or_says_what_to_install():
 
 ASR_KEYS = (
     "wer cer substitutions deletions insertions ref_words unit utterances empty_refs empty_hyps "
-    "normaliser normaliser_version jiwer_version"
+    "normaliser normaliser_version jiwer_version sentence_errors"
 )
 ST_KEYS = (
     "bleu chrf bleu_signature chrf_signature utterances empty_refs empty_hyps sacrebleu_version"

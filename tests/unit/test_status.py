@@ -15,7 +15,13 @@ import pytest
 
 from lors.bin.status import main
 from lors.done_marker import DoneMarker
-from lors.recipe.expdir import ExpDir, hypothesis_marker, inference_units, scopes_of
+from lors.recipe.expdir import (
+    ExpDir,
+    hypothesis_marker,
+    inference_units,
+    scopes_of,
+    utterances_file,
+)
 from lors.recipe.run_record import RunRecord, begin_stage
 from lors.recipe.status import read_status
 from lors.recipe.units import STAGES
@@ -150,6 +156,7 @@ def make_everything(exp: ExpDir) -> None:
         score = exp.score("test", system, pair)
         score.parent.mkdir(parents=True, exist_ok=True)
         score.touch()
+        utterances_file(score).touch()
     (exp.root / "RESULTS.md").touch()
     (exp.root / "packed").mkdir()
     for scope, method in merges:

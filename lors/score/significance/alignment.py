@@ -4,9 +4,9 @@ Error rates are counted with a weight of 1 for every error (jiwer). There are of
 alignments, and the segments depend on the choice between them. The rule of sclite gives the
 segments of its companion sc_stats: substitutions have weight 4, deletions and insertions 3; of
 alignments with equal weight it takes, from the end of the sentence, a pair of words before an
-insertion before a deletion. Since 4 is less than 3 + 3, and three substitutions weigh as much as two
-deletions with two insertions, a long sentence with many errors may have a few errors more in this
-alignment than the smallest number, which is the one in the error rate.
+insertion before a deletion. Five substitutions weigh more than three deletions with three
+insertions: a sentence with many errors may have more of them in this alignment than in the error
+rate, which has the smallest number.
 """
 
 from __future__ import annotations
