@@ -9,6 +9,7 @@ import sys
 from lors.log import run_main
 from lors.plots.report import write_plots
 from lors.recipe.results import write_results
+from lors.recipe.significance import DEFAULT
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -22,13 +23,19 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, help="Markdown file to write (RESULTS.md)")
     parser.add_argument("--plots", help="folder for PNG plots (default: no plots)")
     parser.add_argument("--title", default="Results", help="heading (default: %(default)s)")
+    parser.add_argument(
+        "--compare_to",
+        metavar="SYSTEM",
+        help="method or system that every other row is compared with, with tests of significance "
+        f"(default: {DEFAULT})",
+    )
     parser.add_argument("--command", help="command that made the results, shown with them")
     return parser
 
 
 def work(args: argparse.Namespace) -> None:
     draw = functools.partial(write_plots, folder=args.plots) if args.plots else None
-    print(write_results(args.expdirs, args.out, args.title, args.command, draw))
+    print(write_results(args.expdirs, args.out, args.title, args.command, draw, args.compare_to))
 
 
 def main(argv: list[str] | None = None) -> int:

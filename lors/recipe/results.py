@@ -15,6 +15,7 @@ from lors.fileio import write_text
 from lors.recipe.expdir import MERGED_OVER, OVER_LANGS, scope_of, split_system, tasks_of
 from lors.recipe.report import Section, relative_to, render_markdown, render_text
 from lors.recipe.score_tree import ScoreTable, read_scores
+from lors.recipe.significance import Significance, significance_of, significance_sections
 from lors.recipe.sweeps import (
     SCALING,
     Sweep,
@@ -24,8 +25,9 @@ from lors.recipe.sweeps import (
     selected_params,
     varied_params,
 )
+from lors.score import ErrorRates
 from lors.score.normalised import unhelpful_experts
-from lors.tasks import TASKS, Metric, Pair, task_called
+from lors.tasks import ASR, TASKS, Metric, Pair, task_called
 
 _ERROR_RATES = ", ".join(t.metric.name for t in TASKS.values() if t.metric.lower_is_better)
 DEFINITION = (
@@ -44,6 +46,7 @@ def write_results(
     title: str,
     command: str | None = None,
     draw: DrawFigures | None = None,
+    compare_to: str | None = None,
 ) -> str:
     """Write the report of some experiment directories as Markdown.
 
@@ -53,16 +56,20 @@ def write_results(
         title: its heading.
         command: the command that made the results.
         draw: draws the figures; by default there are none.
+        compare_to: the method or system that the others are compared with
+            (:func:`lors.recipe.significance.significance_of`).
 
     Returns:
         The same report as plain text, then a line for each file of it.
 
     Raises:
         LorsError: scores are missing or malformed, or normalised performance is undefined.
+        UsageError: `compare_to` is not in the report.
     """
     table = read_scores(expdirs)
     sweeps = read_sweeps(expdirs)
-    sections, runs = make_report(table, sweeps), describe_runs(table)
+    significance = significance_of(table, compare_to)
+    sections, runs = make_report(table, sweeps, significance), describe_runs(table)
     figures = draw(table, sweeps) if draw else []
     links = [(caption, relative_to(path, Path(out).parent)) for caption, path in figures]
     write_text(out, render_markdown(sections, title, runs, links, command))
@@ -70,12 +77,18 @@ def write_results(
     return "\n".join([render_text(sections, title, runs), *files])
 
 
-def make_report(table: ScoreTable, sweeps: Sequence[Sweep]) -> list[Section]:
+def make_report(
+    table: ScoreTable, sweeps: Sequence[Sweep], significance: Significance | None = None
+) -> list[Section]:
     """Return the sections of the report."""
-    sections = [_task_section(table, task) for task in table.tasks]
+    sections = [_task_section(table, task, significance) for task in table.tasks]
     if table.can_normalise and len(table.tasks) > 1:
         sections.append(_normalised_section(table))
+    if significance is not None:
+        sections += significance_sections(table, significance)
     sections += [_second_metric_section(table, task) for task in table.tasks]
+    if ASR.name in table.tasks:
+        sections.append(_error_section(table))
     sections.append(_parameter_section(table, sweeps))
     sections.append(_test_set_section(table))
     sections.append(Section("How the scores are computed", above=_descriptions(table)))
@@ -121,7 +134,7 @@ def _with_unit(metric: Metric) -> str:
     return f"{metric.name} in %" if metric.lower_is_better else metric.name
 
 
-def _task_section(table: ScoreTable, task: str) -> Section:
+def _task_section(table: ScoreTable, task: str, significance: Significance | None) -> Section:
     metric = task_called(task).metric
     header, rows = _score_header(table, task), _score_rows(table, task, metric)
     if table.can_normalise:
@@ -131,6 +144,11 @@ def _task_section(table: ScoreTable, task: str) -> Section:
         below = _unhelpful_notes(table, task)
     else:
         below = ["No normalised performance: it needs scores of both base and expert."]
+    if significance is not None and (verdicts := significance.verdicts(task)):
+        header.append(f"vs. {significance.compared_with}")
+        for system, row in zip(table.systems, rows, strict=True):
+            row.append(verdicts.get(system, "-"))
+        below = [*below, significance.note(task)]
     better = "lower" if metric.lower_is_better else "higher"
     title = f"{task_called(task).title}: {_with_unit(metric)} ({better} is better)"
     return Section(title, header, rows, labels=2, below=below)
@@ -165,6 +183,36 @@ def _second_metric_section(table: ScoreTable, task: str) -> Section:
     metric = task_called(task).metrics[1]
     rows = _score_rows(table, task, metric)
     return Section(_with_unit(metric), _score_header(table, task), rows, labels=2)
+
+
+def _error_section(table: ScoreTable) -> Section:
+    """Return the errors of recognition by kind, in the columns of sclite and ESPnet."""
+    rows = []
+    for system in table.systems:
+        for lang in table.languages(ASR.name):
+            runs = [_error_cells(score) for score in table.scores[system][Pair(lang, ASR.name)]]
+            sentences, words, *shares = zip(*runs, strict=True)
+            rows.append([*_system_cells(system), lang, _range(sentences), _range(words)])
+            rows[-1] += ["n/a" if None in values else cell(values, 1) for values in shares]
+    head = ("Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
+    note = (
+        "Snt: utterances, Wrd: words (characters where these are scored); correct, substituted, "
+        "deleted, inserted and all wrong words in % of Wrd; S.Err: utterances with an error in % "
+        "of Snt. The texts and counts of each utterance are in "
+        "<expdir>/scores/<split>/<system>/<lang>_<task>.utterances.tsv."
+    )
+    header = ["system", "merged over", "language", *head]
+    return Section("Errors of recognition in %", header, rows, labels=3, above=[note])
+
+
+def _error_cells(score: ErrorRates) -> tuple[float | None, ...]:
+    """Return the numbers of a row: counts of utterances and words, then percentages."""
+    wrong = (score.substitutions, score.deletions, score.insertions)
+    correct = score.ref_words - score.substitutions - score.deletions
+    shares = (100 * count / score.ref_words for count in (correct, *wrong, sum(wrong)))
+    sentences = score.sentence_errors
+    wrong_sentences = None if sentences is None else 100 * sentences / score.utterances
+    return (score.utterances, score.ref_words, *shares, wrong_sentences)
 
 
 def _parameter_section(table: ScoreTable, sweeps: Sequence[Sweep]) -> Section:

@@ -17,7 +17,8 @@ import numpy as np
 
 SEED = 12345
 """The default of sacreBLEU."""
-CONFIDENCE = 0.95
+TAILS = (2.5, 97.5)
+"""Percentiles at the ends of a 95 % interval."""
 _DRAWS = 4_000_000
 """Utterances that are drawn at a time: 32 MB for the draws, 32 MB for their counts."""
 
@@ -71,8 +72,7 @@ def resampled_totals(counts: np.ndarray, samples: int, seed: int = SEED) -> np.n
 
 def interval(scores: np.ndarray) -> tuple[float, float]:
     """Return the 95 % interval of resampled scores: their 2.5 and 97.5 percentiles."""
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(scores, [tail, 100 - tail])
+    low, high = np.percentile(scores, TAILS)
     return float(low), float(high)
 
 

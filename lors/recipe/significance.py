@@ -1,0 +1,151 @@
+"""Intervals and comparisons in the report of an experiment."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lors.errors import LorsError, unknown_name
+from lors.recipe.compare_systems import CAPTION, comparison_section
+from lors.recipe.comparison import (
+    LEVEL,
+    SAMPLES,
+    Comparison,
+    Resampled,
+    compare,
+    read_outputs,
+)
+from lors.recipe.expdir import MERGED_OVER, ExpDir, split_system
+from lors.recipe.report import Section
+from lors.recipe.score_tree import ScoreTable
+from lors.score.significance import SEED, interval
+from lors.tasks import Pair, task_called
+
+log = logging.getLogger(__name__)
+
+DEFAULT = "lors"
+"""The method that the rows of a report are compared with."""
+
+
+@dataclass(frozen=True)
+class Significance:
+    """Intervals of the scores of a table, and comparisons of its rows.
+
+    Attributes:
+        compared_with: the method or system that rows are compared with; None without comparisons.
+        intervals: (task, system) -> an interval for each language, then one of their average.
+        comparisons: task -> comparisons of rows, all languages pooled.
+        problem: why there are no intervals; empty if there are.
+    """
+
+    compared_with: str | None
+    intervals: Mapping[tuple[str, str], Sequence[tuple[float, float]]]
+    comparisons: Mapping[str, Sequence[Comparison]]
+    problem: str = ""
+
+    def verdicts(self, task: str) -> dict[str, str]:
+        """Return system -> ``better``, ``worse`` or ``~``, for the rows that are compared."""
+        return {found.system: found.verdict for found in self.comparisons.get(task, ())}
+
+    def note(self, task: str) -> str:
+        """Return the meaning of the verdicts."""
+        found = self.comparisons[task]
+        pooled = ", all languages pooled" if len(found[0].pairs) > 1 else ""
+        has_test = any(comparison.matched_pairs for comparison in found)
+        test = "matched-pairs test of NIST" if has_test else "paired bootstrap"
+        others = [c.reference for c in found if split_system(c.system)[1] not in MERGED_OVER]
+        scopes = f"; rows that are no merges beside {others[0]}" if others else ""
+        return (
+            f"vs. {self.compared_with}: better or worse if p < {LEVEL} ({test}{pooled}; two-sided, "
+            f"after Holm's correction over {len(found)} rows), ~ if not{scopes}."
+        )
+
+
+def significance_of(table: ScoreTable, compare_to: str | None = None) -> Significance:
+    """Compute intervals and comparisons for the main metric of each task.
+
+    Args:
+        table: the scores.
+        compare_to: a method, or the name of a system; by default `DEFAULT`. A merge is compared
+            with the method's merge over the same, other rows with its first merge in the report.
+
+    Raises:
+        UsageError: `compare_to` is given and not in the table.
+    """
+    partners = _partners(table.systems, compare_to or DEFAULT)
+    if compare_to and not partners:
+        methods = {split_system(system)[0] for system in table.systems}
+        raise unknown_name("system", compare_to, methods | {*table.systems}, "--compare_to")
+    files = {
+        system: {
+            pair: [ExpDir(d).score(table.split, system, pair) for d in table.expdirs]
+            for pair in table.pairs
+        }
+        for system in table.systems
+    }
+    try:
+        outputs, _ = read_outputs(files)
+    except LorsError as error:
+        log.warning("no intervals and no comparisons of systems in the report: %s", error)
+        return Significance(None, {}, {}, f"Without intervals and comparisons: {error.what}.")
+    intervals, comparisons = {}, {}
+    for task in table.tasks:
+        metric = task_called(task).metric
+        pairs = [Pair(lang, task) for lang in table.languages(task)]
+        resampled = Resampled(outputs, metric, pairs)
+        for system in table.systems:
+            scores = [resampled.pooled(system, [pair]) for pair in pairs]
+            scores.append(resampled.averages(system, pairs))
+            intervals[task, system] = [interval(samples) for samples in scores]
+        requests = [(system, partner, pairs) for system, partner in partners.items()]
+        comparisons[task] = compare(outputs, metric, requests, resampled)
+    return Significance(compare_to or DEFAULT if partners else None, intervals, comparisons)
+
+
+def _partners(systems: Sequence[str], compare_to: str) -> dict[str, str]:
+    """Return system -> the system that it is compared with; without those compared with."""
+    if compare_to in systems:
+        return {system: compare_to for system in systems if system != compare_to}
+    merges = {over: f"{compare_to}.{over}" for over in MERGED_OVER}
+    merges = {over: name for over, name in merges.items() if name in systems}
+    if not merges:
+        return {}
+    first = next(name for name in systems if name in merges.values())
+    return {
+        system: merges.get(split_system(system)[1], first)
+        for system in systems
+        if system not in merges.values()
+    }
+
+
+def significance_sections(table: ScoreTable, found: Significance) -> list[Section]:
+    """Return the sections with intervals and with comparisons; a note if there are none."""
+    if found.problem:
+        return [Section("Intervals and comparisons", above=[found.problem])]
+    runs = "" if len(table.expdirs) == 1 else " Scores are means over the seeds."
+    sections = []
+    for task in table.tasks:
+        metric = task_called(task).metric
+        rows = [
+            [system, *(_interval_text(ends) for ends in found.intervals[task, system])]
+            for system in table.systems
+        ]
+        sections.append(
+            Section(
+                f"95 % intervals of {metric.name}",
+                ["system", *table.languages(task), "average"],
+                rows,
+                above=[f"Bootstrap, {SAMPLES} samples, seed {SEED}.{runs} {CAPTION}"],
+            )
+        )
+        if comparisons := found.comparisons[task]:
+            part = comparison_section(metric, comparisons, SEED)
+            title = f"{metric.name} compared with {found.compared_with}"
+            above = [f"{found.note(task)}{runs} {CAPTION}"]
+            sections.append(Section(title, part.header, part.rows, part.labels, above, part.below))
+    return sections
+
+
+def _interval_text(ends: tuple[float, float]) -> str:
+    return " to ".join(f"{end:.1f}" for end in ends)
