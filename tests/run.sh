@@ -35,6 +35,12 @@ if ! PATH=$PATH:/usr/sbin type -P slurmctld slurmd munged sbatch >/dev/null; the
         log "Slurm cannot be installed; its tests will be skipped"
 fi
 
+# NIST's scoring tools, an oracle for the tests of significance.
+if ! PATH=$PATH:/usr/lib/sctk/bin type -P sclite sc_stats >/dev/null; then
+    utils/install.sh --system_packages sctk >/dev/null ||
+        log "sctk cannot be installed; its tests will be skipped"
+fi
+
 # transformers and other packages that load exported models; without them a few tests are skipped.
 packages=$root/.test_packages
 if ! cmp -s requirements-test.lock "$packages/requirements-test.lock"; then

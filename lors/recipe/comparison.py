@@ -129,6 +129,7 @@ class Resampled:
     def __init__(self, outputs: Outputs, metric: Metric, pairs: Sequence[Pair], seed: int = SEED):
         self.metric = metric
         self._class = UTTERANCES[pairs[0].task]
+        self._scores: dict[tuple[str | Pair, ...], np.ndarray] = {}
         columns = self._class.columns[metric.key]
         width = columns.stop - columns.start
         self._totals: dict[str, list[dict[Pair, np.ndarray]]] = {
@@ -145,10 +146,12 @@ class Resampled:
 
     def pooled(self, system: str, pairs: Sequence[Pair]) -> np.ndarray:
         """Return the scores (samples,) over all utterances of some pairs, mean over runs."""
-        runs = [
-            self._class.scores(self.metric, _pooled(run, pairs)) for run in self._totals[system]
-        ]
-        return np.mean(runs, axis=0)
+        key = (system, *pairs)
+        if key not in self._scores:
+            totals = [_pooled(run, pairs) for run in self._totals[system]]
+            scores = [self._class.scores(self.metric, of_run) for of_run in totals]
+            self._scores[key] = np.mean(scores, axis=0)
+        return self._scores[key]
 
     def averages(self, system: str, pairs: Sequence[Pair]) -> np.ndarray:
         """Return the means over some pairs of their scores (samples,), mean over runs."""

@@ -6,6 +6,7 @@ import unicodedata
 
 import pytest
 
+from lors.bin import compare as compare_main
 from lors.bin import score as score_main
 from lors.errors import LorsError
 from lors.plots.sweep import sweep_figure
@@ -15,8 +16,10 @@ from lors.recipe.score_tree import read_scores
 from lors.recipe.sweeps import read_sweeps
 from lors.score import score_asr
 from lors.score.text import get_normaliser
+from lors.score.utterances import UTTERANCES
+from lors.tasks import TASKS
 from tests.fuzz.mutate import mutated_bytes, mutated_value, seeds
-from tests.unit.score_trees import make_scores, make_sweeps
+from tests.unit.score_trees import make_scores, make_sweeps, make_texts
 from tests.unit.test_words import ALPHABETS, LANGUAGES, folded, is_word
 
 SECONDS = 0.5
@@ -108,11 +111,12 @@ def test_scoring_files(request, tmp_path, kaldi_text, capsys):
         hyp.write_bytes(mutated_bytes(rng, kaldi_text))
         files = [ref, hyp] if rng.random() < 0.8 else [hyp, hyp]
         task, lang = rng.choice((("asr", rng.choice(LANGUAGES)), ("st", "de")))
-        out.unlink(missing_ok=True)
+        for written in (out, out.with_suffix(".utterances.tsv")):
+            written.unlink(missing_ok=True)
         arguments = ["--task", task, "--lang", lang, "--out", str(out)]
         code = score_main.main([*arguments, "--ref", str(files[0]), "--hyp", str(files[1])])
         assert code in (0, 1)
-        assert out.exists() == (code == 0)
+        assert out.exists() == out.with_suffix(".utterances.tsv").exists() == (code == 0)
         message = capsys.readouterr().err
         assert "Traceback" not in message
         if code == 1:
@@ -124,7 +128,17 @@ def test_scoring_files(request, tmp_path, kaldi_text, capsys):
                 assert content["utterances"] == 4
             elif task == "asr":
                 assert content["wer"] == 0
-        assert {path.name for path in tmp_path.iterdir()} <= {"out.json", "ref", "hyp"}
+            _read_again(out, task)
+        names = {"out.json", "out.utterances.tsv", "ref", "hyp"}
+        assert {path.name for path in tmp_path.iterdir()} <= names
+
+
+def _read_again(score, task):
+    """A file of utterances that was written can be read, and gives the same scores."""
+    content = json.loads(score.read_text(encoding="utf-8"))
+    utterances = UTTERANCES[task].read(score.with_suffix(".utterances.tsv"))
+    for metric in TASKS[task].metrics:
+        assert utterances.score(metric) == content[metric.key]
 
 
 def mutated_json(rng, content):
@@ -151,4 +165,19 @@ def test_score_files_and_sweep_files(request, tmp_path):
                 sweep_figure(sweeps)
         except LorsError as error:
             assert str(path) in str(error) or "exp" in str(error)
+        path.write_bytes(originals[path])
+
+
+def test_files_of_utterances(request, tmp_path, capsys):
+    expdir = make_texts(tmp_path / "exp", rates={"base": 0.5, "lors.langs": 0.2})
+    paths = sorted((expdir / "scores/test/base").glob("de*.tsv"))
+    arguments = ["--expdir", str(expdir), "--systems", "lors.langs", "base", "--langs", "de"]
+    originals = {path: path.read_bytes() for path in paths}
+    for rng in seeds(request, 60):
+        path = rng.choice(paths)
+        path.write_bytes(mutated_bytes(rng, originals[path]))
+        assert compare_main.main(arguments) in (0, 1)
+        message = capsys.readouterr().err
+        assert "Traceback" not in message
+        assert not message or str(path).removesuffix("utterances.tsv") in message
         path.write_bytes(originals[path])

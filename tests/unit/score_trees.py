@@ -1,9 +1,13 @@
 """Scores, score files and sweep files for tests of tuning and of the report."""
 
 import json
+import random
+from collections.abc import Mapping
 from pathlib import Path
 
-from lors.score import ErrorRates, TranslationScores
+from lors.recipe.scoring import write_score
+from lors.score import SCORERS, ErrorRates, TranslationScores
+from lors.tasks import Pair
 
 SCORES = {
     "base": (40.0, 60.0, 10.0, 20.0),
@@ -87,4 +91,53 @@ def make_sweeps(expdir: Path, coefficient: float = 0.4) -> Path:
         for method, grid, index in (("lors", lors, chosen), ("average", average, 0)):
             content = {"method": method, "scope": scope, "grid": grid, "best": index}
             put(expdir / "tune" / f"{method}.{scope}" / "sweep.json", content)
+    return expdir
+
+
+RATES = {
+    "base": 0.5,
+    "expert": 0.05,
+    "average.langs": 0.3,
+    "lors.langs": 0.2,
+    "lors.langs_tasks": 0.25,
+}
+"""System -> share of words that are wrong in the experiments of :func:`make_texts`."""
+
+
+def references(pair: Pair, number: int = 60) -> dict[str, str]:
+    """Utterances of 1 to 12 words."""
+    rng = random.Random(str(pair))
+    words = [f"word{chr(97 + k)}" for k in range(20)]
+    return {
+        f"utt{k:03d}": " ".join(rng.choices(words, k=rng.randint(1, 12))) for k in range(number)
+    }
+
+
+def spoilt(refs: Mapping[str, str], rate: float, seed: str) -> dict[str, str]:
+    """Hypotheses with this share of wrong words."""
+    rng = random.Random(seed)
+    return {
+        key: " ".join("wrong" if rng.random() < rate else word for word in text.split())
+        for key, text in refs.items()
+    }
+
+
+def put_score(expdir: Path, system: str, pair: Pair, refs, hyps) -> Path:
+    """Write the score of hypotheses, as the recipe does."""
+    out = expdir / "scores" / "test" / system / f"{pair}.json"
+    language = pair.speech_task.text_language(pair.lang)
+    score, utterances = SCORERS[pair.task].score(refs, hyps, language)
+    write_score(out, pair.task, pair.lang, "ref", "hyp", score, utterances)
+    return out
+
+
+def make_texts(expdir: Path, seed: str = "", rates: Mapping[str, float] = RATES) -> Path:
+    """Write scores of texts with errors, with their utterances."""
+    for system, rate in rates.items():
+        for lang in ("de", "es"):
+            for task in ("asr", "st"):
+                pair = Pair(lang, task)
+                refs = references(pair)
+                hyps = spoilt(refs, rate, f"{seed} {system} {pair}")
+                put_score(expdir, system, pair, refs, hyps)
     return expdir

@@ -5,12 +5,20 @@ import shutil
 import pytest
 
 from lors.bin import results as results_main
-from lors.errors import LorsError
+from lors.errors import LorsError, UsageError
 from lors.recipe.report import render_markdown, render_text
 from lors.recipe.results import DEFINITION, cell, describe_runs, make_report
 from lors.recipe.score_tree import read_scores
+from lors.recipe.significance import significance_of
 from lors.recipe.sweeps import read_sweeps
-from tests.unit.score_trees import change, error_rates, make_scores, make_sweeps, put
+from tests.refusal import refusal
+from tests.unit.score_trees import change, error_rates, make_scores, make_sweeps, make_texts, put
+
+
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch):
+    for module in ("comparison", "significance"):
+        monkeypatch.setattr(f"lors.recipe.{module}.SAMPLES", 500)
 
 
 @pytest.fixture
@@ -176,6 +184,110 @@ def test_text_columns_are_aligned(expdir):
     lines = render_text([part], "T", "").splitlines()
     start = lines.index(part.title) + 1
     assert len({len(line) for line in lines[start : start + 2 + len(part.rows)]}) == 1
+
+
+# --- intervals and comparisons
+
+
+@pytest.fixture
+def texts(tmp_path):
+    return make_texts(tmp_path / "texts")
+
+
+def report_of(*expdirs, compare_to=None):
+    table = read_scores(expdirs)
+    return make_report(table, [], significance_of(table, compare_to))
+
+
+def test_rows_that_differ_from_lors_are_marked(texts):
+    sections = report_of(texts)
+    for start in ("Speech recognition", "Speech translation"):
+        part = section(sections, start)
+        assert part.header[-1] == "vs. lors"
+        assert {row[0] + row[1]: row[-1] for row in part.rows} == {
+            "base-": "worse", "expert-": "better", "averagelanguages": "worse",
+            "lorslanguages": "-", "lorslanguages and tasks": "-",
+        }  # fmt: skip
+        note = part.below[-1]
+        assert "0.05" in note and "Holm" in note and "3 rows" in note and "lors.langs" in note
+    assert "matched-pairs" in section(sections, "Speech recognition").below[-1]
+    assert "bootstrap" in section(sections, "Speech translation").below[-1]
+
+
+def test_intervals_hold_the_scores(texts):
+    sections = report_of(texts)
+    for metric, start in (("WER", "Speech recognition"), ("BLEU", "Speech translation")):
+        part, scores = section(sections, f"95 % intervals of {metric}"), section(sections, start)
+        assert list(part.header) == ["system", "de", "es", "average"]
+        assert len(part.rows) == len(scores.rows)
+        for row, of_scores in zip(part.rows, scores.rows, strict=True):
+            for ends, score in zip(row[1:], of_scores[2:5], strict=True):
+                low, high = map(float, ends.split(" to "))
+                assert low <= float(score) <= high and high - low < 30
+        (note,) = part.above
+        assert "speakers" in note and "500" in note and "12345" in note
+
+
+def test_each_merge_is_compared_over_the_same_experts(tmp_path):
+    rates = {
+        "base": 0.5,
+        "a.langs": 0.3,
+        "a.langs_tasks": 0.3,
+        "b.langs": 0.2,
+        "b.langs_tasks": 0.1,
+    }
+    part = section(report_of(make_texts(tmp_path, rates=rates), compare_to="b"), "WER compared")
+    assert [row[1:3] for row in part.rows] == [
+        ["base", "b.langs"], ["a.langs", "b.langs"], ["a.langs_tasks", "b.langs_tasks"],
+    ]  # fmt: skip
+
+
+def test_rows_can_be_compared_with_any_system(texts):
+    part = section(report_of(texts, compare_to="expert"), "BLEU compared with expert")
+    assert {row[2] for row in part.rows} == {"expert"} and len(part.rows) == 4
+    assert {row[-1] for row in part.rows} == {"worse"}
+    with refusal("lros", "did you mean lors", kind=UsageError):
+        report_of(texts, compare_to="lros")
+
+
+def test_without_lors_there_are_intervals_only(tmp_path):
+    sections = report_of(make_texts(tmp_path, rates={"base": 0.5, "ties.langs": 0.2}))
+    assert section(sections, "95 % intervals of WER").rows
+    assert not [s for s in sections if "compared" in s.title]
+    assert section(sections, "Speech recognition").header[-1] == "average"
+
+
+def test_several_seeds_are_compared_by_the_bootstrap_of_their_means(texts, tmp_path):
+    other = make_texts(tmp_path / "other", "other")
+    sections = report_of(texts, other)
+    part = section(sections, "WER compared with lors")
+    assert "MAPSSWE p" not in part.header and "seeds" in part.above[0]
+    scores = [section(report_of(d), "WER compared").rows[0][3] for d in (texts, other)]
+    assert float(part.rows[0][3]) == pytest.approx(sum(map(float, scores)) / 2, abs=0.01)
+    assert "±" in section(sections, "Speech recognition").rows[0][2]
+
+
+def test_scores_without_utterances_are_reported_without_intervals(texts):
+    (texts / "scores/test/base/de_asr.utterances.tsv").unlink()
+    sections = report_of(texts)
+    (note,) = section(sections, "Intervals and comparisons").above
+    assert "utterances" in note
+    assert not [s for s in sections if "95 %" in s.title]
+    assert section(sections, "Speech recognition").header[-1] == "norm. perf."
+
+
+def test_errors_by_kind(expdir, texts):
+    part = section(make_report(read_scores([texts]), []), "Errors of recognition")
+    assert list(part.header[3:]) == ["Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err"]
+    for row in part.rows:
+        utterances, words, correct, sub, deleted, inserted, errors, sentences = map(float, row[3:])
+        assert utterances == 60 and words > 300
+        assert correct + sub + deleted == pytest.approx(100, abs=0.2)
+        assert sub + deleted + inserted == pytest.approx(errors, abs=0.2)
+        assert errors <= sentences
+    # 3 substitutions, 2 deletions, 1 insertion in 1000 words; no count of wrong sentences
+    old = section(make_report(read_scores([expdir]), []), "Errors of recognition")
+    assert row_of(old, "base", "-", "de")[2:] == ["99.5", "0.3", "0.2", "0.1", "0.6", "n/a"]
 
 
 # --- the command
