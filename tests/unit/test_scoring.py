@@ -7,9 +7,10 @@ import time
 import pytest
 from stand_ins import sentence, translation, write_dump
 
+from lors.bin.score_expdir import main as score_expdir_main
 from lors.data.datadir import write_kaldi_text
 from lors.recipe import scoring
-from lors.recipe.expdir import ExpDir
+from lors.recipe.expdir import ExpDir, utterances_file
 from lors.recipe.scoring import score_expdir
 from lors.tasks import Pair, pairs_of
 from tests.refusal import refusal
@@ -82,12 +83,17 @@ def removed_score(expdir, dump, monkeypatch):
     expdir.score("test", "base", PAIRS[0]).unlink()
 
 
+def removed_utterances(expdir, dump, monkeypatch):
+    utterances_file(expdir.score("test", "base", PAIRS[0])).unlink()
+
+
 def damaged_score(expdir, dump, monkeypatch):
     expdir.score("test", "base", PAIRS[0]).write_text("{}")
 
 
 @pytest.mark.parametrize(
-    "change", [changed_hypothesis, hypothesis_made_again, removed_score, damaged_score]
+    "change",
+    [changed_hypothesis, hypothesis_made_again, removed_score, removed_utterances, damaged_score],
 )
 def test_a_score_is_computed_again_after_a_change(expdir, dump, scored, monkeypatch, change):
     run(expdir, dump)
@@ -96,6 +102,7 @@ def test_a_score_is_computed_again_after_a_change(expdir, dump, scored, monkeypa
     run(expdir, dump)
     assert scored == [PAIRS[0]]
     assert json.loads(expdir.score("test", "base", PAIRS[0]).read_text())["utterances"] == 3
+    assert utterances_file(expdir.score("test", "base", PAIRS[0])).exists()
 
 
 def test_all_scores_of_a_changed_reference_or_package_are_computed_again(
@@ -127,6 +134,17 @@ def test_files_of_different_utterances_are_named(expdir, dump):
     write_kaldi_text(path, {"spk0-de-test": "one"})
     with refusal(path, dump / "de/test/text", "spk1-de-test"):
         run(expdir, dump)
+
+
+def test_an_unknown_language_is_scored_with_a_warning(expdir, dump, capsys):
+    (dump / "de").rename(dump / "german")
+    for system in SYSTEMS:
+        folder = expdir.hypothesis("test", system, PAIRS[0]).parent
+        (folder / "de_asr").rename(folder / "german_asr")
+    arguments = ["--expdir", str(expdir.root), "--dump", str(dump), "--tasks", "asr"]
+    assert score_expdir_main([*arguments, "--systems", "base", "--langs", "german", "es"]) == 0
+    warning = capsys.readouterr().err
+    assert "'german'" in warning and "'es'" not in warning
 
 
 def test_missing_hypotheses_are_named(expdir, dump):
