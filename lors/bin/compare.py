@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 
 from lors.log import run_main
 from lors.recipe.compare_systems import compare_systems
-from lors.recipe.names import check_names
+from lors.recipe.names import problems_of, raise_problems
 from lors.score.significance import SEED
 from lors.tasks import TASKS
 
@@ -43,7 +44,8 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
-    check_names({"systems": args.systems, "langs": args.langs, "split": args.split})
+    problems = (problems_of({**vars(args), "expdir": expdir}) for expdir in args.expdir)
+    raise_problems([*dict.fromkeys(itertools.chain.from_iterable(problems))])
     print(
         compare_systems(
             args.expdir, args.systems, args.split, args.langs, args.tasks, args.seed, args.out

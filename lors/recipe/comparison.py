@@ -19,7 +19,7 @@ import numpy as np
 import lors
 from lors.errors import LorsError, shortened
 from lors.recipe.expdir import utterances_file
-from lors.recipe.score_tree import read_score_files
+from lors.recipe.score_tree import check_comparable, read_score_files
 from lors.score import Score
 from lors.score.significance import (
     SEED,
@@ -42,7 +42,8 @@ systems could be significant after Holm's correction.
 """
 LEVEL = 0.05
 """A corrected p-value below it is a significant difference."""
-SHOWN = 5
+SHOWN = 20
+"""Number of files or utterance ids that a message lists; the others are counted."""
 
 Outputs = Mapping[str, Mapping[Pair, Sequence[Utterances]]]
 """System -> pair -> its utterances, one for each training run (seed)."""
@@ -86,6 +87,7 @@ def read_outputs(
             got=problems,
             hint="score these systems again, on the same test set",
         )
+    check_comparable(scores)
     outputs = {
         system: {pair: [utterances[path] for path in paths] for pair, paths in of.items()}
         for system, of in files.items()

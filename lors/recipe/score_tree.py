@@ -139,6 +139,7 @@ def read_scores(expdirs: Sequence[str | os.PathLike], split: str = "test") -> Sc
     scores = read_score_files(
         [(path, pair) for (_, pair), paths in files.items() for path in paths]
     )
+    check_comparable(scores)
     table = {
         system: {pair: tuple(scores[path] for path in files[system, pair]) for pair in pairs}
         for system in systems
@@ -165,11 +166,10 @@ def _pairs(files: Iterable[Path]) -> list[Pair]:
 
 
 def read_score_files(files: Sequence[tuple[Path, Pair]]) -> dict[Path, Score]:
-    """Read score files that are reported together.
+    """Read score files.
 
     Raises:
-        LorsError: files are missing or malformed; scores of one pair are from different test sets
-            or have different settings; all problems are listed.
+        LorsError: files are missing or malformed; all problems are listed.
     """
     scores: dict[Path, Score] = {}
     problems = []
@@ -182,12 +182,15 @@ def read_score_files(files: Sequence[tuple[Path, Pair]]) -> dict[Path, Score]:
             scores[path] = result.from_json(content)
     if problems:
         raise LorsError("malformed score files", got=problems, hint="score these systems again")
-    _check_comparable(scores)
     return scores
 
 
-def _check_comparable(scores: Mapping[Path, Score]) -> None:
-    """Check that scores of a pair have one test set in an expdir, and the same settings in all."""
+def check_comparable(scores: Mapping[Path, Score]) -> None:
+    """Check that scores of a pair have one test set in an expdir, and the same settings in all.
+
+    Raises:
+        LorsError: they have not; all problems are listed.
+    """
     problems = []
     first: dict[Any, tuple[Path, Mapping[str, Any]]] = {}
     for path, score in scores.items():

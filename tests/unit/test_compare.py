@@ -163,6 +163,8 @@ def test_missing_utterances_are_listed(expdir, tmp_path):
     path = put_score(other, "base", pair, kept, spoilt(kept, 0.3, "x"))
     with refusal(path, "utt003", "utt007"):
         compared([expdir, other], ["base"], tmp_path, tasks=["asr"])
+    with refusal(path, "utt003", "utt007"):
+        compared([other], ["lors.langs", "base"], tmp_path)
 
 
 def test_other_references_are_listed(expdir, tmp_path):
@@ -211,6 +213,13 @@ def test_missing_files_are_named(expdir, tmp_path):
 def test_wrong_options_are_refused(expdir, tmp_path, systems, options, facts):
     with refusal(*facts, kind=UsageError):
         compared([expdir], systems, tmp_path, **options)
+
+
+def test_wrong_names_are_refused_together(expdir, capsys):
+    arguments = ["--expdir", str(expdir), "", "--systems", "base", "../x", "--langs", "de", "de"]
+    assert compare_main.main(arguments) == 2
+    message = capsys.readouterr().err
+    assert all(fact in message for fact in ("empty path", "'../x'", "'de'"))
 
 
 def test_wrong_experiments_are_refused(expdir, tmp_path):
