@@ -11,6 +11,7 @@ from typing import Any
 from lors.errors import LorsError, UsageError, unknown_name
 from lors.fileio import write_json
 from lors.recipe.comparison import (
+    FEW,
     Comparison,
     Outputs,
     Resampled,
@@ -185,6 +186,11 @@ def comparison_section(metric: Metric, found: Sequence[Comparison], seed: int) -
     better = "lower" if metric.lower_is_better else "higher"
     title = f"{name}{' in %' if metric.lower_is_better else ''} ({better} is better)"
     below = [f"Signature: {signature(metric, seed)}"]
+    if small := sum(comparison.is_small for comparison in found):
+        below.append(
+            f"Caution: fewer than {FEW} utterances or segments in {small} of {len(found)} rows; "
+            "these p-values and intervals may be too small."
+        )
     return Section(title, header, rows, labels=3, below=below)
 
 

@@ -42,6 +42,8 @@ systems could be significant after Holm's correction.
 """
 LEVEL = 0.05
 """A corrected p-value below it is a significant difference."""
+FEW = 50
+"""With fewer utterances or segments the tests find more differences than there are."""
 SHOWN = 20
 """Number of files or utterance ids that a message lists; the others are counted."""
 
@@ -207,6 +209,12 @@ class Comparison:
     def p(self) -> float:
         """The p-value that is corrected: of the matched-pairs test, else of the bootstrap."""
         return self.difference.p if self.matched_pairs is None else self.matched_pairs.p
+
+    @property
+    def is_small(self) -> bool:
+        """Whether there are too few utterances or segments for the tests."""
+        segments = self.utterances if self.matched_pairs is None else self.matched_pairs.segments
+        return min(self.utterances, segments) < FEW
 
     @property
     def languages(self) -> str:

@@ -238,5 +238,26 @@ def test_result_is_the_same_every_time(expdir, tmp_path):
     assert other != first
 
 
+@pytest.mark.parametrize("number, rows", [(20, 3), (40, 2), (200, 0)])
+def test_small_test_sets_are_pointed_out(tmp_path, number, rows):
+    for system, rate in (("a", 0.5), ("b", 0.4)):
+        for pair in pairs_of(["de", "es"], ["st"]):
+            refs = references(pair, number)
+            put_score(tmp_path, system, pair, refs, spoilt(refs, rate, system))
+    text, _ = compared([tmp_path], ["a", "b"], tmp_path)
+    assert text.count(f"in {rows} of 3 rows") == (2 if rows else 0)
+    assert ("Caution" in text) == (rows > 0)
+
+
+def test_few_segments_are_pointed_out(expdir, tmp_path):
+    pair = Pair("de", "asr")
+    refs = references(pair)
+    put_score(expdir, "base", pair, refs, {**refs, "utt001": "wrong"})
+    put_score(expdir, "expert", pair, refs, refs)
+    options = {"tasks": ["asr"], "langs": ["de"]}
+    text, tables = compared([expdir], ["base", "expert"], tmp_path, **options)
+    assert tables["WER"][0]["matched_pairs"]["segments"] == 1 and "Caution" in text
+
+
 def test_p_text():
     assert [p_text(p) for p in (0.0004, 0.001, 0.05, 1)] == ["<0.001", "0.001", "0.050", "1.000"]
