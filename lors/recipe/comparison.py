@@ -12,9 +12,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Self
 
 import lors
 from lors.errors import LorsError, shortened
@@ -33,6 +31,9 @@ from lors.score.significance import (
 )
 from lors.score.utterances import UTTERANCES, Utterances
 from lors.tasks import ASR, Metric, Pair, task_called
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SAMPLES = 10_000
 """Number of bootstrap samples, as in Kaldi.
@@ -131,6 +132,8 @@ class Resampled:
     """
 
     def __init__(self, outputs: Outputs, metric: Metric, pairs: Sequence[Pair], seed: int = SEED):
+        import numpy as np
+
         self.metric = metric
         self._class = UTTERANCES[pairs[0].task]
         self._scores: dict[tuple[str | Pair, ...], np.ndarray] = {}
@@ -154,13 +157,15 @@ class Resampled:
         if key not in self._scores:
             totals = [_pooled(run, pairs) for run in self._totals[system]]
             scores = [self._class.scores(self.metric, of_run) for of_run in totals]
-            self._scores[key] = np.mean(scores, axis=0)
+            self._scores[key] = sum(scores) / len(scores)
         return self._scores[key]
 
     def averages(self, system: str, pairs: Sequence[Pair]) -> np.ndarray:
         """Return the means over some pairs of their scores (samples,), mean over runs."""
+        import numpy as np
+
         scores = [np.roll(self.pooled(system, [pair]), k) for k, pair in enumerate(pairs)]
-        return np.mean(scores, axis=0)
+        return sum(scores) / len(scores)
 
 
 def _pooled(totals: Mapping[Pair, np.ndarray], pairs: Sequence[Pair]) -> np.ndarray:
@@ -169,6 +174,8 @@ def _pooled(totals: Mapping[Pair, np.ndarray], pairs: Sequence[Pair]) -> np.ndar
     The samples of all pairs come from one seed. Moved by one place from pair to pair, they are
     independent of each other.
     """
+    import numpy as np
+
     return sum(np.roll(totals[pair], k, axis=0) for k, pair in enumerate(pairs))
 
 
@@ -235,6 +242,22 @@ class Comparison:
         content |= {"pairs": [*map(str, self.pairs)], "metric": self.metric.name}
         return {**content, "p": self.p, "verdict": self.verdict}
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Make the comparison of such an entry."""
+        pairs = tuple(map(Pair.parse, content["pairs"]))
+        metrics = {metric.name: metric for metric in pairs[0].speech_task.metrics}
+        test = content["matched_pairs"]
+        values = {field.name: content[field.name] for field in dataclasses.fields(cls)} | {
+            "pairs": pairs,
+            "metric": metrics[content["metric"]],
+            "interval": tuple(content["interval"]),
+            "reference_interval": tuple(content["reference_interval"]),
+            "difference": Difference(**content["difference"]),
+            "matched_pairs": test and MatchedPairs(**test),
+        }
+        return cls(**values)
+
 
 def compare(
     outputs: Outputs,
@@ -291,6 +314,8 @@ def pooled_score(
     of_system: Mapping[Pair, Sequence[Utterances]], metric: Metric, pairs: Sequence[Pair]
 ) -> float:
     """Return the score of a system over all utterances of some pairs, mean over runs."""
+    import numpy as np
+
     runs = zip(*(of_system[pair] for pair in pairs), strict=True)
     totals = np.array([sum(utterances.totals(metric) for utterances in run) for run in runs])
     return float(UTTERANCES[pairs[0].task].scores(metric, totals).mean())

@@ -15,7 +15,7 @@ from lors.fileio import write_text
 from lors.recipe.expdir import MERGED_OVER, OVER_LANGS, scope_of, split_system, tasks_of
 from lors.recipe.report import Section, relative_to, render_markdown, render_text
 from lors.recipe.score_tree import ScoreTable, read_scores
-from lors.recipe.significance import Significance, significance_of, significance_sections
+from lors.recipe.significance import Significance, kept_significance, significance_sections
 from lors.recipe.sweeps import (
     SCALING,
     Sweep,
@@ -57,7 +57,8 @@ def write_results(
         command: the command that made the results.
         draw: draws the figures; by default there are none.
         compare_to: the method or system that the others are compared with
-            (:func:`lors.recipe.significance.significance_of`).
+            (:func:`lors.recipe.significance.significance_of`). The intervals and comparisons are
+            kept beside the report.
 
     Returns:
         The same report as plain text, then a line for each file of it.
@@ -68,7 +69,7 @@ def write_results(
     """
     table = read_scores(expdirs)
     sweeps = read_sweeps(expdirs)
-    significance = significance_of(table, compare_to)
+    significance = kept_significance(table, compare_to, out)
     sections, runs = make_report(table, sweeps, significance), describe_runs(table)
     figures = draw(table, sweeps) if draw else []
     links = [(caption, relative_to(path, Path(out).parent)) for caption, path in figures]

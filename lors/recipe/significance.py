@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
 
 from lors.errors import LorsError, unknown_name
+from lors.fileio import read_json, write_json
 from lors.recipe.compare_systems import CAPTION, comparison_section
 from lors.recipe.comparison import (
     LEVEL,
@@ -16,7 +20,8 @@ from lors.recipe.comparison import (
     compare,
     read_outputs,
 )
-from lors.recipe.expdir import MERGED_OVER, ExpDir, split_system
+from lors.recipe.expdir import MERGED_OVER, ExpDir, split_system, utterances_file
+from lors.recipe.made_from import MadeFrom
 from lors.recipe.report import Section
 from lors.recipe.score_tree import ScoreTable
 from lors.score.significance import SEED, interval
@@ -48,6 +53,38 @@ class Significance:
         """Return system -> ``better``, ``worse`` or ``~``, for the rows that are compared."""
         return {found.system: found.verdict for found in self.comparisons.get(task, ())}
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of a file."""
+        return {
+            "compared_with": self.compared_with,
+            "samples": SAMPLES,
+            "seed": SEED,
+            "about": CAPTION,
+            "intervals": [
+                {"task": task, "system": system, "languages_and_average": [*ends]}
+                for (task, system), ends in self.intervals.items()
+            ],
+            "comparisons": {
+                task: [comparison.to_json() for comparison in found]
+                for task, found in self.comparisons.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Make it of the content of a file."""
+        return cls(
+            content["compared_with"],
+            {
+                (row["task"], row["system"]): [tuple(e) for e in row["languages_and_average"]]
+                for row in content["intervals"]
+            },
+            {
+                task: [Comparison.from_json(comparison) for comparison in found]
+                for task, found in content["comparisons"].items()
+            },
+        )
+
     def note(self, task: str) -> str:
         """Return the meaning of the verdicts."""
         found = self.comparisons[task]
@@ -60,6 +97,34 @@ class Significance:
             f"vs. {self.compared_with}: better or worse if p < {LEVEL} ({test}{pooled}; two-sided, "
             f"after Holm's correction over {len(found)} rows), ~ if not{scopes}."
         )
+
+
+def kept_significance(
+    table: ScoreTable, compare_to: str | None, report: str | os.PathLike
+) -> Significance:
+    """Return :func:`significance_of` the table from a file beside the report, if it is current.
+
+    The file is ``<report>.significance.json``, ``RESULTS.significance.json`` for ``RESULTS.md``; it
+    is made again after any change of the scores or of the utterances.
+    """
+    path = Path(report).with_suffix(".significance.json")
+    scores = [file for of in _files(table).values() for files in of.values() for file in files]
+    settings = {
+        "compare_to": compare_to,
+        "systems": [*table.systems],
+        "expdirs": [*table.expdirs],
+        "samples": SAMPLES,
+        "seed": SEED,
+    }
+    sources = [*scores, *map(utterances_file, scores)]
+    record = MadeFrom(path.with_name(f".{path.stem}.made_from"), sources, [path], settings)
+    if record.is_current():
+        return Significance.from_json(read_json(path))
+    found = significance_of(table, compare_to)
+    if not found.problem:
+        write_json(path, found.to_json())
+        record.record()
+    return found
 
 
 def significance_of(table: ScoreTable, compare_to: str | None = None) -> Significance:
@@ -77,15 +142,8 @@ def significance_of(table: ScoreTable, compare_to: str | None = None) -> Signifi
     if compare_to and not partners:
         methods = {split_system(system)[0] for system in table.systems}
         raise unknown_name("system", compare_to, methods | {*table.systems}, "--compare_to")
-    files = {
-        system: {
-            pair: [ExpDir(d).score(table.split, system, pair) for d in table.expdirs]
-            for pair in table.pairs
-        }
-        for system in table.systems
-    }
     try:
-        outputs, _ = read_outputs(files)
+        outputs, _ = read_outputs(_files(table))
     except LorsError as error:
         log.warning("no intervals and no comparisons of systems in the report: %s", error)
         return Significance(None, {}, {}, f"Without intervals and comparisons: {error.what}.")
@@ -101,6 +159,17 @@ def significance_of(table: ScoreTable, compare_to: str | None = None) -> Signifi
         requests = [(system, partner, pairs) for system, partner in partners.items()]
         comparisons[task] = compare(outputs, metric, requests, resampled)
     return Significance(compare_to or DEFAULT if partners else None, intervals, comparisons)
+
+
+def _files(table: ScoreTable) -> dict[str, dict[Pair, list[Path]]]:
+    """Return system -> pair -> its score files."""
+    return {
+        system: {
+            pair: [ExpDir(d).score(table.split, system, pair) for d in table.expdirs]
+            for pair in table.pairs
+        }
+        for system in table.systems
+    }
 
 
 def _partners(systems: Sequence[str], compare_to: str) -> dict[str, str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from lors.errors import LorsError
 from lors.score.pairing import match_utterances
@@ -13,6 +12,9 @@ from lors.score.text import CHARACTER, LORS, get_normaliser
 from lors.score.utterances import RecognisedUtterances
 from lors.score.versions import installed_version
 from lors.tasks import ASR
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _KINDS = ("substitute", "delete", "insert")
 """Names of jiwer for the errors, in the order of their columns."""
@@ -47,6 +49,7 @@ def recognised_utterances(
         LorsError: utterance ids differ, or all references are empty after normalisation.
     """
     import jiwer
+    import numpy as np
 
     normalise = get_normaliser(lang, normaliser)
     ref_texts, hyp_texts = (tuple(map(normalise, texts)) for texts in match_utterances(refs, hyps))
@@ -101,6 +104,8 @@ def _errors(
     Returns:
         int64 (texts, 4).
     """
+    import numpy as np
+
     counts = np.zeros((len(refs), 4), dtype=np.int64)
     spoken = [index for index, text in enumerate(refs) if text]  # some versions refuse the others
     found = process([refs[index] for index in spoken], [hyps[index] for index in spoken])

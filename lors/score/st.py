@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from lors.errors import LorsError
 from lors.score.pairing import match_utterances
 from lors.score.result import TranslationScores
@@ -50,6 +48,8 @@ def translated_utterances(
         LorsError: utterance ids differ, all references are empty, or the tokenizer of
             `tgt_lang` is not installed.
     """
+    import numpy as np
+
     ref_texts, hyp_texts = match_utterances(refs, hyps)
     if not any(text.strip() for text in ref_texts):
         raise LorsError("every reference translation is empty", got=f"{len(ref_texts)} references")

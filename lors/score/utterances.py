@@ -14,13 +14,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Self
-
-import numpy as np
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from lors.errors import LorsError, from_os_error, shortened
 from lors.score.significance import align
 from lors.tasks import ASR, ST, Metric
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SHOWN = 20
 """Number of problems that a message lists."""
@@ -160,12 +161,12 @@ class RecognisedUtterances(Utterances):
     @property
     def sentence_errors(self) -> int:
         """Number of utterances with an error."""
-        return int(np.count_nonzero(self.counts[:, 1:4].sum(axis=1)))
+        return int(self.counts[:, 1:4].any(axis=1).sum())
 
     @classmethod
     def scores(cls, metric: Metric, totals: np.ndarray) -> np.ndarray:
         # A sample may hold empty references only: its rate is that of one reference word.
-        return 100 * totals[:, 1:].sum(axis=1) / np.maximum(totals[:, 0], 1)
+        return 100 * totals[:, 1:].sum(axis=1) / totals[:, 0].clip(min=1)
 
     def _cells(self) -> Iterator[Sequence[str]]:
         for counts, alignment in zip(self.counts.tolist(), self.alignments, strict=True):
@@ -187,6 +188,8 @@ class RecognisedUtterances(Utterances):
 
     @classmethod
     def _of(cls, rows: Sequence[Sequence[str]]) -> Self:
+        import numpy as np
+
         counts = np.array([[int(cell) for cell in row[1:7]] for row in rows], dtype=np.int64)
         ids, alignments, references, hypotheses = (
             tuple(row[index] for row in rows) for index in (0, 7, 8, 9)
@@ -209,6 +212,7 @@ class TranslatedUtterances(Utterances):
 
     @classmethod
     def scores(cls, metric: Metric, totals: np.ndarray) -> np.ndarray:
+        import numpy as np
         from sacrebleu.metrics import BLEU, CHRF
 
         # The tokenizer has no part in this step.
@@ -231,6 +235,8 @@ class TranslatedUtterances(Utterances):
 
     @classmethod
     def _of(cls, rows: Sequence[Sequence[str]]) -> Self:
+        import numpy as np
+
         cells = itertools.chain.from_iterable((row[1], row[2]) for row in rows)
         counts = np.array([int(count) for cell in cells for count in cell.split(" ")])
         ids, references, hypotheses = (tuple(row[index] for row in rows) for index in (0, 3, 4))

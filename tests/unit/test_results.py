@@ -6,10 +6,11 @@ import pytest
 
 from lors.bin import results as results_main
 from lors.errors import LorsError, UsageError
+from lors.fileio import read_json
 from lors.recipe.report import render_markdown, render_text
 from lors.recipe.results import DEFINITION, cell, describe_runs, make_report
 from lors.recipe.score_tree import read_scores
-from lors.recipe.significance import significance_of
+from lors.recipe.significance import kept_significance, significance_of
 from lors.recipe.sweeps import read_sweeps
 from tests.refusal import refusal
 from tests.unit.score_trees import change, error_rates, make_scores, make_sweeps, make_texts, put
@@ -265,6 +266,22 @@ def test_several_seeds_are_compared_by_the_bootstrap_of_their_means(texts, tmp_p
     scores = [section(report_of(d), "WER compared").rows[0][3] for d in (texts, other)]
     assert float(part.rows[0][3]) == pytest.approx(sum(map(float, scores)) / 2, abs=0.01)
     assert "±" in section(sections, "Speech recognition").rows[0][2]
+
+
+def test_comparisons_are_kept_beside_the_report(texts, tmp_path, monkeypatch):
+    table, out = read_scores([texts]), tmp_path / "RESULTS.md"
+    first = kept_significance(table, None, out)
+    assert read_json(tmp_path / "RESULTS.significance.json")["compared_with"] == "lors"
+    made = []
+    monkeypatch.setattr("lors.recipe.significance.significance_of", lambda *of: made.append(of))
+    assert kept_significance(table, None, out) == first and not made
+    for compare_to, path in (("expert", None), (None, "base/de_st.utterances.tsv")):
+        if path:
+            file = texts / "scores/test" / path
+            file.write_text(file.read_text().replace("wrong", "false", 1))
+        with pytest.raises(AttributeError):  # the stand-in returns None
+            kept_significance(table, compare_to, out)
+    assert made == [(table, "expert"), (table, None)]
 
 
 def test_scores_without_utterances_are_reported_without_intervals(texts):

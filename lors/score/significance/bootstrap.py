@@ -12,8 +12,10 @@ that its results can be compared number by number.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 SEED = 12345
 """The default of sacreBLEU."""
@@ -56,6 +58,8 @@ def resampled_totals(counts: np.ndarray, samples: int, seed: int = SEED) -> np.n
     Returns:
         float64 (samples, columns); exact integers.
     """
+    import numpy as np
+
     number = len(counts)
     generator = np.random.default_rng(seed)
     weights = np.asarray(counts, dtype=np.float64)
@@ -72,6 +76,8 @@ def resampled_totals(counts: np.ndarray, samples: int, seed: int = SEED) -> np.n
 
 def interval(scores: np.ndarray) -> tuple[float, float]:
     """Return the 95 % interval of resampled scores: their 2.5 and 97.5 percentiles."""
+    import numpy as np
+
     low, high = np.percentile(scores, TAILS)
     return float(low), float(high)
 
@@ -88,7 +94,7 @@ def paired_difference(
         second_samples: scores of the second system on the same samples.
     """
     differences = first_samples - second_samples
-    one_side = min(np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0))
+    one_side = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     p = min(1.0, 2 * (one_side + 1) / (len(differences) + 1))
     value = first - second
     return Difference(value, *interval(differences), p, _sacrebleu_p(value, differences))
@@ -101,6 +107,6 @@ def _sacrebleu_p(value: float, differences: np.ndarray) -> float:
     """
     if not differences.any():
         return 1.0
-    sizes = np.abs(differences)
-    larger = np.count_nonzero(sizes - sizes.mean() > abs(value))
+    sizes = abs(differences)
+    larger = int((sizes - sizes.mean() > abs(value)).sum())
     return (larger + 1) / (len(differences) + 1)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Correct p-values so that all of them together have one error probability.
@@ -20,6 +18,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Returns:
         The corrected p-values in the same order, 1 at most.
     """
+    import numpy as np
+
     values = np.asarray(p_values, dtype=float)
     order = np.argsort(values, kind="stable")
     corrected = np.empty_like(values)

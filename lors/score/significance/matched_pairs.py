@@ -19,8 +19,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 MIN_CORRECT = 2
 """Number of consecutive words that both systems have correct between two segments."""
@@ -71,7 +73,8 @@ def matched_pairs(first: Sequence[str], second: Sequence[str]) -> MatchedPairs:
     Raises:
         ValueError: the references of the two differ in their numbers of words.
     """
-    differences = segment_errors(first, second) @ np.array([1, -1])
+    errors = segment_errors(first, second)
+    differences = errors[:, 0] - errors[:, 1]
     count = len(differences)
     mean = float(differences.mean()) if count else 0.0
     deviation = float(differences.std(ddof=1)) if count > 1 else 0.0
@@ -81,6 +84,8 @@ def matched_pairs(first: Sequence[str], second: Sequence[str]) -> MatchedPairs:
 
 def segment_errors(first: Sequence[str], second: Sequence[str]) -> np.ndarray:
     """Return the errors of both systems in each segment, (segments, 2) integers."""
+    import numpy as np
+
     one, two = _slots(first), _slots(second)
     if not np.array_equal(one.is_end, two.is_end):
         raise ValueError("alignments with different references")
@@ -97,6 +102,8 @@ def segment_errors(first: Sequence[str], second: Sequence[str]) -> np.ndarray:
 
 
 def _slots(alignments: Sequence[str]) -> _Slots:
+    import numpy as np
+
     steps = np.frombuffer("".join(f"{steps}\n" for steps in alignments).encode(), dtype=np.uint8)
     closes = steps != ord("I")
     slot = np.cumsum(closes) - closes
