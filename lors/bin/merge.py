@@ -99,7 +99,8 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache",
         metavar="DIR",
-        help="keep decompositions here, for further merges of the same experts (lors, svp)",
+        help="keep decompositions here, for further merges of the same experts (lors, svp, "
+        "lors_actmat)",
     )
     parser.add_argument(
         "--device",
