@@ -41,6 +41,10 @@ def describe_plan(plan: MergePlan, inputs: MergeInputs) -> str:
     lines.append(f"method    {plan.method}: {_assignments(plan)}")
     if plan.svc is not None:
         lines.append(f"svc       alpha={plan.svc:g}")
+    if plan.boost is not None:
+        lines.append(f"boost     beta={plan.boost:g}")
+    if plan.lines is not None:
+        lines.append("lines     alpha={:g} beta={:g}".format(*plan.lines))
     lines += [f"policy    {inputs.policy.name}", ""]
     lines.append(f"{'action':8}{'tensors':>9}{'parameters':>13}{'MB':>10}")
     spec = merged_spec(plan, inputs)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lors.linalg.calibration import calibrate_singular_values
+from lors.linalg.calibration import boost_singular_values, calibrate_singular_values
 from lors.merge.methods import METHODS
 from lors.merge.methods.base import TensorContext
 
@@ -482,6 +482,30 @@ def test_calibration_equals_the_formula(shape, alpha):
     expected = left @ np.diag(calibrated) @ right
     result = calibrate_singular_values([torch.from_numpy(part) for part in parts], alpha).numpy()
     assert np.linalg.norm(result - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("beta", [0, 0.01, 0.3, 0.9, 1])
+@pytest.mark.parametrize("shape", [(14, 14), (24, 10), (10, 24), (8, 6, 3)])
+def test_boosting_equals_the_formula(shape, beta):
+    delta = deltas_of(shape, 7, 1)[0]
+    left, values, right = svd(delta.reshape(shape[0], -1).astype(np.float64))
+    cumulative = np.cumsum(values)
+    first = next(k for k, sum_ in enumerate(cumulative) if sum_ >= beta * cumulative[-1])
+    expected = left @ np.diag(np.maximum(values, values[first])) @ right
+    result = boost_singular_values(torch.from_numpy(delta), beta).numpy().reshape(expected.shape)
+    assert np.linalg.norm(result - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_boosting_leaves_directions_without_content(size):
+    random = np.random.default_rng(2)
+    factors = random.normal(size=(40, 3)), random.normal(size=(3, 30))
+    delta = (factors[0] @ factors[1] * size).astype(np.float32)
+    result = boost_singular_values(torch.from_numpy(delta), 0).double().numpy()
+    left, values, right = svd(delta.astype(np.float64))
+    expected = values[0] * left[:, :3] @ right[:3]
+    assert np.linalg.norm(result - expected) <= 1e-5 * np.linalg.norm(expected)
+    assert not boost_singular_values(torch.zeros(4, 0), 0.5).numel()
 
 
 @pytest.mark.parametrize("alpha", [0.001, 0.1, 1.0])
