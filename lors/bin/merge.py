@@ -87,8 +87,8 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs=2,
         metavar=("ALPHA", "BETA"),
-        help="scale the merged delta by depth (LiNeS): from ALPHA in the first layer of encoder and "
-        "decoder to ALPHA + BETA in the last; all other tensors by ALPHA",
+        help="scale the merged delta by depth (LiNeS): from ALPHA in the first layer of encoder "
+        "and decoder to ALPHA + BETA in the last; all other tensors by ALPHA",
     )
     parser.add_argument(
         "--seed", type=int, help="seed of methods that draw random numbers (default: 0)"

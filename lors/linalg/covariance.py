@@ -19,9 +19,10 @@ from torch import Tensor
 
 from lors.linalg.svd import rounding_level
 
-SAFE_RIDGE = 0.1
-"""Ridge, relative to the mean diagonal of sum C, from which float32 is precise enough for the
-products. With a smaller ridge small directions count, which float32 would lose."""
+SAFE_RIDGE = 0.3
+"""Ridge, relative to the mean diagonal of sum C, from which the products are computed in float32;
+the error of the merged delta is then below 1e-4 of its norm. With a smaller ridge small directions
+count, which float32 would lose."""
 
 
 def regression_merge(
@@ -43,19 +44,17 @@ def regression_merge(
         The merged delta, same shape, float32.
     """
     shape, dtype = tuple(deltas[0].shape), np.float32 if ridge >= SAFE_RIDGE else np.float64
-    size, norms = 0.0, []
+    norms = [float(torch.linalg.vector_norm(delta, dtype=torch.float64)) for delta in deltas]
+    # The cubes of very small or very large numbers are outside the range of float32.
+    size = max(norms)
     target, total = np.zeros(shape, dtype), np.zeros((shape[1], shape[1]), dtype)
-    for index, delta in enumerate(deltas):
-        norms.append(float(torch.linalg.vector_norm(delta, dtype=torch.float64)))
-        if norms[-1] == 0:
-            continue
-        # The cubes of very small or very large numbers are outside the range of float32.
-        size = size or norms[-1]
-        scaled = [part.numpy().astype(dtype) / dtype(size) for part in parts(index, delta)]
-        product, covariance = times_covariance(*scaled)
-        target += product
-        total += covariance
-    mean_diagonal = float(total.diagonal().mean()) if size else 0.0
+    for index, norm in enumerate(norms):
+        if norm:
+            scaled = [part.numpy() / size for part in parts(index, deltas[index])]
+            product, covariance = times_covariance(*(part.astype(dtype) for part in scaled))
+            target += product
+            total += covariance
+    mean_diagonal = float(total.diagonal().mean()) if shape[1] else 0.0
     if mean_diagonal == 0:
         return torch.zeros(shape)
     merged = times_inverse(target, total, ridge * mean_diagonal, rounding=rounding_level(shape, 1))

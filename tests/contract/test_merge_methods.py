@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ def test_signature_and_documentation(method):
             assert str(limits) in method.help(name), f"{method.name}: the range of {name}"
     assert re.search(r"\b(19|20)\d\d\b|arXiv", method.function.__doc__), "no source is named"
     assert not set(method.parameters) & {*SUPPLIED, "scaling_coef"}
+    assert json.loads(json.dumps(method.defaults)) == method.defaults
     assert method.summary.endswith(".") or ":" in method.summary
     assert 20 < len(method.summary) < 100
 
@@ -158,6 +160,17 @@ def test_scale_of_the_task_vectors_is_kept(method, shape):
     deltas = deltas_of(shape, 3)
     doubled = apply(method, [2 * delta for delta in deltas])
     assert torch.allclose(doubled, 2 * apply(method, deltas), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-18, 1e-6, 1e12])
+def test_experts_of_very_different_norms(method, size):
+    """The powers of numbers that occur are inside the range of the numbers that are computed with.
+
+    A task vector of zeros and one of 1 stand beside a very small or a very large one.
+    """
+    first, second = deltas_of((6, 9), 2)
+    for deltas in ([size * first, second, 0 * first], [first, 0 * first, size * second]):
+        assert torch.isfinite(apply(method, deltas)).all()
 
 
 def adapter_factors(shape, count, rank=4):

@@ -47,6 +47,7 @@ or memory. A method is complete without it.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import re
@@ -164,6 +165,16 @@ class MergeMethod:
                 required = argument.default is argument.empty
                 keys[name] = Key(hints[name], REQUIRED if required else argument.default)
         return keys
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Default of each parameter that has one, as plain data, without scaling_coef."""
+        given = {name: key.default for name, key in self.parameters.items()}
+        return {
+            name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+            for name, value in given.items()
+            if value is not REQUIRED
+        }
 
     def help(self, parameter: str) -> str:
         """Return the text about a parameter in the docstring."""

@@ -37,23 +37,28 @@ def pcb(deltas: Sequence[Tensor], *, density: Annotated[float, Range(0.001, 1)] 
     Returns:
         The merged delta, same shape.
     """
-    total = sum_of(deltas)
+    total = sum_of(deltas).reshape(-1).numpy()
     # The squares of very small numbers are outside the range of float32.
-    size = float(total.abs().max()) or 1.0
-    merged, weights = np.zeros(total.shape, np.float32), np.zeros(total.shape, np.float32)
+    size = np.abs(total).max(initial=0) or np.float32(1)
+    total /= size
+    merged, weights = np.zeros_like(total), np.zeros_like(total)
     for delta in deltas:
-        tau = delta.numpy()
-        clamped = _clamped(np.abs(tau))
-        score = np.exp(len(deltas) * _scaled(clamped) ** 2)
-        score *= tau / np.float32(size)
-        score *= total.numpy() / np.float32(size)
+        tau = delta.reshape(-1).numpy()
+        magnitudes = _clamped(np.abs(tau))
+        score = _scaled(magnitudes.copy())
+        score *= score
+        score *= len(deltas)
+        np.exp(score, out=score)
+        score *= tau
+        score /= size
+        score *= total
         first = int(score.size * (1 - density))
-        threshold = np.partition(score, first, axis=None)[first]
-        weight = _scaled(np.maximum(score, threshold))
-        merged += np.copysign(clamped, tau) * weight
+        threshold = np.partition(score, first)[first]
+        weight = _scaled(np.maximum(score, threshold, out=score))
+        merged += np.copysign(magnitudes, tau, out=magnitudes) * weight
         weights += weight
-    merged /= np.where(weights == 0, 1, weights)
-    return torch.from_numpy(merged)
+    weights[weights == 0] = 1
+    return torch.from_numpy(merged / weights).reshape(deltas[0].shape)
 
 
 def _clamped(magnitudes: np.ndarray) -> np.ndarray:
@@ -62,13 +67,16 @@ def _clamped(magnitudes: np.ndarray) -> np.ndarray:
     if count == 0:
         return magnitudes
     ends = (count, magnitudes.size - 1 - count)
-    ordered = np.partition(magnitudes, ends, axis=None)
+    ordered = np.partition(magnitudes, ends)
     return np.clip(magnitudes, ordered[ends[0]], ordered[ends[1]])
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:
-    """Return values scaled to 0 .. 1; equal values become 1, or 0 if they are 0."""
-    low, high = values.min(), values.max()
-    if low == high:
-        return np.full_like(values, high != 0)
-    return (values - low) / (high - low)
+    """Scale values to 0 .. 1, in place; equal values become 1, or 0 if they are 0."""
+    low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
+    if low >= high:
+        values[:] = high != 0
+        return values
+    values -= low
+    values /= high - low
+    return values
