@@ -61,6 +61,7 @@ class Merger:
 
     Raises:
         UsageError: `nj` is less than 1, or torch cannot compute on the device.
+        LorsError: the plan has `lines`, but its policy finds no layers.
     """
 
     def __init__(

@@ -120,9 +120,18 @@ def test_the_same_for_any_number_of_threads(files, method, options):
         assert all(torch.equal(alone[name], tensor) for name, tensor in together)
 
 
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize(
+    ("method", "params", "suffix"),
+    [
+        ("lors", {"rank": {"ratio": 0.1}}, "pth"),
+        ("lors", {"rank": {"ratio": 0.1}}, "safetensors"),
+        ("actmat", {}, "safetensors"),
+        ("actmat", {"ridge": 0}, "safetensors"),
+        ("cart", {}, "safetensors"),
+    ],
+)
 @pytest.mark.parametrize("width", [96, 330])
-def test_same_bytes_for_any_number_of_threads(tmp_path, suffix, width):
+def test_same_bytes_for_any_number_of_threads(tmp_path, method, params, suffix, width):
     """The matrices are so wide that BLAS and LAPACK would use several threads if allowed."""
     names = [
         f"{s}.{s}s.{n}.self_attn.linear_q.weight" for s in ("encoder", "decoder") for n in "01"
@@ -132,7 +141,8 @@ def test_same_bytes_for_any_number_of_threads(tmp_path, suffix, width):
         state = {name: torch.randn(width, width, generator=random) for name in names}
         torch.save(state, tmp_path / f"{seed}.pth")
     experts = (str(tmp_path / "1.pth"), str(tmp_path / "2.pth"))
-    plan = MergePlan(str(tmp_path / "0.pth"), experts, "lors", {"rank": {"ratio": 0.1}})
+    boost = None if method == "lors" else 0.1
+    plan = MergePlan(str(tmp_path / "0.pth"), experts, method, params, boost=boost)
     contents = set()
     for nj in (1, 2, 5, 1):
         run_merge(plan, tmp_path / "out" / f"model.{suffix}", nj)
