@@ -75,6 +75,22 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         help="calibrate the singular values of a sum, with this floor of the coefficients",
     )
     parser.add_argument(
+        "--boost",
+        type=float,
+        metavar="BETA",
+        help="raise the small singular values of the merged delta (subspace boosting): the leading "
+        "ones with this fraction of the sum of all stay, the others become as large as the last of "
+        "them",
+    )
+    parser.add_argument(
+        "--lines",
+        type=float,
+        nargs=2,
+        metavar=("ALPHA", "BETA"),
+        help="scale the merged delta by depth (LiNeS): from ALPHA in the first layer of encoder "
+        "and decoder to ALPHA + BETA in the last; all other tensors by ALPHA",
+    )
+    parser.add_argument(
         "--seed", type=int, help="seed of methods that draw random numbers (default: 0)"
     )
     parser.add_argument(
@@ -99,7 +115,8 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache",
         metavar="DIR",
-        help="keep decompositions here, for further merges of the same experts (lors, svp)",
+        help="keep decompositions here, for further merges of the same experts (lors, svp, "
+        "lors_actmat)",
     )
     parser.add_argument(
         "--device",

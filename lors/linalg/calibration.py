@@ -1,13 +1,14 @@
-"""Calibration of the singular values of a merged delta that is a sum over experts."""
+"""Singular values of a merged delta: calibration of a sum over experts, and boosting."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.linalg
 from torch import Tensor
 
-from lors.linalg.svd import as_matrix, as_tensor, rounding_level, thin_svd
+from lors.linalg.svd import as_matrix, as_tensor, numerical_rank, rounding_level, thin_svd
 
 
 def calibrate_singular_values(parts: Sequence[Tensor], alpha: float) -> Tensor:
@@ -37,6 +38,41 @@ def calibrate_singular_values(parts: Sequence[Tensor], alpha: float) -> Tensor:
     left, values, right = thin_svd(sum(matrices))
     total = np.maximum(projection_coefficients(matrices, left, values, right), alpha).sum(axis=0)
     return as_tensor((left * (values * len(matrices) / total)) @ right, parts[0])
+
+
+def boost_singular_values(delta: Tensor, beta: float) -> Tensor:
+    """Return a merged delta with its small singular values raised (subspace boosting).
+
+    Let D = U S V' be the delta, and k the first index with sum_{i<=k} S_i >= beta sum_i S_i. S_i
+    becomes max(S_i, S_k), so that directions of a single expert keep their place beside those that
+    all experts share (Skorobogat, Roth, Georgescu, "Subspace-Boosted Model Merging", arXiv
+    2506.16506, with beta 0 to 0.02). With beta 0 all become the largest, and with 1 none is raised.
+    Singular values of 0 stay 0: nothing was learnt there, and their vectors are arbitrary.
+
+    Args:
+        delta: a tensor with two or more dimensions, float32.
+        beta: fraction of the sum of the singular values, from 0 to 1.
+
+    Returns:
+        The boosted delta, same shape and dtype.
+    """
+    matrix = as_matrix(delta)
+    size = float(np.abs(matrix).max(initial=0.0))
+    if size == 0 or beta == 1:
+        return delta
+    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+    tall = tall / size
+    # The eigenvectors of D'D cost half of a singular value decomposition. The directions that are
+    # not rounding errors are precise enough in float64.
+    squares, vectors = scipy.linalg.eigh(tall.T @ tall, check_finite=False)
+    values, vectors = np.sqrt(np.maximum(squares[::-1], 0)), vectors[:, ::-1]
+    rank = numerical_rank(values, matrix.shape)
+    values, vectors = values[:rank], vectors[:, :rank]
+    cumulative = np.cumsum(values)
+    floor = values[np.searchsorted(cumulative, beta * cumulative[-1])]
+    ratios = np.maximum(values, floor) / values
+    boosted = size * ((tall @ vectors * ratios) @ vectors.T)
+    return as_tensor(boosted if tall.shape == matrix.shape else boosted.T, delta)
 
 
 def projection_coefficients(

@@ -1,8 +1,8 @@
-"""Sum and mean of tensors, and the mean after the sign election of TIES-Merging."""
+"""Sum and mean of tensors, sums around the mean, and the mean after the sign election of TIES."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -45,3 +45,17 @@ def sum_of(deltas: Iterable[Tensor]) -> Tensor:
 def mean_of(deltas: Sequence[Tensor]) -> Tensor:
     """Return the mean of tensors of one shape; one of them is in memory at a time."""
     return sum_of(deltas).div_(len(deltas))
+
+
+def centred_sum(
+    deltas: Sequence[Tensor], part: Callable[[Tensor], Tensor], factor: float
+) -> Tensor:
+    """Return mean_t(tau_t) + factor * sum_t part(tau_t - mean_t(tau_t)).
+
+    Args:
+        deltas: task vectors of one tensor; each is accessed twice.
+        part: function of a centred task vector.
+        factor: factor of the sum of the parts.
+    """
+    mean = mean_of(deltas)
+    return mean + factor * sum_of(part(delta - mean) for delta in deltas)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 
 from lors.checkpoint.reader import size_of
-from lors.config import REQUIRED, describe
+from lors.config import describe
 from lors.merge.methods import METHODS, MergeMethod
 from lors.merge.plan import MergeInputs, MergePlan
 from lors.merge.target import merged_spec
@@ -23,7 +24,8 @@ def describe_methods() -> str:
 def _method_lines(method: MergeMethod) -> list[str]:
     lines = [method.name, f"  {method.summary}"]
     for parameter, key in method.parameters.items():
-        default = "required" if key.default is REQUIRED else f"default {key.default}"
+        known = method.defaults
+        default = f"default {_text(known[parameter])}" if parameter in known else "required"
         lines.append(f"    {parameter} ({describe(key.annotation)}; {default})")
         lines.append(f"        {method.help(parameter)}")
     default = "1/number of experts" if method.combines == "sum" else "1"
@@ -41,6 +43,10 @@ def describe_plan(plan: MergePlan, inputs: MergeInputs) -> str:
     lines.append(f"method    {plan.method}: {_assignments(plan)}")
     if plan.svc is not None:
         lines.append(f"svc       alpha={plan.svc:g}")
+    if plan.boost is not None:
+        lines.append(f"boost     beta={plan.boost:g}")
+    if plan.lines is not None:
+        lines.append("lines     alpha={:g} beta={:g}".format(*plan.lines))
     lines += [f"policy    {inputs.policy.name}", ""]
     lines.append(f"{'action':8}{'tensors':>9}{'parameters':>13}{'MB':>10}")
     spec = merged_spec(plan, inputs)
@@ -55,7 +61,12 @@ def describe_plan(plan: MergePlan, inputs: MergeInputs) -> str:
 
 
 def _assignments(plan: MergePlan) -> str:
-    return " ".join(
-        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in dataclasses.asdict(plan)["params"].items()
-    )
+    params = dataclasses.asdict(plan)["params"]
+    return " ".join(f"{name}={_text(value)}" for name, value in params.items())
+
+
+def _text(value: Any) -> str:
+    """Return the value of a parameter as a user writes it."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name}: {_text(item)}' for name, item in value.items())}}}"
+    return f"{value:g}" if isinstance(value, float) else str(value)

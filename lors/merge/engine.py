@@ -7,9 +7,9 @@ chooses how much of the model goes through the formula at once:
   with ``Execution.rowwise``, and for the tensors that a method of matrices only sums or averages.
 - **stack**: all matrices of one shape in a window of tensors, on a device such as a GPU. Used for
   pruned matrices, if a device is given, ``Execution.stacks`` allows it, and there are neither
-  calibration nor kept decompositions.
+  calibration, nor boosting, nor kept decompositions.
 - **whole**: one tensor. Used for all other tensors, and for every tensor that an adapter changes or
-  that is calibrated.
+  whose singular values are calibrated or boosted.
 
 All routes compute the same delta. The routes rows and whole give the same bytes; the route stack
 differs from them by the rounding of the decompositions on the device. On the routes rows and whole
@@ -31,8 +31,8 @@ import torch
 from torch import Tensor
 
 from lors.checkpoint.finite import all_finite, check_finite, difference
-from lors.errors import UsageError
-from lors.linalg.calibration import calibrate_singular_values
+from lors.errors import LorsError, UsageError
+from lors.linalg.calibration import boost_singular_values, calibrate_singular_values
 from lors.linalg.combine import sum_of
 from lors.linalg.low_rank import LowRank, low_rank_factors, low_rank_of_product
 from lors.linalg.parallel import map_in_order
@@ -61,6 +61,7 @@ class Merger:
 
     Raises:
         UsageError: `nj` is less than 1, or torch cannot compute on the device.
+        LorsError: the plan has `lines`, but its policy finds no layers.
     """
 
     def __init__(
@@ -76,12 +77,13 @@ class Merger:
         self.plan, self.inputs, self.nj, self.cache = plan, inputs, nj, cache
         self.method, self.params = plan.merge_method, plan.method_params
         self.sizes = {name: 4 * math.prod(shape) for name, (shape, _) in inputs.base.spec().items()}
+        self.depths = _depths(plan, inputs)
         self.device = device
         if device is not None:
             _check_device(device)
             allowed = self.method.execution.stacks
             if (
-                plan.svc is not None
+                self._changes_singular_values
                 or cache is not None
                 or not (allowed and allowed(**self.params))
             ):
@@ -113,10 +115,11 @@ class Merger:
         if self.inputs.actions[name] == "copy":
             return add_delta(name, start, None, scaling_coef, dtype)
         if self.route(name) != "rows":
-            return add_delta(name, start, self._at_once(name), scaling_coef, dtype)
+            delta = self._scaled(name, self._at_once(name))
+            return add_delta(name, start, delta, scaling_coef, dtype)
 
         def finish(delta: Tensor, rows: slice) -> Tensor:
-            return add_delta(name, start[rows], delta, scaling_coef, dtype)
+            return add_delta(name, start[rows], self._scaled(name, delta), scaling_coef, dtype)
 
         return self._by_rows(name, dtype or start.dtype, finish)
 
@@ -142,16 +145,28 @@ class Merger:
             return "whole"  # the factors of an adapter are for the whole tensor
         if prune and self.device is not None:
             return "stack"
-        calibrated = prune and self.plan.svc is not None
         only_combined = self.method.applies_to == "matrices" and not prune
         rowwise = self.method.execution.rowwise or only_combined
         # A tensor without dimensions has no rows.
-        return "rows" if rowwise and not calibrated and self.inputs.base.shape(name) else "whole"
+        if prune and self._changes_singular_values:
+            return "whole"
+        return "rows" if rowwise and self.inputs.base.shape(name) else "whole"
+
+    @property
+    def _changes_singular_values(self) -> bool:
+        return self.plan.svc is not None or self.plan.boost is not None
 
     def _delta(self, name: str) -> Tensor:
         if self.route(name) == "rows":
-            return self._by_rows(name, torch.float32, lambda delta, rows: delta)
-        return self._at_once(name)
+            return self._by_rows(name, torch.float32, lambda delta, _: self._scaled(name, delta))
+        return self._scaled(name, self._at_once(name))
+
+    def _scaled(self, name: str, delta: Tensor) -> Tensor:
+        """Return a merged delta times the factor of LiNeS for its depth."""
+        if self.plan.lines is None:
+            return delta
+        alpha, beta = self.plan.lines
+        return delta * (alpha + beta * self.depths.get(name, 0.0))
 
     def _at_once(self, name: str) -> Tensor:
         """Return the delta of a tensor whose route is stack or whole."""
@@ -161,9 +176,13 @@ class Merger:
         """Return the delta of a tensor whose route is whole."""
         deltas, context = self._deltas(name), self._context(name)
         if self.plan.svc is None or not context.prune:
-            return self.method.merge(deltas, self.params, context)
-        terms = [self.method.term(d, i, self.params, context) for i, d in enumerate(deltas)]
-        return calibrate_singular_values(terms, self.plan.svc)
+            delta = self.method.merge(deltas, self.params, context)
+        else:
+            terms = [self.method.term(d, i, self.params, context) for i, d in enumerate(deltas)]
+            delta = calibrate_singular_values(terms, self.plan.svc)
+        if self.plan.boost is None or not context.prune:
+            return delta
+        return boost_singular_values(delta, self.plan.boost)
 
     def _by_stacks(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Return the deltas of the tensors whose route is stack."""
@@ -270,6 +289,26 @@ class Merger:
                 pass
             found.end_pass()
         return found.threshold
+
+
+def _depths(plan: MergePlan, inputs: MergeInputs) -> dict[str, float]:
+    """Return the depth of each tensor in its stack of layers, if LiNeS needs it.
+
+    Raises:
+        LorsError: the policy finds no layers.
+    """
+    if plan.lines is None:
+        return {}
+    depths = inputs.policy.depths(inputs.base.names())
+    if not depths:
+        raise LorsError(
+            "LiNeS needs the depths of the layers, but the policy finds no layers",
+            where=f"the policy {plan.policy or inputs.policy.name} on {plan.base}",
+            expected="patterns of the layers under `stacks`",
+            got=", ".join(inputs.policy.stacks) or "no `stacks`",
+            hint="leave --policy out, or add `stacks` to the policy, as in lors/merge/policies",
+        )
+    return depths
 
 
 def _windows(sizes: Mapping[str, int], limit: int) -> Iterator[dict[str, int]]:

@@ -37,6 +37,14 @@ class MergePlan:
         weights: factor of each expert's task vector, negative to remove the expert; default 1.
         svc: alpha of the calibration of singular values (:mod:`lors.linalg.calibration`) of the
             pruned matrices, for a method that is a sum; by default there is no calibration.
+        boost: beta of subspace boosting: small singular values of the merged delta of each pruned
+            matrix are raised (:mod:`lors.linalg.calibration`); for every method. By default none.
+        lines: alpha and beta of LiNeS (Wang, Dimitriadis, Favero, Ortiz-Jimenez, Fleuret, Frossard,
+            "LiNeS: Post-training Layer Scaling Prevents Forgetting and Enhances Model Merging",
+            ICLR 2025, arXiv 2410.17146): the merged delta of layer l of the L layers of its stack
+            is multiplied by alpha + beta l / (L - 1), that of a tensor outside the layers by alpha;
+            for every method. Encoder and decoder are two stacks, named by the policy. By default
+            nothing is multiplied.
         onto: merged model to which the delta is added, in place of the base model. This adds
             experts to the merged model, or removes experts by negative weights, and needs none of
             the other experts in it. Only for a method that is a sum.
@@ -55,6 +63,8 @@ class MergePlan:
     seed: Annotated[int, Range(0)] = 0
     weights: tuple[Annotated[float, FLOAT32], ...] = ()
     svc: Annotated[float, Range(1e-6)] | None = None
+    boost: Annotated[float, Range(0, 1)] | None = None
+    lines: tuple[Annotated[float, FLOAT32], ...] | None = None
     onto: str | None = None
 
     def __post_init__(self) -> None:
@@ -75,6 +85,13 @@ class MergePlan:
                 where="weights",
                 expected=f"{len(self.experts)} numbers",
                 got=" ".join(f"{weight:g}" for weight in self.weights),
+            )
+        if self.lines is not None and len(self.lines) != 2:
+            raise UsageError(
+                "LiNeS takes two numbers",
+                where="lines",
+                expected="alpha and beta",
+                got=" ".join(f"{number:g}" for number in self.lines),
             )
         for option in ("svc", "onto"):
             if getattr(self, option) is not None and not self.merge_method.is_sum:
@@ -144,13 +161,16 @@ def open_inputs(plan: MergePlan, opened: MergeInputs | None = None) -> MergeInpu
 
     Raises:
         LorsError: a file cannot be read; an expert has another vocabulary or structure than the
-            base model; no policy fits; two models hold the same weights; or the method is for
-            matrices and the policy prunes none.
+            base model; no policy fits; two models hold the same weights; or the method, svc or
+            boost is for matrices and the policy prunes none.
     """
     inputs = opened or _open_models(plan)
-    if plan.merge_method.applies_to == "matrices" and not inputs.names("prune"):
+    users = [option for option in ("svc", "boost") if getattr(plan, option) is not None]
+    if plan.merge_method.applies_to == "matrices":
+        users.insert(0, f"the merge method {plan.method}")
+    if users and not inputs.names("prune"):
         raise LorsError(
-            f"the merge method {plan.method} is for pruned matrices, but the policy prunes none",
+            f"{users[0]} is for pruned matrices, but the policy prunes none",
             where=f"the policy {plan.policy or inputs.policy.name} on {plan.base}",
             expected="one or more tensors to prune",
             hint="leave --policy out, so that it is found from the names of the tensors, or write "

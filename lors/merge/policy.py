@@ -38,11 +38,14 @@ class Policy:
         family: the family of models, which is also the name of the policy.
         detect: patterns that recognise the family; each must match the name of some tensor.
         rules: the rules in order; the first that matches decides.
+        stacks: one pattern for each stack of layers, for the tensors in its layers. The first
+            number between dots in such a name is the number of the layer, counted from 0.
     """
 
     family: str
     detect: tuple[str, ...]
     rules: tuple[Rule, ...]
+    stacks: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -79,11 +82,31 @@ class Policy:
             )
         return actions
 
+    def depths(self, names: Iterable[str]) -> dict[str, float]:
+        """Return the depth of each tensor in a stack: 0 in the first layer, 1 in the last.
+
+        Tensors outside the stacks are left out. The only layer of a stack has depth 0.
+        """
+        names, depths = list(names), {}
+        for pattern in self.stacks:
+            found = {name: _layer_of(name) for name in names if _matches(pattern, name)}
+            layers = {name: layer for name, layer in found.items() if layer is not None}
+            last = max(layers.values(), default=0)
+            depths |= {name: layer / last if last else 0.0 for name, layer in layers.items()}
+        return depths
+
     def _action(self, name: str) -> Action | None:
         for rule in self.rules:
             if any(_matches(pattern, name) for pattern in rule.patterns):
                 return rule.action
         return None
+
+
+def _layer_of(name: str) -> int | None:
+    """Return the first number between dots in the name of a tensor."""
+    # A number with more digits is none of a layer.
+    parts = (part for part in name.split(".") if part.isascii() and part.isdigit())
+    return next((int(part) for part in parts if len(part) <= 6), None)
 
 
 def _matches(pattern: str, name: str) -> bool:

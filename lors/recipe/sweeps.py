@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lors.config import REQUIRED
 from lors.errors import LorsError, shortened
 from lors.fileio import read_json, write_json
 from lors.recipe.expdir import ExpDir, tasks_of
@@ -226,10 +225,7 @@ def default_params(method: str) -> dict[str, Any]:
     """Return the defaults of a merge method's parameters other than scaling_coef."""
     from lors.merge.methods import METHODS  # imports torch, which a reader does not need
 
-    if method not in METHODS:
-        return {}
-    keys = METHODS[method].parameters
-    return {name: key.default for name, key in keys.items() if key.default is not REQUIRED}
+    return METHODS[method].defaults if method in METHODS else {}
 
 
 def varied_params(sweeps: Sequence[Sweep]) -> tuple[str, ...]:

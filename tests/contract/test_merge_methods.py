@@ -1,8 +1,11 @@
 """The contract of every merge method; a new file in lors/merge/methods is tested without edits."""
 
+import dataclasses
 import inspect
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from lors.config import REQUIRED, load_config, read_yaml
 from lors.errors import UsageError
 from lors.merge import methods as merge_methods
 from lors.merge.methods import METHODS
-from lors.merge.methods.base import SUPPLIED, TensorContext
+from lors.merge.methods.base import SUPPLIED, MergeMethod, TensorContext
 from lors.merge.plan import MergePlan
 from lors.merge.run import iter_merged
 from tests.refusal import refusal
@@ -22,9 +25,34 @@ CONF = Path(__file__).parents[2] / "conf"
 SHAPES = [(), (1,), (7,), (6, 9), (9, 6), (1, 4), (5, 3, 3)]
 
 
-@pytest.fixture(params=sorted(METHODS))
+@dataclasses.dataclass(frozen=True)
+class Variant(MergeMethod):
+    """A method with parameters that make it compute something else than by default."""
+
+    given: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def resolve(self, params, num_experts, where):
+        return super().resolve({**self.given, **params}, num_experts, where)
+
+
+OTHER_PARAMETERS = {
+    "actmat": {"ridge": 0},
+    "tact": {"ridge": 0, "density": 0.5},
+    "lors_actmat": {"ridge": 0.05, "reduce": "both", "keep_norm": True},
+    "cart": {"rank": 2},
+    "ace": {"epsilon": 1e-6},
+    "lors": {"order": "independent", "keep_norm": True},
+}
+
+
+@pytest.fixture(params=[*sorted(METHODS), *(f"{name}, other" for name in OTHER_PARAMETERS)])
 def method(request):
-    return METHODS[request.param]
+    name, *other = request.param.split(", ")
+    if not other:
+        return METHODS[name]
+    fields = {field.name for field in dataclasses.fields(MergeMethod)}
+    values = {field: getattr(METHODS[name], field) for field in fields}
+    return Variant(**values, given=OTHER_PARAMETERS[name])
 
 
 def deltas_of(shape, count, seed=0):
@@ -35,7 +63,7 @@ def deltas_of(shape, count, seed=0):
 # Methods without one of the general properties, and why.
 RANDOM = {"dare_linear", "dare_ties", "della"}  # every expert draws its own mask
 SHARE_THE_RANK = {"tsv_m", "boosted_tsv_m"}  # N copies get full_rank / N directions each
-ABSOLUTE_STEPS = {"wudi"}  # Adam's steps do not scale with the task vectors
+ABSOLUTE_UNITS = {"wudi", "ace"}  # steps, or a ridge, that do not scale with the task vectors
 
 
 def context(shape, prune):
@@ -74,6 +102,7 @@ def test_signature_and_documentation(method):
             assert str(limits) in method.help(name), f"{method.name}: the range of {name}"
     assert re.search(r"\b(19|20)\d\d\b|arXiv", method.function.__doc__), "no source is named"
     assert not set(method.parameters) & {*SUPPLIED, "scaling_coef"}
+    assert json.loads(json.dumps(method.defaults)) == method.defaults
     assert method.summary.endswith(".") or ":" in method.summary
     assert 20 < len(method.summary) < 100
 
@@ -126,11 +155,22 @@ def test_order_of_the_experts_does_not_matter(method, shape):
 
 @pytest.mark.parametrize("shape", [(7,), (6, 9)])
 def test_scale_of_the_task_vectors_is_kept(method, shape):
-    if method.name in ABSOLUTE_STEPS:
-        pytest.skip("steps of an absolute size")
+    if method.name in ABSOLUTE_UNITS:
+        pytest.skip("a parameter has absolute units")
     deltas = deltas_of(shape, 3)
     doubled = apply(method, [2 * delta for delta in deltas])
     assert torch.allclose(doubled, 2 * apply(method, deltas), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-18, 1e-6, 1e12])
+def test_experts_of_very_different_norms(method, size):
+    """The powers of numbers that occur are inside the range of the numbers that are computed with.
+
+    A task vector of zeros and one of 1 stand beside a very small or a very large one.
+    """
+    first, second = deltas_of((6, 9), 2)
+    for deltas in ([size * first, second, 0 * first], [first, 0 * first, size * second]):
+        assert torch.isfinite(apply(method, deltas)).all()
 
 
 def adapter_factors(shape, count, rank=4):
@@ -191,7 +231,7 @@ def test_sum_or_mean_as_declared(method):
     """With N copies of a task vector a sum grows N-fold and a mean stays."""
     delta = deltas_of((6, 9), 1)[0]
     for prune in (True, False):
-        if method.name in RANDOM or (prune and method.name in SHARE_THE_RANK | ABSOLUTE_STEPS):
+        if method.name in RANDOM or (prune and method.name in SHARE_THE_RANK | ABSOLUTE_UNITS):
             continue
         one, three = apply(method, [delta], prune), apply(method, [delta] * 3, prune)
         factor = 3 if method.combines == "sum" else 1
@@ -218,7 +258,8 @@ def test_parameters_are_checked(method):
         for wrong in ("text", None, [1], float("nan")):
             with refusal(name, repr(wrong), kind=UsageError):
                 method.resolve({name: wrong}, 2, "test")
-        assert key.default is REQUIRED or method.resolve({}, 2, "x")[name] == key.default
+        default = METHODS[method.name].resolve({}, 2, "x")[name]
+        assert key.default is REQUIRED or default == key.default
     facts = ("the place", "scaling_coeff", "did you mean scaling_coef", "inf", "3.40282e+38")
     with refusal(*facts, kind=UsageError):
         method.resolve({"scaling_coeff": 1, "scaling_coef": float("inf")}, 2, "the place")

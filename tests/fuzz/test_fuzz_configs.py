@@ -39,6 +39,8 @@ PLAN = {
     "seed": 1,
     "weights": [1.0, -0.5],
     "svc": 0.5,
+    "boost": 0.01,
+    "lines": [0.5, 1.0],
     "onto": "merged/model.pth",
 }
 RECORD = {

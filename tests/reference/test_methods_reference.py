@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lors.linalg.calibration import calibrate_singular_values
+from lors.linalg.calibration import boost_singular_values, calibrate_singular_values
 from lors.merge.methods import METHODS
 from lors.merge.methods.base import TensorContext
 
@@ -243,6 +243,121 @@ def wudi(taus, steps=300, learning_rate=1e-5):
     return merged
 
 
+def regression(taus, parts, ridge, keep_norm):
+    """The least-squares solution, by the eigenvectors of sum C."""
+    total = sum(root.T @ root for _, root in parts)
+    values, vectors = np.linalg.eigh(total)
+    if ridge == 0:
+        vectors, values = vectors[:, values > 1e-9 * values[-1]], values[values > 1e-9 * values[-1]]
+    inverse = vectors @ np.diag(1 / (values + ridge * np.diag(total).mean())) @ vectors.T
+    merged = sum(tau @ root.T @ root for tau, root in parts) @ inverse
+    if keep_norm:
+        merged *= np.mean([np.linalg.norm(tau) for tau in taus]) / np.linalg.norm(merged)
+    return merged
+
+
+def low_rank_and_sparse(tau, rank, density):
+    low_rank = truncated(tau, rank)
+    return low_rank + largest(tau - low_rank, int(tau.size * density))
+
+
+def actmat(taus, ridge=1.0, keep_norm=False):
+    return regression(taus, [(tau, tau) for tau in taus], ridge, keep_norm)
+
+
+def tact(taus, density=0.2, ridge=1.0, keep_norm=False):
+    parts = [(tau, largest(tau, int(tau.size * density))) for tau in taus]
+    return regression(taus, parts, ridge, keep_norm)
+
+
+def lors_actmat(taus, rank=7, density=0.2, reduce="covariances", ridge=1.0, keep_norm=False):
+    reduced = [low_rank_and_sparse(tau, rank, density) for tau in taus]
+    targets = reduced if reduce == "both" else taus
+    return regression(taus, list(zip(targets, reduced, strict=True)), ridge, keep_norm)
+
+
+def number_of(rank, matrix):
+    return int(rank["ratio"] * min(matrix.shape)) if isinstance(rank, dict) else rank
+
+
+def cart(taus, rank=None, centred_coef=1.0):
+    rank = number_of(rank or {"ratio": 0.08}, taus[0])
+    mean = np.mean(taus, axis=0)
+    return mean + centred_coef * sum(truncated(tau - mean, rank) for tau in taus)
+
+
+def centred_lors(taus, rank=None, density=0.1, centred_coef=1.0):
+    rank = number_of(rank or {"ratio": 0.08}, taus[0])
+    mean = np.mean(taus, axis=0)
+    parts = [low_rank_and_sparse(tau - mean, rank, density) for tau in taus]
+    return mean + centred_coef * sum(parts)
+
+
+def ace(taus, epsilon=0.01, fraction=0.3):
+    logs = [np.log(np.sum(tau**2)) for tau in taus]
+    uneven = len(taus) > 1 and np.var(logs, ddof=1) / np.mean(logs) ** 2 > 0.3
+    identity = np.eye(taus[0].shape[1])
+    centred = [tau - tau.mean(axis=0, keepdims=True) for tau in taus]
+    grams = [matrix.T @ matrix for matrix in centred]
+    traces = [np.trace(gram) if uneven else 1 for gram in grams]
+    sigmas = [gram / trace for gram, trace in zip(grams, traces, strict=True)]
+    full = [sigma + epsilon / trace * identity for sigma, trace in zip(sigmas, traces, strict=True)]
+    prior = sum(sigmas).mean(axis=0, keepdims=True)
+    if uneven:
+        prior = prior / np.mean([np.sum(tau**2) for tau in taus])
+    weighted = sum(matrix @ sigma for matrix, sigma in zip(centred, full, strict=True))
+    merged = weighted @ np.linalg.inv(sum(full) + prior)
+    if uneven:
+        mean = sum(full) / len(taus)
+        rest = sum(tau @ (sigma - mean) for tau, sigma in zip(taus, sigmas, strict=True))
+        left, values, right = svd(rest + merged)
+        count = int(len(values) * fraction)
+        merged = merged + values[:count].mean() * left[:, :count] @ right[:count]
+    return merged
+
+
+def sce(taus, density=1.0):
+    taus = np.array(taus)
+    if density < 1 and len(taus) > 1:
+        variance = taus.var(axis=0)
+        taus = taus * (largest(variance, int(density * np.count_nonzero(variance))) != 0)
+    weights = np.array([np.mean(tau**2) for tau in taus])
+    weights = (weights / weights.sum())[:, None, None]
+    majority = np.where(taus.sum(axis=0) >= 0, 1, -1)
+    agrees = weights * (np.sign(taus) == majority)
+    total = agrees.sum(axis=0)
+    return (taus * agrees).sum(axis=0) / np.where(total == 0, 1, total)
+
+
+def multislerp(taus):
+    """Projections on the tangent space at the mean direction, averaged, and back to the sphere."""
+    units = np.array([tau / np.linalg.norm(tau) for tau in taus])
+    mean = units.mean(axis=0)
+    mean /= np.linalg.norm(mean)
+    tangent = np.mean([unit - np.sum(unit * mean) * mean for unit in units], axis=0)
+    angle = np.linalg.norm(tangent) + 1e-8
+    direction = mean * np.cos(angle) + tangent * np.sin(angle) / angle
+    return direction * np.mean([np.linalg.norm(tau) for tau in taus])
+
+
+def between_0_and_1(values):
+    return (values - values.min()) / (values.max() - values.min())
+
+
+def pcb(taus, density=0.2):
+    total, weights, clamped = np.sum(taus, axis=0), [], []
+    for tau in taus:
+        ordered = np.sort(np.abs(tau), axis=None)
+        outliers = int(tau.size * 1e-4)
+        size = np.clip(np.abs(tau), ordered[outliers], ordered[tau.size - 1 - outliers])
+        clamped.append(size * np.sign(tau))
+        score = np.exp(len(taus) * between_0_and_1(size) ** 2) * tau * total
+        threshold = np.sort(score, axis=None)[int(score.size * (1 - density))]
+        weights.append(between_0_and_1(np.maximum(score, threshold)))
+    sums = np.sum(weights, axis=0)
+    return np.sum(np.array(clamped) * weights, axis=0) / np.where(sums == 0, 1, sums)
+
+
 FORMULAS = {name: globals()[name] for name in METHODS}
 SUMMED_WHOLE = {name for name in METHODS if METHODS[name].is_sum}
 OTHER_PARAMS = {
@@ -258,6 +373,14 @@ OTHER_PARAMS = {
     "iso_cts": {"common_fraction": 0.5},
     "star": {"eta": 0.75},
     "wudi": {"steps": 40, "learning_rate": 0.01},
+    "actmat": {"ridge": 0.05},
+    "tact": {"density": 0.5, "ridge": 0.3},
+    "lors_actmat": {"rank": 2, "density": 0.1, "reduce": "both"},
+    "cart": {"rank": 3, "centred_coef": 0.7},
+    "centred_lors": {"rank": {"ratio": 0.3}, "density": 0.3, "centred_coef": 0.5},
+    "ace": {"epsilon": 3.0},
+    "sce": {"density": 0.3},
+    "pcb": {"density": 0.6},
 }
 
 
@@ -283,6 +406,41 @@ def test_variants_of_lors(order, keep_norm):
     assert np.linalg.norm(merged - expected) <= 1e-5 * np.linalg.norm(expected)
 
 
+@pytest.mark.parametrize("keep_norm", [False, True])
+@pytest.mark.parametrize("ridge", [0, 1e-6, 0.02, 10])
+@pytest.mark.parametrize("shape", [(14, 14), (24, 10), (10, 24)])
+@pytest.mark.parametrize("name", ["actmat", "tact", "lors_actmat"])
+def test_variants_of_actmat(name, shape, ridge, keep_norm):
+    """Two wide matrices of 10 rows leave 4 of 24 directions without any input."""
+    deltas = deltas_of(shape, 12, 2)
+    options = {"ridge": ridge, "keep_norm": keep_norm}
+    expected = FORMULAS[name]([delta.astype(np.float64) for delta in deltas], **options)
+    merged = merge(name, deltas, **options)
+    assert np.linalg.norm(merged - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.3, 1.0])
+@pytest.mark.parametrize("shape", [(14, 14), (24, 10), (10, 24)])
+def test_ace_of_experts_with_different_norms(shape, fraction):
+    sizes = (1, 0.01, 0.1)
+    deltas = [size * delta for size, delta in zip(sizes, deltas_of(shape, 4, 3), strict=True)]
+    options = {"epsilon": 0.001, "fraction": fraction}
+    taus = [delta.astype(np.float64) for delta in deltas]
+    logs = np.log([np.sum(tau**2) for tau in taus])
+    assert np.var(logs, ddof=1) > 0.3 * np.mean(logs) ** 2
+    expected, merged = ace(taus, **options), merge("ace", deltas, **options)
+    assert np.linalg.norm(merged - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+def test_pcb_clamps_outliers():
+    deltas = deltas_of((120, 100), 3, 2)
+    deltas[0][3, 4] = 1000
+    expected = pcb([delta.astype(np.float64) for delta in deltas])
+    merged = merge("pcb", deltas)
+    assert merged[3, 4] < 100
+    assert np.linalg.norm(merged - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_tensors_that_are_not_pruned(name):
     """Methods of matrices sum or average the other tensors."""
@@ -295,6 +453,9 @@ def test_tensors_that_are_not_pruned(name):
         "breadcrumbs",
         "model_stock",
         "karcher",
+        "sce",
+        "multislerp",
+        "pcb",
     }
     if name in by_entry:
         expected = merge(name, deltas, prune=True)
@@ -321,6 +482,30 @@ def test_calibration_equals_the_formula(shape, alpha):
     expected = left @ np.diag(calibrated) @ right
     result = calibrate_singular_values([torch.from_numpy(part) for part in parts], alpha).numpy()
     assert np.linalg.norm(result - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("beta", [0, 0.01, 0.3, 0.9, 1])
+@pytest.mark.parametrize("shape", [(14, 14), (24, 10), (10, 24), (8, 6, 3)])
+def test_boosting_equals_the_formula(shape, beta):
+    delta = deltas_of(shape, 7, 1)[0]
+    left, values, right = svd(delta.reshape(shape[0], -1).astype(np.float64))
+    cumulative = np.cumsum(values)
+    first = next(k for k, sum_ in enumerate(cumulative) if sum_ >= beta * cumulative[-1])
+    expected = left @ np.diag(np.maximum(values, values[first])) @ right
+    result = boost_singular_values(torch.from_numpy(delta), beta).numpy().reshape(expected.shape)
+    assert np.linalg.norm(result - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_boosting_leaves_directions_without_content(size):
+    random = np.random.default_rng(2)
+    factors = random.normal(size=(40, 3)), random.normal(size=(3, 30))
+    delta = (factors[0] @ factors[1] * size).astype(np.float32)
+    result = boost_singular_values(torch.from_numpy(delta), 0).double().numpy()
+    left, values, right = svd(delta.astype(np.float64))
+    expected = values[0] * left[:, :3] @ right[:3]
+    assert np.linalg.norm(result - expected) <= 1e-5 * np.linalg.norm(expected)
+    assert not boost_singular_values(torch.zeros(4, 0), 0.5).numel()
 
 
 @pytest.mark.parametrize("alpha", [0.001, 0.1, 1.0])

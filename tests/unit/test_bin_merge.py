@@ -95,9 +95,12 @@ def test_options_that_do_not_belong_to_a_plan(files, tmp_path, capsys):
 
 def test_a_record_makes_the_same_model_again(files, tmp_path):
     given = ["--params", "density=0.3", "--weights", "1", "0.5", "--dtype", "bfloat16"]
+    given += ["--svc", "0.5", "--boost", "0.01", "--lines", "0.5", "1"]
     assert main(arguments(files, tmp_path, "--method", "lors", *given)) == 0
     first, again = tmp_path / "m" / "m.pth", tmp_path / "again" / "m.pth"
     written = first.with_name("merge.yaml")
+    kept = {name: record(tmp_path)[name] for name in ("svc", "boost", "lines")}
+    assert kept == {"svc": 0.5, "boost": 0.01, "lines": [0.5, 1.0]}
     assert main(["--config", str(written), "--out", str(again)]) == 0
     assert again.read_bytes() == first.read_bytes()
     assert again.with_name("merge.yaml").read_text() == written.read_text()
@@ -171,8 +174,9 @@ def test_device(files, tmp_path, capsys):
         assert device in capsys.readouterr().err
 
 
-def test_cache_is_used_again(files, tmp_path):
-    options = ("--method", "lors", "--cache", str(tmp_path / "cache"))
+@pytest.mark.parametrize("method", ["lors", "lors_actmat"])
+def test_cache_is_used_again(files, tmp_path, method):
+    options = ("--method", method, "--cache", str(tmp_path / "cache"))
     assert main(arguments(files, tmp_path, *options)) == 0
     kept = sorted((tmp_path / "cache").iterdir())
     before = [path.stat().st_mtime_ns for path in kept]

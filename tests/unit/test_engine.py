@@ -50,6 +50,58 @@ def test_calibration_touches_pruned_matrices_only(files):
     assert not torch.allclose(plain[PRUNED], calibrated[PRUNED], atol=1e-3)
 
 
+@pytest.mark.parametrize("method", ["lors", "tsv_m", "karcher"])
+def test_boosting_touches_pruned_matrices_only(files, method):
+    options = {"method": method, "params": {}}
+    plain, boosted = merged_by(files, **options), merged_by(files, **options, boost=0.3)
+    assert torch.equal(plain[BIAS], boosted[BIAS])
+    assert not torch.allclose(plain[PRUNED], boosted[PRUNED], atol=1e-3)
+    same = merged_by(files, **options, boost=1)
+    assert all(torch.equal(same[name], plain[name]) for name in plain)
+
+
+def test_boosting_follows_calibration(files):
+    options = {"svc": 0.5, "boost": 0.0}
+    delta = merged_by(files, **options)[PRUNED] - torch.load(files[0])[PRUNED]
+    values = torch.linalg.svdvals(delta.double())
+    only = merged_by(files, svc=0.5)[PRUNED] - torch.load(files[0])[PRUNED]
+    assert torch.allclose(values, torch.linalg.svdvals(only.double())[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["lors", "average", "actmat"])
+def test_lines_scales_by_depth(tmp_path, method):
+    """Layers 0 and 2 of three in the encoder, one layer in the decoder, and a tensor outside."""
+    factors = {
+        "encoder.encoders.0.self_attn.linear_q.weight": 0.5,
+        "encoder.encoders.1.self_attn.linear_q.bias": 1.0,
+        "encoder.encoders.2.self_attn.linear_q.weight": 1.5,
+        "decoder.decoders.0.self_attn.linear_q.weight": 0.5,
+        "encoder.embed.conv.2.weight": 0.5,
+    }
+    for seed in range(3):
+        random = torch.Generator().manual_seed(seed)
+        shapes = {name: (6,) if name.endswith("bias") else (6, 5) for name in factors}
+        state = {name: torch.randn(shape, generator=random) for name, shape in shapes.items()}
+        torch.save(state, tmp_path / f"{seed}.pth")
+    files = [str(tmp_path / f"{seed}.pth") for seed in range(3)]
+    plan = MergePlan(files[0], tuple(files[1:]), method)
+    scaled = dataclasses.replace(plan, lines=(0.5, 1))
+    delta, scaled_delta = merged_delta(plan), merged_delta(scaled)
+    for name, factor in factors.items():
+        assert torch.allclose(scaled_delta[name], factor * delta[name]), name
+    base, merged = torch.load(files[0]), dict(iter_merged(scaled))
+    for name in factors:
+        added = base[name] + plan.scaling_coef * scaled_delta[name]
+        assert torch.allclose(merged[name], added, atol=1e-6), name
+
+
+def test_lines_without_layers(files, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("family: mine\ndetect: []\nrules: [{action: whole, patterns: ['*']}]\n")
+    with refusal("stacks", path, files[0]):
+        merged_by(files, method="average", params={}, policy=str(path), lines=(0.5, 1))
+
+
 def test_masks_depend_on_seed_tensor_and_expert(files):
     one, same = (merged_by(files, method="dare_linear", params={}) for _ in range(2))
     other = merged_by(files, method="dare_linear", params={}, seed=1)
@@ -57,9 +109,10 @@ def test_masks_depend_on_seed_tensor_and_expert(files):
     assert not torch.equal(one[PRUNED], other[PRUNED])
 
 
-@pytest.mark.parametrize("method", ["lors", "dare_ties", "tsv_m", "karcher"])
-def test_the_same_for_any_number_of_threads(files, method):
-    plan = MergePlan(files[0], tuple(files[1:]), method)
+@pytest.mark.parametrize("options", [{}, {"boost": 0.1, "lines": (0.5, 1)}])
+@pytest.mark.parametrize("method", ["lors", "dare_ties", "tsv_m", "karcher", "actmat", "pcb"])
+def test_the_same_for_any_number_of_threads(files, method, options):
+    plan = MergePlan(files[0], tuple(files[1:]), method, **options)
     alone = dict(iter_merged(plan))
     for nj in (1, 2, 5):
         together = list(iter_merged(plan, nj=nj))
@@ -67,9 +120,18 @@ def test_the_same_for_any_number_of_threads(files, method):
         assert all(torch.equal(alone[name], tensor) for name, tensor in together)
 
 
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize(
+    ("method", "params", "suffix"),
+    [
+        ("lors", {"rank": {"ratio": 0.1}}, "pth"),
+        ("lors", {"rank": {"ratio": 0.1}}, "safetensors"),
+        ("actmat", {}, "safetensors"),
+        ("actmat", {"ridge": 0}, "safetensors"),
+        ("cart", {}, "safetensors"),
+    ],
+)
 @pytest.mark.parametrize("width", [96, 330])
-def test_same_bytes_for_any_number_of_threads(tmp_path, suffix, width):
+def test_same_bytes_for_any_number_of_threads(tmp_path, method, params, suffix, width):
     """The matrices are so wide that BLAS and LAPACK would use several threads if allowed."""
     names = [
         f"{s}.{s}s.{n}.self_attn.linear_q.weight" for s in ("encoder", "decoder") for n in "01"
@@ -79,7 +141,8 @@ def test_same_bytes_for_any_number_of_threads(tmp_path, suffix, width):
         state = {name: torch.randn(width, width, generator=random) for name in names}
         torch.save(state, tmp_path / f"{seed}.pth")
     experts = (str(tmp_path / "1.pth"), str(tmp_path / "2.pth"))
-    plan = MergePlan(str(tmp_path / "0.pth"), experts, "lors", {"rank": {"ratio": 0.1}})
+    boost = None if method == "lors" else 0.1
+    plan = MergePlan(str(tmp_path / "0.pth"), experts, method, params, boost=boost)
     contents = set()
     for nj in (1, 2, 5, 1):
         run_merge(plan, tmp_path / "out" / f"model.{suffix}", nj)
@@ -87,9 +150,10 @@ def test_same_bytes_for_any_number_of_threads(tmp_path, suffix, width):
     assert len(contents) == 1
 
 
+@pytest.mark.parametrize("options", [{}, {"lines": (0.3, 1.1)}])
 @pytest.mark.parametrize("method", sorted(METHODS))
-def test_the_same_bytes_by_rows_of_any_number(files, method, monkeypatch):
-    plan = MergePlan(files[0], tuple(files[1:]), method)
+def test_the_same_bytes_by_rows_of_any_number(files, method, options, monkeypatch):
+    plan = MergePlan(files[0], tuple(files[1:]), method, **options)
     merged, delta = dict(iter_merged(plan)), merged_delta(plan)
     monkeypatch.setattr("lors.merge.engine.PIECE", 20)
     again, delta_again = dict(iter_merged(plan)), merged_delta(plan)

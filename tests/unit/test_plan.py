@@ -47,6 +47,9 @@ def test_wrong_plans():
     [
         ({"dtype": "fp16"}, ["dtype", "fp16", "float32, float16, bfloat16"]),
         ({"svc": -1}, ["svc", "1e-06", "-1"]),
+        ({"boost": 1.5}, ["boost", "from 0 to 1", "1.5"]),
+        ({"lines": (1.0,)}, ["lines", "alpha and beta", "got: 1"]),
+        ({"lines": (1.0, float("nan"))}, ["lines", "nan"]),
         ({"weights": "1"}, ["weights", "a list"]),
         ({"weights": (float("nan"),)}, ["weights[0]", "nan"]),
         ({"weights": (float("inf"),)}, ["weights[0]", "inf"]),
@@ -97,6 +100,10 @@ def test_a_policy_that_prunes_nothing(files, tmp_path):
     for inputs in (None, opened):
         with refusal("lors", "policy", path):
             merged_delta(plan, inputs)
+    for option in ({"svc": 0.5}, {"boost": 0.01}):
+        summed = dataclasses.replace(plan, method="task_arithmetic", params={}, **option)
+        with refusal(*option, "policy", path):
+            merged_delta(summed, opened)
     merged_delta(dataclasses.replace(plan, method="average", params={}))
 
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from lors.checkpoint.naming import names_in
 from lors.errors import UsageError
 from lors.merge.policy import Policy, Rule, find_policy, load_policy, policy_names
 from tests.refusal import refusal
@@ -106,6 +107,42 @@ def test_shipped_policies(model):
     actions = policy.actions({name: spec for name, (spec, _) in expected.items()})
     wrong = {name: action for name, action in actions.items() if action != expected[name][1]}
     assert not wrong and list(actions) == list(expected)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_depths_of_layers(model):
+    """The layers of ESPnet here are 0 and 11 of a stack; those of Whisper are 0 alone."""
+    name, expected = MODELS[model]
+    depths = load_policy(name).depths(expected)
+    inside = {n for n in expected if ".encoders." in n or ".decoders." in n or ".blocks." in n}
+    if name == "whisper":
+        inside = {n for n in expected if ".blocks." in n}
+    assert depths.keys() == inside
+    assert all(depth == float(".11." in name) for name, depth in depths.items())
+
+
+def test_depths_in_every_naming_scheme():
+    """Four layers a stack: the names of OpenAI and Hugging Face give the same depths."""
+    openai = {
+        f"{stack}.blocks.{layer}.mlp.2.weight": layer / 3
+        for stack in ("encoder", "decoder")
+        for layer in range(4)
+    }
+    assert load_policy("whisper").depths([*openai, "decoder.ln.weight"]) == openai
+    names = names_in("huggingface", openai)
+    theirs = {names[name]: depth for name, depth in openai.items()}
+    assert load_policy("whisper_hf").depths(theirs) == theirs
+
+
+def test_names_without_a_layer_have_no_depth():
+    policy = Policy("x", ("*",), (Rule("whole", ("*",)),), stacks=("encoder.*", "encoder.*.b"))
+    names = ["encoder.norm.weight", "decoder.1.a", "encoder.٣.a", f"encoder.{'9' * 5000}.a"]
+    assert policy.depths(names) == {}
+    assert policy.depths([*names, "encoder.0.a", "encoder.x.4.2.b", "encoder.2.a"]) == {
+        "encoder.0.a": 0.0,
+        "encoder.x.4.2.b": 1.0,
+        "encoder.2.a": 0.5,
+    }
 
 
 def test_exactly_one_policy_recognises_each_model():

@@ -10,6 +10,7 @@ import yaml
 import lors
 from lors.checkpoint.reader import Checkpoint
 from lors.merge.plan import MergePlan, open_inputs
+from lors.merge.plan_options import plan_from
 from lors.merge.record import read_history
 from lors.merge.run import iter_merged, run_merge
 from tests.refusal import refusal
@@ -55,6 +56,8 @@ def test_run_merge_writes_model_record_and_config(plan, tmp_path):
         "seed": 0,
         "weights": [1.0, 1.0],
         "svc": None,
+        "boost": None,
+        "lines": None,
         "onto": None,
     }
     assert record["model"] == "model.pth" and record["lors_version"] == lors.__version__
@@ -141,12 +144,25 @@ def test_an_expert_may_come_again_after_it_was_taken_away(files, onto, tmp_path,
         ({"weights": (-0.5,)}, "0.25.* 0.5"),
         ({"params": {"rank": 3}}, "rank=3 .* rank=2 density=0.1"),
         ({"svc": 0.5}, "svc=0.5 .* method=lors"),
+        ({"boost": 0.01}, "boost=0.01 .* method=lors"),
+        ({"lines": (0.5, 1)}, r"lines=[(\[]0.5, 1.0[)\]] .* method=lors"),
     ],
 )
 def test_taking_away_with_other_settings(files, onto, caplog, options, warning):
     history_of(files, onto, **{"expert": 1, "weights": (-1.0,), **options})
     found = warnings_in(caplog)
     assert re.search(warning, " ".join(found)) if warning else not found
+
+
+def test_a_record_of_a_version_without_post_processing(files, onto, caplog):
+    path = onto.parent / "merge.yaml"
+    record = yaml.safe_load(path.read_text())
+    del record["plan"]["boost"], record["plan"]["lines"]
+    path.write_text(yaml.safe_dump(record))
+    assert history_of(files, onto, expert=1, weights=(-1.0,)) == record
+    assert not warnings_in(caplog)
+    plan = plan_from(str(path), {})
+    assert plan.boost is None and plan.lines is None
 
 
 @pytest.mark.parametrize("method", ["dare_linear", "task_arithmetic"])

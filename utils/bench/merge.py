@@ -8,11 +8,13 @@ Compare ratios within one run; times of different runs or machines are not compa
 
     python utils/bench/merge.py --dir /tmp/bench                       # everything
     python utils/bench/merge.py --dir /tmp/bench --layers 2 --cases lors lors_plain   # a part
+    python utils/bench/merge.py --dir /tmp/bench --width 512 --layers 6   # the size of Whisper-base
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import shutil
@@ -23,10 +25,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import plain
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-WIDTH, HIDDEN, VOCABULARY = 768, 3072, 51865
+SMALL, VOCABULARY = 768, 51865
 METHODS = {
     "lors": ("lors", {"rank": 7, "density": 0.2}),
     "lors_rank76": ("lors", {"rank": 76, "density": 0.1}),
@@ -39,7 +42,19 @@ METHODS = {
     "della": ("della", {"density": 0.2, "epsilon": 0.1}),
     "karcher": ("karcher", {}),
     "model_stock": ("model_stock", {}),
+    "multislerp": ("multislerp", {}),
+    "sce": ("sce", {"density": 0.1}),
+    "pcb": ("pcb", {"density": 0.2}),
+    "actmat": ("actmat", {"ridge": 1.0}),
+    "actmat_pinv": ("actmat", {"ridge": 0}),
+    "tact": ("tact", {"density": 0.2, "ridge": 1.0}),
+    "lors_actmat": ("lors_actmat", {"rank": 7, "density": 0.2, "ridge": 1.0}),
+    "ace": ("ace", {}),
+    "cart": ("cart", {"rank": "{ratio: 0.08}"}),
+    "boost": ("task_arithmetic", {}),
 }
+OPTIONS = {"boost": ["--boost", "0.01"]}
+"""Further options of a case."""
 # The grid is searched on 33 M pruned parameters. A plain merge takes the same time for any density
 # and scaling_coef, so one plain merge for each rank is measured and counts 25 times.
 GRID_LAYERS = 2
@@ -48,7 +63,7 @@ GRID = {
     "density": [0.01, 0.05, 0.1, 0.2, 0.4],
     "scaling_coef": [0.1, 0.2, 0.4, 0.7, 1.0],
 }
-PLAIN = {"lors_plain": "lors", "lors_rank76_plain": "lors_rank76"}
+PLAIN = {case: case.removesuffix("_plain").removesuffix("_hermitian") for case in plain.FORMULAS}
 GRID_CASES = {"grid": 1, "grid_plain": 25}
 """Factor of the time of a case: the grid has 125 points, its plain case 5."""
 FLOOR = "floor"
@@ -79,16 +94,16 @@ MERGEKIT = {  # case -> (mergekit's method, parameters, ours to compare with)
 # --- the models ---------------------------------------------------------------------------------
 
 
-def shapes(layers: int) -> dict[str, tuple[int, ...]]:
-    """Return OpenAI's names -> shapes of Whisper-small with `layers` layers a side."""
+def shapes(layers: int, width: int) -> dict[str, tuple[int, ...]]:
+    """Return OpenAI's names -> shapes of a Whisper of this width with `layers` layers a side."""
     made: dict[str, tuple[int, ...]] = {
-        "encoder.positional_embedding": (1500, WIDTH),
-        "encoder.conv1.weight": (WIDTH, 80, 3),
-        "encoder.conv1.bias": (WIDTH,),
-        "encoder.conv2.weight": (WIDTH, WIDTH, 3),
-        "encoder.conv2.bias": (WIDTH,),
-        "decoder.positional_embedding": (448, WIDTH),
-        "decoder.token_embedding.weight": (VOCABULARY, WIDTH),
+        "encoder.positional_embedding": (1500, width),
+        "encoder.conv1.weight": (width, 80, 3),
+        "encoder.conv1.bias": (width,),
+        "encoder.conv2.weight": (width, width, 3),
+        "encoder.conv2.bias": (width,),
+        "decoder.positional_embedding": (448, width),
+        "decoder.token_embedding.weight": (VOCABULARY, width),
     }
 
     def add(prefix: str, *shape: int, bias: bool = True) -> None:
@@ -101,12 +116,12 @@ def shapes(layers: int) -> dict[str, tuple[int, ...]]:
             block = f"{side}.blocks.{layer}"
             for attention in ("attn", "cross_attn")[: 1 + (side == "decoder")]:
                 for part in ("query", "key", "value", "out"):
-                    add(f"{block}.{attention}.{part}", WIDTH, WIDTH, bias=part != "key")
-                add(f"{block}.{attention}_ln", WIDTH)
-            add(f"{block}.mlp.0", HIDDEN, WIDTH)
-            add(f"{block}.mlp.2", WIDTH, HIDDEN)
-            add(f"{block}.mlp_ln", WIDTH)
-        add("encoder.ln_post" if side == "encoder" else "decoder.ln", WIDTH)
+                    add(f"{block}.{attention}.{part}", width, width, bias=part != "key")
+                add(f"{block}.{attention}_ln", width)
+            add(f"{block}.mlp.0", 4 * width, width)
+            add(f"{block}.mlp.2", width, 4 * width)
+            add(f"{block}.mlp_ln", width)
+        add("encoder.ln_post" if side == "encoder" else "decoder.ln", width)
     return made
 
 
@@ -129,14 +144,14 @@ def delta(shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
 
 
 def make_models(
-    directory: Path, layers: int, experts: int, suffix: str = ".safetensors"
+    directory: Path, width: int, layers: int, experts: int, suffix: str = ".safetensors"
 ) -> list[Path]:
     """Write base and experts if they are missing; return their paths."""
     from lors.checkpoint.writer import CheckpointWriter
 
-    folder = directory / f"layers{layers}"
+    folder = directory / (f"layers{layers}" if width == SMALL else f"width{width}_layers{layers}")
     paths = [folder / name / f"model{suffix}" for name in ["base", *map(str, range(experts))]]
-    spec = {name: (shape, torch.float32) for name, shape in shapes(layers).items()}
+    spec = {name: (shape, torch.float32) for name, shape in shapes(layers, width).items()}
     for number, path in enumerate(paths):
         if path.exists():
             continue
@@ -152,45 +167,7 @@ def make_models(
     return paths
 
 
-# --- plain code: the shortest implementation -----------------------------------------------------
-
-
-def run_plain(case: str, paths: list[Path], out: Path) -> None:
-    """Merge with all models in memory, ``torch.linalg.svd``, and topk or kthvalue."""
-    import safetensors.torch
-
-    params = METHODS[PLAIN[case]][1]
-    full = case == "lors_plain"  # the authors' setting computes the full factors
-    base, *experts = (safetensors.torch.load_file(path) for path in paths)
-    merge_plainly(base, experts, params["rank"], params["density"], full)
-    safetensors.torch.save_file(base, out)
-
-
-def merge_plainly(base: dict, experts: list[dict], rank: int, density: float, full: bool) -> None:
-    """Merge `experts` into `base`, in place."""
-    from lors.merge.policy import find_policy
-
-    spec = {name: (tuple(t.shape), t.dtype) for name, t in base.items()}
-    actions = find_policy(base, "the models").actions(spec)
-    for name, action in actions.items():
-        if action == "copy":
-            continue
-        total = torch.zeros_like(base[name])
-        for expert in experts:
-            tau = expert[name] - base[name]
-            if action == "prune":
-                u, s, v = torch.linalg.svd(tau, full_matrices=full)
-                low_rank = (u[:, :rank] * s[:rank]) @ v[:rank]
-                rest = tau - low_rank
-                keep = int(rest.numel() * density)
-                magnitudes = rest.abs().flatten()
-                if full:
-                    threshold = torch.topk(magnitudes, keep).values[-1]
-                else:
-                    threshold = torch.kthvalue(magnitudes, rest.numel() - keep + 1).values
-                tau = low_rank + torch.where(rest.abs() >= threshold, rest, 0)
-            total += tau
-        base[name] = base[name] + total / len(experts)
+# --- whole searches, and the least work ----------------------------------------------------------
 
 
 def run_grid(paths: list[Path], out: Path, nj: int) -> None:
@@ -216,7 +193,8 @@ def run_grid_plain(paths: list[Path]) -> None:
 
     for rank in GRID["rank"]:
         base, *experts = (safetensors.torch.load_file(path) for path in paths)
-        merge_plainly(base, experts, rank, 0.1, full=False)
+        formula = functools.partial(plain.lors, rank=rank, density=0.1, full=False)
+        plain.merge_plainly(base, experts, formula)
 
 
 def run_floor(paths: list[Path], out: Path) -> None:
@@ -285,6 +263,7 @@ def command_of(
         command += ["--experts", *experts, "--out", str(out), "--nj", str(nj)]
         if params:
             command += ["--params", *(f"{name}={value}" for name, value in params.items())]
+        command += OPTIONS.get(case, [])
         if case in GPU:
             command += ["--device", "cuda"]
         check = "0" if case.endswith("_no_crc") else "1"
@@ -329,6 +308,9 @@ def main() -> None:
     parser.add_argument(
         "--layers", type=int, default=12, help="layers a side (default: 12, the real size)"
     )
+    parser.add_argument(
+        "--width", type=int, default=SMALL, help="width of the model (default: %(default)s)"
+    )
     parser.add_argument("--experts", type=int, default=5)
     parser.add_argument("--nj", type=int, default=2, help="threads (default: 2)")
     parser.add_argument("--cases", nargs="+", choices=cases, default=cases)
@@ -347,16 +329,16 @@ def main() -> None:
         run_grid_plain(args.paths)
         return
     if args.inside:
-        run_plain(args.inside, args.paths, args.out)
+        plain.run_plain(args.inside, args.paths, args.out)
         return
     if args.dir is None:
         parser.error("--dir is required")
     sys.path.insert(0, str(ROOT))
-    paths = make_models(args.dir, args.layers, args.experts)
+    paths = make_models(args.dir, args.width, args.layers, args.experts)
     if set(args.cases) & set(GRID_CASES):
-        grid_paths = make_models(args.dir, GRID_LAYERS, args.experts)
+        grid_paths = make_models(args.dir, args.width, GRID_LAYERS, args.experts)
     if set(args.cases) & set(PTH):
-        pth_paths = make_models(args.dir, args.layers, args.experts, ".pth")
+        pth_paths = make_models(args.dir, args.width, args.layers, args.experts, ".pth")
     results: dict[str, dict[str, float]] = {}
     for case in args.cases:
         if case in MERGEKIT and shutil.which("mergekit-pytorch") is None:

@@ -39,7 +39,7 @@ averaged for a joint method.
 the engine fills it from a :class:`TensorContext`:
 
 - for a sum: ``random``, ``low_rank``, ``global_threshold``, ``stats``, ``start``;
-- for a joint method: ``random_of``, ``stats``, ``start``.
+- for a joint method: ``random_of``, ``low_rank_of``, ``stats``, ``start``.
 
 **Speed.** An optional :class:`Execution` tells the engine how it may run the formula in less time
 or memory. A method is complete without it.
@@ -47,6 +47,7 @@ or memory. A method is complete without it.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import re
@@ -64,7 +65,9 @@ from lors.linalg.combine import mean_of, sum_of
 from lors.linalg.low_rank import LowRank, low_rank_factors
 
 AppliesTo = Literal["every", "matrices"]
-SUPPLIED = frozenset({"random", "random_of", "low_rank", "global_threshold", "stats", "start"})
+SUPPLIED = frozenset(
+    {"random", "random_of", "low_rank", "low_rank_of", "global_threshold", "stats", "start"}
+)
 """Names of the arguments that the engine fills; they cannot be parameters."""
 
 
@@ -163,6 +166,16 @@ class MergeMethod:
                 keys[name] = Key(hints[name], REQUIRED if required else argument.default)
         return keys
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Default of each parameter that has one, as plain data, without scaling_coef."""
+        given = {name: key.default for name, key in self.parameters.items()}
+        return {
+            name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+            for name, value in given.items()
+            if value is not REQUIRED
+        }
+
     def help(self, parameter: str) -> str:
         """Return the text about a parameter in the docstring."""
         text = inspect.getdoc(self.function) or ""
@@ -187,7 +200,7 @@ class MergeMethod:
     @property
     def decomposes(self) -> bool:
         """Whether the method makes decompositions that can be kept."""
-        return "low_rank" in self.supplied
+        return not self.supplied.isdisjoint(("low_rank", "low_rank_of"))
 
     @property
     def draws(self) -> bool:
@@ -217,7 +230,12 @@ class MergeMethod:
         stats = context.stats
         if stats is None and "stats" in self.supplied:
             stats = [self.execution.stats(delta, **params) for delta in matrices]
-        available = {"random_of": context.random_of, "stats": stats, "start": context.start}
+        available = {
+            "random_of": context.random_of,
+            "low_rank_of": context.low_rank_of,
+            "stats": stats,
+            "start": context.start,
+        }
         supplied = {name: available[name] for name in self.supplied}
         return self.function(matrices, **params, **supplied).reshape(deltas[0].shape)
 

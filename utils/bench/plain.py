@@ -1,0 +1,136 @@
+"""Plain code for the comparison: the shortest implementation of each merge, in float32 torch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+Formula = Callable[[list[Tensor]], Tensor]
+"""Task vectors of one matrix -> merged delta."""
+
+
+def lors(taus: list[Tensor], rank: int, density: float, full: bool) -> Tensor:
+    """Sum of low-rank and sparse parts; the authors' setting computes the full factors."""
+    total = torch.zeros_like(taus[0])
+    for tau in taus:
+        u, s, v = torch.linalg.svd(tau, full_matrices=full)
+        low_rank = (u[:, :rank] * s[:rank]) @ v[:rank]
+        rest = tau - low_rank
+        keep = int(rest.numel() * density)
+        magnitudes = rest.abs().flatten()
+        if full:
+            threshold = torch.topk(magnitudes, keep).values[-1]
+        else:
+            threshold = torch.kthvalue(magnitudes, rest.numel() - keep + 1).values
+        total += low_rank + torch.where(rest.abs() >= threshold, rest, 0)
+    return total / len(taus)
+
+
+def largest(tau: Tensor, density: float) -> Tensor:
+    magnitudes = tau.abs()
+    threshold = torch.topk(magnitudes.flatten(), int(tau.numel() * density)).values[-1]
+    return torch.where(magnitudes >= threshold, tau, 0)
+
+
+def regression(taus: list[Tensor], roots: list[Tensor], hermitian: bool = False) -> Tensor:
+    stack, root = torch.stack(taus), torch.stack(roots)
+    covariances = root.mT @ root
+    inverse = torch.linalg.pinv(covariances.sum(0), hermitian=hermitian)
+    return (stack @ covariances).sum(0) @ inverse
+
+
+def lors_actmat(taus: list[Tensor]) -> Tensor:
+    return regression(taus, [lors([tau], 7, 0.2, full=False) for tau in taus])
+
+
+def cart(taus: list[Tensor]) -> Tensor:
+    mean = sum(taus) / len(taus)
+    merged = mean.clone()
+    for tau in taus:
+        u, s, v = torch.linalg.svd(tau - mean, full_matrices=False)
+        rank = int(len(s) * 0.08)
+        merged += (u[:, :rank] * s[:rank]) @ v[:rank]
+    return merged
+
+
+def boosted_sum(taus: list[Tensor]) -> Tensor:
+    u, s, v = torch.linalg.svd(sum(taus), full_matrices=False)
+    cumulative = s.cumsum(0)
+    first = int((cumulative >= 0.01 * cumulative[-1]).nonzero()[0])
+    return (u * s.clamp(min=float(s[first]))) @ v / len(taus)
+
+
+def sce(taus: list[Tensor]) -> Tensor:
+    stack = torch.stack(taus)
+    variance = stack.var(0, unbiased=False)
+    kept = torch.zeros(variance.numel())
+    kept[torch.topk(variance.flatten(), int(variance.numel() * 0.1)).indices] = 1
+    stack = stack * kept.reshape(variance.shape)
+    weights = stack.square().flatten(1).sum(1).reshape(-1, *[1] * variance.ndim)
+    weights = weights * (stack.sign() == stack.sum(0).sign())
+    return (stack * weights).sum(0) / weights.sum(0).clamp(min=1e-30)
+
+
+def pcb(taus: list[Tensor]) -> Tensor:
+    stack = torch.stack([tau.flatten() for tau in taus])
+    magnitudes = _clamped(stack.abs(), 1e-4, 1e-4)
+    score = torch.exp(len(taus) * _scaled(magnitudes) ** 2) * torch.tanh(stack * stack.sum(0))
+    weights = _scaled(_clamped(score, 0.8, 0))
+    merged = (stack.sign() * magnitudes * weights).sum(0) / weights.sum(0).clamp(min=1e-12)
+    return merged.reshape(taus[0].shape)
+
+
+def _clamped(values: Tensor, low: float, high: float) -> Tensor:
+    ordered, size = torch.sort(values, dim=1).values, values.shape[1]
+    first, last = ordered[:, int(size * low)], ordered[:, int(size * (1 - high)) - 1]
+    return torch.clamp(values, first[:, None], last[:, None])
+
+
+def _scaled(values: Tensor) -> Tensor:
+    low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
+    return (values - low) / (high - low)
+
+
+FORMULAS: dict[str, Formula] = {
+    "lors_plain": functools.partial(lors, rank=7, density=0.2, full=True),
+    "lors_rank76_plain": functools.partial(lors, rank=76, density=0.1, full=False),
+    "actmat_plain": lambda taus: regression(taus, taus),
+    "actmat_hermitian_plain": lambda taus: regression(taus, taus, hermitian=True),
+    "tact_plain": lambda taus: regression(taus, [largest(tau, 0.2) for tau in taus]),
+    "lors_actmat_plain": lors_actmat,
+    "cart_plain": cart,
+    "boost_plain": boosted_sum,
+    "sce_plain": sce,
+    "pcb_plain": pcb,
+}
+EVERY_TENSOR = {"sce_plain", "pcb_plain"}
+"""Formulas that merge all tensors; for the others the tensors that are not pruned are averaged."""
+
+
+def run_plain(case: str, paths: list[Path], out: Path) -> None:
+    """Merge with all models in memory."""
+    import safetensors.torch
+
+    base, *experts = (safetensors.torch.load_file(path) for path in paths)
+    merge_plainly(base, experts, FORMULAS[case], case in EVERY_TENSOR)
+    safetensors.torch.save_file(base, out)
+
+
+def merge_plainly(
+    base: dict[str, Tensor], experts: list[dict[str, Tensor]], formula: Formula, every: bool = False
+) -> None:
+    """Merge `experts` into `base`, in place."""
+    from lors.merge.policy import find_policy
+
+    spec = {name: (tuple(t.shape), t.dtype) for name, t in base.items()}
+    actions = find_policy(base, "the models").actions(spec)
+    for name, action in actions.items():
+        if action == "copy":
+            continue
+        taus = [expert[name] - base[name] for expert in experts]
+        whole = action == "whole" and not every
+        base[name] = base[name] + (sum(taus) / len(taus) if whole else formula(taus))
