@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Iterable
 
+from lors.errors import BRIEF
+
 SECONDS = 1.5
 """Limit of the CPU time for all names and patterns of a file."""
 # In a process of its own, because the matching of one name cannot be interrupted.
@@ -59,5 +61,5 @@ def first_match(patterns: Iterable[str], names: Iterable[str]) -> dict[str, str 
         raise BadPattern(f"matching takes longer than {SECONDS} s: {', '.join(patterns):.200}")
     answer = json.loads(done.stdout)
     if "error" in answer:
-        raise BadPattern(f"{answer['pattern']!r}: {answer['error']}")
+        raise BadPattern(f"{BRIEF.repr(answer['pattern'])}: {answer['error']}")
     return answer["found"]

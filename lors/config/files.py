@@ -24,7 +24,10 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep)
+            value = super().construct_object(node, deep)
+            if isinstance(value, int):
+                str(value)  # a ValueError for more than 4300 digits, which 0xfff... may have
+            return value
         except yaml.YAMLError:
             raise
         except Exception as error:

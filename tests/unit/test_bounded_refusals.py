@@ -59,6 +59,7 @@ TEXTS = {  # a name -> a mapping in YAML, and a fact of its refusal
     "deep blocks": ("".join(" " * n + "a:\n" for n in range(2000)), "nested"),
     "a million values": ("a: [" + "1," * 10**6 + "1]\n", "values"),
     "a number of a million digits": ("a: " + "9" * 10**6 + "\n", "int"),
+    "a hexadecimal number": ("a: 0x" + "f" * 10**6 + "\n", "int"),
 }
 
 
@@ -183,7 +184,7 @@ def test_grid_of_40_to_the_8th_points(tmp_path):
 # --- patterns ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pattern", ["(([a-z_.0-9]+)+)+!", "(a|a|.)+" * 8 + "!"])
+@pytest.mark.parametrize("pattern", ["(([a-z_.0-9]+)+)+!", "(a|a|.)+" * 8 + "!", "(" * 100_000])
 def test_pattern_of_an_adapter(tmp_path, pattern):
     factors = torch.ones(2, WIDTH), torch.ones(WIDTH, 2)
 
@@ -194,15 +195,23 @@ def test_pattern_of_an_adapter(tmp_path, pattern):
         command = module("merge", "--method", "average", "--base", base, "--experts", adapter)
         return [*command, "--dry_run"]
 
-    check_refusal(case, tmp_path, "adapter_config.json", pattern, status=1)
+    check_refusal(case, tmp_path, "adapter_config.json", pattern[:20], status=1)
 
 
-def test_patterns_of_a_policy(tmp_path):
-    """A star for each letter of a long text: only the places of the texts between are tried."""
-    rules = [{"action": "copy", "patterns": ["*a" * 50_000] * 20}]
-    text = yaml.safe_dump({"family": "x", "detect": ["*"], "rules": rules})
+@pytest.mark.parametrize(
+    ("patterns", "fact", "status"),
+    [
+        (["*a" * 50_000] * 20, PRUNED, 1),
+        (["*" * 10**6 + "a"], PRUNED, 1),
+        ([f"x{n}*" for n in range(150_000)], "150001", 2),
+    ],
+)
+def test_patterns_of_a_policy(tmp_path, patterns, fact, status):
+    """A policy is slow neither by its stars nor by the number of its patterns."""
+    rules = [{"action": "copy", "patterns": patterns}]
+    text = yaml.dump({"family": "x", "detect": ["*"], "rules": rules}, Dumper=yaml.CSafeDumper)
     case = lambda folder, hostile: policy(folder, hostile and text)  # noqa: E731
-    check_refusal(case, tmp_path, PRUNED, status=1)
+    check_refusal(case, tmp_path, fact, status=status)
 
 
 # --- values --------------------------------------------------------------------------------------

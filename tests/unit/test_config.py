@@ -232,6 +232,8 @@ def bomb(levels, width):
         ("a: 2001-13-45", 1),
         ("b: 1\na: !!int x", 2),
         ("a: !!float x", 1),
+        ("a: 0x" + "f" * 20_000, 1),
+        ("a: 0b" + "1" * 20_000, 1),
         ("a: !!bool x", 1),
         ("a: !!int ''", 1),
         ("a: !!timestamp x", 1),
