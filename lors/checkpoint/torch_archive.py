@@ -143,8 +143,8 @@ def _check_descriptor(file: IO[bytes], entry: zipfile.ZipInfo, at: int) -> int:
 def checksum(storage: torch.UntypedStorage) -> int:
     """Return the CRC-32 of a storage's bytes.
 
-    zlib-ng needs 0.04 CPU s for each GB, as much as the fingerprint; zlib itself needs 0.24 s, a
-    quarter of a whole merge by a sum (utils/bench/merge.py).
+    zlib-ng needs 0.04 CPU s for each GB, as much as the fingerprint: 3 % of a merge by a sum
+    (RESULTS.md). zlib itself needs 0.24 s.
     """
     return zlib_ng.crc32(torch.empty(0, dtype=torch.uint8).set_(storage).numpy())
 
