@@ -8,7 +8,17 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "lors/__init__.py").read_text(), re.M)[1]
 
-MERGING = ["torch", "numpy", "scipy", "safetensors", "pyyaml", "tqdm", "threadpoolctl", "xxhash"]
+MERGING = [
+    "torch",
+    "numpy",
+    "scipy",
+    "safetensors",
+    "pyyaml",
+    "tqdm",
+    "threadpoolctl",
+    "xxhash",
+    "zlib-ng",
+]
 EXTRAS = {
     # Exact versions that are known to work together are in requirements.lock.
     "recipes": [

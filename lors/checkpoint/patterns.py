@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterable
 
-SECONDS = 2
+from lors.errors import BRIEF
+
+SECONDS = 1.5
 """Limit of the CPU time for all names and patterns of a file."""
 # In a process of its own, because the matching of one name cannot be interrupted.
 _PROGRAM = f"""
-import json, re, resource, sys
-resource.setrlimit(resource.RLIMIT_CPU, ({SECONDS}, {SECONDS}))
+import json, re, signal, sys
+signal.setitimer(signal.ITIMER_PROF, {SECONDS})  # its signal ends the process
 patterns, names = json.load(sys.stdin)
 found = dict.fromkeys(names)
 for pattern in patterns:
@@ -59,5 +61,5 @@ def first_match(patterns: Iterable[str], names: Iterable[str]) -> dict[str, str 
         raise BadPattern(f"matching takes longer than {SECONDS} s: {', '.join(patterns):.200}")
     answer = json.loads(done.stdout)
     if "error" in answer:
-        raise BadPattern(f"{answer['pattern']!r}: {answer['error']}")
+        raise BadPattern(f"{BRIEF.repr(answer['pattern'])}: {answer['error']}")
     return answer["found"]

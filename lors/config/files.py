@@ -24,7 +24,10 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep)
+            value = super().construct_object(node, deep)
+            if isinstance(value, int):
+                str(value)  # a ValueError for more than 4300 digits, which 0xfff... may have
+            return value
         except yaml.YAMLError:
             raise
         except Exception as error:
@@ -155,17 +158,17 @@ def parse_assignments(texts: list[str], option: str) -> dict[str, Any]:
     for text in texts:
         name, separator, value = text.partition("=")
         if not separator or not name:
-            problems.append(f"'{text}' is not of the form name=value")
+            problems.append(f"{BRIEF.repr(text)} is not of the form name=value")
         elif name in values:
-            problems.append(f"'{name}' is given twice")
+            problems.append(f"{BRIEF.repr(name)} is given twice")
         else:
             try:
                 values[name] = parse_yaml(value)
             except yaml.YAMLError:
-                problems.append(f"'{text}': the value is not valid YAML")
+                problems.append(f"{BRIEF.repr(text)}: the value is not valid YAML")
                 continue
             if isinstance(values[name], dict) and any(":" in str(key) for key in values[name]):
-                problems.append(f"'{text}': a space is missing after the colon")
+                problems.append(f"{BRIEF.repr(text)}: a space is missing after the colon")
     raise_problems(problems, option)
     return values
 

@@ -7,6 +7,7 @@ any other policy is given by its path.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,12 @@ import torch
 
 from lors.checkpoint.expert import WRAPPERS
 from lors.config import load_config
-from lors.errors import LorsError, shortened, unknown_name
+from lors.errors import LorsError, UsageError, shortened, unknown_name
 
 Action = Literal["prune", "whole", "copy"]
 POLICY_DIR = Path(__file__).parent / "policies"
+MOST_PATTERNS = 2000
+"""Largest number of patterns in a policy: enough for one for each tensor of a large model."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +115,9 @@ def _layer_of(name: str) -> int | None:
 def _matches(pattern: str, name: str) -> bool:
     # Only `*` is special: names of tensors may contain [ and ?. Each text between two stars is
     # taken where it occurs first, so that no place is tried again.
-    first, *others = pattern.split("*")
-    if not others:
+    if "*" not in pattern:
         return name == pattern
-    *middle, last = others
+    first, middle, last = _texts(pattern)
     if not name.startswith(first):
         return False
     place = len(first)
@@ -127,6 +129,13 @@ def _matches(pattern: str, name: str) -> bool:
     return name.endswith(last) and len(name) - len(last) >= place
 
 
+@functools.cache
+def _texts(pattern: str) -> tuple[str, tuple[str, ...], str]:
+    """Return the texts before, between and behind the stars of a pattern."""
+    first, *middle, last = pattern.split("*")
+    return first, tuple(text for text in middle if text), last
+
+
 def policy_names() -> list[str]:
     """Return the names of the policies in ``lors/merge/policies``."""
     return sorted(path.stem for path in POLICY_DIR.glob("*.yaml"))
@@ -136,11 +145,22 @@ def load_policy(name_or_path: str) -> Policy:
     """Return the policy of a name, or of a file whose path ends in .yaml.
 
     Raises:
-        UsageError: there is no policy of this name, or the file is not a policy.
+        UsageError: there is no policy of this name, or the file is not a policy, or has more than
+            `MOST_PATTERNS` patterns.
         LorsError: there is no such file.
     """
     if name_or_path.endswith((".yaml", ".yml")):
-        return load_config(Policy, name_or_path)
+        policy = load_config(Policy, name_or_path)
+        number = len(policy.detect) + sum(len(rule.patterns) for rule in policy.rules)
+        if number > MOST_PATTERNS:
+            raise UsageError(
+                "too many patterns in this policy",
+                where=name_or_path,
+                expected=f"at most {MOST_PATTERNS}",
+                got=number,
+                hint="write patterns that match more names: * stands for any text",
+            )
+        return policy
     if name_or_path not in policy_names():
         raise unknown_name("policy", name_or_path, policy_names(), "--policy")
     return load_config(Policy, POLICY_DIR / f"{name_or_path}.yaml")

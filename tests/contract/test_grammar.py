@@ -4,8 +4,8 @@ import random
 import re
 
 import pytest
-import yaml
 
+from lors.config import read_yaml
 from lors.data.espeak import grammar, voices
 
 PAPER = {"ca", "de", "es", "fr", "id", "it", "nl", "pt", "ru", "sv-SE"}
@@ -13,7 +13,7 @@ FILES = sorted(path.stem for path in grammar.GRAMMAR_DIR.glob("*.yaml"))
 
 
 def content(language):
-    return yaml.safe_load((grammar.GRAMMAR_DIR / f"{language}.yaml").read_text(encoding="utf-8"))
+    return read_yaml(grammar.GRAMMAR_DIR / f"{language}.yaml")
 
 
 def test_the_ten_languages_of_the_paper_are_there():

@@ -3,13 +3,17 @@ read, tested and used without the higher packages."""
 
 import ast
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 # Import names of the base requirements in setup.py: the packages of `pip install lors`.
-MERGING = {"torch", "numpy", "scipy", "safetensors", "yaml", "tqdm", "threadpoolctl", "xxhash"}
+MERGING = {
+    *("torch", "numpy", "scipy", "safetensors", "yaml", "tqdm"),
+    *("threadpoolctl", "xxhash", "zlib_ng"),
+}
 
 spec = importlib.util.spec_from_file_location("architecture", ROOT / "utils/architecture.py")
 architecture = importlib.util.module_from_spec(spec)
@@ -129,3 +133,12 @@ def test_the_check_follows_imports():
     needed = architecture.needed_by("lors.bin.merge", modules)
     assert needed == set(modules) - {"lors.text"}
     assert architecture.third_party(modules, needed) == {"torch", "espnet2"}
+
+
+def test_yaml_is_read_in_one_place():
+    """By the reader with bounds; PyYAML's own functions have none."""
+    texts = {path: path.read_text() for path in (ROOT / "lors").rglob("*.py")}
+    texts |= {path: path.read_text() for path in (ROOT / "utils").rglob("*.py")}
+    load = re.compile(r"yaml\.(\w+_)?(load|parse|scan|compose)\w*\(")
+    readers = [path for path, text in texts.items() if load.search(text)]
+    assert readers == [ROOT / "lors/config/files.py"]

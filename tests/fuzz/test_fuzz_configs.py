@@ -55,7 +55,7 @@ GRID = {
     "lors": {"rank": [1, 7], "density": [0.1, 0.2]},
     "average": {"scaling_coef": [0.1, 0.2, 0.3, 0.4]},
 }
-POLICY = yaml.safe_load((POLICY_DIR / "whisper.yaml").read_text())
+POLICY = read_yaml(POLICY_DIR / "whisper.yaml")
 
 
 def plan_of(path):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import soundfile
-import yaml
 
 from lors.bin import make_espeak_corpus
+from lors.config import read_yaml
 from lors.data.espeak import audio, corpus, grammar, plan, voices
 from tests.refusal import refusal
 
@@ -305,6 +305,6 @@ def test_start_up_is_light():
 
 
 def test_conditions_file_has_every_language_with_a_grammar():
-    data = yaml.safe_load(voices.CONDITIONS_FILE.read_text(encoding="utf-8"))
+    data = read_yaml(voices.CONDITIONS_FILE)
     assert set(data["voices"]) == set(grammar.languages())
     assert set(data["domain"]) == {"all", *grammar.languages()}

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import yaml
 
+from lors.config import read_yaml
 from lors.data.espeak import voices
 from lors.errors import UsageError
 from tests.refusal import refusal
@@ -15,7 +16,7 @@ def edited(tmp_path):
     """Return a function that writes a copy of the conditions file with other values."""
 
     def edit(**parts):
-        data = yaml.safe_load(voices.CONDITIONS_FILE.read_text(encoding="utf-8"))
+        data = read_yaml(voices.CONDITIONS_FILE)
         for name, values in parts.items():
             data[name].update(values)
         path = tmp_path / "conditions.yaml"
@@ -67,7 +68,7 @@ def test_all_wrong_values_at_once(edited):
 
 
 def test_missing_default(edited, tmp_path):
-    data = yaml.safe_load(edited().read_text(encoding="utf-8"))
+    data = read_yaml(edited())
     del data["defaults"]["pitch"]
     path = tmp_path / "short.yaml"
     path.write_text(yaml.safe_dump(data), encoding="utf-8")

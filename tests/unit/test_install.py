@@ -290,8 +290,8 @@ def test_what_an_environment_lacks_is_found_by_the_real_python(checkout, tmp_pat
     python = str(tmp_path / "empty" / "bin" / "python")
     done = checkout.install(LORS_PYTHON=python)
     assert (
-        "missing: torch, numpy, scipy, safetensors, PyYAML, tqdm, threadpoolctl, xxhash, espnet,"
-        in done.stderr
+        "missing: torch, numpy, scipy, safetensors, PyYAML, tqdm, threadpoolctl, xxhash, zlib-ng, "
+        "espnet," in done.stderr
     )
     assert "ruff" not in done.stderr
     assert "ruff" in checkout.install("--test_tools", "true", LORS_PYTHON=python).stderr
@@ -408,6 +408,7 @@ def test_merging_needs_no_espnet():
         "tqdm",
         "threadpoolctl",
         "xxhash",
+        "zlib-ng",
     }
 
 

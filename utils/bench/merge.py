@@ -71,10 +71,11 @@ FLOOR = "floor"
 PTH = {
     "lors_pth": "lors",
     "average_pth": "average",
-    "lors_pth_no_crc": "lors",
-    "average_pth_no_crc": "average",
+    "task_arithmetic_pth": "task_arithmetic",
 }
-"""Cases that read and write ``.pth`` files, with and without comparing the checksums of values."""
+"""Cases that read and write ``.pth`` files."""
+NO_CRC = {f"{case}_no_crc": case for case in PTH}
+"""The same without comparing the checksums of values, which no option turns off."""
 GPU = {"lors_cuda": "lors", "lors_rank76_cuda": "lors_rank76"}
 MERGEKIT = {  # case -> (mergekit's method, parameters, ours to compare with)
     "mergekit_linear": ("linear", {"weight": 0.2}, "average"),
@@ -218,6 +219,15 @@ def run_floor(paths: list[Path], out: Path) -> None:
             writer.add(name, tensors[0])
 
 
+def run_without_checksums(arguments: list[str]) -> int:
+    """Merge as ``lors.bin.merge`` with these arguments, but trust the values of ``.pth`` files."""
+    from lors.bin.merge import main
+    from lors.checkpoint import reader
+
+    reader.records_in = lambda *_: {}  # no storage has a checksum to compare
+    return main(arguments)
+
+
 # --- measuring ----------------------------------------------------------------------------------
 
 
@@ -257,17 +267,18 @@ def command_of(
 ) -> tuple[list[str], dict[str, str]]:
     base, *experts = map(str, paths)
     threads = {"OMP_NUM_THREADS": str(nj), "OPENBLAS_NUM_THREADS": str(nj)}
-    if case in METHODS or case in GPU or case in PTH:
-        method, params = METHODS[{**GPU, **PTH}.get(case, case)]
-        command = [sys.executable, "-m", "lors.bin.merge", "--method", method, "--base", base]
+    like = NO_CRC.get(case, case)
+    if like in METHODS or like in GPU or like in PTH:
+        method, params = METHODS[{**GPU, **PTH}.get(like, like)]
+        program = [__file__, "--inside", "no_crc"] if case in NO_CRC else ["-m", "lors.bin.merge"]
+        command = [sys.executable, *program, "--method", method, "--base", base]
         command += ["--experts", *experts, "--out", str(out), "--nj", str(nj)]
         if params:
             command += ["--params", *(f"{name}={value}" for name, value in params.items())]
         command += OPTIONS.get(case, [])
         if case in GPU:
             command += ["--device", "cuda"]
-        check = "0" if case.endswith("_no_crc") else "1"
-        return command, {"PYTHONPATH": str(ROOT), "LORS_CHECK_CRC": check}
+        return command, {"PYTHONPATH": str(ROOT)}
     if case == FLOOR or case in PLAIN or case in GRID_CASES:
         command = [sys.executable, __file__, "--inside", case, "--out", str(out), "--nj", str(nj)]
         command += [base, *experts]
@@ -287,7 +298,8 @@ def command_of(
 def report(results: dict[str, dict[str, float]]) -> str:
     lines = [f"{'case':26}{'CPU s':>9}{'wall s':>9}{'anon GB':>9}  ratio of CPU s"]
     for case, found in results.items():
-        ours = {**PLAIN, **PTH}.get(case) or (MERGEKIT[case][2] if case in MERGEKIT else None)
+        peers = {name: ours for name, (_, _, ours) in MERGEKIT.items()}
+        ours = {**PLAIN, **PTH, **NO_CRC, **peers}.get(case)
         ratio = ""
         if ours in results:
             ratio = f"{found['cpu_s'] / results[ours]['cpu_s']:.1f} x {ours}"
@@ -300,10 +312,12 @@ def report(results: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
+    if sys.argv[1:3] == ["--inside", "no_crc"]:  # the other arguments are those of lors.bin.merge
+        sys.exit(run_without_checksums(sys.argv[3:]))
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    cases = [*METHODS, FLOOR, *PTH, *GPU, *PLAIN, *GRID_CASES, *MERGEKIT]
+    cases = [*METHODS, FLOOR, *PTH, *NO_CRC, *GPU, *PLAIN, *GRID_CASES, *MERGEKIT]
     parser.add_argument("--dir", type=Path, help="directory for the models and the merged models")
     parser.add_argument(
         "--layers", type=int, default=12, help="layers a side (default: 12, the real size)"
@@ -337,7 +351,8 @@ def main() -> None:
     paths = make_models(args.dir, args.width, args.layers, args.experts)
     if set(args.cases) & set(GRID_CASES):
         grid_paths = make_models(args.dir, args.width, GRID_LAYERS, args.experts)
-    if set(args.cases) & set(PTH):
+    pth_cases = {*PTH, *NO_CRC}
+    if set(args.cases) & pth_cases:
         pth_paths = make_models(args.dir, args.width, args.layers, args.experts, ".pth")
     results: dict[str, dict[str, float]] = {}
     for case in args.cases:
@@ -347,11 +362,11 @@ def main() -> None:
         if case in GPU and not torch.cuda.is_available():
             print(f"{case}: left out, there is no GPU that torch can use", flush=True)
             continue
-        suffix = ".pth" if case in PTH else ".safetensors"
+        suffix = ".pth" if case in pth_cases else ".safetensors"
         out = args.dir / "merged" / case / f"model{suffix}"
         shutil.rmtree(out.parent, ignore_errors=True)
         out.parent.mkdir(parents=True)
-        inputs = grid_paths if case in GRID_CASES else pth_paths if case in PTH else paths
+        inputs = grid_paths if case in GRID_CASES else pth_paths if case in pth_cases else paths
         results[case] = measure(*command_of(case, inputs, out, args.nj, args.dir))
         shutil.rmtree(out.parent)
         print(f"{case}: {results[case]}", flush=True)

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from lors.config import read_yaml
 from lors.errors import LorsError, unknown_name
 from lors.tasks import TARGET
 
@@ -160,17 +159,13 @@ def load(language: str) -> Grammar:
     """Read the grammar of one language.
 
     Raises:
-        UsageError: there is no grammar for this language.
-        LorsError: the file is not valid YAML or not a complete grammar.
+        UsageError: there is no grammar for this language, or the file is not valid YAML.
+        LorsError: the file is not a complete grammar.
     """
     if language not in (*languages(), TARGET):
         raise unknown_name("language", language, languages())
     path = GRAMMAR_DIR / f"{language}.yaml"
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise LorsError("not valid YAML", where=path, got=str(error)) from None
-    return Grammar(data, where=path)
+    return Grammar(read_yaml(path), where=path)
 
 
 def stable_hash(*parts: object) -> int:

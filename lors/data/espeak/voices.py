@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from lors.config import read_yaml
 from lors.errors import LorsError, unknown_name
 from lors.tasks import SPLITS
 
@@ -116,16 +115,14 @@ def load_condition(
         vocab_holdout: replaces the file's value, unless it is None.
 
     Raises:
-        UsageError: unknown condition, unknown key, or no espeak-ng voice for the language.
+        UsageError: unknown condition, unknown key, no espeak-ng voice for the language, or a file
+            that is not valid YAML.
         LorsError: parts, keys or values are missing or wrong (all are listed).
     """
     if name not in CONDITIONS:
         raise unknown_name("condition", name, CONDITIONS)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise LorsError("not valid YAML", where=path, got=str(error)) from None
-    absent = [part for part in ("defaults", "voices", *CONDITIONS) if not (data or {}).get(part)]
+    data = read_yaml(path)
+    absent = [part for part in ("defaults", "voices", *CONDITIONS) if not data.get(part)]
     if absent:
         raise LorsError("parts are missing", where=path, expected=absent)
     if language not in data["voices"]:
