@@ -57,7 +57,7 @@ def get_packages(folder: Path, packages: Iterable[Package], archive: str = ARCHI
 
 def _download(package: Package, scratch: Path, archive: str, path: Path) -> Path:
     """Return the downloaded file, in `scratch`."""
-    log.info("downloading %s %s (%.1f MB)", package.name, package.version, package.bytes / 1e6)
+    log.info("downloading %s %s (%.2f MB)", package.name, package.version, package.bytes / 1e6)
     problems = []
     for way in (_by_apt, _by_address):
         problem = way(package, scratch, archive)
