@@ -1,7 +1,7 @@
 """A Whisper as a directory of CTranslate2, written without the package.
 
-Independent of lors/checkpoint/ctranslate2_*.py; tests/reference/test_ctranslate2.py compares both
-with the converter of CTranslate2.
+Independent of lors/checkpoint/ctranslate2_*.py; tests/reference/test_ctranslate2_converter.py
+compares both with the converter of CTranslate2.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ def quantised(variables: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[st
             found[name] = value
             continue
         rows = value.float().flatten(1).abs()
-        scale = 127 / rows.amax(1) if dtype == torch.int8 else 1024 / rows.amax()
+        # A tensor over a tensor, since torch makes of a number over a tensor two operations.
+        steps, largest = (127, rows.amax(1)) if dtype == torch.int8 else (1024, rows.amax())
+        scale = torch.tensor(float(steps)) / largest
         scales = scale.reshape(-1, *[1] * (value.ndim - 1)) if scale.ndim else scale
         found[name] = (value.float() * scales).round().to(dtype)
         found[f"{name}_scale"] = scale
