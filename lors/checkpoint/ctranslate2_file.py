@@ -30,8 +30,8 @@ DTYPES = (
 """Dtypes in the order of their numbers in the file."""
 SCALE = "_scale"
 """Ending of the variable with the scale of a quantised one."""
-_MOST_VARIABLES = 20_000
-"""Most variables and most aliases that are read: ten times those of a quantised Whisper-large."""
+_MOST_VARIABLES = 5000
+"""Most variables and most aliases that are read: three times those of a quantised Whisper-large."""
 _LONGEST_NAME, _MOST_AXES = 255, 8
 _OTHER_FILE = 1000
 """A version from here on is the beginning of another kind of file."""

@@ -81,7 +81,7 @@ class Checkpoint(abc.ABC):
         if path.name.endswith(INDEX_SUFFIX):
             return _ShardedCheckpoint(path)
         opener = OPENERS.get(path.suffix)
-        if path.name == CTRANSLATE2_FILE and not is_torch_file(path):
+        if path.name == CTRANSLATE2_FILE and path.is_file() and not is_torch_file(path):
             opener = _CTranslate2Checkpoint
         if opener is None:
             raise LorsError(

