@@ -10,7 +10,7 @@ import difflib
 import errno
 import itertools
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class LorsError(Exception):
@@ -112,14 +112,25 @@ _OS_HINTS = {
 """Error number of the operating system -> the next step for the user."""
 
 
-def unknown_name(kind: str, name: str, valid: Iterable[str], where: object = None) -> UsageError:
-    """Return the error for a name that is not in `valid`, with similar names and the valid ones."""
+def unknown_name(
+    kind: str, name: str | Sequence[str], valid: Iterable[str], where: object = None
+) -> UsageError:
+    """Return the error for names that are not in `valid`, with similar names and the valid ones.
+
+    Args:
+        kind: what the names are, in the singular.
+        name: an unknown name, or all unknown names.
+        valid: the known names.
+        where: the option or file with the names.
+    """
     valid = sorted(valid)
+    names = [name] if isinstance(name, str) else list(name)
+    hints = [near_matches(name, valid) for name in names[:SHOWN_NAMES]]
     return UsageError(
-        f"unknown {kind} '{name}'",
+        f"unknown {kind} " + ", ".join(shortened((f"'{name}'" for name in names), SHOWN_NAMES)),
         where=where,
         expected=f"one of: {', '.join(shortened(valid, MOST_COMPARED))}",
-        hint=near_matches(name, valid),
+        hint="; ".join(filter(None, hints)) or None,
     )
 
 
@@ -138,6 +149,8 @@ def near_matches(name: str, valid: Iterable[str]) -> str | None:
     return f"did you mean {' or '.join(near)}?" if near else None
 
 
+SHOWN_NAMES = 20
+"""Most unknown names that one message shows."""
 LONGEST_COMPARED, MOST_COMPARED = 64, 1000
 """Longest name that is compared, and most names it is compared with."""
 

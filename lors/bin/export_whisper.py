@@ -22,8 +22,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model",
         required=True,
-        help="Whisper model of OpenAI (.pt), ESPnet (.pth) or Hugging Face (.safetensors or a "
-        "directory); merged or not",
+        help="Whisper model of OpenAI (.pt), ESPnet (.pth), Hugging Face (.safetensors or a "
+        "directory) or CTranslate2 (a directory); merged or not",
     )
     parser.add_argument(
         "--out",

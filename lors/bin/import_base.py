@@ -22,8 +22,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--base_model",
         required=True,
-        help="directory of an ESPnet S2T model; or a Whisper: OpenAI's .pt, a Hugging Face "
-        "directory, or an official name such as small, which is downloaded",
+        help="directory of an ESPnet S2T model; or a Whisper: OpenAI's .pt, a directory of Hugging "
+        "Face or CTranslate2 (faster-whisper), or an official name such as small, which is "
+        "downloaded",
     )
     parser.add_argument("--out", required=True, help="directory to write, e.g. EXPDIR/base")
     for name, text in OPTIONS.items():

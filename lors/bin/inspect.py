@@ -24,7 +24,9 @@ def get_parser() -> argparse.ArgumentParser:
         epilog="example: python -m lors.bin.inspect --base base.pth --experts de.pth fr.pth "
         "--rank 7 --out inspect.json --plots inspect/",
     )
-    parser.add_argument("--base", required=True, help="checkpoint of the base model")
+    parser.add_argument(
+        "--base", required=True, help="checkpoint of the base model, as for lors merge"
+    )
     parser.add_argument("--experts", required=True, nargs="+", help="models fine-tuned from it")
     parser.add_argument(
         "--labels", nargs="+", help="short names of the experts (default: from the file names)"

@@ -39,8 +39,16 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         help=f"YAML file with any of {', '.join(keys_of(MergePlan))} (conf/merge_*.yaml), or the "
         f"{RECORD_NAME} of a merged model to make it again",
     )
-    parser.add_argument("--base", help="checkpoint of the base model")
-    parser.add_argument("--experts", nargs="+", help="checkpoints fine-tuned from the base model")
+    parser.add_argument(
+        "--base",
+        help="checkpoint of the base model: .pth, .pt, .safetensors, or a directory of Hugging "
+        "Face or CTranslate2",
+    )
+    parser.add_argument(
+        "--experts",
+        nargs="+",
+        help="checkpoints fine-tuned from the base model, in any of these forms, or LoRA adapters",
+    )
     parser.add_argument("--out", help="merged model to write: .pth, .safetensors, or .pt (Whisper)")
     parser.add_argument(
         "--onto",

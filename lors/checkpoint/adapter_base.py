@@ -35,7 +35,7 @@ class _BaseRecord:
 
 def record_base(base: Checkpoint, directory: str | os.PathLike) -> None:
     """Write ``base.json`` for an adapter of `base` into the adapter's directory."""
-    record = _BaseRecord(os.path.relpath(base.path, directory), _hash_of_weights(base))
+    record = _BaseRecord(os.path.relpath(base.path, directory), hash_of_weights(base))
     write_json(Path(directory) / BASE_RECORD, dataclasses.asdict(record))
 
 
@@ -74,7 +74,7 @@ def check_base(base: Checkpoint, adapter: Path, trained_on: str | None = None) -
         )
         return
     recorded = _read_record(record)
-    if _hash_of_weights(base) != recorded.fingerprint:
+    if hash_of_weights(base) != recorded.fingerprint:
         raise LorsError(
             "the adapter was trained on another model",
             where=adapter,
@@ -88,7 +88,7 @@ def _read_record(path: Path) -> _BaseRecord:
     return from_description(_BaseRecord, read_json_object(path), path)
 
 
-def _hash_of_weights(model: Checkpoint) -> str:
+def hash_of_weights(model: Checkpoint) -> str:
     """Return a hash of a model's weights in float32, equal for all its file formats and dtypes.
 
     Whisper has the same hash under the names of every naming scheme.

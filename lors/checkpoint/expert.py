@@ -1,7 +1,7 @@
 """Open base models and experts; an expert gets the names of its base model.
 
-An expert may come in another naming scheme than its base model (Whisper of OpenAI, Hugging Face or
-ESPnet), or as an adapter (:mod:`lors.checkpoint.adapter`).
+An expert may come in another form than its base model (Whisper of OpenAI, Hugging Face, ESPnet or
+CTranslate2), or as an adapter (:mod:`lors.checkpoint.adapter`).
 """
 
 from __future__ import annotations

@@ -17,9 +17,12 @@ import torch
 from torch import Tensor
 from xxhash import xxh3_128
 
+from lors.checkpoint.ctranslate2_file import FILE_NAME as CTRANSLATE2_FILE
+from lors.checkpoint.ctranslate2_whisper import CTranslate2Whisper
 from lors.checkpoint.torch_archive import checksum
 from lors.checkpoint.torch_file import (
     corrupt_file,
+    is_torch_file,
     load_torch,
     open_to_read,
     records_in,
@@ -32,8 +35,8 @@ Spec = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 """Name of every tensor of a model, in order -> its shape and dtype."""
 INDEX_SUFFIX = ".safetensors.index.json"
 PEFT_CONFIG = "adapter_config.json"
-DIRECTORY_FILES = ("model.safetensors", f"model{INDEX_SUFFIX}")
-"""Model files of a Hugging Face directory, the first before the second."""
+DIRECTORY_FILES = ("model.safetensors", f"model{INDEX_SUFFIX}", CTRANSLATE2_FILE)
+"""Model files of directories of Hugging Face and CTranslate2; the first of them is read."""
 SAFETENSORS_DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -62,8 +65,9 @@ class Checkpoint(abc.ABC):
         Args:
             path: one of: ``.pth`` or ``.pt`` with a plain state dict (ESPnet), an ESPnet training
                 checkpoint (its ``model``) or an OpenAI Whisper model (its ``model_state_dict``);
-                ``.safetensors``; the index of a sharded model (``.safetensors.index.json``); a
-                Hugging Face directory with one of the last two.
+                ``.safetensors``; the index of a sharded model (``.safetensors.index.json``); the
+                ``model.bin`` of a Whisper in CTranslate2's form (faster-whisper); a directory of
+                Hugging Face or CTranslate2 with one of the last three.
 
         Raises:
             LorsError: the file is missing, truncated or corrupt, has another format, or would need
@@ -76,16 +80,20 @@ class Checkpoint(abc.ABC):
             path = _file_of(path)
         if path.name.endswith(INDEX_SUFFIX):
             return _ShardedCheckpoint(path)
-        if path.suffix not in OPENERS:
+        opener = OPENERS.get(path.suffix)
+        if path.name == CTRANSLATE2_FILE and path.is_file() and not is_torch_file(path):
+            opener = _CTranslate2Checkpoint
+        if opener is None:
             raise LorsError(
                 "LoRS does not read this kind of checkpoint",
                 where=path,
-                expected=f"a file that ends in {', '.join(OPENERS)}",
+                expected=f"a file that ends in {', '.join(OPENERS)}, or the {CTRANSLATE2_FILE} of "
+                "CTranslate2",
                 hint=_conversion(path),
             )
         if not path.is_file():
             raise LorsError("not a file", where=path, hint="give the path of the model file")
-        return OPENERS[path.suffix](path)
+        return opener(path)
 
     @abc.abstractmethod
     def names(self) -> list[str]:
@@ -183,7 +191,22 @@ class _TorchCheckpoint(Checkpoint):
         return tensor.resolve_conj().resolve_neg()
 
 
-class _SafetensorsCheckpoint(Checkpoint):
+class _IndexedCheckpoint(Checkpoint):
+    """A file that begins with an index: a subclass sets `_spec`."""
+
+    _spec: Spec
+
+    def names(self) -> list[str]:
+        return list(self._spec)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._spec[name][0]
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._spec[name][1]
+
+
+class _SafetensorsCheckpoint(_IndexedCheckpoint):
     """A single ``.safetensors`` file."""
 
     def __init__(self, path: Path):
@@ -205,15 +228,6 @@ class _SafetensorsCheckpoint(Checkpoint):
                     hint="load and save the model in float32 or bfloat16",
                 )
             self._spec[name] = (tuple(part.get_shape()), SAFETENSORS_DTYPES[part.get_dtype()])
-
-    def names(self) -> list[str]:
-        return list(self._spec)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._spec[name][0]
-
-    def dtype(self, name: str) -> torch.dtype:
-        return self._spec[name][1]
 
     def tensor(self, name: str) -> Tensor:
         if name not in self._spec:
@@ -276,6 +290,22 @@ class _ShardedCheckpoint(Checkpoint):
         return self._shard_of[name].tensor(name)
 
 
+class _CTranslate2Checkpoint(_IndexedCheckpoint):
+    """A Whisper in CTranslate2's form, under OpenAI's names."""
+
+    def __init__(self, path: Path):
+        super().__init__(path)
+        self._model = CTranslate2Whisper(path)
+        self._spec = self._model.spec
+
+    def files(self) -> list[Path]:
+        # The other files would be read instead of this one.
+        return [self.path.with_name(name) for name in DIRECTORY_FILES]
+
+    def tensor(self, name: str) -> Tensor:
+        return self._model.tensor(name)
+
+
 def _exists(path: Path) -> bool:
     """Return whether there is such a file; LorsError if the system refuses to look for it."""
     try:
@@ -310,7 +340,7 @@ def _conversion(path: Path) -> str:
 
 
 def _file_of(directory: Path) -> Path:
-    """Return the model file in a Hugging Face directory."""
+    """Return the model file in a directory of Hugging Face or CTranslate2."""
     found = [directory / name for name in DIRECTORY_FILES if (directory / name).is_file()]
     if found:
         return found[0]

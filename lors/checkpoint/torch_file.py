@@ -115,6 +115,15 @@ def load_torch(path: Path) -> TorchFile:
         ) from None
 
 
+def is_torch_file(path: Path) -> bool:
+    """Return whether a file begins as torch.save writes it; False if it cannot be opened."""
+    try:
+        with path.open("rb") as handle:
+            return handle.read(2).startswith((b"PK", pickle.PROTO))
+    except OSError:
+        return False
+
+
 def state_dict_in(path: Path, content: Any) -> dict[str, Tensor]:
     """Return the state dict of the model in the content of a file.
 

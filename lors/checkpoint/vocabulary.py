@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from lors.errors import BRIEF, LorsError, from_os_error, shortened
-from lors.fileio import read_json_object
+from lors.fileio import read_json, read_json_object
 
 ESPNET_CONFIG = "config.yaml"
 HUGGING_FACE_VOCABULARY = "vocab.json"
+CTRANSLATE2_VOCABULARIES = ("vocabulary.json", "vocabulary.txt")
+"""Vocabularies of CTranslate2: a list, or (before its version 3.16) a token a line."""
 
 
 def check_same_vocabulary(base: str | os.PathLike, *experts: str | os.PathLike) -> None:
@@ -23,7 +25,7 @@ def check_same_vocabulary(base: str | os.PathLike, *experts: str | os.PathLike) 
     model whose vocabulary is not known is not checked.
 
     Args:
-        base, experts: model files or Hugging Face directories.
+        base, experts: model files, or directories of Hugging Face or CTranslate2.
 
     Raises:
         LorsError: a vocabulary differs; the first different token is shown.
@@ -68,11 +70,12 @@ def _shown(token: str | None) -> str:
 def tokens_of(model: str | os.PathLike) -> list[str] | None:
     """Return the tokens of a model in their order; None if no file in its directory lists them.
 
-    They are read from ``token_list`` in ESPnet's ``config.yaml`` or from Hugging Face's
-    ``vocab.json``, without its special tokens ``<|...|>``.
+    They are read from ``token_list`` in ESPnet's ``config.yaml``, from Hugging Face's
+    ``vocab.json`` or from CTranslate2's ``vocabulary.json`` or ``vocabulary.txt``; the last three
+    without their special tokens ``<|...|>``.
 
     Args:
-        model: a model file or a Hugging Face directory.
+        model: a model file, or a directory of Hugging Face or CTranslate2.
 
     Raises:
         LorsError: a file cannot be read or is damaged.
@@ -92,7 +95,33 @@ def tokens_of(model: str | os.PathLike) -> list[str] | None:
         # Some Whisper directories list <|endoftext|> here, others only among the added tokens.
         words = (token for token in numbers if not is_special(token))
         return sorted(words, key=numbers.get)
-    return None
+    listed = _listed_tokens(directory)
+    return [token for token in listed if not is_special(token)] or None
+
+
+def _listed_tokens(directory: Path) -> list[str]:
+    """Return all tokens in a vocabulary of CTranslate2; empty if there is none."""
+    path = next(
+        (directory / n for n in CTRANSLATE2_VOCABULARIES if (directory / n).is_file()), None
+    )
+    if path is None:
+        return []
+    if path.suffix == ".txt":
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise from_os_error(error) from None
+        return text.removesuffix("\n").split("\n")
+    tokens = read_json(path)
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        raise LorsError(
+            "this file must hold a list of tokens",
+            where=path,
+            expected='["token", ...]',
+            got=BRIEF.repr(tokens),
+            hint="copy or download the file again",
+        )
+    return tokens
 
 
 def is_special(token: str) -> bool:
@@ -126,18 +155,19 @@ def token_numbers(path: Path) -> dict[str, int]:
 def special_tokens_of(model: str | os.PathLike) -> set[tuple[str, int]]:
     """Return the special tokens ``<|...|>`` with their numbers that the files of a model list.
 
-    They are read from the files of Hugging Face in the directory of the model: ``vocab.json``,
-    ``added_tokens.json``, ``tokenizer_config.json`` and ``generation_config.json``; if none lists
-    any, from ``tokenizer.json``. Empty if there is none of these files.
+    They are read from the files in the directory of the model: Hugging Face's ``vocab.json``,
+    ``added_tokens.json``, ``tokenizer_config.json`` and ``generation_config.json``, and the
+    vocabulary of CTranslate2; if none lists any, from ``tokenizer.json``. Empty if there is none of
+    these files.
 
     Args:
-        model: a model file or a Hugging Face directory.
+        model: a model file, or a directory of Hugging Face or CTranslate2.
 
     Raises:
         LorsError: a file cannot be read or is damaged.
     """
     directory = _directory_of(model)
-    found: set[tuple[str, int]] = set()
+    found = {(token, number) for number, token in enumerate(_listed_tokens(directory))}
     for name in (HUGGING_FACE_VOCABULARY, "added_tokens.json"):
         if (directory / name).is_file():
             found |= set(token_numbers(directory / name).items())

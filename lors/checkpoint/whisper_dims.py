@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lors.checkpoint.ctranslate2_file import FILE_NAME as CTRANSLATE2_FILE
+from lors.checkpoint.ctranslate2_whisper import heads_in
 from lors.checkpoint.naming import names_in
 from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.torch_file import load_torch
@@ -33,9 +35,9 @@ def whisper_dims(model: Checkpoint) -> dict[str, int]:
     """Return the dimensions of a Whisper model, under OpenAI's names.
 
     All except the numbers of attention heads follow from the shapes of the weights. The numbers of
-    heads are read from the file itself (OpenAI), or from ``config.json`` (Hugging Face) or
-    ``whisper_conf`` in ``config.yaml`` (a recipe) in its directory. Without any of these, heads of
-    the width of all official models are assumed.
+    heads are read from the file itself (OpenAI, CTranslate2), or from ``config.json`` (Hugging
+    Face) or ``whisper_conf`` in ``config.yaml`` (a recipe) in its directory. Without any of these,
+    heads of the width of all official models are assumed.
 
     Args:
         model: a Whisper model in any naming scheme.
@@ -145,6 +147,10 @@ def _heads(
     """Return the numbers of attention heads of encoder and decoder."""
     if stored is not None:
         return _integers(stored, HEADS, model.path)
+    if model.path.name == CTRANSLATE2_FILE:
+        heads = heads_in(model.path)
+        if heads is not None:
+            return heads
     config = model.path.parent / "config.json"
     if config.is_file():
         values = read_json_object(config)

@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from espnet2.train.reporter import Reporter
 from espnet2.train.trainer import Trainer
 from torch import Tensor
 
-from lors.checkpoint.torch_file import SAFE_GLOBALS
+from lors.checkpoint.reader import Checkpoint
+from lors.checkpoint.torch_file import load_torch
 from lors.errors import LorsError
 from lors.fileio import atomic_write, locked, replace_link
 
@@ -116,17 +116,18 @@ def read_checkpoint(path: Path) -> tuple[Mapping[str, Tensor], Reporter]:
     """
     # ESPnet unpickles the file, which may run code; a file that is refused here is not unpickled.
     try:
-        with torch.serialization.safe_globals(SAFE_GLOBALS):
-            states = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = Checkpoint.open(path)
+        model = {name: checkpoint.tensor(name) for name in checkpoint.names()}
         reporter = Reporter()
-        reporter.load_state_dict(states["reporter"])
-        return states["model"], reporter
-    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError) as error:
+        reporter.load_state_dict(load_torch(path).content["reporter"])
+        return model, reporter
+    except (LorsError, KeyError, TypeError) as error:
+        problem = f"{error.what}: {error.got}" if isinstance(error, LorsError) else error
         raise LorsError(
             "the training cannot resume from its checkpoint",
             where=path,
             expected="ESPnet's checkpoint of tensors, numbers and texts",
-            got=str(error).splitlines()[0],
+            got=f"{type(error).__name__}: {problem}",
             hint="remove the file to start this training over",
         ) from None
 

@@ -1,10 +1,12 @@
 """A training that is killed before any of its operations on files, and resumes."""
 
+import io
 import multiprocessing
 import os
 import pickle
 import random
 import signal
+import struct
 import sys
 import zipfile
 from pathlib import Path
@@ -204,6 +206,39 @@ def test_a_checkpoint_with_code_in_it_is_refused(tmp_path, capsys):
     checkpoint.unlink()
     train(out)
     assert content(out)["valid.acc.best.pth"] == "2epoch.pth"
+
+
+def damaged(content, rng):
+    """Change the directory of the archive, or values without their checksum, or cut the file."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        infos = [info for info in archive.filelist if "/data/" in info.filename]
+        directory = archive.start_dir
+    info = max(infos, key=lambda info: info.file_size)
+    changed = bytearray(content)
+    change = rng.choice(("offset", "value", "cut"))
+    if change == "offset":
+        name = info.filename.encode()
+        place = content.index(name, directory) - 4  # the offset stands before the name
+        changed[place] ^= 64
+    elif change == "value":
+        lengths = struct.unpack_from("<2H", content, info.header_offset + 26)
+        changed[info.header_offset + 30 + sum(lengths)] ^= 1
+    else:
+        del changed[rng.randrange(len(content)) :]
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_damaged_checkpoint_is_refused(tmp_path, seed):
+    """torch alone would read other values: it takes them from any place that the file names."""
+    train(tmp_path, max_epoch=1)
+    checkpoint = tmp_path / "checkpoint.pth"
+    content = damaged(checkpoint.read_bytes(), random.Random(seed))
+    checkpoint.write_bytes(content)
+    with refusal(checkpoint) as caught:
+        train(tmp_path)
+    assert "start this training over" in caught.value.hint
+    assert checkpoint.read_bytes() == content and not (tmp_path / "2epoch.pth").exists()
 
 
 def test_loaded_adapters_are_not_taken_for_added_up():

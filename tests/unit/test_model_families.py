@@ -64,6 +64,7 @@ def test_base_model_of_espnet_s2t_is_a_directory(tmp_path):
         ("window", "ten", "ten"),
         ("st_language", "english", "english"),
         ("langs", "de ab", "'ab'"),
+        ("langs", "xy de ab", "'xy', 'ab'"),
         ("base_model", "smal", "small"),
         ("base_model", "", ""),
     ],

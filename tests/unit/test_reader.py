@@ -209,9 +209,10 @@ def test_paths_that_are_no_checkpoints(tmp_path):
     for missing in ("none.pth", "none/", "none/model.bin"):
         with refusal(tmp_path / missing):
             Checkpoint.open(f"{tmp_path}/{missing}")
-    (tmp_path / "model.bin").write_bytes(b"")
-    with refusal(tmp_path / "model.bin", ".pth, .pt, .safetensors"):
-        Checkpoint.open(tmp_path / "model.bin")
+    for name in ("pytorch_model.bin", "model.ckpt"):
+        (tmp_path / name).write_bytes(b"")
+        with refusal(tmp_path / name, ".pth, .pt, .safetensors", "model.bin"):
+            Checkpoint.open(tmp_path / name)
     (tmp_path / "dir.pth").mkdir()
     with refusal(tmp_path / "dir.pth", "model.safetensors"):
         Checkpoint.open(tmp_path / "dir.pth")

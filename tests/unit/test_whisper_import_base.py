@@ -14,6 +14,7 @@ from lors.models import family_of
 from lors.models.whisper.import_base import import_whisper
 from tests.integration.tiny_whisper import DIMS, make_whisper
 from tests.refusal import refusal
+from tests.unit.ctranslate2_files import write_ctranslate2
 
 
 @pytest.fixture(scope="module")
@@ -70,30 +71,31 @@ def test_model_of_espnet(state, tmp_path):
     assert same(imported(tmp_path / "base"), wide)  # two heads, as all official models of 128
 
 
-def test_official_name(official, tmp_path, monkeypatch):
-    """Where a network is, OpenAI's function downloads the file and checks its SHA-256."""
-    asked = []
-
-    def download(url, root, in_memory):
-        asked.append((url, root, in_memory))
-        return str(official)
-
-    monkeypatch.setattr("whisper._download", download)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    import_whisper("small", tmp_path / "base")
-    [(url, root, in_memory)] = asked
-    assert url.endswith("/small.pt") and root == str(tmp_path / "cache" / "whisper")
-    assert in_memory is False and (tmp_path / "base" / "model.pth").exists()
+def test_source_of_a_file(official, tmp_path):
+    import_whisper(str(official), tmp_path / "base")
+    source = yaml.safe_load((tmp_path / "base" / "source.yaml").read_text())
+    assert source == {"base_model": str(official), "source": str(official.resolve())}
 
 
-def test_download_that_fails(tmp_path, monkeypatch):
-    def download(*_, **__):
-        raise OSError("no route to host")
+@pytest.mark.parametrize("dtype", [None, torch.float16, torch.int8])
+def test_directory_of_ctranslate2(state, tmp_path, dtype, caplog):
+    directory = write_ctranslate2(tmp_path / "ct2", state, dtype)
+    import_whisper(str(directory), tmp_path / "base")
+    found = imported(tmp_path / "base")
+    if dtype == torch.int8:
+        assert "int8" in caplog.text and found.keys() == state.keys()
+        assert all(torch.allclose(found[n], state[n], atol=0.02) for n in state)
+    else:
+        assert same(found, {n: v.to(dtype or v.dtype).float() for n, v in state.items()})
+    assert family_of(tmp_path / "base").conf.dims == DIMS
 
-    monkeypatch.setattr("whisper._download", download)
-    with refusal("small.pt", "no route to host"):
-        import_whisper("small", tmp_path / "base")
-    assert not (tmp_path / "base").exists()
+
+def test_the_dtype_of_the_file_makes_no_other_base_model(state, tmp_path):
+    half = {name: value.half() for name, value in state.items()}
+    float32 = {name: value.float() for name, value in half.items()}
+    for name, values in (("half", half), ("float32", float32)):
+        torch.save({"dims": DIMS, "model_state_dict": values}, tmp_path / f"{name}.pt")
+        import_whisper(str(tmp_path / f"{name}.pt"), tmp_path / "base")
 
 
 def test_name_that_is_refused_before_any_download(tmp_path, monkeypatch):
@@ -154,6 +156,7 @@ def test_link_to_another_disk(official, tmp_path):
         ".done",
         "config.yaml",
         "model.pth",
+        "source.yaml",
     }
 
 

@@ -1,4 +1,4 @@
-"""A tiny Whisper in the official forms: OpenAI's .pt, Hugging Face's directory, ESPnet's .pth."""
+"""A tiny Whisper in all forms: of OpenAI, Hugging Face, ESPnet and CTranslate2."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+
+from tests.unit.ctranslate2_files import write_ctranslate2
 
 WIDTH, MELS, VOCABULARY, CONTEXT = 8, 4, 12, 6
 
@@ -171,5 +173,6 @@ FORMS = {
     "hugging_face": write_hugging_face,
     "tied": lambda place, state: write_hugging_face(place, state, tied=True),
     "sharded": lambda place, state: write_hugging_face(place, state, shards=3, tied=True),
+    "ctranslate2": write_ctranslate2,
 }
 """Form of a Whisper model -> function that writes a state dict with OpenAI's names in it."""

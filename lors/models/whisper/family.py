@@ -61,9 +61,10 @@ class Whisper(Family):
         cls._import_options(options)
         # With the larger vocabulary: the vocabulary of the base model is not known yet.
         codes = tokenizer_of(max(LANGUAGES)).all_language_codes
-        for lang in options.get("langs", "").split():
-            if language_code(lang) not in codes:
-                raise unknown_name("language", lang, codes, where="--langs")
+        langs = options.get("langs", "").split()
+        unknown = [lang for lang in langs if language_code(lang) not in codes]
+        if unknown:
+            raise unknown_name("language", unknown, codes, where="--langs")
         if "base_model" in options:
             check_base_model(options["base_model"])
 

@@ -10,13 +10,15 @@ from pathlib import Path
 import torch
 import yaml
 
+from lors.checkpoint.adapter_base import hash_of_weights
 from lors.config import build
 from lors.done_marker import DoneMarker
-from lors.errors import LorsError, UsageError
+from lors.errors import UsageError
 from lors.export.whisper import POSITIONS_PER_SECOND, open_whisper, write_weights
 from lors.export.whisper_vocabulary import whisper_tokens
 from lors.fileio import atomic_directory, write_text
 from lors.models.whisper.conf import WhisperConf, check_base_model, check_dims
+from lors.models.whisper.download import find_official
 from lors.models.whisper.window import AUTO
 
 log = logging.getLogger(__name__)
@@ -30,10 +32,12 @@ def import_whisper(
 ) -> None:
     """Write a model directory: ``model.pth`` (float32, OpenAI's names) and ``config.yaml``.
 
+    ``source.yaml`` beside them says where the weights came from.
+
     Args:
-        base_model: OpenAI's ``.pt``, a directory of Hugging Face, another file with Whisper's
-            tensors, or an official name such as ``small``. A named model is downloaded into
-            OpenAI's cache (``~/.cache/whisper``) and its checksum compared.
+        base_model: OpenAI's ``.pt``, a directory of Hugging Face or CTranslate2, another file with
+            Whisper's tensors, or an official name such as ``small``, which is looked for as in
+            :func:`lors.models.whisper.download.find_official`.
         out: the model directory to make.
         window, st_language: as in :class:`lors.models.whisper.conf.ImportOptions`.
 
@@ -41,7 +45,11 @@ def import_whisper(
         UsageError: there is no such model, its window is shorter, or `out` holds other files.
         LorsError: not a whole multi-lingual Whisper, or `out` holds another base model.
     """
-    path, out = _find(base_model), Path(out)
+    check_base_model(base_model)
+    path, out = Path(base_model), Path(out)
+    source = str(path.resolve())
+    if not path.exists():
+        path, source = find_official(base_model)
     model, dims = open_whisper(path)
     check_dims(dims, path)
     whisper_tokens(dims, model.path)
@@ -55,33 +63,16 @@ def import_whisper(
             expected=f"at most {longest:g} s for {path}",
             got=f"{window:g} s",
         )
-    inputs = {"model": model.fingerprint(), "whisper_conf": conf}
+    # Form and dtype of the file do not matter: the same weights from OpenAI, from Hugging Face or
+    # from a package are the same base model.
+    inputs = {"model": hash_of_weights(model), "whisper_conf": conf}
     if DoneMarker(out / ".done", inputs).is_done():
         return
     # The directory appears whole, or not at all: a part of it would block the next import.
     with atomic_directory(out) as folder:
         write_weights(model, dims, "openai", folder / "model.pth", torch.float32)
         write_text(folder / "config.yaml", yaml.safe_dump({"whisper_conf": conf}, sort_keys=False))
+        origin = {"base_model": base_model, "source": source}
+        write_text(folder / "source.yaml", yaml.safe_dump(origin, sort_keys=False))
         DoneMarker(folder / ".done", inputs).mark()
     log.info("base model %s written to %s", path, out)
-
-
-def _find(base_model: str) -> Path:
-    """Return the path of a model; download one with an official name."""
-    check_base_model(base_model)
-    path = Path(base_model)
-    if path.exists():
-        return path
-    import whisper  # slow to import
-
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
-    try:
-        # Downloads if the file is missing or its SHA-256 differs from that in the address.
-        return Path(whisper._download(whisper._MODELS[base_model], str(cache), in_memory=False))
-    except (OSError, RuntimeError) as error:
-        raise LorsError(
-            f"cannot download the Whisper model {base_model}",
-            where=whisper._MODELS[base_model],
-            got=error,
-            hint=f"download the file on another machine, put it into {cache}, or give its path",
-        ) from None
