@@ -311,9 +311,7 @@ def report(results: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    if sys.argv[1:3] == ["--inside", "no_crc"]:  # the other arguments are those of lors.bin.merge
-        sys.exit(run_without_checksums(sys.argv[3:]))
+def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -332,18 +330,28 @@ def main() -> None:
     parser.add_argument("--inside", choices=[FLOOR, *PLAIN, *GRID_CASES], help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("paths", nargs="*", type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    return parser
+
+
+def run_inside(args: argparse.Namespace) -> None:
+    """Run a case that is measured as a process of its own."""
     if args.inside == FLOOR:
         run_floor(args.paths, args.out)
-        return
-    if args.inside == "grid":
+    elif args.inside == "grid":
         run_grid(args.paths, args.out.parent, args.nj)
-        return
-    if args.inside == "grid_plain":
+    elif args.inside == "grid_plain":
         run_grid_plain(args.paths)
-        return
-    if args.inside:
+    else:
         plain.run_plain(args.inside, args.paths, args.out)
+
+
+def main() -> None:
+    if sys.argv[1:3] == ["--inside", "no_crc"]:  # the other arguments are those of lors.bin.merge
+        sys.exit(run_without_checksums(sys.argv[3:]))
+    parser = get_parser()
+    args = parser.parse_args()
+    if args.inside:
+        run_inside(args)
         return
     if args.dir is None:
         parser.error("--dir is required")
