@@ -311,6 +311,18 @@ def report(results: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def run_inside(case: str, paths: list[Path], out: Path, nj: int) -> None:
+    """Run a case that is no program of its own."""
+    if case == FLOOR:
+        run_floor(paths, out)
+    elif case == "grid":
+        run_grid(paths, out.parent, nj)
+    elif case == "grid_plain":
+        run_grid_plain(paths)
+    else:
+        plain.run_plain(case, paths, out)
+
+
 def main() -> None:
     if sys.argv[1:3] == ["--inside", "no_crc"]:  # the other arguments are those of lors.bin.merge
         sys.exit(run_without_checksums(sys.argv[3:]))
@@ -333,17 +345,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("paths", nargs="*", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.inside == FLOOR:
-        run_floor(args.paths, args.out)
-        return
-    if args.inside == "grid":
-        run_grid(args.paths, args.out.parent, args.nj)
-        return
-    if args.inside == "grid_plain":
-        run_grid_plain(args.paths)
-        return
     if args.inside:
-        plain.run_plain(args.inside, args.paths, args.out)
+        run_inside(args.inside, args.paths, args.out, args.nj)
         return
     if args.dir is None:
         parser.error("--dir is required")
