@@ -1,5 +1,6 @@
 """Inputs that would take years or gigabytes are refused within 2 CPU s and 200 MB."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -209,7 +210,7 @@ def test_pattern_of_an_adapter(tmp_path, pattern):
 def test_patterns_of_a_policy(tmp_path, patterns, fact, status):
     """A policy is slow neither by its stars nor by the number of its patterns."""
     rules = [{"action": "copy", "patterns": patterns}]
-    text = yaml.dump({"family": "x", "detect": ["*"], "rules": rules}, Dumper=yaml.CSafeDumper)
+    text = json.dumps({"family": "x", "detect": ["*"], "rules": rules})  # JSON is YAML
     case = lambda folder, hostile: policy(folder, hostile and text)  # noqa: E731
     check_refusal(case, tmp_path, fact, status=status)
 
@@ -342,7 +343,7 @@ def test_costs_are_those_of_the_program(tmp_path):
     assert idle.cpu < 0.5 < busy.cpu
     assert 250 < busy.megabytes - idle.megabytes < 320
     killed = costs_of([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], tmp_path)
-    assert killed.status == 256 - 9
+    assert killed.status == -9
 
 
 @pytest.mark.parametrize("program", ["x = bytearray(3 * 10**8)", "sum(range(10**8))", "pass"])
