@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeVar
 from lors.checkpoint.patterns import BadPattern, first_match
 from lors.checkpoint.reader import PEFT_CONFIG, Checkpoint
 from lors.checkpoint.vocabulary import ESPNET_CONFIG
-from lors.config import FLOAT32, build, describe, read_yaml
+from lors.config import FLOAT32, Range, build, describe, read_yaml
 from lors.errors import BRIEF, LorsError, UsageError, shortened
 from lors.fileio import read_json_object
 
@@ -59,13 +59,15 @@ class LoraFile:
 class _PeftConfig:
     """The entries of PEFT's ``adapter_config.json`` that LoRS uses, with PEFT's defaults.
 
-    The rank is not among them: it is a dimension of the factors.
+    The rank is also a dimension of the factors; if ``r`` is there, the two must agree.
     """
 
     peft_type: str = "LORA"
     use_rslora: bool = False
     lora_alpha: Annotated[float, FLOAT32] = 8.0
     alpha_pattern: dict[str, Annotated[float, FLOAT32]] | None = None
+    r: Annotated[int, Range(1)] | None = None
+    rank_pattern: dict[str, Annotated[int, Range(1)]] | None = None
     base_model_name_or_path: str | None = None
     ensure_weight_tying: bool = False
 
@@ -86,7 +88,7 @@ _OF_TRAINING = frozenset(
             "inference_mode",
             "runtime_config",
         ),
-        *("r", "rank_pattern", "lora_dropout", "target_modules", "exclude_modules"),
+        *("lora_dropout", "target_modules", "exclude_modules"),
         *("layers_to_transform", "layers_pattern", "bias", "modules_to_save", "megatron_core"),
         *("loftq_config", "eva_config", "corda_config", "lora_ga_config", "qalora_group_size"),
     )
@@ -139,9 +141,18 @@ def read_peft(directory: Path) -> LoraFile:
             whole[re.sub(r"\.modules_to_save(\.\w+)?|\.base_layer", "", short)] = name
     if problems:
         raise not_plain(config_file, problems)
-    alpha = _alphas(pairs, config, config_file)
+    alpha = _by_module(pairs, config.lora_alpha, config.alpha_pattern, "alpha_pattern", config_file)
+    ranks = _by_module(pairs, config.r, config.rank_pattern, "rank_pattern", config_file)
 
     def scale(module: str, rank: int) -> float:
+        if config.r is not None and rank != ranks[module]:
+            raise LorsError(
+                "the factors of this adapter do not have the rank of its description",
+                where=f"{config_file}: {module}",
+                expected=f"rank {ranks[module]} (r, rank_pattern)",
+                got=f"rank {rank}",
+                hint="copy the adapter again, with its own adapter_config.json",
+            )
         return alpha[module] / (math.sqrt(rank) if config.use_rslora else rank)
 
     adapter = _lora_file(tensors, config_file, pairs, scale, whole)
@@ -246,25 +257,31 @@ def _open_peft_tensors(directory: Path) -> Checkpoint:
     return Checkpoint.open(directory / PEFT_MODEL)
 
 
-def _alphas(modules: Iterable[str], config: _PeftConfig, where: Path) -> dict[str, float]:
-    """Return the alpha of each module.
+def _by_module(
+    modules: Iterable[str], default: T, patterns: Mapping[str, T] | None, key: str, where: Path
+) -> dict[str, T]:
+    """Return the value of each module.
 
-    The first pattern in ``alpha_pattern`` that matches the end of the name decides; without a match
-    it is ``lora_alpha``.
+    The first of `patterns` that matches the end of the name decides; without a match it is
+    `default`.
+
+    Args:
+        key: name of `patterns` in the file, for the error message.
+        where: the file.
     """
-    patterns = config.alpha_pattern or {}
+    patterns = patterns or {}
     try:
         matches = first_match(patterns, modules)
     except BadPattern as error:
         raise LorsError(
-            "alpha_pattern cannot be used",
+            f"{key} cannot be used",
             where=where,
             expected="as its keys, the ends of names of modules, or regular expressions for them",
             got=error,
-            hint="give the names of the modules instead, each with its alpha",
+            hint="give the names of the modules instead, each with its value",
         ) from None
     return {
-        module: config.lora_alpha if pattern is None else patterns[pattern]
+        module: default if pattern is None else patterns[pattern]
         for module, pattern in matches.items()
     }
 

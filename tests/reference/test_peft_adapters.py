@@ -140,8 +140,8 @@ def test_other_adapters_are_refused(peft, base, tmp_path, case):
 SETTINGS_OF_TRAINING = """
     auto_mapping base_model_name_or_path bias corda_config ensure_weight_tying eva_config
     exclude_modules inference_mode init_lora_weights layers_pattern layers_to_transform loftq_config
-    lora_dropout lora_ga_config megatron_core modules_to_save peft_version qalora_group_size r
-    rank_pattern revision target_modules task_type use_rslora
+    lora_dropout lora_ga_config megatron_core modules_to_save peft_version qalora_group_size
+    revision target_modules task_type use_rslora
 """
 
 

@@ -116,8 +116,19 @@ def test_other_adapters_are_refused(tmp_path, settings, fact):
 
 def test_entries_that_are_switched_off(tmp_path):
     base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
-    off = {"a": None, "b": False, "c": {}, "d": [], "r": 64, "init_lora_weights": "gaussian"}
+    off = {"a": None, "b": False, "c": {}, "d": [], "r": 2, "init_lora_weights": "gaussian"}
     adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()}, **off)
+    assert open_expert(base, adapter).is_adapted(f"{HF_QUERY}.weight")
+
+
+@pytest.mark.parametrize("settings", [{"r": 3}, {"r": 2, "rank_pattern": {"q_proj": 3}}])
+def test_rank_of_the_description_is_that_of_the_factors(tmp_path, settings):
+    base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
+    adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()}, **settings)
+    with refusal("adapter_config.json", "self_attn.q_proj", "rank 3", "rank 2"):
+        open_expert(base, adapter)
+    fitting = {"r": 3, "rank_pattern": {"self_attn.q_proj": 2}}
+    adapter = write_peft(tmp_path / "b", {HF_QUERY: factors_of()}, **fitting)
     assert open_expert(base, adapter).is_adapted(f"{HF_QUERY}.weight")
 
 
