@@ -129,4 +129,5 @@ def pairs_of(langs: Iterable[str], tasks: Sequence[str]) -> list[Pair]:
 
     A language is not translated into itself: English has no pair with translation.
     """
-    return [Pair(lang, task) for lang in langs for task in tasks if TASKS[task].target != lang]
+    targets = {task.name: task.target for task in TASKS.values()}
+    return [Pair(lang, task) for lang in langs for task in tasks if targets.get(task) != lang]
