@@ -87,7 +87,8 @@ class Chromium:
 
     def _receive(self, end: float) -> dict[str, Any]:
         while b"\0" not in self._buffer:
-            assert select.select([self._read], [], [], max(0, end - time.monotonic()))[0], "no answer"
+            left = max(0, end - time.monotonic())
+            assert select.select([self._read], [], [], left)[0], "no answer of Chromium"
             part = os.read(self._read, 1 << 20)
             assert part, f"Chromium ended with status {self.process.wait()}"
             self._buffer += part

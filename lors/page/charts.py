@@ -11,7 +11,7 @@ from lors.recipe.expdir import MERGED_OVER, split_system
 from lors.recipe.results import cell
 from lors.recipe.score_tree import ScoreTable
 from lors.recipe.significance import Significance
-from lors.tasks import Metric, Pair, task_called
+from lors.tasks import Pair, task_called
 
 ROW, TOP, BOTTOM, LEFT_PAD, RIGHT_PAD = 18, 8, 24, 12, 16
 LETTER = 6.2
@@ -19,6 +19,30 @@ LETTER = 6.2
 LONGEST = 30
 """Number of letters of a label; longer ones are cut."""
 PLOT_WIDTH = 210
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A quantity that is plotted.
+
+    Attributes:
+        name: its name.
+        digits: digits after the point.
+        unit: what follows a value.
+    """
+
+    name: str
+    digits: int
+    unit: str
+
+    def text(self, of: str, values: Sequence[float], ends: tuple[float, float] | None) -> str:
+        """Return a value as text, with its interval and the values of the runs."""
+        text = f"{of}: {self.name} {cell(values, self.digits)}{self.unit if values else ''}"
+        if ends:
+            text += f" (95 % interval {ends[0]:.{self.digits}f} to {ends[1]:.{self.digits}f})"
+        if len(values) > 1:
+            text += f", runs: {', '.join(f'{value:.{self.digits}f}' for value in values)}"
+        return text
 
 
 @dataclass(frozen=True)
@@ -87,28 +111,23 @@ def tick_text(value: float) -> str:
     return f"{value:.10g}" if abs(value) > 1e-9 else "0"
 
 
-def score_panels(
-    table: ScoreTable, task: str, significance: Significance | None
-) -> list[Panel]:
+def score_panels(table: ScoreTable, task: str, significance: Significance | None) -> list[Panel]:
     """Return a panel for the average of the main metric, then one for each language."""
     metric = task_called(task).metric
     languages = table.languages(task)
     found = {"average": {s: table.averages(s, task, metric) for s in table.systems}}
     for lang in languages:
         found[lang] = {s: table.values(s, Pair(lang, task), metric) for s in table.systems}
-    panels = []
-    for index, (title, values) in zip([-1, *range(len(languages))], found.items(), strict=True):
-        ends = {}
-        for system in table.systems:
-            of = significance.intervals.get((task, system)) if significance else None
-            if of:
-                ends[system] = of[index]
-        panels.append(_panel(title, metric.name, values, ends, 1, _unit(metric)))
-    return [panel for panel in panels if panel is not None]
-
-
-def _unit(metric: Metric) -> str:
-    return " %" if metric.lower_is_better else ""
+    intervals = {
+        system: of
+        for system in table.systems
+        if significance and (of := significance.intervals.get((task, system)))
+    }
+    ends = {
+        title: {system: of[index] for system, of in intervals.items()}
+        for index, title in zip([-1, *range(len(languages))], found, strict=True)
+    }
+    return _panels(Quantity(metric.name, 1, " %" if metric.lower_is_better else ""), found, ends)
 
 
 def normalised_panels(table: ScoreTable) -> list[Panel]:
@@ -116,37 +135,57 @@ def normalised_panels(table: ScoreTable) -> list[Panel]:
     groups = {"all pairs": table.tasks}
     if len(table.tasks) > 1:
         groups |= {task_called(task).metric.name: [task] for task in table.tasks}
-    panels = []
-    for title, tasks in groups.items():
-        values = {system: table.normalised(system, tasks) for system in table.systems}
-        panels.append(_panel(title, "normalised performance", values, {}, 2, ""))
-    return [panel for panel in panels if panel is not None]
+    found = {
+        title: {system: table.normalised(system, tasks) for system in table.systems}
+        for title, tasks in groups.items()
+    }
+    return _panels(Quantity("normalised performance", 2, ""), found, {})
+
+
+def _panels(
+    quantity: Quantity,
+    found: Mapping[str, Mapping[str, Sequence[float]]],
+    ends: Mapping[str, Mapping[str, tuple[float, float]]],
+) -> list[Panel]:
+    """Return panels with one axis for all.
+
+    Args:
+        quantity: the quantity.
+        found: title of a panel -> system -> its values; a panel without any value is left out.
+        ends: title of a panel -> system -> its interval.
+    """
+    known = [value for of in found.values() for values in of.values() for value in values]
+    known += [end for of in ends.values() for pair in of.values() for end in pair]
+    if not known:
+        return []
+    low, high = min(known), max(known)
+    margin = 0.04 * (high - low) or 1.0
+    low, high = low - margin, high + margin
+    return [
+        _panel(title, quantity, values, ends.get(title, {}), low, high)
+        for title, values in found.items()
+        if any(values.values())
+    ]
 
 
 def _panel(
     title: str,
-    name: str,
+    quantity: Quantity,
     values: Mapping[str, Sequence[float]],
     ends: Mapping[str, tuple[float, float]],
-    digits: int,
-    unit: str,
-) -> Panel | None:
-    """Return the panel of some values; None if there is no value."""
-    known = [v for of in values.values() for v in of] + [e for of in ends.values() for e in of]
-    if not known:
-        return None
-    low, high = min(known), max(known)
-    margin = 0.04 * (high - low) or 1.0
+    low: float,
+    high: float,
+) -> Panel:
     letters = max(len(_label(system)) for system in values)
     left = LEFT_PAD + LETTER * letters
     width, bottom = left + PLOT_WIDTH + RIGHT_PAD, TOP + ROW * len(values)
-    place = scale(low - margin, high + margin, left, width - RIGHT_PAD)
-    dots = [
-        _dot(system, of, ends.get(system), place, TOP + ROW * (k + 0.5), (title, name, digits, unit))
-        for k, (system, of) in enumerate(values.items())
-    ]
-    ticks = [(place(t), tick_text(t)) for t in ticks_between(low - margin, high + margin)]
-    about = f"{name}{' in %' if unit else ''}, {title}: a row for each system"
+    place = scale(low, high, left, width - RIGHT_PAD)
+    dots = []
+    for k, (system, of) in enumerate(values.items()):
+        text = quantity.text(f"{system}, {title}", of, ends.get(system))
+        dots.append(_dot(system, text, of, ends.get(system), place, TOP + ROW * (k + 0.5)))
+    ticks = [(place(t), tick_text(t)) for t in ticks_between(low, high)]
+    about = f"{quantity.name}{' in %' if quantity.unit else ''}, {title}: a row for each system"
     size = (round(width, 1), bottom + BOTTOM)
     edges = (round(left, 1), round(width - RIGHT_PAD, 1), TOP, bottom)
     return Panel(title, about, *size, *edges, ticks, dots)
@@ -158,18 +197,12 @@ def _label(system: str) -> str:
 
 def _dot(
     system: str,
+    text: str,
     values: Sequence[float],
     ends: tuple[float, float] | None,
     place: Callable[[float], float],
     y: float,
-    words: tuple[str, str, int, str],
 ) -> Dot:
-    title, name, digits, unit = words
-    text = f"{system}, {title}: {name} {cell(values, digits)}{unit if values else ''}"
-    if ends:
-        text += f" (95 % interval {ends[0]:.{digits}f} to {ends[1]:.{digits}f})"
-    if len(values) > 1:
-        text += f", runs: {', '.join(f'{value:.{digits}f}' for value in values)}"
     merged_over = split_system(system)[1]
     return Dot(
         _label(system),

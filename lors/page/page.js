@@ -17,7 +17,7 @@
     });
     body.append(...rows.map((entry) => entry.row));
   };
-  for (const table of document.querySelectorAll("table")) {
+  for (const table of document.querySelectorAll("table:not(.key)")) {
     const heads = [...table.tHead.rows[0].cells];
     heads.forEach((head, column) => {
       const button = document.createElement("button");
@@ -40,7 +40,10 @@
   const names = [...new Set(texts.map((text) => text.dataset.system))];
   const chosen = JSON.parse(place.dataset.first);
   const show = () => {
-    for (const text of texts) text.hidden = !chosen.includes(text.dataset.system);
+    for (const text of texts) {
+      text.hidden = !chosen.includes(text.dataset.system);
+      text.classList.toggle("second", text.dataset.system === chosen[1]);
+    }
   };
   chosen.forEach((first, index) => {
     const label = document.createElement("label");

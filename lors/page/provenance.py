@@ -91,7 +91,9 @@ def _merges(paths: Sequence[Path]) -> tuple[Table, list[Record]]:
         rows.append([*map(Cell, cells)])
         records.append(Record(str(path), path.read_text(encoding="utf-8").rstrip("\n")))
     header = ["model", "method", "parameters", "weights", "policy", "seed", "LoRS"]
-    below = ["Make a model again: python -m lors.bin.merge --config <model>/merge.yaml --out <file>"]
+    below = [
+        "Make a model again: python -m lors.bin.merge --config <model>/merge.yaml --out <file>"
+    ]
     return Table("Merged models", header, rows, 5, (), below if rows else ()), records
 
 
@@ -119,7 +121,9 @@ def _trainings(markers: Sequence[Path]) -> tuple[Table, list[Record]]:
         )
         rows.append([*map(Cell, cells)])
     header = ["model", "pairs", "seed", "epochs", "learning rate", "configuration", "trained from"]
-    below = ["Trained from: start of the SHA-256 of the model file. <model>/run.sh has the command."]
+    below = [
+        "Trained from: start of the SHA-256 of the model file. <model>/run.sh has the command."
+    ]
     table = Table("Trained models", header, rows, 2, (), below if rows else ())
     records = [
         Record(f"Settings {number}: {', '.join(models)}", text)

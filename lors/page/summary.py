@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from lors.page.tables import Cell
 from lors.recipe.expdir import BASELINES, MERGED_OVER, OVER_LANGS, scope_of, split_system
-from lors.recipe.results import cell
+from lors.recipe.results import cell, with_unit
 from lors.recipe.score_tree import ScoreTable
 from lors.recipe.significance import Significance
 from lors.recipe.sweeps import Sweep
-from lors.tasks import Metric, task_called
+from lors.tasks import task_called
 
 WORDS = {
     "base": "the base model",
@@ -83,7 +83,7 @@ def summarise(
     """Return the key figures. Test scores have no part in the choice of a merge."""
     chosen = best_on_dev(table, sweeps)
     baselines = {system: WORDS[system] for system in BASELINES if system in table.systems}
-    systems = {**baselines, **{of.system: f"{of.words} (best on dev)" for of in chosen}}
+    systems = {**baselines, **{of.system: of.words for of in chosen}}
     measures, columns = [], []
     for task in table.tasks:
         metric = task_called(task).metric
@@ -91,21 +91,17 @@ def summarise(
         measures.append(Measure(metric.name, " %" if metric.lower_is_better else "", values))
         notes = {s: _average_interval(significance, task, s) for s in systems}
         columns.append([Cell(values[s], notes[s]) for s in systems])
-    header = [f"{_named(metric.metric)}" for metric in map(task_called, table.tasks)]
+    header = [with_unit(task_called(task).metric) for task in table.tasks]
     if table.can_normalise:
         values = {s: cell(table.normalised(s, table.tasks), 2) for s in systems}
         measures.append(Measure("normalised performance", "", values))
         columns.append([Cell(values[s]) for s in systems])
         header.append("norm. perf.")
     rows = [
-        [Cell(name[0].upper() + name[1:] if system in baselines else name), *cells]
+        [Cell(name, "" if system in baselines else "best on dev"), *cells]
         for (system, name), *cells in zip(systems.items(), *columns, strict=True)
     ]
     return Summary(chosen, baselines, measures, ["averages on test", *header], rows)
-
-
-def _named(metric: Metric) -> str:
-    return f"{metric.name} in %" if metric.lower_is_better else metric.name
 
 
 def _average_interval(significance: Significance | None, task: str, system: str) -> str:

@@ -118,7 +118,9 @@ def _trials(
     y: Callable[[float], float],
 ) -> dict[tuple[str, float | None], Trial | Level]:
     """Return (other parameters, scaling_coef) -> the trial at the mean over the runs."""
-    chosen = {(selected_params(p, names), p.get(SCALING)) for p in (s.chosen.params for s in sweeps)}
+    chosen = {
+        (selected_params(p, names), p.get(SCALING)) for p in (s.chosen.params for s in sweeps)
+    }
     found: dict[tuple[str, float | None], Trial | Level] = {}
     for setting, points in objectives_of(sweeps, names).items():
         for coefficient, values in points.items():

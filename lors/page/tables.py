@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from lors.recipe.expdir import MERGED_OVER, split_system
 from lors.recipe.report import Section
@@ -80,10 +81,9 @@ def score_table(
     """
     is_main = metric == task_called(task).metric
     columns = [
-        _score_column(table, metric, lambda system, pair=Pair(lang, task): table.values(
-            system, pair, metric))
+        _score_column(table, metric, partial(table.values, pair=Pair(lang, task), metric=metric))
         for lang in table.languages(task)
-    ]  # fmt: skip
+    ]
     columns.append(_score_column(table, metric, lambda s: table.averages(s, task, metric)))
     header = [*table.languages(task), "average"]
     above, below = [], []

@@ -17,7 +17,7 @@ UTTERANCES_SHOWN = 20
 FEWEST = 5
 """Number of utterances of a test set that are shown however many systems there are."""
 TEXTS_SHOWN = 4000
-"""Number of hypotheses of all test sets, more only for `FEWEST`: the page has about 1 MB of them."""
+"""Number of hypotheses of all test sets, about 1 MB; more only for `FEWEST`."""
 
 
 @dataclass(frozen=True)
