@@ -148,9 +148,11 @@ def _with_intervals(
 
 
 def _runs_column(table: ScoreTable, tasks: Sequence[str]) -> list[Cell]:
-    """Return the number of runs with all scores of each system; empty if it is the same for all."""
+    """Return the number of runs with all scores of each system; empty if all have all runs."""
     counts = [len(table.complete_runs(system, tasks)) for system in table.systems]
-    return [Cell(str(count)) for count in counts] if len(set(counts)) > 1 else []
+    all_runs = len(table.expdirs)
+    differ = all_runs > 1 and min(counts) < all_runs
+    return [Cell(str(count)) for count in counts] if differ else []
 
 
 def normalised_table(table: ScoreTable, definition: str) -> Table:
