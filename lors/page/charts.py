@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from lors.page.tables import is_merge
 from lors.recipe.expdir import MERGED_OVER, split_system
 from lors.recipe.results import cell
 from lors.recipe.score_tree import ScoreTable
@@ -29,11 +30,23 @@ class Quantity:
         name: its name.
         digits: digits after the point.
         unit: what follows a value.
+        lower_is_better: whether lower values are better.
     """
 
     name: str
     digits: int
     unit: str
+    lower_is_better: bool
+
+    def order(self, values: Mapping[str, Sequence[float]]) -> list[str]:
+        """Return systems in the order of rows: first those not merged, then merges, best first."""
+
+        def key(system: str) -> tuple[bool, bool, float]:
+            of = values[system]
+            mean = statistics.fmean(of) if of and is_merge(system) else 0.0
+            return (is_merge(system), not of, mean if self.lower_is_better else -mean)
+
+        return sorted(values, key=key)
 
     def text(self, of: str, values: Sequence[float], ends: tuple[float, float] | None) -> str:
         """Return a value as text, with its interval and the values of the runs."""
@@ -127,7 +140,8 @@ def score_panels(table: ScoreTable, task: str, significance: Significance | None
         title: {system: of[index] for system, of in intervals.items()}
         for index, title in zip([-1, *range(len(languages))], found, strict=True)
     }
-    return _panels(Quantity(metric.name, 1, " %" if metric.lower_is_better else ""), found, ends)
+    unit = " %" if metric.lower_is_better else ""
+    return _panels(Quantity(metric.name, 1, unit, metric.lower_is_better), found, ends)
 
 
 def normalised_panels(table: ScoreTable) -> list[Panel]:
@@ -139,7 +153,7 @@ def normalised_panels(table: ScoreTable) -> list[Panel]:
         title: {system: table.normalised(system, tasks) for system in table.systems}
         for title, tasks in groups.items()
     }
-    return _panels(Quantity("normalised performance", 2, ""), found, {})
+    return _panels(Quantity("normalised performance", 2, "", False), found, {})
 
 
 def _panels(
@@ -147,7 +161,7 @@ def _panels(
     found: Mapping[str, Mapping[str, Sequence[float]]],
     ends: Mapping[str, Mapping[str, tuple[float, float]]],
 ) -> list[Panel]:
-    """Return panels with one axis for all.
+    """Return panels with one axis for all, and rows in the order of the first.
 
     Args:
         quantity: the quantity.
@@ -161,8 +175,9 @@ def _panels(
     low, high = min(known), max(known)
     margin = 0.04 * (high - low) or 1.0
     low, high = low - margin, high + margin
+    order = quantity.order(next(iter(found.values())))
     return [
-        _panel(title, quantity, values, ends.get(title, {}), low, high)
+        _panel(title, quantity, {s: values[s] for s in order}, ends.get(title, {}), low, high)
         for title, values in found.items()
         if any(values.values())
     ]

@@ -143,6 +143,8 @@ def render(
         normalised_panels=normalised_panels(table) if table.can_normalise else [],
         sweep_panels=sweep_panels(sweeps),
         scopes=[*scopes_of_sweeps(sweeps).values()],
+        several_runs=len(table.expdirs) > 1,
+        has_intervals=significance is not None and not significance.problem,
         parameters=of_section(parameter_section(table, sweeps)),
         errors=of_section(error_section(table)) if ASR.name in table.tasks else None,
         compared=_compared(table, significance),
@@ -166,17 +168,20 @@ def _csp_hash(text: str) -> str:
 
 
 def _missing(table: ScoreTable) -> list[str]:
-    """List the missing scores of each system."""
+    """Return a line for the systems that a run lacks, and one for each with some of the scores."""
     found = []
-    for system in table.systems:
-        gaps = [
-            f"{pair} in {expdir}"
-            for pair in table.pairs
-            for expdir, score in zip(table.expdirs, table.scores[system][pair], strict=True)
-            if score is None
-        ]
-        if gaps:
-            found.append(f"{system}: {', '.join(gaps)}")
+    for index, expdir in enumerate(table.expdirs):
+        gaps = {
+            system: [pair for pair in table.pairs if table.scores[system][pair][index] is None]
+            for system in table.systems
+        }
+        if absent := [s for s, pairs in gaps.items() if len(pairs) == len(table.pairs)]:
+            found.append(f"{expdir} has no scores of {', '.join(absent)}.")
+        for system, pairs in gaps.items():
+            if pairs and system not in absent:
+                found.append(
+                    f"{expdir} has no scores of {system} for {', '.join(map(str, pairs))}."
+                )
     return found
 
 
