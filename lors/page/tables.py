@@ -14,6 +14,9 @@ from lors.recipe.score_tree import ScoreTable
 from lors.recipe.significance import Significance
 from lors.tasks import Metric, Pair, task_called
 
+PLUS_MINUS = " ± "
+"""Stands between a mean and its standard deviation."""
+
 Values = Callable[[str], Sequence[float]]
 """System -> its values in a column, one for each run that has them."""
 
@@ -52,6 +55,11 @@ class Table:
     labels: int
     above: Sequence[str] = ()
     below: Sequence[str] = ()
+
+    @property
+    def columns_with_spread(self) -> set[int]:
+        """Indices of columns in which a cell has a standard deviation."""
+        return {k for row in self.rows for k, one in enumerate(row) if PLUS_MINUS in one.text}
 
 
 def of_section(section: Section) -> Table:

@@ -105,12 +105,17 @@ def write(out, *expdirs, **options):
 def rows_of(table):
     """Return the cells of a table's body, without their notes."""
     return [
-        [
-            "".join(part for part in cell.own if not isinstance(part, Element)).strip()
-            for cell in row.children
-        ]
+        [" ".join("".join(texts_without_notes(cell)).split()) for cell in row.children]
         for row in next(table.all("tbody")).all("tr")
     ]
+
+
+def texts_without_notes(cell):
+    for part in cell.own:
+        if not isinstance(part, Element):
+            yield part
+        elif part.name != "small":
+            yield part.text if not part.text.startswith("±") else f" {part.text}"
 
 
 def head_of(table):
