@@ -25,7 +25,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str 
     return lines
 
 
-def _inputs_in(marker: Path) -> Mapping[str, Any]:
+def recorded_inputs(marker: Path) -> Mapping[str, Any]:
     """Read the inputs of the result from its marker."""
     try:
         content = read_json(marker)
@@ -46,7 +46,7 @@ def _inputs_in(marker: Path) -> Mapping[str, Any]:
 def _is_valid(marker: Path) -> bool:
     """Return whether the marker exists; LorsError if it exists but cannot be read."""
     try:
-        _inputs_in(marker)
+        recorded_inputs(marker)
     except LorsError:
         # The process that does the work may have removed it meanwhile.
         if marker.exists():
@@ -82,7 +82,7 @@ class DoneMarker:
         """
         for marker in (self.path, self.started):
             if marker.exists():
-                self._check(_inputs_in(marker))
+                self._check(recorded_inputs(marker))
         if not self.path.exists():
             return False
         self.started.unlink(missing_ok=True)  # left by a process that was killed in mark()

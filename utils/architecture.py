@@ -20,6 +20,7 @@ PAGE = ROOT / "CONTRIBUTING.md"
 BEGIN, END = "<!-- diagram: utils/architecture.py --write -->", "<!-- end of diagram -->"
 LAYERS = (
     ("bin",),
+    ("page",),
     ("plots",),
     ("recipe",),
     ("models",),

@@ -33,7 +33,7 @@ class _Curve:
     style: dict[str, Any]
 
 
-def _objectives(
+def objectives_of(
     sweeps: Sequence[Sweep], names: Sequence[str]
 ) -> dict[str, dict[float | None, list[float]]]:
     """Return other parameters as text -> scaling_coef -> objectives, one for each seed.
@@ -54,7 +54,7 @@ def _lors_curves(
     sweeps: Sequence[Sweep], names: Sequence[str], styles: Mapping[str, dict[str, Any]]
 ) -> list[_Curve]:
     """Return one curve for each setting of the parameters other than scaling_coef."""
-    found = _objectives(sweeps, names)
+    found = objectives_of(sweeps, names)
     order = [setting for setting in styles if setting in found]
     return [_Curve(f"lors {setting}".strip(), found[setting], styles[setting]) for setting in order]
 
@@ -72,7 +72,7 @@ def _other_curve(
         names: the parameters of the method that vary, without scaling_coef.
         style: style of the curve for matplotlib.
     """
-    found = _objectives(sweeps, names)
+    found = objectives_of(sweeps, names)
     best: dict[float | None, list[float]] = {}
     for points in found.values():
         for coefficient, values in points.items():
@@ -184,7 +184,7 @@ def _draw(axes: Any, curve: _Curve) -> None:
 
 def _mark_chosen(axes: Any, sweeps: Sequence[Sweep], names: Sequence[str]) -> None:
     """Draw a ring around each chosen setting, at the mean over the seeds."""
-    found = _objectives(sweeps, names)
+    found = objectives_of(sweeps, names)
     chosen = [sweep.chosen.params for sweep in sweeps]
     for setting, coefficient in {(selected_params(p, names), p.get(SCALING)) for p in chosen}:
         if coefficient is not None:

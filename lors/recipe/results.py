@@ -36,6 +36,9 @@ DEFINITION = (
     "1 the experts."
 )
 
+MISSING = "missing"
+"""Text of a cell without a score."""
+
 DrawFigures = Callable[[ScoreTable, Sequence[Sweep]], Sequence[tuple[str, str]]]
 """Draws the figures of a report; returns the caption and the path of each."""
 
@@ -89,10 +92,10 @@ def make_report(
         sections += significance_sections(table, significance)
     sections += [_second_metric_section(table, task) for task in table.tasks]
     if ASR.name in table.tasks:
-        sections.append(_error_section(table))
-    sections.append(_parameter_section(table, sweeps))
-    sections.append(_test_set_section(table))
-    sections.append(Section("How the scores are computed", above=_descriptions(table)))
+        sections.append(error_section(table))
+    sections.append(parameter_section(table, sweeps))
+    sections.append(test_set_section(table))
+    sections.append(Section("How the scores are computed", above=descriptions(table)))
     return sections
 
 
@@ -109,11 +112,14 @@ def describe_runs(table: ScoreTable) -> str:
 
 def cell(values: Sequence[float], digits: int) -> str:
     """Return ``mean``, or ``mean ± sample standard deviation`` of several values."""
+    if not values:
+        return MISSING
     mean = f"{statistics.fmean(values):.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
-def _system_cells(system: str) -> list[str]:
+def system_cells(system: str) -> list[str]:
+    """Return the method of a system, and in words what it is merged over."""
     method, merged_over = split_system(system)
     return [method, MERGED_OVER.get(merged_over, merged_over) or "-"]
 
@@ -123,7 +129,7 @@ def _score_rows(table: ScoreTable, task: str, metric: Metric) -> list[list[str]]
     for system in table.systems:
         cells = [table.values(system, Pair(lang, task), metric) for lang in table.languages(task)]
         cells.append(table.averages(system, task, metric))
-        rows.append(_system_cells(system) + [cell(values, 1) for values in cells])
+        rows.append(system_cells(system) + [cell(values, 1) for values in cells])
     return rows
 
 
@@ -131,7 +137,8 @@ def _score_header(table: ScoreTable, task: str) -> list[str]:
     return ["system", "merged over", *table.languages(task), "average"]
 
 
-def _with_unit(metric: Metric) -> str:
+def with_unit(metric: Metric) -> str:
+    """Return ``WER in %``, or ``BLEU``, which has no unit."""
     return f"{metric.name} in %" if metric.lower_is_better else metric.name
 
 
@@ -142,7 +149,7 @@ def _task_section(table: ScoreTable, task: str, significance: Significance | Non
         header.append("norm. perf.")
         for system, row in zip(table.systems, rows, strict=True):
             row.append(cell(table.normalised(system, [task]), 2))
-        below = _unhelpful_notes(table, task)
+        below = unhelpful_notes(table, task)
     else:
         below = ["No normalised performance: it needs scores of both base and expert."]
     if significance is not None and (verdicts := significance.verdicts(task)):
@@ -151,13 +158,16 @@ def _task_section(table: ScoreTable, task: str, significance: Significance | Non
             row.append(verdicts.get(system, "-"))
         below = [*below, significance.note(task)]
     better = "lower" if metric.lower_is_better else "higher"
-    title = f"{task_called(task).title}: {_with_unit(metric)} ({better} is better)"
+    title = f"{task_called(task).title}: {with_unit(metric)} ({better} is better)"
     return Section(title, header, rows, labels=2, below=below)
 
 
-def _unhelpful_notes(table: ScoreTable, task: str) -> list[str]:
+def unhelpful_notes(table: ScoreTable, task: str) -> list[str]:
+    """Return a caution for each run with experts that are worse than the base model."""
     notes = []
-    for index, expdir in enumerate(table.expdirs):
+    complete = (set(table.complete_runs(name, [task])) for name in ("base", "expert"))
+    for index in sorted(set.intersection(*complete)):
+        expdir = table.expdirs[index]
         base, expert = (table.scores_in(name, index, [task]) for name in ("base", "expert"))
         if pairs := unhelpful_experts(base, expert):
             notes.append(
@@ -171,7 +181,7 @@ def _unhelpful_notes(table: ScoreTable, task: str) -> list[str]:
 def _normalised_section(table: ScoreTable) -> Section:
     groups = [*([task] for task in table.tasks), table.tasks]
     rows = [
-        _system_cells(system) + [cell(table.normalised(system, group), 2) for group in groups]
+        system_cells(system) + [cell(table.normalised(system, group), 2) for group in groups]
         for system in table.systems
     ]
     metrics = [task_called(task).metric.name for task in table.tasks]
@@ -183,19 +193,23 @@ def _normalised_section(table: ScoreTable) -> Section:
 def _second_metric_section(table: ScoreTable, task: str) -> Section:
     metric = task_called(task).metrics[1]
     rows = _score_rows(table, task, metric)
-    return Section(_with_unit(metric), _score_header(table, task), rows, labels=2)
+    return Section(with_unit(metric), _score_header(table, task), rows, labels=2)
 
 
-def _error_section(table: ScoreTable) -> Section:
+def error_section(table: ScoreTable) -> Section:
     """Return the errors of recognition by kind, in the columns of sclite and ESPnet."""
     rows = []
+    head = ("Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
     for system in table.systems:
         for lang in table.languages(ASR.name):
-            runs = [_error_cells(score) for score in table.scores[system][Pair(lang, ASR.name)]]
+            runs = [_error_cells(score) for score in table.found(system, Pair(lang, ASR.name))]
+            rows.append([*system_cells(system), lang])
+            if not runs:
+                rows[-1] += [MISSING] * len(head)
+                continue
             sentences, words, *shares = zip(*runs, strict=True)
-            rows.append([*_system_cells(system), lang, _range(sentences), _range(words)])
+            rows[-1] += [_range(sentences), _range(words)]
             rows[-1] += ["n/a" if None in values else cell(values, 1) for values in shares]
-    head = ("Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
     note = (
         "Snt: utterances, Wrd: words (characters where these are scored); correct, substituted, "
         "deleted, inserted and all wrong words in % of Wrd; S.Err: utterances with an error in % "
@@ -216,7 +230,8 @@ def _error_cells(score: ErrorRates) -> tuple[float | None, ...]:
     return (score.utterances, score.ref_words, *shares, wrong_sentences)
 
 
-def _parameter_section(table: ScoreTable, sweeps: Sequence[Sweep]) -> Section:
+def parameter_section(table: ScoreTable, sweeps: Sequence[Sweep]) -> Section:
+    """Return the settings that were chosen on dev."""
     untuned = _untuned(table, sweeps)
     below = [f"Without a sweep on dev: {', '.join(untuned)}."] if untuned else []
     if not sweeps:
@@ -282,10 +297,12 @@ def _untuned(table: ScoreTable, sweeps: Iterable[Sweep]) -> list[str]:
     return missing
 
 
-def _test_set_section(table: ScoreTable) -> Section:
+def test_set_section(table: ScoreTable) -> Section:
+    """Return the sizes of the test sets."""
     rows = []
     for pair in table.pairs:
-        sizes = [score.sizes for score in table.scores[table.systems[0]][pair]]
+        found = (table.found(system, pair) for system in table.systems)
+        sizes = [score.sizes for score in next(filter(None, found))]
         keys = ("utterances", "ref_words", "empty_refs")
         counts = [_range(size.get(key) for size in sizes) for key in keys]
         rows.append([pair.lang, pair.task, *counts])
@@ -298,7 +315,7 @@ def _range(values: Iterable[int | None]) -> str:
     return "-".join(str(value) for value in (known[:1] + known[1:][-1:])) or "n/a"
 
 
-def _descriptions(table: ScoreTable) -> list[str]:
+def descriptions(table: ScoreTable) -> list[str]:
     """Return the ways in which scores were computed, each with its languages."""
     langs: dict[str, list[str]] = {}
     for pair in table.pairs:

@@ -7,7 +7,7 @@ directories are repetitions of one experiment with different seeds.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,14 @@ class ScoreTable:
         expdirs: experiment directories, one for each seed.
         systems: names of the systems, in the order of the report.
         pairs: language-task pairs, sorted by name.
-        scores: system -> pair -> one score for each expdir.
+        scores: system -> pair -> one score for each expdir; None where it is missing.
     """
 
     split: str
     expdirs: tuple[str, ...]
     systems: tuple[str, ...]
     pairs: tuple[Pair, ...]
-    scores: Mapping[str, Mapping[Pair, tuple[Score, ...]]]
+    scores: Mapping[str, Mapping[Pair, tuple[Score | None, ...]]]
 
     @property
     def tasks(self) -> list[str]:
@@ -48,15 +48,30 @@ class ScoreTable:
         return [pair.lang for pair in self.pairs if pair.task == task]
 
     def values(self, system: str, pair: Pair, metric: Metric) -> list[float]:
-        """Return one value for each expdir."""
-        return [score.value(metric) for score in self.scores[system][pair]]
+        """Return one value for each expdir that has the score."""
+        return [score.value(metric) for score in self.found(system, pair)]
+
+    def found(self, system: str, pair: Pair) -> list[Score]:
+        """Return the scores of a pair, without missing ones."""
+        return [score for score in self.scores[system][pair] if score is not None]
+
+    def complete_runs(self, system: str, tasks: Collection[str]) -> list[int]:
+        """Return the indices of the expdirs that have all scores of a system for some tasks."""
+        pairs = [pair for pair in self.pairs if pair.task in tasks]
+        of_system = self.scores[system]
+        return [
+            index
+            for index in range(len(self.expdirs))
+            if all(of_system[pair][index] is not None for pair in pairs)
+        ]
 
     def averages(self, system: str, task: str, metric: Metric) -> list[float]:
-        """Return the mean over the languages of a task, one value for each expdir."""
-        per_language = [
-            self.values(system, Pair(lang, task), metric) for lang in self.languages(task)
+        """Return the mean over the languages of a task, one value for each expdir with all."""
+        runs = [
+            [score.value(metric) for score in self.scores_in(system, index, [task]).values()]
+            for index in self.complete_runs(system, [task])
         ]
-        return [sum(values) / len(values) for values in zip(*per_language, strict=True)]
+        return [sum(values) / len(values) for values in runs]
 
     def scores_in(self, system: str, index: int, tasks: Iterable[str]) -> dict[Pair, Score]:
         """Return pair -> score of a system in the expdir with this index, for some tasks."""
@@ -66,7 +81,7 @@ class ScoreTable:
 
     def example(self, pair: Pair) -> Score:
         """Return one of the scores of a pair, for the settings that all its scores share."""
-        return self.scores[self.systems[0]][pair][0]
+        return next(score for system in self.systems for score in self.found(system, pair))
 
     @property
     def can_normalise(self) -> bool:
@@ -74,14 +89,16 @@ class ScoreTable:
         return {"base", "expert"} <= set(self.systems)
 
     def normalised(self, system: str, tasks: Sequence[str]) -> list[float]:
-        """Return normalised performance over the pairs of `tasks`, one value for each expdir.
+        """Return normalised performance over the pairs of `tasks`, for each expdir with all scores.
 
         Raises:
             LorsError: it is undefined in an expdir (:func:`normalised_performance`).
         """
-        values = []
-        for index, expdir in enumerate(self.expdirs):
-            runs = (self.scores_in(name, index, tasks) for name in (system, "base", "expert"))
+        values, names = [], (system, "base", "expert")
+        complete = (set(self.complete_runs(name, tasks)) for name in names)
+        for index in sorted(set.intersection(*complete)):
+            expdir = self.expdirs[index]
+            runs = (self.scores_in(name, index, tasks) for name in names)
             try:
                 values.append(normalised_performance(*runs))
             except LorsError as error:
@@ -103,11 +120,13 @@ def system_order(system: str) -> tuple:
     return (1, method == "lors", method, place, merged_over)
 
 
-def read_scores(expdirs: Sequence[str | os.PathLike], split: str = "test") -> ScoreTable:
+def read_scores(
+    expdirs: Sequence[str | os.PathLike], split: str = "test", partial: bool = False
+) -> ScoreTable:
     """Read all scores of `expdirs`.
 
     All experiment directories must have the same systems and the same language-task pairs, and
-    every system must have a score for every pair.
+    every system must have a score for every pair, unless `partial` is set.
 
     Raises:
         LorsError: no scores; missing or malformed score files (all of them are listed); scores of
@@ -128,7 +147,7 @@ def read_scores(expdirs: Sequence[str | os.PathLike], split: str = "test") -> Sc
         for pair in pairs
     }
     missing = [path for paths in files.values() for path in paths if path not in found]
-    if missing:
+    if missing and not partial:
         raise LorsError(
             "score files are missing",
             expected=f"<lang>_<task>.json of the pairs {', '.join(map(str, pairs))} for each "
@@ -137,11 +156,11 @@ def read_scores(expdirs: Sequence[str | os.PathLike], split: str = "test") -> Sc
             hint="finish the inference and scoring stages; or remove a system's folder altogether",
         )
     scores = read_score_files(
-        [(path, pair) for (_, pair), paths in files.items() for path in paths]
+        [(path, pair) for (_, pair), paths in files.items() for path in paths if path in found]
     )
     check_comparable(scores)
     table = {
-        system: {pair: tuple(scores[path] for path in files[system, pair]) for pair in pairs}
+        system: {pair: tuple(map(scores.get, files[system, pair])) for pair in pairs}
         for system in systems
     }
     return ScoreTable(split, tuple(map(str, expdirs)), tuple(systems), tuple(pairs), table)

@@ -107,7 +107,42 @@ def kept_significance(
     The file is ``<report>.significance.json``, ``RESULTS.significance.json`` for ``RESULTS.md``; it
     is made again after any change of the scores or of the utterances.
     """
-    path = Path(report).with_suffix(".significance.json")
+    path = significance_file(report)
+    record = _record(table, compare_to, path)
+    if record.is_current():
+        return Significance.from_json(read_json(path))
+    found = significance_of(table, compare_to)
+    if not found.problem:
+        write_json(path, found.to_json())
+        record.record()
+    return found
+
+
+def significance_file(report: str | os.PathLike) -> Path:
+    """Return the path of the file with the intervals and comparisons of a report."""
+    return Path(report).with_suffix(".significance.json")
+
+
+def read_significance(table: ScoreTable, path: Path) -> Significance | None:
+    """Read the intervals and comparisons of a report; None if they are not of these scores.
+
+    Raises:
+        LorsError: the file is missing or malformed.
+    """
+    try:
+        found = Significance.from_json(read_json(path))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise LorsError(
+            "not the intervals and comparisons of a report",
+            where=path,
+            got=f"{type(error).__name__}: {error}",
+            hint="remove it and call python -m lors.bin.results again",
+        ) from None
+    records = (_record(table, name, path) for name in (None, found.compared_with))
+    return found if any(record.is_current() for record in records) else None
+
+
+def _record(table: ScoreTable, compare_to: str | None, path: Path) -> MadeFrom:
     scores = [file for of in _files(table).values() for files in of.values() for file in files]
     settings = {
         "compare_to": compare_to,
@@ -117,14 +152,7 @@ def kept_significance(
         "seed": SEED,
     }
     sources = [*scores, *map(utterances_file, scores)]
-    record = MadeFrom(path.with_name(f".{path.stem}.made_from"), sources, [path], settings)
-    if record.is_current():
-        return Significance.from_json(read_json(path))
-    found = significance_of(table, compare_to)
-    if not found.problem:
-        write_json(path, found.to_json())
-        record.record()
-    return found
+    return MadeFrom(path.with_name(f".{path.stem}.made_from"), sources, [path], settings)
 
 
 def significance_of(table: ScoreTable, compare_to: str | None = None) -> Significance:
@@ -192,8 +220,7 @@ def significance_sections(table: ScoreTable, found: Significance) -> list[Sectio
     """Return the sections with intervals and with comparisons; a note if there are none."""
     if found.problem:
         return [Section("Intervals and comparisons", above=[found.problem])]
-    runs = "" if len(table.expdirs) == 1 else " Scores are means over the seeds."
-    sections = []
+    sections, runs = [], _of_runs(table)
     for task in table.tasks:
         metric = task_called(task).metric
         rows = [
@@ -208,12 +235,22 @@ def significance_sections(table: ScoreTable, found: Significance) -> list[Sectio
                 above=[f"Bootstrap, {SAMPLES} samples, seed {SEED}.{runs} {CAPTION}"],
             )
         )
-        if comparisons := found.comparisons[task]:
-            part = comparison_section(metric, comparisons, SEED)
-            title = f"{metric.name} compared with {found.compared_with}"
-            above = [f"{found.note(task)}{runs} {CAPTION}"]
-            sections.append(Section(title, part.header, part.rows, part.labels, above, part.below))
+        if found.comparisons[task]:
+            sections.append(compared_section(table, found, task))
     return sections
+
+
+def _of_runs(table: ScoreTable) -> str:
+    return "" if len(table.expdirs) == 1 else " Scores are means over the seeds."
+
+
+def compared_section(table: ScoreTable, found: Significance, task: str) -> Section:
+    """Return the comparisons of a task, of which there are some."""
+    metric = task_called(task).metric
+    part = comparison_section(metric, found.comparisons[task], SEED)
+    title = f"{metric.name} compared with {found.compared_with}"
+    above = [f"{found.note(task)}{_of_runs(table)} {CAPTION}"]
+    return Section(title, part.header, part.rows, part.labels, above, part.below)
 
 
 def _interval_text(ends: tuple[float, float]) -> str:

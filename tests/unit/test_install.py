@@ -424,7 +424,7 @@ def test_installer_asks_for_what_setup_py_requires():
     assert [canonical(name) for name in for_tests] == [canonical(name) for name in extras["test"]]
 
 
-def test_wheel_has_every_module_and_yaml_file(tmp_path):
+def test_wheel_has_every_module_and_data_file(tmp_path):
     source = tmp_path / "source"
     shutil.copytree(ROOT / "lors", source / "lors", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "LICENSE"):
@@ -436,6 +436,7 @@ def test_wheel_has_every_module_and_yaml_file(tmp_path):
     )
     (wheel,) = tmp_path.glob("lors-*.whl")
     files = {path.relative_to(source) for path in source.glob("lors/**/*") if path.is_file()}
-    assert {str(path) for path in files if path.suffix in (".py", ".yaml")} <= set(
+    kinds = {".py", ".yaml", ".html", ".css", ".js"}
+    assert {str(path) for path in files if path.suffix in kinds} <= set(
         zipfile.ZipFile(wheel).namelist()
     )

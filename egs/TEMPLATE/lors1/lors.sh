@@ -13,7 +13,7 @@
 #    7 tune       parameters of every merge method, on dev, with one budget for all
 #    8 merge      over languages for each task, and over languages and tasks
 #    9 inference  hypotheses of the test sets
-#   10 score      WER and BLEU, normalised performance, RESULTS.md and plots
+#   10 score      WER and BLEU, normalised performance, RESULTS.md, plots and report.html
 #   11 pack       the LoRS models as ESPnet zip files
 #
 # A finished stage is not done again: after an interruption (Ctrl-C, kill -9) call the same command
@@ -154,6 +154,7 @@ if begin score "scores, $expdir/RESULTS.md"; then
         --langs "${langs[@]}" --tasks "${tasks[@]}" --systems "${systems[@]}" --split test
     run "$python" -m lors.bin.results --expdirs "$expdir" --out "$expdir/RESULTS.md" \
         --plots "$expdir/plots" --command "$command_line"
+    run "$python" -m lors.bin.report --expdirs "$expdir" --out "$expdir/report.html"
 fi
 
 if begin pack "ESPnet zip files in $expdir/packed"; then

@@ -1,0 +1,204 @@
+"""The page: everything read, the templates filled in, the file written."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lors
+from lors.fileio import write_text
+from lors.page.charts import normalised_panels, score_panels
+from lors.page.provenance import Provenance, read_provenance
+from lors.page.summary import summarise
+from lors.page.sweep_charts import scopes_of_sweeps, sweep_panels
+from lors.page.tables import Table, normalised_table, of_section, score_table
+from lors.page.texts import first_two, read_texts, utterance_files
+from lors.recipe.expdir import ExpDir
+from lors.recipe.made_from import MadeFrom
+from lors.recipe.results import (
+    DEFINITION,
+    describe_runs,
+    descriptions,
+    error_section,
+    parameter_section,
+    test_set_section,
+)
+from lors.recipe.score_tree import ScoreTable, read_scores
+from lors.recipe.significance import (
+    Significance,
+    compared_section,
+    read_significance,
+    significance_file,
+)
+from lors.recipe.sweeps import Sweep, read_sweeps
+from lors.tasks import ASR, task_called
+
+TEMPLATES = Path(__file__).parent
+FILES = ("page.html", "plots.html", "page.css", "page.js")
+UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+"""Characters that HTML does not allow; each is shown as U+FFFD."""
+
+
+def write_page(
+    expdirs: Sequence[str | os.PathLike],
+    out: str | os.PathLike,
+    title: str = "Results",
+    significance: str | os.PathLike | None = None,
+) -> list[str]:
+    """Write the page of some experiment directories, unless it is there and nothing has changed.
+
+    Args:
+        expdirs: experiment directories, one for each seed; systems and scores may be missing.
+        out: HTML file to write.
+        title: its heading.
+        significance: file with intervals and comparisons; by default that of ``RESULTS.md`` in
+            the first directory, if it exists.
+
+    Returns:
+        Remarks: whether the file was written, and what was left out.
+
+    Raises:
+        LorsError: there are no scores, or a file is malformed; `significance` does not exist.
+    """
+    out = Path(out)
+    table = read_scores(expdirs, partial=True)
+    sweeps, provenance = read_sweeps(table.expdirs), read_provenance(table.expdirs)
+    path = Path(significance or significance_file(Path(table.expdirs[0]) / "RESULTS.md"))
+    has_significance = path.exists() or significance is not None
+    sources = [*_sources(table, sweeps), *provenance.sources]
+    sources += [path] if has_significance else []
+    settings = {"title": title, "expdirs": [*table.expdirs], "commands": dict(provenance.commands)}
+    record = MadeFrom(out.with_name(f".{out.name}.made_from"), sources, [out], settings)
+    if record.is_current():
+        return [f"up to date: {out}"]
+    found = read_significance(table, path) if has_significance else None
+    remarks = []
+    if has_significance and found is None:
+        remarks.append(
+            f"left out: {path}, which is not of these scores; call python -m lors.bin.results "
+            f"--expdirs {shlex.join(table.expdirs)} --out {path.with_name('RESULTS.md')}"
+        )
+    command = ["python", "-m", "lors.bin.report", "--expdirs", *table.expdirs, "--out", out.name]
+    write_text(out, render(table, sweeps, found, provenance, title, shlex.join(command)))
+    record.record()
+    return [*remarks, f"written: {out}"]
+
+
+def _sources(table: ScoreTable, sweeps: Sequence[Sweep]) -> list[Path]:
+    """Return the files that the page is made from, also those of the templates."""
+    scores = [
+        path
+        for expdir in table.expdirs
+        for system in table.systems
+        for pair in table.pairs
+        if (path := ExpDir(expdir).score(table.split, system, pair)).exists()
+    ]
+    texts = [path for of in utterance_files(table).values() for path in of.values()]
+    tuned = [ExpDir(s.expdir).sweep(s.method, s.scope) for s in sweeps]
+    return [*scores, *texts, *tuned, *(TEMPLATES / name for name in FILES)]
+
+
+def render(
+    table: ScoreTable,
+    sweeps: Sequence[Sweep],
+    significance: Significance | None,
+    provenance: Provenance,
+    title: str,
+    command: str,
+) -> str:
+    """Return the page, the same text for the same arguments."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in FILES[2:])
+    summary = summarise(table, sweeps, significance)
+    best = summary.chosen[0].system if summary.chosen else None
+    return environment.get_template("page.html").render(
+        title=title,
+        command=command,
+        version=lors.__version__,
+        style=style,
+        script=script,
+        style_hash=_csp_hash(style),
+        script_hash=_csp_hash(script),
+        runs=describe_runs(table),
+        missing=_missing(table),
+        summary=summary,
+        tasks=[_task(table, task, significance) for task in table.tasks],
+        normalised=normalised_table(table, DEFINITION) if table.can_normalise else None,
+        normalised_panels=normalised_panels(table) if table.can_normalise else [],
+        sweep_panels=sweep_panels(sweeps),
+        scopes=[*scopes_of_sweeps(sweeps).values()],
+        several_runs=len(table.expdirs) > 1,
+        has_intervals=significance is not None and not significance.problem,
+        parameters=of_section(parameter_section(table, sweeps)),
+        errors=of_section(error_section(table)) if ASR.name in table.tasks else None,
+        compared=_compared(table, significance),
+        texts=read_texts(table),
+        first_two=first_two(table, best),
+        first_run=table.expdirs[0],
+        provenance=provenance,
+        test_sets=of_section(test_set_section(table)),
+        descriptions=descriptions(table),
+    )
+
+
+def _printable(value: Any) -> Any:
+    """Replace characters that HTML does not allow."""
+    return UNPRINTABLE.sub("\ufffd", value) if type(value) is str else value
+
+
+def _csp_hash(text: str) -> str:
+    """Return the source expression of Content-Security-Policy that allows this text alone."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _missing(table: ScoreTable) -> list[str]:
+    """Return a line for the systems that a run lacks, and one for each with some of the scores."""
+    found = []
+    for index, expdir in enumerate(table.expdirs):
+        gaps = {
+            system: [pair for pair in table.pairs if table.scores[system][pair][index] is None]
+            for system in table.systems
+        }
+        if absent := [s for s, pairs in gaps.items() if len(pairs) == len(table.pairs)]:
+            found.append(f"{expdir} has no scores of {', '.join(absent)}.")
+        for system, pairs in gaps.items():
+            if pairs and system not in absent:
+                found.append(
+                    f"{expdir} has no scores of {system} for {', '.join(map(str, pairs))}."
+                )
+    return found
+
+
+def _task(table: ScoreTable, task: str, significance: Significance | None) -> dict[str, Any]:
+    """Return tables and plots of a task."""
+    speech_task = task_called(task)
+    return {
+        "name": task,
+        "title": speech_task.title,
+        "metric": speech_task.metric,
+        "panels": score_panels(table, task, significance),
+        "tables": [score_table(table, task, m, significance) for m in speech_task.metrics],
+    }
+
+
+def _compared(table: ScoreTable, significance: Significance | None) -> list[Table]:
+    if significance is None:
+        return []
+    tasks = [task for task in table.tasks if significance.comparisons.get(task)]
+    return [of_section(compared_section(table, significance, task)) for task in tasks]

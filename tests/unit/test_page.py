@@ -1,0 +1,463 @@
+"""The page of an experiment: its numbers, its form, and what is missing."""
+
+import base64
+import csv
+import hashlib
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+from lors.bin import report as report_main
+from lors.bin import results as results_main
+from lors.errors import LorsError
+from lors.fileio import read_json
+from lors.page.charts import ticks_between
+from lors.page.summary import best_on_dev
+from lors.page.texts import UTTERANCES_SHOWN
+from lors.page.write import write_page
+from lors.recipe.score_tree import read_scores
+from lors.recipe.sweeps import read_sweeps
+from lors.tasks import Pair
+from tests.refusal import refusal
+from tests.unit.score_trees import change, make_scores, make_sweeps, make_texts, put, put_score
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+HOSTILE = "</script><script>alert(1)</script> \"'&<!-- {{ 7 * 7 }} ‮ \x0b"
+
+
+class Element:
+    """An element of the page, with its text and that of all its children."""
+
+    def __init__(self, name, attributes):
+        self.name, self.attributes, self.children, self.own = name, dict(attributes), [], []
+
+    @property
+    def text(self):
+        return " ".join("".join(self._texts()).split())
+
+    def _texts(self):
+        for part in self.own:
+            yield from part._texts() if isinstance(part, Element) else [part]
+
+    def all(self, name, **attributes):
+        """Return the elements below with this name and these attributes, in order."""
+        for child in self.children:
+            fits = all(child.attributes.get(k) == v for k, v in attributes.items())
+            if child.name == name and fits:
+                yield child
+            yield from child.all(name, **attributes)
+
+
+class Tree(HTMLParser):
+    """Builds the tree of the page; every element must be closed where it has to be."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.root = Element("", {})
+        self.open = [self.root]
+        self.feed(text)
+        self.close()
+        assert self.open == [self.root]
+
+    def _add(self, name, attributes):
+        assert len(attributes) == len(dict(attributes))
+        element = Element(name, attributes)
+        self.open[-1].children.append(element)
+        self.open[-1].own.append(element)
+        return element
+
+    def handle_starttag(self, name, attributes):
+        element = self._add(name, attributes)
+        if name not in VOID:
+            self.open.append(element)
+
+    def handle_startendtag(self, name, attributes):
+        assert name in {"circle", "path", "rect", "polyline"}, name
+        self._add(name, attributes)
+
+    def handle_endtag(self, name):
+        assert self.open[-1].name == name
+        self.open.pop()
+
+    def handle_data(self, text):
+        self.open[-1].own.append(text)
+
+
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch):
+    for module in ("comparison", "significance"):
+        monkeypatch.setattr(f"lors.recipe.{module}.SAMPLES", 100)
+
+
+def page_of(out):
+    return Tree(out.read_text(encoding="utf-8")).root
+
+
+def write(out, *expdirs, **options):
+    remarks = write_page(expdirs, out, **options)
+    assert remarks[-1] == f"written: {out}"
+    return page_of(out)
+
+
+def rows_of(table):
+    """Return the cells of a table's body, without their notes."""
+    return [
+        [" ".join("".join(texts_without_notes(cell)).split()) for cell in row.children]
+        for row in next(table.all("tbody")).all("tr")
+    ]
+
+
+def texts_without_notes(cell):
+    for part in cell.own:
+        if not isinstance(part, Element):
+            yield part
+        elif part.name != "small":
+            yield part.text if not part.text.startswith("±") else f" {part.text}"
+
+
+def head_of(table):
+    return [cell.text for cell in table.all("th", scope="col")]
+
+
+def table_of(page, label):
+    """Return the table in the region with this label."""
+    regions = [r for r in page.all("div", role="region") if r.attributes["aria-label"] == label]
+    (found,) = regions
+    return next(found.all("table"))
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """An experiment with texts, sweeps and comparisons."""
+    folder = tmp_path_factory.mktemp("page") / "exp"
+    make_sweeps(make_texts(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("comparison", "significance"):
+            patch.setattr(f"lors.recipe.{module}.SAMPLES", 100)
+        out = folder / "RESULTS.md"
+        assert results_main.main(["--expdirs", str(folder), "--out", str(out)]) == 0
+    return folder
+
+
+@pytest.fixture
+def expdir(tmp_path):
+    return make_sweeps(make_scores(tmp_path / "exp"))
+
+
+def test_every_number_is_that_of_the_score_files(texts, tmp_path):
+    page = write(tmp_path / "report.html", texts)
+    for task, metrics in (("asr", ("wer", "cer")), ("st", ("bleu", "chrf"))):
+        section = next(page.all("section", id=task))
+        for table, metric in zip(section.all("table"), metrics, strict=True):
+            assert head_of(table)[:5] == ["system", "merged over", "de", "es", "average"]
+            systems = []
+            for method, over, *cells in rows_of(table):
+                name = {"languages": ".langs", "languages and tasks": ".langs_tasks", "-": ""}
+                systems.append(method + name[over])
+                values = [
+                    read_json(texts / f"scores/test/{systems[-1]}/{lang}_{task}.json")[metric]
+                    for lang in ("de", "es")
+                ]
+                assert cells[:3] == [f"{v:.1f}" for v in (*values, sum(values) / 2)]
+            assert sorted(systems) == sorted(p.name for p in (texts / "scores/test").iterdir())
+    errors = rows_of(table_of(page, "Errors of recognition in %"))
+    assert len(errors) == 10
+    score = read_json(texts / "scores/test/base/es_asr.json")
+    (row,) = (row for row in errors if row[0] == "base" and row[2] == "es")
+    assert row[3:5] == [str(score["utterances"]), str(score["ref_words"])]
+    assert row[6] == f"{100 * score['substitutions'] / score['ref_words']:.1f}"
+    assert row[9] == f"{score['wer']:.1f}"
+
+
+def test_intervals_and_comparisons_are_those_of_the_file(texts, tmp_path):
+    page = write(tmp_path / "report.html", texts)
+    kept = read_json(texts / "RESULTS.significance.json")
+    table = table_of(page, "Speech recognition: WER in % (lower is better)")
+    notes = [note.text for note in table.all("small")]
+    expected = [row for row in kept["intervals"] if row["task"] == "asr"]
+    ends = [pair for row in expected for pair in row["languages_and_average"]]
+    assert notes == [f"{low:.1f} to {high:.1f}" for low, high in ends]
+    assert head_of(table)[-1] == "vs. lors"
+    verdicts = {c["system"]: c["verdict"] for c in kept["comparisons"]["asr"]}
+    assert rows_of(table)[0][-1] == verdicts["base"] == "worse"
+    compared = table_of(page, "WER compared with lors")
+    assert [row[1] for row in rows_of(compared)] == [*verdicts]
+    assert "bs:100|seed:" in next(page.all("section", id="compared")).text
+
+
+def test_the_best_merge_is_chosen_on_dev(expdir, tmp_path):
+    # More pairs, more weight: (3 * 0.2 + 1 * 0.8) / 4 = 0.35 for average, and 0.57 for lors.
+    scores = {f"{lang}_asr": put_scores(expdir) for lang in ("de", "es", "fr")}
+    for scope, objective, of in (("asr", 0.2, scores), ("st", 0.8, {})):
+        grid = [{"params": {}, "objective": objective, "scores": of}]
+        change(expdir / f"tune/average.{scope}/sweep.json", grid=grid)
+    chosen = best_on_dev(read_scores([expdir]), read_sweeps([expdir]))
+    assert [c.system for c in chosen] == ["lors.langs", "lors.langs_tasks"]
+    assert chosen[0].dev == pytest.approx(0.57)
+    change(expdir / "tune/average.st/sweep.json", grid=[{**grid[0], "objective": 3.0}])
+    # Test scores of average are worse: they have no part in the choice.
+    chosen = best_on_dev(read_scores([expdir]), read_sweeps([expdir]))
+    assert (chosen[0].system, chosen[0].dev) == ("average.langs", pytest.approx(0.9))
+    lead = next(write(tmp_path / "r.html", expdir).all("p")).text
+    assert "average over languages" in lead and "0.900 on dev" in lead
+    assert "WER 40.0 %" in lead and "experts have 20.0 %" in lead and "joint training" in lead
+
+
+def put_scores(expdir):
+    return read_json(expdir / "tune/lors.asr/sweep.json")["grid"][0]["scores"]["de_asr"]
+
+
+def test_plots_say_their_values_on_hover(texts, tmp_path):
+    page = write(tmp_path / "report.html", texts)
+    section = next(page.all("section", id="asr"))
+    average, de, _ = section.all("figure")
+    order = [mark.children[0].text.split(",")[0] for mark in average.all("g")]
+    assert order == ["base", "expert", "lors.langs", "lors.langs_tasks", "average.langs"]
+    titles = [title.text for title in de.all("title")]
+    score = read_json(texts / "scores/test/lors.langs/de_asr.json")["wer"]
+    (own,) = (title for title in titles if title.startswith("lors.langs, de"))
+    assert f"WER {score:.1f} %" in own and "95 % interval" in own
+    assert len(titles) == 5
+    search = next(page.all("section", id="search"))
+    average, lors = search.all("figure")
+    assert len([*lors.all("title")]) == 3 * 6 and len([*average.all("title")]) == 3
+    assert len([*lors.all("circle", **{"class": "ring"})]) == 3
+    assert "ASR experts, rank=3 scaling_coef=0.4: 0.570, chosen" in [
+        title.text for title in lors.all("title")
+    ]
+
+
+def test_places_in_a_plot_follow_the_values(tmp_path):
+    dirs = [make_scores(tmp_path / f"seed{k}", shift) for k, shift in enumerate((0.0, 4.0))]
+    page = write(tmp_path / "r.html", *dirs)
+    panel = next(page.all("figure"))
+    marks = {}
+    for mark in panel.all("g"):
+        shapes = [s for s in mark.children if "base" in s.attributes.get("class", "").split()]
+        squares = [float(s.attributes["x"]) + 4 for s in shapes if s.name == "rect"]
+        runs = [float(s.attributes["cx"]) for s in mark.all("circle") if "r" in s.attributes]
+        if squares:
+            marks[mark.children[0].text.split(",")[0]] = (squares[0], runs)
+    (base, runs), (expert, _) = marks["base"], marks["expert"]
+    # WER of base: 50 and 54; of the experts: 20 and 24.
+    assert base == pytest.approx(sum(runs) / 2, abs=0.2)
+    assert (base - expert) / (runs[1] - runs[0]) == pytest.approx(30 / 4, rel=0.05)
+
+
+def test_hostile_texts_stay_texts(tmp_path):
+    expdir = tmp_path / "exp"
+    refs = {"utt\"><b>'": HOSTILE + " word", "utt2": "a </title></style> word"}
+    hyps = {"utt\"><b>'": "word " + HOSTILE, "utt2": "<img src=x onerror=alert(1)>"}
+    for system in ("base", "expert", "lors.langs"):
+        for pair in (Pair("de", "asr"), Pair("de", "st")):
+            texts = refs if system == "expert" else hyps
+            put_score(expdir, system, pair, refs, texts)
+    params = {"order": HOSTILE, "scaling_coef": 1.0}
+    grid = [{"params": params, "objective": 0.1, "scores": {}}]
+    put(
+        expdir / "tune/lors.st/sweep.json",
+        {"method": "lors", "scope": "st", "grid": grid, "best": 0},
+    )
+    out = tmp_path / "report.html"
+    page = write(out, expdir, title=HOSTILE)
+    assert len([*page.all("script")]) == 1 and len([*page.all("style")]) == 1
+    assert not [*page.all("img")] and not [*page.all("b")]
+    assert not re.search(r"[\x00-\x08\x0b\x0c]", out.read_text(encoding="utf-8"))
+    assert next(page.all("title")).text.startswith("</script><script>alert(1)")
+    assert "{{ 7 * 7 }}" in next(page.all("h1")).text
+    names = {p.text for p in page.all("p", **{"class": "name"})}
+    assert "utt\"><b>'" in names
+    hypothesis = [p.text for p in page.all("p", dir="auto")]
+    assert any("<img" in text for text in hypothesis)
+    handlers = [a for e in everything(page) for a in e.attributes if a.startswith("on")]
+    assert handlers == []
+
+
+def everything(element):
+    for child in element.children:
+        yield child
+        yield from everything(child)
+
+
+def test_the_page_loads_nothing(texts, tmp_path):
+    out = tmp_path / "report.html"
+    page = write(out, texts)
+    text = out.read_text(encoding="utf-8")
+    assert not re.search(r"https?:|//[a-z]|@import|url\(|fetch\(|import\(", text)
+    for element in everything(page):
+        assert not {"src", "srcset", "action", "data", "style"} & element.attributes.keys()
+        assert re.match("#|data:,$", element.attributes.get("href", "#"))
+    (policy,) = (m for m in page.all("meta") if "http-equiv" in m.attributes)
+    rules = policy.attributes["content"]
+    assert rules.startswith("default-src 'none';")
+    for name in ("style", "script"):
+        (element,) = page.all(name)
+        content = "".join(element.own)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{name}-src 'sha256-{digest}'" in rules
+
+
+def test_anchors_and_ids_fit(texts, tmp_path):
+    page = write(tmp_path / "report.html", texts)
+    ids = [e.attributes["id"] for e in everything(page) if "id" in e.attributes]
+    assert len(ids) == len(set(ids))
+    links = [e.attributes["href"][1:] for e in page.all("a")]
+    assert len(links) >= 7 and set(links) <= set(ids)
+
+
+def test_same_inputs_give_the_same_bytes(texts, tmp_path):
+    first, second = tmp_path / "a/report.html", tmp_path / "b/report.html"
+    for out in (first, second):
+        out.parent.mkdir()
+        write(out, texts)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_page_is_written_again_only_after_a_change(expdir, tmp_path):
+    out = tmp_path / "report.html"
+    write(out, expdir)
+    assert write_page([expdir], out) == [f"up to date: {out}"]
+    change(expdir / "scores/test/lors.langs/de_asr.json", wer=12.3)
+    assert "12.3" in write(out, expdir).text
+    (expdir / "tune/average.st/sweep.json").unlink()
+    write(out, expdir)
+
+
+def test_without_sweeps_comparisons_texts_and_records(tmp_path):
+    page = write(tmp_path / "r.html", make_scores(tmp_path / "exp"))
+    assert "no sweeps" in next(page.all("p")).text
+    ids = {section.attributes.get("id") for section in page.all("section")}
+    assert ids == {None, "asr", "st", "normalised", "search", "errors", "record"}
+    assert not [*next(page.all("section", id="search")).all("svg")]
+    assert not [*next(page.all("section", id="record")).all("details")]
+    (sentence_errors,) = {row[-1] for row in rows_of(table_of(page, "Errors of recognition in %"))}
+    assert sentence_errors == "n/a"  # score files from before they were counted
+
+
+def test_a_missing_score_is_shown_as_missing(expdir, tmp_path):
+    (expdir / "scores/test/lors.langs/de_asr.json").unlink()
+    shutil.rmtree(expdir / "scores/test/average.langs")
+    (expdir / "scores/test/average.langs").mkdir()
+    page = write(tmp_path / "r.html", expdir)
+    table = table_of(page, "Speech recognition: WER in % (lower is better)")
+    (row,) = (row for row in rows_of(table) if row[:2] == ["lors", "languages"])
+    assert row[2:] == ["missing", "30.0", "missing", "missing"]
+    (row,) = (row for row in rows_of(table) if row[:2] == ["lors", "languages and tasks"])
+    assert row[2:] == ["30.0", "40.0", "35.0", "0.50"]
+    assert not [row for row in rows_of(table) if row[:2] == ["average", "languages"]]
+    assert f"{expdir} has no scores of lors.langs for de_asr." in page.text
+    errors = rows_of(table_of(page, "Errors of recognition in %"))
+    assert ["lors", "languages", "de", *["missing"] * 8] in errors
+    with refusal("lors.langs/de_asr.json"):
+        read_scores([expdir])
+
+
+def test_systems_with_fewer_runs(tmp_path):
+    dirs = [make_scores(tmp_path / f"seed{k}", shift) for k, shift in enumerate((0.0, 2.0))]
+    shutil.rmtree(dirs[1] / "scores/test/average.langs")
+    page = write(tmp_path / "r.html", *dirs)
+    table = table_of(page, "Speech recognition: WER in % (lower is better)")
+    assert head_of(table)[-1] == "runs"
+    assert f"{dirs[1]} has no scores of average.langs." in page.text
+    found = {tuple(row[:2]): row[2:] for row in rows_of(table)}
+    assert found["average", "languages"] == ["30.0", "50.0", "40.0", "0.38", "1"]
+    assert found["base", "-"] == ["41.0 ± 1.4", "61.0 ± 1.4", "51.0 ± 1.4", "0.00 ± 0.00", "2"]
+
+
+def test_comparisons_of_other_scores_are_left_out(texts, tmp_path):
+    copy = shutil.copytree(texts, tmp_path / "exp")
+    out = tmp_path / "r.html"
+    remarks = write_page([copy], out)
+    assert "RESULTS.significance.json" in remarks[0] and remarks[1] == f"written: {out}"
+    assert not [*page_of(out).all("section", id="compared")]
+    path = copy / "RESULTS.significance.json"
+    path.write_text('{"intervals": 1}')
+    with refusal(path.name):
+        write_page([copy], tmp_path / "s.html")
+    with refusal("none.json"):
+        write_page([texts], tmp_path / "s.html", significance=tmp_path / "none.json")
+
+
+def test_commands_seeds_and_settings(texts, expdir, tmp_path):
+    run = {
+        "command": "./run.sh --seed 7 --langs 'de sv-SE'", "directory": "/x", "host": "h",
+        "pid": 1, "slurm_job": "", "began": 1.0, "stage": "score", "stop_stage": 11,
+        "skip_train": False, "status": 0, "expdir": "exp", "data": "data", "dump": "dump",
+        "langs": ["de"], "tasks": ["asr"], "methods": ["lors"], "systems": ["base"],
+    }  # fmt: skip
+    put(expdir / "recipe.json", run)
+    config = {"seed": 7, "max_epoch": 3, "optim_conf": {"lr": 2.5e-4}, "token_list": ["x", "y"]}
+    for name, seed in (("expert/de_asr", 7), ("joint", 8)):
+        inputs = {"pairs": ["de_asr"], "config": {**config, "seed": seed}, "base": ["ab" * 32]}
+        put(expdir / name / ".done", {"inputs": inputs, "hash": "0"})
+    merge = expdir / "merged/lors.asr/merge.yaml"
+    merge.parent.mkdir(parents=True)
+    merge.write_text(
+        "lors_version: 0.1.0\nmodel: model.pth\nplan:\n  method: lors\n  params: {rank: 3}\n"
+        "  weights: [1.0, -0.5]\n  policy: whisper\n  seed: 5\nfingerprints: {base: c0ffee}\n"
+    )
+    record = next(write(tmp_path / "r.html", expdir).all("section", id="record"))
+    assert run["command"] in [pre.text for pre in record.all("pre")]
+    assert "/x" not in record.text
+    trained = rows_of(table_of(record, "Trained models"))
+    start = "ab" * 8
+    assert trained == [
+        [f"{expdir}/expert/de_asr", "de_asr", "7", "3", "0.00025", "settings 1", start],
+        [f"{expdir}/joint", "de_asr", "8", "3", "0.00025", "settings 1", start],
+    ]
+    merged = rows_of(table_of(record, "Merged models"))
+    assert merged == [[str(merge.parent), "lors", "rank=3", "1 -0.5", "whisper", "5", "0.1.0"]]
+    assert "c0ffee" in record.text and "token_list" not in record.text
+    assert "nrefs:1|case:mixed|tok:13a" in record.text and "jiwer" in record.text
+
+
+def test_utterances_with_their_differences(texts, tmp_path):
+    page = write(tmp_path / "r.html", texts)
+    section = next(page.all("section", id="utterances"))
+    sets = [*section.all("details")]
+    assert [s.children[0].text.split()[0] for s in sets] == ["de_asr", "de_st", "es_asr", "es_st"]
+    articles = [*sets[0].all("article")]
+    assert len(articles) == UTTERANCES_SHOWN
+    path = texts / "scores/test/base/de_asr.utterances.tsv"
+    with path.open(encoding="utf-8") as lines:
+        rows = {row["utterance"]: row for row in csv.DictReader(lines, delimiter="\t")}
+    for article in articles:
+        name, reference = (p.text for p in article.children[:2])
+        row = rows[name]
+        assert reference == row["reference"]
+        (own,) = article.all("div", **{"data-system": "base"})
+        line = own.children[1]
+        marks = {kind: len([*line.all(kind)]) for kind in ("mark", "del", "ins")}
+        found = [row["alignment"].count(kind) for kind in "SDI"]
+        assert [marks["mark"], marks["del"], marks["ins"]] == found
+        hypotheses = [d for d in article.all("div") if "data-system" in d.attributes]
+        shown = [d.attributes["data-system"] for d in hypotheses if "hidden" not in d.attributes]
+        assert sorted(shown) == ["expert", "lors.langs"]
+    first = next(section.all("div", id="systems")).attributes["data-first"]
+    assert json.loads(first) == ["lors.langs", "expert"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 1.0), (-0.23, 0.41), (7.1, 49.3), (99.0, 99.3), (-1e6, 3e6)]
+)
+def test_ticks_are_few_round_and_inside(low, high):
+    found = ticks_between(low, high)
+    assert 2 <= len(found) <= 6 and low <= found[0] and found[-1] <= high + 1e-9
+    digits = f"{found[1] - found[0]:.6e}".split("e")[0]
+    assert float(digits) in (1, 2, 5)
+
+
+def test_no_scores(tmp_path):
+    with pytest.raises(LorsError):
+        write_page([tmp_path], tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_command_line(expdir, tmp_path, capsys):
+    out = tmp_path / "r.html"
+    assert report_main.main(["--expdirs", str(expdir), "--out", str(out), "--title", "T & U"]) == 0
+    assert capsys.readouterr().out == f"written: {out}\n"
+    assert next(page_of(out).all("h1")).text == "T & U"
