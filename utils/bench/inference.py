@@ -2,7 +2,7 @@
 """Measure the speed of inference: LoRS's batched greedy search, and other programs.
 
     python utils/bench/inference.py --model exp/base --data dump/{es,fr,it,ru}/test \\
-        --common_voice_lengths --threads 2
+        --common_voice_lengths --threads 2 --out inference.json
 
 All systems decode the same clips with the same weights by greedy search, in one process, on the
 same number of threads, in float32 except where the name says int8 (on a GPU: float16). Each is
@@ -14,7 +14,8 @@ clips stands beside its speed: the mean over the data directories. LoRS is compa
 - for a Whisper, whose window LoRS takes from the model's directory: LoRS with 30 s (lors-30s);
   openai-whisper's decode, one clip at a time; the generate of transformers, in batches;
   faster-whisper without VAD, one clip at a time and (batched) by BatchedInferencePipeline. All of
-  them pad to 30 s.
+  them pad to 30 s; faster-whisper pads the features with zeros, which is not the silence of the
+  others (its texts differ).
 
 Transformers, ctranslate2 and faster-whisper are looked for in --packages, where tests/run.sh
 installs them, and in the environment. A system whose package is missing is left out.
@@ -40,6 +41,7 @@ import numpy as np
 import torch
 from clips import add_data_options, language_of, write_clips
 from systems import WHISPER, System, espnet_systems, whisper_systems
+from threadpoolctl import threadpool_limits
 
 from lors.log import run_main
 from lors.models import family_of, open_recogniser
@@ -59,7 +61,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--task", choices=[*TASKS], default="asr", help="default: %(default)s")
     parser.add_argument("--batch_size", type=int, default=16, help="default: %(default)s")
     parser.add_argument(
-        "--max_tokens", type=int, default=128, help="limit of a hypothesis; default: %(default)s"
+        "--max_tokens", type=int, default=128, help="of a hypothesis; default: %(default)s"
     )
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=3, help="default: %(default)s")
@@ -163,7 +165,8 @@ def work(args: argparse.Namespace) -> None:
                 systems = whisper_systems(model, args, Path(folder))
             else:
                 systems = espnet_systems(model, args)
-            results = measure(systems, sets, args)
+            with threadpool_limits(args.threads):  # also of the packages that are loaded by now
+                results = measure(systems, sets, args)
     rows = rows_of(results, sets)
     number = sum(len(clips.ids) for clips in sets)
     window = f", window of lors: {model.prompts.conf.window}" if family == "whisper" else ""

@@ -2,7 +2,7 @@
 """Measure the speed of training: LoRS's training program, and the Seq2SeqTrainer of transformers.
 
     python utils/bench/training.py --model exp/base --data dump/{es,fr,it,ru}/train \\
-        --common_voice_lengths --threads 2
+        --common_voice_lengths --utterances 16 --threads 2 --out training.json
 
 All train the same Whisper on the same clips and texts in float32, on the same number of threads,
 with AdamW, the same learning rate, weight decay and clipping of gradients, without augmentation,
@@ -91,6 +91,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s")
+    parser.add_argument(
+        "--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS, help=f"default: all; with {SAME}"
+    )
     parser.add_argument(
         "--train_config",
         type=Path,
@@ -271,8 +274,10 @@ def work(args: argparse.Namespace) -> None:
     if len(set(pairs)) < len(pairs):
         named = ", ".join(pair.lang for pair in pairs)
         raise UsageError("a language with two data directories", where="--data", got=named)
-    systems = [s for s in SYSTEMS if s != TRANSFORMERS or (args.packages / s).is_dir()]
-    if TRANSFORMERS not in systems:
+    # Transformers takes the batches of SAME.
+    systems = [s for s in SYSTEMS if s in (*args.systems, SAME)]
+    if TRANSFORMERS in systems and not (args.packages / TRANSFORMERS).is_dir():
+        systems.remove(TRANSFORMERS)
         print(f"{TRANSFORMERS} is left out: not in {args.packages}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         for pair, directory in zip(pairs, args.data, strict=True):
