@@ -1,14 +1,24 @@
 #!/usr/bin/env python3
 """Measure the speed of inference: LoRS's batched greedy search, and other programs.
 
-    python utils/bench/inference.py --model exp/base --data dump/de/test --pair de_asr
+    python utils/bench/inference.py --model exp/base --data dump/{es,fr,it,ru}/test \\
+        --common_voice_lengths --threads 2 --out inference.json
 
-All systems decode the same utterances by greedy search, in one process, on the same threads. Each
-is warmed up first; the fastest of --repeats passes counts. LoRS is compared with:
+All systems decode the same clips with the same weights by greedy search, in one process, on the
+same number of threads, in float32 except where the name says int8 (on a GPU: float16). Each is
+warmed up with a batch; then they take turns, and the fastest of --repeats passes counts. A pass
+begins with the waveforms in memory and ends with the texts. The error rate of each system on these
+clips stands beside its speed: the mean over the data directories. LoRS is compared with:
 
 - for an ESPnet S2T model: ESPnet's Speech2Text (called by espnet2.bin.s2t_inference), beam 1
-- for a Whisper: openai-whisper's decode, one utterance at a time; and the generate of
-  transformers with the same batches, if transformers is installed
+- for a Whisper, whose window LoRS takes from the model's directory: LoRS with 30 s (lors-30s);
+  openai-whisper's decode, one clip at a time; the generate of transformers, in batches;
+  faster-whisper without VAD, one clip at a time and (batched) by BatchedInferencePipeline. All of
+  them pad to 30 s; faster-whisper pads the features with zeros, which is not the silence of the
+  others (its texts differ).
+
+Transformers, ctranslate2 and faster-whisper are looked for in --packages, where tests/run.sh
+installs them, and in the environment. A system whose package is missing is left out.
 """
 
 from __future__ import annotations
@@ -22,18 +32,24 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
+from clips import add_data_options, language_of, write_clips
+from systems import WHISPER, System, espnet_systems, whisper_systems
+from threadpoolctl import threadpool_limits
 
 from lors.log import run_main
 from lors.models import family_of, open_recogniser
 from lors.recipe.eval_set import read_eval_set
-from lors.tasks import Pair
+from lors.score.scorers import score_pair
+from lors.tasks import TASKS, Pair
 
-System = Callable[[Sequence[np.ndarray]], list[str]]
+PACKAGES = Path(__file__).parents[2] / ".test_packages"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -41,164 +57,133 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, help="model directory (config.yaml, model.pth)")
-    parser.add_argument("--data", required=True, help="data directory, e.g. dump/de/test")
-    parser.add_argument("--pair", required=True, help="language and task, e.g. de_asr")
-    parser.add_argument("--utterances", type=int, default=64, help="default: %(default)s")
-    parser.add_argument("--batch_size", type=int, default=32, help="default: %(default)s")
+    add_data_options(parser)
+    parser.add_argument("--task", choices=[*TASKS], default="asr", help="default: %(default)s")
+    parser.add_argument("--batch_size", type=int, default=16, help="default: %(default)s")
     parser.add_argument(
-        "--max_tokens", type=int, default=40, help="limit of a hypothesis; default: %(default)s"
+        "--max_tokens", type=int, default=128, help="of a hypothesis; default: %(default)s"
     )
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
-    parser.add_argument("--out", help="also write the figures as JSON")
+    parser.add_argument(
+        "--systems", nargs="+", choices=[*WHISPER], default=[*WHISPER], help="default: all"
+    )
+    parser.add_argument("--packages", type=Path, default=PACKAGES, help="default: .test_packages")
+    parser.add_argument("--out", help="also write the figures and texts as JSON")
     return parser
 
 
-def espnet_systems(model, pair: Pair, args: argparse.Namespace) -> dict[str, System]:
-    """Return LoRS's search and ESPnet's; `model` is a S2TModel."""
-    from espnet2.bin.s2t_inference import Speech2Text
+@dataclass
+class Clips:
+    """The clips of a data directory: shortest first, as LoRS decodes a test set."""
 
-    from lors.models.espnet_s2t.prompts import S2TOptions, prompt_symbols
-
-    frames = model._encode([np.zeros(1, dtype=np.float32)]).size(1)
-    ratio = min(1.0, args.max_tokens / frames)
-    options = S2TOptions(batch_size=args.batch_size, maxlenratio=ratio)
-    search = Speech2Text(
-        str(model.config),
-        str(model.model_file),
-        beam_size=1,
-        ctc_weight=0.0,
-        maxlenratio=ratio,
-        device=args.device,
-    )
-    language, task, _ = prompt_symbols(pair)
-    return {
-        "lors": lambda waveforms: model.transcribe(waveforms, pair, options),
-        "espnet, one by one": lambda waveforms: [
-            search(w, lang_sym=language, task_sym=task)[0][3] for w in waveforms
-        ],
-    }
+    pair: Pair
+    ids: list[str]
+    waveforms: list[np.ndarray]
+    references: Mapping[str, str]
 
 
-def whisper_systems(model, pair: Pair, args: argparse.Namespace) -> dict[str, System]:
-    """Return the searches of LoRS, openai-whisper and transformers; `model` is a WhisperModel."""
-    import whisper
+@dataclass
+class Result:
+    """Seconds and CPU seconds of the passes of a system, and its texts for each set of clips."""
 
-    from lors.models.whisper.conf import WhisperOptions
-    from lors.models.whisper.inference import log_mel, pad
-    from lors.models.whisper.prompts import TASK_NAMES
-
-    window = model.prompts.conf.window
-    half = args.device != "cpu"
-    options = WhisperOptions(batch_size=args.batch_size, max_tokens=args.max_tokens)
-    language, task = model.prompts.language(pair), TASK_NAMES[pair.task]
-    decoding = whisper.DecodingOptions(
-        task=task,
-        language=language,
-        without_timestamps=True,
-        sample_len=args.max_tokens,
-        fp16=half,
-    )
-
-    def one_by_one(waveforms: Sequence[np.ndarray]) -> list[str]:
-        mels = (
-            log_mel(pad([w], window).to(args.device), model.model.dims.n_mels) for w in waveforms
-        )
-        return [whisper.decode(model.model, mel, decoding)[0].text for mel in mels]
-
-    systems: dict[str, System] = {
-        "lors": lambda waveforms: model.transcribe(waveforms, pair, options),
-        "openai-whisper, one by one": one_by_one,
-    }
-    with contextlib.suppress(ImportError):
-        systems["transformers"] = _transformers(model, language, task, args)
-    return systems
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    texts: list[list[str]] = field(default_factory=list)
 
 
-def _transformers(model, language: str, task: str, args: argparse.Namespace) -> System:
-    from transformers import WhisperForConditionalGeneration
-
-    from lors.models.whisper.inference import log_mel, pad
-
-    if model.prompts.conf.window != model.model.dims.n_audio_ctx / 50:
-        print("transformers takes whole windows only: left out", file=sys.stderr)
-        raise ImportError
-    from lors.export.whisper import export_whisper
-
-    with tempfile.TemporaryDirectory() as directory:
-        export_whisper(model.model_file, Path(directory) / "model")
-        theirs = WhisperForConditionalGeneration.from_pretrained(Path(directory) / "model")
-    theirs = theirs.eval().to(args.device)
-    if args.device != "cpu":
-        theirs = theirs.half()
-    tokenizer = model.prompts.tokenizer
-
-    def generate(waveforms: Sequence[np.ndarray]) -> list[str]:
-        texts = []
-        for start in range(0, len(waveforms), args.batch_size):
-            speech = pad(waveforms[start : start + args.batch_size], model.prompts.conf.window)
-            mel = log_mel(speech.to(args.device), model.model.dims.n_mels).to(theirs.dtype)
-            said = theirs.generate(
-                mel, language=language, task=task, max_new_tokens=args.max_tokens, num_beams=1
-            )
-            for ids in said.tolist():
-                texts.append(tokenizer.decode([i for i in ids if i < tokenizer.eot]).strip())
-        return texts
-
-    return generate
+def read_clips(args: argparse.Namespace, folder: Path) -> list[Clips]:
+    sets = []
+    for number, directory in enumerate(args.data):
+        pair = Pair(language_of(directory), args.task)
+        write_clips(args, directory, folder / str(number))
+        eval_set = read_eval_set(folder / str(number))
+        waveforms = [*eval_set.waveforms]
+        order = sorted(range(len(waveforms)), key=lambda i: len(waveforms[i]))
+        ids = [eval_set.ids[i] for i in order]
+        references = eval_set.references[args.task]
+        sets.append(Clips(pair, ids, [waveforms[i] for i in order], references))
+    return sets
 
 
-def measure(system: System, waveforms: Sequence[np.ndarray], args) -> tuple[float, list[str]]:
-    """Return the seconds of the fastest pass, and the texts."""
-    system(waveforms[: args.batch_size])
-    seconds, texts = [], []
+def measure(
+    systems: Mapping[str, System], sets: Sequence[Clips], args: argparse.Namespace
+) -> dict[str, Result]:
+    """Let the systems decode all clips in turns."""
+    results = {name: Result() for name in systems}
+    for system in systems.values():
+        system(sets[0].waveforms[-args.batch_size :], sets[0].pair)
     for _ in range(args.repeats):
-        if args.device != "cpu":
-            torch.cuda.synchronize()
-        began = time.perf_counter()
-        texts = system(waveforms)
-        if args.device != "cpu":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return min(seconds), texts
+        for name, system in systems.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            texts = [system(clips.waveforms, clips.pair) for clips in sets]
+            results[name].wall.append(time.perf_counter() - wall)
+            results[name].cpu.append(time.process_time() - cpu)
+            results[name].texts = [[text.strip() for text in said] for said in texts]
+    return results
+
+
+def rows_of(results: Mapping[str, Result], sets: Sequence[Clips]) -> list[dict]:
+    """Return a row for each system; the first one is compared with the others."""
+    number = sum(len(clips.ids) for clips in sets)
+    ours = next(iter(results.values()))
+    rows = []
+    for name, result in results.items():
+        scores = {}
+        for clips, said in zip(sets, result.texts, strict=True):
+            hypotheses = dict(zip(clips.ids, said, strict=True))
+            score = score_pair(clips.pair, clips.references, hypotheses)
+            scores[clips.pair.lang] = getattr(score, clips.pair.speech_task.metric.key)
+        pairs = zip(chain(*ours.texts), chain(*result.texts), strict=True)
+        rows.append(
+            {
+                "system": name,
+                "utterances_per_second": number / min(result.wall),
+                "cpu_seconds_per_utterance": min(result.cpu) / number,
+                "times_as_fast_is_lors": min(result.wall) / min(ours.wall),
+                "score": sum(scores.values()) / len(scores),
+                "scores": scores,
+                "same_texts": sum(a == b for a, b in pairs),
+                "texts": result.texts,
+            }
+        )
+    return rows
 
 
 def work(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     logging.disable(logging.INFO)  # ESPnet's search writes ten lines for every utterance
-    pair = Pair.parse(args.pair)
-    test_set = read_eval_set(args.data, args.utterances)
-    # Shortest first, as LoRS decodes a test set.
-    waveforms = sorted(test_set.waveforms, key=len)
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = open_recogniser(args.model, args.device)
-        family = family_of(args.model).name
-        make = {"espnet_s2t": espnet_systems, "whisper": whisper_systems}[family]
-        results = {
-            name: measure(system, waveforms, args)
-            for name, system in make(model, pair, args).items()
-        }
-    ours, texts = results["lors"]
-    rows = [
-        {
-            "system": name,
-            "utterances_per_second": len(waveforms) / seconds,
-            "times_as_fast_is_lors": seconds / ours,
-            "same_texts": sum(a == b for a, b in zip(texts, said, strict=True)),
-        }
-        for name, (seconds, said) in results.items()
-    ]
-    print(f"{family}, {len(waveforms)} utterances, batches of {args.batch_size}, {args.device}")
+    metric = TASKS[args.task].metric.name
+    with tempfile.TemporaryDirectory() as folder:
+        sets = read_clips(args, Path(folder, "data"))
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = open_recogniser(args.model, args.device)
+            family = family_of(args.model).name
+            if family == "whisper":
+                systems = whisper_systems(model, args, Path(folder))
+            else:
+                systems = espnet_systems(model, args)
+            with threadpool_limits(args.threads):  # also of the packages that are loaded by now
+                results = measure(systems, sets, args)
+    rows = rows_of(results, sets)
+    number = sum(len(clips.ids) for clips in sets)
+    window = f", window of lors: {model.prompts.conf.window}" if family == "whisper" else ""
+    print(
+        f"{family}{window}, {number} utterances, batches of {args.batch_size}, {args.device}, "
+        f"{args.threads} thread(s)"
+    )
+    print(f"{'system':28s} utt./s  CPU s/utt.  LoRS is .. times as fast  {metric:>6s}  same text")
     for row in rows:
         print(
-            f"{row['system']:28} {row['utterances_per_second']:9.2f} utterances/s   LoRS is "
-            f"{row['times_as_fast_is_lors']:6.2f} times as fast   same text: "
-            f"{row['same_texts']} of {len(waveforms)}"
+            f"{row['system']:28s} {row['utterances_per_second']:6.2f} "
+            f"{row['cpu_seconds_per_utterance']:11.3f} {row['times_as_fast_is_lors']:26.2f} "
+            f"{row['score']:7.1f} {row['same_texts']:10d}"
         )
     if args.out:
-        Path(args.out).write_text(json.dumps({**vars(args), "family": family, "rows": rows}))
+        content = {**vars(args), "packages": str(args.packages), "family": family, "rows": rows}
+        Path(args.out).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def main(argv: list[str] | None = None) -> int:
