@@ -42,9 +42,9 @@ def merged_delta(
         inputs: the open files, if another plan with the same models and policy has opened them.
         nj: number of threads; the result does not depend on it.
         cache: directory of decompositions to keep for further merges of the same experts.
-        reuse: the deltas of a plan that differs only in the parameters of the method. If the method
-            is for matrices, the deltas of all other tensors do not depend on these parameters and
-            are taken from `reuse`.
+        reuse: the deltas of a plan that differs only in the parameters of the method, svc and
+            boost. If the method is for matrices, the deltas of all other tensors do not depend on
+            these and are taken from `reuse`.
 
     Raises:
         UsageError: `nj` is less than 1.

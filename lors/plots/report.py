@@ -76,6 +76,8 @@ def _sweep(table: ScoreTable, sweeps: Sequence[Sweep], folder: Path) -> ReportFi
     caption = "Normalised performance on dev against scaling_coef"
     if len(table.expdirs) > 1:
         caption += ", mean and standard deviation over the seeds"
+    if any(sweep.evaluations < sweep.plain_evaluations for sweep in sweeps):
+        caption += "; settings that successive halving left out are not shown"
     lowest = lowest_shown(sweeps)
     if min(all_objectives(sweeps)) < lowest:
         caption += f"; values below {lowest:.2f} are cut off"

@@ -44,7 +44,7 @@ def objectives_of(
     """
     found: dict[str, dict[float | None, list[float]]] = {}
     for sweep in sweeps:
-        for trial in sweep.grid:
+        for trial in sweep.finalists:  # others have objectives on a part of dev
             points = found.setdefault(selected_params(trial.params, names), {})
             points.setdefault(trial.params.get(SCALING), []).append(trial.objective)
     return found
@@ -204,8 +204,8 @@ def _mark_chosen(axes: Any, sweeps: Sequence[Sweep], names: Sequence[str]) -> No
 
 
 def all_objectives(sweeps: Sequence[Sweep]) -> list[float]:
-    """Return the objectives of all trials."""
-    return [trial.objective for sweep in sweeps for trial in sweep.grid]
+    """Return the objectives of all trials that have seen all of dev."""
+    return [trial.objective for sweep in sweeps for trial in sweep.finalists]
 
 
 def lowest_shown(sweeps: Sequence[Sweep]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
@@ -31,6 +31,19 @@ class EvalSet:
     ids: tuple[str, ...]
     waveforms: Sequence[np.ndarray]
     references: Mapping[str, Mapping[str, str]]
+
+    def subset(self, ids: Collection[str]) -> EvalSet:
+        """Return these utterances, in the order of the set."""
+        wanted = frozenset(ids)
+        places = [index for index, name in enumerate(self.ids) if name in wanted]
+        return EvalSet(
+            tuple(self.ids[index] for index in places),
+            [self.waveforms[index] for index in places],
+            {
+                task: {name: text for name, text in of.items() if name in wanted}
+                for task, of in self.references.items()
+            },
+        )
 
 
 class AudioFiles(Sequence):

@@ -11,7 +11,9 @@
 | ``sequential/`` | the model trained on one pair after the other: links to its last step |
 | ``sequential/<number>_<lang>_<task>/`` | the model after each step |
 | ``tune/<method>.<scope>/sweep.json`` | the search for merge parameters on dev |
-| ``merged/<method>.<scope>/`` | a merged model |
+| ``tune/<method>.<scope>/points/<index>.json`` | dev hypotheses of each setting |
+| ``tune/<method>.<scope>/cost.json`` | CPU time of the search |
+| ``merged/<method>.<scope>/`` | a merged model; ``cost.json`` is the CPU time of its merge |
 | ``inference/<split>/<system>/<lang>_<task>`` | hypotheses, as Kaldi text |
 | ``scores/<split>/<system>/<lang>_<task>.json`` | their scores |
 | ``scores/<split>/<system>/<lang>_<task>.utterances.tsv`` | texts and counts of each utterance |
@@ -20,6 +22,7 @@ A model directory holds ``model.pth`` and ``config.yaml``. A *scope* is the set 
 experts are merged: ``asr``, ``st`` or ``asr_st``. A *system* is a row of the results: ``base``,
 ``expert`` (each pair by its own expert), ``joint``, ``sequential``, ``<method>.langs`` (for each
 task, a merge over languages) or ``<method>.langs_tasks`` (one merge over languages and tasks).
+A *method* is a merge method, or a variant of one that ``conf/tune.yaml`` names.
 """
 
 from __future__ import annotations

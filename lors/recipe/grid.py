@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lors.config import read_yaml
+from lors.config import build, read_yaml
 from lors.errors import BRIEF, UsageError, unknown_name
 from lors.fileio import path_component
+from lors.recipe.expdir import BASELINES
+from lors.recipe.halving import Halving
 
 MOST_POINTS = 10_000
 """Largest number of points of a method: each is a merge and an inference over the dev set."""
+PLAN_OPTIONS = ("svc", "boost", "lines", "weights")
+"""Options of a merge plan that a grid may set beside the parameters of the method."""
+METHOD = "method"
+"""Key of a grid that names the merge method of a variant."""
 
 
 @dataclass(frozen=True)
@@ -22,24 +29,39 @@ class Grid:
     """The settings to try, by method.
 
     Attributes:
-        points: method -> list of parameter settings, scaling_coef included.
+        points: name of a method or variant -> list of settings: parameters of the method,
+            scaling_coef included, and options of the plan (`PLAN_OPTIONS`).
         limit: number of dev utterances of each language that are used; None for all.
+        variants: name of a variant -> its merge method.
+        halving: the rule that leaves out points early; by default every point sees all of dev.
     """
 
     points: Mapping[str, tuple[dict[str, Any], ...]]
     limit: int | None
+    variants: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    halving: Halving | None = None
+
+    def method(self, name: str) -> str:
+        """Return the merge method of a name in `points`."""
+        return self.variants.get(name, name)
 
 
 def read_grid(path: str | os.PathLike, methods: Sequence[str] | None = None) -> Grid:
     """Read ``conf/tune.yaml``.
 
     The grid of a method is a mapping from each parameter to the list of its values (all
-    combinations are tried), or a list of such mappings. All methods with more than one point have
-    the same number of points.
+    combinations are tried), or a list of such mappings. Among the parameters may be the options
+    `PLAN_OPTIONS` of a merge plan; the value null leaves an option out. The key of a grid is the
+    name of a merge method. A grid with the entry ``method: lors`` is a variant of this method, and
+    its key is any other name. All methods and variants with more than one point have the same
+    number of points.
+
+    Two keys are not grids: ``utterances_per_language``, the number of dev utterances (left out or
+    null: all of them), and ``halving`` (:class:`lors.recipe.halving.Halving`).
 
     Args:
         path: the file.
-        methods: methods to keep; by default all methods of the file.
+        methods: methods and variants to keep; by default all of the file.
 
     Raises:
         UsageError: a malformed grid, more than `MOST_POINTS` points of a method, methods with
@@ -50,10 +72,34 @@ def read_grid(path: str | os.PathLike, methods: Sequence[str] | None = None) -> 
     if limit is not None and not (type(limit) is int and limit > 0):
         where = f"{path}: utterances_per_language"
         raise UsageError("not a number of utterances", where=where, expected="1 or more", got=limit)
-    for method in content:
-        path_component(method, path, UsageError)  # of tune/<method>.<scope>
-    points = {method: _points(grid, f"{path}: {method}") for method, grid in content.items()}
-    budgets = {method: len(of) for method, of in points.items() if len(of) > 1}
+    halving = content.pop("halving", None)
+    if halving is not None:
+        halving = build(Halving, halving, f"{path}: halving")
+    points, variants = {}, {}
+    for name, grid in content.items():
+        path_component(name, path, UsageError)  # of tune/<name>.<scope>
+        where = f"{path}: {name}"
+        if name in BASELINES:
+            raise UsageError("this name is a row of the results already", where=where)
+        parts, method = _parts(grid, where)
+        points[name] = _points(parts, where)
+        if method is not None:
+            variants[name] = method
+    _check_budgets(points, path)
+    for name in methods or ():
+        if name not in points:
+            raise unknown_name("merge method", name, points, where=path)
+    kept = list(methods or points)
+    return Grid(
+        {name: points[name] for name in kept},
+        limit,
+        {name: variants[name] for name in kept if name in variants},
+        halving,
+    )
+
+
+def _check_budgets(points: Mapping[str, Sequence[Any]], path: str | os.PathLike) -> None:
+    budgets = {name: len(of) for name, of in points.items() if len(of) > 1}
     if len(set(budgets.values())) > 1:
         raise UsageError(
             "merge methods must be tuned with the same budget, or they cannot be compared",
@@ -61,20 +107,34 @@ def read_grid(path: str | os.PathLike, methods: Sequence[str] | None = None) -> 
             expected="the same number of points for every method with more than one",
             got=[f"{method}: {number}" for method, number in budgets.items()],
         )
-    for method in methods or ():
-        if method not in points:
-            raise unknown_name("merge method", method, points, where=path)
-    return Grid({method: points[method] for method in methods or points}, limit)
 
 
-def _points(grid: Any, where: str) -> tuple[dict[str, Any], ...]:
-    """Return all points of a method's grid."""
+def _parts(grid: Any, where: str) -> tuple[list[dict[str, list[Any]]], str | None]:
+    """Return the mappings of a grid, and the merge method if it is a variant."""
     parts = grid if isinstance(grid, list) else [grid]
-    good = [isinstance(part, dict) and all(map(_is_list, part.values())) for part in parts]
-    if not parts or not all(good):
+    if not parts or not all(isinstance(part, dict) for part in parts):
+        raise _malformed(grid, where)
+    methods = [part.get(METHOD) for part in parts]
+    parts = [{key: part[key] for key in part if key != METHOD} for part in parts]
+    if not all(map(_is_list, (values for part in parts for values in part.values()))):
+        raise _malformed(grid, where)
+    if any(method != methods[0] or not isinstance(method, str | None) for method in methods):
         raise UsageError(
-            "a grid maps each parameter to a list of values", where=where, got=BRIEF.repr(grid)
+            "a variant has one merge method, named in each of its grids",
+            where=where,
+            got=", ".join(BRIEF.repr(method) for method in methods),
         )
+    return parts, methods[0]
+
+
+def _malformed(grid: Any, where: str) -> UsageError:
+    return UsageError(
+        "a grid maps each parameter to a list of values", where=where, got=BRIEF.repr(grid)
+    )
+
+
+def _points(parts: Sequence[dict[str, list[Any]]], where: str) -> tuple[dict[str, Any], ...]:
+    """Return all points of a method's grid."""
     number = sum(math.prod(map(len, part.values())) for part in parts)
     if number > MOST_POINTS:
         raise UsageError(
@@ -84,11 +144,13 @@ def _points(grid: Any, where: str) -> tuple[dict[str, Any], ...]:
             got=number,
             hint="give fewer values, or a list of smaller grids",
         )
-    return tuple(
-        dict(zip(part, values, strict=True))
-        for part in parts
-        for values in itertools.product(*part.values())
-    )
+    return tuple(point for part in parts for point in _combinations(part))
+
+
+def _combinations(part: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    for values in itertools.product(*part.values()):
+        point = dict(zip(part, values, strict=True))
+        yield {k: v for k, v in point.items() if not (k in PLAN_OPTIONS and v is None)}
 
 
 def _is_list(value: Any) -> bool:

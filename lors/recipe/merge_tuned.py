@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from lors.done_marker import DoneMarker
+from lors.recipe.cost import MERGING, Cost
 from lors.recipe.expdir import ExpDir, check_models, tasks_of
 from lors.recipe.sweeps import read_sweep
 from lors.tasks import pairs_of
@@ -18,6 +19,8 @@ def merge_tuned(
 ) -> None:
     """Write the merged model of each method and scope; finished models are skipped.
 
+    The CPU time of a merge is written beside its model (:mod:`lors.recipe.cost`).
+
     Raises:
         LorsError: a sweep or a model is missing, or a merged model was made with other settings.
     """
@@ -27,14 +30,19 @@ def merge_tuned(
         check_models(models)
         digests = expdir.digests(models)
         for method in methods:
-            params = read_sweep(expdir, method, scope).chosen.params
-            out = expdir.merged(method, scope)
-            marker = DoneMarker(out / ".done", {"params": params, "models": digests})
+            sweep = read_sweep(expdir, method, scope)
+            params, out = sweep.chosen.params, expdir.merged(method, scope)
+            variant = {} if sweep.variant_of is None else {"method": sweep.variant_of}
+            marker = DoneMarker(out / ".done", {**variant, "params": params, "models": digests})
             if marker.is_done():
                 continue
             from lors.merge import run_merge  # torch is slow to import: only if there is work
             from lors.recipe.tuner import plan_of
 
             with marker.work():
-                run_merge(plan_of(expdir, pairs, method, params), out / "model.pth")
+                cost = Cost(out)
+                with cost.measured(MERGING):
+                    plan = plan_of(expdir, pairs, sweep.merge_method, params)
+                    run_merge(plan, out / "model.pth")
+                cost.write()
             log.info("%s: %s", out, dict(params))

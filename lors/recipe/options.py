@@ -22,7 +22,7 @@ from lors.config import (
     load_config,
     read_yaml,
 )
-from lors.errors import LorsError, UsageError
+from lors.errors import LorsError, UsageError, unknown_name
 from lors.models import FAMILIES
 from lors.models.family import Family
 from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, scopes_of
@@ -85,6 +85,7 @@ class LorsOptions(ScriptOptions):
     groups: str
     tasks: tuple[Literal[tuple(TASKS)], ...]
     methods: tuple[str, ...]
+    compare_to: str
     baselines: tuple[Literal["joint", "sequential"], ...]
     train_hours: Annotated[float, Range(0.001, 1e6)] | None
     train_subset: str
@@ -108,6 +109,8 @@ class LorsOptions(ScriptOptions):
         if {"tune", "inference"}.intersection(stages):
             options, config = self.family.inference_options, self.completed("inference_config")
             checks.append(lambda: load_config(options, config))
+        if "score" in stages:
+            checks.append(self._check_comparison)
         _check_all(checks)
         completed = ("base_model", "train_config", "inference_config")
         scopes = scopes_of(self.tasks)
@@ -120,6 +123,7 @@ class LorsOptions(ScriptOptions):
             "data_opts": self.data_opts,
             "import_options": _words(self._import_options()),
             "training_clips": self._training_clips(),
+            "report_options": ["--compare_to", self.compare_to] if self.compare_to else [],
             "pairs": [str(pair) for pair in pairs_of(langs, self.tasks)],
             "scopes": scopes,
             "systems": self._systems(),
@@ -139,6 +143,11 @@ class LorsOptions(ScriptOptions):
                 where="--methods",
                 hint="give one, or end before stage tune: --stop_stage baselines",
             )
+
+    def _check_comparison(self) -> None:
+        known = {*self.methods, *self._systems()}
+        if self.compare_to and self.compare_to not in known:
+            raise unknown_name("system", self.compare_to, known, "--compare_to")
 
     def _import_options(self) -> dict[str, str]:
         """Return the options of ``lors.bin.import_base`` that only this model family has."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from lors.fileio import write_text
+from lors.recipe.cost import cost_sections
 from lors.recipe.expdir import MERGED_OVER, OVER_LANGS, scope_of, split_system, tasks_of
 from lors.recipe.report import Section, relative_to, render_markdown, render_text
 from lors.recipe.score_tree import ScoreTable, read_scores
@@ -96,7 +97,7 @@ def make_report(
     sections.append(parameter_section(table, sweeps))
     sections.append(test_set_section(table))
     sections.append(Section("How the scores are computed", above=descriptions(table)))
-    return sections
+    return [*sections, *cost_sections(sweeps)]
 
 
 def describe_runs(table: ScoreTable) -> str:
@@ -252,6 +253,8 @@ def parameter_section(table: ScoreTable, sweeps: Sequence[Sweep]) -> Section:
     ]
     header = ["method", "tasks", "run", "parameters", "dev norm. perf.", "settings tried"]
     above = ["Chosen on dev by normalised performance; parameters not shown have their defaults."]
+    if any(sweep.variant_of for sweep in sweeps):
+        above.append("A variant of a method has the name of the method before its parameters.")
     return Section("Merge parameters", header, rows, 4, above, below)
 
 
@@ -272,13 +275,14 @@ def _chosen_params(sweep: Sweep, varied: Collection[str]) -> str:
     """Return scaling_coef and the parameters that vary or do not have their default, as text."""
     params, defaults = sweep.chosen.params, sweep.defaults
     if defaults is None:
-        defaults = default_params(sweep.method)
+        defaults = default_params(sweep.merge_method)
     names = [
         name
         for name, value in params.items()
         if name == SCALING or name in varied or name not in defaults or value != defaults[name]
     ]
-    return selected_params(params, names) or ("the defaults" if params else "none")
+    text = selected_params(params, names) or ("the defaults" if params else "none")
+    return text if sweep.variant_of is None else f"{sweep.variant_of}: {text}"
 
 
 def _untuned(table: ScoreTable, sweeps: Iterable[Sweep]) -> list[str]:

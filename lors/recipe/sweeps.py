@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,8 +28,10 @@ class Trial:
     """One setting and its result on dev.
 
     Attributes:
-        params: name of a parameter -> value.
-        objective: normalised performance on dev; higher is better.
+        params: name of a parameter of the method, or of an option of the plan -> value.
+        objective: normalised performance on dev; higher is better. For a point that successive
+            halving has left out, it is on the part of dev that the point has seen, relative to base
+            and experts on all of dev: it can be compared within a round, not with other rounds.
         scores: pair -> its scores.
     """
 
@@ -37,10 +39,18 @@ class Trial:
     objective: float
     scores: Mapping[Pair, Score]
 
+    @property
+    def evaluations(self) -> int:
+        """Number of dev utterances that were evaluated, those of all pairs together."""
+        return sum(score.utterances for score in self.scores.values())
+
     def to_json(self) -> dict[str, Any]:
         """Return the trial as an entry of a sweep file's grid."""
-        scores = {str(pair): score.to_json() for pair, score in self.scores.items()}
-        return {"params": dict(self.params), "objective": self.objective, "scores": scores}
+        return {
+            "params": dict(self.params),
+            "objective": self.objective,
+            "scores": _scores_to_json(self.scores),
+        }
 
     @classmethod
     def problems(cls, content: Any) -> list[str]:
@@ -56,13 +66,7 @@ class Trial:
             found.append(f"{SCALING} is not a number")
         if found:
             return found
-        for name, score in content["scores"].items():
-            try:
-                wrong = SCORERS[Pair.parse(name).task].result.problems(score)
-            except LorsError as error:
-                wrong = [error.what]
-            found += [f"scores of {name}: {problem}" for problem in wrong]
-        return found
+        return _problems_of_scores(content["scores"])
 
     @classmethod
     def from_json(cls, content: Any) -> Trial:
@@ -73,12 +77,31 @@ class Trial:
         """
         if problems := cls.problems(content):
             raise LorsError("not a trial of merge parameters", got=problems)
-        pairs = {name: Pair.parse(name) for name in content["scores"]}
-        scores = {
-            pair: SCORERS[pair.task].result.from_json(content["scores"][name])
-            for name, pair in pairs.items()
-        }
+        scores = _scores_from_json(content["scores"])
         return cls(content["params"], content["objective"], scores)
+
+
+def _scores_to_json(scores: Mapping[Pair, Score]) -> dict[str, Any]:
+    return {str(pair): score.to_json() for pair, score in scores.items()}
+
+
+def _problems_of_scores(content: Mapping[str, Any]) -> list[str]:
+    """List everything that makes `content` unusable as pair -> its scores."""
+    found = []
+    for name, score in content.items():
+        try:
+            wrong = SCORERS[Pair.parse(name).task].result.problems(score)
+        except LorsError as error:
+            wrong = [error.what]
+        found += [f"scores of {name}: {problem}" for problem in wrong]
+    return found
+
+
+def _scores_from_json(content: Mapping[str, Any]) -> dict[Pair, Score]:
+    pairs = {name: Pair.parse(name) for name in content}
+    return {
+        pair: SCORERS[pair.task].result.from_json(content[name]) for name, pair in pairs.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -87,11 +110,14 @@ class Sweep:
 
     Attributes:
         expdir: experiment directory.
-        method: name of the merge method.
+        method: name of the merge method, or of a variant of it.
         scope: tasks whose experts are merged, e.g. ``asr_st``.
         grid: one trial for each setting.
         best: index of the chosen trial in `grid`.
         defaults: name of a parameter -> its default; None in a file from before they were stored.
+        variant_of: the merge method of a variant; None if `method` is a merge method.
+        base: dev scores of the base model; empty in a file from before they were stored.
+        expert: the same, each pair scored with its own expert.
     """
 
     expdir: str
@@ -100,24 +126,77 @@ class Sweep:
     grid: tuple[Trial, ...]
     best: int
     defaults: Mapping[str, Any] | None = None
+    variant_of: str | None = None
+    base: Mapping[Pair, Score] = dataclasses.field(default_factory=dict)
+    expert: Mapping[Pair, Score] = dataclasses.field(default_factory=dict)
+
+    @property
+    def merge_method(self) -> str:
+        """The merge method of all trials."""
+        return self.variant_of or self.method
 
     @property
     def chosen(self) -> Trial:
         """The chosen trial."""
         return self.grid[self.best]
 
+    @property
+    def finalists(self) -> list[Trial]:
+        """The trials that have seen all of dev: all, unless successive halving left out some."""
+        return [self.grid[index] for index in _finalists(self.grid)]
+
+    @property
+    def evaluations(self) -> int:
+        """Number of dev utterances that were evaluated: the cost of the search."""
+        return sum(trial.evaluations for trial in self.grid)
+
+    @property
+    def plain_evaluations(self) -> int:
+        """The same if every point had seen all of dev."""
+        return len(self.grid) * self.chosen.evaluations
+
     def to_json(self) -> dict[str, Any]:
         """Return the content of the sweep file."""
-        content = {"method": self.method, "scope": self.scope}
+        content: dict[str, Any] = {"method": self.method}
+        if self.variant_of is not None:
+            content["variant_of"] = self.variant_of
+        content["scope"] = self.scope
         if self.defaults is not None:
             content["defaults"] = dict(self.defaults)
+        for name in ("base", "expert"):
+            if scores := getattr(self, name):
+                content[name] = _scores_to_json(scores)
         return {**content, "grid": [trial.to_json() for trial in self.grid], "best": self.best}
 
 
-def write_sweep(expdir: ExpDir, method: str, scope: str, grid: Sequence[Trial]) -> Sweep:
-    """Write the sweep file of these trials; the first one with the highest objective is chosen."""
-    best = max(range(len(grid)), key=lambda index: grid[index].objective)
-    sweep = Sweep(str(expdir.root), method, scope, tuple(grid), best, default_params(method))
+def _finalists(grid: Sequence[Trial]) -> list[int]:
+    """Return the indices of the trials that have seen all of dev."""
+    seen = [trial.evaluations for trial in grid]
+    most = max(seen)
+    return [index for index, number in enumerate(seen) if number == most]
+
+
+def chosen_index(grid: Sequence[Trial]) -> int:
+    """Return the index of the first trial with the highest objective that has seen all of dev."""
+    return max(_finalists(grid), key=lambda index: grid[index].objective)
+
+
+def write_sweep(
+    expdir: ExpDir,
+    method: str,
+    scope: str,
+    grid: Sequence[Trial],
+    variant_of: str | None = None,
+    base: Mapping[Pair, Score] | None = None,
+    expert: Mapping[Pair, Score] | None = None,
+) -> Sweep:
+    """Write the sweep file of these trials, with the choice of :func:`chosen_index`."""
+    best = chosen_index(grid)
+    defaults = default_params(variant_of or method)
+    sweep = Sweep(
+        *(str(expdir.root), method, scope, tuple(grid), best, defaults, variant_of),
+        *(base or {}, expert or {}),
+    )
     write_json(expdir.sweep(method, scope), sweep.to_json())
     return sweep
 
@@ -170,8 +249,11 @@ def read_sweeps(expdirs: Sequence[str | os.PathLike]) -> list[Sweep]:
 
 def _sweep(expdir: str, content: Mapping[str, Any]) -> Sweep:
     grid = tuple(map(Trial.from_json, content["grid"]))
-    defaults = content.get("defaults")
-    return Sweep(expdir, content["method"], content["scope"], grid, content["best"], defaults)
+    ends = (_scores_from_json(content.get(name, {})) for name in ("base", "expert"))
+    return Sweep(
+        *(expdir, content["method"], content["scope"], grid, content["best"]),
+        *(content.get("defaults"), content.get("variant_of"), *ends),
+    )
 
 
 def _order(sweep: Sweep) -> tuple:
@@ -187,6 +269,14 @@ def _malformed(path: Path, content: Any) -> list[str]:
         problems.append(f"is of method '{content['method']}' and scope '{content['scope']}'")
     if not isinstance(content.get("defaults"), dict | None):
         problems.append("the defaults are not a JSON object")
+    if not isinstance(content.get("variant_of"), str | None):
+        problems.append("variant_of is not the name of a merge method")
+    for name in ("base", "expert"):
+        scores = content.get(name, {})
+        if isinstance(scores, dict):
+            problems += [f"{name}: {problem}" for problem in _problems_of_scores(scores)]
+        else:
+            problems.append(f"{name} is not a JSON object")
     grid, best = content["grid"], content["best"]
     if not isinstance(grid, list) or not grid:
         return [*problems, "the grid is empty"]
@@ -198,16 +288,11 @@ def _malformed(path: Path, content: Any) -> list[str]:
 
 
 def _wrong_choice(sweep: Sweep) -> list[str]:
-    highest = max(trial.objective for trial in sweep.grid)
-    if sweep.chosen.objective == highest:
-        return []
-    chosen = f"entry {sweep.best} with objective {sweep.chosen.objective}"
-    return [f"best is {chosen}, but the highest is {highest}"]
-
-
-def comparable_trials(trials: Iterable[Trial], scores: Mapping[Pair, Score]) -> list[Trial]:
-    """Return the trials before the first one whose scorer had other settings than `scores`."""
-    return list(itertools.takewhile(lambda trial: _is_comparable(trial, scores), trials))
+    chosen = f"best is entry {sweep.best} with objective {sweep.chosen.objective}"
+    if sweep.chosen not in sweep.finalists:
+        return [f"{chosen}, which has not seen all of dev"]
+    highest = max(trial.objective for trial in sweep.finalists)
+    return [] if sweep.chosen.objective == highest else [f"{chosen}, but the highest is {highest}"]
 
 
 def _is_comparable(trial: Trial, scores: Mapping[Pair, Score]) -> bool:

@@ -2,11 +2,13 @@
 
 Each point of the grid is merged in memory, run on dev with greedy inference, and scored. The
 objective is normalised performance (:mod:`lors.score.normalised`) over the language-task pairs of
-the merge.
+the merge. The budget is counted in dev utterances; with successive halving
+(:mod:`lors.recipe.halving`) the worse points see only some of them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -16,13 +18,13 @@ from typing import Any
 from tqdm import tqdm
 
 from lors.done_marker import DoneMarker
-from lors.errors import LorsError, shortened
-from lors.fileio import BRIEF, file_digest, read_json, remove_tree, write_json
+from lors.errors import UsageError
+from lors.fileio import file_digest, remove_tree, scratch_directory
 from lors.log import show_progress
 from lors.models.family import InferenceOptions
 from lors.recipe.expdir import ExpDir, check_data, check_models, scope_of
 from lors.recipe.grid import Grid
-from lors.recipe.sweeps import Trial, comparable_trials, write_sweep
+from lors.recipe.sweeps import write_sweep
 from lors.tasks import TASKS, Pair
 
 log = logging.getLogger(__name__)
@@ -53,30 +55,67 @@ def tune(
         UsageError: an unknown method or parameter in `grid`.
     """
     todo = _unfinished(expdir, pairs, Path(dump), grid, options)
-    if not todo:
-        return
-    from lors.recipe.tuner import Tuner, plan_of  # torch is slow to import: only if there is work
-
-    for method in todo:
-        for point in grid.points[method]:
-            plan_of(expdir, pairs, method, point)  # a wrong parameter is found before any work
-    tuner = Tuner(expdir, pairs, dump, options, grid.limit, device)
     scope = scope_of(pair.task for pair in pairs)
-    total = sum(len(grid.points[method]) for method in todo)
-    with tqdm(total=total, unit="merge", desc=scope, disable=not show_progress()) as progress:
-        for method, marker in todo.items():
-            points, path = grid.points[method], expdir.sweep(method, scope)
+    if not todo:
+        remove_tree(_decompositions(expdir, scope))  # left by an interruption
+        return
+    from lors.merge import Decompositions  # torch is slow to import: only if there is work
+    from lors.recipe.search import Search
+    from lors.recipe.tuner import Tuner
+
+    settings = _settings(expdir, pairs, grid)
+    tuner = Tuner(expdir, pairs, dump, options, grid.limit, device)
+    searches = {
+        name: Search(tuner, grid.method(name), of, expdir.sweep(name, scope), grid.halving)
+        for name, of in settings.items()
+    }
+    total = sum(step.points for name in todo for step in searches[name].rounds)
+    with (
+        tqdm(total=total, unit="merge", desc=scope, disable=not show_progress()) as progress,
+        scratch_directory(_decompositions(expdir, scope)) as kept,
+    ):
+        cache = Decompositions(kept, _largest_rank(settings))
+        for name, marker in todo.items():
+            search, path = searches[name], expdir.sweep(name, scope)
             with marker.work():
-                partial = _partial(path)
-                trials = comparable_trials(_read_trials(partial, len(points)), tuner.base)
-                progress.update(len(trials))
-                for trial in tuner.run(method, points[len(trials) :]):
-                    trials.append(trial)
-                    write_json(partial, [trial.to_json() for trial in trials])
+                for _ in search.run(cache):
                     progress.update()
-                sweep = write_sweep(expdir, method, scope, trials)
-            _clear(path)
+                trials = [search.trials[index] for index in range(len(search.points))]
+                ends = tuner.base, tuner.expert
+                sweep = write_sweep(expdir, name, scope, trials, grid.variants.get(name), *ends)
             log.info("%s: best of %d: %s", path, len(trials), dict(sweep.chosen.params))
+
+
+def _largest_rank(settings: Mapping[str, Sequence[Mapping[str, Any]]]) -> int:
+    """Return the largest rank that is a number; 0 if there is none."""
+    ranks = [of.get("rank") for points in settings.values() for of in points]
+    return max((rank for rank in ranks if isinstance(rank, int)), default=0)
+
+
+def _settings(expdir: ExpDir, pairs: Sequence[Pair], grid: Grid) -> dict[str, list[dict[str, Any]]]:
+    """Return name -> the settings of its points, with defaults.
+
+    Raises:
+        UsageError: an unknown method or parameter, or a variant with the name of a method.
+    """
+    from lors.merge.methods import METHODS
+    from lors.recipe.tuner import full_setting, plan_of
+
+    for name, method in grid.variants.items():
+        if name in METHODS:
+            raise UsageError(
+                "a variant needs a name of its own, not that of a merge method",
+                where=f"the grid of {name}",
+                expected=f"for example {method}_2",
+                got=f"{name}, a variant of {method}",
+            )
+    return {
+        name: [
+            full_setting(plan_of(expdir, pairs, grid.method(name), point), point)
+            for point in points
+        ]
+        for name, points in grid.points.items()
+    }
 
 
 def _unfinished(
@@ -93,15 +132,16 @@ def _unfinished(
         "limit": grid.limit,
         "options": options.greedy().settings(),
     }
+    if grid.halving is not None:
+        common["halving"] = dataclasses.asdict(grid.halving)
     todo = {}
     scope = scope_of(pair.task for pair in pairs)
-    for method, points in grid.points.items():
-        path = expdir.sweep(method, scope)
-        marker = DoneMarker(path.with_name(".done"), {**common, "points": points})
-        if marker.is_done():
-            _clear(path)  # files that an interruption has left
-        else:
-            todo[method] = marker
+    for name, points in grid.points.items():
+        variant = {"method": grid.variants[name]} if name in grid.variants else {}
+        inputs = {**common, **variant, "points": points}
+        marker = DoneMarker(expdir.sweep(name, scope).with_name(".done"), inputs)
+        if not marker.is_done():
+            todo[name] = marker
     return todo
 
 
@@ -112,38 +152,6 @@ def _digests(directory: Path) -> dict[str, str]:
     return {path.name: file_digest(path) for path in files if path.exists()}
 
 
-def _partial(sweep: Path) -> Path:
-    """Return the path of the trials of an unfinished sweep."""
-    return sweep.with_name("partial.json")
-
-
-def _read_trials(partial: Path, number: int) -> list[Trial]:
-    """Read the trials of an unfinished sweep of `number` points; none if there is no file.
-
-    Raises:
-        LorsError: the file does not hold trials.
-    """
-    hint = "remove this file: the search then begins again"
-    content = read_json(partial) if partial.exists() else []
-    if not isinstance(content, list) or len(content) > number:
-        expected = f"a list of {number} trials at most"
-        got = f"{len(content)} trials" if isinstance(content, list) else BRIEF.repr(content)
-        raise LorsError(
-            "not the trials of a sweep", where=partial, expected=expected, got=got, hint=hint
-        )
-    problems = [
-        f"trial {index}: {problem}"
-        for index, entry in enumerate(content)
-        for problem in Trial.problems(entry)
-    ]
-    if problems:
-        raise LorsError(
-            "not the trials of a sweep", where=partial, got=shortened(problems), hint=hint
-        )
-    return [Trial.from_json(entry) for entry in content]
-
-
-def _clear(sweep: Path) -> None:
-    """Remove the files of an unfinished sweep."""
-    _partial(sweep).unlink(missing_ok=True)
-    remove_tree(sweep.with_name(".decompositions"))
+def _decompositions(expdir: ExpDir, scope: str) -> Path:
+    """Return the directory of the decompositions that the methods of a scope share."""
+    return expdir.root / "tune" / f".{scope}.decompositions"

@@ -5,36 +5,53 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lors.fileio import scratch_directory
+import xxhash
+from torch import Tensor
+
+from lors.checkpoint.reader import bytes_of
 from lors.merge import Decompositions, MergePlan, apply_delta, merged_delta, open_inputs
 from lors.models import family_of, open_recogniser
 from lors.models.family import InferenceOptions, Recogniser
 from lors.recipe.eval_set import EvalSet, hypotheses_of, read_eval_set
-from lors.recipe.expdir import ExpDir, scope_of
-from lors.recipe.sweeps import Trial
-from lors.score import Score, normalised_performance, score_pair
+from lors.recipe.expdir import ExpDir
+from lors.recipe.grid import PLAN_OPTIONS
+from lors.recipe.halving import clip_order, first_clips
+from lors.recipe.points import Hypotheses, Point, trial_of
+from lors.recipe.sweeps import SCALING, Trial
+from lors.score import Score, score_pair
 from lors.tasks import Pair
 
 
 def plan_of(
-    expdir: ExpDir, pairs: Sequence[Pair], method: str, params: Mapping[str, Any]
+    expdir: ExpDir, pairs: Sequence[Pair], method: str, setting: Mapping[str, Any]
 ) -> MergePlan:
     """Return the plan that merges the experts of `pairs`.
 
+    Args:
+        expdir: the experiment.
+        pairs: the experts to merge.
+        method: the merge method.
+        setting: its parameters, and options of the plan (`PLAN_OPTIONS`).
+
     Raises:
-        UsageError: an unknown method or parameter.
+        UsageError: an unknown method or parameter, or a value that it cannot have.
     """
     return MergePlan(
         base=str(expdir.base / "model.pth"),
         experts=tuple(str(expdir.expert(pair) / "model.pth") for pair in pairs),
         method=method,
-        params=dict(params),
+        params={name: value for name, value in setting.items() if name not in PLAN_OPTIONS},
         policy=_policy_of(expdir.base),
+        **_plan_options(setting),
     )
+
+
+def _plan_options(setting: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: setting[name] for name in PLAN_OPTIONS if name in setting}
 
 
 @functools.cache
@@ -53,6 +70,11 @@ class Tuner:
         options: settings of inference; the beam size is ignored, because the search is greedy.
         limit: number of utterances of each language; None for all.
         device: torch device.
+
+    Attributes:
+        base: dev scores of the base model.
+        expert: dev scores of the experts, each on its own pair.
+        utterances: pair -> ids of its dev utterances, in the order in which rounds take them.
     """
 
     def __init__(
@@ -67,44 +89,88 @@ class Tuner:
         self.expdir, self.pairs = expdir, tuple(pairs)
         self.options = options.greedy()
         self.dev = {pair.lang: _in_memory(Path(dump) / pair.lang / "dev", limit) for pair in pairs}
+        self.utterances = {pair: clip_order(self.dev[pair.lang].ids) for pair in pairs}
         self.inputs = open_inputs(plan_of(expdir, pairs, "average", {}))
         self.expert = {
             pair: self._score_pair(open_recogniser(expdir.expert(pair), device), pair)
             for pair in self.pairs
         }
         self.model = open_recogniser(expdir.base, device)
-        self.base = self._score()
+        self.base = {pair: self._score_pair(self.model, pair) for pair in self.pairs}
+        self._plan: MergePlan | None = None
+        self._delta: dict[str, Tensor] | None = None
+        self._state: dict[str, Tensor] | None = None
+        self._known: dict[str, Point] = {}
 
     def _score_pair(self, model: Recogniser, pair: Pair) -> Score:
         eval_set = self.dev[pair.lang]
         hypotheses = hypotheses_of(model, eval_set, pair, self.options)
         return score_pair(pair, eval_set.references[pair.task], hypotheses)
 
-    def _score(self) -> dict[Pair, Score]:
-        return {pair: self._score_pair(self.model, pair) for pair in self.pairs}
+    def clips(self, share: float) -> dict[Pair, list[str]]:
+        """Return pair -> ids of this share of its dev utterances."""
+        return first_clips(self.utterances, share)
 
-    def run(self, method: str, points: Sequence[Mapping[str, Any]]) -> Iterator[Trial]:
-        """Yield the trial of each point of a grid."""
-        ranks = [point["rank"] for point in points if isinstance(point.get("rank"), int)]
-        scope = scope_of(pair.task for pair in self.pairs)
-        kept = self.expdir.sweep(method, scope).with_name(".decompositions")
-        with scratch_directory(kept):
-            yield from self._run(method, points, Decompositions(kept, max(ranks, default=0)))
-
-    def _run(
-        self, method: str, points: Sequence[Mapping[str, Any]], cache: Decompositions
-    ) -> Iterator[Trial]:
-        plan: MergePlan | None = None
-        delta = state = None
+    def remember(self, points: Iterable[Point]) -> None:
+        """Use the hypotheses of these points for models with the same values."""
         for point in points:
-            plan_before, plan = plan, plan_of(self.expdir, self.pairs, method, point)
-            if plan_before is None or _without_scaling(plan_before) != _without_scaling(plan):
-                delta = merged_delta(plan, self.inputs, cache=cache, reuse=delta)
-            state = apply_delta(self.inputs.base, delta, plan.scaling_coef, out=state)
-            self.model.load_state(state)
-            scores = self._score()
-            objective = normalised_performance(scores, self.base, self.expert)
-            yield Trial(dataclasses.asdict(plan)["params"], objective, scores)
+            self._add(self._known_point(point.model), point.hypotheses)
+
+    def merge(
+        self, method: str, setting: Mapping[str, Any], cache: Decompositions | None = None
+    ) -> Point:
+        """Merge a setting of a method.
+
+        Returns:
+            The point of all models with the same values; :meth:`decode` adds hypotheses to it.
+        """
+        before, plan = self._plan, plan_of(self.expdir, self.pairs, method, setting)
+        if before is None or _delta_of(before) != _delta_of(plan):
+            shared = before is not None and _whole_of(before) == _whole_of(plan)
+            self._delta = merged_delta(
+                plan, self.inputs, cache=cache, reuse=self._delta if shared else None
+            )
+        self._plan = plan
+        self._state = apply_delta(self.inputs.base, self._delta, plan.scaling_coef, out=self._state)
+        return self._known_point(_digest(self._state[name] for name in self._delta))
+
+    def decode(self, point: Point, wanted: Mapping[Pair, Collection[str]]) -> int:
+        """Run inference with the latest merge on what `point` lacks of the wanted utterances.
+
+        Returns:
+            The number of utterances that were decoded.
+        """
+        missing = point.missing(wanted)
+        if missing:
+            self.model.load_state(self._state)
+        for pair, ids in missing.items():
+            part = self.dev[pair.lang].subset(ids)
+            found = hypotheses_of(self.model, part, pair, self.options)
+            self._add(point, {pair: found})
+        return sum(map(len, missing.values()))
+
+    def trial(
+        self,
+        setting: Mapping[str, Any],
+        hypotheses: Hypotheses,
+        wanted: Mapping[Pair, Collection[str]],
+    ) -> Trial:
+        """Score the hypotheses of a setting on the wanted utterances."""
+        references = {pair: self.dev[pair.lang].references[pair.task] for pair in wanted}
+        return trial_of(setting, hypotheses, wanted, references, self.base, self.expert)
+
+    def _known_point(self, model: str) -> Point:
+        return self._known.setdefault(model, Point(model))
+
+    @staticmethod
+    def _add(point: Point, hypotheses: Hypotheses) -> None:
+        for pair, of in hypotheses.items():
+            point.hypotheses.setdefault(pair, {}).update(of)
+
+
+def full_setting(plan: MergePlan, setting: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a setting with the defaults of all parameters that it leaves out, as plain values."""
+    return {**dataclasses.asdict(plan)["params"], **_plan_options(setting)}
 
 
 def _in_memory(directory: Path, limit: int | None) -> EvalSet:
@@ -113,6 +179,19 @@ def _in_memory(directory: Path, limit: int | None) -> EvalSet:
     return dataclasses.replace(eval_set, waveforms=tuple(eval_set.waveforms))
 
 
-def _without_scaling(plan: MergePlan) -> dict[str, Any]:
-    """Return the parameters that the merged delta depends on."""
-    return {name: value for name, value in plan.params.items() if name != "scaling_coef"}
+def _delta_of(plan: MergePlan) -> MergePlan:
+    """Return all that the merged delta depends on."""
+    return dataclasses.replace(plan, params={**plan.params, SCALING: 1.0})
+
+
+def _whole_of(plan: MergePlan) -> tuple[Any, ...]:
+    """Return what the deltas of a method for matrices depend on outside the pruned matrices."""
+    return plan.method, plan.weights, plan.lines
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    """Return a hash of the values of tensors."""
+    found = xxhash.xxh3_128()
+    for tensor in tensors:
+        found.update(bytes_of(tensor))
+    return found.hexdigest()

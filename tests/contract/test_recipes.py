@@ -17,7 +17,7 @@ from lors.merge.methods import METHODS
 from lors.merge.run import MergePlan
 from lors.models import FAMILIES
 from lors.recipe import status
-from lors.recipe.grid import read_grid
+from lors.recipe.grid import METHOD, PLAN_OPTIONS, read_grid
 from tests.integration.recipe import Recipe, run, told_to_go_on
 
 ROOT = Path(__file__).parents[2]
@@ -43,9 +43,9 @@ STAGES = {
     "pack": ["espnet2.bin.pack s2t", "lors.asr_st"],
 }
 OPTIONS = """
-stage stop_stage skip_train dry_run submit langs group groups tasks methods baselines train_hours
-train_subset seed dev_utterances datadir dumpdir expdir nj ngpu num_nodes device model_family
-base_model window st_language train_config inference_config tune_config data_opts
+stage stop_stage skip_train dry_run submit langs group groups tasks methods compare_to baselines
+train_hours train_subset seed dev_utterances datadir dumpdir expdir nj ngpu num_nodes device
+model_family base_model window st_language train_config inference_config tune_config data_opts
 """
 BASE_STAGES = ("data", "format", "tokens", "stats", "train")
 
@@ -435,10 +435,17 @@ def test_merge_configuration_makes_a_plan(name):
 @pytest.mark.parametrize("name", [n for n, p in CONFIGS.items() if kind_of(p) == "tune"])
 def test_tuning_configuration_loads(name):
     grid = read_grid(CONFIGS[name])
-    assert set(grid.points) <= set(METHODS)
-    for method, points in grid.points.items():
+    assert grid.variants.keys().isdisjoint(METHODS)
+    for name, points in grid.points.items():
         for point in points:
-            MergePlan("base.pth", ("a.pth", "b.pth"), method, point)
+            options = {key: point[key] for key in PLAN_OPTIONS if key in point}
+            params = {key: value for key, value in point.items() if key not in options}
+            MergePlan("base.pth", ("a.pth", "b.pth"), grid.method(name), params, **options)
+
+
+def test_keys_of_grids_are_no_parameters_of_methods():
+    for method in METHODS.values():
+        assert {*PLAN_OPTIONS, METHOD}.isdisjoint(method.defaults), method.name
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ WHOM = ("all", "driver", "descendant")
 UNNOTICED = 10.0  # seconds after which the driver is killed too, if it still runs
 SOON = 20.0  # seconds until processes that survived a kill must have ended by themselves
 KEPT_LOG = re.compile(r"train\.\d+\.log")  # log of the first part of an interrupted training
-TEMPORARY = re.compile(r"\.(tmp|lock|started|shards|decompositions)$|\.part\.|^partial\.")
+TEMPORARY = re.compile(r"\.(tmp|lock|started|shards|decompositions)$|\.part\.")
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,9 @@ def on_slurm(cluster):
 
 
 def results(recipe: Recipe) -> dict[str, object]:
-    """Return all scores and chosen parameters of a run."""
+    """Return all scores and chosen parameters of a run, without measured seconds."""
     files = [path for name in ("tune", "scores") for path in (recipe.exp / name).rglob("*.json")]
+    files = [path for path in files if path.name != "cost.json"]
     return {str(path.relative_to(recipe.exp)): read_json(path) for path in files}
 
 

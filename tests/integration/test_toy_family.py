@@ -70,7 +70,8 @@ def lors(project, program, *options, code=0):
 OPTIONS = {
     **{"stage": "1", "stop_stage": "11", "dry_run": "false", "submit": "false"},
     **{"skip_train": "false", "langs": "de es", "group": "", "groups": "", "tasks": "asr"},
-    **{"methods": "task_arithmetic", "baselines": "", "train_hours": "", "train_subset": ""},
+    **{"methods": "task_arithmetic", "compare_to": "", "baselines": ""},
+    **{"train_hours": "", "train_subset": ""},
     **{"seed": "1", "dev_utterances": "9", "datadir": "data", "dumpdir": "dump"},
     **{"expdir": "exp", "nj": "1", "ngpu": "0", "num_nodes": "1", "device": "cpu"},
     **{"model_family": "toy", "base_model": "", "st_language": "source", "data_opts": ""},

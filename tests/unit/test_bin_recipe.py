@@ -18,7 +18,7 @@ from stand_ins import (
     write_model,
 )
 
-from lors.bin import import_base, inference, merge_tuned, results, score_expdir, train, tune
+from lors.bin import import_base, inference, merge, merge_tuned, results, score_expdir, train, tune
 from lors.data.datadir import write_kaldi_text
 from lors.fileio import read_json, write_json
 from lors.recipe.expdir import ExpDir
@@ -502,6 +502,48 @@ def test_scores_need_every_hypothesis(expdir, tmp_path, capsys):
     write_kaldi_text(hypothesis, {f"spk{k}-de-test": sentence(k, "de") for k in range(3)})
     assert score_expdir.main(options) == 0
     assert read_json(expdir.score("test", "base", PAIRS[0]))["wer"] == 0
+
+
+# --- a variant of a method, from the grid to the report
+
+
+def test_variant_is_a_row_of_its_own(tuning, inferring, scoring, expdir, tmp_path):
+    (tmp_path / "tune.yaml").write_text(
+        "halving: {first: 0.5, keep: 0.5}\n"
+        "task_arithmetic: {scaling_coef: [0.2, 1.0, 0.5]}\n"
+        "task_arithmetic+boost:\n"
+        "  {method: task_arithmetic, boost: [0.5], lines: [[1, 0]],\n"
+        "   scaling_coef: [0.2, 1.0, 0.5]}\n"
+    )
+    names = ("task_arithmetic", "task_arithmetic+boost")
+    assert tune.main([*tuning, "--methods", *names]) == 0
+    assert merge_tuned.main(merging(expdir, "asr", "st", "asr_st", methods=names)) == 0
+    merged = expdir.merged(names[1], "asr")
+    record = merged / "merge.yaml"
+    plan = yaml.safe_load(record.read_text())["plan"]
+    assert (plan["method"], plan["boost"], plan["lines"]) == ("task_arithmetic", 0.5, [1, 0])
+    assert (
+        merge.main(["--config", str(record), "--out", str(tmp_path / "again" / "model.pth")]) == 0
+    )
+    again = (tmp_path / "again" / "model.pth").read_bytes()
+    assert again == (merged / "model.pth").read_bytes()
+    assert again != (expdir.merged(names[0], "asr") / "model.pth").read_bytes()
+    systems = [f"{name}.{over}" for name in names for over in ("langs", "langs_tasks")]
+    more = ["--systems", "base", "expert", *systems]
+    assert inference.main([*inferring, *more]) == 0
+    assert score_expdir.main([*scoring, *more]) == 0
+    out, plots = tmp_path / "RESULTS.md", tmp_path / "plots"
+    options = ["--expdirs", str(expdir.root), "--out", str(out), "--plots", str(plots)]
+    assert results.main([*options, "--compare_to", names[1]]) == 0
+    text = out.read_text().replace("\\", "")
+    assert "| task_arithmetic+boost | languages and tasks |" in text
+    assert (
+        "vs. task_arithmetic+boost" in text and "task_arithmetic: scaling_coef=1 boost=0.5" in text
+    )
+    assert "successive halving" in text and (plots / "sweep.png").stat().st_size > 1000
+    sweep = read_json(expdir.sweep(names[1], "asr"))
+    write_json(expdir.sweep(names[1], "asr"), {**sweep, "variant_of": "average"})
+    assert merge_tuned.main(merging(expdir, "asr", methods=names)) == 1
 
 
 # --- a finished experiment

@@ -5,6 +5,7 @@ import yaml
 
 from lors.errors import UsageError
 from lors.recipe.grid import read_grid
+from lors.recipe.halving import Halving
 from tests.refusal import refusal
 
 
@@ -35,7 +36,7 @@ def test_grid_is_the_product_of_its_lists(tmp_path):
 def test_grid_as_a_list_of_grids(tmp_path):
     content = "lors:\n- {rank: [2], scaling_coef: [0.3, 0.5]}\n- {rank: [6], scaling_coef: [1]}\n"
     grid = read_grid(grid_file(tmp_path, content))
-    assert grid.limit is None
+    assert (grid.limit, grid.halving, grid.variants) == (None, None, {})
     assert grid.points["lors"] == (
         {"rank": 2, "scaling_coef": 0.3},
         {"rank": 2, "scaling_coef": 0.5},
@@ -91,3 +92,67 @@ def test_some_of_the_methods(tmp_path):
     assert list(read_grid(path, ["lors"]).points) == ["lors"]
     with refusal(path, "losr", "did you mean lors", kind=UsageError):
         read_grid(path, ["average", "losr"])
+
+
+# --- variants, options of the plan, successive halving
+
+
+def test_variants_name_their_method(tmp_path):
+    content = """
+    lors: {rank: [2, 6], scaling_coef: [0.3]}
+    lors_paper: {method: lors, rank: [5], scaling_coef: [0.3, 0.5]}
+    task_arithmetic+boost:
+      - {method: task_arithmetic, boost: [0.3], scaling_coef: [0.3]}
+      - {method: task_arithmetic, boost: [null], lines: [[0.5, 1.0]], scaling_coef: [0.4]}
+    """
+    path = grid_file(tmp_path, content)
+    grid = read_grid(path)
+    assert grid.variants == {"lors_paper": "lors", "task_arithmetic+boost": "task_arithmetic"}
+    assert grid.points["lors_paper"] == tuple({"rank": 5, "scaling_coef": c} for c in (0.3, 0.5))
+    assert grid.points["task_arithmetic+boost"] == (
+        {"boost": 0.3, "scaling_coef": 0.3},
+        {"lines": [0.5, 1.0], "scaling_coef": 0.4},
+    )
+    assert [grid.method(name) for name in grid.points] == ["lors", "lors", "task_arithmetic"]
+    some = read_grid(path, ["lors_paper"])
+    assert (list(some.points), some.variants) == (["lors_paper"], {"lors_paper": "lors"})
+
+
+@pytest.mark.parametrize(
+    ("grid", "fact"),
+    [
+        ({"method": 3, "rank": [1]}, "3"),
+        ({"method": ["lors"], "rank": [1]}, "lors"),
+        ([{"method": "lors", "rank": [1]}, {"rank": [2]}], "None"),
+        ([{"method": "lors", "rank": [1]}, {"method": "svp", "rank": [2]}], "svp"),
+        ({"method": "lors", "boost": 0.3}, "boost"),
+    ],
+)
+def test_malformed_variant(tmp_path, grid, fact):
+    with refusal("tune.yaml: mine", fact, kind=UsageError):
+        read_grid(grid_file(tmp_path, {"mine": grid}))
+
+
+@pytest.mark.parametrize("name", ["base", "expert", "joint", "sequential"])
+def test_method_with_the_name_of_another_row(tmp_path, name):
+    with refusal(f"tune.yaml: {name}", kind=UsageError):
+        read_grid(grid_file(tmp_path, {name: {"method": "lors", "rank": [1]}}))
+
+
+def test_all_dev_utterances(tmp_path):
+    content = {"utterances_per_language": None, "lors": {"rank": [1]}}
+    assert read_grid(grid_file(tmp_path, content)).limit is None
+
+
+def test_halving(tmp_path):
+    content = {"halving": {"first": 0.25, "keep": 0.5}, "lors": {"rank": [1]}}
+    assert read_grid(grid_file(tmp_path, content)).halving == Halving(0.25, 0.5)
+
+
+@pytest.mark.parametrize(
+    "halving",
+    [True, 0.5, {}, {"first": 0.5}, {"first": 0, "keep": 0.5}, {"first": 0.5, "keep": 1}, [0.5]],
+)
+def test_malformed_halving(tmp_path, halving):
+    with refusal("tune.yaml: halving", kind=UsageError):
+        read_grid(grid_file(tmp_path, {"halving": halving, "lors": {"rank": [1]}}))

@@ -19,7 +19,8 @@ STAGES += ("tune", "merge", "inference", "score", "pack")
 LORS = {
     **{"stage": "1", "stop_stage": "11", "dry_run": "false", "submit": "false"},
     **{"skip_train": "false", "langs": "de es", "group": "", "groups": "", "tasks": "asr st"},
-    **{"methods": "average lors", "baselines": "joint", "train_hours": "", "train_subset": ""},
+    **{"methods": "average lors", "compare_to": "", "baselines": "joint"},
+    **{"train_hours": "", "train_subset": ""},
     **{"seed": "1", "dev_utterances": "1000", "datadir": "data", "dumpdir": "dump"},
     **{"expdir": "exp", "nj": "2", "ngpu": "0", "num_nodes": "1", "device": "cpu"},
     **{"model_family": "espnet_s2t", "base_model": "", "window": "30", "st_language": "source"},
@@ -60,6 +61,7 @@ def test_lists_of_lors():
         "data_opts": ["--num_dev", "6"],
         "import_options": [],
         "training_clips": [],
+        "report_options": [],
         "pairs": ["de_asr", "de_st", "es_asr", "es_st"],
         "scopes": ["asr_st", "asr", "st"],
         "systems": [
@@ -287,3 +289,12 @@ def test_check_imports_neither_torch_nor_espnet():
     code = f"import sys, lors.bin.check_recipe; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
+
+
+def test_system_that_others_are_compared_with():
+    assert lists()["report_options"] == []
+    for system in ("lors", "average.langs", "joint"):
+        assert lists(compare_to=system)["report_options"] == ["--compare_to", system]
+    with refusal("--compare_to", "avrage", "did you mean average", kind=UsageError):
+        lists(compare_to="avrage")
+    assert lists(["data"], compare_to="avrage")  # not its stage

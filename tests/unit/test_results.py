@@ -144,6 +144,41 @@ def test_parameters_with_their_defaults_are_not_shown(expdir, defaults, params, 
     assert part.rows[0][3] == shown
 
 
+def test_variant_is_shown_with_its_method(expdir):
+    path = expdir / "tune/lors_paper.asr/sweep.json"
+    trial = {"params": {"rank": 5, "boost": 0.3}, "objective": 0.5, "scores": {}}
+    facts = {"method": "lors_paper", "variant_of": "lors", "scope": "asr", "best": 0}
+    put(path, {**facts, "defaults": {"rank": 7}, "grid": [trial]})
+    part = section(make_report(read_scores([expdir]), read_sweeps([expdir])), "Merge parameters")
+    assert row_of(part, "lors_paper")[-2:] == ["0.500", "1"]
+    assert [row[3] for row in part.rows if row[0] == "lors_paper"] == ["lors: rank=5 boost=0.3"]
+
+
+def test_cost_of_merging(expdir):
+    def cost():
+        sections = make_report(read_scores([expdir]), read_sweeps([expdir]))
+        return [s for s in sections if s.title == "Cost of merging"]
+
+    assert cost() == []
+    seconds = {"cpu_s": 12.34, "wall_s": 7.0}
+    search = {"merging": seconds, "inference": {"cpu_s": 100.0, "wall_s": 50.0}, "decoded": 9}
+    put(expdir / "tune/lors.asr/cost.json", search)
+    put(expdir / "merged/lors.st/cost.json", {"merging": seconds, "decoded": 0})
+    [part] = cost()
+    # 6 settings of 160 utterances, of which 3 have seen half of them
+    path = expdir / "tune/lors.asr/sweep.json"
+    grid = read_json(path)["grid"]
+    for entry in grid[3:]:
+        entry["scores"]["de_asr"]["utterances"] = 80
+    change(path, grid=grid)
+    [part] = cost()
+    assert row_of(part, "lors", "asr") == ["n/a", "12.3", "100.0", "720", "75 %"]
+    assert row_of(part, "lors", "st") == ["12.3", "n/a", "n/a", "960", "100 %"]
+    put(expdir / "tune/lors.asr/cost.json", {})
+    with refusal(expdir / "tune/lors.asr/cost.json"):
+        cost()
+
+
 def test_sweeps_with_another_normaliser_are_pointed_out(expdir):
     path = expdir / "tune/lors.asr/sweep.json"
     scores = {"de_asr": error_rates(30.0, normaliser="whisper-basic").to_json()}

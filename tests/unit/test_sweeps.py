@@ -7,7 +7,6 @@ from lors.recipe.expdir import ExpDir
 from lors.recipe.sweeps import (
     Sweep,
     Trial,
-    comparable_trials,
     format_params,
     incomparable_sweeps,
     read_sweep,
@@ -111,12 +110,9 @@ def scored(normaliser):
     return {Pair("de", "asr"): error_rates(10, normaliser=normaliser)}
 
 
-def test_trials_and_sweeps_of_another_normaliser():
+def test_sweeps_of_another_normaliser():
     ours, whispers = scored("lors-basic"), scored("whisper-basic")
     trials = [Trial({}, 0.5, scores) for scores in (ours, whispers, ours)]
-    assert comparable_trials(trials, ours) == trials[:1]
-    assert comparable_trials(trials, whispers) == []
-    assert comparable_trials(trials[:1], {Pair("de", "st"): translation_scores(1)}) == trials[:1]
     sweeps = [Sweep("exp", "lors", "asr", tuple(trials), best) for best in range(3)]
     assert incomparable_sweeps(sweeps, ours) == [sweeps[1]]
 
@@ -128,3 +124,49 @@ def test_varied_params():
     assert varied_params([first, other]) == ("rank", "order")
     assert varied_params([sweep_of({"rank": {"ratio": 0.1}}, {"rank": 4})]) == ("rank",)
     assert varied_params([]) == ()
+
+
+# --- successive halving, variants
+
+
+def seen(utterances, objective, coefficient=1.0):
+    scores = {Pair("de", "asr"): error_rates(10, utterances=utterances)}
+    return Trial({"scaling_coef": coefficient}, objective, scores)
+
+
+HALVED = [seen(10, 0.9, 0.1), seen(40, 0.6, 0.2), seen(20, 0.8, 0.3), seen(40, 0.7, 0.4)]
+
+
+def test_choice_is_among_points_that_have_seen_all_of_dev(tmp_path):
+    sweep = write_sweep(ExpDir(tmp_path), "task_arithmetic", "asr", HALVED)
+    assert sweep.best == 3 and sweep.finalists == [HALVED[1], HALVED[3]]
+    assert (sweep.evaluations, sweep.plain_evaluations) == (110, 160)
+    assert read_sweeps([tmp_path]) == [sweep]
+    path = tmp_path / "tune/task_arithmetic.asr/sweep.json"
+    for best, fact in ((0, "all of dev"), (1, "0.7")):
+        change(path, best=best)
+        with refusal(path, f"entry {best}", fact):
+            read_sweeps([tmp_path])
+
+
+def test_variant_has_the_defaults_of_its_method(tmp_path):
+    expdir = ExpDir(tmp_path)
+    scores = scored("lors-basic")
+    written = write_sweep(expdir, "lors_paper", "asr", TRIALS, "lors", scores, scores)
+    assert read_sweep(expdir, "lors_paper", "asr") == written
+    assert (written.method, written.merge_method) == ("lors_paper", "lors")
+    assert written.defaults["order"] == "low_rank_first" and written.base == scores
+
+
+@pytest.mark.parametrize(
+    ("values", "facts"),
+    [
+        ({"variant_of": 3}, ["variant_of"]),
+        ({"base": []}, ["base"]),
+        ({"expert": {"de_mt": {}}}, ["expert", "de_mt"]),
+    ],
+)
+def test_malformed_additions_to_a_sweep(expdir, values, facts):
+    change(expdir / "tune/lors.asr/sweep.json", **values)
+    with refusal(expdir / "tune/lors.asr/sweep.json", *facts):
+        read_sweep(ExpDir(expdir), "lors", "asr")

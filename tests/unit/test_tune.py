@@ -1,14 +1,22 @@
 """The search for merge parameters, with a stand-in for the model."""
 
+import dataclasses
+
 import pytest
 from stand_ins import FakeS2TModel, write_audio_dump, write_model
 
+from lors.bin import replay_halving
 from lors.data.datadir import Utterance, read_data_dir, write_data_dir
 from lors.errors import UsageError
 from lors.fileio import read_json, write_json
 from lors.models.espnet_s2t.prompts import S2TOptions
+from lors.recipe.cost import cost_sections
+from lors.recipe.eval_set import read_eval_set
 from lors.recipe.expdir import ExpDir
 from lors.recipe.grid import Grid
+from lors.recipe.halving import Halving
+from lors.recipe.merge_tuned import merge_tuned
+from lors.recipe.replay import replay, replay_all
 from lors.recipe.sweeps import read_sweeps
 from lors.recipe.tune import tune
 from lors.recipe.tuner import plan_of
@@ -77,6 +85,14 @@ def test_plan_names_base_and_experts(expdir):
     assert (plan.method, plan.params) == ("task_arithmetic", {"scaling_coef": 0.3})
 
 
+def test_plan_takes_options_beside_the_parameters(expdir):
+    setting = {"density": 0.5, "boost": 0.3, "lines": [0.5, 1.0], "weights": [1, -1]}
+    plan = plan_of(expdir, PAIRS, "ties", setting)
+    assert (plan.boost, plan.lines, plan.weights, plan.svc) == (0.3, (0.5, 1), (1, -1), None)
+    assert plan.params == {"density": 0.5, "scaling_coef": 1.0}
+    assert plan_of(expdir, PAIRS, "lors", {"svc": 1.0}).svc == 1
+
+
 # --- the search
 
 
@@ -94,10 +110,13 @@ def test_sweep_is_written_and_its_best_point_known(expdir, dump):
     assert [read_json(expdir.sweep(m, "asr"))["best"] for m in ("average", "lors")] == [0, 1]
     of_lors = read_json(expdir.sweep("lors", "asr"))["grid"]
     assert tuple(point["params"] for point in of_lors) == LORS
-    assert {path.name for path in expdir.sweep("lors", "asr").parent.iterdir()} == {
-        "sweep.json",
-        ".done",
+    names = {path.name for path in expdir.sweep("lors", "asr").parent.iterdir()}
+    assert names == {"sweep.json", "cost.json", "points", ".done"}
+    assert not (expdir.root / "tune/.asr.decompositions").exists()
+    assert {pair: score["wer"] for pair, score in sweep["base"].items()} == {
+        **{str(pair): 87.5 for pair in PAIRS}
     }
+    assert {score["wer"] for score in sweep["expert"].values()} == {12.5}
 
 
 def test_sweeps_are_what_the_report_reads(expdir, dump):
@@ -148,22 +167,32 @@ def test_interrupted_search_ends_with_the_same_files(expdir, dump, tmp_path, cal
     for method in GRID.points:
         first, second = (e.sweep(method, "asr").read_bytes() for e in (whole, expdir))
         assert first == second
-    assert not list(expdir.root.rglob("partial.json"))
+    assert not list(expdir.root.rglob("*.decompositions"))
 
 
 @pytest.mark.parametrize(
     ("content", "fact"),
     [
-        ({"params": {}}, "list"),
-        ([1], "trial 0"),
-        ([{"params": {}, "objective": 1, "scores": {"de_mt": 1}}], "de_mt"),
-        ([{"params": {}, "objective": 1, "scores": {}}] * 5, "5 trials"),
+        ([1], "digest"),
+        ({"model": "1"}, "hypotheses"),
+        ({"model": "1", "hypotheses": {"de_mt": {}}}, "de_mt"),
+        ({"model": "1", "hypotheses": {"de_asr": {"spk0-de-dev": 1}}}, "de_asr"),
+        ({"model": "1", "hypotheses": {"de_asr": {"spk9-de-dev": ""}}}, "spk9-de-dev"),
     ],
 )
-def test_damaged_trials_of_an_unfinished_search(expdir, dump, content, fact):
-    path = expdir.sweep("task_arithmetic", "asr").with_name("partial.json")
+def test_damaged_hypotheses_of_an_unfinished_search(expdir, dump, content, fact):
+    directory = expdir.sweep("task_arithmetic", "asr").with_name("points")
+    for index in (0, 2):
+        write_json(directory / f"000{index}.json", content)
+    with refusal("0000.json", "0002.json", fact, "remove these files"):
+        tune(expdir, PAIRS, dump, Grid({"task_arithmetic": POINTS}, None), OPTIONS)
+
+
+@pytest.mark.parametrize("content", [[], {"decoded": 1.5}, {"decoded": 1, "merging": {"cpu_s": 1}}])
+def test_damaged_cost(expdir, dump, content):
+    path = expdir.sweep("task_arithmetic", "asr").with_name("cost.json")
     write_json(path, content)
-    with refusal(path, fact, "remove this file"):
+    with refusal(path, "remove this file"):
         tune(expdir, PAIRS, dump, Grid({"task_arithmetic": POINTS}, None), OPTIONS)
 
 
@@ -222,6 +251,9 @@ def test_search_with_other_settings_is_refused(expdir, dump, calls, change, show
     [
         ("losr", {}, ["losr", "did you mean lors"]),
         ("lors", {"rnak": 3}, ["rnak", "did you mean rank"]),
+        ("lors", {"boost": 2}, ["boost", "2"]),
+        ("lors", {"lines": 0.5}, ["lines", "0.5"]),
+        ("ties", {"svc": 1.0}, ["svc", "ties"]),
     ],
 )
 def test_wrong_grid_is_found_before_any_work(expdir, dump, calls, method, params, facts):
@@ -254,3 +286,159 @@ def test_data_without_what_is_scored(expdir, dump):
     with refusal():
         tune(expdir, PAIRS, dump, GRID, OPTIONS)
     assert not list(expdir.root.glob("tune/*/sweep.json"))
+
+
+# --- variants, models with the same values
+
+
+def decoded(calls):
+    """Number of utterances that merges have decoded; base and experts do not count."""
+    first = next((k for k, call in enumerate(calls) if call[0] == "load_state"), len(calls))
+    return sum(call[1] for call in calls[first:] if call[0] == "greedy")
+
+
+def test_variants_have_sweeps_of_their_own(expdir, dump):
+    boosted = tuple({**point, "boost": 0.5} for point in POINTS)
+    points = {"task_arithmetic": POINTS, "boosted": boosted, "lors_paper": LORS, "lors": LORS}
+    grid = Grid(points, None, {"boosted": "task_arithmetic", "lors_paper": "lors"})
+    tune(expdir, PAIRS, dump, grid, OPTIONS)
+    sweeps = {sweep.method: sweep for sweep in read_sweeps([expdir.root])}
+    assert set(sweeps) == set(points)
+    assert [sweeps[name].variant_of for name in points] == [None, "task_arithmetic", "lors", None]
+    assert tuple(trial.params for trial in sweeps["boosted"].grid) == boosted
+    assert sweeps["lors_paper"].grid == sweeps["lors"].grid
+
+
+def test_variant_cannot_have_the_name_of_another_method(expdir, dump, calls):
+    with refusal("ties", "lors", kind=UsageError):
+        tune(expdir, PAIRS, dump, Grid({"ties": LORS}, None, {"ties": "lors"}), OPTIONS)
+    assert calls == []
+
+
+def test_another_method_under_the_same_name_is_refused(expdir, dump):
+    tune(expdir, PAIRS, dump, Grid({"mine": POINTS}, None, {"mine": "task_arithmetic"}), OPTIONS)
+    with refusal(expdir.sweep("mine", "asr").parent, "method: 'task_arithmetic' -> 'average'"):
+        tune(expdir, PAIRS, dump, Grid({"mine": POINTS}, None, {"mine": "average"}), OPTIONS)
+
+
+def test_models_with_the_same_values_are_decoded_once(expdir, dump, calls):
+    twice = (*POINTS, {"scaling_coef": 0.2})
+    tune(expdir, PAIRS, dump, Grid({"task_arithmetic": twice}, None), OPTIONS)
+    assert merges(calls) == 4 and decoded(calls) == 4 * 6
+    sweep = read_sweeps([expdir.root])[0]
+    assert sweep.grid[0] == sweep.grid[4]
+    assert (sweep.evaluations, sweep.plain_evaluations) == (30, 30)  # the budget counts them
+    calls.clear()
+    # Another name for the same settings, in a later run.
+    points = {"task_arithmetic": twice, "again": twice}
+    tune(expdir, PAIRS, dump, Grid(points, None, {"again": "task_arithmetic"}), OPTIONS)
+    assert merges(calls) == 0
+    again = read_sweeps([expdir.root])[0]
+    assert again.method == "again" and again.grid == sweep.grid
+
+
+def test_cost_of_a_search_and_of_a_merge(expdir, dump):
+    tune(expdir, PAIRS, dump, GRID, OPTIONS)
+    cost = read_json(expdir.sweep("lors", "asr").with_name("cost.json"))
+    assert set(cost) == {"merging", "inference", "decoded"} and cost["decoded"] == 4 * 6
+    assert all(of[name] >= 0 for of in (cost["merging"], cost["inference"]) for name in of)
+    merge_tuned(expdir, ["lors"], ["de", "es"], ["asr"])
+    [section] = cost_sections(read_sweeps([expdir.root]))
+    assert [row[0] for row in section.rows] == ["average", "task_arithmetic", "lors"]
+    assert [row[3] == "n/a" for row in section.rows] == [True, True, False]
+    assert [row[6:] for row in section.rows] == [[n, "100 %"] for n in ("6", "24", "24")]
+
+
+# --- successive halving
+
+CLIPS = 8
+HALVING = Halving(first=0.25, keep=0.5)
+
+
+@pytest.fixture
+def larger(tmp_path):
+    return write_audio_dump(tmp_path / "larger", utterances=CLIPS)
+
+
+def test_halving_saves_evaluations_and_makes_the_same_choice(expdir, larger, tmp_path, calls):
+    grid = Grid({"average": ({},), "task_arithmetic": POINTS, "lors": LORS}, None)
+    tune(expdir, PAIRS, larger, grid, OPTIONS)
+    calls.clear()
+    halved = make_expdir(tmp_path / "halved")
+    tune(halved, PAIRS, larger, dataclasses.replace(grid, halving=HALVING), OPTIONS)
+    # 2 x 8 clips: 4 points on 4, 2 points on 4 more, 1 point on 8 more.
+    assert decoded(calls) == 2 * CLIPS + 2 * (4 * 4 + 2 * 4 + 8)
+    for plain, ours in zip(read_sweeps([expdir.root]), read_sweeps([halved.root]), strict=True):
+        assert (ours.best, ours.chosen) == (plain.best, plain.chosen)
+        assert ours.chosen.evaluations == 2 * CLIPS
+        counts = [trial.evaluations for trial in ours.grid]
+        assert sorted(counts) == ([16] if ours.method == "average" else [4, 4, 8, 16])
+        assert ours.plain_evaluations == plain.evaluations
+
+
+@pytest.mark.parametrize("after", [2, 6, 8, 10])
+def test_interrupted_halving_ends_with_the_same_files(expdir, larger, tmp_path, calls, after):
+    grid = Grid({"task_arithmetic": POINTS, "lors": LORS}, None, {}, HALVING)
+    whole = make_expdir(tmp_path / "whole")
+    tune(whole, PAIRS, larger, grid, OPTIONS)
+    clips, number = decoded(calls), merges(calls)
+    calls.clear()
+
+    class Interrupted(FakeS2TModel):
+        def load_state(self, state):
+            if merges(self.calls) == after:
+                raise KeyboardInterrupt
+            super().load_state(state)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lors.models.espnet_s2t.inference.S2TModel", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tune(expdir, PAIRS, larger, grid, OPTIONS)
+    before = decoded(calls)
+    calls.clear()
+    tune(expdir, PAIRS, larger, grid, OPTIONS)
+    assert merges(calls) == number - after and before + decoded(calls) == clips
+    for name in ("task_arithmetic", "lors"):
+        first, second = (e.sweep(name, "asr").read_bytes() for e in (whole, expdir))
+        assert first == second
+
+
+def test_plain_search_cannot_become_a_halved_one(expdir, dump):
+    grid = Grid({"task_arithmetic": POINTS}, None)
+    tune(expdir, PAIRS, dump, grid, OPTIONS)
+    with refusal(expdir.sweep("task_arithmetic", "asr").parent, "halving: None -> "):
+        tune(expdir, PAIRS, dump, dataclasses.replace(grid, halving=HALVING), OPTIONS)
+
+
+def test_replay_of_halving_is_the_halved_search(expdir, larger, tmp_path, calls, capsys):
+    grid = Grid({"average": ({},), "task_arithmetic": POINTS, "lors": LORS}, None)
+    halved = make_expdir(tmp_path / "halved")
+    tune(expdir, PAIRS, larger, grid, OPTIONS)
+    tune(halved, PAIRS, larger, dataclasses.replace(grid, halving=HALVING), OPTIONS)
+    calls.clear()
+    references = {
+        pair: read_eval_set(larger / pair.lang / "dev").references["asr"] for pair in PAIRS
+    }
+    for plain, ours in zip(read_sweeps([expdir.root]), read_sweeps([halved.root]), strict=True):
+        found = replay(plain, references, HALVING)
+        assert found.halved.grid == ours.grid and found.is_same and found.loss == 0
+    options = ["--expdirs", str(expdir.root), "--dump", str(larger), "--first", "0.25"]
+    assert replay_halving.main(options) == 0
+    printed = capsys.readouterr().out
+    assert "in 2 of 2 searches" in printed and "50 % of the evaluations" in printed
+    assert replay_halving.main([*options, "--keep", "2"]) == 2
+    assert "keep" in capsys.readouterr().err
+    assert calls == []
+
+
+def test_searches_that_cannot_be_replayed(expdir, larger):
+    grid = Grid({"task_arithmetic": POINTS}, None, {}, HALVING)
+    tune(expdir, PAIRS, larger, grid, OPTIONS)
+    with refusal("task_arithmetic.asr"):
+        replay_all([expdir.root], larger, HALVING)
+    plain = make_expdir(expdir.root.parent / "plain")
+    tune(plain, PAIRS, larger, dataclasses.replace(grid, halving=None), OPTIONS)
+    missing = plain.sweep("task_arithmetic", "asr").with_name("points") / "0001.json"
+    missing.unlink()
+    with refusal(missing):
+        replay_all([plain.root], larger, HALVING)

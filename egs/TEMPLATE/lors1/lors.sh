@@ -35,6 +35,7 @@ group=""     # one of --groups: its languages in place of --langs
 groups=""    # groups of languages of the recipe, as 'name: de es; name: fr'
 tasks="asr st" # asr (recognition), st (translation into English), or both
 methods="average task_arithmetic lors" # merge methods to compare
+compare_to="" # method or system that all rows of the report are compared with (default: lors)
 baselines=joint # one model for all: joint (all data at once), sequential (pair by pair), or both
 train_hours="" # hours of training data of each language, a subset chosen by hash (default: all)
 train_subset="" # lists of training clips, in place of --train_hours: a folder like DUMPDIR/subset
@@ -71,7 +72,7 @@ no_more_arguments "$@"
 stages=(data format base stats experts baselines tune merge inference score pack)
 training=(base stats experts baselines)
 # Makes arrays of the options that are lists, completes base_model and the configurations, and sets:
-declare -a pairs scopes systems packed import_options training_clips
+declare -a pairs scopes systems packed import_options training_clips report_options
 check_options lors
 inference_gpu=() # what a job of inference asks for
 if [ "$device" = cuda ]; then inference_gpu=(--gpu 1); fi
@@ -153,7 +154,7 @@ if begin score "scores, $expdir/RESULTS.md"; then
     run "$python" -m lors.bin.score_expdir --expdir "$expdir" --dump "$dumpdir" \
         --langs "${langs[@]}" --tasks "${tasks[@]}" --systems "${systems[@]}" --split test
     run "$python" -m lors.bin.results --expdirs "$expdir" --out "$expdir/RESULTS.md" \
-        --plots "$expdir/plots" --command "$command_line"
+        --plots "$expdir/plots" --command "$command_line" "${report_options[@]}"
     run "$python" -m lors.bin.report --expdirs "$expdir" --out "$expdir/report.html"
 fi
 
