@@ -109,7 +109,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 @dataclass
 class Work:
-    """What all trainings share.
+    """Settings that all trainings share.
 
     Attributes:
         args: the options.
