@@ -167,6 +167,7 @@ def test_a_missing_package_is_named(monkeypatch, capsys, tmp_path):
 
 @needs_packages
 @pytest.mark.espnet
+@pytest.mark.slow
 def test_training(project):
     asked = ("--systems", "lors-auto-numel", "transformers")
     done, [figures] = bench("training", project, "--batch_size", "2", "--rounds", "1", *asked)

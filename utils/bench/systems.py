@@ -145,8 +145,10 @@ def openai_whisper(whisper: Whisper) -> System:
 
 
 def transformers(whisper: Whisper) -> System:
-    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor, logging
 
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     args, directory = whisper.args, whisper.hugging_face()
     dtype = torch.float16 if whisper.on_gpu else torch.float32
     model = WhisperForConditionalGeneration.from_pretrained(directory, dtype=dtype)

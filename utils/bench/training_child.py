@@ -70,7 +70,8 @@ class Recorder:
 
     def figures(self) -> dict:
         """Return the figures; the first step, in which memory is allocated, is not measured."""
-        wall, cpu = (last - first for first, last in zip(*self._limits(), strict=True))
+        limits = zip(self.ends[0], self.ends[-1], strict=True)
+        wall, cpu = (last - first for first, last in limits)
         measured = sum(self.utterances[1:])
         return {
             "utterances_per_second": measured / wall,
@@ -83,9 +84,6 @@ class Recorder:
             "last_loss": self.losses[-1],
             "peak_megabytes": peak_megabytes(),
         }
-
-    def _limits(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        return self.ends[0], self.ends[-1]
 
 
 def peak_megabytes() -> float:
