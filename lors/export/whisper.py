@@ -25,20 +25,19 @@ from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.whisper_dims import whisper_dims, whisper_shapes
 from lors.checkpoint.writer import CheckpointWriter
 from lors.errors import LorsError, UsageError, shortened
+from lors.export.whisper_audio import (
+    HOP_LENGTH,
+    N_FFT,
+    POSITIONS,
+    POSITIONS_PER_SECOND,
+    SAMPLES_PER_POSITION,
+    SAMPLING_RATE,
+)
 from lors.export.whisper_tokenizer import WhisperTokens, tokenizer_files
 from lors.export.whisper_vocabulary import whisper_tokens
 from lors.fileio import atomic_directory, write_json, write_text
 from lors.log import show_progress
 
-SAMPLING_RATE = 16000
-N_FFT = 400
-HOP_LENGTH = 160
-"""Sampling rate (Hz), window and hop (samples) of all Whisper models: whisper/audio.py."""
-SAMPLES_PER_POSITION = 2 * HOP_LENGTH
-"""Samples for one position of the encoder: its second convolution halves the number of frames."""
-POSITIONS_PER_SECOND = SAMPLING_RATE // SAMPLES_PER_POSITION
-POSITIONS = 30 * POSITIONS_PER_SECOND
-"""Positions of the encoder in every official model: 30 s."""
 MAX_INITIAL_TIMESTAMP = 50
 """Latest first timestamp, in steps of 20 ms: 1 s, the default of openai-whisper."""
 MODEL_FILES = (".pt", ".pth", ".safetensors", ".bin")

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
+from lors.data.clips import SAMPLE_RATE
 from lors.data.datadir import Utterance, read_data_dir
 from lors.errors import LorsError
 from lors.models.family import InferenceOptions, Recogniser
@@ -14,8 +15,6 @@ from lors.tasks import TASKS, Pair, SpeechTask
 
 if TYPE_CHECKING:
     import numpy as np
-
-SAMPLE_RATE = 16000
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,9 @@
 
 import pytest
 
-from lors.bin import results as results_main
 from lors.page.write import write_page
 from tests.chromium import NAMES, Chromium, find_chromium
-from tests.unit.score_trees import make_sweeps, make_texts
+from tests.unit.score_trees import make_experiment
 
 pytestmark = pytest.mark.slow
 
@@ -80,12 +79,7 @@ SHOWN = """[...document.querySelectorAll("article")[0].querySelectorAll("[data-s
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser") / "exp"
-    make_sweeps(make_texts(folder))
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("comparison", "significance"):
-            patch.setattr(f"lors.recipe.{module}.SAMPLES", 100)
-        out = folder / "RESULTS.md"
-        assert results_main.main(["--expdirs", str(folder), "--out", str(out)]) == 0
+    make_experiment(folder)
     write_page([folder], folder / "report.html", title="A title with a long-long-word " * 4)
     return folder / "report.html"
 

@@ -5,6 +5,9 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
+from lors.bin import results as results_main
 from lors.recipe.scoring import write_score
 from lors.score import SCORERS, ErrorRates, TranslationScores
 from lors.tasks import Pair
@@ -140,4 +143,15 @@ def make_texts(expdir: Path, seed: str = "", rates: Mapping[str, float] = RATES)
                 refs = references(pair)
                 hyps = spoilt(refs, rate, f"{seed} {system} {pair}")
                 put_score(expdir, system, pair, refs, hyps)
+    return expdir
+
+
+def make_experiment(expdir: Path) -> Path:
+    """Write an experiment with texts, sweeps, and comparisons of few samples; return its folder."""
+    make_sweeps(make_texts(expdir))
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("comparison", "significance"):
+            patch.setattr(f"lors.recipe.{module}.SAMPLES", 100)
+        out = expdir / "RESULTS.md"
+        assert results_main.main(["--expdirs", str(expdir), "--out", str(out)]) == 0
     return expdir

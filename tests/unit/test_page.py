@@ -11,7 +11,6 @@ from html.parser import HTMLParser
 import pytest
 
 from lors.bin import report as report_main
-from lors.bin import results as results_main
 from lors.errors import LorsError
 from lors.fileio import read_json
 from lors.page.charts import ticks_between
@@ -22,7 +21,14 @@ from lors.recipe.score_tree import read_scores
 from lors.recipe.sweeps import read_sweeps
 from lors.tasks import Pair
 from tests.refusal import refusal
-from tests.unit.score_trees import change, make_scores, make_sweeps, make_texts, put, put_score
+from tests.unit.score_trees import (
+    change,
+    make_experiment,
+    make_scores,
+    make_sweeps,
+    put,
+    put_score,
+)
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 HOSTILE = "</script><script>alert(1)</script> \"'&<!-- {{ 7 * 7 }} ‮ \x0b"
@@ -133,13 +139,7 @@ def table_of(page, label):
 def texts(tmp_path_factory):
     """An experiment with texts, sweeps and comparisons."""
     folder = tmp_path_factory.mktemp("page") / "exp"
-    make_sweeps(make_texts(folder))
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("comparison", "significance"):
-            patch.setattr(f"lors.recipe.{module}.SAMPLES", 100)
-        out = folder / "RESULTS.md"
-        assert results_main.main(["--expdirs", str(folder), "--out", str(out)]) == 0
-    return folder
+    return make_experiment(folder)
 
 
 @pytest.fixture

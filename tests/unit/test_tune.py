@@ -144,11 +144,8 @@ def test_merge_over_languages_and_tasks(expdir, dump):
     assert sweep["grid"][1]["objective"] == pytest.approx(1) and sweep["best"] == 1
 
 
-@pytest.mark.parametrize("after", [1, 3, 6, 8])
-def test_interrupted_search_ends_with_the_same_files(expdir, dump, tmp_path, calls, after):
-    whole = make_expdir(tmp_path / "whole")
-    tune(whole, PAIRS, dump, GRID, OPTIONS)
-    calls.clear()
+def interrupt(after, expdir, dump, grid):
+    """Search, and press Ctrl-C when the next model after so many merges is loaded."""
 
     class Interrupted(FakeS2TModel):
         def load_state(self, state):
@@ -159,7 +156,16 @@ def test_interrupted_search_ends_with_the_same_files(expdir, dump, tmp_path, cal
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lors.models.espnet_s2t.inference.S2TModel", Interrupted)
         with pytest.raises(KeyboardInterrupt):
-            tune(expdir, PAIRS, dump, GRID, OPTIONS)
+            tune(expdir, PAIRS, dump, grid, OPTIONS)
+
+
+@pytest.mark.parametrize("after", [1, 3, 6, 8])
+def test_interrupted_search_ends_with_the_same_files(expdir, dump, tmp_path, calls, after):
+    whole = make_expdir(tmp_path / "whole")
+    tune(whole, PAIRS, dump, GRID, OPTIONS)
+    calls.clear()
+
+    interrupt(after, expdir, dump, GRID)
     assert merges(calls) == after
     calls.clear()
     tune(expdir, PAIRS, dump, GRID, OPTIONS)
@@ -384,16 +390,7 @@ def test_interrupted_halving_ends_with_the_same_files(expdir, larger, tmp_path, 
     clips, number = decoded(calls), merges(calls)
     calls.clear()
 
-    class Interrupted(FakeS2TModel):
-        def load_state(self, state):
-            if merges(self.calls) == after:
-                raise KeyboardInterrupt
-            super().load_state(state)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lors.models.espnet_s2t.inference.S2TModel", Interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            tune(expdir, PAIRS, larger, grid, OPTIONS)
+    interrupt(after, expdir, larger, grid)
     before = decoded(calls)
     calls.clear()
     tune(expdir, PAIRS, larger, grid, OPTIONS)

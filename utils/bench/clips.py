@@ -14,8 +14,10 @@ from statistics import NormalDist
 import numpy as np
 import soundfile
 
+from lors.data.clips import SAMPLE_RATE
 from lors.data.datadir import Utterance, one_line, read_data_dir, write_data_dir
-from lors.recipe.eval_set import SAMPLE_RATE, read_audio
+from lors.recipe.eval_set import read_audio
+from lors.tasks import TASKS
 
 MEDIAN, SIGMA = 4.5, 0.35
 """Log-normal lengths of clips in seconds, as in Common Voice: 90 % of them last 2.5 to 8 s."""
@@ -24,7 +26,11 @@ LONGEST = 30.0
 SEED = 1
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
+def add_work_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options about model, clips and threads, which the benchmarks share."""
+    parser.add_argument("--model", required=True, help="model directory (config.yaml, model.pth)")
+    parser.add_argument("--task", choices=[*TASKS], default="asr", help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--data", required=True, nargs="+", help="DUMPDIR/<lang>/<split>, ...")
     parser.add_argument(
         "--utterances", type=int, default=32, help="of each data directory; default: %(default)s"
@@ -46,7 +52,7 @@ def write_clips(args: argparse.Namespace, directory: str | Path, out: Path) -> l
     """Write the clips of a benchmark as a data directory, and print the quantiles of their lengths.
 
     Args:
-        args: the options of :func:`add_data_options`.
+        args: the options of :func:`add_work_options`.
         directory: one of ``args.data``.
         out: the new data directory; it also receives the audio of joined clips.
 

@@ -39,7 +39,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from clips import add_data_options, language_of, write_clips
+from clips import add_work_options, language_of, write_clips
 from systems import WHISPER, System, espnet_systems, whisper_systems
 from threadpoolctl import threadpool_limits
 
@@ -56,14 +56,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, help="model directory (config.yaml, model.pth)")
-    add_data_options(parser)
-    parser.add_argument("--task", choices=[*TASKS], default="asr", help="default: %(default)s")
+    add_work_options(parser)
     parser.add_argument("--batch_size", type=int, default=16, help="default: %(default)s")
     parser.add_argument(
         "--max_tokens", type=int, default=128, help="of a hypothesis; default: %(default)s"
     )
-    parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
     parser.add_argument(

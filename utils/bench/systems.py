@@ -20,13 +20,13 @@ import numpy as np
 import torch
 
 from lors.export.whisper import export_whisper
+from lors.export.whisper_audio import SAMPLING_RATE
 from lors.models import open_recogniser
 from lors.models.whisper.conf import WhisperOptions
 from lors.models.whisper.import_base import import_whisper
 from lors.models.whisper.prompts import TASK_NAMES
 from lors.tasks import Pair
 
-SAMPLE_RATE = 16000
 System = Callable[[Sequence[np.ndarray], Pair], list[str]]
 
 
@@ -159,7 +159,7 @@ def transformers(whisper: Whisper) -> System:
         texts = []
         for start in range(0, len(waveforms), args.batch_size):
             batch = list(waveforms[start : start + args.batch_size])
-            inputs = processor(batch, sampling_rate=SAMPLE_RATE, return_tensors="pt")
+            inputs = processor(batch, sampling_rate=SAMPLING_RATE, return_tensors="pt")
             said = model.generate(
                 inputs.input_features.to(args.device, dtype),
                 **whisper.prompt(pair),
@@ -202,7 +202,7 @@ def faster_whisper(whisper: Whisper, int8: bool = False, batched: bool = False) 
 
     def in_batches(waveforms: Sequence[np.ndarray], pair: Pair) -> list[str]:
         """Give all clips as one recording with the limits of each clip."""
-        ends = [end / SAMPLE_RATE for end in accumulate(map(len, waveforms))]
+        ends = [end / SAMPLING_RATE for end in accumulate(map(len, waveforms))]
         starts = [0.0, *ends[:-1]]
         segments, _ = BatchedInferencePipeline(model).transcribe(
             np.concatenate(waveforms),

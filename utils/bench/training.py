@@ -44,7 +44,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from clips import add_data_options, language_of, write_clips
+from clips import add_work_options, language_of, write_clips
 
 from lors.config import read_yaml
 from lors.data.datadir import read_scp, read_text
@@ -59,7 +59,7 @@ from lors.processes import end_with_parent
 from lors.recipe.eval_set import read_audio
 from lors.recipe.training_config import fine_tuning_config
 from lors.recipe.training_data import SPLITS, data_options, write_data
-from lors.tasks import TASKS, Pair
+from lors.tasks import Pair
 
 ROOT = Path(__file__).parents[2]
 CHILD = Path(__file__).with_name("training_child.py")
@@ -85,11 +85,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, help="model directory (config.yaml, model.pth)")
-    add_data_options(parser)
-    parser.add_argument("--task", choices=[*TASKS], default="asr", help="default: %(default)s")
+    add_work_options(parser)
     parser.add_argument("--batch_size", type=int, default=8, help="default: %(default)s")
-    parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s")
     parser.add_argument(
         "--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS, help=f"default: all; with {SAME}"

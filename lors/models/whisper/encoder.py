@@ -13,9 +13,10 @@ from torch.nn import functional
 from whisper.audio import HOP_LENGTH, N_FFT, mel_filters
 from whisper.model import AudioEncoder, ModelDimensions, MultiHeadAttention
 
+from lors.export.whisper_audio import SAMPLES_PER_POSITION
 from lors.models.recogniser import pad_to
 from lors.models.whisper.conf import WhisperConf
-from lors.models.whisper.window import SAMPLES_PER_POSITION, Window
+from lors.models.whisper.window import Window
 
 DYNAMIC_RANGE = 8.0  # in powers of ten, below the loudest bin of an utterance
 SILENT_POSITIONS = 3

@@ -14,12 +14,12 @@ from lors.checkpoint.adapter_base import hash_of_weights
 from lors.config import build
 from lors.done_marker import DoneMarker
 from lors.errors import UsageError
-from lors.export.whisper import POSITIONS_PER_SECOND, open_whisper, write_weights
+from lors.export.whisper import open_whisper, write_weights
 from lors.export.whisper_vocabulary import whisper_tokens
 from lors.fileio import atomic_directory, write_text
 from lors.models.whisper.conf import WhisperConf, check_base_model, check_dims
 from lors.models.whisper.download import find_official
-from lors.models.whisper.window import AUTO
+from lors.models.whisper.window import AUTO, Window
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +54,9 @@ def import_whisper(
     check_dims(dims, path)
     whisper_tokens(dims, model.path)
     values = {"dims": dims, "window": window, "st_language": st_language}
-    conf = dataclasses.asdict(build(WhisperConf, values, "--window"))
-    longest = dims["n_audio_ctx"] / POSITIONS_PER_SECOND
-    if window != AUTO and window > longest:
+    conf = build(WhisperConf, values, "--window")
+    longest = Window(AUTO, dims["n_audio_ctx"]).longest
+    if conf.speech_window.longest > longest:
         raise UsageError(
             "the window is longer than the model's",
             where="--window",
@@ -65,13 +65,14 @@ def import_whisper(
         )
     # Form and dtype of the file do not matter: the same weights from OpenAI, from Hugging Face or
     # from a package are the same base model.
-    inputs = {"model": hash_of_weights(model), "whisper_conf": conf}
+    kept = {"whisper_conf": dataclasses.asdict(conf)}
+    inputs = {"model": hash_of_weights(model), **kept}
     if DoneMarker(out / ".done", inputs).is_done():
         return
     # The directory appears whole, or not at all: a part of it would block the next import.
     with atomic_directory(out) as folder:
         write_weights(model, dims, "openai", folder / "model.pth", torch.float32)
-        write_text(folder / "config.yaml", yaml.safe_dump({"whisper_conf": conf}, sort_keys=False))
+        write_text(folder / "config.yaml", yaml.safe_dump(kept, sort_keys=False))
         origin = {"base_model": base_model, "source": source}
         write_text(folder / "source.yaml", yaml.safe_dump(origin, sort_keys=False))
         DoneMarker(folder / ".done", inputs).mark()

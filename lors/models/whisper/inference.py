@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from whisper.decoding import DecodingTask, GreedyDecoder
 
 from lors.checkpoint.reader import Checkpoint
+from lors.export.whisper_audio import SAMPLING_RATE
 from lors.models.recogniser import load_weights
 from lors.models.whisper.conf import WhisperOptions
 from lors.models.whisper.encoder import features, new_whisper, pad
 from lors.models.whisper.prompts import TASK_NAMES, WhisperPrompts
-from lors.models.whisper.window import SAMPLE_RATE
 from lors.tasks import Pair
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class WhisperModel:
         self._set_half(half)
         longest = self.window.longest
         lengths = [len(waveform) for waveform in waveforms]
-        longer = sum(length > longest * SAMPLE_RATE for length in lengths)
+        longer = sum(length > longest * SAMPLING_RATE for length in lengths)
         if longer:
             log.warning(
                 "%d of %d utterances of %s are longer than the window: only the first %g s are "

@@ -11,7 +11,7 @@ silence after the speech. With the window ``auto`` the encoder sees 30 s at a fr
   values; they differ in the positional embedding alone.
 
 The head and the blocks of an utterance depend on its length alone. Idea and constants are of LoRS;
-RESULTS.md of ``egs/voice_prompts`` has the measurements behind the constants.
+the section "Window of Whisper" in RESULTS.md has the measurements behind the constants.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-SAMPLE_RATE = 16000
-SAMPLES_PER_POSITION = 320
-"""Samples for one position of the encoder: 20 ms."""
+from lors.export.whisper_audio import SAMPLES_PER_POSITION, SAMPLING_RATE
+
 AUTO = "auto"
 MARGIN = 0.5
 """Seconds of silence in the head."""
@@ -53,7 +52,7 @@ class Window:
     @property
     def longest(self) -> float:
         """Longest speech in seconds."""
-        return self.positions * SAMPLES_PER_POSITION / SAMPLE_RATE if self.is_auto else self.value
+        return self.positions * SAMPLES_PER_POSITION / SAMPLING_RATE if self.is_auto else self.value
 
     def samples(self, speech: int) -> int:
         """Return the number of samples that speech is padded or trimmed to.
@@ -64,9 +63,9 @@ class Window:
             speech: number of samples of the speech.
         """
         if not self.is_auto:
-            return round(self.value * SAMPLE_RATE)
-        steps = math.ceil((speech / SAMPLE_RATE + self.margin) / STEP)
-        return min(round(steps * STEP * SAMPLE_RATE), self.positions * SAMPLES_PER_POSITION)
+            return round(self.value * SAMPLING_RATE)
+        steps = math.ceil((speech / SAMPLING_RATE + self.margin) / STEP)
+        return min(round(steps * STEP * SAMPLING_RATE), self.positions * SAMPLES_PER_POSITION)
 
     def layout(self, samples: int) -> list[tuple[int, int]]:
         """Return the computed positions of padded speech, each with the positions it stands for.
