@@ -10,6 +10,7 @@ from lors.models.whisper import window
 from lors.models.whisper.conf import WhisperConf, WhisperOptions
 from lors.models.whisper.encoder import features, log_mel, new_whisper, pad
 from lors.models.whisper.import_base import import_whisper
+from lors.models.whisper.inference import UnfinishedRows
 from lors.models.whisper.task import WhisperESPnetModel
 from lors.models.whisper.window import Window
 from lors.tasks import Pair
@@ -100,6 +101,32 @@ def test_texts_do_not_depend_on_the_batch(stored, tmp_path, waveforms, beam_size
     together = WhisperOptions(beam_size, 32, max_tokens=8)
     assert model.transcribe(waveforms, PAIR, together) == expected
     assert model.transcribe(waveforms[::-1], PAIR, together) == expected[::-1]
+
+
+@pytest.mark.parametrize("value", ["auto", 2.0])
+def test_texts_that_end_leave_the_batch(stored, tmp_path, monkeypatch, value):
+    rng = np.random.default_rng(3)
+    waveforms = [rng.normal(size=n).astype(np.float32) for n in rng.integers(4000, 32000, 16)]
+    import_whisper(str(stored), tmp_path / "base", window=value)
+    model = open_recogniser(tmp_path / "base")
+    with torch.no_grad():  # a text ends by chance
+        model.model.decoder.token_embedding.weight[model.prompts.tokenizer.eot] *= 2.5
+    expected = [
+        text
+        for w in waveforms
+        for text in model.transcribe([w], PAIR, WhisperOptions(max_tokens=24))
+    ]
+    rows = []
+    keep = UnfinishedRows._keep
+
+    def spy(self, places):
+        keep(self, places)
+        rows.append(len(self.rows))
+
+    monkeypatch.setattr(UnfinishedRows, "_keep", spy)
+    assert model.transcribe(waveforms, PAIR, WhisperOptions(max_tokens=24)) == expected
+    assert len(rows) >= 2 and min(rows) > 0, rows
+    assert len({len(text) for text in expected}) >= 3
 
 
 def test_blocks_of_one_give_openais_text(stored, tmp_path, waveforms, blocks_of_one):

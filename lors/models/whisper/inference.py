@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -12,7 +12,8 @@ import numpy as np
 import torch
 import whisper
 from torch import Tensor, nn
-from whisper.decoding import DecodingTask, GreedyDecoder
+from torch.nn.utils.rnn import pad_sequence
+from whisper.decoding import DecodingTask, GreedyDecoder, PyTorchInference
 
 from lors.checkpoint.reader import Checkpoint
 from lors.export.whisper_audio import SAMPLING_RATE
@@ -34,13 +35,48 @@ class BestToken(GreedyDecoder):
         return torch.cat([tokens, best[:, None]], dim=-1), bool((best == self.eot).all())
 
 
+class UnfinishedRows(PyTorchInference):
+    """OpenAI's decoder for greedy search, without the rows whose text has ended.
+
+    Rows are taken out once a quarter has ended, because that copies all keys and values.
+    """
+
+    def __init__(self, model: whisper.Whisper, initial_token_length: int, eot: int):
+        super().__init__(model, initial_token_length)
+        self.eot = eot
+
+    def logits(self, tokens: Tensor, audio_features: Tensor) -> Tensor:
+        """Return the logits (rows, tokens, vocabulary); they are 0 for rows that are taken out."""
+        if not self.kv_cache:
+            self.rows = torch.arange(len(tokens), device=tokens.device)
+        unfinished = (tokens[self.rows, -1] != self.eot).nonzero()[:, 0]
+        if len(unfinished) <= 0.75 * len(self.rows):
+            self._keep(unfinished)
+        computed = super().logits(tokens[self.rows], audio_features)
+        if len(self.rows) == len(tokens):
+            return computed
+        logits = computed.new_zeros(len(tokens), *computed.shape[1:])
+        logits[self.rows] = computed
+        return logits
+
+    def _keep(self, places: Tensor) -> None:
+        self.rows = self.rows[places]
+        for module, cached in self.kv_cache.items():
+            self.kv_cache[module] = cached[places]
+        key_bias = self.model.encoder.key_bias
+        if key_bias.value is not None:
+            key_bias.value = key_bias.value[places]
+
+
 class BatchDecoding(DecodingTask):
     """OpenAI's decoding of encoded speech; beam search takes several utterances at a time."""
 
     def __init__(self, model: whisper.Whisper, options: whisper.DecodingOptions):
         super().__init__(model, options)
         if options.beam_size is None:
-            self.decoder = BestToken(0.0, self.tokenizer.eot)
+            eot = self.tokenizer.eot
+            self.decoder = BestToken(0.0, eot)
+            self.inference = UnfinishedRows(model, len(self.initial_tokens), eot)
 
     def _get_audio_features(self, encoded: Tensor) -> Tensor:
         key_bias = self.model.encoder.key_bias
@@ -89,8 +125,9 @@ class WhisperModel:
     ) -> list[str]:
         """Transcribe or translate by greedy or beam search, `batch_size` utterances at a time.
 
-        All utterances of a batch are padded to the same length, which depends on the utterance
-        alone: a text never depends on the other utterances.
+        Each utterance is encoded at a length that depends on itself alone, and no attention sees
+        the positions that make the rows of a batch equally long: a text never depends on the other
+        utterances.
         """
         half = options.dtype == "float16" or (
             options.dtype == "auto" and self.device.type == "cuda"
@@ -117,26 +154,35 @@ class WhisperModel:
             fp16=half,
         )
         texts: dict[int, str] = {}
-        for batch in self._batches(lengths, options.batch_size):
+        by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
+        for start in range(0, len(by_length), options.batch_size):
+            batch = by_length[start : start + options.batch_size]
             encoded = self._encode([waveforms[i] for i in batch])
             results = BatchDecoding(self.model, decoding).run(encoded)
             texts.update((i, result.text) for i, result in zip(batch, results, strict=True))
         return [texts[i] for i in range(len(waveforms))]
 
-    def _batches(self, lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-        """Yield the numbers of utterances that are padded to the same length, `size` at a time."""
-
-        def padded(number: int) -> int:
-            return self.window.samples(lengths[number])
-
-        for _, group in groupby(sorted(range(len(lengths)), key=padded), padded):
-            numbers = list(group)
-            yield from (numbers[i : i + size] for i in range(0, len(numbers), size))
-
     def _encode(self, waveforms: Sequence[np.ndarray]) -> Tensor:
-        speech, samples = pad(waveforms, self.window)
-        mel = features(speech.to(self.device), self.window, self.model.dims.n_mels)
-        return self.model.encoder(mel.half() if self._half else mel, samples)
+        """Encode utterances in ascending order of length; set the bias of their positions.
+
+        Utterances that are padded to the same length are encoded together.
+
+        Returns:
+            (batch, longest number of positions, n_state).
+        """
+        encoded: list[Tensor] = []
+        bias: list[Tensor] = []
+        for _, group in groupby(waveforms, lambda waveform: self.window.samples(len(waveform))):
+            speech, samples = pad(list(group), self.window)
+            mel = features(speech.to(self.device), self.window, self.model.dims.n_mels)
+            encoded.extend(self.model.encoder(mel.half() if self._half else mel, samples))
+            if self.model.encoder.key_bias.value is not None:
+                bias.extend(self.model.encoder.key_bias.value)
+        if bias:
+            self.model.encoder.key_bias.value = pad_sequence(
+                bias, batch_first=True, padding_value=-torch.inf
+            )
+        return pad_sequence(encoded, batch_first=True)
 
     def _set_half(self, half: bool) -> None:
         """Convert matrices and convolutions to float16; norms stay in float32.
