@@ -29,13 +29,22 @@ def get_parser() -> argparse.ArgumentParser:
         help="method or system that every other row is compared with, with tests of significance "
         f"(default: {DEFAULT})",
     )
+    parser.add_argument(
+        "--systems",
+        nargs="+",
+        metavar="SYSTEM",
+        help="the rows, e.g. base expert lors.langs (default: all that have scores)",
+    )
     parser.add_argument("--command", help="command that made the results, shown with them")
     return parser
 
 
 def work(args: argparse.Namespace) -> None:
     draw = functools.partial(write_plots, folder=args.plots) if args.plots else None
-    print(write_results(args.expdirs, args.out, args.title, args.command, draw, args.compare_to))
+    report = write_results(
+        *(args.expdirs, args.out, args.title, args.command, draw, args.compare_to, args.systems)
+    )
+    print(report)
 
 
 def main(argv: list[str] | None = None) -> int:

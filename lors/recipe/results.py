@@ -51,6 +51,7 @@ def write_results(
     command: str | None = None,
     draw: DrawFigures | None = None,
     compare_to: str | None = None,
+    systems: Collection[str] | None = None,
 ) -> str:
     """Write the report of some experiment directories as Markdown.
 
@@ -63,16 +64,18 @@ def write_results(
         compare_to: the method or system that the others are compared with
             (:func:`lors.recipe.significance.significance_of`). The intervals and comparisons are
             kept beside the report.
+        systems: the systems to report; by default all that have scores.
 
     Returns:
         The same report as plain text, then a line for each file of it.
 
     Raises:
         LorsError: scores are missing or malformed, or normalised performance is undefined.
-        UsageError: `compare_to` is not in the report.
+        UsageError: `compare_to` is not in the report, or one of `systems` has no scores.
     """
-    table = read_scores(expdirs)
-    sweeps = read_sweeps(expdirs)
+    table = read_scores(expdirs, systems=systems)
+    methods = {split_system(system)[0] for system in table.systems}
+    sweeps = [sweep for sweep in read_sweeps(expdirs) if not systems or sweep.method in methods]
     significance = kept_significance(table, compare_to, out)
     sections, runs = make_report(table, sweeps, significance), describe_runs(table)
     figures = draw(table, sweeps) if draw else []

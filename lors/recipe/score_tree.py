@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lors.errors import LorsError
+from lors.errors import LorsError, unknown_name
 from lors.fileio import read_json
 from lors.recipe.expdir import BASELINES, MERGED_OVER, ExpDir, split_system
 from lors.score import SCORERS, Score, normalised_performance
@@ -121,9 +121,12 @@ def system_order(system: str) -> tuple:
 
 
 def read_scores(
-    expdirs: Sequence[str | os.PathLike], split: str = "test", partial: bool = False
+    expdirs: Sequence[str | os.PathLike],
+    split: str = "test",
+    partial: bool = False,
+    systems: Collection[str] | None = None,
 ) -> ScoreTable:
-    """Read all scores of `expdirs`.
+    """Read the scores of `expdirs`: all, or those of some systems.
 
     All experiment directories must have the same systems and the same language-task pairs, and
     every system must have a score for every pair, unless `partial` is set.
@@ -131,6 +134,7 @@ def read_scores(
     Raises:
         LorsError: no scores; missing or malformed score files (all of them are listed); scores of
             one pair from different test sets or with different settings.
+        UsageError: one of `systems` has no scores.
     """
     if len({Path(d).resolve() for d in expdirs}) < len(expdirs):
         raise LorsError("an experiment directory is given twice", got=[*expdirs])
@@ -139,7 +143,13 @@ def read_scores(
     if not found:
         expected = "<system>/<lang>_<task>.json"
         raise LorsError("no scores found", where=", ".join(map(str, roots)), expected=expected)
-    systems = sorted({path.parent.name for path in found}, key=system_order)
+    names = {path.parent.name for path in found}
+    if systems is not None:
+        if unknown := [name for name in systems if name not in names]:
+            raise unknown_name("system", unknown, sorted(names), where=", ".join(map(str, roots)))
+        names = set(systems)
+        found = {path for path in found if path.parent.name in names}
+    systems = sorted(names, key=system_order)
     pairs = _pairs(found)
     files = {
         (system, pair): [ExpDir(d).score(split, system, pair) for d in expdirs]
@@ -153,7 +163,7 @@ def read_scores(
             expected=f"<lang>_<task>.json of the pairs {', '.join(map(str, pairs))} for each "
             f"system ({', '.join(systems)}) in every experiment directory",
             got=missing,
-            hint="finish the inference and scoring stages; or remove a system's folder altogether",
+            hint="finish the inference and scoring stages; or choose the rows by --systems",
         )
     scores = read_score_files(
         [(path, pair) for (_, pair), paths in files.items() for path in paths if path in found]

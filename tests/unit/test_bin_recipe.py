@@ -540,6 +540,9 @@ def test_variant_is_a_row_of_its_own(tuning, inferring, scoring, expdir, tmp_pat
     assert (
         "vs. task_arithmetic+boost" in text and "task_arithmetic: scaling_coef=1 boost=0.5" in text
     )
+    assert results.main([*options, "--systems", "base", f"{names[0]}.langs"]) == 0
+    rows = out.read_text().replace("\\", "")
+    assert names[0] in rows and names[1] not in rows and "joint" not in rows
     assert "successive halving" in text and (plots / "sweep.png").stat().st_size > 1000
     sweep = read_json(expdir.sweep(names[1], "asr"))
     write_json(expdir.sweep(names[1], "asr"), {**sweep, "variant_of": "average"})

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from lors.errors import LorsError
+from lors.errors import LorsError, UsageError
 from lors.recipe.score_tree import read_scores, system_order
 from lors.tasks import ASR, ST, Pair
 from tests.refusal import refusal
@@ -50,6 +50,19 @@ def test_missing_scores_are_named(expdir):
     with pytest.raises(LorsError) as caught:
         read_scores([expdir])
     assert caught.value.got == [gone]
+
+
+def test_chosen_systems_of_seeds_with_different_ones(expdir, tmp_path):
+    other = make_scores(tmp_path / "other")
+    shutil.rmtree(other / "scores/test/joint")
+    with pytest.raises(LorsError):
+        read_scores([expdir, other])
+    table = read_scores([expdir, other], systems=["lors.langs", "base"])
+    assert table.systems == ("base", "lors.langs")
+    assert len(table.values("base", Pair("de", "st"), ST.metric)) == 2
+    with pytest.raises(UsageError) as caught:
+        read_scores([expdir, other], systems=["base", "lors.lang"])
+    assert "lors.lang" in str(caught.value)
 
 
 def test_a_system_without_any_file_is_left_out(expdir):
