@@ -17,6 +17,8 @@ from lors.recipe.train import check_sequence, collect_stats, train, train_sequen
 from lors.recipe.training_config import fine_tuning_config, from_scratch_config
 from lors.tasks import Pair
 
+BASELINES = ("joint", "sequential")
+
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -34,15 +36,19 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dump", required=True, help="data directories <lang>/{train,dev}")
     parser.add_argument("--config", required=True, help="ESPnet's training options (YAML)")
     parser.add_argument("--out", required=True, help="directory to write")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--only", type=int, help="train only the pair with this number (from 1), into OUT/<pair>"
+    parser.add_argument(
+        "--baselines",
+        nargs="+",
+        choices=BASELINES,
+        help="models of all pairs: joint, on all data at once; sequential, on one pair after the "
+        "other, each from the model of the pair before, into OUT/sequential/<number>_<pair>. With "
+        "--collect_stats: only check that the configuration allows them",
     )
-    which.add_argument(
-        "--sequential",
-        action="store_true",
-        help="train on one pair after the other, each from the model of the pair before, into "
-        "OUT/<number>_<pair>; with --collect_stats: only check that the configuration allows it",
+    parser.add_argument(
+        "--only",
+        type=int,
+        help="train only the pair with this number (from 1), into OUT/<pair>; with --baselines: "
+        "only this baseline, into OUT/<baseline>",
     )
     parser.add_argument("--stats", help="directory of --collect_stats (needed to train)")
     parser.add_argument(
@@ -66,19 +72,22 @@ def work(args: argparse.Namespace) -> None:
     check_names(vars(args))
     pairs = [Pair.parse(name) for name in args.pairs]
     config = complete_config(args, pairs)
-    if args.sequential:
+    baselines = args.baselines or ()
+    if "sequential" in baselines:
         check_sequence(config)
-    out = Path(args.out)
-    if args.only is not None:
-        if not 1 <= args.only <= len(pairs):
-            expected = f"1 to {len(pairs)}"
-            raise UsageError("no such pair", where="--only", expected=expected, got=args.only)
-        pairs = [pairs[args.only - 1]]
-        out = out / str(pairs[0])
     if args.collect_stats:
-        collect_stats(pairs, args.dump, config, out, args.dev_utterances)
+        collect_stats(pairs, args.dump, config, args.out, args.dev_utterances)
         return
-    (train_sequence if args.sequential else train)(
+    out, chosen = Path(args.out), None
+    if args.only is not None:
+        kind, choices = ("baseline", baselines) if baselines else ("pair", pairs)
+        if not 1 <= args.only <= len(choices):
+            expected = f"1 to {len(choices)}"
+            raise UsageError(f"no such {kind}", where="--only", expected=expected, got=args.only)
+        chosen = choices[args.only - 1]
+        out = out / str(chosen)
+        pairs = pairs if baselines else [chosen]
+    (train_sequence if chosen == "sequential" else train)(
         pairs,
         args.dump,
         config,
@@ -112,8 +121,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not args.collect_stats and not args.stats:
         parser.error("--stats is needed to train")
-    if args.sequential and not args.base:
-        parser.error("--base is needed with --sequential")
+    if args.collect_stats and args.only is not None:
+        parser.error("--only is not for --collect_stats, whose statistics are of all pairs")
+    if args.baselines and args.only is None and not args.collect_stats:
+        parser.error("--only is needed to train one of the --baselines")
+    if args.baselines and not args.base:
+        parser.error("--base is needed with --baselines")
     return run_main(parser, work, argv)
 
 

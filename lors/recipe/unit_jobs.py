@@ -76,12 +76,14 @@ def _keys_of(log: JobLog, expdir: str) -> tuple[str, ...]:
 def _trained(log: JobLog) -> list[Path]:
     """Return the model directories that a job of ``lors.bin.train`` or ``import_base`` writes."""
     out = Path(log.option("out")[0])
-    if "--sequential" in log.command and "--collect_stats" not in log.command:
-        pairs = [Pair.parse(pair) for pair in log.option("pairs")]
-        return [out / step for step in sequential_steps(pairs)]
-    if log.option("only"):
+    if not log.option("only"):
+        return [out]
+    if not (baselines := log.option("baselines")):
         return [out / str(Pair.parse(_only(log.option("pairs"), log)))]
-    return [out]
+    out = out / _only(baselines, log)
+    if out.name != "sequential":
+        return [out]
+    return [out / step for step in sequential_steps(map(Pair.parse, log.option("pairs")))]
 
 
 def _only(values: Sequence[Value], log: JobLog) -> Value:

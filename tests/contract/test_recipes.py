@@ -124,7 +124,7 @@ def test_dry_run_prints_every_submission(name, tmp_path):
     calls = re.findall(r"^utils/slurm.py .*\n +(sbatch .*)", done.stdout, re.MULTILINE)
     assert len(calls) == len(re.findall(r"^utils/slurm.py ", done.stdout, re.MULTILINE))
     of = {re.search(r"--job-name=(\S+)", call)[1]: call.split() for call in calls}
-    assert {"data", "format", "import_base", "stats", "train_expert", "train_joint"} <= set(of)
+    assert {"data", "format", "import_base", "stats", "train_expert", "train_baseline"} <= set(of)
     assert {"tune", "merge", "inference"} <= set(of)
     pairs = len(re.search(r" experts: (.*)", done.stderr)[1].split())
     expert = {
@@ -175,13 +175,14 @@ def test_dry_run_of_baselines(baselines, tmp_path):
     done = run(recipe, "--dry_run", *option)
     assert done.returncode == 0, done.stdout
     asked = "joint" if baselines is None else baselines
-    trained = [line for line in done.stdout.splitlines() if "log/train_" in line]
-    trained = [line for line in trained if "log/train_expert" not in line]
-    assert [re.search(r"--out exp/(\w+)", line)[1] for line in trained] == asked.split()
-    assert all(("--sequential" in line) == ("exp/sequential" in line) for line in trained)
+    trained = [line for line in done.stdout.splitlines() if "log/train_baseline" in line]
+    number = len(asked.split())
+    assert len(trained) == (number > 0)
+    for line in trained:
+        assert f"--baselines {asked} --only JOB --out exp" in line and f"JOB=1:{number} " in line
     # Stage 4 checks the chain before any training.
     [stats] = [line for line in done.stdout.splitlines() if "--out exp/stats" in line]
-    assert ("--sequential" in stats) == ("sequential" in asked)
+    assert stats.rstrip().endswith(f"--baselines {asked}") == (number > 0)
     systems = f"--systems base expert {asked} average.langs".replace("  ", " ")
     assert done.stdout.count(systems) == 2  # inference and scores
 

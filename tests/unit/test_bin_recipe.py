@@ -179,7 +179,8 @@ def test_train_one_of_the_pairs_and_all(training, tmp_path):
 
 def test_train_one_pair_after_the_other(training, tmp_path):
     out = tmp_path / "sequential"
-    assert train.main([*training, "--out", str(out), "--sequential"]) == 0
+    options = [*training, "--out", str(tmp_path), "--baselines", "joint", "sequential"]
+    assert train.main([*options, "--only", "2"]) == 0 and not (tmp_path / "joint").exists()
     for place, start in (("01_de_asr", "base"), ("02_es_st", "sequential/01_de_asr")):
         config = yaml.safe_load((out / place / "train.yaml").read_text())
         assert config["init_param"] == [str(tmp_path / start / "model.pth")]
@@ -187,27 +188,52 @@ def test_train_one_pair_after_the_other(training, tmp_path):
     assert (out / "model.pth").exists() and (out / "config.yaml").exists()
 
 
-@pytest.mark.parametrize("more", [["--collect_stats"], []])
+def test_joint_model_by_its_number(training, tmp_path):
+    options = [*training, "--out", str(tmp_path / "exp"), "--baselines", "sequential", "joint"]
+    assert train.main([*options, "--only", "2"]) == 0
+    assert [path.name for path in (tmp_path / "exp").iterdir()] == ["joint"]
+    config = yaml.safe_load((tmp_path / "exp/joint/train.yaml").read_text())
+    assert config["num_iters_per_epoch"] == 20
+
+
+@pytest.mark.parametrize("more", [["--collect_stats"], ["--only", "1"]])
 def test_adapters_that_do_not_allow_a_chain(training, tmp_path, capsys, more):
     (tmp_path / "train.yaml").write_text("num_iters_per_epoch: 10\nuse_adapter: true\n")
-    assert train.main([*training, "--out", str(tmp_path / "out"), "--sequential", *more]) == 1
+    assert (
+        train.main([*training, "--out", str(tmp_path / "out"), "--baselines", "sequential", *more])
+        == 1
+    )
     error = capsys.readouterr().err
     assert "adapter_only" in error and "got: all" in error
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("wrong", ["only", "no base"])
-def test_options_that_are_no_chain(training, tmp_path, capsys, wrong):
-    options = [*training, "--out", str(tmp_path / "out"), "--sequential"]
-    if wrong == "only":
-        options += ["--only", "1"]
-    else:
+@pytest.mark.parametrize(
+    ("more", "fact"),
+    [
+        (["--baselines", "sequential"], "--only"),
+        (["--baselines", "sequential", "--only", "1", "--collect_stats"], "--collect_stats"),
+        (["--only", "1", "--collect_stats"], "--collect_stats"),
+        (["--baselines", "sequential", "--only", "1", "no base"], "--base"),
+        (["--baselines", "together", "--only", "1"], "together"),
+    ],
+)
+def test_options_that_do_not_fit(training, tmp_path, capsys, more, fact):
+    options = [*training, "--out", str(tmp_path / "out"), *more]
+    if more[-1] == "no base":
+        options.pop()
         del options[: options.index("--base") + 2]
     with pytest.raises(SystemExit) as caught:
         train.main(options)
     assert caught.value.code == 2 and not (tmp_path / "out").exists()
+    assert fact in capsys.readouterr().err
+
+
+def test_a_baseline_that_is_not_there(training, tmp_path, capsys):
+    options = [*training, "--out", str(tmp_path / "out"), "--baselines", "joint", "sequential"]
+    assert train.main([*options, "--only", "3"]) == 2
     error = capsys.readouterr().err
-    assert "--sequential" in error and {"only": "--only", "no base": "--base"}[wrong] in error
+    assert "1 to 2" in error and "3" in error and not (tmp_path / "out").exists()
 
 
 def test_train_from_scratch(tmp_path, monkeypatch):

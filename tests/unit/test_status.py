@@ -306,10 +306,13 @@ def test_log_of_other_languages_is_not_taken(exp):
     assert set(states("experts").values()) == {"pending"}
 
 
+BASELINES = ["python", "-m", "lors.bin.train", "--pairs", "de_asr", "de_st", "--out", "exp"]
+BASELINES += ["--baselines", "joint", "sequential"]
+
+
 def test_joint_model(exp):
     begin(exp.joint / ".done")
-    command = ["python", "-m", "lors.bin.train", "--pairs", "de_asr", "--out", "exp/joint"]
-    write_log("log/train_joint.log", command, on=alive())
+    write_log("log/train_baseline.1.log", [*BASELINES, "--only", "1"], on=alive())
     assert states("baselines") == {"joint": "running"}
 
 
@@ -317,8 +320,7 @@ def test_sequential_model(exp):
     record(systems=(*SYSTEMS, "sequential"))
     finish(exp.root / "sequential/01_de_asr/.done")
     begin(exp.root / "sequential/02_de_st/.done")
-    command = ["python", "-m", "lors.bin.train", "--pairs", "de_asr", "de_st", "--sequential"]
-    write_log("log/train_sequential.log", [*command, "--out", "exp/sequential"], on=alive())
+    write_log("log/train_baseline.2.log", [*BASELINES, "--only", "2"], on=alive())
     found = states("baselines")
     assert found["sequential/01_de_asr"] == "done"
     assert found["sequential/02_de_st"] == "running"

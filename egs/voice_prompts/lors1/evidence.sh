@@ -54,8 +54,7 @@ inference=conf/inference_whisper.yaml
 
 # Run ./run.sh with the configurations of the experiment.
 recipe() {
-    ./run.sh --nj "$nj" --train_config "$train" --tune_config "$tune" \
-        --baselines "joint sequential" "$@"
+    ./run.sh --nj "$nj" --train_config "$train" --tune_config "$tune" "$@"
 }
 
 # Run inference with models NAME=DIR ... of a part, score it, and write a report: evaluate OUT ...
