@@ -37,6 +37,7 @@ class CheckpointWriter:
             OpenAI's Whisper, ``.safetensors`` a single safetensors file.
         spec: shape and dtype of every tensor that will be added.
         dims: the dimensions to store in a ``.pt``.
+        metadata: texts for the header of a ``.safetensors`` file.
 
     Raises:
         UsageError: `path` has another suffix.
@@ -46,10 +47,16 @@ class CheckpointWriter:
 
     SUFFIXES = (".pth", ".safetensors", ".pt")
 
-    def __init__(self, path: str | os.PathLike, spec: Spec, dims: Mapping[str, int] | None = None):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        spec: Spec,
+        dims: Mapping[str, int] | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ):
         self.path = Path(path)
         self.spec = dict(spec)
-        self._dims = dims
+        self._dims, self._metadata = dims, dict(metadata or {})
         self._missing = list(self.spec)[::-1]
         self._stack = contextlib.ExitStack()
         self._layout: _SafetensorsLayout | _TorchLayout | None = None
@@ -77,6 +84,7 @@ class CheckpointWriter:
     def __enter__(self) -> CheckpointWriter:
         # Names and alignment take less than 1 KB for each tensor.
         needed = size_of(self.spec) + 1024 * len(self.spec)
+        needed += sum(map(len, self._metadata.values()))
         with self._os_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.path.parent).free
@@ -91,7 +99,7 @@ class CheckpointWriter:
         with self._os_errors():
             self._file = self._stack.enter_context(atomic_write(self.path, "wb"))
             if self.path.suffix == ".safetensors":
-                self._layout = _SafetensorsLayout(self._file, self.spec)
+                self._layout = _SafetensorsLayout(self._file, self.spec, self._metadata)
             else:
                 dims = dict(self._dims or {}) if self.path.suffix == ".pt" else None
                 self._layout = _TorchLayout(self._file, self.spec, dims)
@@ -144,10 +152,10 @@ class CheckpointWriter:
 class _SafetensorsLayout:
     """A safetensors file: the length of the header, the header in JSON, then all values."""
 
-    def __init__(self, file: IO[bytes], spec: Spec):
+    def __init__(self, file: IO[bytes], spec: Spec, metadata: Mapping[str, str]):
         self._file = file
         names = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
-        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        header: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
         self._offsets = {}
         end = 0
         # Dtypes with large elements first: every tensor is then aligned to its element size.

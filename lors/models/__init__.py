@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from lors.checkpoint.places import model_in
 from lors.config import read_yaml
 from lors.errors import LorsError
 from lors.models.espnet_s2t import family as _espnet_s2t  # noqa: F401 - registers its family
@@ -50,22 +51,18 @@ def family_of(directory: str | os.PathLike) -> Family:
 
 
 def open_recogniser(directory: str | os.PathLike, device: str = "cpu") -> Recogniser:
-    """Load the model of a directory for inference; an adapter is added to its base model.
+    """Load the model of a directory for inference; a small expert is added to its base model.
 
     Raises:
         LorsError: a file is missing or damaged.
     """
-    from lors.checkpoint.adapter import open_adapter  # torch is slow to import
-    from lors.checkpoint.adapter_base import recorded_base
-    from lors.checkpoint.lora_files import is_adapter
-    from lors.checkpoint.reader import Checkpoint
+    from lors.checkpoint.expert import base_of, open_expert, open_model  # torch is slow to import
 
-    model = Path(directory) / "model.pth"
-    adapter = Checkpoint.open(model) if model.exists() else None
-    if adapter is None or not is_adapter(adapter):
+    path = model_in(Path(directory))
+    base = base_of(path) if path.exists() else None
+    if base is None:
         return family_of(directory).recogniser(directory, device)
-    base = recorded_base(model)
     recogniser = family_of(base.parent).recogniser(base.parent, device)
-    adapted = open_adapter(Checkpoint.open(base), adapter)
-    recogniser.load_state({name: adapted.tensor(name) for name in adapted.names()})
+    expert = open_expert(open_model(base), path)
+    recogniser.load_state({name: expert.tensor(name) for name in expert.names()})
     return recogniser
