@@ -90,6 +90,9 @@ class VectorCheckpoint(BasedCheckpoint):
         if any(problems.values()):
             found = [f"{name}: {problem}" for name, problem in problems.items() if problem]
             raise _damaged(self.path, shortened(sorted(found), 20))
+        # Last: only now is it known that the values are not larger than those of the base model.
+        if tensors.fingerprint() != description.content:
+            raise _damaged(self.path, "values with another hash than that in the description")
 
     def files(self) -> list[Path]:
         return self._tensors.files()
@@ -129,10 +132,10 @@ def is_vector(checkpoint: Checkpoint) -> bool:
 
 
 def read_description(tensors: Checkpoint) -> Description:
-    """Return the description of a task vector, and check the content of the file against it.
+    """Return the description of a task vector.
 
     Raises:
-        LorsError: the description or the content is damaged, or the version is newer.
+        LorsError: it is damaged, or the version is newer.
     """
     text, path = tensors.metadata[KEY], tensors.path
     if len(text) > LONGEST_DESCRIPTION:
@@ -152,10 +155,7 @@ def read_description(tensors: Checkpoint) -> Description:
             got=f"version {version}",
             hint="install a newer LoRS",
         )
-    description = from_description(Description, values, path)
-    if tensors.fingerprint() != description.content:
-        raise _damaged(path, "values with another hash than that in the description")
-    return description
+    return from_description(Description, values, path)
 
 
 def recorded_base_of(tensors: Checkpoint) -> Path:

@@ -1,5 +1,4 @@
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +8,11 @@ import torch
 
 from lors.bin.extract import main
 from lors.checkpoint.expert import open_expert, open_model
-from lors.checkpoint.reader import Checkpoint
 from lors.errors import UsageError
 from lors.linalg import low_rank
-from lors.merge.engine import Merger
 from lors.merge.extract import extract, held_share
 from lors.merge.methods import METHODS
+from lors.merge.methods.lors import lors_parts
 from lors.merge.plan import MergePlan, open_inputs
 from lors.merge.run import iter_merged
 from lors.merge.task_vector import TaskVector
@@ -47,6 +45,10 @@ def vectors_of(files, folder, **params):
         write_vector(base, expert, folder / f"v{number}.safetensors", **params)
         for number, expert in enumerate(experts)
     ]
+
+
+def vector_of(base, path):
+    return TaskVector(open_model(base), open_expert(open_model(base), path))
 
 
 def merged(base, experts, **params):
@@ -88,6 +90,19 @@ def test_a_merge_gives_the_model_of_the_full_experts(files, tmp_path, setting):
         bound = COEF * 4 * HALF * size if name in inputs.names("prune") else COEF * HALF * size
         assert (tensor - direct[name]).abs().max() <= bound + 1e-6, name
     assert not torch.equal(found[PRUNED], model(0)[PRUNED])
+
+
+@pytest.mark.parametrize("params", [{}, {"keep_norm": True}, {"order": "sparse_first"}])
+def test_matrices_that_are_decomposed_in_float32(params):
+    """The parts add up to the term of the method; its sparse part holds entries of the matrix."""
+    delta = torch.randn(300, 280, generator=torch.Generator().manual_seed(0))
+    given = {**METHODS["lors"].defaults, "rank": 3, "density": 0.1, **params}
+    up, down, sparse = lors_parts(
+        delta, low_rank=low_rank.low_rank_factors, global_threshold=None, **given
+    )
+    assert up.shape == (300, 3) and int((sparse != 0).sum()) == 8400
+    assert up.dtype == down.dtype == sparse.dtype == torch.float32
+    assert torch.allclose(up @ down + sparse, METHODS["lors"].function(delta, **given), atol=1e-5)
 
 
 def test_no_decomposition_at_the_setting_of_the_file(files, tmp_path, monkeypatch):
@@ -190,7 +205,7 @@ def test_energies_of_a_task_vector(files, tmp_path):
 def test_an_adapter_is_the_best_approximation(files, tmp_path):
     base, expert, _ = files
     path = write_lora(base, expert, tmp_path / "lora", 3)
-    vector = TaskVector(open_model(base), open_expert(open_model(base), path))
+    vector = vector_of(base, path)
     left, values, right = np.linalg.svd(deltas(files)[PRUNED])
     best = (left[:, :3] * values[:3]) @ right[:3]
     assert np.allclose(vector.delta(PRUNED).numpy(), best, atol=1e-5)
@@ -202,7 +217,7 @@ def test_an_adapter_is_the_best_approximation(files, tmp_path):
 def test_a_rank_above_the_full_rank_keeps_the_matrices(files, tmp_path):
     base, expert, _ = files
     path = write_lora(base, expert, tmp_path / "lora", 40)
-    vector = TaskVector(open_model(base), open_expert(open_model(base), path))
+    vector = vector_of(base, path)
     for name in (PRUNED, PRUNED_TOO):
         assert np.allclose(vector.delta(name).numpy(), deltas(files)[name], atol=1e-5)
 
@@ -212,16 +227,10 @@ def test_a_small_expert_of_a_small_expert(files, tmp_path):
     lora = write_lora(base, expert, tmp_path / "lora", 4)
     smaller = write_lora(base, lora, tmp_path / "smaller", 2)
     direct = write_lora(base, expert, tmp_path / "direct", 2)
-    opened = [
-        TaskVector(open_model(base), open_expert(open_model(base), p)) for p in (smaller, direct)
-    ]
-    assert torch.allclose(opened[0].delta(PRUNED), opened[1].delta(PRUNED), atol=1e-5)
+    wanted = vector_of(base, direct).delta(PRUNED)
+    assert torch.allclose(vector_of(base, smaller).delta(PRUNED), wanted, atol=1e-5)
     vector = write_vector(base, lora, tmp_path / "v.safetensors", density=0)
-    assert torch.allclose(
-        TaskVector(open_model(base), open_expert(open_model(base), vector)).delta(PRUNED),
-        opened[1].delta(PRUNED),
-        atol=1e-2,
-    )
+    assert torch.allclose(vector_of(base, vector).delta(PRUNED), wanted, atol=1e-2)
 
 
 def test_the_same_file_for_any_number_of_threads(files, tmp_path):
@@ -331,11 +340,10 @@ def test_an_adapter_of_tensors_that_are_no_linear_layers(tmp_path):
     plan = MergePlan(*given, "lors", {"rank": 1, "density": 0.2}, str(policy))
     held = extract(plan, "lors", tmp_path / "v.safetensors")
     assert 0 < held["conv.weight"].share < 1
-    again = MergePlan(
-        given[0], (str(tmp_path / "v.safetensors"),), *(plan.method, plan.params, plan.policy)
-    )
-    direct, found = dict(iter_merged(plan)), dict(iter_merged(again))
-    assert torch.allclose(direct["conv.weight"], found["conv.weight"], atol=1e-2)
+    small = (str(tmp_path / "v.safetensors"),)
+    found = dict(iter_merged(MergePlan(given[0], small, "lors", plan.params, str(policy))))
+    expected = dict(iter_merged(plan))["conv.weight"]
+    assert torch.allclose(found["conv.weight"], expected, atol=1e-2)
 
 
 # --- the place of the result ---------------------------------------------------------------------
@@ -351,7 +359,7 @@ def test_only_the_same_command_replaces_a_result(files, tmp_path, capsys, form, 
     monkeypatch.chdir(tmp_path)
     files = [str(Path(path).relative_to(tmp_path)) for path in files]
     assert main(options(files, PLACES[form], form, "--rank", "2")) == 0
-    found = TaskVector(open_model(files[0]), open_expert(open_model(files[0]), out))
+    found = vector_of(files[0], out)
     expected = (model(2)[PRUNED] - model(0)[PRUNED]).norm()
     assert 0.5 * expected < found.delta(PRUNED).norm() <= 1.001 * expected
     kept = {path: path.read_bytes() for path in sorted(out.rglob("*")) or [out] if path.is_file()}
@@ -414,68 +422,12 @@ def test_a_failure_leaves_the_older_result(files, tmp_path, form, monkeypatch):
     assert {p: p.read_bytes() for p in sorted(tmp_path.rglob("*")) if p.is_file()} == before
 
 
-def test_nothing_is_found_of_a_damaged_older_result(files, tmp_path):
+def test_a_damaged_older_result_is_made_again(files, tmp_path):
     path = Path(write_vector(files[0], files[1], tmp_path / "v.safetensors"))
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    write_vector(files[0], files[1], path)
+    assert path.read_bytes() == content
+    path.write_bytes(content[:-1])
     with refusal(path, kind=UsageError):
         write_vector(files[0], files[1], path)
-    assert len(path.read_bytes()) == len(content)
-
-
-# --- where experts are read ----------------------------------------------------------------------
-
-
-def test_inspect_reads_small_experts(files, tmp_path, capsys):
-    from lors.bin.inspect import main as inspect
-
-    small = [
-        write_vector(files[0], files[1], tmp_path / "v.safetensors"),
-        write_lora(files[0], files[2], tmp_path / "lora", 2),
-    ]
-    assert inspect(["--base", files[0], "--experts", *small, "--rank", "2"]) == 0
-    assert "1.000" in capsys.readouterr().out  # all the energy of the adapter is in its rank
-
-
-def test_a_merged_model_takes_small_experts(files, tmp_path):
-    from lors.merge.run import run_merge
-
-    base, *experts = files
-    small = vectors_of(files, tmp_path)
-    params = {**SETTING, "scaling_coef": COEF}
-    one = tmp_path / "one" / "m.pth"
-    run_merge(MergePlan(base, (small[0],), "lors", params), one)
-    both = tmp_path / "both" / "m.pth"
-    run_merge(MergePlan(base, (small[1],), "lors", params, onto=str(one)), both)
-    found = Checkpoint.open(both).tensor(PRUNED)
-    assert torch.allclose(found, merged(base, experts)[PRUNED], atol=1e-2)
-    with refusal(small[0]):
-        run_merge(
-            MergePlan(base, (small[0],), "lors", params, onto=str(both)), tmp_path / "x" / "m.pth"
-        )
-
-
-def test_a_kept_decomposition_of_a_small_expert(files, tmp_path):
-    from lors.merge import Decompositions, merged_delta
-
-    base, *_ = files
-    small = vectors_of(files, tmp_path)
-    plan = MergePlan(base, tuple(small), "lors", {"rank": 1, "density": 0.1})
-    cache = Decompositions(tmp_path / "cache")
-    found = [merged_delta(plan, cache=of)[PRUNED] for of in (None, cache, cache)]
-    assert torch.allclose(found[0], found[1], atol=1e-6) and torch.equal(found[1], found[2])
-
-
-def test_the_context_of_a_tensor_says_whether_the_method_is_done(files, tmp_path):
-    base, *experts = files
-    small = vectors_of(files, tmp_path)
-    plan = MergePlan(base, (small[0], experts[1]), "lors", SETTING)
-    context = Merger(plan, open_inputs(plan)).context(PRUNED)
-    assert context.is_term(0) and not context.is_term(1)
-
-
-def test_a_copy_in_another_place_still_finds_no_other_base(files, tmp_path):
-    path = write_vector(files[0], files[1], tmp_path / "v.safetensors")
-    (tmp_path / "far").mkdir()
-    moved = shutil.copy(path, tmp_path / "far")
-    assert open_expert(open_model(files[0]), moved).names() == list(model(0))
