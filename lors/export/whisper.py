@@ -78,7 +78,7 @@ def export_whisper(
     if out.suffix == ".pt":
         write_weights(model, dims, "openai", out, dtype)
     else:
-        tokens = whisper_tokens(dims, model.path)
+        tokens = whisper_tokens(dims, model.path if base is None else Path(base))
         widest = functools.reduce(torch.promote_types, _dtypes(model, dtype).values())
         with atomic_directory(out) as folder:
             for name, content in hugging_face_files(dims, tokens, widest).items():
@@ -103,11 +103,11 @@ def open_whisper(
     Raises:
         LorsError: the file cannot be read, or is not a complete Whisper model.
     """
-    model = open_model(path) if base is None else open_expert(open_model(base), path)
-    model = RenamedCheckpoint(
-        model, {new: old for old, new in names_in("openai", model.names()).items()}
-    )
-    dims = whisper_dims(model)
+    described = open_model(path if base is None else base)
+    name_of = {new: old for old, new in names_in("openai", described.names()).items()}
+    dims = whisper_dims(RenamedCheckpoint(described, name_of))
+    model = described if base is None else open_expert(described, path)
+    model = RenamedCheckpoint(model, name_of)
     _check_complete(model, dims)
     return model, dims
 

@@ -139,25 +139,6 @@ def test_weights_calibration_and_full_experts_beside(files, tmp_path):
                 assert torch.allclose(found[name], direct[name], atol=2e-2), (name, options)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_reads_small_experts(files, tmp_path, method):
-    """They are merged as full models with the same changes."""
-    base, *experts = files
-    small = vectors_of(files, tmp_path)
-    small[1] = write_lora(base, experts[1], tmp_path / "lora", 2)
-    full = []
-    for number, path in enumerate(small):
-        expert = open_expert(open_model(base), path)
-        full.append(str(tmp_path / f"full{number}.pth"))
-        torch.save({name: expert.tensor(name) for name in expert.names()}, full[-1])
-    plans = [MergePlan(base, tuple(paths), method) for paths in (small, full)]
-    if method == "lors":
-        plans = [MergePlan(base, tuple(paths), method, {"rank": 3}) for paths in (small, full)]
-    found, expected = (dict(iter_merged(plan)) for plan in plans)
-    for name in (PRUNED, BIAS):
-        assert torch.allclose(found[name], expected[name], atol=1e-3), name
-
-
 def share_of(delta, kept):
     return 1 - np.sum((delta - kept) ** 2) / np.sum(delta**2)
 

@@ -23,7 +23,7 @@ from tests.unit.small_experts import SETTING, write_lora, write_vector
 from tests.unit.stand_ins import FakeS2TModel, write_audio_dump, write_model
 from tests.unit.whisper_files import openai_state, write_openai
 
-PAIRS = [Pair("de", ASR), Pair("es", ASR)]
+PAIRS = [Pair("de", ASR.name), Pair("es", ASR.name)]
 PARAMS = {**SETTING, "scaling_coef": 0.5}
 
 
