@@ -8,10 +8,13 @@ from stand_ins import FakeS2TModel, write_audio_dump, write_model
 from lors.errors import LorsError, UsageError
 from lors.fileio import read_json, write_json
 from lors.models.espnet_s2t.prompts import S2TOptions
+from lors.page.sweep_charts import sweep_panels
+from lors.plots.sweep import sweep_figure
 from lors.recipe.expdir import ExpDir
 from lors.recipe.grid import Grid, read_grid
 from lors.recipe.halving import Halving
 from lors.recipe.merge_tuned import merge_tuned
+from lors.recipe.replay import replay_all
 from lors.recipe.report import render_text
 from lors.recipe.sweeps import read_sweep, read_sweeps
 from lors.recipe.tune import tune
@@ -167,6 +170,15 @@ def test_the_contribution_of_each_expert(expdir, dump):
     assert "es_asr" in render_text([section], "", "")
 
 
+def test_figures_of_a_search_of_weights(expdir, dump):
+    pytest.importorskip("matplotlib")
+    tune(expdir, PAIRS, dump, GRID, OPTIONS)
+    sweeps = read_sweeps([expdir.root])
+    [panel] = sweep_panels(sweeps)
+    assert panel.method == NAME
+    assert sweep_figure(sweeps).axes
+
+
 def test_searches_without_weights_have_no_contributions(expdir, dump):
     tune(expdir, PAIRS, dump, dataclasses.replace(GRID, each_expert={}), OPTIONS)
     assert contribution_sections(read_sweeps([expdir.root])) == []
@@ -210,6 +222,12 @@ def test_another_number_of_weights_is_another_search(expdir, dump):
     tune(expdir, PAIRS, dump, GRID, OPTIONS)
     with refusal("each_expert"):
         tune(expdir, PAIRS, dump, dataclasses.replace(GRID, each_expert={NAME: 5}), OPTIONS)
+
+
+def test_it_cannot_be_replayed_with_halving(expdir, dump):
+    tune(expdir, PAIRS, dump, GRID, OPTIONS)
+    with refusal(NAME, "a weight for each expert"):
+        replay_all([expdir.root], dump, Halving(0.4, 0.5))
 
 
 @pytest.mark.parametrize("without", [{}, [1], [{}, {}], "x"])
