@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lors.merge import Decompositions
 from lors.recipe.cost import INFERENCE, MERGING, Cost
-from lors.recipe.halving import Halving, rounds_of, trials_by_rounds
+from lors.recipe.halving import ROUNDING, Halving, rounds_of, trials_by_rounds
 from lors.recipe.points import Point, Points
 from lors.recipe.sweeps import Trial, chosen_index
 from lors.recipe.tuner import Tuner
-from lors.recipe.weights import WEIGHTS, coordinate_search, number_of_weights, weights_in
+from lors.recipe.weights import WEIGHTS, coordinate_search, room_for, weights_in
 from lors.tasks import Pair
 
 
@@ -28,11 +29,11 @@ class Search:
         sweep: path of the sweep file, for the files beside it.
         halving: the rule that leaves out points early; by default there is none.
         each_expert: number of further points with a weight for each expert
-            (:mod:`lors.recipe.weights`); with `halving` as many as cost the same.
+            (:mod:`lors.recipe.weights`), or with `halving` the cost of so many.
 
     Attributes:
         points: the settings, with those that the search has added.
-        more: number of points that the search adds.
+        room: the room for weights in the budget.
         trials: index of a point -> its latest trial.
         cost: what the search has cost so far.
     """
@@ -48,10 +49,10 @@ class Search:
     ):
         self.tuner, self.method, self.points = tuner, method, list(points)
         self.rounds = rounds_of(len(points), halving)
-        self.more = number_of_weights(len(points), each_expert, halving)
+        self.room = room_for(len(points), each_expert, halving)
         self.files = Points(sweep, tuner.utterances)
         # The files after those of the points are of merges without one of the experts.
-        self.files_of_points = len(points) + self.more
+        self.files_of_points = len(points) + self.room.most
         without = len(tuner.pairs) if each_expert else 0
         self.known = self.files.read(self.files_of_points + without)
         self.cost = Cost.read(sweep.parent) or Cost(sweep.parent)
@@ -75,18 +76,27 @@ class Search:
 
     def _try_weights(self, cache: Decompositions | None) -> Iterator[int]:
         """Add points with a weight for each expert, and yield the index of each."""
-        if not self.more:
-            return
-        best = self._chosen()
-        setting = self.points[best]
+        best, left = self._chosen(), self.room.evaluations
+        setting, first = self.points[best], self.room.first
         start = weights_in(setting, len(self.tuner.pairs))
         search = coordinate_search(start, self.trials[best].objective)
         weights = next(search)
-        for index in range(len(self.points), self.files_of_points):
+        while left >= 1 - ROUNDING:
+            index = len(self.points)
             self.points.append({**setting, WEIGHTS: weights})
-            self.trials[index] = self._try(index, self.points[index], 1.0, cache)
+            trial = self._try(index, self.points[index], first, cache)
+            # The best point has seen all clips: this takes no inference.
+            goal = self._try(best, self.points[best], first, cache)
+            left -= first
+            if first < 1 and trial.objective > goal.objective:
+                trial = self._try(index, self.points[index], 1.0, cache)
+                left -= 1 - first
+            self.trials[index] = trial
             yield index
-            weights = search.send(self.trials[index].objective)
+            is_whole = trial.evaluations == self.trials[best].evaluations
+            if is_whole and trial.objective > self.trials[best].objective:
+                best = index
+            weights = search.send(trial.objective if is_whole else -math.inf)
 
     def without_each(self, cache: Decompositions | None = None) -> list[Trial]:
         """Return a trial of the chosen setting without each expert, in the order of the pairs."""

@@ -73,7 +73,7 @@ def tune(
         for name, of in settings.items()
     }
     total = sum(step.points for name in todo for step in searches[name].rounds)
-    total += sum(searches[name].more for name in todo)
+    total += sum(searches[name].room.most for name in todo)
     with (
         tqdm(total=total, unit="merge", desc=scope, disable=not show_progress()) as progress,
         scratch_directory(_decompositions(expdir, scope)) as kept,

@@ -3,12 +3,16 @@
 The search goes along one coordinate after the other, from the weights of the best setting of the
 grid. It tries each weight one step higher, then one step lower, and keeps the first change that
 raises normalised performance. A round without a change halves the step.
+
+With successive halving, weights are first compared with the best ones on the first share of the
+clips; only better ones see the others. So the same budget has room for more weights.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lors.recipe.expdir import tasks_of
@@ -63,13 +67,31 @@ def full_evaluations(points: int, halving: Halving | None) -> float:
     return cost
 
 
-def number_of_weights(points: int, each_expert: int, halving: Halving | None) -> int:
-    """Return how many weights to try after a grid, each on all of dev.
+@dataclass(frozen=True)
+class Room:
+    """The room for weights in the budget of a search.
 
-    The search then costs no more than one over a grid of ``points + each_expert`` points.
+    Attributes:
+        evaluations: the cost that they may have, in evaluations of one point on all of dev.
+        first: share of the clips on which weights are compared with the best ones before they see
+            the others; 1 without successive halving.
     """
-    room = full_evaluations(points + each_expert, halving) - full_evaluations(points, halving)
-    return max(0, math.floor(room + ROUNDING)) if each_expert else 0
+
+    evaluations: float
+    first: float
+
+    @property
+    def most(self) -> int:
+        """The largest number of weights that can be tried: all but the last fail early."""
+        if self.evaluations < 1 - ROUNDING:
+            return 0
+        return math.floor((self.evaluations - 1) / self.first + ROUNDING) + 1
+
+
+def room_for(points: int, each_expert: int, halving: Halving | None) -> Room:
+    """Return the room after a grid: both cost no more than ``points + each_expert`` points."""
+    whole = full_evaluations(points + each_expert, halving)
+    return Room(whole - full_evaluations(points, halving), halving.first if halving else 1.0)
 
 
 def contribution_sections(sweeps: Sequence[Sweep]) -> list[Section]:

@@ -22,7 +22,7 @@ from lors.recipe.weights import (
     contribution_sections,
     coordinate_search,
     full_evaluations,
-    number_of_weights,
+    room_for,
 )
 from lors.tasks import Pair
 from tests.refusal import refusal
@@ -72,11 +72,15 @@ def test_weights_do_not_become_negative():
 
 @pytest.mark.parametrize("halving", [None, Halving(0.25, 0.5), Halving(0.1, 0.3)])
 @pytest.mark.parametrize(("points", "more"), [(1, 11), (3, 9), (6, 6), (10, 2)])
-def test_the_cost_is_that_of_a_grid(points, more, halving):
-    number = number_of_weights(points, more, halving)
-    cost = full_evaluations(points, halving) + number
-    assert cost <= full_evaluations(points + more, halving) + 1e-6 < cost + 1
-    assert halving is not None or number == more
+def test_the_room_is_that_of_a_grid(points, more, halving):
+    room = room_for(points, more, halving)
+    whole = full_evaluations(points, halving) + room.evaluations
+    assert whole == pytest.approx(full_evaluations(points + more, halving))
+    if halving is None:
+        assert room.most == more
+    elif room.most:  # all but the last fail early
+        cost = (room.most - 1) * halving.first + 1
+        assert cost <= room.evaluations + 1e-6 < cost + halving.first
 
 
 # --- the grid ------------------------------------------------------------------------------------
@@ -175,7 +179,7 @@ def test_figures_of_a_search_of_weights(expdir, dump):
     tune(expdir, PAIRS, dump, GRID, OPTIONS)
     sweeps = read_sweeps([expdir.root])
     [panel] = sweep_panels(sweeps)
-    assert panel.method == NAME
+    assert panel.title == NAME
     assert sweep_figure(sweeps).axes
 
 
@@ -209,13 +213,18 @@ def test_an_interrupted_search_ends_with_the_same_file(expdir, dump, tmp_path, c
         assert first == second
 
 
-def test_halving_leaves_as_many_settings_as_cost_the_same(expdir, dump):
-    halving = Halving(0.4, 0.5)
-    grid = dataclasses.replace(GRID, halving=halving)
+def test_with_halving_worse_weights_see_few_clips(expdir, tmp_path):
+    dump = write_audio_dump(tmp_path / "larger", utterances=8)
+    grid = dataclasses.replace(GRID, halving=Halving(0.25, 0.5), each_expert={NAME: 10})
     tune(expdir, PAIRS, dump, grid, OPTIONS)
     sweep = read_sweep(expdir, NAME, "asr")
-    assert len(sweep.grid) == 2 + number_of_weights(2, 6, halving) < 8
-    assert all("weights" in trial.params for trial in sweep.grid[2:])
+    weighted = sweep.grid[2:]
+    seen = {trial.evaluations for trial in weighted}
+    assert seen == {4, 16} and len(weighted) > room_for(2, 10, grid.halving).evaluations
+    plain = Grid({"task_arithmetic": tuple({"scaling_coef": c / 20} for c in range(12))}, None)
+    tune(expdir, PAIRS, dump, dataclasses.replace(plain, halving=grid.halving), OPTIONS)
+    assert sweep.evaluations <= read_sweep(expdir, "task_arithmetic", "asr").evaluations
+    assert sweep.chosen in sweep.finalists and "weights" in sweep.chosen.params
 
 
 def test_another_number_of_weights_is_another_search(expdir, dump):
