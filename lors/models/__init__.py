@@ -41,13 +41,23 @@ def family_from(config: Mapping[str, Any], where: object) -> Family:
 
 
 def family_of(directory: str | os.PathLike) -> Family:
-    """Return the family of the model in a directory.
+    """Return the family of the model in a directory; a small expert has that of its base model.
 
     Raises:
         LorsError: there is no ``config.yaml``, or no family recognises it.
     """
     path = Path(directory) / "config.yaml"
+    if not path.exists() and (base := _base_of(directory)):
+        path = base.with_name(path.name)
     return family_from(read_yaml(path), path)
+
+
+def _base_of(directory: str | os.PathLike) -> Path | None:
+    """Return the base model of a small expert in a directory; None for any other directory."""
+    from lors.checkpoint.expert import base_of  # torch is slow to import
+
+    path = model_in(Path(directory))
+    return base_of(path) if path.exists() else None
 
 
 def open_recogniser(directory: str | os.PathLike, device: str = "cpu") -> Recogniser:
@@ -56,13 +66,12 @@ def open_recogniser(directory: str | os.PathLike, device: str = "cpu") -> Recogn
     Raises:
         LorsError: a file is missing or damaged.
     """
-    from lors.checkpoint.expert import base_of, open_expert, open_model  # torch is slow to import
+    from lors.checkpoint.expert import open_expert, open_model
 
-    path = model_in(Path(directory))
-    base = base_of(path) if path.exists() else None
+    base = _base_of(directory)
     if base is None:
         return family_of(directory).recogniser(directory, device)
     recogniser = family_of(base.parent).recogniser(base.parent, device)
-    expert = open_expert(open_model(base), path)
+    expert = open_expert(open_model(base), model_in(Path(directory)))
     recogniser.load_state({name: expert.tensor(name) for name in expert.names()})
     return recogniser

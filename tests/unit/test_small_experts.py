@@ -12,6 +12,7 @@ from lors.checkpoint.reader import Checkpoint
 from lors.merge import Decompositions, merged_delta, run_merge
 from lors.merge.engine import Merger
 from lors.merge.plan import MergePlan, open_inputs
+from lors.models import family_of
 from lors.models.espnet_s2t.prompts import S2TOptions
 from lors.recipe.expdir import ExpDir, check_models
 from lors.recipe.inference import infer
@@ -138,6 +139,7 @@ def test_recipes_decode_with_them(expdir, tmp_path):
     work = [(p, expdir.expert(p), expdir.hypothesis("test", "expert", p)) for p in PAIRS]
     infer(work, dump, "test", S2TOptions())
     assert all(hypothesis.read_text() for _, _, hypothesis in work)
+    assert all(family_of(expdir.expert(pair)).name == "espnet_s2t" for pair in PAIRS)
     loads = [call for call in FakeS2TModel.calls if call[0] in ("load", "load_state")]
     base = ("load", str(expdir.base / "model.pth"), "cpu")
     assert loads == 2 * [base, ("load_state",)]

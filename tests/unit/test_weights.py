@@ -215,7 +215,10 @@ def test_an_interrupted_search_ends_with_the_same_file(expdir, dump, tmp_path, c
 
 def test_with_halving_worse_weights_see_few_clips(expdir, tmp_path):
     dump = write_audio_dump(tmp_path / "larger", utterances=8)
-    grid = dataclasses.replace(GRID, halving=Halving(0.25, 0.5), each_expert={NAME: 10})
+    # At 1.0 a higher weight of one expert helps once, of the other one several times.
+    points = {NAME: tuple({"scaling_coef": c} for c in (0.2, 1.0))}
+    halving, more = Halving(0.25, 0.5), {NAME: 10}
+    grid = dataclasses.replace(GRID, points=points, halving=halving, each_expert=more)
     tune(expdir, PAIRS, dump, grid, OPTIONS)
     sweep = read_sweep(expdir, NAME, "asr")
     weighted = sweep.grid[2:]
