@@ -308,6 +308,12 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         handle.write(text)
 
 
+def copy_file(source: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Copy a file to `path` atomically."""
+    with Path(source).open("rb") as original, atomic_write(path, "wb") as copy:
+        shutil.copyfileobj(original, copy)
+
+
 def json_text(value: Any) -> str:
     """Return `value` as indented JSON with a line end; NaN and infinities raise ValueError."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

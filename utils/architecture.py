@@ -24,6 +24,7 @@ LAYERS = (
     ("plots",),
     ("recipe",),
     ("models",),
+    ("subnet",),
     ("merge", "export", "data"),
     ("linalg", "checkpoint", "score"),
     ("done_marker", "tasks", "whisper_package"),

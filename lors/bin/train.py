@@ -33,9 +33,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--tokens", help="directory of tokens.txt and bpe.model, for a new S2T model"
     )
     parser.add_argument("--pairs", nargs="+", required=True, help="e.g. de_asr de_st")
-    parser.add_argument("--dump", required=True, help="data directories <lang>/{train,dev}")
-    parser.add_argument("--config", required=True, help="ESPnet's training options (YAML)")
-    parser.add_argument("--out", required=True, help="directory to write")
+    add_training_options(parser)
     parser.add_argument(
         "--baselines",
         nargs="+",
@@ -50,10 +48,20 @@ def get_parser() -> argparse.ArgumentParser:
         help="train only the pair with this number (from 1), into OUT/<pair>; with --baselines: "
         "only this baseline, into OUT/<baseline>",
     )
-    parser.add_argument("--stats", help="directory of --collect_stats (needed to train)")
     parser.add_argument(
         "--collect_stats", action="store_true", help="collect statistics, do not train"
     )
+    nodes = option_number(Range(1, MOST_PROCESSES), whole=True)
+    parser.add_argument("--num_nodes", type=nodes, default=1, help="nodes of this Slurm job")
+    return parser
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options about data, configuration and machine."""
+    parser.add_argument("--dump", required=True, help="data directories <lang>/{train,dev}")
+    parser.add_argument("--config", required=True, help="ESPnet's training options (YAML)")
+    parser.add_argument("--out", required=True, help="directory to write")
+    parser.add_argument("--stats", help="directory of --collect_stats (needed to train)")
     parser.add_argument(
         "--dev_utterances",
         type=count,
@@ -63,9 +71,6 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=seed, default=1, help="default: %(default)s")
     ngpu = option_number(Range(0, MOST_PROCESSES), whole=True)
     parser.add_argument("--ngpu", type=ngpu, default=0, help="GPUs of each node; 0: the CPU")
-    nodes = option_number(Range(1, MOST_PROCESSES), whole=True)
-    parser.add_argument("--num_nodes", type=nodes, default=1, help="nodes of this Slurm job")
-    return parser
 
 
 def work(args: argparse.Namespace) -> None:
@@ -105,7 +110,7 @@ def complete_config(args: argparse.Namespace, pairs: Sequence[Pair]) -> dict[str
     config = read_yaml(args.config)
     if args.base:
         return fine_tuning_config(args.base, config, pairs)
-    if args.tokens:
+    if getattr(args, "tokens", None):
         return from_scratch_config(args.tokens, config)
     if not any(family.matches(config) for family in FAMILIES.values()):
         raise UsageError(

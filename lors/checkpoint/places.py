@@ -20,20 +20,31 @@ MODEL_SUFFIXES = (*READ_SUFFIXES, ".bin", ".ckpt", ".pkl", ".h5", ".gguf", ".onn
 """Suffixes of model files, also of those that LoRS does not read."""
 RECIPE_MODEL, RECIPE_VECTOR = "model.pth", "model.safetensors"
 """Files of the models of a recipe: a full model or an ESPnet adapter; the file of a task vector."""
+MASKS, SUBNETWORK = "masks.safetensors", "subnetwork.safetensors"
+"""The masks of the languages, beside a model that was trained under them; a packed sub-network, or a
+model with its masks, in one file."""
 
 
 def model_in(directory: Path) -> Path:
     """Return the path of the model in a directory of a recipe.
 
     It is ``model.pth``; for an expert without that file, ``model.safetensors`` with a task vector,
-    or the directory itself with an adapter of PEFT.
+    or the directory itself with an adapter of PEFT. A packed sub-network is alone in its directory.
     """
+    if (directory / SUBNETWORK).is_file():
+        return directory / SUBNETWORK
     if not (directory / RECIPE_MODEL).exists():
         if (directory / RECIPE_VECTOR).is_file():
             return directory / RECIPE_VECTOR
         if (directory / PEFT_CONFIG).is_file() and (directory / PEFT_MODEL).is_file():
             return directory
     return directory / RECIPE_MODEL
+
+
+def masks_in(directory: Path) -> Path | None:
+    """Return the file with the masks of a model directory; None for a model without masks."""
+    found = (directory / name for name in (MASKS, SUBNETWORK))
+    return next((file for file in found if file.is_file()), None)
 
 
 def exists(path: Path) -> bool:

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 from xxhash import xxh3_128
@@ -26,32 +24,14 @@ from lors.checkpoint.places import (
     file_of,
     not_found,
 )
+from lors.checkpoint.safetensors_file import SafetensorsFile
 from lors.checkpoint.torch_archive import checksum
-from lors.checkpoint.torch_file import (
-    corrupt_file,
-    is_torch_file,
-    load_torch,
-    open_to_read,
-    records_in,
-    state_dict_in,
-)
+from lors.checkpoint.torch_file import is_torch_file, load_torch, records_in, state_dict_in
 from lors.errors import LorsError, shortened
 from lors.fileio import read_json_object
 
 Spec = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 """Name of every tensor of a model, in order -> its shape and dtype."""
-SAFETENSORS_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 
 
 class Checkpoint(abc.ABC):
@@ -230,33 +210,22 @@ class _IndexedCheckpoint(Checkpoint):
 
 
 class _SafetensorsCheckpoint(_IndexedCheckpoint):
-    """A single ``.safetensors`` file."""
+    """A single ``.safetensors`` file: a model, or a packed sub-network of one."""
 
     def __init__(self, path: Path):
         super().__init__(path)
-        open_to_read(path).close()  # safetensors would report an unreadable file as missing
-        try:
-            self._file = safetensors.safe_open(str(path), framework="pt")
-        except safetensors.SafetensorError as error:
-            raise corrupt_file(path, error) from None
-        self.metadata = self._file.metadata() or {}
-        self._spec = {}
-        for name in self._file.keys():  # noqa: SIM118 - not a dict, no iterator
-            part = self._file.get_slice(name)
-            if part.get_dtype() not in SAFETENSORS_DTYPES:
-                raise LorsError(
-                    "LoRS does not read this dtype",
-                    where=f"{path}: {name}",
-                    expected=", ".join(SAFETENSORS_DTYPES),
-                    got=part.get_dtype(),
-                    hint="load and save the model in float32 or bfloat16",
-                )
-            self._spec[name] = (tuple(part.get_shape()), SAFETENSORS_DTYPES[part.get_dtype()])
+        self._file = SafetensorsFile(path)
+        self._spec, self.metadata = self._file.spec, self._file.metadata
+        if self._file.masks is not None and not self._spec:
+            raise LorsError(
+                "this file holds masks of languages, not a model",
+                where=path,
+                expected="a model, or a sub-network that was written with its weights",
+                hint="lors inspect --masks shows the masks",
+            )
 
     def tensor(self, name: str) -> Tensor:
-        if name not in self._spec:
-            raise KeyError(name)
-        return self._file.get_tensor(name)
+        return self._file.tensor(name)
 
 
 class _ShardedCheckpoint(Checkpoint):

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lors.checkpoint.reader import SAFETENSORS_DTYPES, Spec, bytes_of, size_of
+from lors.checkpoint.reader import Spec, bytes_of, size_of
+from lors.checkpoint.safetensors_file import SAFETENSORS_DTYPES
 from lors.errors import LorsError, UsageError, shortened
 from lors.fileio import atomic_write
 

@@ -184,13 +184,14 @@ class GlobalThreshold:
     Args:
         density: fraction of all magnitudes to keep: the threshold is the smallest of them. The
             number is rounded down; more are kept if some tie at the threshold.
+        count: the number itself, in place of `density`.
     """
 
     PASSES = 2
 
-    def __init__(self, density: float):
+    def __init__(self, density: float = 1.0, count: int | None = None):
         _check_fraction("density", density)
-        self._density = density
+        self._density, self._count = density, count
         self._upper: int | None = None
         self._missing = 0
         self._counts = np.zeros(2**16, dtype=np.int64)
@@ -211,7 +212,8 @@ class GlobalThreshold:
     def end_pass(self) -> None:
         """End a pass over all tensors; after the last one `threshold` is known."""
         if self._upper is None:
-            self._missing = int(self._counts.sum() * self._density)
+            found = int(self._counts.sum() * self._density)
+            self._missing = found if self._count is None else self._count
         if self._missing == 0:
             return
         from_top = np.cumsum(self._counts[::-1])

@@ -9,6 +9,7 @@ done; this module repeats all steps after the checkpoint.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import logging
@@ -26,6 +27,7 @@ from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.torch_file import load_torch
 from lors.errors import LorsError
 from lors.fileio import atomic_write, locked, replace_link
+from lors.models import subnetworks
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +40,28 @@ class ResumableTrainer(Trainer):
     """ESPnet's trainer, but files are written atomically and an interrupted epoch is completed."""
 
     @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the options of LoRS."""
+        subnetworks.add_arguments(parser)
+
+    @classmethod
+    def build_options(cls, args: argparse.Namespace) -> subnetworks.Options:
+        """Return the trainer's options."""
+        return subnetworks.build_options(args)
+
+    @classmethod
     def run(cls, **arguments: Any) -> None:
         """Run ESPnet's training loop; the arguments are those of :meth:`Trainer.run`."""
         options, distributed = arguments["trainer_options"], arguments["distributed_option"]
         out = Path(options.output_dir)
+        if options.importance:
+            batches = arguments["train_iter_factory"].build_iter(1)
+            subnetworks.write_importance(arguments["model"], batches, options)
+            return
         if getattr(options, "save_strategy", "all") == "adapter_only":
             keep_adapters_apart(arguments["model"])
+        if options.subnetworks:
+            subnetworks.start_subnetworks(arguments["model"], arguments["optimizers"], options)
         with contextlib.ExitStack() as stack:
             if options.use_amp and not options.ngpu:
                 stack.enter_context(cpu_autocast())

@@ -10,6 +10,9 @@
 | ``joint/`` | the joint multi-lingual multi-task model |
 | ``sequential/`` | the model trained on one pair after the other: links to its last step |
 | ``sequential/<number>_<lang>_<task>/`` | the model after each step |
+| ``importance/<lang>/`` | Taylor scores of the base model on a language |
+| ``masks/<criterion>_<rate>/`` | masks of all languages |
+| ``s3net_<criterion>_<rate>/`` | a model trained under these masks, and a copy of them |
 | ``tune/<method>.<scope>/sweep.json`` | the search for merge parameters on dev |
 | ``tune/<method>.<scope>/points/<index>.json`` | dev hypotheses of each setting |
 | ``tune/<method>.<scope>/cost.json`` | CPU time of the search |
@@ -22,9 +25,9 @@ A model directory holds ``model.pth`` and ``config.yaml``; that of an expert may
 PEFT or a ``model.safetensors`` with a task vector instead (``lors extract``). A *scope* is the set
 of tasks whose experts are merged: ``asr``, ``st`` or ``asr_st``. A *system* is a row of the
 results: ``base``, ``expert`` (each pair by its own expert), ``joint``, ``sequential``,
-``<method>.langs`` (for each task, a merge over languages) or ``<method>.langs_tasks`` (one merge
-over languages and tasks). A *method* is a merge method, or a variant of one that
-``conf/tune.yaml`` names.
+``s3net_<criterion>_<rate>`` (each pair by the sub-network of its language), ``<method>.langs`` (for
+each task, a merge over languages) or ``<method>.langs_tasks`` (one merge over languages and tasks).
+A *method* is a merge method, or a variant of one that ``conf/tune.yaml`` names.
 """
 
 from __future__ import annotations
@@ -33,11 +36,15 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lors.checkpoint.places import PEFT_CONFIG, PEFT_MODEL, model_in
+from lors.checkpoint.places import MASKS, PEFT_CONFIG, PEFT_MODEL, model_in
 from lors.errors import LorsError, UsageError
 from lors.fileio import file_digest, hash_of
 from lors.tasks import Pair
 
+IMPORTANCE = "importance.safetensors"
+"""Taylor scores of a language."""
+SUBNETS = "s3net_"
+"""Start of the name of a system that was trained under masks."""
 BASELINES = ("base", "expert", "joint", "sequential")
 """Systems that are not merged, in the order of reports."""
 OVER_LANGS, OVER_LANGS_TASKS = "langs", "langs_tasks"
@@ -49,6 +56,11 @@ def split_system(system: str) -> tuple[str, str]:
     """Split ``<method>.langs`` into method and ``langs``; ``base`` gives ``("base", "")``."""
     method, _, merged_over = system.rpartition(".")
     return (method, merged_over) if method else (merged_over, "")
+
+
+def subnet_system(criterion: str, rate: int | str) -> str:
+    """Return the name of the system trained under masks, e.g. ``s3net_taylor_30``."""
+    return f"{SUBNETS}{criterion}_{rate}"
 
 
 def scope_of(tasks: Iterable[str]) -> str:
@@ -148,6 +160,13 @@ class ExpDir:
     def expert(self, pair: Pair) -> Path:
         return self.root / "expert" / str(pair)
 
+    def importance(self, lang: str) -> Path:
+        return self.root / "importance" / lang
+
+    def masks(self, system: str) -> Path:
+        """Return the file of masks of a system that is trained under masks."""
+        return self.root / "masks" / system.removeprefix(SUBNETS) / MASKS
+
     def merged(self, method: str, scope: str) -> Path:
         return self.root / "merged" / f"{method}.{scope}"
 
@@ -173,13 +192,16 @@ class ExpDir:
         """
         if system == "expert":
             return self.expert(pair)
-        if system in BASELINES:
+        if system in BASELINES or system.startswith(SUBNETS):
             return self.root / system
         method, merged_over = split_system(system)
         if merged_over not in MERGED_OVER:
             raise UsageError(
                 "unknown system",
-                expected=", ".join([*BASELINES, *(f"<method>.{over}" for over in MERGED_OVER)]),
+                expected=", ".join(
+                    [*BASELINES, f"{SUBNETS}<criterion>_<rate>"]
+                    + [f"<method>.{over}" for over in MERGED_OVER]
+                ),
                 got=system,
             )
         return self.merged(method, pair.task if merged_over == OVER_LANGS else scope_of(tasks))

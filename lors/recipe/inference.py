@@ -10,14 +10,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lors.checkpoint.places import MASKS
 from lors.data.datadir import read_text, write_kaldi_text
 from lors.done_marker import DoneMarker
 from lors.fileio import file_digest, remove_tree
 from lors.log import show_progress
-from lors.models import open_recogniser
 from lors.models.family import InferenceOptions, Recogniser
 from lors.recipe.eval_set import EvalSet, hypotheses_of, read_eval_set
 from lors.recipe.expdir import check_data, check_models, hypothesis_marker, model_digest
+from lors.recipe.subnetworks import LanguageModels
 from lors.tasks import Pair
 
 SHARD = 1000
@@ -51,8 +52,7 @@ def infer(
     check_models(model_dir for _, model_dir, _ in work)
     check_data(Path(dump) / pair.lang / split for pair, _, _ in work)
     model_digest_of = functools.cache(model_digest)
-    model: Recogniser | None = None
-    loaded: Path | None = None
+    models = LanguageModels(device)
     eval_sets: dict[str, EvalSet] = {}
     for pair, model_dir, out in tqdm(work, unit="test set", disable=not show_progress()):
         directory = Path(dump) / pair.lang / split
@@ -60,6 +60,7 @@ def infer(
             hypothesis_marker(out),
             {
                 "model": model_digest_of(model_dir),
+                **({"masks": file_digest(masks)} if (masks := model_dir / MASKS).exists() else {}),
                 "data": file_digest(directory / "utt2dur"),
                 "options": options.settings(),
             },
@@ -67,8 +68,7 @@ def infer(
         if marker.is_done() and out.exists():
             continue
         with marker.work():
-            if loaded != model_dir:
-                model, loaded = open_recogniser(model_dir, device), model_dir
+            model = models.model(model_dir, pair.lang)
             if pair.lang not in eval_sets:
                 eval_sets[pair.lang] = read_eval_set(directory)
             _infer_one(model, eval_sets[pair.lang], pair, options, out)

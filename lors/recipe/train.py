@@ -16,14 +16,20 @@ from typing import Any
 
 import yaml
 
+from lors.checkpoint.places import MASKS
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError
-from lors.fileio import atomic_write, file_digest, replace_link, write_text
+from lors.fileio import atomic_write, copy_file, file_digest, replace_link, write_text
 from lors.models import family_from
 from lors.models.family import Family
-from lors.recipe.expdir import sequential_steps
+from lors.recipe.expdir import IMPORTANCE, sequential_steps
 from lors.recipe.launch import LOG, run_training, training_command
-from lors.recipe.training_config import needs_feature_stats, stats_config, training_config
+from lors.recipe.training_config import (
+    check_masked_training,
+    needs_feature_stats,
+    stats_config,
+    training_config,
+)
 from lors.recipe.training_data import SPLITS, data_digests, data_options, shape_options, write_data
 from lors.tasks import Pair
 
@@ -77,6 +83,7 @@ def train(
     ngpu: int = 0,
     num_nodes: int = 1,
     dev: int | None = None,
+    masks: str | os.PathLike | None = None,
 ) -> None:
     """Train one model on the data of `pairs`, or resume its training.
 
@@ -91,20 +98,27 @@ def train(
         ngpu: number of GPUs of each node; 0 trains on the CPU.
         num_nodes: nodes of the Slurm job that this process is in.
         dev: number of dev utterances of each pair for the choice of the best epoch; None for all.
+        masks: file of masks: each batch is of one language and sees and changes its sub-network
+            only. A copy stays beside the model, for inference.
 
     Raises:
-        LorsError: `out` was made with other settings, or the training failed.
+        LorsError: `out` was made with other settings, the masks belong to another base model, or
+            the training failed.
+        UsageError: a language without a mask.
     """
     out = Path(out)
     config = training_config(config, len(pairs), seed)
     family = family_from(config, out)
-    ids = write_data(family, pairs, dump, out, dev)
+    if masks is not None:
+        check_masked_training(config, pairs, masks)
+    ids = write_data(family, pairs, dump, out, dev, by_language=masks is not None)
     base = config.get("init_param", [])
     inputs = {
         "pairs": [str(pair) for pair in pairs],
         "config": config,
         "data": data_digests(family, out / "data"),
         "base": [file_digest(path) for path in base],
+        **({} if masks is None else {"masks": file_digest(masks)}),
     }
     marker = DoneMarker(out / ".done", inputs)
     if marker.is_done():
@@ -114,6 +128,9 @@ def train(
         if base and config.get("use_adapter"):
             _record_base(base[0], out)
         options = [*data_options(family, out / "data"), "--resume", "true"]
+        if masks is not None:
+            copy_file(masks, out / MASKS)
+            options += ["--subnetworks", str(out / MASKS)]
         options += shape_options(Path(stats), ids, seed, out / "data")
         _discard_torn_checkpoint(out)
         _run(family, config, out, options, ngpu, num_nodes)
@@ -121,6 +138,45 @@ def train(
         if not best.exists():
             raise LorsError("the training left no model", where=best, hint=f"see {out / LOG}")
         replace_link(out / "model.pth", best.name)
+
+
+def estimate_importance(
+    pairs: Sequence[Pair],
+    dump: str | os.PathLike,
+    config: Mapping[str, Any],
+    out: str | os.PathLike,
+    *,
+    stats: str | os.PathLike,
+    seed: int,
+    ngpu: int = 0,
+    dev: int | None = None,
+) -> None:
+    """Write the Taylor scores of a base model on the data of `pairs` to ``out/importance``.
+
+    The scores are summed over ``num_iters_per_epoch`` batches for each pair. The arguments are
+    those of :func:`train`.
+
+    Raises:
+        LorsError: `out` was made with other settings, or the program failed.
+    """
+    out = Path(out)
+    config = training_config(config, len(pairs), seed)
+    family = family_from(config, out)
+    ids = write_data(family, pairs, dump, out, dev)
+    inputs = {
+        "pairs": [str(pair) for pair in pairs],
+        "config": config,
+        "data": data_digests(family, out / "data"),
+        "base": [file_digest(path) for path in config["init_param"]],
+    }
+    marker = DoneMarker(out / ".done", inputs)
+    if marker.is_done():
+        log.info("%s is there already", out)
+        return
+    with marker.work():
+        options = [*data_options(family, out / "data"), "--importance", str(out / IMPORTANCE)]
+        options += shape_options(Path(stats), ids, seed, out / "data")
+        _run(family, config, out, options, min(ngpu, 1))
 
 
 def check_sequence(config: Mapping[str, Any]) -> None:

@@ -97,3 +97,39 @@ def training_config(config: Mapping[str, Any], pairs: int, seed: int) -> dict[st
     if "total_steps" in schedule:
         config["scheduler_conf"] = {**schedule, "total_steps": schedule["total_steps"] * pairs}
     return config
+
+
+def check_masked_training(
+    config: Mapping[str, Any], pairs: Sequence[Pair], masks: str | os.PathLike
+) -> None:
+    """Check that a model can be trained on `pairs` under masks with this configuration.
+
+    Raises:
+        LorsError: batches would mix languages, gradients of several batches would be added up,
+            there are adapters, or the masks belong to another base model.
+        UsageError: a language without a mask.
+    """
+    problems = [
+        f"{key}: {config.get(key, default)}, expected {wanted}"
+        for key, wanted, default in (
+            ("batch_type", "folded", "folded"),  # the one kind that ESPnet makes by category
+            ("iterator_type", "sequence", "sequence"),
+            ("accum_grad", 1, 1),
+            ("use_adapter", False, False),
+        )
+        if config.get(key, default) != wanted
+    ]
+    if problems:
+        raise LorsError(
+            "this configuration cannot train under masks",
+            where="the training configuration",
+            expected="batches of one language each, and an update after each",
+            got=problems,
+            hint="see conf/train_s3net.yaml of a recipe s3net1",
+        )
+    from lors.checkpoint.expert import open_model  # torch is slow to import
+    from lors.checkpoint.masks import Masks
+
+    found = Masks(masks)
+    found.check_languages(pair.lang for pair in pairs)
+    found.check_base(open_model(config["init_param"][0]))

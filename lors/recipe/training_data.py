@@ -17,7 +17,12 @@ SPLITS = {"train": "train", "dev": "valid"}
 
 
 def write_data(
-    family: Family, pairs: Sequence[Pair], dump: str | os.PathLike, out: Path, dev: int | None
+    family: Family,
+    pairs: Sequence[Pair],
+    dump: str | os.PathLike,
+    out: Path,
+    dev: int | None,
+    by_language: bool = False,
 ) -> dict[str, list[str]]:
     """Write the data of `pairs` as one ESPnet data directory a split: ``out/data/<split>``.
 
@@ -27,6 +32,8 @@ def write_data(
         dump: holds ``<lang>/<split>`` Kaldi data directories with 16 kHz audio.
         out: the training's directory.
         dev: maximum number of dev utterances of each pair; None for all.
+        by_language: also write ``utt2category``, from which ESPnet makes batches of one language
+            each.
 
     Returns:
         Split -> sorted utterance ids.
@@ -36,7 +43,9 @@ def write_data(
     """
     limits = {"train": None, "dev": dev}
     return {
-        split: write_split(family, pairs, dump, split, out / "data" / split, limits[split])
+        split: write_split(
+            family, pairs, dump, split, out / "data" / split, limits[split], by_language
+        )
         for split in SPLITS
     }
 
@@ -48,6 +57,7 @@ def write_split(
     split: str,
     out: str | os.PathLike,
     limit: int | None = None,
+    by_language: bool = False,
 ) -> list[str]:
     """Write one split of several language-task pairs as one ESPnet data directory.
 
@@ -59,6 +69,7 @@ def write_split(
         out: receives the files of ``family.data_files``. They have an utterance once for each task;
             the task is appended to its id.
         limit: maximum number of utterances of each pair, chosen by a hash of their ids.
+        by_language: also write ``utt2category``: the language of each utterance.
 
     Returns:
         The utterance ids, sorted.
@@ -69,6 +80,7 @@ def write_split(
             utterances.
     """
     rows: dict[str, dict[str, str]] = {}
+    languages: dict[str, str] = {}
     unusable = []
     for pair in pairs:
         directory = Path(dump) / pair.lang / split
@@ -86,6 +98,7 @@ def write_split(
             if reason:
                 unusable.append(f"{directory}: {utterance.id}: {reason}")
             rows[key] = {"wav.scp": utterance.wav, **fields}
+            languages[key] = pair.lang
     if unusable:
         raise LorsError(
             "utterances that the model cannot be trained on",
@@ -97,6 +110,9 @@ def write_split(
         named = f"{split} of {', '.join(map(str, pairs))}"
         raise LorsError("no utterances", where=Path(dump), got=named)
     _write_tables(rows, family.data_files, Path(out))
+    if by_language:
+        lines = (f"{key} {languages[key]}\n" for key in sorted(rows))
+        write_text(Path(out) / "utt2category", "".join(lines))
     return sorted(rows)
 
 

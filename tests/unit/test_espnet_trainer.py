@@ -1,5 +1,6 @@
 """A training that is killed before any of its operations on files, and resumes."""
 
+import dataclasses
 import io
 import multiprocessing
 import os
@@ -19,7 +20,7 @@ pytest.importorskip("espnet2")
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from espnet2.train.distributed_utils import DistributedOption
-from espnet2.train.trainer import Trainer, TrainerOptions
+from espnet2.train.trainer import Trainer
 
 from lors.models.espnet_trainer import (
     ResumableTrainer,
@@ -27,6 +28,7 @@ from lors.models.espnet_trainer import (
     keep_adapters_apart,
     read_checkpoint,
 )
+from lors.models.subnetworks import Options
 from tests.refusal import refusal
 
 pytestmark = pytest.mark.espnet
@@ -35,7 +37,7 @@ STEPS = 2  # of an epoch
 ACCURACY = [0.1, 0.4, 0.3, 0.4, 0.2]
 """On dev after each epoch: the second is the best, the fourth is as good but later."""
 OPTIONS = {
-    **{name: False for name in TrainerOptions.__annotations__},
+    **{field.name: False for field in dataclasses.fields(Options)},
     **{"ngpu": 0, "resume": True, "train_dtype": "float32", "accum_grad": 1, "log_interval": 10},
     **{"grad_clip": 5.0, "grad_clip_type": 2.0, "adapter": "lora", "save_strategy": "all"},
     **{"max_epoch": len(ACCURACY), "seed": 1, "patience": None, "keep_nbest_models": 1},
@@ -84,7 +86,7 @@ def train(out: Path, trainer=ResumableTrainer, **options) -> None:
         train_iter_factory=Batches(),
         valid_iter_factory=Batches(),
         plot_attention_iter_factory=None,
-        trainer_options=TrainerOptions(**{**OPTIONS, "output_dir": out, **options}),
+        trainer_options=Options(**{**OPTIONS, "output_dir": out, **options}),
         distributed_option=DistributedOption(),
     )
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lors.checkpoint.places import model_in
+from lors.checkpoint.reader import Checkpoint
 from lors.errors import LorsError
 from lors.models.espnet_s2t.prompts import S2TOptions, prompt_symbols
 from lors.models.recogniser import load_weights, pad_to
@@ -23,7 +25,7 @@ class S2TModel:
     """An ESPnet S2T model for inference.
 
     Args:
-        directory: holds ``model.pth`` (a state dict) and ``config.yaml``.
+        directory: holds ``model.pth`` (a state dict), or a packed sub-network, and ``config.yaml``.
         device: torch device.
 
     Raises:
@@ -34,7 +36,7 @@ class S2TModel:
         # ESPnet takes seconds to import.
         from espnet2.bin.s2t_inference import Speech2Text
 
-        self.model_file = Path(directory) / "model.pth"
+        self.model_file = model_in(Path(directory))
         self.config = Path(directory) / "config.yaml"
         for path in (self.model_file, self.config):
             if not path.exists():
@@ -44,11 +46,15 @@ class S2TModel:
         self.device = device
         self._beam_options = {
             "s2t_train_config": str(self.config),
-            "s2t_model_file": str(self.model_file),
+            # ESPnet does not read a packed sub-network.
+            "s2t_model_file": str(self.model_file) if self.model_file.suffix == ".pth" else None,
             "device": device,
         }
         self._speech2text = Speech2Text(beam_size=1, **self._beam_options)
         self.model = self._speech2text.s2t_model
+        if self.model_file.suffix != ".pth":
+            packed = Checkpoint.open(self.model_file)
+            self.load_state({name: packed.tensor(name) for name in packed.names()})
         self._check_decoder()
         conf = self._speech2text.preprocessor_conf
         self.samples = int(conf["fs"] * conf["speech_length"])

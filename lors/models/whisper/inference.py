@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from whisper.decoding import DecodingTask, GreedyDecoder, PyTorchInference
 
+from lors.checkpoint.places import model_in
 from lors.checkpoint.reader import Checkpoint
 from lors.export.whisper_audio import SAMPLING_RATE
 from lors.models.recogniser import load_weights
@@ -92,7 +93,7 @@ class WhisperModel:
     """A Whisper for inference by OpenAI's decoding, on batches of utterances.
 
     Args:
-        directory: holds ``model.pth``, a state dict with OpenAI's names.
+        directory: holds ``model.pth``, a state dict with OpenAI's names, or a packed sub-network.
         prompts: the model's prompts and its ``whisper_conf``.
         device: torch device.
 
@@ -101,7 +102,7 @@ class WhisperModel:
     """
 
     def __init__(self, directory: str | os.PathLike, prompts: WhisperPrompts, device: str = "cpu"):
-        self.model_file = Path(directory) / "model.pth"
+        self.model_file = model_in(Path(directory))
         self.prompts = prompts
         self.device = torch.device(device)
         self._half = False

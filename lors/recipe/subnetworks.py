@@ -1,0 +1,127 @@
+"""Masks and sub-networks of the languages of an experiment."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lors.checkpoint.places import MASKS, masks_in, model_in
+from lors.done_marker import DoneMarker
+from lors.errors import LorsError
+from lors.fileio import file_digest
+from lors.recipe.expdir import IMPORTANCE, ExpDir, check_models, subnet_system
+from lors.tasks import pairs_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lors.models.family import Recogniser
+
+log = logging.getLogger(__name__)
+
+
+def find_masks_of(
+    expdir: ExpDir,
+    langs: Sequence[str],
+    tasks: Sequence[str],
+    criterion: str,
+    rate: int,
+    scope: str,
+) -> None:
+    """Find the masks of the languages by one criterion and rate; finished masks are kept.
+
+    Args:
+        expdir: holds the base model, and the experts (``magnitude``) or the scores of
+            :mod:`lors.bin.importance` (``taylor``).
+        langs, tasks: languages, and tasks of their experts.
+        criterion, rate, scope: as for :func:`lors.subnet.find.find_masks`.
+
+    Raises:
+        LorsError: models or scores are missing, or masks with other settings are there.
+        UsageError: a wrong rate.
+    """
+    out = expdir.masks(subnet_system(criterion, rate)).parent
+    if criterion == "magnitude":
+        sources = {
+            lang: [expdir.expert(pair) / "model.pth" for pair in pairs_of([lang], tasks)]
+            for lang in langs
+        }
+        check_models([expdir.base, *(file.parent for of in sources.values() for file in of)])
+    else:
+        sources = {lang: [expdir.importance(lang) / IMPORTANCE] for lang in langs}
+        check_models([expdir.base])
+        _check_scores([file for of in sources.values() for file in of])
+    inputs = {
+        "base": file_digest(expdir.base / "model.pth"),
+        "sources": {lang: [file_digest(file) for file in of] for lang, of in sources.items()},
+        "scope": scope,
+    }
+    marker = DoneMarker(out / ".done", inputs)
+    if marker.is_done():
+        return
+    from lors.checkpoint.expert import open_model  # torch is slow to import: only if there is work
+    from lors.subnet.find import find_masks, magnitude_scores, taylor_scores
+
+    with marker.work():
+        base = open_model(expdir.base / "model.pth")
+        scores = {
+            lang: magnitude_scores(base, of)
+            if criterion == "magnitude"
+            else taylor_scores(base, of[0])
+            for lang, of in sources.items()
+        }
+        find_masks(out / MASKS, base, scores, criterion, rate, scope)
+    log.info("%s", out / MASKS)
+
+
+def _check_scores(files: Sequence[Path]) -> None:
+    if missing := [file for file in files if not file.exists()]:
+        raise LorsError(
+            "Taylor scores are missing", got=missing, hint="run the stage importance of the recipe"
+        )
+
+
+class LanguageModels:
+    """Loads models for inference; a model with masks has the mask of one language at a time.
+
+    Args:
+        device: torch device.
+    """
+
+    def __init__(self, device: str):
+        self.device = device
+        self._directory: Path | None = None
+        self._model: Recogniser | None = None
+        self._lang: str | None = None
+
+    def model(self, directory: Path, lang: str) -> Recogniser:
+        """Return the model of a directory, restricted to a language's mask if it has masks.
+
+        Raises:
+            LorsError: a file is missing or damaged.
+            UsageError: the model has masks, but none of this language.
+        """
+        from lors.models import open_recogniser  # torch is slow to import
+
+        if self._directory != directory:
+            self._model, self._lang = open_recogniser(directory, self.device), None
+            self._directory = directory
+        if masks_in(directory) is not None and self._lang != lang:
+            self._model.load_state(subnetwork_state(directory, lang))
+            self._lang = lang
+        return self._model
+
+
+def subnetwork_state(directory: Path, lang: str) -> dict[str, Tensor]:
+    """Return the weights of a language's sub-network of the model in a directory.
+
+    Raises:
+        LorsError: a file is damaged, or the masks do not fit the model.
+        UsageError: no mask of this language.
+    """
+    from lors.checkpoint.masks import Masks
+    from lors.checkpoint.reader import Checkpoint
+
+    return Masks(masks_in(directory)).restricted(Checkpoint.open(model_in(directory)), lang)

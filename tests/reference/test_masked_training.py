@@ -1,0 +1,273 @@
+"""Training under masks through ESPnet, for both model families: what changes, kills, processes."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+
+from lors.checkpoint.expert import open_model
+from lors.checkpoint.masks import Masks
+from lors.checkpoint.reader import Checkpoint
+from lors.config import read_yaml
+from lors.data.datadir import Utterance, write_data_dir
+from lors.errors import UsageError
+from lors.models import family_of, open_recogniser
+from lors.models.whisper.import_base import import_whisper
+from lors.recipe import train as training
+from lors.recipe.expdir import ExpDir
+from lors.recipe.subnetworks import LanguageModels, find_masks_of
+from lors.recipe.training_config import fine_tuning_config
+from lors.subnet.find import pruned_matrices, taylor_scores
+from lors.tasks import pairs_of
+from tests.integration.recipe import ROOT
+from tests.integration.tiny_s2t import make_model
+from tests.integration.tiny_whisper import make_whisper
+from tests.refusal import refusal
+
+pytestmark = pytest.mark.espnet
+
+LANGS, TASKS = ["de", "es"], ["asr", "st"]
+PAIRS = pairs_of(LANGS, TASKS)
+CONFIGS = {
+    "whisper": ROOT / "egs/voice_prompts/s3net1/conf/train_s3net.yaml",
+    "espnet_s2t": ROOT / "egs/mini_covost/s3net1/conf/train_s3net.yaml",
+}
+SMALL = {"batch_size": 3, "num_iters_per_epoch": 2, "max_epoch": 2, "num_workers": 0}
+SYSTEM = "s3net_taylor_50"
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def project(request, tmp_path_factory):
+    """A base model, data of two languages and tasks, Taylor scores and masks."""
+    root = tmp_path_factory.mktemp(request.param)
+    if request.param == "whisper":
+        import_whisper(str(make_whisper(root / "tiny.pt", scale=3)), root / "base", window=2.0)
+    else:
+        conf = {"ctc_weight": 0.3, "report_cer": False, "report_wer": False}
+        make_model(root / "base", model_conf=conf)
+    rng = np.random.default_rng(1)
+    for lang in LANGS:
+        for split in ("train", "dev"):
+            rows = []
+            for number in range(6):
+                path = root / "audio" / f"{lang}-{split}-{number}.flac"
+                path.parent.mkdir(exist_ok=True)
+                soundfile.write(path, rng.normal(size=16000) * 0.1, 16000)
+                name, text = f"spk{number}-{lang}-{split}", f"{lang} {number} Wort"
+                text_en = {"en": f"word {number}"}
+                rows.append(Utterance(name, str(path), f"spk{number}", lang, text, text_en, 1.0))
+            write_data_dir(root / "dump" / lang / split, rows)
+    training.collect_stats(PAIRS, root / "dump", config(root, request.param), root / "stats")
+    for lang in LANGS:
+        training.estimate_importance(
+            pairs_of([lang], TASKS),
+            root / "dump",
+            config(root, request.param),
+            root / "importance" / lang,
+            stats=root / "stats",
+            seed=1,
+        )
+    find_masks_of(ExpDir(root), LANGS, TASKS, "taylor", 50, "matrix")
+    return root
+
+
+def config(root, family=None, **changes):
+    family = family or family_of(root / "base").name
+    settings = read_yaml(CONFIGS[family]) | SMALL | changes
+    settings["scheduler_conf"] |= {"total_steps": 4, "max_lr": 0.01}
+    return fine_tuning_config(root / "base", settings, PAIRS)
+
+
+def masks_of(project) -> Masks:
+    return Masks(ExpDir(project).masks(SYSTEM))
+
+
+def run(project, out, **changes):
+    training.train(
+        PAIRS,
+        project / "dump",
+        config(project, **changes),
+        project / out,
+        stats=project / "stats",
+        seed=1,
+        masks=masks_of(project).path,
+    )
+    return project / out
+
+
+@pytest.fixture(scope="module")
+def trained(project):
+    return run(project, SYSTEM)
+
+
+def state(directory):
+    return torch.load(directory / "model.pth", weights_only=True)
+
+
+def assert_only_subnetworks_changed(project, out):
+    masks, base, found = masks_of(project), state(project / "base"), state(out)
+    assert list(found) == list(base)
+    changed_alone = dict.fromkeys(LANGS, 0)
+    for name, value in base.items():
+        if name in masks.shapes:
+            of = {lang: masks.mask(lang, name) for lang in LANGS}
+            nowhere = ~(of["de"] | of["es"])
+            assert nowhere.any() and torch.equal(found[name][nowhere], value[nowhere]), name
+            for lang, other in (("de", "es"), ("es", "de")):
+                alone = of[lang] & ~of[other]
+                changed_alone[lang] += int((found[name][alone] != value[alone]).sum())
+    assert all(changed_alone.values())
+    shared = [name for name in base if name not in masks.shapes]
+    assert any(not torch.equal(found[name], base[name]) for name in shared)
+
+
+def test_training_changes_the_subnetworks_alone(project, trained):
+    assert_only_subnetworks_changed(project, trained)
+    assert Masks(trained / "masks.safetensors").base == masks_of(project).base
+    assert "training 2 sub-networks" in (trained / "train.log").read_text()
+
+
+def test_each_batch_has_one_language(project, trained):
+    for split in ("train", "dev"):
+        lines = (trained / f"data/{split}/utt2category").read_text().split()
+        assert dict(zip(lines[::2], lines[1::2], strict=True)).keys()
+        assert {name.split("-")[1] for name in lines[::2]} == set(LANGS) == set(lines[1::2])
+
+
+def test_taylor_scores_of_every_matrix_and_language(project):
+    base = open_model(project / "base/model.pth")
+    found = {
+        lang: taylor_scores(base, project / f"importance/{lang}/importance.safetensors")
+        for lang in LANGS
+    }
+    for name in pruned_matrices(base):
+        for scores in found.values():
+            score = scores(name)
+            assert score.shape == base.shape(name) and score.dtype == torch.float32
+            assert (score >= 0).all() and score.sum() > 0
+        assert not torch.equal(found["de"](name), found["es"](name))
+
+
+def test_a_second_call_trains_nothing(project, trained):
+    before = (trained / "model.pth").stat().st_mtime_ns
+    run(project, SYSTEM)
+    assert (trained / "model.pth").stat().st_mtime_ns == before
+
+
+def test_a_killed_training_goes_on_to_the_same_model(project, trained):
+    out = project / "killed"
+    words = [sys.executable, "-m", "lors.bin.train", "--base", str(project / "base"), "--pairs"]
+    words += [*map(str, PAIRS), "--dump", str(project / "dump"), "--out", str(out)]
+    words += ["--stats", str(project / "stats"), "--masks", str(masks_of(project).path)]
+    settings = read_yaml(CONFIGS[family_of(project / "base").name]) | SMALL
+    settings["scheduler_conf"] |= {"total_steps": 4, "max_lr": 0.01}
+    (project / "config.yaml").write_text(yaml.safe_dump(settings))
+    words += ["--config", str(project / "config.yaml")]
+    with subprocess.Popen(words, start_new_session=True, stdout=subprocess.DEVNULL) as process:
+        while not (out / "checkpoint.pth").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert not (out / ".done").exists()
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    assert "resumed using" in (out / "train.log").read_text()
+    found, expected = state(out), state(trained)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_several_processes(project, monkeypatch):
+    """DDP: all processes have a part of one batch, and so the same language."""
+
+    def two_processes(module, options, ngpu, num_nodes=1):
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        launcher += ["--nnodes", "1", "--nproc_per_node", "2", "-m", module, *options]
+        launcher += ["--ngpu", "0", "--multiprocessing_distributed", "false"]
+        return [*launcher, "--dist_backend", "gloo"]
+
+    monkeypatch.setattr(training, "training_command", two_processes)
+    out = run(project, "ddp", unused_parameters=True)
+    assert_only_subnetworks_changed(project, out)
+
+
+def test_inference_uses_the_mask_of_the_language(project, trained):
+    masks, models = Masks(trained / "masks.safetensors"), LanguageModels("cpu")
+    full = state(trained)
+    for lang in ("de", "es", "de"):
+        found = models.model(trained, lang).model.state_dict()
+        for name, value in full.items():
+            if name in masks.shapes:
+                value = value * masks.mask(lang, name)
+            assert torch.equal(found[name], value), name
+    with refusal("fr", "de, es", kind=UsageError):
+        models.model(trained, "fr")
+
+
+@pytest.mark.parametrize("lang", ["de", None])
+def test_subnetworks_of_their_own(project, trained, lang):
+    """A packed sub-network, and all in one file, give the weights that the masks give."""
+    from lors.bin import subnetwork
+
+    out = project / f"own_{lang}"
+    options = ["--lang", lang] if lang else []
+    assert subnetwork.main(["--model", str(trained), "--out", str(out), *options]) == 0
+    models, own = LanguageModels("cpu"), LanguageModels("cpu")
+    for language in [lang] if lang else LANGS:
+        expected = models.model(trained, language).model.state_dict()
+        found = own.model(out, language).model.state_dict()
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+    size = (out / "subnetwork.safetensors").stat().st_size
+    whole = (trained / "model.pth").stat().st_size
+    matrices = sum(np.prod(shape) for shape in Masks(trained / "masks.safetensors").shapes.values())
+    expected = whole - 4 * matrices / 2 + matrices / 8 if lang else whole + 2 * matrices / 8
+    assert size < expected + 20_000
+    if lang:
+        open_recogniser(out)
+        with refusal("es", "de", kind=UsageError):
+            LanguageModels("cpu").model(out, "es")
+        assert (
+            subnetwork.main(["--model", str(trained), "--out", str(trained), "--lang", "de"]) == 2
+        )
+
+
+def test_what_a_masked_training_refuses(project, tmp_path):
+    for changes in ({"batch_type": "unsorted"}, {"accum_grad": 2}, {"use_adapter": True}):
+        key, value = next(iter(changes.items()))
+        with refusal(key, value):
+            run(project, "refused", **changes)
+    other = ExpDir(tmp_path / "other")
+    base = state(project / "base")
+    changed = {name: value + 1 if value.ndim == 2 else value for name, value in base.items()}
+    other.base.mkdir(parents=True)
+    torch.save(changed, other.base / "model.pth")
+    (other.base / "config.yaml").write_bytes((project / "base/config.yaml").read_bytes())
+    fingerprint = Checkpoint.open(other.base / "model.pth").fingerprint()
+    with refusal(masks_of(project).path, fingerprint, masks_of(project).base):
+        training.train(
+            PAIRS,
+            project / "dump",
+            config(project) | {"init_param": [str(other.base / "model.pth")]},
+            tmp_path / "refused",
+            stats=project / "stats",
+            seed=1,
+            masks=masks_of(project).path,
+        )
+    assert not (project / "refused/.done.started").exists()
+    with refusal("fr", "de, es", kind=UsageError):
+        training.train(
+            pairs_of(["de", "fr"], ["asr"]),
+            project / "dump",
+            config(project),
+            tmp_path / "refused",
+            stats=project / "stats",
+            seed=1,
+            masks=masks_of(project).path,
+        )
+    assert re.search("taylor_50", str(masks_of(project).path))
