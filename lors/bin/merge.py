@@ -100,6 +100,12 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         "and decoder to ALPHA + BETA in the last; all other tensors by ALPHA",
     )
     parser.add_argument(
+        "--masks",
+        help="file of masks of languages: restrict each task vector to the mask of its language; "
+        "entries inside several masks are shared (with task_arithmetic: averaged)",
+    )
+    parser.add_argument("--langs", nargs="+", help="with --masks: the language of each expert")
+    parser.add_argument(
         "--seed", type=int, help="seed of methods that draw random numbers (default: 0)"
     )
     parser.add_argument(

@@ -56,7 +56,7 @@ class SafetensorsFile:
     def __init__(self, path: Path):
         open_to_read(path).close()  # safetensors would report an unreadable file as missing
         self.path = path
-        self._latest: tuple[str | None, np.ndarray | None] = (None, None)
+        self._checked: dict[str, np.ndarray] = {}
         try:
             self._file = safetensors.safe_open(str(path), framework="pt")
             self.metadata: Mapping[str, str] = self._file.metadata() or {}
@@ -124,12 +124,12 @@ class SafetensorsFile:
         return torch.from_numpy(bits.view(bool).reshape(shape))
 
     def _bits(self, lang: str) -> np.ndarray:
-        if self._latest[0] != lang:
+        if lang not in self._checked:
             bits = self._file.get_tensor(PREFIX + lang).numpy()
             if xxh3_128(bits).hexdigest() != self.masks.languages[lang]:
                 raise damaged(self.path, f"the mask of {lang}: its checksum differs")
-            self._latest = (lang, bits)
-        return self._latest[1]
+            self._checked[lang] = bits
+        return self._checked[lang]
 
 
 class MasksHeader:

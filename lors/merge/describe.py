@@ -47,6 +47,8 @@ def describe_plan(plan: MergePlan, inputs: MergeInputs) -> str:
         lines.append(f"boost     beta={plan.boost:g}")
     if plan.lines is not None:
         lines.append("lines     alpha={:g} beta={:g}".format(*plan.lines))
+    if plan.masks is not None:
+        lines.append(f"masks     {plan.masks}: {' '.join(plan.langs)}")
     lines += [f"policy    {inputs.policy.name}", ""]
     lines.append(f"{'action':8}{'tensors':>9}{'parameters':>13}{'MB':>10}")
     spec = merged_spec(plan, inputs)

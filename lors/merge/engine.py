@@ -39,7 +39,8 @@ from lors.linalg.parallel import map_in_order
 from lors.linalg.sparsify import GlobalThreshold
 from lors.merge.decompositions import Decompositions
 from lors.merge.methods.base import TensorContext
-from lors.merge.plan import MergeInputs, MergePlan
+from lors.merge.plan import MergeInputs, MergePlan, shares_of
+from lors.merge.shares import shared
 from lors.merge.task_vector import WeightedDeltas, add_delta, weighted
 
 Route = Literal["rows", "stack", "whole"]
@@ -80,6 +81,7 @@ class Merger:
         self._plain_params = plan.plain_params
         self.sizes = {name: 4 * math.prod(shape) for name, (shape, _) in inputs.base.spec().items()}
         self.depths = _depths(plan, inputs)
+        self.shares = shares_of(plan, inputs)
         self.device = device
         if device is not None:
             _check_device(device)
@@ -218,6 +220,7 @@ class Merger:
         if stats is not None:
             found = [stats(delta, **self.params) for delta in self._deltas(name)]
             context = dataclasses.replace(context, stats=found)
+        shares = self._shares(name)
         # Get each tensor once: an access has a cost.
         base, experts = inputs.base.tensor(name), [e.tensor(name) for e in inputs.experts]
         result = torch.empty(shape, dtype=dtype)
@@ -228,8 +231,8 @@ class Merger:
         for start in range(0, shape[0], step):
             rows = slice(start, start + step)
             deltas = [
-                weighted(difference(expert[rows], base[rows]), weight)
-                for expert, weight in zip(experts, plan.weights, strict=True)
+                shared(weighted(difference(expert[rows], base[rows]), weight), share, rows)
+                for expert, weight, share in zip(experts, plan.weights, shares, strict=True)
             ]
             context = dataclasses.replace(context, start=start * width)
             merged = self.method.merge(deltas, self.params, context)
@@ -242,7 +245,14 @@ class Merger:
     def _deltas(self, name: str) -> WeightedDeltas:
         # A sum reads each task vector only once.
         keep = not self.method.is_sum
-        return WeightedDeltas(self.inputs.vectors, self.plan.weights, name, keep)
+        return WeightedDeltas(
+            self.inputs.vectors, self.plan.weights, name, keep, self._shares(name)
+        )
+
+    def _shares(self, name: str) -> list[Tensor | float | None]:
+        if self.shares is None:
+            return [None] * len(self.inputs.vectors)
+        return self.shares.of(name)
 
     def context(self, name: str) -> TensorContext:
         """Return the facts about a tensor; within :meth:`run` and :meth:`deltas`."""
@@ -266,6 +276,8 @@ class Merger:
 
     def _low_rank_of(self, name: str, index: int) -> LowRank:
         """Return the function that finds the low-rank part of an expert's task vector."""
+        if self.shares is not None:
+            return low_rank_factors  # of the restricted task vector, which no factors give
         vector = self.inputs.vectors[index]
         factors = vector.finetuned.factors(name)
         if factors is not None:

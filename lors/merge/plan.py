@@ -16,6 +16,7 @@ from lors.config import FLOAT32, Range, check, keys_of
 from lors.errors import LorsError, UsageError
 from lors.merge.methods import METHODS, MergeMethod, method_called
 from lors.merge.policy import Action, Policy, find_policy, load_policy
+from lors.merge.shares import Shares
 from lors.merge.task_vector import TaskVector
 
 
@@ -45,6 +46,11 @@ class MergePlan:
             is multiplied by alpha + beta l / (L - 1), that of a tensor outside the layers by alpha;
             for every method. Encoder and decoder are two stacks, named by the policy. By default
             nothing is multiplied.
+        masks: file of masks of languages (:mod:`lors.checkpoint.masks`). Each task vector is
+            restricted to the mask of its expert's language, and entries inside several masks are
+            shared (:mod:`lors.merge.shares`): with the method task_arithmetic and scaling_coef 1
+            they are averaged. For every method. By default there are no masks.
+        langs: the language of each expert, with `masks`.
         onto: merged model to which the delta is added, in place of the base model. This adds
             experts to the merged model, or removes experts by negative weights, and needs none of
             the other experts in it. Only for a method that is a sum.
@@ -65,6 +71,8 @@ class MergePlan:
     svc: Annotated[float, Range(1e-6)] | None = None
     boost: Annotated[float, Range(0, 1)] | None = None
     lines: tuple[Annotated[float, FLOAT32], ...] | None = None
+    masks: str | None = None
+    langs: tuple[str, ...] = ()
     onto: str | None = None
 
     def __post_init__(self) -> None:
@@ -93,6 +101,7 @@ class MergePlan:
                 expected="alpha and beta",
                 got=" ".join(f"{number:g}" for number in self.lines),
             )
+        self._check_masks()
         for option in ("svc", "onto"):
             if getattr(self, option) is not None and not self.merge_method.is_sum:
                 sums = [name for name in METHODS if METHODS[name].is_sum]
@@ -101,6 +110,22 @@ class MergePlan:
                     where=f"the merge method {self.method}",
                     expected=f"one of: {', '.join(sums)}",
                 )
+
+    def _check_masks(self) -> None:
+        """Check that there is a language for each expert, if there are masks."""
+        if len(self.langs) != (0 if self.masks is None else len(self.experts)):
+            raise UsageError(
+                "masks need the language of every expert",
+                where="langs",
+                expected="none without masks" if self.masks is None else f"{len(self.experts)}",
+                got=" ".join(self.langs) or "none",
+            )
+        if self.masks is not None and self.onto is not None:
+            raise UsageError(
+                "shared entries depend on all experts, so none can be added to a merged model",
+                where="masks and onto",
+                hint="merge all experts at once",
+            )
 
     @property
     def merge_method(self) -> MergeMethod:
@@ -166,9 +191,10 @@ def open_inputs(plan: MergePlan, opened: MergeInputs | None = None) -> MergeInpu
         opened: the open files of another plan with the same models and policy, to use again.
 
     Raises:
-        LorsError: a file cannot be read; an expert has another vocabulary or structure than the
-            base model; no policy fits; two models hold the same weights; or the method, svc or
-            boost is for matrices and the policy prunes none.
+        UsageError: a language of the plan without a mask.
+        LorsError: a file cannot be read; the masks belong to another base model; an expert has
+            another vocabulary or structure than the base model; no policy fits; two models hold the
+            same weights; or the method, svc or boost is for matrices and the policy prunes none.
     """
     inputs = opened or _open_models(plan)
     users = [option for option in ("svc", "boost") if getattr(plan, option) is not None]
@@ -182,7 +208,18 @@ def open_inputs(plan: MergePlan, opened: MergeInputs | None = None) -> MergeInpu
             hint="leave --policy out, so that it is found from the names of the tensors, or write "
             "one for this model",
         )
+    shares_of(plan, inputs)
     return inputs
+
+
+def shares_of(plan: MergePlan, inputs: MergeInputs) -> Shares | None:
+    """Return the shares of the experts in the plan's masks; None without masks.
+
+    Raises:
+        UsageError: a language without a mask.
+        LorsError: the masks belong to another base model, or are damaged.
+    """
+    return None if plan.masks is None else Shares(inputs.base, plan.masks, plan.langs)
 
 
 def _open_models(plan: MergePlan) -> MergeInputs:

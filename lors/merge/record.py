@@ -68,6 +68,7 @@ def _own_entries(plan: MergePlan, inputs: MergeInputs) -> dict[str, Any]:
             "experts": list(plan.experts),
             "weights": list(plan.weights),
             "lines": None if plan.lines is None else list(plan.lines),
+            "langs": list(plan.langs),
             "policy": plan.policy or inputs.policy.name,
         },
         "fingerprints": {
@@ -102,7 +103,7 @@ def _step(plan: Mapping[str, Any], fingerprints: Mapping[str, Any]) -> _Step:
     shares = {e: coef * float(w) for e, w in zip(experts, plan["weights"], strict=True)}
     common = {name: plan[name] for name in ("method", "svc", "policy", "seed")}
     # Records of earlier versions do not have these.
-    common |= {name: plan.get(name) for name in ("boost", "lines")} | params
+    common |= {name: plan.get(name) for name in ("boost", "lines", "masks")} | params
     draws = plan["method"] in METHODS and METHODS[plan["method"]].draws
     settings = {
         expert: {**common, "place": place if draws else None}

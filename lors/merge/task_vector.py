@@ -11,6 +11,7 @@ from torch import Tensor
 from lors.checkpoint.finite import all_finite, check_finite, difference
 from lors.checkpoint.reader import Checkpoint
 from lors.errors import LorsError, shortened
+from lors.merge.shares import shared
 
 
 class TaskVector:
@@ -94,14 +95,21 @@ class WeightedDeltas(Sequence[Tensor]):
         weights: one factor for each.
         name: the tensor.
         keep: keep a task vector in memory after the first access, if they are not too large.
+        shares: the share of each expert (:mod:`lors.merge.shares`), or None.
     """
 
     KEPT_BYTES = 64 * 2**20
 
     def __init__(
-        self, vectors: Sequence[TaskVector], weights: Sequence[float], name: str, keep: bool
+        self,
+        vectors: Sequence[TaskVector],
+        weights: Sequence[float],
+        name: str,
+        keep: bool,
+        shares: Sequence[Tensor | float | None],
     ):
         self._vectors, self._weights, self._name = vectors, weights, name
+        self._shares = shares
         size = 4 * math.prod(vectors[0].base.shape(name)) * len(vectors)
         self._keep = keep and size <= self.KEPT_BYTES
         self._kept: dict[int, Tensor] = {}
@@ -115,6 +123,7 @@ class WeightedDeltas(Sequence[Tensor]):
         if not 0 <= index < len(self._vectors):
             raise IndexError(index)
         delta = weighted(self._vectors[index].delta(self._name), self._weights[index])
+        delta = shared(delta, self._shares[index])
         if self._keep:
             self._kept[index] = delta
         return delta

@@ -18,7 +18,7 @@ from lors.recipe.halving import Halving
 
 MOST_POINTS = 10_000
 """Largest number of points of a method: each is a merge and an inference over the dev set."""
-PLAN_OPTIONS = ("svc", "boost", "lines", "weights")
+PLAN_OPTIONS = ("svc", "boost", "lines", "weights", "masks")
 """Options of a merge plan that a grid may set beside the parameters of the method."""
 METHOD = "method"
 """Key of a grid that names the merge method of a variant."""

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from lors.checkpoint.places import model_in
 from lors.checkpoint.reader import bytes_of
+from lors.errors import UsageError
+from lors.fileio import path_component
 from lors.merge import Decompositions, MergePlan, apply_delta, merged_delta, open_inputs
 from lors.models import family_of, open_recogniser
 from lors.models.family import InferenceOptions, Recogniser
@@ -47,12 +49,20 @@ def plan_of(
         method=method,
         params={name: value for name, value in setting.items() if name not in PLAN_OPTIONS},
         policy=_policy_of(expdir.base),
-        **_plan_options(setting),
+        **_plan_options(setting) | _masks_of(expdir, pairs, setting),
     )
 
 
 def _plan_options(setting: Mapping[str, Any]) -> dict[str, Any]:
     return {name: setting[name] for name in PLAN_OPTIONS if name in setting}
+
+
+def _masks_of(expdir: ExpDir, pairs: Sequence[Pair], setting: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the plan for the masks that a setting names, e.g. ``taylor_30``."""
+    if "masks" not in setting:
+        return {}
+    name = path_component(setting["masks"], "masks of a merge", UsageError)
+    return {"masks": str(expdir.masks(name)), "langs": tuple(pair.lang for pair in pairs)}
 
 
 @functools.cache
@@ -187,7 +197,7 @@ def _delta_of(plan: MergePlan) -> MergePlan:
 
 def _whole_of(plan: MergePlan) -> tuple[Any, ...]:
     """Return what the deltas of a method for matrices depend on outside the pruned matrices."""
-    return plan.method, plan.weights, plan.lines
+    return plan.method, plan.weights, plan.lines, plan.masks
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:
