@@ -21,8 +21,8 @@ MODEL_SUFFIXES = (*READ_SUFFIXES, ".bin", ".ckpt", ".pkl", ".h5", ".gguf", ".onn
 RECIPE_MODEL, RECIPE_VECTOR = "model.pth", "model.safetensors"
 """Files of the models of a recipe: a full model or an ESPnet adapter; the file of a task vector."""
 MASKS, SUBNETWORK = "masks.safetensors", "subnetwork.safetensors"
-"""The masks of the languages, beside a model that was trained under them; a packed sub-network, or a
-model with its masks, in one file."""
+"""The masks of the languages, beside a model that was trained under them; the file of a packed
+sub-network, or of a model with its masks."""
 
 
 def model_in(directory: Path) -> Path:

@@ -13,6 +13,8 @@
 | ``importance/<lang>/`` | Taylor scores of the base model on a language |
 | ``masks/<criterion>_<rate>/`` | masks of all languages |
 | ``s3net_<criterion>_<rate>/`` | a model trained under these masks, and a copy of them |
+| ``overlap.json`` | overlap of the masks of two languages, and the loss of merging their experts |
+| ``packed/<system>/<lang>/`` | a language's sub-network as a model of its own; ``all``: of all |
 | ``tune/<method>.<scope>/sweep.json`` | the search for merge parameters on dev |
 | ``tune/<method>.<scope>/points/<index>.json`` | dev hypotheses of each setting |
 | ``tune/<method>.<scope>/cost.json`` | CPU time of the search |
@@ -36,7 +38,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lors.checkpoint.places import MASKS, PEFT_CONFIG, PEFT_MODEL, model_in
+from lors.checkpoint.places import MASKS, PEFT_CONFIG, PEFT_MODEL, SUBNETWORK, model_in
 from lors.errors import LorsError, UsageError
 from lors.fileio import file_digest, hash_of
 from lors.tasks import Pair
@@ -178,6 +180,14 @@ class ExpDir:
 
     def score(self, split: str, system: str, pair: Pair) -> Path:
         return self.root / "scores" / split / system / f"{pair}.json"
+
+    def subnet(self, system: str) -> Path:
+        """Return the directory of a model that is trained under masks."""
+        return self.root / system
+
+    def packed(self, system: str, name: str) -> Path:
+        """Return the file of a language's packed sub-network, or (``all``) of all of them."""
+        return self.root / "packed" / system / name / SUBNETWORK
 
     def model(self, system: str, pair: Pair, tasks: Sequence[str]) -> Path:
         """Return the directory of the model that a system uses for a pair.

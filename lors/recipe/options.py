@@ -25,7 +25,13 @@ from lors.config import (
 from lors.errors import LorsError, UsageError, unknown_name
 from lors.models import FAMILIES
 from lors.models.family import Family
-from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, scopes_of
+from lors.recipe.expdir import (
+    OVER_LANGS,
+    OVER_LANGS_TASKS,
+    SUBNETS,
+    scopes_of,
+    subnet_system,
+)
 from lors.recipe.grid import read_grid
 from lors.recipe.names import raise_problems
 from lors.recipe.option_text import group_languages, option_problems, value_of
@@ -34,6 +40,8 @@ from lors.tasks import TASKS, pairs_of
 Count = Annotated[int, Range(1, LARGEST_COUNT)]
 Jobs = Annotated[int, Range(1, MOST_PROCESSES)]
 """A number of jobs at a time, or of nodes."""
+RATES = frozenset(str(rate) for rate in range(10, 91))
+"""Pruning rates of masks in percent, as they are typed."""
 Lists = Mapping[str, Sequence[str]]
 """Name of a variable of the script -> its words."""
 
@@ -168,6 +176,74 @@ class LorsOptions(ScriptOptions):
 
 
 @dataclass(frozen=True)
+class S3netOptions(LorsOptions):
+    """Options of ``s3net.sh``."""
+
+    criteria: tuple[Literal["magnitude", "taylor"], ...]
+    rates: tuple[str, ...]
+    mask_scope: Literal["matrix", "global"]
+    s3net_config: str
+
+    def lists(self, stages: Collection[str]) -> Lists:
+        found: dict[str, Sequence[str]] = {}
+        checks: list[Callable[[], Any]] = [
+            self._check_rates,
+            lambda: found.update(super(S3netOptions, self).lists(stages)),
+        ]
+        if {"importance", "subnets"}.intersection(stages):
+            checks.append(lambda: read_yaml(self.s3net_config))
+        if "tune" in stages:
+            checks.append(self._check_masks_of_merges)
+        _check_all(checks)
+        subnets = self._subnets()
+        taylor = found["langs"] if "taylor" in self.criteria else []
+        return {
+            **{name: words for name, words in found.items() if name != "packed"},
+            "criteria": self.criteria,
+            "rates": self.rates,
+            "subnets": subnets,
+            "scored": taylor,
+        }
+
+    def _check_rates(self) -> None:
+        wrong = [rate for rate in self.rates if rate not in RATES]
+        problems = [f"{rate}: expected a whole percentage from 10 to 90" for rate in wrong]
+        problems += [f"{rate}: given twice" for rate in {*self.rates} if self.rates.count(rate) > 1]
+        if problems or not self.rates or not self.criteria:
+            raise UsageError(
+                "no such masks",
+                where="--criteria and --rates",
+                expected="one or more of each",
+                got=problems or "none given",
+            )
+
+    def _check_masks_of_merges(self) -> None:
+        """Check that this run makes the masks that the merge methods use."""
+        points = read_grid(self.tune_config, self.methods).points
+        used = {point["masks"] for of in points.values() for point in of if "masks" in point}
+        made = {system.removeprefix(SUBNETS) for system in self._subnets()}
+        if unknown := sorted(map(str, used - made)):
+            raise UsageError(
+                "merge methods with masks that this run does not make",
+                where=self.tune_config,
+                expected=", ".join(sorted(made)),
+                got=unknown,
+                hint="leave these methods out of --methods, or name masks of --criteria and "
+                "--rates in the file",
+            )
+
+    def _subnets(self) -> list[str]:
+        """Return the systems that are trained under masks."""
+        return [subnet_system(criterion, r) for criterion in self.criteria for r in self.rates]
+
+    def _systems(self) -> list[str]:
+        first, expert, *others = super()._systems()
+        return [first, expert, *others[: len(self.baselines)], *self._subnets()] + [
+            *others[len(self.baselines) :]
+        ]
+
+
+@dataclass(frozen=True)
 class BaseOptions(ScriptOptions):
     """Options of ``local/train_base.sh``, which trains a base model from scratch."""
 
@@ -185,7 +261,11 @@ class BaseOptions(ScriptOptions):
         }
 
 
-SCRIPTS: Mapping[str, type[ScriptOptions]] = {"lors": LorsOptions, "train_base": BaseOptions}
+SCRIPTS: Mapping[str, type[ScriptOptions]] = {
+    "lors": LorsOptions,
+    "s3net": S3netOptions,
+    "train_base": BaseOptions,
+}
 
 
 def resolve(

@@ -14,6 +14,7 @@ from pathlib import Path
 from lors.fileio import write_text
 from lors.recipe.cost import cost_sections
 from lors.recipe.expdir import MERGED_OVER, OVER_LANGS, scope_of, split_system, tasks_of
+from lors.recipe.mask_overlap import overlap_sections
 from lors.recipe.report import Section, relative_to, render_markdown, render_text
 from lors.recipe.score_tree import ScoreTable, read_scores
 from lors.recipe.significance import Significance, kept_significance, significance_sections
@@ -79,6 +80,7 @@ def write_results(
     sweeps = [sweep for sweep in read_sweeps(expdirs) if not systems or sweep.method in methods]
     significance = kept_significance(table, compare_to, out)
     sections, runs = make_report(table, sweeps, significance), describe_runs(table)
+    sections += overlap_sections(expdirs)
     figures = draw(table, sweeps) if draw else []
     links = [(caption, relative_to(path, Path(out).parent)) for caption, path in figures]
     write_text(out, render_markdown(sections, title, runs, links, command))

@@ -30,6 +30,7 @@ class RunRecord:
         directory: the recipe's directory.
         host, pid, slurm_job: its process; an empty job outside of Slurm.
         began: when it began, in seconds since the epoch.
+        script: the recipe script (``lors``, ``s3net``), which decides the stages.
         stage: name of its current stage, or of the stage where it ended.
         stop_stage: number of its last stage.
         skip_train: whether it skips the stages that train.
@@ -44,6 +45,7 @@ class RunRecord:
     pid: int
     slurm_job: str
     began: float
+    script: str
     stage: str
     stop_stage: int
     skip_train: bool
@@ -101,6 +103,7 @@ def _parse(content: Any) -> RunRecord:
     """Return the record in a JSON value; raise LorsError with all wrong fields."""
     if not isinstance(content, dict):
         raise LorsError("not a record", got=type(content).__name__)
+    content = {"script": "lors", **content}  # records of earlier versions have none
     wrong = []
     for field in dataclasses.fields(RunRecord):
         if field.name not in content:

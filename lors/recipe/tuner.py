@@ -103,17 +103,18 @@ class Tuner:
         self.utterances = {pair: clip_order(self.dev[pair.lang].ids) for pair in pairs}
         self.inputs = open_inputs(plan_of(expdir, pairs, "average", {}))
         self.expert = {
-            pair: self._score_pair(open_recogniser(expdir.expert(pair), device), pair)
+            pair: self.score(open_recogniser(expdir.expert(pair), device), pair)
             for pair in self.pairs
         }
         self.model = open_recogniser(expdir.base, device)
-        self.base = {pair: self._score_pair(self.model, pair) for pair in self.pairs}
+        self.base = {pair: self.score(self.model, pair) for pair in self.pairs}
         self._plan: MergePlan | None = None
         self._delta: dict[str, Tensor] | None = None
         self._state: dict[str, Tensor] | None = None
         self._known: dict[str, Point] = {}
 
-    def _score_pair(self, model: Recogniser, pair: Pair) -> Score:
+    def score(self, model: Recogniser, pair: Pair) -> Score:
+        """Return the score of a model on the dev utterances of a pair."""
         eval_set = self.dev[pair.lang]
         hypotheses = hypotheses_of(model, eval_set, pair, self.options)
         return score_pair(pair, eval_set.references[pair.task], hypotheses)

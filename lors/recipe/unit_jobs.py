@@ -53,6 +53,10 @@ def _keys_of(log: JobLog, expdir: str) -> tuple[str, ...]:
     try:
         if log.module in ("lors.bin.train", "lors.bin.import_base"):
             return tuple(os.path.relpath(out, expdir) for out in _trained(log))
+        if log.module == "lors.bin.importance":
+            return (f"importance/{_only(log.option('langs'), log)}",)
+        if log.module == "lors.bin.train_subnet":
+            return (_only(log.option("systems"), log),)
         if log.module == "lors.bin.merge_tuned":
             scopes, methods = log.option("scopes"), log.option("methods")
             return tuple(f"merged/{method}.{scope}" for scope in scopes for method in methods)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lors.done_marker import DoneMarker
 from lors.recipe.expdir import (
+    SUBNETS,
     ExpDir,
     hypothesis_marker,
     inference_units,
@@ -24,7 +25,11 @@ from lors.tasks import SPLITS, Pair, pairs_of
 
 STAGES = ("data", "format", "base", "stats", "experts", "baselines")
 STAGES += ("tune", "merge", "inference", "score", "pack")
-TRAINING = STAGES[2:6]
+S3NET_STAGES = (*STAGES[:6], "importance", "masks", "subnets", *STAGES[6:9])
+S3NET_STAGES += ("overlap", "score", "pack")
+SCRIPTS = {"lors": STAGES, "s3net": S3NET_STAGES}
+"""Recipe script -> its stages; another script has those of `STAGES`."""
+TRAINING = (*STAGES[2:6], "importance", "masks", "subnets")
 """The stages that --skip_train leaves out."""
 DONE, STARTED, NOT_STARTED = "done", "started", ""
 
@@ -46,6 +51,11 @@ class Unit:
     progress: Callable[[], str]
 
 
+def stages_of(run: RunRecord) -> tuple[str, ...]:
+    """Return the stages of a run's recipe script."""
+    return SCRIPTS.get(run.script, STAGES)
+
+
 def units_of(run: RunRecord, expdir: str | os.PathLike) -> Iterator[Unit]:
     """Yield all units of a run, in the order of the work."""
     exp = ExpDir(expdir)
@@ -53,9 +63,10 @@ def units_of(run: RunRecord, expdir: str | os.PathLike) -> Iterator[Unit]:
     scopes = scopes_of(run.tasks)
     yield from _data_units(run, _recipe_directory(run, exp.root))
     yield from _training_units(run, exp, pairs)
+    yield from _subnet_units(run, exp)
     yield from _merge_units(run, exp, scopes)
     yield from _test_units(run, exp, pairs)
-    for scope in scopes if "lors" in run.methods else ():
+    for scope in scopes if "lors" in run.methods and run.script == "lors" else ():
         packed = exp.root / "packed" / f"lors.{scope}.zip"
         progress = _by_age([packed], [exp.merged("lors", scope) / "model.pth"])
         yield Unit("pack", packed.name, _key(packed, exp), progress)
@@ -82,6 +93,27 @@ def _training_units(run: RunRecord, exp: ExpDir, pairs: Sequence[Pair]) -> Itera
         yield _model("baselines", "joint", exp.joint, exp)
     for step in sequential_steps(pairs) if "sequential" in run.systems else ():
         yield _model("baselines", f"sequential/{step}", exp.sequential / step, exp)
+
+
+def _subnet_units(run: RunRecord, exp: ExpDir) -> Iterator[Unit]:
+    """Yield Taylor scores, masks, trainings under masks, their overlap and packed sub-networks."""
+    subnets = [system for system in run.systems if system.startswith(SUBNETS)]
+    for lang in run.langs if any("_taylor_" in system for system in subnets) else ():
+        yield _model("importance", lang, exp.importance(lang), exp)
+    for system in subnets:
+        directory = exp.masks(system).parent
+        yield _model("masks", directory.name, directory, exp)
+    for system in subnets:
+        yield _model("subnets", system, exp.subnet(system), exp)
+    if subnets:
+        products = [exp.root / "overlap.json"]
+        progress = _by_age(products, [exp.masks(system) for system in subnets])
+        yield Unit("overlap", products[0].name, products[0].name, progress)
+    for system in subnets:
+        weights = exp.subnet(system) / "model.pth"
+        for name in (*run.langs, "all"):
+            packed = exp.packed(system, name)
+            yield Unit("pack", f"{system}/{name}", _key(packed, exp), _by_age([packed], [weights]))
 
 
 def _merge_units(run: RunRecord, exp: ExpDir, scopes: Sequence[str]) -> Iterator[Unit]:

@@ -13,6 +13,7 @@ import soundfile
 import torch
 import yaml
 
+from lors.bin import pack_subnets
 from lors.checkpoint.expert import open_model
 from lors.checkpoint.masks import Masks
 from lors.checkpoint.reader import Checkpoint
@@ -163,10 +164,14 @@ def test_a_second_call_trains_nothing(project, trained):
 
 
 def test_a_killed_training_goes_on_to_the_same_model(project, trained):
-    out = project / "killed"
-    words = [sys.executable, "-m", "lors.bin.train", "--base", str(project / "base"), "--pairs"]
-    words += [*map(str, PAIRS), "--dump", str(project / "dump"), "--out", str(out)]
-    words += ["--stats", str(project / "stats"), "--masks", str(masks_of(project).path)]
+    other = ExpDir(project / "killed")
+    other.masks(SYSTEM).parent.mkdir(parents=True)
+    other.masks(SYSTEM).write_bytes(masks_of(project).path.read_bytes())
+    out = other.subnet(SYSTEM)
+    words = [sys.executable, "-m", "lors.bin.train_subnet", "--base", str(project / "base")]
+    words += ["--langs", *LANGS, "--tasks", *TASKS, "--dump", str(project / "dump")]
+    words += ["--stats", str(project / "stats"), "--out", str(other.root)]
+    words += ["--systems", SYSTEM, "--only", "1"]
     settings = read_yaml(CONFIGS[family_of(project / "base").name]) | SMALL
     settings["scheduler_conf"] |= {"total_steps": 4, "max_lr": 0.01}
     (project / "config.yaml").write_text(yaml.safe_dump(settings))
@@ -210,31 +215,26 @@ def test_inference_uses_the_mask_of_the_language(project, trained):
         models.model(trained, "fr")
 
 
-@pytest.mark.parametrize("lang", ["de", None])
-def test_subnetworks_of_their_own(project, trained, lang):
-    """A packed sub-network, and all in one file, give the weights that the masks give."""
-    from lors.bin import subnetwork
-
-    out = project / f"own_{lang}"
-    options = ["--lang", lang] if lang else []
-    assert subnetwork.main(["--model", str(trained), "--out", str(out), *options]) == 0
-    models, own = LanguageModels("cpu"), LanguageModels("cpu")
-    for language in [lang] if lang else LANGS:
-        expected = models.model(trained, language).model.state_dict()
-        found = own.model(out, language).model.state_dict()
-        assert all(torch.equal(found[name], value) for name, value in expected.items())
-    size = (out / "subnetwork.safetensors").stat().st_size
+def test_subnetworks_of_their_own(project, trained, capsys):
+    """Packed sub-networks, and all in one file, give the weights that the masks give."""
+    out = project / "packed"
+    assert pack_subnets.main(["--model", str(trained), "--out", str(out)]) == 0
+    assert all(str(out / name) in capsys.readouterr().out for name in ("de",))
+    models = LanguageModels("cpu")
     whole = (trained / "model.pth").stat().st_size
     matrices = sum(np.prod(shape) for shape in Masks(trained / "masks.safetensors").shapes.values())
-    expected = whole - 4 * matrices / 2 + matrices / 8 if lang else whole + 2 * matrices / 8
-    assert size < expected + 20_000
-    if lang:
-        open_recogniser(out)
-        with refusal("es", "de", kind=UsageError):
-            LanguageModels("cpu").model(out, "es")
-        assert (
-            subnetwork.main(["--model", str(trained), "--out", str(trained), "--lang", "de"]) == 2
-        )
+    for name, langs in (("de", ["de"]), ("es", ["es"]), ("all", LANGS)):
+        own = LanguageModels("cpu")
+        for lang in langs:
+            expected = models.model(trained, lang).model.state_dict()
+            found = own.model(out / name, lang).model.state_dict()
+            assert all(torch.equal(found[n], value) for n, value in expected.items())
+        size = (out / name / "subnetwork.safetensors").stat().st_size
+        saved = -2 * matrices / 8 if name == "all" else 4 * matrices / 2 - matrices / 8
+        assert size < whole - saved + 20_000
+    open_recogniser(out / "de")
+    with refusal("es", "de", kind=UsageError):
+        LanguageModels("cpu").model(out / "de", "es")
 
 
 def test_what_a_masked_training_refuses(project, tmp_path):

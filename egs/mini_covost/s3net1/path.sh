@@ -1,0 +1,1 @@
+../../TEMPLATE/lors1/path.sh

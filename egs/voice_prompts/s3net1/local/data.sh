@@ -1,0 +1,1 @@
+../../lors1/local/data.sh

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# S3Net on voice prompts with the official Whisper-base: real speech in five languages, a sub-network
+# for each, recognition, and translation of four of them into English.
+#
+#   ./run.sh                                   # hours on two CPU cores
+#   ./run.sh --langs "es fr" --tasks asr --expdir exp/es_fr   # a part of it
+#   ./run.sh --datadir ../lors1/data --dumpdir ../lors1/dump  # with the data of the recipe lors1
+#
+# db.sh has the place of the packages. All options are those of s3net.sh (./run.sh --help). The values
+# below are defaults of this recipe; options of the command line override them.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+exec ./s3net.sh --model_family whisper --base_model base --window auto \
+    --langs "en es fr it ru" --tasks "asr st" \
+    --methods "average lors masked_magnitude masked_taylor" \
+    --train_config conf/train_quick.yaml --nj 2 "$@"

@@ -1,0 +1,1 @@
+../../TEMPLATE/s3net1/s3net.sh

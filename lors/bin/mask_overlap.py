@@ -1,0 +1,53 @@
+"""Overlap of the masks of two languages, against the loss of merging the experts of the two."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from lors.config import load_config
+from lors.log import run_main
+from lors.models import family_of
+from lors.recipe.expdir import ExpDir
+from lors.recipe.grid import read_grid
+from lors.recipe.mask_overlap import overlap_sections, write_overlap
+from lors.recipe.names import check_names
+from lors.recipe.report import render_text
+from lors.tasks import TASKS
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lors.bin.mask_overlap",
+        description="Write EXPDIR/overlap.json: for every two languages the overlap (Jaccard) of "
+        "their masks, and what the average of their experts loses on dev.",
+    )
+    parser.add_argument("--expdir", required=True, help="experiment directory")
+    parser.add_argument("--dump", required=True, help="data directories <lang>/dev")
+    parser.add_argument("--langs", nargs="+", required=True, help="Common Voice codes")
+    parser.add_argument("--tasks", nargs="+", required=True, choices=list(TASKS))
+    parser.add_argument("--systems", nargs="+", required=True, help="e.g. s3net_taylor_30")
+    parser.add_argument("--grid", required=True, help="conf/tune.yaml, for the number of dev clips")
+    parser.add_argument("--inference_config", required=True, help="conf/inference_*.yaml")
+    parser.add_argument("--device", default="cpu", help="torch device; default: %(default)s")
+    return parser
+
+
+def work(args: argparse.Namespace) -> None:
+    check_names(vars(args))
+    expdir = ExpDir(args.expdir)
+    options = load_config(family_of(expdir.base).inference_options, args.inference_config)
+    limit = read_grid(args.grid).limit
+    write_overlap(
+        expdir, args.systems, args.langs, args.tasks, args.dump, options, limit, args.device
+    )
+    print(render_text(overlap_sections([args.expdir]), "Masks", args.expdir))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; return the exit code."""
+    return run_main(get_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
