@@ -1,4 +1,4 @@
-"""``overlap.json``: overlap of the masks of two languages, and the loss of merging their experts."""
+"""``overlap.json``: overlap of masks of two languages, and the loss of merging their experts."""
 
 from __future__ import annotations
 

@@ -237,10 +237,8 @@ class S3netOptions(LorsOptions):
         return [subnet_system(criterion, r) for criterion in self.criteria for r in self.rates]
 
     def _systems(self) -> list[str]:
-        first, expert, *others = super()._systems()
-        return [first, expert, *others[: len(self.baselines)], *self._subnets()] + [
-            *others[len(self.baselines) :]
-        ]
+        systems, place = super()._systems(), len(("base", "expert", *self.baselines))
+        return [*systems[:place], *self._subnets(), *systems[place:]]
 
 
 @dataclass(frozen=True)

@@ -113,13 +113,9 @@ def train(
         check_masked_training(config, pairs, masks)
     ids = write_data(family, pairs, dump, out, dev, by_language=masks is not None)
     base = config.get("init_param", [])
-    inputs = {
-        "pairs": [str(pair) for pair in pairs],
-        "config": config,
-        "data": data_digests(family, out / "data"),
-        "base": [file_digest(path) for path in base],
-        **({} if masks is None else {"masks": file_digest(masks)}),
-    }
+    inputs = _inputs(pairs, config, family, out)
+    if masks is not None:
+        inputs["masks"] = file_digest(masks)
     marker = DoneMarker(out / ".done", inputs)
     if marker.is_done():
         log.info("%s is there already", out)
@@ -163,13 +159,7 @@ def estimate_importance(
     config = training_config(config, len(pairs), seed)
     family = family_from(config, out)
     ids = write_data(family, pairs, dump, out, dev)
-    inputs = {
-        "pairs": [str(pair) for pair in pairs],
-        "config": config,
-        "data": data_digests(family, out / "data"),
-        "base": [file_digest(path) for path in config["init_param"]],
-    }
-    marker = DoneMarker(out / ".done", inputs)
+    marker = DoneMarker(out / ".done", _inputs(pairs, config, family, out))
     if marker.is_done():
         log.info("%s is there already", out)
         return
@@ -177,6 +167,18 @@ def estimate_importance(
         options = [*data_options(family, out / "data"), "--importance", str(out / IMPORTANCE)]
         options += shape_options(Path(stats), ids, seed, out / "data")
         _run(family, config, out, options, min(ngpu, 1))
+
+
+def _inputs(
+    pairs: Sequence[Pair], config: Mapping[str, Any], family: Family, out: Path
+) -> dict[str, Any]:
+    """Return all that a training depends on, for its done marker."""
+    return {
+        "pairs": [str(pair) for pair in pairs],
+        "config": config,
+        "data": data_digests(family, out / "data"),
+        "base": [file_digest(path) for path in config.get("init_param", [])],
+    }
 
 
 def check_sequence(config: Mapping[str, Any]) -> None:

@@ -99,13 +99,7 @@ def write_split(
                 unusable.append(f"{directory}: {utterance.id}: {reason}")
             rows[key] = {"wav.scp": utterance.wav, **fields}
             languages[key] = pair.lang
-    if unusable:
-        raise LorsError(
-            "utterances that the model cannot be trained on",
-            where=family.where,
-            got=shortened(unusable),
-            hint="remove them from the data directories of stage 1, and format again (stage 2)",
-        )
+    _check_usable(unusable, family.where)
     if not rows:
         named = f"{split} of {', '.join(map(str, pairs))}"
         raise LorsError("no utterances", where=Path(dump), got=named)
@@ -114,6 +108,16 @@ def write_split(
         lines = (f"{key} {languages[key]}\n" for key in sorted(rows))
         write_text(Path(out) / "utt2category", "".join(lines))
     return sorted(rows)
+
+
+def _check_usable(unusable: Sequence[str], where: object) -> None:
+    if unusable:
+        raise LorsError(
+            "utterances that the model cannot be trained on",
+            where=where,
+            got=shortened(unusable),
+            hint="remove them from the data directories of stage 1, and format again (stage 2)",
+        )
 
 
 def _references(directory: Path, pair: Pair, limit: int | None) -> Iterator[tuple[Utterance, str]]:

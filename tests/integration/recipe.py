@@ -47,12 +47,13 @@ class Recipe:
     Args:
         directory: where the copy is made.
         name: the recipe, a folder of ``egs``.
+        system: its folder in there.
     """
 
-    def __init__(self, directory: Path, name: str = "mini_covost"):
+    def __init__(self, directory: Path, name: str = "mini_covost", system: str = "lors1"):
         self.directory = directory
         if not directory.exists():
-            _copy(ROOT / "egs" / name / "lors1", directory)
+            _copy(ROOT / "egs" / name / system, directory)
 
     def __truediv__(self, path: str) -> Path:
         return self.directory / path

@@ -1,0 +1,152 @@
+"""The mini recipe of S3Net at a small size, from the corpus to packed sub-networks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lors.checkpoint.masks import Masks
+from lors.checkpoint.reader import Checkpoint
+from lors.data.datadir import read_data_dir
+from lors.fileio import read_json
+from lors.recipe.units import SCRIPTS
+from tests.integration.recipe import (
+    LANGS,
+    OPTIONS,
+    Recipe,
+    derive_config,
+    file_times,
+    same,
+    stages_of,
+    state,
+)
+from tests.integration.test_mini_recipe import tables
+from tests.integration.tiny_s2t import make_model
+
+pytestmark = [pytest.mark.espnet, pytest.mark.slow]
+
+SYSTEMS = ["s3net_magnitude_30", "s3net_taylor_30"]
+METHODS = ["average", "masked_magnitude", "masked_taylor"]
+PAIRS = [f"{lang}_{task}" for lang in LANGS for task in ("asr", "st")]
+CHANGES = {"--baselines": "joint", "--tune_config": "conf/tiny_tune.yaml"}
+
+
+@pytest.fixture(scope="module")
+def options() -> list[str]:
+    """The options of the other recipe's tests, and those of this one."""
+    given = dict(zip(OPTIONS[::2], OPTIONS[1::2], strict=True)) | CHANGES
+    given |= {"--tasks": "asr st", "--methods": " ".join(METHODS)}
+    given |= {"--s3net_config": "conf/tiny_s3net.yaml"}
+    return [word for option in given.items() for word in option]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, options):
+    recipe = Recipe(tmp_path_factory.mktemp("s3net") / "mini_covost", system="s3net1")
+    tiny = {"batch_size": 6, "num_workers": 0, "log_interval": 5, "optim_conf": {"lr": 0.005}}
+    tiny |= {"num_iters_per_epoch": 15, "max_epoch": 3}
+    tiny |= {"scheduler_conf": {"max_lr": 0.005, "total_steps": 45}}
+    for source in ("train_expert.yaml", "train_s3net.yaml"):
+        derive_config(recipe, source, f"tiny_{source.removeprefix('train_')}", **tiny)
+    derive_config(
+        recipe,
+        "tune.yaml",
+        "tiny_tune.yaml",
+        utterances_per_language=4,
+        lors={"rank": [2], "density": [0.2], "scaling_coef": [0.4, 0.7]},
+        **{
+            f"masked_{kind}": {
+                "method": "task_arithmetic",
+                "masks": [f"{kind}_30"],
+                "scaling_coef": [0.6, 1.0],
+            }
+            for kind in ("magnitude", "taylor")
+        },
+    )
+    data = recipe.run(*options, "--stop_stage", "format")
+    assert data.status == 0, data.stderr
+    texts = [
+        text
+        for lang in LANGS
+        for utterance in read_data_dir(recipe / f"dump/{lang}/train")
+        for text in (utterance.text, utterance.translations["en"])
+    ]
+    size = {"texts": texts, "vocab_size": 250, "speech_length": 4.0}
+    counting = {"ctc_weight": 0.3, "report_cer": False, "report_wer": False}
+    make_model(recipe / "tiny_base", **size, model_conf=counting)
+    ended = recipe.run(*options)
+    assert ended.status == 0, ended.stderr
+    return recipe, ended
+
+
+def test_every_stage_runs(finished):
+    assert stages_of(finished[1].stderr) == list(SCRIPTS["s3net"])
+    assert "Traceback" not in finished[1].stderr
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_models_under_masks(finished, system):
+    recipe, _ = finished
+    masks, base = Masks(recipe.exp / system / "masks.safetensors"), state(recipe.exp / "base")
+    assert masks.languages == LANGS and masks.settings["rate"] == 30
+    assert masks.base == Checkpoint.open(recipe.exp / "base/model.pth").fingerprint()
+    found = state(recipe.exp / system)
+    for name in masks.shapes:
+        nowhere = ~(masks.mask("de", name) | masks.mask("es", name))
+        assert torch.equal(found[name][nowhere], base[name][nowhere])
+    assert not same(found, base)
+
+
+def test_the_two_criteria_give_different_masks(finished):
+    recipe, _ = finished
+    one, other = (Masks(recipe.exp / system / "masks.safetensors") for system in SYSTEMS)
+    name = next(iter(one.shapes))
+    assert not torch.equal(one.mask("de", name), other.mask("de", name))
+    assert one.density("de") == pytest.approx(0.7, abs=0.01)
+
+
+def test_results_have_a_row_for_every_system(finished):
+    recipe, _ = finished
+    report = tables((recipe.exp / "RESULTS.md").read_text(encoding="utf-8"))
+    rows = report["Speech recognition: WER in % (lower is better)"]
+    names = {row["system"] for row in rows}
+    assert {"base", "expert", "joint", *SYSTEMS, *METHODS} == names
+    [(overlap)] = [rows for title, rows in report.items() if title.startswith("Overlap of masks")]
+    assert [row["languages"] for row in overlap] == ["de es", "at random"]
+    content = read_json(recipe.exp / "overlap.json")
+    found = content["masks"][SYSTEMS[0]]["jaccard"][0][1]
+    assert overlap[0][SYSTEMS[0]] == f"{found:.2f}" and 0 < found < 1
+    assert len(content["merging"]) == 2  # two tasks
+
+
+def test_packed_subnetworks(finished):
+    recipe, _ = finished
+    packed = recipe.exp / "packed" / SYSTEMS[0]
+    masks = Masks(recipe.exp / SYSTEMS[0] / "masks.safetensors")
+    whole = Checkpoint.open(recipe.exp / SYSTEMS[0] / "model.pth")
+    for lang in LANGS:
+        opened = Checkpoint.open(packed / lang / "subnetwork.safetensors")
+        expected = masks.restricted(whole, lang)
+        assert all(torch.equal(opened.tensor(name), value) for name, value in expected.items())
+    sizes = read_json(packed / "sizes.json")
+    assert set(sizes["files"]) == {*LANGS, "all"}
+
+
+def test_status_and_a_second_run(finished, options):
+    recipe, _ = finished
+    code, stages = recipe.status()
+    assert code == 0 and list(stages) == list(SCRIPTS["s3net"])
+    assert list(stages["importance"]) == LANGS and list(stages["subnets"]) == SYSTEMS
+    assert all((recipe / unit["log"]).is_file() for unit in stages["subnets"].values())
+    kept = ("expert", "importance", "masks", *SYSTEMS, "tune", "merged", "inference", "packed")
+    before = {part: file_times(recipe.exp / part) for part in kept}
+    ended = recipe.run(*options)
+    assert ended.status == 0, ended.stderr
+    assert {part: file_times(recipe.exp / part) for part in kept} == before
+
+
+def test_other_masks_are_refused_in_the_same_directory(finished, options):
+    recipe, _ = finished
+    ended = recipe.run(*options, "--mask_scope", "global", "--stage", "masks")
+    assert ended.status == 1
+    assert "magnitude_30" in ended.stderr and "global" in ended.stderr
