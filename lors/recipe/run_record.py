@@ -30,13 +30,13 @@ class RunRecord:
         directory: the recipe's directory.
         host, pid, slurm_job: its process; an empty job outside of Slurm.
         began: when it began, in seconds since the epoch.
-        script: the recipe script (``lors``, ``s3net``), which decides the stages.
         stage: name of its current stage, or of the stage where it ended.
         stop_stage: number of its last stage.
         skip_train: whether it skips the stages that train.
         status: its exit code; None while it runs.
         expdir, data, dump: experiment, data directories of stage 1 and of stage 2.
         langs, tasks, methods, systems: languages, tasks, merge methods, systems of the results.
+        script: the recipe script (``lors``, ``s3net``), which decides the stages.
     """
 
     command: str
@@ -45,7 +45,6 @@ class RunRecord:
     pid: int
     slurm_job: str
     began: float
-    script: str
     stage: str
     stop_stage: int
     skip_train: bool
@@ -57,6 +56,7 @@ class RunRecord:
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
     systems: tuple[str, ...]
+    script: str = "lors"
 
     def process(self, last_write: float) -> RecordedProcess:
         """Return the run's process; `last_write` is when the record was written."""

@@ -113,10 +113,7 @@ def train(
         check_masked_training(config, pairs, masks)
     ids = write_data(family, pairs, dump, out, dev, by_language=masks is not None)
     base = config.get("init_param", [])
-    inputs = _inputs(pairs, config, family, out)
-    if masks is not None:
-        inputs["masks"] = file_digest(masks)
-    marker = DoneMarker(out / ".done", inputs)
+    marker = DoneMarker(out / ".done", _inputs(pairs, config, family, out, masks))
     if marker.is_done():
         log.info("%s is there already", out)
         return
@@ -170,7 +167,11 @@ def estimate_importance(
 
 
 def _inputs(
-    pairs: Sequence[Pair], config: Mapping[str, Any], family: Family, out: Path
+    pairs: Sequence[Pair],
+    config: Mapping[str, Any],
+    family: Family,
+    out: Path,
+    masks: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
     """Return all that a training depends on, for its done marker."""
     return {
@@ -178,6 +179,7 @@ def _inputs(
         "config": config,
         "data": data_digests(family, out / "data"),
         "base": [file_digest(path) for path in config.get("init_param", [])],
+        **({} if masks is None else {"masks": file_digest(masks)}),
     }
 
 

@@ -1,0 +1,220 @@
+"""The recipe of S3Net: options, units of its stages, masks of an experiment, Taylor scores."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from lors.bin import find_masks, inspect
+from lors.checkpoint.masks import Masks
+from lors.checkpoint.reader import Checkpoint
+from lors.config import build
+from lors.errors import UsageError
+from lors.fileio import write_json
+from lors.recipe.expdir import ExpDir
+from lors.recipe.mask_overlap import overlap_sections
+from lors.recipe.options import resolve
+from lors.recipe.subnetworks import find_masks_of
+from lors.recipe.unit_jobs import latest_jobs
+from lors.recipe.units import SCRIPTS, TRAINING, stages_of, units_of
+from lors.subnet.find import pruned_matrices, write_scores
+from lors.tasks import pairs_of
+from tests.refusal import refusal
+from tests.unit.merge_models import model
+from tests.unit.test_options import LORS
+from tests.unit.test_status import RUN, write_log
+
+ROOT = Path(__file__).parents[2]
+OWN = {
+    **{"criteria": "magnitude taylor", "rates": "30", "mask_scope": "matrix"},
+    "s3net_config": "conf/train_s3net.yaml",
+    "stop_stage": "15",
+}
+SUBNETS = ["s3net_magnitude_30", "s3net_taylor_30"]
+LANGS, TASKS = ["de", "es"], ["asr", "st"]
+
+
+# --- options ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "egs/mini_covost/s3net1/conf", tmp_path / "conf")
+    (tmp_path / "base").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+
+def lists(stages=SCRIPTS["s3net"], **options):
+    found = resolve("s3net", {**LORS, **OWN, **options}, stages, "local")
+    return {name: list(words) for name, words in found.items()}
+
+
+def test_lists_of_s3net(recipe):
+    found = lists()
+    assert found["subnets"] == SUBNETS and found["scored"] == LANGS
+    systems = ["base", "expert", "joint", *SUBNETS, "average.langs", "lors.langs"]
+    assert found["systems"] == [*systems, "average.langs_tasks", "lors.langs_tasks"]
+    assert "packed" not in found
+    found = lists(criteria="magnitude", rates="10 50")
+    assert found["subnets"] == ["s3net_magnitude_10", "s3net_magnitude_50"]
+    assert found["scored"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "facts"),
+    [
+        ({"rates": "5"}, ("--rates", "5", "10 to 90")),
+        ({"rates": "30 30"}, ("--rates", "30")),
+        ({"rates": "0.3"}, ("--rates", "0.3")),
+        ({"rates": ""}, ("--rates", "none")),
+        ({"criteria": ""}, ("--criteria",)),
+        ({"criteria": "magnitud"}, ("criteria", "magnitud")),
+        ({"mask_scope": "layer"}, ("mask_scope", "layer")),
+        ({"methods": "masked_taylor", "criteria": "magnitude"}, ("taylor_30", "magnitude_30")),
+    ],
+)
+def test_wrong_options(recipe, options, facts):
+    with refusal(*facts, kind=UsageError):
+        lists(**options)
+
+
+# --- status -------------------------------------------------------------------------------------
+
+
+def test_units_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    systems = ("base", "expert", "joint", *SUBNETS, "lors.langs")
+    run = build(type(RUN), {**vars(RUN), "script": "s3net", "systems": systems}, "run")
+    assert stages_of(run) == SCRIPTS["s3net"] and stages_of(RUN) == SCRIPTS["lors"]
+    assert set(TRAINING) <= set(SCRIPTS["s3net"])
+    units = list(units_of(run, "exp"))
+    keys = {unit.key: unit for unit in units}
+    assert len(keys) == len(units) and {unit.stage for unit in units} == set(SCRIPTS["s3net"])
+    of = {stage: [u.name for u in units if u.stage == stage] for stage in SCRIPTS["s3net"]}
+    assert of["importance"] == LANGS and of["subnets"] == SUBNETS
+    assert of["masks"] == ["magnitude_30", "taylor_30"] and of["overlap"] == ["overlap.json"]
+    assert of["pack"] == [f"{s}/{name}" for s in SUBNETS for name in (*LANGS, "all")]
+    assert all(unit.progress() == "" for unit in units)
+    # The logs of the jobs have the keys of the units.
+    importance = ["python", "-m", "lors.bin.importance", "--langs", *LANGS, "--only", "2"]
+    write_log("log/importance.2.log", importance)
+    subnet = ["python", "-m", "lors.bin.train_subnet", "--systems", *SUBNETS, "--only", "1"]
+    write_log("log/train_subnet.1.log", [*subnet, "--out", "exp"])
+    assert set(latest_jobs("exp", "exp")) == {"importance/es", SUBNETS[0]} <= set(keys)
+
+
+# --- masks of an experiment ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def exp(tmp_path) -> ExpDir:
+    """An experiment with a base model, experts and Taylor scores."""
+    exp = ExpDir(tmp_path / "exp")
+    seeds = {exp.base: 0, **{exp.expert(p): n for n, p in enumerate(pairs_of(LANGS, TASKS), 1)}}
+    for directory, seed in seeds.items():
+        directory.mkdir(parents=True)
+        torch.save(model(seed), directory / "model.pth")
+    base = Checkpoint.open(exp.base / "model.pth")
+    for number, lang in enumerate(LANGS):
+        scores = {n: model(9 + number)[n].abs() for n in pruned_matrices(base)}
+        write_scores(exp.importance(lang) / "importance.safetensors", base, scores)
+    return exp
+
+
+def test_masks_of_an_experiment(exp, tmp_path, capsys):
+    words = ["--expdir", str(exp.root), "--langs", *LANGS, "--tasks", *TASKS]
+    words += ["--criteria", "magnitude", "taylor", "--rates", "30", "50"]
+    assert find_masks.main(words) == 0
+    for criterion in ("magnitude", "taylor"):
+        for rate in (30, 50):
+            masks = Masks(exp.masks(f"s3net_{criterion}_{rate}"))
+            assert masks.languages == LANGS
+            assert masks.settings == {"criterion": criterion, "rate": rate, "scope": "matrix"}
+            assert masks.density("de") == pytest.approx(1 - rate / 100, abs=0.01)
+    # The mean magnitude of the two experts of a language.
+    name = pruned_matrices(Checkpoint.open(exp.base / "model.pth"))[0]
+    mean = (model(1)[name].abs() + model(2)[name].abs()) / 2
+    mask = Masks(exp.masks("s3net_magnitude_50")).mask("de", name)
+    assert mean[mask].min() >= mean[~mask].max()
+    files = list(exp.root.rglob("masks.safetensors"))
+    before = {path: path.stat().st_mtime_ns for path in files}
+    assert find_masks.main(words) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in files}
+    assert find_masks.main([*words, "--scope", "global"]) == 1
+    assert "scope" in capsys.readouterr().err
+    out = tmp_path / "overlap.json"
+    assert inspect.main(["--masks", str(files[0]), "--out", str(out)]) == 0
+    assert all(fact in capsys.readouterr().out for fact in ("de", "es", "1.000", str(out)))
+    assert inspect.main(["--masks", str(files[0]), "--base", "base.pth", "--experts", "e.pth"]) == 2
+    assert inspect.main([]) == 2
+
+
+def test_masks_without_their_sources(exp):
+    (exp.importance("es") / "importance.safetensors").unlink()
+    with refusal("importance/es"):
+        find_masks_of(exp, LANGS, TASKS, "taylor", 30, "matrix")
+    with refusal("fr_asr", "fr_st"):
+        find_masks_of(exp, ["de", "fr"], TASKS, "magnitude", 30, "matrix")
+    assert not (exp.root / "masks").exists()
+
+
+def test_overlap_in_the_report(tmp_path):
+    assert overlap_sections([tmp_path]) == []
+    masks = {
+        "languages": ["de", "es"],
+        "jaccard": [[1.0, 0.6], [0.6, 1.0]],
+        "density": {"de": 0.5, "es": 0.5},
+    }
+    merging = [{"langs": ["de", "es"], "task": "asr", "loss": 0.25}]
+    merging.append({"langs": ["de", "es"], "task": "st", "loss": None})
+    write_json(tmp_path / "overlap.json", {"masks": {"s3net_x_50": masks}, "merging": merging})
+    [section] = overlap_sections([tmp_path])
+    assert section.rows == [["de es", "0.60", "0.25", "-"], ["at random", "0.33", "-", "-"]]
+    assert section.header[1] == "s3net_x_50"
+
+
+# --- Taylor scores ------------------------------------------------------------------------------
+
+
+class Model(torch.nn.Module):
+    """A loss that is linear in two matrices: its change when an entry becomes 0 is the score."""
+
+    def __init__(self, state):
+        super().__init__()
+        self.matrices = torch.nn.ParameterDict()
+        self.dropout = torch.nn.Dropout(0.5)
+        self.names = {name.replace(".", "_"): name for name in state}
+        for key, name in self.names.items():
+            self.matrices[key] = torch.nn.Parameter(state[name].clone())
+
+    def named_parameters(self, *args, **options):
+        for key, parameter in self.matrices.items():
+            yield self.names[key], parameter
+
+    def forward(self, x, utt_id):
+        loss = sum((self.dropout(w) * x).sum() for w in self.matrices.values())
+        return loss, {"loss": loss.detach()}, torch.tensor(1.0)
+
+
+@pytest.mark.espnet
+def test_scores_are_the_first_order_changes_of_the_loss(tmp_path):
+    pytest.importorskip("espnet2")
+    from lors.models.subnetworks import write_importance
+
+    torch.save(model(0), tmp_path / "base.pth")
+    base = Checkpoint.open(tmp_path / "base.pth")
+    names, values = pruned_matrices(base), [0.5, -2.0, 0.25]
+    state = {name: base.tensor(name) for name in names}
+    batches = [(["u"], {"x": torch.tensor(x)}) for x in values]
+    out = tmp_path / "scores.safetensors"
+    options = argparse.Namespace(init_param=[str(tmp_path / "base.pth")], ngpu=0)
+    options.importance = str(out)
+    write_importance(Model(state), batches, options)
+    found = Checkpoint.open(out)
+    for name in names:
+        expected = sum(abs(x) for x in values) * state[name].abs()
+        torch.testing.assert_close(found.tensor(name), expected)
