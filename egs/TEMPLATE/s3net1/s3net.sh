@@ -108,10 +108,12 @@ if begin base "base model in $expdir/base"; then
 fi
 
 if begin stats "shapes of the training data"; then
+    checked=() # before the experts: does the configuration allow the baselines?
+    if [ ${#baselines[@]} -gt 0 ]; then checked=(--baselines "${baselines[@]}"); fi
     run "${train_cmd[@]}" --num_threads "$cores" "$expdir/log/stats.log" \
         "$python" -m lors.bin.train --base "$expdir/base" --pairs "${pairs[@]}" --dump "$dumpdir" \
         --config "$train_config" --dev_utterances "$dev_utterances" \
-        --collect_stats --out "$expdir/stats"
+        --collect_stats --out "$expdir/stats" "${checked[@]}"
 fi
 
 if begin experts "${#pairs[@]} experts: ${pairs[*]}"; then
@@ -124,16 +126,15 @@ if begin experts "${#pairs[@]} experts: ${pairs[*]}"; then
 fi
 
 if begin baselines "one model for all pairs: ${baselines[*]:-none}"; then
-    for baseline in "${baselines[@]}"; do
-        chain=()
-        if [ "$baseline" = sequential ]; then chain=(--sequential); fi
-        run "${train_cmd[@]}" --gpu "$ngpu" --num_nodes "$num_nodes" --num_threads "$cores" \
-            "$expdir/log/train_$baseline.log" \
+    if [ ${#baselines[@]} -gt 0 ]; then
+        threads=${job_cores:-$((nj > ${#baselines[@]} ? nj / ${#baselines[@]} : 1))}
+        run "${train_cmd[@]}" --gpu "$ngpu" --num_nodes "$num_nodes" --num_threads "$threads" \
+            --max_jobs_run "$nj" JOB=1:${#baselines[@]} "$expdir/log/train_baseline.JOB.log" \
             "$python" -m lors.bin.train --base "$expdir/base" --pairs "${pairs[@]}" \
             --dump "$dumpdir" --config "$train_config" --dev_utterances "$dev_utterances" \
             --stats "$expdir/stats" --seed "$seed" --ngpu "$ngpu" --num_nodes "$num_nodes" \
-            "${chain[@]}" --out "$expdir/$baseline"
-    done
+            --baselines "${baselines[@]}" --only JOB --out "$expdir"
+    fi
 fi
 
 if begin importance "Taylor scores of the base model: ${scored[*]:-none}"; then
