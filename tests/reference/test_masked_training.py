@@ -219,7 +219,8 @@ def test_subnetworks_of_their_own(project, trained, capsys):
     """Packed sub-networks, and all in one file, give the weights that the masks give."""
     out = project / "packed"
     assert pack_subnets.main(["--model", str(trained), "--out", str(out)]) == 0
-    assert all(str(out / name) in capsys.readouterr().out for name in ("de",))
+    printed = capsys.readouterr().out
+    assert all(str(out / name) in printed for name in ("de", "es", "all"))
     models = LanguageModels("cpu")
     whole = (trained / "model.pth").stat().st_size
     matrices = sum(np.prod(shape) for shape in Masks(trained / "masks.safetensors").shapes.values())

@@ -148,7 +148,8 @@ def test_masks_of_an_experiment(exp, tmp_path, capsys):
     assert "scope" in capsys.readouterr().err
     out = tmp_path / "overlap.json"
     assert inspect.main(["--masks", str(files[0]), "--out", str(out)]) == 0
-    assert all(fact in capsys.readouterr().out for fact in ("de", "es", "1.000", str(out)))
+    printed = capsys.readouterr().out
+    assert all(fact in printed for fact in ("de", "es", "1.000", str(out)))
     assert inspect.main(["--masks", str(files[0]), "--base", "base.pth", "--experts", "e.pth"]) == 2
     assert inspect.main([]) == 2
 
