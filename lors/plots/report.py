@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lors.fileio import read_json_object
 from lors.plots.bars import bar_figure
+from lors.plots.overlap import overlap_figure, overlap_points
 from lors.plots.style import LOOK, save_figures
 from lors.plots.sweep import all_objectives, lowest_shown, sweep_figure
 from lors.recipe.expdir import ExpDir
 from lors.recipe.made_from import MadeFrom
+from lors.recipe.mask_overlap import overlap_files
 from lors.recipe.score_tree import ScoreTable
 from lors.recipe.sweeps import Sweep
 from lors.tasks import task_called
@@ -36,7 +39,8 @@ class ReportFigure:
 def write_plots(
     table: ScoreTable, sweeps: Sequence[Sweep], folder: str | os.PathLike
 ) -> list[tuple[str, str]]:
-    """Write ``bars_<task>.png`` for each task and, if there are sweeps, ``sweep.png``.
+    """Write ``bars_<task>.png`` for each task, ``sweep.png`` if there are sweeps, and
+    ``overlap.png`` if the overlap of masks was measured.
 
     Figures that are there and were drawn from the same score and sweep files are left alone.
 
@@ -47,10 +51,14 @@ def write_plots(
     figures = [_bars(table, task, folder) for task in table.tasks]
     if sweeps:
         figures.append(_sweep(table, sweeps, folder))
+    overlaps = overlap_files(table.expdirs)
+    if overlaps and overlap_points(list(map(read_json_object, overlaps))):
+        figures.append(_overlap(overlaps, folder))
     paths = [figure.path for figure in figures]
     captions = {figure.path.name: figure.caption for figure in figures}
     settings = {"captions": captions, "look": LOOK}
-    record = MadeFrom(folder / ".made_from", _sources(table, sweeps), paths, settings)
+    sources = [*_sources(table, sweeps), *overlaps]
+    record = MadeFrom(folder / ".made_from", sources, paths, settings)
     if not record.is_current():
         save_figures({figure.path: figure.draw for figure in figures})
         record.record()
@@ -70,6 +78,12 @@ def _sources(table: ScoreTable, sweeps: Sequence[Sweep]) -> list[Path]:
 def _bars(table: ScoreTable, task: str, folder: Path) -> ReportFigure:
     caption = f"{task_called(task).metric.name} by language and system"
     return ReportFigure(folder / f"bars_{task}.png", caption, lambda: bar_figure(table, task))
+
+
+def _overlap(files: Sequence[Path], folder: Path) -> ReportFigure:
+    caption = "Overlap of the masks of two languages against the loss of merging their experts"
+    contents = [read_json_object(file) for file in files]
+    return ReportFigure(folder / "overlap.png", caption, lambda: overlap_figure(contents))
 
 
 def _sweep(table: ScoreTable, sweeps: Sequence[Sweep], folder: Path) -> ReportFigure:

@@ -102,8 +102,13 @@ def _losses(
 
 def overlap_sections(expdirs: Sequence[str | os.PathLike]) -> list[Section]:
     """Return a section for each experiment that has an ``overlap.json``."""
+    return [_section(file) for file in overlap_files(expdirs)]
+
+
+def overlap_files(expdirs: Sequence[str | os.PathLike]) -> list[Path]:
+    """Return the ``overlap.json`` of the experiments that have one."""
     files = [Path(expdir) / "overlap.json" for expdir in expdirs]
-    return [_section(file) for file in files if file.exists()]
+    return [file for file in files if file.exists()]
 
 
 def _section(file: Path) -> Section:

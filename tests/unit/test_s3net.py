@@ -14,7 +14,9 @@ from lors.checkpoint.masks import Masks
 from lors.checkpoint.reader import Checkpoint
 from lors.config import build
 from lors.errors import UsageError
-from lors.fileio import write_json
+from lors.fileio import read_json, write_json
+from lors.plots.overlap import overlap_figure, overlap_points
+from lors.plots.style import save_figures
 from lors.recipe.expdir import ExpDir
 from lors.recipe.mask_overlap import overlap_sections
 from lors.recipe.options import resolve
@@ -176,6 +178,11 @@ def test_overlap_in_the_report(tmp_path):
     [section] = overlap_sections([tmp_path])
     assert section.rows == [["de es", "0.60", "0.25", "-"], ["at random", "0.33", "-", "-"]]
     assert section.header[1] == "s3net_x_50"
+    content = read_json(tmp_path / "overlap.json")
+    assert overlap_points([content]) == {("s3net_x_50", "asr"): [(0.6, 0.25, "de es")]}
+    pytest.importorskip("matplotlib")
+    save_figures({tmp_path / "overlap.png": lambda: overlap_figure([content])})
+    assert (tmp_path / "overlap.png").stat().st_size > 5000
 
 
 # --- Taylor scores ------------------------------------------------------------------------------

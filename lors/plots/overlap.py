@@ -1,0 +1,51 @@
+"""Figure of the overlap of masks against the loss of merging the experts of the same languages."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lors.plots.style import legend_beside, method_colours, new_figure
+
+MARKERS = ("o", "s", "^", "D")
+
+
+def overlap_points(contents: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[tuple]]:
+    """Return the points of the figure.
+
+    Args:
+        contents: the content of the ``overlap.json`` of each experiment.
+
+    Returns:
+        (system, task) -> (overlap, loss, names of the two languages) of each two languages.
+    """
+    points: dict[tuple[str, str], list[tuple]] = {}
+    for content in contents:
+        for (system, of), loss in itertools.product(content["masks"].items(), content["merging"]):
+            one, other = (of["languages"].index(lang) for lang in loss["langs"])
+            overlap = of["jaccard"][one][other]
+            if overlap is not None and loss["loss"] is not None:
+                point = (overlap, loss["loss"], " ".join(loss["langs"]))
+                points.setdefault((system, loss["task"]), []).append(point)
+    return points
+
+
+def overlap_figure(contents: Sequence[Mapping[str, Any]]) -> Any:
+    """Return the figure: a point for each two languages, a colour for each system under masks."""
+    points = overlap_points(contents)
+    systems = list(dict.fromkeys(system for system, _ in points))
+    tasks = list(dict.fromkeys(task for _, task in points))
+    colours = method_colours(systems)
+    figure = new_figure(5, 3.5)
+    axes = figure.add_subplot()
+    for (system, task), of in points.items():
+        x, y, names = zip(*of, strict=True)
+        marker = MARKERS[tasks.index(task) % len(MARKERS)]
+        axes.scatter(x, y, color=colours[system], marker=marker, label=f"{system}, {task}")
+        for place in zip(x, y, names, strict=True):
+            axes.annotate(place[2], place[:2], xytext=(3, 3), textcoords="offset points", size=7)
+    axes.set_xlabel("overlap of the masks (Jaccard)")
+    axes.set_ylabel("loss of merging the experts")
+    legend_beside(figure, *axes.get_legend_handles_labels())
+    return figure
