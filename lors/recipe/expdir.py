@@ -7,6 +7,7 @@
 | ``base/`` | the base model |
 | ``stats/`` | ESPnet's shape files |
 | ``expert/<lang>_<task>/`` | an expert |
+| ``lora/<lang>_<task>/`` | an expert as an adapter, beside full experts |
 | ``joint/`` | the joint multi-lingual multi-task model |
 | ``sequential/`` | the model trained on one pair after the other: links to its last step |
 | ``sequential/<number>_<lang>_<task>/`` | the model after each step |
@@ -26,7 +27,7 @@
 A model directory holds ``model.pth`` and ``config.yaml``; that of an expert may hold an adapter of
 PEFT or a ``model.safetensors`` with a task vector instead (``lors extract``). A *scope* is the set
 of tasks whose experts are merged: ``asr``, ``st`` or ``asr_st``. A *system* is a row of the
-results: ``base``, ``expert`` (each pair by its own expert), ``joint``, ``sequential``,
+results: ``base``, ``expert`` and ``lora`` (each pair by its own expert), ``joint``, ``sequential``,
 ``s3net_<criterion>_<rate>`` (each pair by the sub-network of its language), ``<method>.langs`` (for
 each task, a merge over languages) or ``<method>.langs_tasks`` (one merge over languages and tasks).
 A *method* is a merge method, or a variant of one that ``conf/tune.yaml`` names.
@@ -45,6 +46,8 @@ from lors.tasks import Pair
 
 IMPORTANCE = "importance.safetensors"
 """Taylor scores of a language."""
+LORA = "lora"
+"""The system of experts that are adapters, in a recipe where the experts are full models."""
 SUBNETS = "s3net_"
 """Start of the name of a system that was trained under masks."""
 BASELINES = ("base", "expert", "joint", "sequential")
@@ -202,6 +205,8 @@ class ExpDir:
         """
         if system == "expert":
             return self.expert(pair)
+        if system == LORA:
+            return self.root / LORA / str(pair)
         if system in BASELINES or system.startswith(SUBNETS):
             return self.root / system
         method, merged_over = split_system(system)
@@ -209,7 +214,7 @@ class ExpDir:
             raise UsageError(
                 "unknown system",
                 expected=", ".join(
-                    [*BASELINES, f"{SUBNETS}<criterion>_<rate>"]
+                    [*BASELINES, LORA, f"{SUBNETS}<criterion>_<rate>"]
                     + [f"<method>.{over}" for over in MERGED_OVER]
                 ),
                 got=system,

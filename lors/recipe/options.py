@@ -26,6 +26,7 @@ from lors.errors import LorsError, UsageError, unknown_name
 from lors.models import FAMILIES
 from lors.models.family import Family
 from lors.recipe.expdir import (
+    LORA,
     OVER_LANGS,
     OVER_LANGS_TASKS,
     SUBNETS,
@@ -182,6 +183,7 @@ class S3netOptions(LorsOptions):
     criteria: tuple[Literal["magnitude", "taylor"], ...]
     rates: tuple[str, ...]
     mask_scope: Literal["matrix", "global"]
+    lora_config: str
     s3net_config: str
 
     def lists(self, stages: Collection[str]) -> Lists:
@@ -192,6 +194,8 @@ class S3netOptions(LorsOptions):
         ]
         if {"importance", "subnets"}.intersection(stages):
             checks.append(lambda: read_yaml(self.s3net_config))
+        if "experts" in stages and self.lora_config:
+            checks.append(lambda: read_yaml(self.lora_config))
         if "tune" in stages:
             checks.append(self._check_masks_of_merges)
         _check_all(checks)
@@ -238,7 +242,8 @@ class S3netOptions(LorsOptions):
 
     def _systems(self) -> list[str]:
         systems, place = super()._systems(), len(("base", "expert", *self.baselines))
-        return [*systems[:place], *self._subnets(), *systems[place:]]
+        adapters = [LORA] if self.lora_config else []
+        return [*systems[:place], *adapters, *self._subnets(), *systems[place:]]
 
 
 @dataclass(frozen=True)

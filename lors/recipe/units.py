@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lors.done_marker import DoneMarker
 from lors.recipe.expdir import (
+    LORA,
     SUBNETS,
     ExpDir,
     hypothesis_marker,
@@ -89,6 +90,8 @@ def _training_units(run: RunRecord, exp: ExpDir, pairs: Sequence[Pair]) -> Itera
     yield _model("stats", "stats", exp.root / "stats", exp)
     for pair in pairs:
         yield _model("experts", str(pair), exp.expert(pair), exp)
+    for pair in pairs if LORA in run.systems else ():
+        yield _model("experts", f"{LORA}/{pair}", exp.model(LORA, pair, run.tasks), exp)
     if "joint" in run.systems:
         yield _model("baselines", "joint", exp.joint, exp)
     for step in sequential_steps(pairs) if "sequential" in run.systems else ():

@@ -29,7 +29,7 @@ STAGES = {
     "subnets": ["JOB=1:2", "train_subnet", "--systems s3net_magnitude_30 s3net_taylor_30"],
     "tune": ["utils/run.py", "lors.bin.tune"],
     "merge": ["lors.bin.merge_tuned"],
-    "inference": ["joint s3net_magnitude_30 s3net_taylor_30 average.langs", "lors.bin.inference"],
+    "inference": ["s3net_magnitude_30 s3net_taylor_30 average.langs", "lors.bin.inference"],
     "overlap": ["lors.bin.mask_overlap"],
     "score": ["lors.bin.score_expdir", "lors.bin.results"],
     "pack": ["lors.bin.pack_subnets", "exp/s3net_magnitude_30", "exp/s3net_taylor_30"],

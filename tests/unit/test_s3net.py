@@ -33,7 +33,7 @@ from tests.unit.test_status import RUN, write_log
 ROOT = Path(__file__).parents[2]
 OWN = {
     **{"criteria": "magnitude taylor", "rates": "30", "mask_scope": "matrix"},
-    "s3net_config": "conf/train_s3net.yaml",
+    **{"s3net_config": "conf/train_s3net.yaml", "lora_config": ""},
     "stop_stage": "15",
 }
 SUBNETS = ["s3net_magnitude_30", "s3net_taylor_30"]
@@ -64,6 +64,8 @@ def test_lists_of_s3net(recipe):
     found = lists(criteria="magnitude", rates="10 50")
     assert found["subnets"] == ["s3net_magnitude_10", "s3net_magnitude_50"]
     assert found["scored"] == []
+    found = lists(lora_config="conf/train_expert.yaml")
+    assert found["systems"][:5] == ["base", "expert", "joint", "lora", SUBNETS[0]]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_wrong_options(recipe, options, facts):
 
 def test_units_of_a_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    systems = ("base", "expert", "joint", *SUBNETS, "lors.langs")
+    systems = ("base", "expert", "joint", "lora", *SUBNETS, "lors.langs")
     run = build(type(RUN), {**vars(RUN), "script": "s3net", "systems": systems}, "run")
     assert stages_of(run) == SCRIPTS["s3net"] and stages_of(RUN) == SCRIPTS["lors"]
     assert set(TRAINING) <= set(SCRIPTS["s3net"])
@@ -97,6 +99,7 @@ def test_units_of_a_run(tmp_path, monkeypatch):
     keys = {unit.key: unit for unit in units}
     assert len(keys) == len(units) and {unit.stage for unit in units} == set(SCRIPTS["s3net"])
     of = {stage: [u.name for u in units if u.stage == stage] for stage in SCRIPTS["s3net"]}
+    assert of["experts"][-1] == "lora/es_st" and len(of["experts"]) == 8
     assert of["importance"] == LANGS and of["subnets"] == SUBNETS
     assert of["masks"] == ["magnitude_30", "taylor_30"] and of["overlap"] == ["overlap.json"]
     assert of["pack"] == [f"{s}/{name}" for s in SUBNETS for name in (*LANGS, "all")]

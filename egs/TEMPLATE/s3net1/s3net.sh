@@ -65,6 +65,7 @@ window=30    # whisper: seconds that speech is padded to, or auto
 st_language=source # whisper: language in the prompt of a translation: source or target
 ## Configurations; the defaults of empty ones depend on --model_family
 train_config="" # fine-tuning (conf/train_expert.yaml, conf/train_whisper_full.yaml)
+lora_config="" # adapters beside the experts, for the comparison (default: none)
 s3net_config=conf/train_s3net.yaml # training under masks, and the batches of stage importance
 inference_config="" # inference (conf/inference_greedy.yaml, conf/inference_whisper.yaml)
 tune_config=conf/tune.yaml # settings of each merge method to try on dev
@@ -123,6 +124,15 @@ if begin experts "${#pairs[@]} experts: ${pairs[*]}"; then
         --config "$train_config" --dev_utterances "$dev_utterances" --stats "$expdir/stats" \
         --seed "$seed" --ngpu "$ngpu" --num_nodes "$num_nodes" \
         --only JOB --out "$expdir/expert"
+    if [ -n "$lora_config" ]; then
+        run "${train_cmd[@]}" --gpu "$ngpu" --num_nodes "$num_nodes" \
+            --num_threads "$array_cores" --max_jobs_run "$nj" JOB=1:${#pairs[@]} \
+            "$expdir/log/train_lora.JOB.log" \
+            "$python" -m lors.bin.train --base "$expdir/base" --pairs "${pairs[@]}" \
+            --dump "$dumpdir" --config "$lora_config" --dev_utterances "$dev_utterances" \
+            --stats "$expdir/stats" --seed "$seed" --ngpu "$ngpu" --num_nodes "$num_nodes" \
+            --only JOB --out "$expdir/lora"
+    fi
 fi
 
 if begin baselines "one model for all pairs: ${baselines[*]:-none}"; then

@@ -13,4 +13,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 exec ./s3net.sh --model_family whisper --base_model base --window auto \
     --langs "en es fr it ru" --tasks "asr st" \
     --methods "average lors masked_magnitude masked_taylor" \
-    --train_config conf/train_quick.yaml --nj 2 "$@"
+    --train_config conf/train_quick.yaml --lora_config conf/train_lora.yaml --nj 2 "$@"
