@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from lors.done_marker import DoneMarker
 from lors.recipe.cost import MERGING, Cost
 from lors.recipe.expdir import ExpDir, check_models, tasks_of
+from lors.recipe.subnetworks import masks_used
 from lors.recipe.sweeps import read_sweep
 from lors.tasks import pairs_of
 
@@ -33,7 +34,8 @@ def merge_tuned(
             sweep = read_sweep(expdir, method, scope)
             params, out = sweep.chosen.params, expdir.merged(method, scope)
             variant = {} if sweep.variant_of is None else {"method": sweep.variant_of}
-            marker = DoneMarker(out / ".done", {**variant, "params": params, "models": digests})
+            inputs = {**variant, "params": params, "models": digests}
+            marker = DoneMarker(out / ".done", {**inputs, **masks_used(expdir, [params])})
             if marker.is_done():
                 continue
             from lors.merge import run_merge  # torch is slow to import: only if there is work

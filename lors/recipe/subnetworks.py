@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lors.checkpoint.places import MASKS, masks_in, model_in
 from lors.done_marker import DoneMarker
-from lors.errors import LorsError
-from lors.fileio import file_digest
+from lors.errors import LorsError, UsageError
+from lors.fileio import file_digest, path_component
 from lors.recipe.expdir import IMPORTANCE, ExpDir, check_models, subnet_system
 from lors.tasks import pairs_of
 
@@ -81,6 +81,19 @@ def _check_scores(files: Sequence[Path]) -> None:
         raise LorsError(
             "Taylor scores are missing", got=missing, hint="run the stage importance of the recipe"
         )
+
+
+def masks_used(expdir: ExpDir, settings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the digests of the masks in settings of merges, for a done marker; empty without."""
+    names = {setting["masks"] for setting in settings if "masks" in setting}
+    files = {name: masks_called(expdir, name) for name in sorted(names, key=str)}
+    digests = {name: file_digest(file) for name, file in files.items() if file.exists()}
+    return {"masks": digests} if names else {}
+
+
+def masks_called(expdir: ExpDir, name: str) -> Path:
+    """Return the file of the masks of an experiment that a setting names, e.g. ``taylor_30``."""
+    return expdir.masks(path_component(name, "masks of a merge", UsageError))
 
 
 class LanguageModels:

@@ -24,6 +24,7 @@ from lors.log import show_progress
 from lors.models.family import InferenceOptions
 from lors.recipe.expdir import ExpDir, check_data, check_models, scope_of
 from lors.recipe.grid import Grid
+from lors.recipe.subnetworks import masks_used
 from lors.recipe.sweeps import write_sweep
 from lors.tasks import TASKS, Pair
 
@@ -144,7 +145,7 @@ def _unfinished(
     scope = scope_of(pair.task for pair in pairs)
     for name, points in grid.points.items():
         variant = {"method": grid.variants[name]} if name in grid.variants else {}
-        inputs = {**common, **variant, "points": points}
+        inputs = {**common, **variant, "points": points, **masks_used(expdir, points)}
         if name in grid.each_expert:
             inputs["each_expert"] = grid.each_expert[name]
         marker = DoneMarker(expdir.sweep(name, scope).with_name(".done"), inputs)

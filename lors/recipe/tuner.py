@@ -14,8 +14,6 @@ from torch import Tensor
 
 from lors.checkpoint.places import model_in
 from lors.checkpoint.reader import bytes_of
-from lors.errors import UsageError
-from lors.fileio import path_component
 from lors.merge import Decompositions, MergePlan, apply_delta, merged_delta, open_inputs
 from lors.models import family_of, open_recogniser
 from lors.models.family import InferenceOptions, Recogniser
@@ -24,6 +22,7 @@ from lors.recipe.expdir import ExpDir
 from lors.recipe.grid import PLAN_OPTIONS
 from lors.recipe.halving import clip_order, first_clips
 from lors.recipe.points import Hypotheses, Point, trial_of
+from lors.recipe.subnetworks import masks_called
 from lors.recipe.sweeps import SCALING, Trial
 from lors.score import Score, score_pair
 from lors.tasks import Pair
@@ -61,8 +60,8 @@ def _masks_of(expdir: ExpDir, pairs: Sequence[Pair], setting: Mapping[str, Any])
     """Return the options of the plan for the masks that a setting names, e.g. ``taylor_30``."""
     if "masks" not in setting:
         return {}
-    name = path_component(setting["masks"], "masks of a merge", UsageError)
-    return {"masks": str(expdir.masks(name)), "langs": tuple(pair.lang for pair in pairs)}
+    file = masks_called(expdir, setting["masks"])
+    return {"masks": str(file), "langs": tuple(pair.lang for pair in pairs)}
 
 
 @functools.cache
