@@ -46,6 +46,8 @@ def finished(tmp_path_factory, options):
     tiny = {"batch_size": 6, "num_workers": 0, "log_interval": 5, "optim_conf": {"lr": 0.005}}
     tiny |= {"num_iters_per_epoch": 15, "max_epoch": 3}
     tiny |= {"scheduler_conf": {"max_lr": 0.005, "total_steps": 45}}
+    tiny["specaug_conf"] = {"apply_time_warp": False, "num_freq_mask": 1, "num_time_mask": 1}
+    tiny["specaug_conf"] |= {"freq_mask_width_range": [0, 4], "time_mask_width_range": [0, 10]}
     for source in ("train_expert.yaml", "train_s3net.yaml"):
         derive_config(recipe, source, f"tiny_{source.removeprefix('train_')}", **tiny)
     derive_config(
