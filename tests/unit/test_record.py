@@ -58,6 +58,8 @@ def test_run_merge_writes_model_record_and_config(plan, tmp_path):
         "svc": None,
         "boost": None,
         "lines": None,
+        "masks": None,
+        "langs": [],
         "onto": None,
     }
     assert record["model"] == "model.pth" and record["lors_version"] == lors.__version__
