@@ -33,6 +33,8 @@ HEADER = "lors_masks"
 """Key of the metadata whose value, as JSON, describes the masks in a file."""
 PREFIX = "mask/"
 """Start of the name of a tensor with the bits of a language's mask."""
+MOST_DIMENSIONS, LONGEST_DIMENSION = 8, 2**40
+"""Of a matrix under masks."""
 
 
 class SafetensorsFile:
@@ -175,9 +177,10 @@ def _typed(content: Any, key: str, kind: type) -> Any:
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value or not all(type(n) is int and n > 0 for n in value):
-        raise ValueError(f"shape {BRIEF.repr(value)}")
-    return tuple(value)
+    is_short = isinstance(value, list) and 0 < len(value) <= MOST_DIMENSIONS
+    if is_short and all(type(n) is int and 0 < n <= LONGEST_DIMENSION for n in value):
+        return tuple(value)
+    raise ValueError(f"shape {BRIEF.repr(value)}")
 
 
 def damaged(path: Path, problem: object) -> LorsError:

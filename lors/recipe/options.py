@@ -200,13 +200,15 @@ class S3netOptions(LorsOptions):
             checks.append(self._check_masks_of_merges)
         _check_all(checks)
         subnets = self._subnets()
-        taylor = found["langs"] if "taylor" in self.criteria else []
+        # English alone has nothing to translate into English.
+        masked = list(dict.fromkeys(pair.lang for pair in pairs_of(found["langs"], self.tasks)))
         return {
             **{name: words for name, words in found.items() if name != "packed"},
             "criteria": self.criteria,
             "rates": self.rates,
             "subnets": subnets,
-            "scored": taylor,
+            "masked": masked,
+            "scored": masked if "taylor" in self.criteria else [],
         }
 
     def _check_rates(self) -> None:

@@ -64,7 +64,7 @@ def units_of(run: RunRecord, expdir: str | os.PathLike) -> Iterator[Unit]:
     scopes = scopes_of(run.tasks)
     yield from _data_units(run, _recipe_directory(run, exp.root))
     yield from _training_units(run, exp, pairs)
-    yield from _subnet_units(run, exp)
+    yield from _subnet_units(run, exp, list(dict.fromkeys(pair.lang for pair in pairs)))
     yield from _merge_units(run, exp, scopes)
     yield from _test_units(run, exp, pairs)
     for scope in scopes if "lors" in run.methods and run.script == "lors" else ():
@@ -98,10 +98,10 @@ def _training_units(run: RunRecord, exp: ExpDir, pairs: Sequence[Pair]) -> Itera
         yield _model("baselines", f"sequential/{step}", exp.sequential / step, exp)
 
 
-def _subnet_units(run: RunRecord, exp: ExpDir) -> Iterator[Unit]:
+def _subnet_units(run: RunRecord, exp: ExpDir, langs: Sequence[str]) -> Iterator[Unit]:
     """Yield Taylor scores, masks, trainings under masks, their overlap and packed sub-networks."""
     subnets = [system for system in run.systems if system.startswith(SUBNETS)]
-    for lang in run.langs if any("_taylor_" in system for system in subnets) else ():
+    for lang in langs if any("_taylor_" in system for system in subnets) else ():
         yield _model("importance", lang, exp.importance(lang), exp)
     for system in subnets:
         directory = exp.masks(system).parent
@@ -114,7 +114,7 @@ def _subnet_units(run: RunRecord, exp: ExpDir) -> Iterator[Unit]:
         yield Unit("overlap", products[0].name, products[0].name, progress)
     for system in subnets:
         weights = exp.subnet(system) / "model.pth"
-        for name in (*run.langs, "all"):
+        for name in (*langs, "all"):
             packed = exp.packed(system, name)
             yield Unit("pack", f"{system}/{name}", _key(packed, exp), _by_age([packed], [weights]))
 

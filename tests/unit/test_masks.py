@@ -157,6 +157,7 @@ def test_truncated_file(path, size):
     "change",
     [
         *({"shapes": {NAMES[0]: [8, 9]}}, {"shapes": {NAMES[0]: [8, -8]}}, {"shapes": []}),
+        *({"shapes": {NAMES[0]: [2**50, 2]}}, {"shapes": {NAMES[0]: [1] * 100_000}}),
         *({"languages": {}}, {"languages": {"de": 7}}, {"languages": {"it": "0"}}, {"base": None}),
         *({"packed": True}, {"packed": 1}, {"settings": None}, {"shapes": {NAMES[0]: [True, 8]}}),
     ],

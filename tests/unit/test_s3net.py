@@ -61,6 +61,8 @@ def test_lists_of_s3net(recipe):
     systems = ["base", "expert", "joint", *SUBNETS, "average.langs", "lors.langs"]
     assert found["systems"] == [*systems, "average.langs_tasks", "lors.langs_tasks"]
     assert "packed" not in found
+    found = lists(langs="en de", tasks="st")
+    assert found["langs"] == ["en", "de"] and found["masked"] == found["scored"] == ["de"]
     found = lists(criteria="magnitude", rates="10 50")
     assert found["subnets"] == ["s3net_magnitude_10", "s3net_magnitude_50"]
     assert found["scored"] == []

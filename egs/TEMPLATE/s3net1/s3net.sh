@@ -83,7 +83,7 @@ stages=(data format base stats experts baselines importance masks subnets
     tune merge inference overlap score pack)
 training=(base stats experts baselines importance masks subnets)
 # Makes arrays of the options that are lists, completes base_model and the configurations, and sets:
-declare -a pairs scopes systems subnets scored import_options training_clips report_options
+declare -a pairs scopes systems subnets masked scored import_options training_clips report_options
 check_options s3net
 inference_gpu=() # what a job of inference asks for
 if [ "$device" = cuda ]; then inference_gpu=(--gpu 1); fi
@@ -158,9 +158,9 @@ if begin importance "Taylor scores of the base model: ${scored[*]:-none}"; then
     fi
 fi
 
-if begin masks "masks of ${langs[*]}: ${subnets[*]}"; then
+if begin masks "masks of ${masked[*]}: ${subnets[*]}"; then
     run_cpu 1 "$expdir/log/masks.log" \
-        "$python" -m lors.bin.find_masks --expdir "$expdir" --langs "${langs[@]}" \
+        "$python" -m lors.bin.find_masks --expdir "$expdir" --langs "${masked[@]}" \
         --tasks "${tasks[@]}" --criteria "${criteria[@]}" --rates "${rates[@]}" \
         --scope "$mask_scope"
 fi
@@ -215,7 +215,7 @@ if begin pack "sub-networks in $expdir/packed"; then
     for subnet in "${subnets[@]}"; do
         if [ "$expdir/packed/$subnet/sizes.json" -nt "$expdir/$subnet/model.pth" ]; then continue; fi
         run_cpu 1 "$expdir/log/pack.$subnet.log" "$python" -m lors.bin.pack_subnets \
-            --model "$expdir/$subnet" --langs "${langs[@]}" --out "$expdir/packed/$subnet"
+            --model "$expdir/$subnet" --langs "${masked[@]}" --out "$expdir/packed/$subnet"
     done
 fi
 
