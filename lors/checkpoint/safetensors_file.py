@@ -34,7 +34,7 @@ HEADER = "lors_masks"
 PREFIX = "mask/"
 """Start of the name of a tensor with the bits of a language's mask."""
 MOST_DIMENSIONS, LONGEST_DIMENSION = 8, 2**40
-"""Of a matrix under masks."""
+"""Limits of the shape of a matrix under masks."""
 
 
 class SafetensorsFile:
