@@ -271,6 +271,8 @@ class Merger:
         )
 
     def _is_term(self, name: str, index: int) -> bool:
+        if self.shares is not None:
+            return False  # the restricted task vector is another one
         expert = self.inputs.experts[index]
         return expert.is_term(name, self.plan.method, self._plain_params)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lors.errors import LorsError
-from lors.fileio import file_digest, read_json_object, write_json
-from lors.recipe.expdir import ExpDir, check_models
+from lors.fileio import read_json_object, write_json
+from lors.recipe.expdir import ExpDir, check_models, model_digest
 from lors.recipe.made_from import MadeFrom
 from lors.recipe.report import Section
 from lors.score import normalised_performance
@@ -56,7 +56,7 @@ def write_overlap(
     models = [expdir.base, *(expdir.expert(pair) for pair in pairs_of(langs, tasks))]
     check_models(models)
     settings = {"options": options.greedy().settings(), "limit": limit, "langs": [*langs]}
-    settings["models"] = {str(d): file_digest(d / "model.pth") for d in models}
+    settings["models"] = {str(d): model_digest(d) for d in models}
     record = MadeFrom(out.with_name(".overlap.json"), files, [out], {**settings, "tasks": [*tasks]})
     if record.is_current():
         return

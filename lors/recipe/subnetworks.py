@@ -11,7 +11,7 @@ from lors.checkpoint.places import MASKS, masks_in, model_in
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError, UsageError
 from lors.fileio import file_digest, path_component
-from lors.recipe.expdir import IMPORTANCE, ExpDir, check_models, subnet_system
+from lors.recipe.expdir import IMPORTANCE, ExpDir, check_models, model_digest, subnet_system
 from lors.tasks import pairs_of
 
 if TYPE_CHECKING:
@@ -45,17 +45,17 @@ def find_masks_of(
     out = expdir.masks(subnet_system(criterion, rate)).parent
     if criterion == "magnitude":
         sources = {
-            lang: [expdir.expert(pair) / "model.pth" for pair in pairs_of([lang], tasks)]
-            for lang in langs
+            lang: [expdir.expert(pair) for pair in pairs_of([lang], tasks)] for lang in langs
         }
-        check_models([expdir.base, *(file.parent for of in sources.values() for file in of)])
+        check_models([expdir.base, *(expert for of in sources.values() for expert in of)])
     else:
         sources = {lang: [expdir.importance(lang) / IMPORTANCE] for lang in langs}
         check_models([expdir.base])
         _check_scores([file for of in sources.values() for file in of])
+    digest = model_digest if criterion == "magnitude" else file_digest
     inputs = {
-        "base": file_digest(expdir.base / "model.pth"),
-        "sources": {lang: [file_digest(file) for file in of] for lang, of in sources.items()},
+        "base": model_digest(expdir.base),
+        "sources": {lang: [digest(source) for source in of] for lang, of in sources.items()},
         "scope": scope,
     }
     marker = DoneMarker(out / ".done", inputs)
@@ -67,7 +67,7 @@ def find_masks_of(
     with marker.work():
         base = open_model(expdir.base / "model.pth")
         scores = {
-            lang: magnitude_scores(base, of)
+            lang: magnitude_scores(base, [model_in(expert) for expert in of])
             if criterion == "magnitude"
             else taylor_scores(base, of[0])
             for lang, of in sources.items()
