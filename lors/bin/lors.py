@@ -1,4 +1,4 @@
-"""Merge fine-tuned checkpoints, look into them, and export merged Whisper models."""
+"""Merge fine-tuned checkpoints, look into them, quantise and export models."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ COMMANDS = {
     "merge": ("merge", (), "merge experts that were fine-tuned from one base model"),
     "inspect": ("inspect", (), "measure task vectors and how experts interfere"),
     "export-whisper": ("export_whisper", (), "write a Whisper for transformers or openai-whisper"),
+    "quantise": ("quantise", (), "write a model in 4 bits, or one in 4 bits in full precision"),
     "list-methods": ("merge", ("--list_methods",), "describe every merge method"),
 }
 SHELLS = ("bash", "zsh", "tcsh")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -67,18 +68,20 @@ class AdaptedCheckpoint(Checkpoint):
 
     def _check_fit(self) -> None:
         spec = self._base.spec()
-        found = [(name, self._tensors.shape(key)) for name, key in self._whole.items()]
+        found = [(name, self._tensors.shape(key), False) for name, key in self._whole.items()]
         for name, (up, down) in self._factors.items():
             shape = (self._tensors.shape(up)[0], self._tensors.shape(down)[1])
-            found.append((name, shape))
+            found.append((name, shape, True))
         problems = []
-        for name, shape in found:
+        for name, shape, is_product in found:
             if name not in spec:
                 problems.append(f"{name}: not in the base model")
-            elif spec[name][0] != shape:
-                problems.append(
-                    f"{name}: shape {list(spec[name][0])}, in the adapter {list(shape)}"
-                )
+                continue
+            expected = spec[name][0]
+            if is_product and len(expected) > 2:  # of a convolution
+                expected = (expected[0], math.prod(expected[1:]))
+            if expected != shape:
+                problems.append(f"{name}: shape {list(expected)}, in the adapter {list(shape)}")
         if problems:
             raise LorsError(
                 "the adapter does not fit the base model",
@@ -130,7 +133,8 @@ class AdaptedCheckpoint(Checkpoint):
         if factors is None:
             return self._tensors.tensor(self._whole[name]) if name in self._whole else base
         up, down = factors
-        return (base.double() + up.double() @ down.double()).to(base.dtype)
+        product = (up.double() @ down.double()).view(base.shape)
+        return (base.double() + product).to(base.dtype)
 
     def is_adapted(self, name: str) -> bool:
         if name not in self._factors or name not in self._whole or self._weights_are_base:

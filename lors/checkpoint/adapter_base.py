@@ -27,15 +27,21 @@ class _BaseRecord:
     Attributes:
         model: path of the base model, relative to the adapter's directory.
         fingerprint: hash of its weights.
+        full_precision: if it is quantised, hash of the model that was quantised.
     """
 
     model: str
     fingerprint: str
+    full_precision: str | None = None
 
 
 def record_base(base: Checkpoint, directory: str | os.PathLike) -> None:
-    """Write ``base.json`` for an adapter of `base` into the adapter's directory."""
-    record = _BaseRecord(os.path.relpath(base.path, directory), hash_of_weights(base))
+    """Write ``base.json`` for an adapter of `base` into the adapter's directory.
+
+    An adapter of a quantised model fits the model in full precision too.
+    """
+    model = os.path.relpath(base.path, directory)
+    record = _BaseRecord(model, hash_of_weights(base), base.full_precision)
     write_json(Path(directory) / BASE_RECORD, dataclasses.asdict(record))
 
 
@@ -58,6 +64,8 @@ def recorded_base(adapter: str | os.PathLike) -> Path:
 def check_base(base: Checkpoint, adapter: Path, trained_on: str | None = None) -> None:
     """Check that an adapter was trained on `base`; log a warning if there is no ``base.json``.
 
+    It may have been trained on the quantised `base`, or on the model that `base` is quantised from.
+
     Args:
         adapter: the adapter's file or directory.
         trained_on: name of the base model in PEFT's own record, which has no fingerprint.
@@ -74,7 +82,8 @@ def check_base(base: Checkpoint, adapter: Path, trained_on: str | None = None) -
         )
         return
     recorded = _read_record(record)
-    if hash_of_weights(base) != recorded.fingerprint:
+    expected = {recorded.fingerprint, recorded.full_precision}
+    if expected.isdisjoint({base.full_precision or hash_of_weights(base), hash_of_weights(base)}):
         raise LorsError(
             "the adapter was trained on another model",
             where=adapter,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import math
 import os
 import re
 import shlex
@@ -35,6 +34,8 @@ Spec = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 """Name of every tensor of a model, in order -> its shape and dtype."""
 INDEX_SUFFIX = ".safetensors.index.json"
 PEFT_CONFIG = "adapter_config.json"
+QUANTISED = "lors_quantised"
+"""Key in the header of a quantised file (:mod:`lors.checkpoint.quantised`)."""
 DIRECTORY_FILES = ("model.safetensors", f"model{INDEX_SUFFIX}", CTRANSLATE2_FILE)
 """Model files of directories of Hugging Face and CTranslate2; the first of them is read."""
 SAFETENSORS_DTYPES = {
@@ -53,6 +54,8 @@ SAFETENSORS_DTYPES = {
 
 class Checkpoint(abc.ABC):
     """The named tensors of one model; values are read only when :meth:`tensor` asks for them."""
+
+    full_precision: str | None = None  # of a quantised model: hash of the model before
 
     def __init__(self, path: Path):
         self.path = path
@@ -93,7 +96,15 @@ class Checkpoint(abc.ABC):
             )
         if not path.is_file():
             raise LorsError("not a file", where=path, hint="give the path of the model file")
-        return opener(path)
+        opened = opener(path)
+        if QUANTISED in getattr(opened, "metadata", ()):
+            raise LorsError(
+                "this model is quantised to 4 bits; full precision is needed here",
+                where=path,
+                hint="give the model that was quantised, or write these weights in float32: "
+                f"lors quantise --restore --model {shlex.quote(str(path))} --out copy.pth",
+            )
+        return opened
 
     @abc.abstractmethod
     def names(self) -> list[str]:
@@ -206,8 +217,8 @@ class _IndexedCheckpoint(Checkpoint):
         return self._spec[name][1]
 
 
-class _SafetensorsCheckpoint(_IndexedCheckpoint):
-    """A single ``.safetensors`` file."""
+class SafetensorsCheckpoint(_IndexedCheckpoint):
+    """A single ``.safetensors`` file; `metadata` are the texts of its header."""
 
     def __init__(self, path: Path):
         super().__init__(path)
@@ -216,6 +227,7 @@ class _SafetensorsCheckpoint(_IndexedCheckpoint):
             self._file = safetensors.safe_open(str(path), framework="pt")
         except safetensors.SafetensorError as error:
             raise corrupt_file(path, error) from None
+        self.metadata = self._file.metadata() or {}
         self._spec = {}
         for name in self._file.keys():  # noqa: SIM118 - not a dict, no iterator
             part = self._file.get_slice(name)
@@ -258,7 +270,7 @@ class _ShardedCheckpoint(Checkpoint):
                 got=shortened(missing),
                 hint="copy or download the model again, with all its parts",
             )
-        shards = {file: _SafetensorsCheckpoint(file) for file in dict.fromkeys(names.values())}
+        shards = {file: SafetensorsCheckpoint(file) for file in dict.fromkeys(names.values())}
         self._shard_of = {name: shards[file] for name, file in names.items()}
         self._files = list(shards)
         held = {(name, file) for file, shard in shards.items() for name in shard.names()}
@@ -371,7 +383,7 @@ def _file_of(directory: Path) -> Path:
 OPENERS: dict[str, Callable[[Path], Checkpoint]] = {
     ".pth": _TorchCheckpoint,
     ".pt": _TorchCheckpoint,
-    ".safetensors": _SafetensorsCheckpoint,
+    ".safetensors": SafetensorsCheckpoint,
 }
 
 
@@ -383,8 +395,3 @@ def bytes_of(tensor: Tensor) -> np.ndarray:
     """Return the values of a tensor as a flat byte array; contiguous values are not copied."""
     # reshape first: a scalar tensor cannot be viewed as bytes.
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
-
-
-def size_of(spec: Spec) -> int:
-    """Return the size in bytes of all tensors in `spec`."""
-    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in spec.values())

@@ -20,9 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lors.checkpoint.reader import SAFETENSORS_DTYPES, Spec, bytes_of, size_of
+from lors.checkpoint.reader import SAFETENSORS_DTYPES, Spec, bytes_of
 from lors.errors import LorsError, UsageError, shortened
 from lors.fileio import atomic_write
+
+
+def size_of(spec: Spec) -> int:
+    """Return the size in bytes of all tensors in `spec`."""
+    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in spec.values())
 
 
 class CheckpointWriter:
@@ -37,6 +42,7 @@ class CheckpointWriter:
             OpenAI's Whisper, ``.safetensors`` a single safetensors file.
         spec: shape and dtype of every tensor that will be added.
         dims: the dimensions to store in a ``.pt``.
+        metadata: texts for the header of a ``.safetensors``.
 
     Raises:
         UsageError: `path` has another suffix.
@@ -46,10 +52,16 @@ class CheckpointWriter:
 
     SUFFIXES = (".pth", ".safetensors", ".pt")
 
-    def __init__(self, path: str | os.PathLike, spec: Spec, dims: Mapping[str, int] | None = None):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        spec: Spec,
+        dims: Mapping[str, int] | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ):
         self.path = Path(path)
         self.spec = dict(spec)
-        self._dims = dims
+        self._dims, self._metadata = dims, metadata
         self._missing = list(self.spec)[::-1]
         self._stack = contextlib.ExitStack()
         self._layout: _SafetensorsLayout | _TorchLayout | None = None
@@ -91,7 +103,7 @@ class CheckpointWriter:
         with self._os_errors():
             self._file = self._stack.enter_context(atomic_write(self.path, "wb"))
             if self.path.suffix == ".safetensors":
-                self._layout = _SafetensorsLayout(self._file, self.spec)
+                self._layout = _SafetensorsLayout(self._file, self.spec, self._metadata)
             else:
                 dims = dict(self._dims or {}) if self.path.suffix == ".pt" else None
                 self._layout = _TorchLayout(self._file, self.spec, dims)
@@ -144,10 +156,10 @@ class CheckpointWriter:
 class _SafetensorsLayout:
     """A safetensors file: the length of the header, the header in JSON, then all values."""
 
-    def __init__(self, file: IO[bytes], spec: Spec):
+    def __init__(self, file: IO[bytes], spec: Spec, metadata: Mapping[str, str] | None):
         self._file = file
         names = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
-        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
         self._offsets = {}
         end = 0
         # Dtypes with large elements first: every tensor is then aligned to its element size.

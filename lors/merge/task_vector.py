@@ -52,7 +52,7 @@ class TaskVector:
             delta = difference(read[0], base)
         else:
             read = factors
-            delta = (factors[0].double() @ factors[1].double()).float()
+            delta = (factors[0].double() @ factors[1].double()).float().view(base.shape)
         if not all_finite(delta):
             check_finite(base, f"{self.base.path}: {name}")
             for tensor in read:

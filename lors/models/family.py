@@ -56,6 +56,13 @@ class Recogniser(Protocol):
             LorsError: names or shapes differ from the model's.
         """
 
+    def adapt(self, factors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Add an adapter to a quantised model; only the models of such families have this.
+
+        Args:
+            factors: name of a weight -> factors (B, A), scale included.
+        """
+
     def transcribe(
         self, waveforms: Sequence[np.ndarray], pair: Pair, options: InferenceOptions
     ) -> list[str]:
@@ -89,6 +96,9 @@ class Family(ABC):
     defaults: ClassVar[Mapping[str, str]]
     """Defaults of the recipes' options ``base_model`` (empty: it must be given), ``base_config``,
     ``train_config`` and ``inference_config``."""
+    quantised: ClassVar[Sequence[str]] = ()
+    """Names of the weights that are quantised to 4 bits; ``*`` matches any text, dots included.
+    Empty: models of this family cannot be quantised."""
     import_options: ClassVar[Mapping[str, str]] = {}
     """Options of the recipes that :meth:`import_base` takes -> their help."""
 

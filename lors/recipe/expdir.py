@@ -37,6 +37,8 @@ from lors.tasks import Pair
 
 BASELINES = ("base", "expert", "joint", "sequential")
 """Systems that are not merged, in the order of reports."""
+MODEL, QUANTISED_MODEL = "model.pth", "model.safetensors"
+"""Names of the model file in a model directory; the second one in NF4."""
 OVER_LANGS, OVER_LANGS_TASKS = "langs", "langs_tasks"
 MERGED_OVER = {OVER_LANGS: "languages", OVER_LANGS_TASKS: "languages and tasks"}
 """End of the name of a merged system -> the meaning in words."""
@@ -98,9 +100,15 @@ def sequential_steps(pairs: Iterable[Pair]) -> list[str]:
     return [f"{number:02d}_{pair}" for number, pair in enumerate(pairs, 1)]
 
 
+def model_file(directory: Path) -> Path:
+    """Return the path of the model of a directory, ``model.pth`` unless it is quantised."""
+    quantised = directory / QUANTISED_MODEL
+    return quantised if quantised.exists() else directory / MODEL
+
+
 def check_models(directories: Iterable[Path]) -> None:
     """Check that every directory has a model; raise LorsError with all that have none."""
-    files = dict.fromkeys(directory / "model.pth" for directory in directories)
+    files = dict.fromkeys(map(model_file, directories))
     if missing := [file for file in files if not file.exists()]:
         raise LorsError("models are missing", got=missing, hint="run the stages that make them")
 
@@ -174,5 +182,5 @@ class ExpDir:
         return self.merged(method, pair.task if merged_over == OVER_LANGS else scope_of(tasks))
 
     def digests(self, models: Iterable[Path]) -> dict[str, str]:
-        """Return model directory, relative to the experiment -> digest of its ``model.pth``."""
-        return {str(d.relative_to(self.root)): file_digest(d / "model.pth") for d in models}
+        """Return model directory, relative to the experiment -> digest of its model."""
+        return {str(d.relative_to(self.root)): file_digest(model_file(d)) for d in models}

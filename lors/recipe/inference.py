@@ -17,7 +17,7 @@ from lors.log import show_progress
 from lors.models import open_recogniser
 from lors.models.family import InferenceOptions, Recogniser
 from lors.recipe.eval_set import EvalSet, hypotheses_of, read_eval_set
-from lors.recipe.expdir import check_data, check_models, hypothesis_marker
+from lors.recipe.expdir import check_data, check_models, hypothesis_marker, model_file
 from lors.tasks import Pair
 
 SHARD = 1000
@@ -59,7 +59,7 @@ def infer(
         marker = DoneMarker(
             hypothesis_marker(out),
             {
-                "model": digest(model_dir / "model.pth"),
+                "model": digest(model_file(model_dir)),
                 "data": digest(directory / "utt2dur"),
                 "options": options.settings(),
             },

@@ -23,7 +23,12 @@ from lors.models import family_from
 from lors.models.family import Family
 from lors.recipe.expdir import sequential_steps
 from lors.recipe.launch import LOG, run_training, training_command
-from lors.recipe.training_config import needs_feature_stats, stats_config, training_config
+from lors.recipe.training_config import (
+    base_models,
+    needs_feature_stats,
+    stats_config,
+    training_config,
+)
 from lors.recipe.training_data import SPLITS, data_digests, data_options, shape_options, write_data
 from lors.tasks import Pair
 
@@ -99,7 +104,7 @@ def train(
     config = training_config(config, len(pairs), seed)
     family = family_from(config, out)
     ids = write_data(family, pairs, dump, out, dev)
-    base = config.get("init_param", [])
+    base = base_models(config)
     inputs = {
         "pairs": [str(pair) for pair in pairs],
         "config": config,
@@ -191,8 +196,10 @@ def _record_base(base: str | os.PathLike, out: Path) -> None:
     """Write the fingerprint of an adapter's base model beside the adapter."""
     from lors.checkpoint.adapter_base import record_base  # torch is slow to import
     from lors.checkpoint.expert import open_model
+    from lors.checkpoint.quantised import is_quantised, open_quantised
 
-    record_base(open_model(base), out)
+    quantised = is_quantised(Path(base).parent)
+    record_base(open_quantised(base) if quantised else open_model(base), out)
 
 
 def _discard_torn_checkpoint(out: Path) -> None:

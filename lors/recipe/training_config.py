@@ -10,7 +10,11 @@ from typing import Any
 from lors.config import read_yaml
 from lors.errors import LorsError
 from lors.models import family_from
+from lors.recipe.expdir import QUANTISED_MODEL
 from lors.tasks import Pair
+
+QUANTISED_BASE = "quantised_base"
+"""Option of LoRS's ESPnet tasks: the quantised model that adapters are trained on."""
 
 
 def fine_tuning_config(
@@ -19,7 +23,7 @@ def fine_tuning_config(
     """Return `config` with the structure and the vocabulary of a base model.
 
     Args:
-        base: directory of the base model.
+        base: directory of the base model, quantised or not.
         config: ESPnet's options for fine-tuning.
         pairs: language-task pairs that will be trained.
 
@@ -40,7 +44,16 @@ def fine_tuning_config(
         )
     keys = (key for key in family.model_keys if base_config.get(key) is not None)
     model = {key: base_config[key] for key in keys}
+    quantised = Path(base) / QUANTISED_MODEL
+    if quantised.exists():
+        return {**config, **model, "init_param": [], QUANTISED_BASE: str(quantised)}
     return {**config, **model, "init_param": [str(Path(base) / "model.pth")]}
+
+
+def base_models(config: Mapping[str, Any]) -> list[str]:
+    """Return the files that a training starts from; the first one is the base model."""
+    quantised = config.get(QUANTISED_BASE)
+    return [*([quantised] if quantised else []), *config.get("init_param", [])]
 
 
 def from_scratch_config(tokens: str | os.PathLike, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,6 +94,7 @@ def stats_config(config: Mapping[str, Any]) -> dict[str, Any]:
         model_conf = {**config.get("model_conf", {}), "extract_feats_in_collect_stats": False}
         config["model_conf"] = model_conf
     config.pop("init_param", None)
+    config.pop(QUANTISED_BASE, None)
     return config
 
 

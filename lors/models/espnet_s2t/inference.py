@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lors.checkpoint.quantised import FILE_NAME, is_quantised, open_quantised
 from lors.errors import LorsError
 from lors.models.espnet_s2t.prompts import S2TOptions, prompt_symbols
+from lors.models.nf4_layers import adapt, load_quantised
 from lors.models.recogniser import load_weights, pad_to
 from lors.tasks import Pair
 
@@ -23,7 +25,7 @@ class S2TModel:
     """An ESPnet S2T model for inference.
 
     Args:
-        directory: holds ``model.pth`` (a state dict) and ``config.yaml``.
+        directory: holds ``model.pth`` (a state dict) or a quantised model, and ``config.yaml``.
         device: torch device.
 
     Raises:
@@ -34,7 +36,8 @@ class S2TModel:
         # ESPnet takes seconds to import.
         from espnet2.bin.s2t_inference import Speech2Text
 
-        self.model_file = Path(directory) / "model.pth"
+        self._quantised = is_quantised(directory)
+        self.model_file = Path(directory) / (FILE_NAME if self._quantised else "model.pth")
         self.config = Path(directory) / "config.yaml"
         for path in (self.model_file, self.config):
             if not path.exists():
@@ -44,11 +47,14 @@ class S2TModel:
         self.device = device
         self._beam_options = {
             "s2t_train_config": str(self.config),
-            "s2t_model_file": str(self.model_file),
+            "s2t_model_file": None if self._quantised else str(self.model_file),
             "device": device,
         }
         self._speech2text = Speech2Text(beam_size=1, **self._beam_options)
         self.model = self._speech2text.s2t_model
+        self._factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        if self._quantised:
+            load_quantised(self.model, open_quantised(self.model_file))
         self._check_decoder()
         conf = self._speech2text.preprocessor_conf
         self.samples = int(conf["fs"] * conf["speech_length"])
@@ -81,6 +87,11 @@ class S2TModel:
             LorsError: names or shapes differ from the model's.
         """
         load_weights(self.model, state, self.config)
+
+    def adapt(self, factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Add an adapter to a quantised model (:func:`lors.models.nf4_layers.adapt`)."""
+        self._factors = factors
+        adapt(self.model, factors)
 
     def _prompt(self, pair: Pair) -> list[int]:
         symbols = prompt_symbols(pair)
@@ -158,7 +169,11 @@ class S2TModel:
             maxlenratio=options.maxlenratio,
             **self._beam_options,
         )
-        search.s2t_model.load_state_dict(self.model.state_dict())
+        if self._quantised:
+            load_quantised(search.s2t_model, open_quantised(self.model_file))
+            adapt(search.s2t_model, self._factors)
+        else:
+            search.s2t_model.load_state_dict(self.model.state_dict())
         language, task, _ = prompt_symbols(pair)
         return [search(waveform, lang_sym=language, task_sym=task)[0][3] for waveform in waveforms]
 

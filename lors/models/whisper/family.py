@@ -38,6 +38,11 @@ class Whisper(Family):
         "train_config": "conf/train_whisper_full.yaml",
         "inference_config": "conf/inference_whisper.yaml",
     }
+    quantised = (  # as in the authors' code of PQM (arXiv 2309.09136)
+        *("*attn.query.weight", "*attn.key.weight", "*attn.value.weight", "*attn.out.weight"),
+        *("*.mlp.0.weight", "*.mlp.2.weight", "encoder.conv*.weight"),
+        "decoder.token_embedding.weight",  # the output layer, too
+    )
     import_options = {  # noqa: RUF012 - a constant, as the base class says
         "window": "seconds that Whisper pads speech to: at most 30 (default); or auto",
         "st_language": "language in Whisper's prompt of a translation: source (default) or target",

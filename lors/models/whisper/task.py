@@ -31,6 +31,7 @@ from whisper.audio import HOP_LENGTH
 
 from lors.config import build
 from lors.models.espnet_trainer import ResumableTrainer
+from lors.models.quantised_task import QuantisedTask
 from lors.models.whisper.conf import WhisperConf
 from lors.models.whisper.encoder import features, log_mel, new_whisper, pad
 from lors.models.whisper.prompts import PROMPT_LENGTH, encode, tokenizer_of
@@ -149,8 +150,8 @@ class WhisperESPnetModel(AbsESPnetModel):
         return {"feats": features, "feats_lengths": speech_lengths // HOP_LENGTH}
 
 
-class WhisperTask(AbsTask):
-    """Fine-tuning of Whisper by ``python -m lors.bin.whisper_train``, with ESPnet's options."""
+class _WhisperTask(AbsTask):
+    """The task without quantised models."""
 
     num_optimizers: int = 1
     trainer = ResumableTrainer
@@ -213,3 +214,7 @@ class WhisperTask(AbsTask):
 
 def _conf(args: argparse.Namespace) -> WhisperConf:
     return build(WhisperConf, args.whisper_conf, "whisper_conf")
+
+
+class WhisperTask(QuantisedTask, _WhisperTask):
+    """Fine-tuning of Whisper by ``python -m lors.bin.whisper_train``, with ESPnet's options."""
