@@ -37,6 +37,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", required=True, help="ESPnet's training options (YAML)")
     parser.add_argument("--out", required=True, help="directory to write")
     parser.add_argument(
+        "--adapter", help="model directory of an adapter of the base model, to start from"
+    )
+    parser.add_argument(
         "--baselines",
         nargs="+",
         choices=BASELINES,
@@ -104,7 +107,7 @@ def complete_config(args: argparse.Namespace, pairs: Sequence[Pair]) -> dict[str
     """Return the training configuration, completed with the model to train."""
     config = read_yaml(args.config)
     if args.base:
-        return fine_tuning_config(args.base, config, pairs)
+        return fine_tuning_config(args.base, config, pairs, args.adapter)
     if args.tokens:
         return from_scratch_config(args.tokens, config)
     if not any(family.matches(config) for family in FAMILIES.values()):
@@ -127,6 +130,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--only is needed to train one of the --baselines")
     if args.baselines and not args.base:
         parser.error("--base is needed with --baselines")
+    if args.adapter and not args.base:
+        parser.error("--base is needed with --adapter")
     return run_main(parser, work, argv)
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from lors.checkpoint.adapter_base import hash_of_weights
+from lors.checkpoint.expert import open_model
 from lors.checkpoint.finite import check_finite
 from lors.checkpoint.nf4 import BLOCK, SCALE_BLOCK, Nf4, quantise
 from lors.checkpoint.reader import QUANTISED, Checkpoint, SafetensorsCheckpoint
@@ -136,6 +137,15 @@ def open_quantised(path: str | os.PathLike) -> QuantisedCheckpoint:
     if not path.is_file() or path.suffix != SUFFIX:
         raise LorsError("no quantised model", where=path, expected=f"a {SUFFIX} of lors quantise")
     return QuantisedCheckpoint(path)
+
+
+def open_base(path: str | os.PathLike) -> Checkpoint:
+    """Open the file of a base model in a model directory, quantised or in full precision.
+
+    Raises:
+        LorsError: as in :func:`open_quantised` and :func:`lors.checkpoint.expert.open_model`.
+    """
+    return open_quantised(path) if is_quantised(Path(path).parent) else open_model(path)
 
 
 def write_quantised(

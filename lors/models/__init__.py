@@ -58,7 +58,7 @@ def open_recogniser(directory: str | os.PathLike, device: str = "cpu") -> Recogn
     from lors.checkpoint.adapter import open_adapter  # torch is slow to import
     from lors.checkpoint.adapter_base import recorded_base
     from lors.checkpoint.lora_files import is_adapter
-    from lors.checkpoint.quantised import is_quantised, open_quantised
+    from lors.checkpoint.quantised import is_quantised, open_base
     from lors.checkpoint.reader import Checkpoint
 
     model = Path(directory) / "model.pth"
@@ -67,11 +67,10 @@ def open_recogniser(directory: str | os.PathLike, device: str = "cpu") -> Recogn
         return family_of(directory).recogniser(directory, device)
     base = recorded_base(model)
     recogniser = family_of(base.parent).recogniser(base.parent, device)
+    adapted = open_adapter(open_base(base), adapter)
     if is_quantised(base.parent):
-        adapted = open_adapter(open_quantised(base), adapter)
         names = filter(adapted.is_adapted, adapted.names())
         recogniser.adapt({name: adapted.factors(name) for name in names})
         return recogniser
-    adapted = open_adapter(Checkpoint.open(base), adapter)
     recogniser.load_state({name: adapted.tensor(name) for name in adapted.names()})
     return recogniser

@@ -10,6 +10,9 @@
 | ``joint/`` | the joint multi-lingual multi-task model |
 | ``sequential/`` | the model trained on one pair after the other: links to its last step |
 | ``sequential/<number>_<lang>_<task>/`` | the model after each step |
+| ``quantised/`` | the base model in 4 bits |
+| ``{quantised,full}_sat/`` | the adapter of all speakers of the pre-training |
+| ``{quantised,full}_[sat_]speaker/<lang>-x-<speaker>_<task>/`` | the adapter of a speaker |
 | ``tune/<method>.<scope>/sweep.json`` | the search for merge parameters on dev |
 | ``tune/<method>.<scope>/points/<index>.json`` | dev hypotheses of each setting |
 | ``tune/<method>.<scope>/cost.json`` | CPU time of the search |
@@ -35,6 +38,13 @@ from lors.errors import LorsError, UsageError
 from lors.fileio import file_digest
 from lors.tasks import Pair
 
+ON_QUANTISED = ("quantised_sat", "quantised_speaker", "quantised_sat_speaker")
+"""Systems of a recipe for speakers: adapters on the quantised base model, pre-trained on many
+speakers (speaker adaptive training, sat), of each speaker from nothing, and of each from sat."""
+ON_FULL = {f"full_{system.removeprefix('quantised_')}": system for system in ON_QUANTISED}
+"""The same adapters on the base model in full precision -> the system whose adapters they are."""
+PERSONAL = ("quantised", *ON_QUANTISED, *ON_FULL)
+"""All systems of a recipe for speakers but the base model, in the order of reports."""
 BASELINES = ("base", "expert", "joint", "sequential")
 """Systems that are not merged, in the order of reports."""
 MODEL, QUANTISED_MODEL = "model.pth", "model.safetensors"
@@ -170,7 +180,9 @@ class ExpDir:
         """
         if system == "expert":
             return self.expert(pair)
-        if system in BASELINES:
+        if system in PERSONAL and system.endswith("_speaker"):
+            return self.root / system / str(pair)
+        if system in BASELINES or system in PERSONAL:
             return self.root / system
         method, merged_over = split_system(system)
         if merged_over not in MERGED_OVER:

@@ -22,14 +22,15 @@ from lors.config import (
     load_config,
     read_yaml,
 )
+from lors.data.speaker_split import read_partition
 from lors.errors import LorsError, UsageError, unknown_name
 from lors.models import FAMILIES
 from lors.models.family import Family
-from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, scopes_of
+from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, PERSONAL, scopes_of
 from lors.recipe.grid import read_grid
 from lors.recipe.names import raise_problems
 from lors.recipe.option_text import group_languages, option_problems, value_of
-from lors.tasks import TASKS, pairs_of
+from lors.tasks import SPLITS, TASKS, pairs_of
 
 Count = Annotated[int, Range(1, LARGEST_COUNT)]
 Jobs = Annotated[int, Range(1, MOST_PROCESSES)]
@@ -75,6 +76,18 @@ class ScriptOptions:
         """Return the value of an option; if it is empty, the default of the model family."""
         return getattr(self, name) or self.family.defaults[name]
 
+    def import_options(self) -> dict[str, str]:
+        """Return the options of ``lors.bin.import_base`` that only this model family has."""
+        names = [name for name in self.family.import_options if hasattr(self, name)]
+        return {name: getattr(self, name) for name in names}
+
+    def check_family(self, langs: Sequence[str], imports_base: bool) -> None:
+        """Check the options of the model family."""
+        options = {"langs": " ".join(langs), **self.import_options()}
+        if imports_base:
+            options["base_model"] = self.completed("base_model")
+        self.family.check_options(options)
+
 
 @dataclass(frozen=True)
 class LorsOptions(ScriptOptions):
@@ -99,7 +112,7 @@ class LorsOptions(ScriptOptions):
 
     def lists(self, stages: Collection[str]) -> Lists:
         langs = group_languages(self.group, self.groups) if self.group else self.langs
-        checks: list[Callable[[], Any]] = [lambda: self._check_family(langs, "base" in stages)]
+        checks: list[Callable[[], Any]] = [lambda: self.check_family(langs, "base" in stages)]
         if {"stats", "experts", "baselines"}.intersection(stages):
             checks.append(lambda: read_yaml(self.completed("train_config")))
         if "tune" in stages:
@@ -121,7 +134,7 @@ class LorsOptions(ScriptOptions):
             "methods": self.methods,
             "baselines": self.baselines,
             "data_opts": self.data_opts,
-            "import_options": _words(self._import_options()),
+            "import_options": _words(self.import_options()),
             "training_clips": self._training_clips(),
             "report_options": ["--compare_to", self.compare_to] if self.compare_to else [],
             "pairs": [str(pair) for pair in pairs_of(langs, self.tasks)],
@@ -129,12 +142,6 @@ class LorsOptions(ScriptOptions):
             "systems": self._systems(),
             "packed": [f"lors.{scope}" for scope in scopes if "lors" in self.methods],
         }
-
-    def _check_family(self, langs: Sequence[str], imports_base: bool) -> None:
-        options = {"langs": " ".join(langs), **self._import_options()}
-        if imports_base:
-            options["base_model"] = self.completed("base_model")
-        self.family.check_options(options)
 
     def _check_methods(self) -> None:
         if not self.methods:
@@ -149,11 +156,6 @@ class LorsOptions(ScriptOptions):
         if self.compare_to and self.compare_to not in known:
             raise unknown_name("system", self.compare_to, known, "--compare_to")
 
-    def _import_options(self) -> dict[str, str]:
-        """Return the options of ``lors.bin.import_base`` that only this model family has."""
-        names = [name for name in self.family.import_options if hasattr(self, name)]
-        return {name: getattr(self, name) for name in names}
-
     def _training_clips(self) -> list[str]:
         """Words of ``lors.bin.format_audio`` that choose the training clips."""
         if self.train_subset:
@@ -165,6 +167,68 @@ class LorsOptions(ScriptOptions):
         over = [OVER_LANGS, OVER_LANGS_TASKS] if len(self.tasks) > 1 else [OVER_LANGS]
         merges = [f"{method}.{merged_over}" for merged_over in over for method in self.methods]
         return ["base", "expert", *self.baselines, *merges]
+
+
+@dataclass(frozen=True)
+class PqmOptions(ScriptOptions):
+    """Options of ``pqm.sh``."""
+
+    skip_train: bool
+    tasks: tuple[Literal[tuple(TASKS)], ...]
+    splits: tuple[Literal[tuple(SPLITS)], ...]
+    device: Literal["cpu", "cuda"]
+    num_speakers: Count
+    test_speakers: tuple[str, ...]
+    partition: str
+    own_splits: bool
+    adapt_utterances: Count
+    speaker_dev: Count
+    least_test: Count
+    double: bool
+    base_model: str
+    window: str
+    st_language: str
+    sat_config: str
+    train_config: str
+    inference_config: str
+    speakerdir: str
+
+    def lists(self, stages: Collection[str]) -> Lists:
+        checks: list[Callable[[], Any]] = [lambda: self.check_family(self.langs, "base" in stages)]
+        if "speakers" in stages and self.partition:
+            checks.append(lambda: read_partition(self.partition))
+        if {"stats", "sat"}.intersection(stages):
+            checks.append(lambda: read_yaml(self.sat_config))
+        if "adapt" in stages:
+            checks.append(lambda: read_yaml(self.train_config))
+        if "inference" in stages:
+            options, config = self.family.inference_options, self.completed("inference_config")
+            checks.append(lambda: load_config(options, config))
+        _check_all(checks)
+        completed = ("base_model", "inference_config")
+        return {
+            **{name: [self.completed(name)] for name in completed if self.completed(name)},
+            "langs": self.langs,
+            "tasks": self.tasks,
+            "splits": self.splits,
+            "data_opts": self.data_opts,
+            "import_options": _words(self.import_options()),
+            "speaker_options": self._speaker_options(),
+            "quantise_options": ["--double"] if self.double else [],
+            "systems": ["base", *PERSONAL],
+        }
+
+    def _speaker_options(self) -> list[str]:
+        """Words of ``lors.bin.split_speakers``."""
+        counts = {"adapt": self.adapt_utterances, "dev": self.speaker_dev}
+        counts["least_test"] = self.least_test
+        words = [word for name, count in counts.items() for word in (f"--{name}", str(count))]
+        words += ["--own_splits"] if self.own_splits else []
+        if self.partition:
+            return [*words, "--partition", self.partition]
+        if self.test_speakers:
+            return [*words, "--speakers", *self.test_speakers]
+        return [*words, "--number", str(self.num_speakers)]
 
 
 @dataclass(frozen=True)
@@ -185,7 +249,11 @@ class BaseOptions(ScriptOptions):
         }
 
 
-SCRIPTS: Mapping[str, type[ScriptOptions]] = {"lors": LorsOptions, "train_base": BaseOptions}
+SCRIPTS: Mapping[str, type[ScriptOptions]] = {
+    "lors": LorsOptions,
+    "pqm": PqmOptions,
+    "train_base": BaseOptions,
+}
 
 
 def resolve(

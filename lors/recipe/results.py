@@ -14,6 +14,7 @@ from pathlib import Path
 from lors.fileio import write_text
 from lors.recipe.cost import cost_sections
 from lors.recipe.expdir import MERGED_OVER, OVER_LANGS, scope_of, split_system, tasks_of
+from lors.recipe.personal import size_sections
 from lors.recipe.report import Section, relative_to, render_markdown, render_text
 from lors.recipe.score_tree import ScoreTable, read_scores
 from lors.recipe.significance import Significance, kept_significance, significance_sections
@@ -100,7 +101,7 @@ def make_report(
     sections.append(parameter_section(table, sweeps))
     sections.append(test_set_section(table))
     sections.append(Section("How the scores are computed", above=descriptions(table)))
-    return [*sections, *cost_sections(sweeps)]
+    return [*sections, *cost_sections(sweeps), *size_sections(table.expdirs)]
 
 
 def describe_runs(table: ScoreTable) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from lors.errors import LorsError, unknown_name
 from lors.fileio import read_json
-from lors.recipe.expdir import BASELINES, MERGED_OVER, ExpDir, split_system
+from lors.recipe.expdir import BASELINES, MERGED_OVER, PERSONAL, ExpDir, split_system
 from lors.score import SCORERS, Score, normalised_performance
 from lors.tasks import TASKS, Metric, Pair
 
@@ -113,7 +113,8 @@ def system_order(system: str) -> tuple:
     """Sort key: baselines in their order, other systems, then merges by method with lors last."""
     method, merged_over = split_system(system)
     if not merged_over:
-        place = BASELINES.index(system) if system in BASELINES else len(BASELINES)
+        known = (*BASELINES, *PERSONAL)
+        place = known.index(system) if system in known else len(known)
         return (0, place, system)
     known = list(MERGED_OVER)
     place = known.index(merged_over) if merged_over in known else len(known)

@@ -195,11 +195,9 @@ def train_sequence(
 def _record_base(base: str | os.PathLike, out: Path) -> None:
     """Write the fingerprint of an adapter's base model beside the adapter."""
     from lors.checkpoint.adapter_base import record_base  # torch is slow to import
-    from lors.checkpoint.expert import open_model
-    from lors.checkpoint.quantised import is_quantised, open_quantised
+    from lors.checkpoint.quantised import open_base
 
-    quantised = is_quantised(Path(base).parent)
-    record_base(open_quantised(base) if quantised else open_model(base), out)
+    record_base(open_base(base), out)
 
 
 def _discard_torn_checkpoint(out: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from lors.config import read_yaml
 from lors.errors import LorsError
 from lors.models import family_from
-from lors.recipe.expdir import QUANTISED_MODEL
+from lors.recipe.expdir import MODEL, QUANTISED_MODEL, model_file
 from lors.tasks import Pair
 
 QUANTISED_BASE = "quantised_base"
@@ -18,7 +18,10 @@ QUANTISED_BASE = "quantised_base"
 
 
 def fine_tuning_config(
-    base: str | os.PathLike, config: Mapping[str, Any], pairs: Sequence[Pair]
+    base: str | os.PathLike,
+    config: Mapping[str, Any],
+    pairs: Sequence[Pair],
+    adapter: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
     """Return `config` with the structure and the vocabulary of a base model.
 
@@ -26,6 +29,7 @@ def fine_tuning_config(
         base: directory of the base model, quantised or not.
         config: ESPnet's options for fine-tuning.
         pairs: language-task pairs that will be trained.
+        adapter: directory of an adapter of the base model, to start from.
 
     Raises:
         LorsError: `config` sets keys that belong to the base model, or the base model does not know
@@ -44,10 +48,30 @@ def fine_tuning_config(
         )
     keys = (key for key in family.model_keys if base_config.get(key) is not None)
     model = {key: base_config[key] for key in keys}
+    started = [] if adapter is None else [_checked_adapter(base, adapter)]
     quantised = Path(base) / QUANTISED_MODEL
     if quantised.exists():
-        return {**config, **model, "init_param": [], QUANTISED_BASE: str(quantised)}
-    return {**config, **model, "init_param": [str(Path(base) / "model.pth")]}
+        return {**config, **model, "init_param": started, QUANTISED_BASE: str(quantised)}
+    return {**config, **model, "init_param": [str(Path(base) / MODEL), *started]}
+
+
+def _checked_adapter(base: str | os.PathLike, adapter: str | os.PathLike) -> str:
+    """Return the file of an adapter.
+
+    Raises:
+        LorsError: it is missing, no adapter, or the adapter of another base model.
+    """
+    from lors.checkpoint.adapter import open_adapter  # torch is slow to import
+    from lors.checkpoint.lora_files import is_adapter
+    from lors.checkpoint.quantised import open_base
+    from lors.checkpoint.reader import Checkpoint
+
+    file = Path(adapter) / MODEL
+    opened = Checkpoint.open(file)
+    if not is_adapter(opened):
+        raise LorsError("not an adapter", where=file, expected="a checkpoint with LoRA factors")
+    open_adapter(open_base(model_file(Path(base))), opened)
+    return str(file)
 
 
 def base_models(config: Mapping[str, Any]) -> list[str]:

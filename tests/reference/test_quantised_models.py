@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -69,10 +70,7 @@ def make_adapter(root: Path, out: Path, base) -> Path:
     for name in base.names():
         shape = base.shape(name)
         if len(shape) > 1 and name.removesuffix(".weight").endswith(tuple(conf["target_modules"])):
-            for part, size in (
-                ("A", (2, shape[1:].numel() if 0 else int(np.prod(shape[1:])))),
-                ("B", (shape[0], 2)),
-            ):
+            for part, size in (("A", (2, math.prod(shape[1:]))), ("B", (shape[0], 2))):
                 values = torch.randn(size, generator=generator) * 0.2
                 state[name.removesuffix("weight") + f"lora_{part}"] = values
     torch.save(state, out / "model.pth")
@@ -86,8 +84,7 @@ def test_weights_are_quantised_and_stay_so(models):
     assert len(layers) == len(open_quantised(models / "quantised").quantised_names()) > 10
     recogniser.transcribe(WAVES, PAIR, options(models))
     assert all("weight" not in layer._parameters for layer in layers)
-    matrices = [p for p in recogniser.model.parameters() if p.ndim > 1]
-    left = sum(p.numel() for p in matrices) if matrices else 0
+    left = sum(p.numel() for p in recogniser.model.parameters() if p.ndim > 1)
     full = bytes_in_memory(open_recogniser(models / "base").model)
     assert left * 4 < 0.2 * full
     assert bytes_in_memory(recogniser.model) < full / 2
@@ -108,9 +105,8 @@ def test_adapter_on_a_quantised_model(models, tmp_path, beam_size):
     adapter = make_adapter(models, tmp_path / "speaker", quantised)
     chosen = options(models, beam_size=beam_size)
     texts = open_recogniser(adapter).transcribe(WAVES, PAIR, chosen)
-    adapted = open_adapter(
-        open_model(models / "rounded" / "model.pth"), Checkpoint.open(adapter / "model.pth")
-    )
+    rounded = open_model(models / "rounded" / "model.pth")
+    adapted = open_adapter(rounded, Checkpoint.open(adapter / "model.pth"))
     full = open_recogniser(models / "rounded")
     full.load_state({name: adapted.tensor(name) for name in adapted.names()})
     assert texts == full.transcribe(WAVES, PAIR, chosen)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lors.errors import unknown_name
 from lors.export.whisper_tokenizer import LANGUAGES
 from lors.models.whisper.conf import WhisperConf
-from lors.tasks import ASR, ST, TARGET, Pair
+from lors.tasks import ASR, ST, TARGET, Pair, spoken
 from lors.whisper_package import whisper_part
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ has an older code for Javanese (``jw``), and Filipino as Tagalog (``tl``), on wh
 
 def language_code(lang: str) -> str:
     """Return Whisper's language code for a Common Voice code: ``sv-SE`` -> ``sv``."""
+    lang = spoken(lang)
     return _OTHER_CODES.get(lang, lang.split("-")[0])
 
 
@@ -90,12 +91,12 @@ class WhisperPrompts:
         Raises:
             UsageError: Whisper does not know the language of the speech.
         """
-        spoken = language_code(pair.lang)
+        language = language_code(pair.lang)
         codes = self.tokenizer.all_language_codes
-        if spoken not in codes:
+        if language not in codes:
             raise unknown_name("language", pair.lang, sorted(codes), self.where)
         if self.conf.st_language == "source":
-            return spoken
+            return language
         return language_code(pair.speech_task.text_language(pair.lang))
 
     def prompt(self, pair: Pair) -> str:
