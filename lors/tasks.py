@@ -17,6 +17,8 @@ TARGET = "en"
 PRIVATE = "-x-"
 """Separates a language and a speaker in a code such as ``de-x-anna``, as BCP 47 has it for private
 use: the data directories and models of one speaker have such a code in place of the language."""
+SPEAKERS_FILE = "speakers"
+"""File with such codes, one a line, beside the data directories of the speakers."""
 Text = TypeVar("Text")
 
 

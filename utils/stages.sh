@@ -77,6 +77,7 @@ plan_stages() {
 # prints, one a line as NAME<TAB>WORD<TAB>WORD; each has to be declared in the script.
 check_options() {
     local _lines _name _values
+    script=$1
     plan_stages
     _lines=$("$python" -m lors.bin.check_recipe "$1" --program "$program" \
         --cmd_backend "$cmd_backend" --stages "${planned[@]}" --options "${options[@]}")
@@ -151,7 +152,7 @@ on_exit() {
 # Write EXPDIR/recipe.json for utils/status: --stage NAME at its begin, --status CODE at the end.
 record() {
     if [ "$dry_run" = true ] || [ ${#recorded[@]} -eq 0 ]; then return; fi
-    "$python" -m lors.bin.record_run "$@" --pid $$ --command "$command_line" \
+    "$python" -m lors.bin.record_run "$@" --pid $$ --command "$command_line" --script "$script" \
         --skip_train "$skip_train" --stop_stage "$stop_stage" "${recorded[@]}"
 }
 

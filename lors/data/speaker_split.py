@@ -20,12 +20,12 @@ from lors.data.datadir import Utterance, read_data_dir, write_data_dirs
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError, UsageError, shortened
 from lors.fileio import file_digest, name_problem, write_text
-from lors.tasks import SPLITS, of_speaker
+from lors.tasks import SPEAKERS_FILE, SPLITS, of_speaker
 
-SPEAKERS_FILE, PRETRAINING_FILE = "speakers", "pretraining"
-"""Files with the codes of the test speakers, and of the languages with other speakers."""
+PRETRAINING_FILE = "pretraining"
+"""File with the codes of the languages that have other speakers."""
 DEV_OF_TEN = 10
-"""Every tenth utterance of a speaker of the pre-training is a dev utterance."""
+"""Every tenth utterance of the pre-training of a language is a dev utterance."""
 
 
 @dataclass(frozen=True)
@@ -244,17 +244,14 @@ def _pretraining(
     """Return the data directories of the speakers that are not tested, by language."""
     directories: dict[Path, list[Utterance]] = {}
     for lang in langs:
-        train: list[Utterance] = []
-        dev: list[Utterance] = []
-        for speaker in (s for s in others if s.lang == lang):
-            if rule.own_splits:
-                train += speaker.of("train")
-                dev += speaker.of("dev")
-            else:
-                tenth = speaker.utterances[DEV_OF_TEN - 1 :: DEV_OF_TEN]
-                dev += tenth
-                kept = {u.id for u in tenth}
-                train += [u for u in speaker.utterances if u.id not in kept]
+        of_lang = [speaker for speaker in others if speaker.lang == lang]
+        if rule.own_splits:
+            train, dev = ([u for s in of_lang for u in s.of(split)] for split in ("train", "dev"))
+        else:
+            together = [u for s in of_lang for u in s.utterances]
+            dev = together[DEV_OF_TEN - 1 :: DEV_OF_TEN]
+            kept = {u.id for u in dev}
+            train = [u for u in together if u.id not in kept]
         if train and dev:
             directories |= {out / lang / "train": train, out / lang / "dev": dev}
     return directories

@@ -36,6 +36,8 @@ class RunRecord:
         status: its exit code; None while it runs.
         expdir, data, dump: experiment, data directories of stage 1 and of stage 2.
         langs, tasks, methods, systems: languages, tasks, merge methods, systems of the results.
+        script: the recipe script (``lors``, ``pqm``), which decides the stages.
+        speakers: of ``pqm``: data directories of the speakers.
     """
 
     command: str
@@ -55,6 +57,8 @@ class RunRecord:
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
     systems: tuple[str, ...]
+    script: str = "lors"
+    speakers: str = ""
 
     def process(self, last_write: float) -> RecordedProcess:
         """Return the run's process; `last_write` is when the record was written."""
@@ -101,6 +105,7 @@ def _parse(content: Any) -> RunRecord:
     """Return the record in a JSON value; raise LorsError with all wrong fields."""
     if not isinstance(content, dict):
         raise LorsError("not a record", got=type(content).__name__)
+    content = {"script": "lors", "speakers": "", **content}  # earlier versions have none
     wrong = []
     for field in dataclasses.fields(RunRecord):
         if field.name not in content:

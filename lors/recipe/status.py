@@ -18,9 +18,9 @@ from lors.recipe.job_log import STOPPED, error_in
 from lors.recipe.liveness import GONE, QUEUED, RUNNING, states_of
 from lors.recipe.run_record import RunRecord, read_run, record_path
 from lors.recipe.unit_jobs import Job, latest_jobs
-from lors.recipe.units import DONE, STAGES, STARTED, TRAINING, Unit, units_of
+from lors.recipe.units import DONE, STAGES, STARTED, TRAINING, Unit, stages_of, units_of
 
-ARRAYS = ("experts", "baselines", "tune", "inference")
+ARRAYS = ("experts", "baselines", "sat", "adapt", "tune", "inference")
 """The stages whose units are always done by jobs with logs."""
 FAILED, INTERRUPTED, PENDING, LEFT_OUT = "failed", "interrupted", "pending", "left out"
 STATES = (DONE, RUNNING, QUEUED, FAILED, INTERRUPTED, PENDING, LEFT_OUT)
@@ -97,7 +97,7 @@ def read_status(expdir: str | os.PathLike, stage: str | None = None) -> Status:
         UsageError: no such experiment, no run is recorded in it, or no such stage.
     """
     run = read_run(expdir)
-    stages = STAGES if stage is None else (_stage_name(stage),)
+    stages = stages_of(run) if stage is None else (_stage_name(run, stage),)
     units = [unit for unit in units_of(run, expdir) if unit.stage in stages]
     keys = {unit.key for unit in units}
     jobs = {k: job for k, job in latest_jobs(expdir, run.expdir).items() if k in keys}
@@ -113,12 +113,13 @@ def read_status(expdir: str | os.PathLike, stage: str | None = None) -> Status:
     return status
 
 
-def _stage_name(word: str) -> str:
+def _stage_name(run: RunRecord, word: str) -> str:
     """Return the name of a stage, from its name or number."""
-    numbers = {str(number): name for number, name in enumerate(STAGES, 1)}
+    stages = stages_of(run)
+    numbers = {str(number): name for number, name in enumerate(stages, 1)}
     name = numbers.get(word, word)
-    if name not in STAGES:
-        raise unknown_name("stage", word, STAGES, where="--stage")
+    if name not in stages:
+        raise unknown_name("stage", word, stages, where="--stage")
     return name
 
 
@@ -132,8 +133,9 @@ def _progress(unit: Unit) -> str | LorsError | OSError:
 
 def _to_come(run: RunRecord) -> tuple[str, ...]:
     """Return the current stage of a run and the stages after it."""
-    first = STAGES.index(run.stage) if run.stage in STAGES else 0
-    stages = STAGES[first : run.stop_stage]
+    known = stages_of(run)
+    first = known.index(run.stage) if run.stage in known else 0
+    stages = known[first : run.stop_stage]
     return tuple(s for s in stages if not (run.skip_train and s in TRAINING))
 
 

@@ -12,11 +12,11 @@ from lors.recipe.status import (
     INTERRUPTED,
     LEFT_OUT,
     PENDING,
-    STAGES,
     Status,
     UnitStatus,
     counts,
 )
+from lors.recipe.units import stages_of
 
 
 def as_json(status: Status) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def as_json(status: Status) -> dict[str, Any]:
         },
         "stages": [
             {
-                "number": STAGES.index(name) + 1,
+                "number": stages_of(run).index(name) + 1,
                 "name": name,
                 "counts": counts(status.of(name)),
                 "units": [_unit_json(unit) for unit in status.of(name)],
@@ -74,7 +74,8 @@ def as_table(status: Status, show_all: bool) -> str:
         found = counts(units)
         words = [f"{found.get(DONE, 0)}/{len(units)} done" if units else "nothing to do"]
         words += [f"{found[state]} {state}" for state in found if state not in (DONE, PENDING)]
-        lines.append(f"{STAGES.index(name) + 1:2d} {name:<10} {', '.join(words)}")
+        number = stages_of(status.run).index(name) + 1
+        lines.append(f"{number:2d} {name:<10} {', '.join(words)}")
         shown = [u for u in units if show_all or u.state not in (DONE, PENDING, LEFT_OUT)]
         width = max((len(unit.name) for unit in shown), default=0)
         lines += [f"     {_unit_line(unit, width)}" for unit in shown]

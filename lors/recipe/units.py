@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lors.done_marker import DoneMarker
 from lors.recipe.expdir import (
+    ON_QUANTISED,
     ExpDir,
     hypothesis_marker,
     inference_units,
@@ -20,11 +21,15 @@ from lors.recipe.expdir import (
     utterances_file,
 )
 from lors.recipe.run_record import RunRecord
-from lors.tasks import SPLITS, Pair, pairs_of
+from lors.tasks import SPEAKERS_FILE, SPLITS, Pair, pairs_of
 
 STAGES = ("data", "format", "base", "stats", "experts", "baselines")
 STAGES += ("tune", "merge", "inference", "score", "pack")
-TRAINING = STAGES[2:6]
+PQM_STAGES = ("data", "format", "speakers", "base", "quantise", "stats", "sat", "adapt")
+PQM_STAGES += ("inference", "score")
+SCRIPTS = {"lors": STAGES, "pqm": PQM_STAGES}
+"""Recipe script -> its stages; another script has those of `STAGES`."""
+TRAINING = (*STAGES[2:6], "quantise", "sat", "adapt")
 """The stages that --skip_train leaves out."""
 DONE, STARTED, NOT_STARTED = "done", "started", ""
 
@@ -46,9 +51,17 @@ class Unit:
     progress: Callable[[], str]
 
 
+def stages_of(run: RunRecord) -> tuple[str, ...]:
+    """Return the stages of a run's recipe script."""
+    return SCRIPTS.get(run.script, STAGES)
+
+
 def units_of(run: RunRecord, expdir: str | os.PathLike) -> Iterator[Unit]:
     """Yield all units of a run, in the order of the work."""
     exp = ExpDir(expdir)
+    if run.script == "pqm":
+        yield from _personal_units(run, exp)
+        return
     pairs = pairs_of(run.langs, run.tasks)
     scopes = scopes_of(run.tasks)
     yield from _data_units(run, _recipe_directory(run, exp.root))
@@ -82,6 +95,29 @@ def _training_units(run: RunRecord, exp: ExpDir, pairs: Sequence[Pair]) -> Itera
         yield _model("baselines", "joint", exp.joint, exp)
     for step in sequential_steps(pairs) if "sequential" in run.systems else ():
         yield _model("baselines", f"sequential/{step}", exp.sequential / step, exp)
+
+
+def _personal_units(run: RunRecord, exp: ExpDir) -> Iterator[Unit]:
+    """Yield the units of the adaptation to speakers; those of speakers once these are chosen."""
+    recipe = _recipe_directory(run, exp.root)
+    for unit in _data_units(run, recipe):
+        # A corpus may have training data only.
+        split = unit.name.rpartition("/")[2]
+        if split == SPLITS[0] or unit.progress() != NOT_STARTED:
+            yield unit
+    speakers = recipe / run.speakers
+    progress = _by_marker(speakers / ".done")
+    yield Unit("speakers", "speakers", "speakers", progress)
+    for stage, name in (("base", "base"), ("quantise", "quantised"), ("stats", "stats")):
+        yield _model(stage, name, exp.root / name, exp)
+    yield _model("sat", ON_QUANTISED[0], exp.root / ON_QUANTISED[0], exp)
+    chosen = speakers / SPEAKERS_FILE
+    codes = chosen.read_text(encoding="utf-8").split() if progress() == DONE else []
+    pairs = pairs_of(codes, run.tasks)
+    for system in ON_QUANTISED[1:]:
+        for pair in pairs:
+            yield _model("adapt", f"{system}/{pair}", exp.model(system, pair, ()), exp)
+    yield from _test_units(run, exp, pairs)
 
 
 def _merge_units(run: RunRecord, exp: ExpDir, scopes: Sequence[str]) -> Iterator[Unit]:

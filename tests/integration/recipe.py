@@ -20,7 +20,7 @@ import torch
 import yaml
 
 ROOT = Path(__file__).parents[2]
-PRODUCTS = ("downloads", "data", "dump", "exp")  # what a recipe makes in its directory
+PRODUCTS = ("downloads", "data", "dump", "exp", "speakers")  # what a recipe makes in its directory
 TIMEOUT = 3600  # seconds, so that nothing hangs for ever; a run takes a minute or two
 
 LANGS = ["de", "es"]
@@ -47,12 +47,13 @@ class Recipe:
     Args:
         directory: where the copy is made.
         name: the recipe, a folder of ``egs``.
+        system: its folder in there.
     """
 
-    def __init__(self, directory: Path, name: str = "mini_covost"):
+    def __init__(self, directory: Path, name: str = "mini_covost", system: str = "lors1"):
         self.directory = directory
         if not directory.exists():
-            _copy(ROOT / "egs" / name / "lors1", directory)
+            _copy(ROOT / "egs" / name / system, directory)
 
     def __truediv__(self, path: str) -> Path:
         return self.directory / path

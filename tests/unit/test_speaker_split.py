@@ -49,7 +49,7 @@ def test_speakers_with_most_utterances_and_all_others(source, tmp_path):
     assert together == sorted(together)
     others = [u for split in ("train", "dev") for u in read_data_dir(out / "de" / split)]
     assert {u.speaker for u in others} == {"bert", "carl"} and len(others) == 17
-    assert len(ids(out / "de" / "dev")) == 1  # the tenth of carl's eleven
+    assert len(ids(out / "de" / "dev")) == 1  # the tenth of seventeen
     assert (out / "speakers").read_text() == "de-x-anna\n"
     assert (out / "pretraining").read_text() == "de\n"
     for directory in out.glob("*/*"):

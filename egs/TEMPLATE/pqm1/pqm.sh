@@ -17,6 +17,7 @@
 #
 # A finished stage is not done again: after an interruption (Ctrl-C, kill -9) call the same command
 # again. Results made with other settings are never overwritten; choose another --expdir.
+# utils/status [EXPDIR] shows what is done, what runs and what has failed, with the logs.
 #
 # shellcheck source-path=SCRIPTDIR disable=SC2034,SC2154 # options and what cmd.sh sets
 set -euo pipefail
@@ -77,6 +78,9 @@ declare -a systems import_options speaker_options quantise_options
 check_options pqm
 inference_gpu=() # what a job of inference asks for
 if [ "$device" = cuda ]; then inference_gpu=(--gpu 1); fi
+recorded=(--expdir "$expdir" --data "$datadir" --dump "$dumpdir"
+    --speakers "$speakerdir" --langs "${langs[@]}" --tasks "${tasks[@]}" --methods
+    --systems "${systems[@]}")
 start_run
 
 # Set the pairs that stage speakers has chosen: `others`, of the pre-training, and `personal`.

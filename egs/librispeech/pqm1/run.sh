@@ -7,5 +7,5 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 exec ./pqm.sh --model_family whisper --base_model base.en --langs en --splits train \
     --partition conf/speakers.yaml --least_test 1 \
-    --sat_config conf/train_pqm.yaml --train_config conf/train_pqm.yaml \
-    --inference_config conf/inference_pqm.yaml "$@"
+    --sat_config conf/train_whisper_pqm.yaml --train_config conf/train_whisper_pqm.yaml \
+    --inference_config conf/inference_whisper_pqm.yaml "$@"
