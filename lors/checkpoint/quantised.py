@@ -36,7 +36,7 @@ FILE_NAME = "model.safetensors"
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of a quantised file says.
+    """The header of a quantised file.
 
     Attributes:
         kind: the format of the codes.

@@ -13,7 +13,7 @@ from lors.export.whisper_tokenizer import LANGUAGES
 from lors.models.family import Family, register
 from lors.models.whisper.conf import ImportOptions, WhisperConf, WhisperOptions, check_base_model
 from lors.models.whisper.prompts import WhisperPrompts, encode, language_code, tokenizer_of
-from lors.tasks import Pair
+from lors.tasks import Pair, spoken
 
 if TYPE_CHECKING:
     from lors.models.whisper.inference import WhisperModel
@@ -71,7 +71,7 @@ class Whisper(Family):
         if unknown:
             raise unknown_name("language", unknown, codes, where="--langs")
         if "base_model" in options:
-            check_base_model(options["base_model"])
+            check_base_model(options["base_model"], all(spoken(lang) == "en" for lang in langs))
 
     @classmethod
     def import_base(

@@ -34,7 +34,7 @@ from lors.models.espnet_trainer import ResumableTrainer
 from lors.models.quantised_task import QuantisedTask
 from lors.models.whisper.conf import WhisperConf
 from lors.models.whisper.encoder import features, log_mel, new_whisper, pad
-from lors.models.whisper.prompts import PROMPT_LENGTH, encode, tokenizer_of
+from lors.models.whisper.prompts import WhisperPrompts, encode, tokenizer_of
 
 IGNORED = -1  # pads the token ids
 
@@ -88,6 +88,7 @@ class WhisperESPnetModel(AbsESPnetModel):
         self.specaug = specaug
         self.window, self.n_mels = conf.speech_window, conf.dims["n_mels"]
         self.eot = tokenizer_of(conf.dims["n_vocab"]).eot
+        self.prompt_length = WhisperPrompts(conf, "whisper_conf").length
         self.lsm_weight = lsm_weight
         self.extract_feats_in_collect_stats = extract_feats_in_collect_stats
         if gradient_checkpointing:
@@ -115,7 +116,7 @@ class WhisperESPnetModel(AbsESPnetModel):
             mel = self._augmented(mel, speech.shape[1] // HOP_LENGTH)
         targets = text[:, 1:]
         asked = targets != IGNORED
-        asked[:, : PROMPT_LENGTH - 1] = False
+        asked[:, : self.prompt_length - 1] = False
         given = text[:, :-1].masked_fill(text[:, :-1] == IGNORED, self.eot)
         hidden = self._hidden(given, self.encoder(mel, speech_lengths))[asked]
         logits = (hidden @ self.decoder.token_embedding.weight.to(hidden.dtype).T).float()
