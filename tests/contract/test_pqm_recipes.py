@@ -46,7 +46,7 @@ def test_files_of_a_recipe(name):
         assert (recipe / script).is_symlink(), script
     readme = (recipe / "README.md").read_text(encoding="utf-8")
     assert readme.startswith("# ")
-    for source in ("paper", "authors' files", "ours"):
+    for source in ("paper", "authors' files", "Ours"):
         assert source in readme, source
 
 

@@ -4,8 +4,8 @@
     python utils/bench/quantise.py --model exp/base --data dump/es/dev --utterances 8
 
 The model is quantised plainly and with double quantisation in a temporary folder. Memory is that of
-all parameters and buffers. With --data, the same clips are decoded by greedy search in full precision
-and in 4 bits, in one process: CPU time and error rate.
+all parameters and buffers. With --data, the same clips are decoded by greedy search in full
+precision and in 4 bits, in one process: CPU time and error rate.
 """
 
 from __future__ import annotations

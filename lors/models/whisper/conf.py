@@ -105,13 +105,13 @@ def check_base_model(base_model: str, english: bool = False) -> None:
     official = (*OFFICIAL, *ENGLISH) if english else OFFICIAL
     if base_model and (base_model in official or Path(base_model).exists()):
         return
-    english = base_model.endswith(".en") and not english
+    refused = base_model.endswith(".en") and not english
     raise UsageError(
-        "this Whisper knows English only" if english else "no such Whisper model",
+        "this Whisper knows English only" if refused else "no such Whisper model",
         where="--base_model",
-        expected=f"a file, a directory, or one of {', '.join(OFFICIAL)}",
+        expected=f"a file, a directory, or one of {', '.join(official)}",
         got=base_model or "an empty name",
-        hint=near_matches(base_model.removesuffix(".en"), OFFICIAL),
+        hint=near_matches(base_model if english else base_model.removesuffix(".en"), official),
     )
 
 
