@@ -46,7 +46,7 @@ def speakers(finished):
 
 
 def test_every_stage_runs(finished, speakers):
-    recipe, done = finished
+    _, done = finished
     assert tuple(stages_of(done.stderr)) == PQM_STAGES
     assert len(speakers) == 2 and all(code.startswith("de-x-") for code in speakers)
     assert not [line for line in done.stderr.splitlines() if "Traceback" in line]

@@ -227,3 +227,39 @@ def test_quantising_again_is_skipped_and_other_settings_are_refused(models):
     assert (models / "quantised" / "model.safetensors").stat().st_mtime_ns == before
     with refusal("double"):
         quantise_directory(models / "base", models / "quantised", double=False)
+
+
+def test_english_only_model(tmp_path):
+    """Texts are those of openai-whisper; the loss is that of the tokens after the prompt."""
+    import argparse
+
+    import whisper
+
+    from lors.models.whisper.import_base import import_whisper
+    from lors.models.whisper.prompts import encode
+    from lors.models.whisper.task import WhisperTask
+
+    pair = Pair("en-x-anna", "asr")
+    official = make_whisper(tmp_path / "tiny.en.pt", scale=3.0, n_vocab=51864)
+    import_whisper(str(official), tmp_path / "base")
+    family = family_of(tmp_path / "base")
+    options = family.inference_options(max_tokens=8)
+    texts = open_recogniser(tmp_path / "base").transcribe(WAVES, pair, options)
+    model = whisper.load_model(str(official), "cpu")
+    chosen = {"without_timestamps": True, "fp16": False, "sample_len": 8}
+    for wave, text in zip(WAVES, texts, strict=True):
+        mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(wave))
+        decoded = whisper.decode(model, mel, whisper.DecodingOptions(language="en", **chosen))
+        assert text == decoded.text
+    config = yaml.safe_load((tmp_path / "base" / "config.yaml").read_text())
+    trained = WhisperTask.build_model(argparse.Namespace(**config, model_conf={}))
+    trained.load_state_dict(model.state_dict())
+    trained.eval()
+    speech = torch.from_numpy(whisper.pad_or_trim(WAVES[0]))[None]
+    ids = torch.tensor([encode("<|notimestamps|> Good morning.", family.prompts.tokenizer)])
+    samples, tokens = torch.tensor([speech.shape[1]]), torch.tensor([ids.shape[1]])
+    with torch.no_grad():
+        loss = trained(speech, samples, ids, tokens)[0]
+        logits = model(whisper.log_mel_spectrogram(speech), ids[:, :-1])
+    expected = torch.nn.functional.cross_entropy(logits[0, 1:], ids[0, 2:])
+    assert torch.allclose(loss, expected, rtol=1e-4)
