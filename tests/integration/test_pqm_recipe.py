@@ -12,6 +12,7 @@ from lors.fileio import read_json
 from lors.recipe.expdir import ON_FULL, PERSONAL
 from lors.recipe.units import PQM_STAGES
 from tests.integration.recipe import Recipe, derive_config, file_times, stages_of
+from tests.unit.test_librispeech import write_ten_speakers
 
 pytestmark = [pytest.mark.espnet, pytest.mark.slow]
 
@@ -138,3 +139,18 @@ def test_status_and_a_run_again(finished, speakers):
     written = {name for name in before if before[name] != after[name]}
     trained = {n for n in written if n.endswith((".pth", ".safetensors")) and "full" not in n}
     assert not trained and not {n for n in written if n.startswith("inference/")}
+
+
+def test_librispeech_to_the_data_of_its_ten_speakers(tmp_path):
+    """A corpus made in the layout of LibriSpeech, through the first three stages of the recipe."""
+    partition = write_ten_speakers(tmp_path / "LibriSpeech")
+    recipe = Recipe(tmp_path / "librispeech", "librispeech", "pqm1")
+    options = ["--data_opts", f"--librispeech {tmp_path / 'LibriSpeech'}"]
+    done = recipe.run(*options, "--stop_stage", "speakers")
+    assert done.status == 0, done.stderr
+    codes = (recipe / "speakers/speakers").read_text().split()
+    assert codes == [f"en-x-{speaker}" for speaker in sorted(partition)]
+    for speaker, ends in partition.items():
+        dev = read_data_dir(recipe / f"speakers/en-x-{speaker}/dev")
+        assert [u.id for u in dev] == list(ends)
+    assert recipe.run(*options, "--langs", "de", "--datadir", "d2").status == 2

@@ -23,7 +23,7 @@ def write_chapter(root, subset, utterances):
         folder = root / subset / speaker / chapter
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{speaker}-{chapter}-{number:04d}"
-        soundfile.write(folder / f"{name}.flac", np.zeros(160, dtype=np.float32), 16000)
+        soundfile.write(folder / f"{name}.flac", np.zeros(8000, dtype=np.float32), 16000)
         with (folder / f"{speaker}-{chapter}.trans.txt").open("a") as handle:
             handle.write(f"{name} A LINE OF {number}\n")
 
@@ -62,9 +62,8 @@ def test_missing_parts(corpus, tmp_path):
         prepare_librispeech(corpus, ["empty"], tmp_path / "data")
 
 
-def test_ten_speakers_of_the_authors(tmp_path):
-    """The first and the last dev utterance of each, some others, and another speaker."""
-    root = tmp_path / "LibriSpeech"
+def write_ten_speakers(root):
+    """Write the first and the last dev utterance of each, some others, and another speaker."""
     partition = read_partition(SPEAKERS)
     for speaker, (first, last) in partition.items():
         ends = {tuple(end.split("-")) for end in (first, last)}
@@ -75,6 +74,12 @@ def test_ten_speakers_of_the_authors(tmp_path):
         utterances |= {(speaker, chapter, int(number) + 1), (speaker, "999999", 0)}
         write_chapter(root, "train-clean-360", sorted(utterances))
     write_chapter(root, "train-clean-360", [("14", "208", n) for n in range(12)])
+    return partition
+
+
+def test_ten_speakers_of_the_authors(tmp_path):
+    root = tmp_path / "LibriSpeech"
+    partition = write_ten_speakers(root)
     assert main(["--corpus", str(root), "--out", str(tmp_path / "data")]) == 0
     rule = SpeakerRule(partition=partition, least_test=1)
     codes = split_speakers(tmp_path / "data", ["en"], tmp_path / "speakers", rule)

@@ -6,6 +6,7 @@
 #
 # shellcheck source-path=SCRIPTDIR/..
 set -euo pipefail
+. utils/log.sh
 . ./db.sh
 
 langs=en        # LibriSpeech is English
