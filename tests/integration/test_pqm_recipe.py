@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 import yaml
 
+from lors.bin.evaluate import main as evaluate
+from lors.bin.merge import main as lors_merge
+from lors.bin.quantise import main as quantise
 from lors.checkpoint.quantised import open_quantised
 from lors.data.datadir import read_data_dir, read_text
 from lors.fileio import read_json
@@ -139,6 +144,29 @@ def test_status_and_a_run_again(finished, speakers):
     written = {name for name in before if before[name] != after[name]}
     trained = {n for n in written if n.endswith((".pth", ".safetensors")) and "full" not in n}
     assert not trained and not {n for n in written if n.startswith("inference/")}
+
+
+def test_merged_speakers_and_their_cost(finished, speakers, monkeypatch):
+    """The commands of the recipe's README: a merge quantised, and a merge on rounded weights."""
+    recipe, _ = finished
+    monkeypatch.chdir(recipe.directory)
+    experts = [f"exp/quantised_sat_speaker/{speaker}_asr/model.pth" for speaker in speakers]
+    merge = ["--method", "average", "--policy", "espnet_s2t", "--params", "scaling_coef=1"]
+    merge += ["--experts", *experts]
+    restore = ["--restore", "--model", "exp/quantised", "--out", "exp/rounded/model.pth"]
+    assert quantise(restore) == 0
+    shutil.copyfile("exp/base/config.yaml", "exp/rounded/config.yaml")
+    for base, out in (("base", "merged_de"), ("rounded", "on_quantised")):
+        files = ["--base", f"exp/{base}/model.pth", "--out", f"exp/{out}/model.pth"]
+        assert lors_merge([*merge, *files]) == 0
+    assert quantise(["--model", "exp/merged_de", "--out", "exp/merged_quantised"]) == 0
+    names = ("base", "quantised", "merged_de", "merged_quantised", "on_quantised")
+    options = ["--models", *(f"{name}=exp/{name}" for name in names), "--langs", *speakers]
+    options += ["--tasks", "asr", "--dump", "speakers", "--out", "exp/merge_cost"]
+    assert evaluate([*options, "--inference_config", "conf/inference_greedy.yaml"]) == 0
+    for name in names:
+        for speaker in speakers:
+            assert read_json(f"exp/merge_cost/scores/test/{name}/{speaker}_asr.json")["wer"] >= 0
 
 
 def test_librispeech_to_the_data_of_its_ten_speakers(tmp_path):
