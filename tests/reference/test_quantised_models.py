@@ -152,6 +152,22 @@ def test_gradients_are_those_of_the_rounded_weights(models, tmp_path):
     assert any(gradient.abs().sum() > 0 for gradient in gradients.values())
 
 
+def test_no_dequantised_weight_waits_for_the_backward_pass(models):
+    found = {}
+    for name in ("rounded", "quantised"):
+        model = training_model(models, name)
+        model.train()
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, saved=saved: saved.append(tuple(tensor.shape)) or tensor, lambda t: t
+        ):
+            loss_of(models, model)
+        linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
+        shapes = {tuple(layer.weight.shape) for layer in linear}
+        found[name] = [s for s in saved if len(s) == 2 and {s, s[::-1]} & shapes]
+    assert found["rounded"] and not found["quantised"]
+
+
 def task_of(root: Path):
     if kind(root) == "whisper":
         from lors.models.whisper.task import WhisperTask
