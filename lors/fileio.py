@@ -197,18 +197,22 @@ def remove_tree(path: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_directory(path: str | os.PathLike, replace: bool = False) -> Iterator[Path]:
     """Make a temporary directory beside `path`; after a clean exit, rename it to `path`.
 
     After an exception the temporary directory is removed. A killed process leaves it; the next
     call for the same `path` removes it.
 
+    Args:
+        path: the directory to make.
+        replace: replace a directory that exists; it is removed when the new one is complete.
+
     Raises:
-        UsageError: `path` exists and is not an empty directory.
+        UsageError: `path` exists and is not an empty directory, or with `replace` no directory.
         LorsError: another process is making this directory.
     """
     path = Path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    if path.exists() and not (path.is_dir() and (replace or not any(path.iterdir()))):
         raise UsageError(
             "the output directory exists already",
             where=path,
@@ -222,6 +226,8 @@ def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
         scratch_directory(path.with_name(f".{path.name}.tmp")) as temporary,
     ):
         yield temporary
+        if replace:
+            remove_tree(path)
         temporary.replace(path)
 
 

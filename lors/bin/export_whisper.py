@@ -26,6 +26,9 @@ def get_parser() -> argparse.ArgumentParser:
         "directory) or CTranslate2 (a directory); merged or not",
     )
     parser.add_argument(
+        "--base", help="base model of --model, if that is an adapter or a file of lors extract"
+    )
+    parser.add_argument(
         "--out",
         required=True,
         help="output: a name that ends in .pt (OpenAI), or a new directory (Hugging Face)",
@@ -39,7 +42,8 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
-    export_whisper(args.model, args.out, getattr(torch, args.dtype) if args.dtype else None)
+    dtype = getattr(torch, args.dtype) if args.dtype else None
+    export_whisper(args.model, args.out, dtype, args.base)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

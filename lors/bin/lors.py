@@ -15,6 +15,7 @@ from lors.log import run_main
 COMMANDS = {
     "merge": ("merge", (), "merge experts that were fine-tuned from one base model"),
     "inspect": ("inspect", (), "measure task vectors and how experts interfere"),
+    "extract": ("extract", (), "write an expert as a small file: LoRA, or low-rank plus sparse"),
     "export-whisper": ("export_whisper", (), "write a Whisper for transformers or openai-whisper"),
     "quantise": ("quantise", (), "write a model in 4 bits, or one in 4 bits in full precision"),
     "list-methods": ("merge", ("--list_methods",), "describe every merge method"),

@@ -47,7 +47,8 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--experts",
         nargs="+",
-        help="checkpoints fine-tuned from the base model, in any of these forms, or LoRA adapters",
+        help="checkpoints fine-tuned from the base model, in any of these forms, LoRA adapters, or "
+        "files of lors extract",
     )
     parser.add_argument("--out", help="merged model to write: .pth, .safetensors, or .pt (Whisper)")
     parser.add_argument(

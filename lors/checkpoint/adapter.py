@@ -11,14 +11,15 @@ from torch import Tensor
 from xxhash import xxh3_128
 
 from lors.checkpoint.adapter_base import check_base
+from lors.checkpoint.based import BasedCheckpoint
 from lors.checkpoint.finite import all_finite
 from lors.checkpoint.lora_files import LoraFile, not_plain, read_espnet, read_peft
 from lors.checkpoint.naming import counterparts, ties
 from lors.checkpoint.reader import Checkpoint
-from lors.errors import LorsError, shortened
+from lors.errors import LorsError
 
 
-class AdaptedCheckpoint(Checkpoint):
+class AdaptedCheckpoint(BasedCheckpoint):
     """A base model with an adapter merged into it; the merged tensors are computed when read.
 
     Args:
@@ -31,8 +32,7 @@ class AdaptedCheckpoint(Checkpoint):
     """
 
     def __init__(self, base: Checkpoint, path: Path, adapter: LoraFile):
-        super().__init__(path)
-        self._base = base
+        super().__init__(base, path)
         self._tensors, self._config = adapter.tensors, adapter.config
         self._weights_are_base = adapter.weights_are_base
         whole = self._without_ties(adapter)
@@ -42,7 +42,15 @@ class AdaptedCheckpoint(Checkpoint):
         self._factors = {base_name[name]: pair for name, pair in adapter.factors.items()}
         self._scale = {base_name[name]: scale for name, scale in adapter.scale.items()}
         self._whole = {base_name[name]: key for name, key in whole.items()}
-        self._check_fit()
+        self._check_fit(
+            [
+                *((name, self._tensors.shape(key)) for name, key in self._whole.items()),
+                *(
+                    (name, self._shape_of_product(name, up, down))
+                    for name, (up, down) in self._factors.items()
+                ),
+            ]
+        )
         self._check_unchanged(adapter, {base_name[name]: name for name in own})
 
     def _without_ties(self, adapter: LoraFile) -> dict[str, str]:
@@ -65,31 +73,6 @@ class AdaptedCheckpoint(Checkpoint):
         if problems:
             raise not_plain(adapter.config, problems)
         return whole
-
-    def _check_fit(self) -> None:
-        spec = self._base.spec()
-        found = [(name, self._tensors.shape(key), False) for name, key in self._whole.items()]
-        for name, (up, down) in self._factors.items():
-            shape = (self._tensors.shape(up)[0], self._tensors.shape(down)[1])
-            found.append((name, shape, True))
-        problems = []
-        for name, shape, is_product in found:
-            if name not in spec:
-                problems.append(f"{name}: not in the base model")
-                continue
-            expected = spec[name][0]
-            if is_product and len(expected) > 2:  # of a convolution
-                expected = (expected[0], math.prod(expected[1:]))
-            if expected != shape:
-                problems.append(f"{name}: shape {list(expected)}, in the adapter {list(shape)}")
-        if problems:
-            raise LorsError(
-                "the adapter does not fit the base model",
-                where=self.path,
-                expected=f"the names and shapes of {self._base.path}",
-                got=shortened(sorted(problems), 20),
-                hint="give the base model that the adapter was trained on",
-            )
 
     def _check_unchanged(self, adapter: LoraFile, own_name: Mapping[str, str]) -> None:
         """Check weights that the adapter must have as they are in the base model.
@@ -118,23 +101,30 @@ class AdaptedCheckpoint(Checkpoint):
     def files(self) -> list[Path]:
         return [*self._tensors.files(), self._config]
 
-    def names(self) -> list[str]:
-        return self._base.names()
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._base.shape(name)
-
-    def dtype(self, name: str) -> torch.dtype:
-        return self._base.dtype(name)
-
     def tensor(self, name: str) -> Tensor:
         base = self._base.tensor(name)
+        product = self._product(name)
+        if product is None:
+            return self._tensors.tensor(self._whole[name]) if name in self._whole else base
+        return (base.double() + product).to(base.dtype)
+
+    def delta(self, name: str) -> Tensor | None:
+        product = self._product(name)
+        return None if product is None else product.float()
+
+    def _product(self, name: str) -> Tensor | None:
+        """Return the product of the factors of a tensor in float64; None without factors."""
         factors = self.factors(name)
         if factors is None:
-            return self._tensors.tensor(self._whole[name]) if name in self._whole else base
-        up, down = factors
-        product = (up.double() @ down.double()).view(base.shape)
-        return (base.double() + product).to(base.dtype)
+            return None
+        return (factors[0].double() @ factors[1].double()).view(self.shape(name))
+
+    def _shape_of_product(self, name: str, up: str, down: str) -> tuple[int, ...]:
+        """Return the shape of the product of factors, for a convolution that of its weight."""
+        product = (self._tensors.shape(up)[0], self._tensors.shape(down)[1])
+        expected = self._base.shape(name) if name in self._base.names() else ()
+        is_convolution = len(expected) > 2 and product == (expected[0], math.prod(expected[1:]))
+        return expected if is_convolution else product
 
     def is_adapted(self, name: str) -> bool:
         if name not in self._factors or name not in self._whole or self._weights_are_base:

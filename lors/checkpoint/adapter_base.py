@@ -1,4 +1,7 @@
-"""The base model of an adapter, recorded in ``base.json`` in the adapter's directory."""
+"""The base model of an expert that holds only the change of it.
+
+It is recorded in ``base.json`` in the directory of an adapter, and in the file of a task vector.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,11 @@ BASE_RECORD = "base.json"
 
 
 @dataclass(frozen=True)
-class _BaseRecord:
+class BaseRecord:
     """The content of ``base.json``.
 
     Attributes:
-        model: path of the base model, relative to the adapter's directory.
+        model: path of the base model, relative to the directory of the expert.
         fingerprint: hash of its weights.
         full_precision: if it is quantised, hash of the model that was quantised.
     """
@@ -40,9 +43,13 @@ def record_base(base: Checkpoint, directory: str | os.PathLike) -> None:
 
     An adapter of a quantised model fits the model in full precision too.
     """
-    model = os.path.relpath(base.path, directory)
-    record = _BaseRecord(model, hash_of_weights(base), base.full_precision)
-    write_json(Path(directory) / BASE_RECORD, dataclasses.asdict(record))
+    write_json(Path(directory) / BASE_RECORD, dataclasses.asdict(base_record(base, directory)))
+
+
+def base_record(base: Checkpoint, directory: str | os.PathLike) -> BaseRecord:
+    """Return the record of `base` for an expert in a directory."""
+    path = os.path.relpath(base.path, directory)
+    return BaseRecord(path, hash_of_weights(base), base.full_precision)
 
 
 def recorded_base(adapter: str | os.PathLike) -> Path:
@@ -55,9 +62,19 @@ def recorded_base(adapter: str | os.PathLike) -> Path:
         LorsError: there is no ``base.json``, it is damaged, or the base model is missing.
     """
     record = Path(adapter).parent / BASE_RECORD
-    path = Path(os.path.normpath(record.parent / _read_record(record).model))
+    return recorded_path(_read_record(record), record.parent)
+
+
+def recorded_path(record: BaseRecord, directory: Path) -> Path:
+    """Return the path of a recorded base model; LorsError if it is missing."""
+    path = Path(os.path.normpath(directory / record.model))
     if not path.exists():
-        raise LorsError("the base model of this adapter is missing", where=path)
+        raise LorsError(
+            "the base model of this expert is missing",
+            where=path,
+            expected=f"the base model of the expert in {directory}",
+            hint="put the base model at this path",
+        )
     return path
 
 
@@ -81,20 +98,34 @@ def check_base(base: Checkpoint, adapter: Path, trained_on: str | None = None) -
             *(adapter, known, BASE_RECORD, base.path),
         )
         return
-    recorded = _read_record(record)
-    expected = {recorded.fingerprint, recorded.full_precision}
-    if expected.isdisjoint({base.full_precision or hash_of_weights(base), hash_of_weights(base)}):
+    check_recorded(base, adapter, _read_record(record), record)
+
+
+def check_recorded(base: Checkpoint, expert: Path, record: BaseRecord, where: Path) -> None:
+    """Check that `base` is the recorded base model of an expert.
+
+    Args:
+        base: the base model.
+        expert: the expert's file or directory.
+        record: the record.
+        where: its file, for the error.
+
+    Raises:
+        LorsError: the weights are others.
+    """
+    expected, found = {record.fingerprint, record.full_precision}, hash_of_weights(base)
+    if expected.isdisjoint({found, base.full_precision or found}):
         raise LorsError(
-            "the adapter was trained on another model",
-            where=adapter,
-            expected=f"the base model with the weights of {recorded.model} (in {record})",
+            "the expert was made from another base model",
+            where=expert,
+            expected=f"the base model with the weights of {record.model} (in {where})",
             got=base.path,
             hint="give that model with --base",
         )
 
 
-def _read_record(path: Path) -> _BaseRecord:
-    return from_description(_BaseRecord, read_json_object(path), path)
+def _read_record(path: Path) -> BaseRecord:
+    return from_description(BaseRecord, read_json_object(path), path)
 
 
 def hash_of_weights(model: Checkpoint) -> str:

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lors.checkpoint.places import CTRANSLATE2_FILE
 from lors.checkpoint.torch_file import corrupt_file, open_to_read
 from lors.errors import BRIEF, LorsError
 
-FILE_NAME = "model.bin"
-"""Name of the file in every directory of CTranslate2."""
 VERSION = 6
 """Version of the format, which CTranslate2 4 writes."""
 DTYPES = (
@@ -160,7 +159,7 @@ def _check_version(path: Path, version: int) -> None:
         raise LorsError(
             "this is not a model of CTranslate2",
             where=path,
-            expected=f"{FILE_NAME} as ct2-transformers-converter writes it",
+            expected=f"{CTRANSLATE2_FILE} as ct2-transformers-converter writes it",
             got="another kind of file",
             hint="give the model in another form: see lors merge --help",
         )

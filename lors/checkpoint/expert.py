@@ -1,7 +1,8 @@
 """Open base models and experts; an expert gets the names of its base model.
 
 An expert may come in another form than its base model (Whisper of OpenAI, Hugging Face, ESPnet or
-CTranslate2), or as an adapter (:mod:`lors.checkpoint.adapter`).
+CTranslate2), as an adapter (:mod:`lors.checkpoint.adapter`), or as the file of a task vector
+(:mod:`lors.checkpoint.vector_file`).
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import torch
 from torch import Tensor
 
 from lors.checkpoint.adapter import open_adapter
+from lors.checkpoint.adapter_base import recorded_base
 from lors.checkpoint.lora_files import is_adapter, is_peft_file
 from lors.checkpoint.naming import counterparts, tied_names
-from lors.checkpoint.reader import PEFT_CONFIG, Checkpoint
+from lors.checkpoint.places import PEFT_CONFIG, PEFT_MODEL
+from lors.checkpoint.reader import Checkpoint
+from lors.checkpoint.vector_file import VectorCheckpoint, is_vector, recorded_base_of
 from lors.errors import LorsError
 
 WRAPPERS = {
@@ -60,9 +64,17 @@ def open_model(path: str | os.PathLike) -> Checkpoint:
 
     Raises:
         LorsError: as in :meth:`Checkpoint.open`, the file is the tensor file of a PEFT adapter, or
-            a tied tensor differs from the tensor that it should repeat.
+            a tied tensor differs from the tensor that it should repeat; or it is the file of a task
+            vector.
     """
-    return _without_ties(_open_file(path))
+    checkpoint = _open_file(path)
+    if is_vector(checkpoint):
+        raise LorsError(
+            "this file holds a task vector, not a full model",
+            where=path,
+            hint="give its base model with --base, and this file as an expert",
+        )
+    return _without_ties(checkpoint)
 
 
 def _open_file(path: str | os.PathLike) -> Checkpoint:
@@ -100,17 +112,20 @@ def open_expert(base: Checkpoint, path: str | os.PathLike) -> Checkpoint:
 
     Args:
         base: the base model.
-        path: a fine-tuned model, or an adapter: a PEFT directory or an ESPnet checkpoint with LoRA
-            factors in it.
+        path: a fine-tuned model; an adapter: a PEFT directory or an ESPnet checkpoint with LoRA
+            factors in it; or the file of a task vector.
 
     Raises:
-        LorsError: as in :func:`open_model` and :func:`lors.checkpoint.adapter.open_adapter`; or
-            the names in one of the two models have the prefix of a wrapper, such as DataParallel.
+        LorsError: as in :func:`open_model`, :func:`lors.checkpoint.adapter.open_adapter` and
+            :class:`lors.checkpoint.vector_file.VectorCheckpoint`; or the names in one of the two
+            models have the prefix of a wrapper, such as DataParallel.
     """
     path = Path(path)
     if (path / PEFT_CONFIG).is_file():
         return open_adapter(base, path)
     checkpoint = _open_file(path)
+    if is_vector(checkpoint):
+        return VectorCheckpoint(base, checkpoint)
     _check_prefix(base, checkpoint)
     if is_adapter(checkpoint):
         return open_adapter(base, checkpoint)
@@ -121,6 +136,21 @@ def open_expert(base: Checkpoint, path: str | os.PathLike) -> Checkpoint:
     # Tensors without a counterpart keep their names: the task vector lists them as errors.
     others = set(expert.names()) - set(name_of.values())
     return RenamedCheckpoint(expert, name_of | {name: name for name in others})
+
+
+def base_of(path: str | os.PathLike) -> Path | None:
+    """Return the recorded base model of an adapter or a task vector; None for a full model.
+
+    Raises:
+        LorsError: the file or its record is damaged, or the base model is missing.
+    """
+    path = Path(path)
+    if (path / PEFT_CONFIG).is_file():
+        return recorded_base(path / PEFT_MODEL)
+    checkpoint = Checkpoint.open(path)
+    if is_vector(checkpoint):
+        return recorded_base_of(checkpoint)
+    return recorded_base(path) if is_adapter(checkpoint) else None
 
 
 def _check_prefix(base: Checkpoint, expert: Checkpoint) -> None:

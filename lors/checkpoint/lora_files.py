@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from lors.checkpoint.patterns import BadPattern, first_match
-from lors.checkpoint.reader import PEFT_CONFIG, Checkpoint
+from lors.checkpoint.places import PEFT_CONFIG, PEFT_MODEL
+from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.vocabulary import ESPNET_CONFIG
 from lors.config import FLOAT32, Range, build, describe, read_yaml
 from lors.errors import BRIEF, LorsError, UsageError, shortened
 from lors.fileio import read_json_object
 
-PEFT_MODEL = "adapter_model.safetensors"
 PEFT_PICKLE = "adapter_model.bin"
 PEFT_PREFIX = "base_model.model."
 T = TypeVar("T")
@@ -227,7 +227,7 @@ def read_espnet(tensors: Checkpoint) -> LoraFile:
 
 
 def from_description(cls: type[T], values: Mapping[str, Any], where: object) -> T:
-    """Make an instance of the dataclass `cls` from a file about an adapter; ignore other keys.
+    """Make an instance of the dataclass `cls` from a file about an expert; ignore other keys.
 
     Raises:
         LorsError: a key is missing or has a wrong value.
@@ -237,11 +237,11 @@ def from_description(cls: type[T], values: Mapping[str, Any], where: object) -> 
         return build(cls, {key: value for key, value in values.items() if key in known}, where)
     except UsageError as error:
         raise LorsError(
-            "the description of an adapter is damaged",
+            "the description of this expert is damaged",
             where=where,
             expected=describe(cls),
             got=error.got,
-            hint="copy it again from where the adapter was trained",
+            hint="copy it again from where the expert was made",
         ) from None
 
 

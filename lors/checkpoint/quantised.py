@@ -118,8 +118,10 @@ class QuantisedCheckpoint(Checkpoint):
 
 def is_quantised(directory: str | os.PathLike) -> bool:
     """Return whether a model directory holds a quantised model, and none in full precision."""
-    directory = Path(directory)
-    return (directory / FILE_NAME).is_file() and not (directory / "model.pth").exists()
+    path = Path(directory) / FILE_NAME
+    if not path.is_file() or path.with_name("model.pth").exists():
+        return False
+    return QUANTISED in SafetensorsCheckpoint(path).metadata
 
 
 def open_quantised(path: str | os.PathLike) -> QuantisedCheckpoint:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import abc
 import os
-import re
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -16,8 +16,16 @@ import torch
 from torch import Tensor
 from xxhash import xxh3_128
 
-from lors.checkpoint.ctranslate2_file import FILE_NAME as CTRANSLATE2_FILE
 from lors.checkpoint.ctranslate2_whisper import CTranslate2Whisper
+from lors.checkpoint.places import (
+    CTRANSLATE2_FILE,
+    DIRECTORY_FILES,
+    INDEX_SUFFIX,
+    conversion,
+    exists,
+    file_of,
+    not_found,
+)
 from lors.checkpoint.torch_archive import checksum
 from lors.checkpoint.torch_file import (
     corrupt_file,
@@ -27,17 +35,13 @@ from lors.checkpoint.torch_file import (
     records_in,
     state_dict_in,
 )
-from lors.errors import LorsError, from_os_error, shortened
+from lors.errors import LorsError, shortened
 from lors.fileio import read_json_object
 
 Spec = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 """Name of every tensor of a model, in order -> its shape and dtype."""
-INDEX_SUFFIX = ".safetensors.index.json"
-PEFT_CONFIG = "adapter_config.json"
 QUANTISED = "lors_quantised"
 """Key in the header of a quantised file (:mod:`lors.checkpoint.quantised`)."""
-DIRECTORY_FILES = ("model.safetensors", f"model{INDEX_SUFFIX}", CTRANSLATE2_FILE)
-"""Model files of directories of Hugging Face and CTranslate2; the first of them is read."""
 SAFETENSORS_DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -53,12 +57,18 @@ SAFETENSORS_DTYPES = {
 
 
 class Checkpoint(abc.ABC):
-    """The named tensors of one model; values are read only when :meth:`tensor` asks for them."""
+    """The named tensors of one model; values are read only when :meth:`tensor` asks for them.
+
+    Attributes:
+        path: the file or directory.
+        metadata: texts in the header of a ``.safetensors`` file; empty for other files.
+    """
 
     full_precision: str | None = None  # of a quantised model: hash of the model before
 
     def __init__(self, path: Path):
         self.path = path
+        self.metadata: Mapping[str, str] = {}
         self._digests: dict[str, str] = {}
 
     @staticmethod
@@ -77,10 +87,10 @@ class Checkpoint(abc.ABC):
                 to run code.
         """
         path = Path(path)
-        if not _exists(path):
-            raise _not_found(path)
+        if not exists(path):
+            raise not_found(path)
         if path.is_dir():
-            path = _file_of(path)
+            path = file_of(path)
         if path.name.endswith(INDEX_SUFFIX):
             return _ShardedCheckpoint(path)
         opener = OPENERS.get(path.suffix)
@@ -92,12 +102,12 @@ class Checkpoint(abc.ABC):
                 where=path,
                 expected=f"a file that ends in {', '.join(OPENERS)}, or the {CTRANSLATE2_FILE} of "
                 "CTranslate2",
-                hint=_conversion(path),
+                hint=conversion(path),
             )
         if not path.is_file():
             raise LorsError("not a file", where=path, hint="give the path of the model file")
         opened = opener(path)
-        if QUANTISED in getattr(opened, "metadata", ()):
+        if QUANTISED in opened.metadata:
             raise LorsError(
                 "this model is quantised to 4 bits; full precision is needed here",
                 where=path,
@@ -127,8 +137,12 @@ class Checkpoint(abc.ABC):
         return [self.path]
 
     def is_adapted(self, name: str) -> bool:
-        """Return whether an adapter adds a product of two factors to this tensor."""
+        """Return whether the file holds the change of this tensor, not its values."""
         return False
+
+    def delta(self, name: str) -> Tensor | None:
+        """Return the change of an adapted tensor, float32, as a new tensor; None for any other."""
+        return None
 
     def factors(self, name: str) -> tuple[Tensor, Tensor] | None:
         """Return the factors ``(B, A)`` of an adapter in float32; None for an unadapted tensor.
@@ -136,6 +150,16 @@ class Checkpoint(abc.ABC):
         The adapter adds the product B A, scale included, to the tensor of the base model.
         """
         return None
+
+    def is_term(self, name: str, method: str, params: Mapping[str, Any]) -> bool:
+        """Return whether the change of this tensor is already the term of a merge method.
+
+        Args:
+            name: the tensor.
+            method: name of the method.
+            params: its parameters as plain data, without scaling_coef.
+        """
+        return False
 
     def spec(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Return the shape and dtype of every tensor, in the order of the file."""
@@ -262,7 +286,7 @@ class _ShardedCheckpoint(Checkpoint):
             )
         # Use the file name alone: an index must not lead to another directory.
         names = {name: path.parent / Path(str(file)).name for name, file in index.items()}
-        missing = sorted({str(file) for file in names.values() if not _exists(file)})
+        missing = sorted({str(file) for file in names.values() if not exists(file)})
         if missing:
             raise LorsError(
                 "parts of the model are missing",
@@ -318,77 +342,11 @@ class _CTranslate2Checkpoint(_IndexedCheckpoint):
         return self._model.tensor(name)
 
 
-def _exists(path: Path) -> bool:
-    """Return whether there is such a file; LorsError if the system refuses to look for it."""
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:  # no permission, or a name that is too long
-        raise from_os_error(error) from None
-    except ValueError:  # a zero byte or half of a character
-        return False
-    return True
-
-
-def _not_found(path: Path) -> LorsError:
-    hint = "correct the path"
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and path.suffix not in MODEL_SUFFIXES:
-        hint = (
-            "is this the name of a model on the Hugging Face Hub? LoRS reads local files: "
-            f"hf download {path} --local-dir {path.name}, then give {path.name}"
-        )
-    return LorsError("checkpoint not found", where=path, hint=hint)
-
-
-def _conversion(path: Path) -> str:
-    """Return how to make a file of another kind, such as .bin and .ckpt, one that LoRS reads."""
-    return (
-        "LoRS reads files of torch.save under a name in .pth: try ln -s "
-        f"{shlex.quote(str(path.resolve()))} {shlex.quote(path.stem + '.pth')}; if that is "
-        "refused, save the weights in the program that made the file: "
-        'torch.save(model.state_dict(), "model.pth")'
-    )
-
-
-def _file_of(directory: Path) -> Path:
-    """Return the model file in a directory of Hugging Face or CTranslate2."""
-    found = [directory / name for name in DIRECTORY_FILES if (directory / name).is_file()]
-    if found:
-        return found[0]
-    if (directory / PEFT_CONFIG).is_file():
-        raise LorsError(
-            "this directory holds a PEFT adapter, not a full model",
-            where=directory,
-            expected=" or ".join(DIRECTORY_FILES),
-            hint="give the model that the adapter was trained on; give the adapter as an expert",
-        )
-    try:
-        files = sorted(path for path in directory.iterdir() if path.suffix in MODEL_SUFFIXES)
-    except OSError as error:
-        raise from_os_error(error) from None
-    hint = "give the path of the model file"
-    if files:
-        path = files[0]
-        hint = f"give {path}" if path.suffix in OPENERS else _conversion(path)
-    raise LorsError(
-        f"no {DIRECTORY_FILES[0]} in this directory",
-        where=directory,
-        expected=" or ".join(DIRECTORY_FILES),
-        got=shortened(path.name for path in files) or "no model file",
-        hint=hint,
-    )
-
-
 OPENERS: dict[str, Callable[[Path], Checkpoint]] = {
     ".pth": _TorchCheckpoint,
     ".pt": _TorchCheckpoint,
     ".safetensors": SafetensorsCheckpoint,
 }
-
-
-MODEL_SUFFIXES = (*OPENERS, ".bin", ".ckpt", ".pkl", ".h5", ".gguf", ".onnx", ".msgpack")
-"""Suffixes of model files, also of those that LoRS does not read."""
 
 
 def bytes_of(tensor: Tensor) -> np.ndarray:

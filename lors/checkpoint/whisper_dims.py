@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lors.checkpoint.ctranslate2_file import FILE_NAME as CTRANSLATE2_FILE
 from lors.checkpoint.ctranslate2_whisper import heads_in
 from lors.checkpoint.naming import names_in
+from lors.checkpoint.places import CTRANSLATE2_FILE
 from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.torch_file import load_torch
 from lors.checkpoint.vocabulary import ESPNET_CONFIG

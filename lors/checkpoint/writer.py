@@ -42,7 +42,7 @@ class CheckpointWriter:
             OpenAI's Whisper, ``.safetensors`` a single safetensors file.
         spec: shape and dtype of every tensor that will be added.
         dims: the dimensions to store in a ``.pt``.
-        metadata: texts for the header of a ``.safetensors``.
+        metadata: texts for the header of a ``.safetensors`` file.
 
     Raises:
         UsageError: `path` has another suffix.
@@ -61,7 +61,7 @@ class CheckpointWriter:
     ):
         self.path = Path(path)
         self.spec = dict(spec)
-        self._dims, self._metadata = dims, metadata
+        self._dims, self._metadata = dims, dict(metadata or {})
         self._missing = list(self.spec)[::-1]
         self._stack = contextlib.ExitStack()
         self._layout: _SafetensorsLayout | _TorchLayout | None = None
@@ -89,6 +89,7 @@ class CheckpointWriter:
     def __enter__(self) -> CheckpointWriter:
         # Names and alignment take less than 1 KB for each tensor.
         needed = size_of(self.spec) + 1024 * len(self.spec)
+        needed += sum(map(len, self._metadata.values()))
         with self._os_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.path.parent).free
@@ -156,10 +157,10 @@ class CheckpointWriter:
 class _SafetensorsLayout:
     """A safetensors file: the length of the header, the header in JSON, then all values."""
 
-    def __init__(self, file: IO[bytes], spec: Spec, metadata: Mapping[str, str] | None):
+    def __init__(self, file: IO[bytes], spec: Spec, metadata: Mapping[str, str]):
         self._file = file
         names = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
-        header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
+        header: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
         self._offsets = {}
         end = 0
         # Dtypes with large elements first: every tensor is then aligned to its element size.

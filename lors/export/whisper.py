@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lors.checkpoint.expert import RenamedCheckpoint, open_model
+from lors.checkpoint.expert import RenamedCheckpoint, open_expert, open_model
 from lors.checkpoint.finite import all_finite
 from lors.checkpoint.naming import names_in
 from lors.checkpoint.reader import Checkpoint
@@ -45,7 +45,10 @@ MODEL_FILES = (".pt", ".pth", ".safetensors", ".bin")
 
 
 def export_whisper(
-    model: str | os.PathLike, out: str | os.PathLike, dtype: torch.dtype | None = None
+    model: str | os.PathLike,
+    out: str | os.PathLike,
+    dtype: torch.dtype | None = None,
+    base: str | os.PathLike | None = None,
 ) -> None:
     """Write a Whisper model for other programs.
 
@@ -55,6 +58,7 @@ def export_whisper(
         out: a file of OpenAI if the name ends in ``.pt`` (for ``whisper.load_model``), otherwise a
             Hugging Face directory, which must be new or empty.
         dtype: dtype of the written weights; by default unchanged.
+        base: base model of `model`, if that is an adapter or the file of a task vector.
 
     Raises:
         UsageError: `out` is the model itself, exists already, or has the suffix of another file.
@@ -70,11 +74,11 @@ def export_whisper(
         )
     if Path(model).resolve() == out.resolve():
         raise UsageError("the exported model would overwrite the model itself", where=out)
-    model, dims = open_whisper(model)
+    model, dims = open_whisper(model, base)
     if out.suffix == ".pt":
         write_weights(model, dims, "openai", out, dtype)
     else:
-        tokens = whisper_tokens(dims, model.path)
+        tokens = whisper_tokens(dims, model.path if base is None else Path(base))
         widest = functools.reduce(torch.promote_types, _dtypes(model, dtype).values())
         with atomic_directory(out) as folder:
             for name, content in hugging_face_files(dims, tokens, widest).items():
@@ -84,8 +88,14 @@ def export_whisper(
     logging.info("exported %s to %s", model.path, out)
 
 
-def open_whisper(path: str | os.PathLike) -> tuple[Checkpoint, dict[str, int]]:
+def open_whisper(
+    path: str | os.PathLike, base: str | os.PathLike | None = None
+) -> tuple[Checkpoint, dict[str, int]]:
     """Open a Whisper model in any file format and naming scheme.
+
+    Args:
+        path: the model.
+        base: its base model, if `path` is an adapter or the file of a task vector.
 
     Returns:
         The model under OpenAI's names, and its dimensions.
@@ -93,11 +103,11 @@ def open_whisper(path: str | os.PathLike) -> tuple[Checkpoint, dict[str, int]]:
     Raises:
         LorsError: the file cannot be read, or is not a complete Whisper model.
     """
-    model = open_model(path)
-    model = RenamedCheckpoint(
-        model, {new: old for old, new in names_in("openai", model.names()).items()}
-    )
-    dims = whisper_dims(model)
+    described = open_model(path if base is None else base)
+    name_of = {new: old for old, new in names_in("openai", described.names()).items()}
+    dims = whisper_dims(RenamedCheckpoint(described, name_of))
+    model = described if base is None else open_expert(described, path)
+    model = RenamedCheckpoint(model, name_of)
     _check_complete(model, dims)
     return model, dims
 

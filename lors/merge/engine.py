@@ -24,7 +24,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ from lors.merge.plan import MergeInputs, MergePlan
 from lors.merge.task_vector import WeightedDeltas, add_delta, weighted
 
 Route = Literal["rows", "stack", "whole"]
+Result = TypeVar("Result")
 WINDOW_BYTES = 64 * 2**20
 """Size of the consecutive tensors among which matrices of one shape form a stack."""
 PIECE = 2**17
@@ -76,6 +77,7 @@ class Merger:
             raise UsageError("no threads to work with", where="--nj", expected="1 or more", got=nj)
         self.plan, self.inputs, self.nj, self.cache = plan, inputs, nj, cache
         self.method, self.params = plan.merge_method, plan.method_params
+        self._plain_params = plan.plain_params
         self.sizes = {name: 4 * math.prod(shape) for name, (shape, _) in inputs.base.spec().items()}
         self.depths = _depths(plan, inputs)
         self.device = device
@@ -92,7 +94,7 @@ class Merger:
         self._stacked: dict[str, Tensor] = {}
         self._thresholds: list[float | None] = [None] * len(inputs.vectors)
 
-    def run(self, work: Callable[[str], Tensor]) -> Iterator[tuple[str, Tensor]]:
+    def run(self, work: Callable[[str], Result]) -> Iterator[tuple[str, Result]]:
         """Yield ``(name, work(name))`` for all tensors in order; `work` calls :meth:`merged`."""
         self._thresholds = self._global_thresholds()
         if self.device is None:
@@ -142,7 +144,7 @@ class Merger:
         """Return the route of a tensor that is pruned or merged whole."""
         prune = self.inputs.actions[name] == "prune"
         if any(expert.is_adapted(name) for expert in self.inputs.experts):
-            return "whole"  # the factors of an adapter are for the whole tensor
+            return "whole"  # the expert holds the change of the whole tensor
         if prune and self.device is not None:
             return "stack"
         only_combined = self.method.applies_to == "matrices" and not prune
@@ -174,7 +176,7 @@ class Merger:
 
     def _whole(self, name: str) -> Tensor:
         """Return the delta of a tensor whose route is whole."""
-        deltas, context = self._deltas(name), self._context(name)
+        deltas, context = self._deltas(name), self.context(name)
         if self.plan.svc is None or not context.prune:
             delta = self.method.merge(deltas, self.params, context)
         else:
@@ -211,7 +213,7 @@ class Merger:
                 of the result.
         """
         plan, inputs = self.plan, self.inputs
-        shape, context = inputs.base.shape(name), self._context(name)
+        shape, context = inputs.base.shape(name), self.context(name)
         stats = self.method.execution.stats
         if stats is not None:
             found = [stats(delta, **self.params) for delta in self._deltas(name)]
@@ -242,7 +244,9 @@ class Merger:
         keep = not self.method.is_sum
         return WeightedDeltas(self.inputs.vectors, self.plan.weights, name, keep)
 
-    def _context(self, name: str) -> TensorContext:
+    def context(self, name: str) -> TensorContext:
+        """Return the facts about a tensor; within :meth:`run` and :meth:`deltas`."""
+
         @functools.cache
         def random_of(index: int) -> np.random.Generator:
             # The numbers do not depend on the tensors that are merged before or at the same time.
@@ -253,7 +257,12 @@ class Merger:
             random_of=random_of,
             low_rank_of=functools.partial(self._low_rank_of, name),
             threshold_of=self._thresholds.__getitem__,
+            is_term=functools.partial(self._is_term, name),
         )
+
+    def _is_term(self, name: str, index: int) -> bool:
+        expert = self.inputs.experts[index]
+        return expert.is_term(name, self.plan.method, self._plain_params)
 
     def _low_rank_of(self, name: str, index: int) -> LowRank:
         """Return the function that finds the low-rank part of an expert's task vector."""
@@ -276,7 +285,8 @@ class Merger:
 
     def _global_threshold(self, index: int, magnitudes: Callable[..., Tensor]) -> float:
         """Return the threshold over all pruned matrices of an expert."""
-        sizes = {name: self.sizes[name] for name in self.inputs.names("prune")}
+        names = self.inputs.names("prune")
+        sizes = {name: self.sizes[name] for name in names if not self._is_term(name, index)}
         found = GlobalThreshold(self.params["density"])
 
         def add(name: str) -> None:

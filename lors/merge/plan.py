@@ -116,6 +116,12 @@ class MergePlan:
         return {name: value for name, value in self.params.items() if name != "scaling_coef"}
 
     @property
+    def plain_params(self) -> dict[str, Any]:
+        """The parameters of the method as plain data, without scaling_coef."""
+        params = dataclasses.asdict(self)["params"]
+        return {name: value for name, value in params.items() if name != "scaling_coef"}
+
+    @property
     def torch_dtype(self) -> torch.dtype | None:
         return None if self.dtype is None else getattr(torch, self.dtype)
 

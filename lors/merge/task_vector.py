@@ -40,32 +40,36 @@ class TaskVector:
     def delta(self, name: str) -> Tensor:
         """Return ``finetuned - base`` of a floating-point tensor, in float32, as a new tensor.
 
-        For an adapter: the product of its two factors, in float32, without rounding to the dtype of
-        the base model.
+        For an adapter or the file of a task vector: the change that it holds, in float32, without
+        rounding to the dtype of the base model.
 
         Raises:
             LorsError: a value is NaN or infinite.
         """
-        base, factors = self.base.tensor(name), self.finetuned.factors(name)
-        if factors is None:
-            read = (self.finetuned.tensor(name),)
-            delta = difference(read[0], base)
+        held = self.finetuned.delta(name)
+        if held is None:
+            delta = difference(self.finetuned.tensor(name), self.base.tensor(name))
         else:
-            read = factors
-            delta = (factors[0].double() @ factors[1].double()).float().view(base.shape)
+            delta = held
         if not all_finite(delta):
-            check_finite(base, f"{self.base.path}: {name}")
-            for tensor in read:
-                check_finite(tensor, f"{self.finetuned.path}: {name}")
-            raise LorsError(
-                "this task vector is too large for float32",
-                where=f"{self.finetuned.path}: {name}",
-                got="finite values, whose "
-                + ("difference is infinite" if factors is None else "product is infinite"),
-                hint="these are no weights of a trained model: check how the file was made"
-                + ("" if factors is None else ", and the alpha of the adapter"),
-            )
+            raise self._not_finite(name, held)
         return delta
+
+    def _not_finite(self, name: str, held: Tensor | None) -> LorsError:
+        """Return the error for values that are NaN or infinite."""
+        check_finite(self.base.tensor(name), f"{self.base.path}: {name}")
+        factors = self.finetuned.factors(name)
+        read = factors if factors is not None else (self.finetuned.tensor(name),)
+        for tensor in read if held is None or factors is not None else (held,):
+            check_finite(tensor, f"{self.finetuned.path}: {name}")
+        return LorsError(
+            "this task vector is too large for float32",
+            where=f"{self.finetuned.path}: {name}",
+            got="finite values, whose "
+            + ("difference is infinite" if factors is None else "product is infinite"),
+            hint="these are no weights of a trained model: check how the file was made"
+            + ("" if factors is None else ", and the alpha of the adapter"),
+        )
 
 
 def _mismatches(base: Checkpoint, finetuned: Checkpoint) -> list[str]:

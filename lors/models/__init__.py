@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from lors.checkpoint.places import model_in
 from lors.config import read_yaml
 from lors.errors import LorsError
 from lors.models.espnet_s2t import family as _espnet_s2t  # noqa: F401 - registers its family
@@ -40,37 +41,49 @@ def family_from(config: Mapping[str, Any], where: object) -> Family:
 
 
 def family_of(directory: str | os.PathLike) -> Family:
-    """Return the family of the model in a directory.
+    """Return the family of the model in a directory; a small expert has that of its base model.
 
     Raises:
         LorsError: there is no ``config.yaml``, or no family recognises it.
     """
     path = Path(directory) / "config.yaml"
+    if not path.exists() and (base := _base_of(directory)):
+        path = base.with_name(path.name)
     return family_from(read_yaml(path), path)
 
 
+def _base_of(directory: str | os.PathLike) -> Path | None:
+    """Return the base model of a small expert in a directory; None for any other directory."""
+    from lors.checkpoint.expert import base_of  # torch is slow to import
+    from lors.checkpoint.quantised import is_quantised
+
+    path = model_in(Path(directory))
+    return base_of(path) if path.exists() and not is_quantised(directory) else None
+
+
 def open_recogniser(directory: str | os.PathLike, device: str = "cpu") -> Recogniser:
-    """Load the model of a directory for inference; an adapter is added to its base model.
+    """Load the model of a directory for inference; a small expert is added to its base model.
 
     Raises:
         LorsError: a file is missing or damaged.
     """
-    from lors.checkpoint.adapter import open_adapter  # torch is slow to import
-    from lors.checkpoint.adapter_base import recorded_base
-    from lors.checkpoint.lora_files import is_adapter
+    from lors.checkpoint.expert import open_expert  # torch is slow to import
     from lors.checkpoint.quantised import is_quantised, open_base
-    from lors.checkpoint.reader import Checkpoint
 
-    model = Path(directory) / "model.pth"
-    adapter = Checkpoint.open(model) if model.exists() else None
-    if adapter is None or not is_adapter(adapter):
+    base = _base_of(directory)
+    if base is None:
         return family_of(directory).recogniser(directory, device)
-    base = recorded_base(model)
     recogniser = family_of(base.parent).recogniser(base.parent, device)
-    adapted = open_adapter(open_base(base), adapter)
-    if is_quantised(base.parent):
-        names = filter(adapted.is_adapted, adapted.names())
-        recogniser.adapt({name: adapted.factors(name) for name in names})
+    expert = open_expert(open_base(base), model_in(Path(directory)))
+    if not is_quantised(base.parent):
+        recogniser.load_state({name: expert.tensor(name) for name in expert.names()})
         return recogniser
-    recogniser.load_state({name: adapted.tensor(name) for name in adapted.names()})
+    factors = {name: expert.factors(name) for name in expert.names() if expert.is_adapted(name)}
+    if not factors:
+        raise LorsError(
+            "only adapters can be added to a quantised model",
+            where=directory,
+            hint="add this expert to the model in full precision",
+        )
+    recogniser.adapt(factors)
     return recogniser

@@ -37,6 +37,7 @@ from lors.recipe.significance import (
     significance_file,
 )
 from lors.recipe.sweeps import Sweep, read_sweeps
+from lors.recipe.weights import contribution_sections
 from lors.tasks import ASR, task_called
 
 TEMPLATES = Path(__file__).parent
@@ -146,6 +147,7 @@ def render(
         several_runs=len(table.expdirs) > 1,
         has_intervals=significance is not None and not significance.problem,
         parameters=of_section(parameter_section(table, sweeps)),
+        contributions=[of_section(section) for section in contribution_sections(sweeps)],
         errors=of_section(error_section(table)) if ASR.name in table.tasks else None,
         compared=_compared(table, significance),
         texts=read_texts(table),

@@ -21,11 +21,13 @@
 | ``scores/<split>/<system>/<lang>_<task>.json`` | their scores |
 | ``scores/<split>/<system>/<lang>_<task>.utterances.tsv`` | texts and counts of each utterance |
 
-A model directory holds ``model.pth`` and ``config.yaml``. A *scope* is the set of tasks whose
-experts are merged: ``asr``, ``st`` or ``asr_st``. A *system* is a row of the results: ``base``,
-``expert`` (each pair by its own expert), ``joint``, ``sequential``, ``<method>.langs`` (for each
-task, a merge over languages) or ``<method>.langs_tasks`` (one merge over languages and tasks).
-A *method* is a merge method, or a variant of one that ``conf/tune.yaml`` names.
+A model directory holds ``model.pth`` and ``config.yaml``; that of an expert may hold an adapter of
+PEFT or a ``model.safetensors`` with a task vector instead (``lors extract``). A *scope* is the set
+of tasks whose experts are merged: ``asr``, ``st`` or ``asr_st``. A *system* is a row of the
+results: ``base``, ``expert`` (each pair by its own expert), ``joint``, ``sequential``,
+``<method>.langs`` (for each task, a merge over languages) or ``<method>.langs_tasks`` (one merge
+over languages and tasks). A *method* is a merge method, or a variant of one that
+``conf/tune.yaml`` names.
 """
 
 from __future__ import annotations
@@ -34,8 +36,9 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lors.checkpoint.places import PEFT_CONFIG, PEFT_MODEL, model_in
 from lors.errors import LorsError, UsageError
-from lors.fileio import file_digest
+from lors.fileio import file_digest, hash_of
 from lors.tasks import Pair
 
 ON_QUANTISED = ("quantised_sat", "quantised_speaker", "quantised_sat_speaker")
@@ -110,17 +113,19 @@ def sequential_steps(pairs: Iterable[Pair]) -> list[str]:
     return [f"{number:02d}_{pair}" for number, pair in enumerate(pairs, 1)]
 
 
-def model_file(directory: Path) -> Path:
-    """Return the path of the model of a directory, ``model.pth`` unless it is quantised."""
-    quantised = directory / QUANTISED_MODEL
-    return quantised if quantised.exists() else directory / MODEL
-
-
 def check_models(directories: Iterable[Path]) -> None:
     """Check that every directory has a model; raise LorsError with all that have none."""
-    files = dict.fromkeys(map(model_file, directories))
+    files = dict.fromkeys(map(model_in, directories))
     if missing := [file for file in files if not file.exists()]:
         raise LorsError("models are missing", got=missing, hint="run the stages that make them")
+
+
+def model_digest(directory: Path) -> str:
+    """Return a digest of the model in a directory."""
+    path = model_in(directory)
+    if path.is_file():
+        return file_digest(path)
+    return hash_of([file_digest(path / name) for name in (PEFT_CONFIG, PEFT_MODEL)])
 
 
 def check_data(directories: Iterable[Path]) -> None:
@@ -195,4 +200,4 @@ class ExpDir:
 
     def digests(self, models: Iterable[Path]) -> dict[str, str]:
         """Return model directory, relative to the experiment -> digest of its model."""
-        return {str(d.relative_to(self.root)): file_digest(model_file(d)) for d in models}
+        return {str(d.relative_to(self.root)): model_digest(d) for d in models}

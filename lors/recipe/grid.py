@@ -22,6 +22,8 @@ PLAN_OPTIONS = ("svc", "boost", "lines", "weights")
 """Options of a merge plan that a grid may set beside the parameters of the method."""
 METHOD = "method"
 """Key of a grid that names the merge method of a variant."""
+EACH_EXPERT = "each_expert"
+"""Key of a grid with the number of further settings: a weight for each expert."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,15 @@ class Grid:
         limit: number of dev utterances of each language that are used; None for all.
         variants: name of a variant -> its merge method.
         halving: the rule that leaves out points early; by default every point sees all of dev.
+        each_expert: name -> number of further settings, with a weight for each expert
+            (:mod:`lors.recipe.weights`).
     """
 
     points: Mapping[str, tuple[dict[str, Any], ...]]
     limit: int | None
     variants: Mapping[str, str] = dataclasses.field(default_factory=dict)
     halving: Halving | None = None
+    each_expert: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def method(self, name: str) -> str:
         """Return the merge method of a name in `points`."""
@@ -53,8 +58,9 @@ def read_grid(path: str | os.PathLike, methods: Sequence[str] | None = None) -> 
     combinations are tried), or a list of such mappings. Among the parameters may be the options
     `PLAN_OPTIONS` of a merge plan; the value null leaves an option out. The key of a grid is the
     name of a merge method. A grid with the entry ``method: lors`` is a variant of this method, and
-    its key is any other name. All methods and variants with more than one point have the same
-    number of points.
+    its key is any other name. The entry ``each_expert: 9`` adds nine settings that are found during
+    the search (:mod:`lors.recipe.weights`). All methods and variants with more than one point have
+    the same number of points, these included.
 
     Two keys are not grids: ``utterances_per_language``, the number of dev utterances (left out or
     null: all of them), and ``halving`` (:class:`lors.recipe.halving.Halving`).
@@ -75,17 +81,21 @@ def read_grid(path: str | os.PathLike, methods: Sequence[str] | None = None) -> 
     halving = content.pop("halving", None)
     if halving is not None:
         halving = build(Halving, halving, f"{path}: halving")
-    points, variants = {}, {}
+    points, variants, each_expert = {}, {}, {}
     for name, grid in content.items():
         path_component(name, path, UsageError)  # of tune/<name>.<scope>
         where = f"{path}: {name}"
         if name in BASELINES:
             raise UsageError("this name is a row of the results already", where=where)
-        parts, method = _parts(grid, where)
+        parts = grid if isinstance(grid, list) else [grid]
+        if isinstance(grid, dict) and EACH_EXPERT in grid:
+            each_expert[name] = _further(grid[EACH_EXPERT], where)
+            parts = [{key: value for key, value in grid.items() if key != EACH_EXPERT}]
+        parts, method = _parts(parts, where)
         points[name] = _points(parts, where)
         if method is not None:
             variants[name] = method
-    _check_budgets(points, path)
+    _check_budgets({name: len(of) + each_expert.get(name, 0) for name, of in points.items()}, path)
     for name in methods or ():
         if name not in points:
             raise unknown_name("merge method", name, points, where=path)
@@ -95,11 +105,24 @@ def read_grid(path: str | os.PathLike, methods: Sequence[str] | None = None) -> 
         limit,
         {name: variants[name] for name in kept if name in variants},
         halving,
+        {name: each_expert[name] for name in kept if name in each_expert},
     )
 
 
-def _check_budgets(points: Mapping[str, Sequence[Any]], path: str | os.PathLike) -> None:
-    budgets = {name: len(of) for name, of in points.items() if len(of) > 1}
+def _further(number: Any, where: str) -> int:
+    """Return the number of settings with a weight for each expert; UsageError if it is none."""
+    if type(number) is not int or not 1 <= number <= MOST_POINTS:
+        raise UsageError(
+            "not a number of settings",
+            where=f"{where}: {EACH_EXPERT}",
+            expected=f"a whole number from 1 to {MOST_POINTS}",
+            got=BRIEF.repr(number),
+        )
+    return number
+
+
+def _check_budgets(numbers: Mapping[str, int], path: str | os.PathLike) -> None:
+    budgets = {name: number for name, number in numbers.items() if number > 1}
     if len(set(budgets.values())) > 1:
         raise UsageError(
             "merge methods must be tuned with the same budget, or they cannot be compared",
@@ -109,9 +132,9 @@ def _check_budgets(points: Mapping[str, Sequence[Any]], path: str | os.PathLike)
         )
 
 
-def _parts(grid: Any, where: str) -> tuple[list[dict[str, list[Any]]], str | None]:
+def _parts(grid: list[Any], where: str) -> tuple[list[dict[str, list[Any]]], str | None]:
     """Return the mappings of a grid, and the merge method if it is a variant."""
-    parts = grid if isinstance(grid, list) else [grid]
+    parts = grid
     if not parts or not all(isinstance(part, dict) for part in parts):
         raise _malformed(grid, where)
     methods = [part.get(METHOD) for part in parts]

@@ -17,7 +17,7 @@ from lors.log import show_progress
 from lors.models import open_recogniser
 from lors.models.family import InferenceOptions, Recogniser
 from lors.recipe.eval_set import EvalSet, hypotheses_of, read_eval_set
-from lors.recipe.expdir import check_data, check_models, hypothesis_marker, model_file
+from lors.recipe.expdir import check_data, check_models, hypothesis_marker, model_digest
 from lors.tasks import Pair
 
 SHARD = 1000
@@ -50,7 +50,7 @@ def infer(
     work = sorted(work, key=lambda unit: str(unit[1]))
     check_models(model_dir for _, model_dir, _ in work)
     check_data(Path(dump) / pair.lang / split for pair, _, _ in work)
-    digest = functools.cache(file_digest)
+    model_digest_of = functools.cache(model_digest)
     model: Recogniser | None = None
     loaded: Path | None = None
     eval_sets: dict[str, EvalSet] = {}
@@ -59,8 +59,8 @@ def infer(
         marker = DoneMarker(
             hypothesis_marker(out),
             {
-                "model": digest(model_file(model_dir)),
-                "data": digest(directory / "utt2dur"),
+                "model": model_digest_of(model_dir),
+                "data": file_digest(directory / "utt2dur"),
                 "options": options.settings(),
             },
         )

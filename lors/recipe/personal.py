@@ -10,7 +10,7 @@ from typing import Any
 
 from lors.errors import LorsError
 from lors.fileio import read_json, replace_link, write_json
-from lors.recipe.expdir import MODEL, ON_FULL, ON_QUANTISED, ExpDir, model_file
+from lors.recipe.expdir import MODEL, ON_FULL, ON_QUANTISED, ExpDir
 from lors.recipe.report import Section
 from lors.tasks import Pair
 
@@ -71,7 +71,7 @@ def write_sizes(expdir: ExpDir, pairs: Sequence[Pair]) -> None:
                 "parameters": _numel(base, base.names()),
             },
             "quantised": {
-                "bytes": _bytes(model_file(directory)),
+                "bytes": _bytes(quantised.path),
                 "parameters": _numel(base, names),
                 "bytes_in_4_bits": sum(quantised.nf4(name).nbytes for name in names),
             },

@@ -66,6 +66,8 @@ def replay_all(
         name = f"{sweep.method}.{sweep.scope} in {sweep.expdir}"
         if sweep.evaluations < sweep.plain_evaluations:
             left_out.append(f"{name}: successive halving was used")
+        elif sweep.without:
+            left_out.append(f"{name}: a weight for each expert was searched")
         elif not sweep.base or not Points.directory_of(_path(sweep)).is_dir():
             left_out.append(f"{name}: an older version of LoRS kept no hypotheses")
         else:

@@ -27,6 +27,7 @@ from lors.recipe.sweeps import (
     selected_params,
     varied_params,
 )
+from lors.recipe.weights import contribution_sections
 from lors.score import ErrorRates
 from lors.score.normalised import unhelpful_experts
 from lors.tasks import ASR, TASKS, Metric, Pair, task_called
@@ -99,6 +100,7 @@ def make_report(
     if ASR.name in table.tasks:
         sections.append(error_section(table))
     sections.append(parameter_section(table, sweeps))
+    sections += contribution_sections(sweeps)
     sections.append(test_set_section(table))
     sections.append(Section("How the scores are computed", above=descriptions(table)))
     return [*sections, *cost_sections(sweeps), *size_sections(table.expdirs)]

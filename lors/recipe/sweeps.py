@@ -118,6 +118,8 @@ class Sweep:
         variant_of: the merge method of a variant; None if `method` is a merge method.
         base: dev scores of the base model; empty in a file from before they were stored.
         expert: the same, each pair scored with its own expert.
+        without: for a search of a weight for each expert: the chosen setting without each of them,
+            in the order of the pairs in its scores; else empty. These trials cannot be chosen.
     """
 
     expdir: str
@@ -129,6 +131,7 @@ class Sweep:
     variant_of: str | None = None
     base: Mapping[Pair, Score] = dataclasses.field(default_factory=dict)
     expert: Mapping[Pair, Score] = dataclasses.field(default_factory=dict)
+    without: tuple[Trial, ...] = ()
 
     @property
     def merge_method(self) -> str:
@@ -166,7 +169,10 @@ class Sweep:
         for name in ("base", "expert"):
             if scores := getattr(self, name):
                 content[name] = _scores_to_json(scores)
-        return {**content, "grid": [trial.to_json() for trial in self.grid], "best": self.best}
+        content |= {"grid": [trial.to_json() for trial in self.grid], "best": self.best}
+        if self.without:
+            content["without"] = [trial.to_json() for trial in self.without]
+        return content
 
 
 def _finalists(grid: Sequence[Trial]) -> list[int]:
@@ -189,13 +195,14 @@ def write_sweep(
     variant_of: str | None = None,
     base: Mapping[Pair, Score] | None = None,
     expert: Mapping[Pair, Score] | None = None,
+    without: Sequence[Trial] = (),
 ) -> Sweep:
     """Write the sweep file of these trials, with the choice of :func:`chosen_index`."""
     best = chosen_index(grid)
     defaults = default_params(variant_of or method)
     sweep = Sweep(
         *(str(expdir.root), method, scope, tuple(grid), best, defaults, variant_of),
-        *(base or {}, expert or {}),
+        *(base or {}, expert or {}, tuple(without)),
     )
     write_json(expdir.sweep(method, scope), sweep.to_json())
     return sweep
@@ -253,6 +260,7 @@ def _sweep(expdir: str, content: Mapping[str, Any]) -> Sweep:
     return Sweep(
         *(expdir, content["method"], content["scope"], grid, content["best"]),
         *(content.get("defaults"), content.get("variant_of"), *ends),
+        tuple(map(Trial.from_json, content.get("without", []))),
     )
 
 
@@ -282,8 +290,27 @@ def _malformed(path: Path, content: Any) -> list[str]:
         return [*problems, "the grid is empty"]
     for index, entry in enumerate(grid):
         problems += [f"grid entry {index}: {problem}" for problem in Trial.problems(entry)]
+    if not problems:
+        problems += _problems_of_without(content.get("without", []), grid[0]["scores"])
     if type(best) is not int or not 0 <= best < len(grid):
         problems.append(f"best is {best!r}, not an index into a grid of {len(grid)}")
+    return problems
+
+
+def _problems_of_without(content: Any, scores: Mapping[str, Any]) -> list[str]:
+    """List everything that makes `content` unusable as the trials without each expert.
+
+    Args:
+        scores: those of a trial of the grid: there is one expert for each pair.
+    """
+    if not isinstance(content, list) or len(content) not in (0, len(scores)):
+        return [f"without is not a list of {len(scores)} trials"]
+    problems = []
+    for index, entry in enumerate(content):
+        wrong = Trial.problems(entry)
+        if not wrong and entry["scores"].keys() != scores.keys():
+            wrong = ["other pairs than in the grid"]
+        problems += [f"without, entry {index}: {problem}" for problem in wrong]
     return problems
 
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lors.checkpoint.places import model_in
 from lors.config import read_yaml
 from lors.errors import LorsError
 from lors.models import family_from
-from lors.recipe.expdir import MODEL, QUANTISED_MODEL, model_file
+from lors.recipe.expdir import MODEL, QUANTISED_MODEL
 from lors.tasks import Pair
 
 QUANTISED_BASE = "quantised_base"
@@ -70,7 +71,7 @@ def _checked_adapter(base: str | os.PathLike, adapter: str | os.PathLike) -> str
     opened = Checkpoint.open(file)
     if not is_adapter(opened):
         raise LorsError("not an adapter", where=file, expected="a checkpoint with LoRA factors")
-    open_adapter(open_base(model_file(Path(base))), opened)
+    open_adapter(open_base(model_in(Path(base))), opened)
     return str(file)
 
 

@@ -66,10 +66,14 @@ def tune(
     settings = _settings(expdir, pairs, grid)
     tuner = Tuner(expdir, pairs, dump, options, grid.limit, device)
     searches = {
-        name: Search(tuner, grid.method(name), of, expdir.sweep(name, scope), grid.halving)
+        name: Search(
+            *(tuner, grid.method(name), of, expdir.sweep(name, scope)),
+            *(grid.halving, grid.each_expert.get(name, 0)),
+        )
         for name, of in settings.items()
     }
     total = sum(step.points for name in todo for step in searches[name].rounds)
+    total += sum(searches[name].room.most for name in todo)
     with (
         tqdm(total=total, unit="merge", desc=scope, disable=not show_progress()) as progress,
         scratch_directory(_decompositions(expdir, scope)) as kept,
@@ -82,7 +86,9 @@ def tune(
                     progress.update()
                 trials = [search.trials[index] for index in range(len(search.points))]
                 ends = tuner.base, tuner.expert
-                sweep = write_sweep(expdir, name, scope, trials, grid.variants.get(name), *ends)
+                without = search.without_each(cache) if name in grid.each_expert else ()
+                variant = grid.variants.get(name)
+                sweep = write_sweep(expdir, name, scope, trials, variant, *ends, without)
             log.info("%s: best of %d: %s", path, len(trials), dict(sweep.chosen.params))
 
 
@@ -139,6 +145,8 @@ def _unfinished(
     for name, points in grid.points.items():
         variant = {"method": grid.variants[name]} if name in grid.variants else {}
         inputs = {**common, **variant, "points": points}
+        if name in grid.each_expert:
+            inputs["each_expert"] = grid.each_expert[name]
         marker = DoneMarker(expdir.sweep(name, scope).with_name(".done"), inputs)
         if not marker.is_done():
             todo[name] = marker

@@ -12,6 +12,7 @@ from typing import Any
 import xxhash
 from torch import Tensor
 
+from lors.checkpoint.places import model_in
 from lors.checkpoint.reader import bytes_of
 from lors.merge import Decompositions, MergePlan, apply_delta, merged_delta, open_inputs
 from lors.models import family_of, open_recogniser
@@ -42,7 +43,7 @@ def plan_of(
     """
     return MergePlan(
         base=str(expdir.base / "model.pth"),
-        experts=tuple(str(expdir.expert(pair) / "model.pth") for pair in pairs),
+        experts=tuple(str(model_in(expdir.expert(pair))) for pair in pairs),
         method=method,
         params={name: value for name, value in setting.items() if name not in PLAN_OPTIONS},
         policy=_policy_of(expdir.base),

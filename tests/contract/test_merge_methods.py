@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from lors.checkpoint.expert import open_expert, open_model
 from lors.config import REQUIRED, load_config, read_yaml
 from lors.errors import UsageError
 from lors.merge import methods as merge_methods
@@ -20,6 +21,8 @@ from lors.merge.methods.base import SUPPLIED, MergeMethod, TensorContext
 from lors.merge.plan import MergePlan
 from lors.merge.run import iter_merged
 from tests.refusal import refusal
+from tests.unit.merge_models import BIAS, PRUNED, write_models
+from tests.unit.small_experts import write_lora, write_vector
 
 CONF = Path(__file__).parents[2] / "conf"
 SHAPES = [(), (1,), (7,), (6, 9), (9, 6), (1, 4), (5, 3, 3)]
@@ -292,3 +295,23 @@ def test_empty_matrices_and_adapters_of_a_rank_above_the_dimensions(method, tmp_
         merged.append(dict(iter_merged(plan)))
     assert merged[0]["empty.weight"].shape == (0, 5)
     assert torch.allclose(merged[0]["m.weight"], merged[1]["m.weight"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_small_experts_are_merged_like_full_models_with_the_same_changes(name, tmp_path):
+    base, *experts = write_models(tmp_path)
+    small = [
+        write_vector(base, experts[0], tmp_path / "v.safetensors"),
+        write_lora(base, experts[1], tmp_path / "lora", 2),
+    ]
+    full = [str(tmp_path / f"full{number}.pth") for number in range(2)]
+    for path, written in zip(small, full, strict=True):
+        expert = open_expert(open_model(base), path)
+        torch.save({tensor: expert.tensor(tensor) for tensor in expert.names()}, written)
+    # Another rank than that of the file, which lors would take as it is.
+    params = {"rank": 3} if name == "lors" else {}
+    found, expected = (
+        dict(iter_merged(MergePlan(base, tuple(paths), name, params))) for paths in (small, full)
+    )
+    for tensor in (PRUNED, BIAS):
+        assert torch.allclose(found[tensor], expected[tensor], atol=1e-3), tensor

@@ -300,7 +300,7 @@ def test_recipes_of_the_paper(name, tasks, tmp_path):
         ):
             assert words in done.stdout
     done = run(recipe, "--dry_run", "--stage", "baselines", "--stop_stage", "baselines")
-    assert re.findall(r"--out exp/(\w+)", done.stdout) == ["joint", "sequential"]
+    assert "JOB=1:2 " in done.stdout and "--baselines joint sequential --only JOB" in done.stdout
     done = run(recipe, "--dry_run", "--stop_stage", "format", "--train_subset", "lists")
     assert "--train_subset lists" in done.stdout and "--train_hours" not in done.stdout
     done = run(recipe, "--dry_run", "--group", "middle")

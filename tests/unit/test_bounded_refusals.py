@@ -261,6 +261,42 @@ def test_json_nested_deeply(tmp_path, name):
     check_refusal(case, tmp_path, name, status=1)
 
 
+def task_vector(folder, description=None, tensors=None):
+    """A merge of a task vector with another description, or with further tensors."""
+    from tests.unit.small_experts import write_vector
+
+    base, expert, _ = write_models(folder)
+    path = write_vector(base, expert, folder / "v.safetensors")
+    content = safetensors.torch.load_file(path) | (tensors or {})
+    with safetensors.safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    if description is not None:
+        header = dict.fromkeys(header, description)
+    safetensors.torch.save_file(content, path, header)
+    command = module("merge", "--method", "lors", "--dry_run", "--base", base, "--experts", path)
+    return [*command, "--params", "rank=2"]
+
+
+@pytest.mark.parametrize("text", [nested(10**6), " " * (5 * 10**6), '{"version": 1e9}'])
+def test_description_of_a_task_vector(tmp_path, text):
+    case = lambda folder, hostile: task_vector(folder, text if hostile else None)  # noqa: E731
+    check_refusal(case, tmp_path, "v.safetensors", status=1)
+
+
+@pytest.mark.parametrize(
+    ("part", "size", "dtype"),
+    [
+        ("gaps", 3 * 10**8, torch.uint8),
+        ("up", (8, 2 * 10**7), torch.float16),
+    ],
+)
+def test_parts_of_a_task_vector_that_are_larger_than_the_model(tmp_path, part, size, dtype):
+    tensors = {f"{PRUNED}:{part}": torch.zeros(size, dtype=dtype)}
+    case = lambda folder, hostile: task_vector(folder, None, tensors if hostile else None)  # noqa: E731
+    check_refusal(case, tmp_path, "v.safetensors", PRUNED, part, status=1)
+    shutil.rmtree(tmp_path)
+
+
 # --- jobs, languages, columns --------------------------------------------------------------------
 
 

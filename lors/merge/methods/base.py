@@ -113,6 +113,8 @@ class TensorContext:
         low_rank_of: index of an expert -> function that finds the low-rank part of its task vector.
             An adapter needs no decomposition, and a kept decomposition is used if there is one.
         threshold_of: index of an expert -> its global threshold, or None.
+        is_term: index of an expert -> whether its task vector is already the term of the method,
+            because the method reduced it when the file of the task vector was made.
         stats: ``Execution.stats`` of each expert's task vector; None if the formula gets the whole
             tensor, from which they can be computed.
         start: row-major index of the first entry, if only some rows of the tensor are given.
@@ -122,6 +124,7 @@ class TensorContext:
     random_of: Callable[[int], np.random.Generator]
     low_rank_of: Callable[[int], LowRank] = lambda index: low_rank_factors
     threshold_of: Callable[[int], float | None] = lambda index: None
+    is_term: Callable[[int], bool] = lambda index: False
     stats: Sequence[Any] | None = None
     start: int = 0
 
@@ -245,7 +248,7 @@ class MergeMethod:
         """Return the term of the expert `index` in a sum; TypeError for a joint method."""
         if not self.is_sum:
             raise TypeError(f"{self.name} is not a sum over experts")
-        if self.applies_to == "matrices" and not context.prune:
+        if context.is_term(index) or (self.applies_to == "matrices" and not context.prune):
             return delta
 
         def stats() -> Any:

@@ -1,0 +1,99 @@
+"""Find the file of a model, and say what to do if there is none that LoRS reads."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+from lors.errors import LorsError, from_os_error, shortened
+
+INDEX_SUFFIX = ".safetensors.index.json"
+CTRANSLATE2_FILE = "model.bin"
+"""Model file in every directory of CTranslate2."""
+PEFT_CONFIG, PEFT_MODEL = "adapter_config.json", "adapter_model.safetensors"
+"""Files of an adapter of PEFT: its description and its tensors."""
+DIRECTORY_FILES = ("model.safetensors", f"model{INDEX_SUFFIX}", CTRANSLATE2_FILE)
+"""Model files of directories of Hugging Face and CTranslate2; the first of them is read."""
+READ_SUFFIXES = (".pth", ".pt", ".safetensors")
+MODEL_SUFFIXES = (*READ_SUFFIXES, ".bin", ".ckpt", ".pkl", ".h5", ".gguf", ".onnx", ".msgpack")
+"""Suffixes of model files, also of those that LoRS does not read."""
+RECIPE_MODEL, RECIPE_VECTOR = "model.pth", "model.safetensors"
+"""Files of the models of a recipe: a full model or an ESPnet adapter; the file of a task vector."""
+
+
+def model_in(directory: Path) -> Path:
+    """Return the path of the model in a directory of a recipe.
+
+    It is ``model.pth``; for an expert without that file, ``model.safetensors`` with a task vector,
+    or the directory itself with an adapter of PEFT.
+    """
+    if not (directory / RECIPE_MODEL).exists():
+        if (directory / RECIPE_VECTOR).is_file():
+            return directory / RECIPE_VECTOR
+        if (directory / PEFT_CONFIG).is_file() and (directory / PEFT_MODEL).is_file():
+            return directory
+    return directory / RECIPE_MODEL
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is such a file; LorsError if the system refuses to look for it."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:  # no permission, or a name that is too long
+        raise from_os_error(error) from None
+    except ValueError:  # a zero byte or half of a character
+        return False
+    return True
+
+
+def not_found(path: Path) -> LorsError:
+    """Return the error for a model that is not there."""
+    hint = "correct the path"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and path.suffix not in MODEL_SUFFIXES:
+        hint = (
+            "is this the name of a model on the Hugging Face Hub? LoRS reads local files: "
+            f"hf download {path} --local-dir {path.name}, then give {path.name}"
+        )
+    return LorsError("checkpoint not found", where=path, hint=hint)
+
+
+def conversion(path: Path) -> str:
+    """Return how to make a file of another kind, such as .bin and .ckpt, one that LoRS reads."""
+    return (
+        "LoRS reads files of torch.save under a name in .pth: try ln -s "
+        f"{shlex.quote(str(path.resolve()))} {shlex.quote(path.stem + '.pth')}; if that is "
+        "refused, save the weights in the program that made the file: "
+        'torch.save(model.state_dict(), "model.pth")'
+    )
+
+
+def file_of(directory: Path) -> Path:
+    """Return the model file in a directory of Hugging Face or CTranslate2."""
+    found = [directory / name for name in DIRECTORY_FILES if (directory / name).is_file()]
+    if found:
+        return found[0]
+    if (directory / PEFT_CONFIG).is_file():
+        raise LorsError(
+            "this directory holds a PEFT adapter, not a full model",
+            where=directory,
+            expected=" or ".join(DIRECTORY_FILES),
+            hint="give the model that the adapter was trained on; give the adapter as an expert",
+        )
+    try:
+        files = sorted(path for path in directory.iterdir() if path.suffix in MODEL_SUFFIXES)
+    except OSError as error:
+        raise from_os_error(error) from None
+    hint = "give the path of the model file"
+    if files:
+        path = files[0]
+        hint = f"give {path}" if path.suffix in READ_SUFFIXES else conversion(path)
+    raise LorsError(
+        f"no {DIRECTORY_FILES[0]} in this directory",
+        where=directory,
+        expected=" or ".join(DIRECTORY_FILES),
+        got=shortened(path.name for path in files) or "no model file",
+        hint=hint,
+    )
