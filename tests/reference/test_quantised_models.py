@@ -124,7 +124,7 @@ def test_adapter_fits_the_full_model_and_no_other(models, tmp_path):
     state = {name: base.tensor(name) + 1 for name in base.names()}
     torch.save(state, tmp_path / "other.pth")
     for trained in (adapter, of_base):
-        with refusal("other.pth", "another model"):
+        with refusal("other.pth", trained.path):
             open_adapter(open_model(tmp_path / "other.pth"), trained)
 
 

@@ -166,13 +166,13 @@ def test_training_starts_from_the_quantised_model_and_an_adapter(exp):
     sat = exp.root / "quantised_sat"
     found = fine_tuning_config(quantised, {}, PAIRS, sat)
     assert found["init_param"] == [str(sat / "model.pth")]
-    with refusal("not an adapter"):
+    with refusal(exp.base / "model.pth", "LoRA"):
         fine_tuning_config(quantised, {}, PAIRS, exp.base)
     other = exp.root / "other"
     other.mkdir()
     torch.save({name: torch.zeros(shape) for name, shape in SHAPES.items()}, other / "model.pth")
     (other / "config.yaml").write_text(yaml.safe_dump(BASE_CONFIG))
-    with refusal("another model"):
+    with refusal(sat / "model.pth", other / "model.pth"):
         fine_tuning_config(other, {}, PAIRS, sat)
 
 
@@ -181,7 +181,7 @@ def test_what_cannot_be_quantised(exp, tmp_path):
 
     adapter = exp.root / "quantised_sat"
     (adapter / "config.yaml").write_text(yaml.safe_dump({**BASE_CONFIG, "adapter_conf": {}}))
-    with refusal("an adapter", adapter / "model.pth"):
+    with refusal(adapter / "model.pth"):
         quantise_directory(adapter, tmp_path / "q")
     with refusal("model.pth"):
         quantise_directory(exp.root / "quantised", tmp_path / "q2")
