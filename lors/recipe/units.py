@@ -22,8 +22,10 @@ from lors.recipe.expdir import (
 from lors.recipe.run_record import RunRecord
 from lors.tasks import SPLITS, Pair, pairs_of
 
-STAGES = ("data", "format", "base", "stats", "experts", "baselines")
-STAGES += ("tune", "merge", "inference", "score", "pack")
+STAGES = (
+    *("data", "format", "base", "stats", "experts", "baselines"),
+    *("tune", "merge", "inference", "score", "pack"),
+)
 TRAINING = STAGES[2:6]
 """The stages that --skip_train leaves out."""
 DONE, STARTED, NOT_STARTED = "done", "started", ""

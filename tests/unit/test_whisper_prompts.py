@@ -90,3 +90,8 @@ def test_frequent_words_are_single_tokens():
     """Old versions of openai-whisper's tokenizer, loaded by others, lost the first merge."""
     ids = encode("<|de|><|translate|><|notimestamps|> the cat", tokenizer_of(51865))
     assert len(ids) == PROMPT_LENGTH + 2 + 1
+
+
+def test_a_line_without_a_prompt():
+    with refusal("Guten Tag."):
+        encode("Guten Tag.", tokenizer_of(51865))

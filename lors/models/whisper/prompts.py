@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
-from lors.errors import unknown_name
+from lors.errors import BRIEF, LorsError, unknown_name
 from lors.export.whisper_tokenizer import LANGUAGES
 from lors.models.whisper.conf import WhisperConf
 from lors.tasks import ASR, ST, TARGET, Pair
@@ -54,8 +54,17 @@ def encode(line: str, tokenizer: Tokenizer) -> list[int]:
 
     Args:
         line: prompt and text, e.g. ``<|de|><|transcribe|><|notimestamps|> Guten Tag.``
+
+    Raises:
+        LorsError: the line does not begin with a prompt.
     """
     prompt = _PROMPT.match(line)
+    if prompt is None:
+        raise LorsError(
+            "a training text without a prompt",
+            expected="<|de|><|transcribe|><|notimestamps|> Guten Tag.",
+            got=BRIEF.repr(line),
+        )
     symbols = re.findall(r"<\|[^|]+\|>", prompt[1])
     text = line[prompt.end() :]
     lang, task = (symbol[2:-2] for symbol in symbols[:2])
