@@ -18,6 +18,7 @@ MERGING = [
     "threadpoolctl",
     "xxhash",
     "zlib-ng",
+    "filelock>=3.30",
 ]
 EXTRAS = {
     # Exact versions that are known to work together are in requirements.lock.

@@ -178,7 +178,8 @@ class _SafetensorsLayout:
         os.ftruncate(file.fileno(), self._start + end)
 
     def write(self, name: str, values: memoryview) -> None:
-        _write_at(self._file, values, self._start + self._offsets[name])
+        self._file.seek(self._start + self._offsets[name])
+        self._file.write(values)
 
     def finish(self) -> None:
         pass  # the file is complete
@@ -276,9 +277,3 @@ class _StateDictPickler(pickle.Pickler):
         strides = torch.empty(obj.shape, device="meta").stride()
         to_come = _StorageToCome(("storage", kind, obj.key, "cpu", size))
         return rebuild, (to_come, offset, tuple(obj.shape), strides, *more)
-
-
-def _write_at(file: IO[bytes], values: memoryview, offset: int) -> None:
-    while values:
-        written = os.pwrite(file.fileno(), values, offset)
-        values, offset = values[written:], offset + written

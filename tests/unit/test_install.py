@@ -291,7 +291,7 @@ def test_what_an_environment_lacks_is_found_by_the_real_python(checkout, tmp_pat
     done = checkout.install(LORS_PYTHON=python)
     assert (
         "missing: torch, numpy, scipy, safetensors, PyYAML, tqdm, threadpoolctl, xxhash, zlib-ng, "
-        "espnet," in done.stderr
+        "filelock, espnet," in done.stderr
     )
     assert "ruff" not in done.stderr
     assert "ruff" in checkout.install("--test_tools", "true", LORS_PYTHON=python).stderr
@@ -409,6 +409,7 @@ def test_merging_needs_no_espnet():
         "threadpoolctl",
         "xxhash",
         "zlib-ng",
+        "filelock>=3.30",
     }
 
 
