@@ -53,7 +53,7 @@ class LorsError(Exception):
 
     @property
     def facts(self) -> list[str]:
-        """What was found, a text for each of the items if `got` is a list."""
+        """The items of `got` as texts: one item if it is no list."""
         found = self.got if isinstance(self.got, (list, tuple)) else [self.got]
         return [str(item) for item in found if item is not None]
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -423,21 +422,3 @@ def test_installer_asks_for_what_setup_py_requires():
         canonical(n) for n in merging + extras["recipes"]
     ]
     assert [canonical(name) for name in for_tests] == [canonical(name) for name in extras["test"]]
-
-
-def test_wheel_has_every_module_and_data_file(tmp_path):
-    source = tmp_path / "source"
-    shutil.copytree(ROOT / "lors", source / "lors", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.py", "pyproject.toml", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
-    options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", tmp_path, source],
-        check=True,
-    )
-    (wheel,) = tmp_path.glob("lors-*.whl")
-    files = {path.relative_to(source) for path in source.glob("lors/**/*") if path.is_file()}
-    kinds = {".py", ".yaml", ".html", ".css", ".js"}
-    assert {str(path) for path in files if path.suffix in kinds} <= set(
-        zipfile.ZipFile(wheel).namelist()
-    )
