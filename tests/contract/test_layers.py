@@ -17,7 +17,7 @@ MERGING = {
     *("threadpoolctl", "xxhash", "zlib_ng", "filelock"),
 }
 
-MERGING_PROGRAMS = ("merge", "inspect", "export_whisper")
+MERGING_PROGRAMS = ("merge", "inspect", "extract", "export_whisper")
 # Modules of the standard library that other systems lack.
 ONLY_UNIX = {
     *("curses", "fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios"),

@@ -209,7 +209,7 @@ def test_merging_needs_neither_espnet_nor_unix(files, tmp_path, lacking):
         "import sys\n"
         f"for name in '{lacking}'.split():\n"
         "    sys.modules[name] = None\n"
-        "from lors.bin import export_whisper, inspect, merge\n"
+        "from lors.bin import export_whisper, extract, inspect, merge\n"
         "sys.exit(merge.main(sys.argv[1:]))"
     )
     options = arguments(files, tmp_path, "--method", "lors")
