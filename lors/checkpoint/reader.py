@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -349,7 +348,7 @@ OPENERS: dict[str, Callable[[Path], Checkpoint]] = {
 }
 
 
-def bytes_of(tensor: Tensor) -> np.ndarray:
-    """Return the values of a tensor as a flat byte array; contiguous values are not copied."""
+def bytes_of(tensor: Tensor) -> memoryview:
+    """Return the values of a tensor as flat bytes; contiguous values are not copied."""
     # reshape first: a scalar tensor cannot be viewed as bytes.
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -112,6 +111,8 @@ class CheckpointWriter:
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Write one tensor; ValueError if it is not the next one in `spec`."""
+        if self._layout is None:
+            raise ValueError("no file is open: use the writer as a context manager")
         if not self._missing or name != self._missing[-1]:
             raise ValueError(f"{name} was added twice, out of order, or is not in spec")
         if self.spec[name] != (tuple(tensor.shape), tensor.dtype):
@@ -129,6 +130,7 @@ class CheckpointWriter:
             left_out = ValueError(f"in spec but never added: {', '.join(self._missing[::-1])}")
             self._abandon(left_out)
             raise left_out
+        assert self._layout is not None  # made by __enter__
         with self._os_errors():
             self._layout.finish()
             self._stack.close()
@@ -180,8 +182,9 @@ class _SafetensorsLayout:
         self._start = 8 + len(text)
         os.ftruncate(file.fileno(), self._start + end)
 
-    def write(self, name: str, values: np.ndarray) -> None:
-        _write_at(self._file, values, self._start + self._offsets[name])
+    def write(self, name: str, values: memoryview) -> None:
+        self._file.seek(self._start + self._offsets[name])
+        self._file.write(values)
 
     def finish(self) -> None:
         pass  # the file is complete
@@ -215,8 +218,8 @@ class _TorchLayout:
         self._write("data.pkl", pickled.getvalue())
         self._write("byteorder", sys.byteorder.encode())
 
-    def write(self, name: str, values: np.ndarray) -> None:
-        self._write(self._record[name], values.data)
+    def write(self, name: str, values: memoryview) -> None:
+        self._write(self._record[name], values)
 
     def _write(self, record: str, content: bytes | memoryview) -> None:
         # Fixed header fields and a fixed date: equal models give equal files.
@@ -279,10 +282,3 @@ class _StateDictPickler(pickle.Pickler):
         strides = torch.empty(obj.shape, device="meta").stride()
         to_come = _StorageToCome(("storage", kind, obj.key, "cpu", size))
         return rebuild, (to_come, offset, tuple(obj.shape), strides, *more)
-
-
-def _write_at(file: IO[bytes], values: np.ndarray, offset: int) -> None:
-    view = memoryview(values)
-    while view:
-        written = os.pwrite(file.fileno(), view, offset)
-        view, offset = view[written:], offset + written

@@ -192,7 +192,8 @@ class Merger:
         for name in names:
             if self.inputs.actions[name] == "prune" and self.route(name) == "stack":
                 by_shape.setdefault(self.inputs.base.shape(name), []).append(name)
-        merged, count = {}, len(self.inputs.vectors)
+        merged: dict[str, Tensor] = {}
+        count = len(self.inputs.vectors)
         for shape, alike in by_shape.items():
             matrices = [d.reshape(shape[0], -1) for name in alike for d in self._deltas(name)]
             terms = self.method.function(torch.stack(matrices).to(self.device), **self.params)

@@ -46,8 +46,11 @@ class InferenceOptions(ABC):
         return values
 
 
-class Recogniser(Protocol):
-    """A model that is ready for inference."""
+Options = TypeVar("Options", bound=InferenceOptions, contravariant=True)
+
+
+class Recogniser(Protocol[Options]):
+    """A model that is ready for inference, with the options of its family."""
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Replace all weights, e.g. by those of another merge of the same base model.
@@ -64,7 +67,7 @@ class Recogniser(Protocol):
         """
 
     def transcribe(
-        self, waveforms: Sequence[np.ndarray], pair: Pair, options: InferenceOptions
+        self, waveforms: Sequence[np.ndarray], pair: Pair, options: Options
     ) -> list[str]:
         """Transcribe or translate 16 kHz mono float32 arrays of shape (samples,).
 

@@ -67,7 +67,7 @@ def infer(
         if marker.is_done() and out.exists():
             continue
         with marker.work():
-            if loaded != model_dir:
+            if model is None or loaded != model_dir:
                 model, loaded = open_recogniser(model_dir, device), model_dir
             if pair.lang not in eval_sets:
                 eval_sets[pair.lang] = read_eval_set(directory)

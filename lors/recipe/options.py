@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from lors.config import (
     LARGEST_COUNT,
@@ -37,6 +37,12 @@ Jobs = Annotated[int, Range(1, MOST_PROCESSES)]
 """A number of jobs at a time, or of nodes."""
 Lists = Mapping[str, Sequence[str]]
 """Name of a variable of the script -> its words."""
+if TYPE_CHECKING:
+    FamilyName = str
+    TaskName = str
+else:  # known only when the program runs
+    FamilyName = Literal[tuple(FAMILIES)]
+    TaskName = Literal[tuple(TASKS)]
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class ScriptOptions:
     dry_run: bool
     submit: bool
     langs: tuple[str, ...]
-    model_family: Literal[tuple(FAMILIES)]
+    model_family: FamilyName
     seed: Annotated[int, SEED]
     dev_utterances: Count
     data_opts: tuple[str, ...]
@@ -96,7 +102,7 @@ class LorsOptions(ScriptOptions):
     skip_train: bool
     group: str
     groups: str
-    tasks: tuple[Literal[tuple(TASKS)], ...]
+    tasks: tuple[TaskName, ...]
     methods: tuple[str, ...]
     compare_to: str
     baselines: tuple[Literal["joint", "sequential"], ...]
@@ -281,11 +287,12 @@ def resolve(
         name: value_of(text, keys[name].annotation) if name in keys else text
         for name, text in texts.items()
     }
-    options, problems = None, option_problems(texts, cmd_backend)
+    problems = option_problems(texts, cmd_backend)
     try:
         options = build(cls, values, "the options of the recipe")
     except UsageError as error:
-        problems = [*(f"--{problem}" for problem in error.got), *problems]
+        raise_problems([*(f"--{problem}" for problem in error.facts), *problems])
+        raise
     raise_problems(problems)
     return options.lists(stages)
 

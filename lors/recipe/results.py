@@ -209,7 +209,8 @@ def error_section(table: ScoreTable) -> Section:
     head = ("Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
     for system in table.systems:
         for lang in table.languages(ASR.name):
-            runs = [_error_cells(score) for score in table.found(system, Pair(lang, ASR.name))]
+            scores = table.found(system, Pair(lang, ASR.name))
+            runs = [_error_cells(score) for score in scores if isinstance(score, ErrorRates)]
             rows.append([*system_cells(system), lang])
             if not runs:
                 rows[-1] += [MISSING] * len(head)

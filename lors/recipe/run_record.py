@@ -110,7 +110,7 @@ def _parse(content: Any) -> RunRecord:
     for field in dataclasses.fields(RunRecord):
         if field.name not in content:
             wrong.append(f"{field.name}: missing")
-        elif not _fits(field.type, content[field.name]):
+        elif not _fits(str(field.type), content[field.name]):
             wrong.append(f"{field.name}: {BRIEF.repr(content[field.name])}")
     if not wrong:
         wrong = problems_of(content)
@@ -119,8 +119,11 @@ def _parse(content: Any) -> RunRecord:
             wrong.append(f"systems x langs x tasks: {test_sets}, expected {MOST_TEST_SETS} at most")
     if wrong:
         raise LorsError("not a record", got=shortened(wrong, len(dataclasses.fields(RunRecord))))
-    values = {field.name: content[field.name] for field in dataclasses.fields(RunRecord)}
-    return RunRecord(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(RunRecord):
+        value = content[field.name]
+        values[field.name] = tuple(value) if isinstance(value, list) else value
+    return RunRecord(**values)
 
 
 def _fits(annotation: str, value: Any) -> bool:

@@ -74,10 +74,14 @@ class ScoreTable:
         return [sum(values) / len(values) for values in runs]
 
     def scores_in(self, system: str, index: int, tasks: Iterable[str]) -> dict[Pair, Score]:
-        """Return pair -> score of a system in the expdir with this index, for some tasks."""
+        """Return pair -> score of a system in the expdir with this index, for some tasks.
+
+        Missing scores are left out.
+        """
         tasks = set(tasks)
         of_system = self.scores[system]
-        return {pair: of_system[pair][index] for pair in self.pairs if pair.task in tasks}
+        found = {pair: of_system[pair][index] for pair in self.pairs if pair.task in tasks}
+        return {pair: score for pair, score in found.items() if score is not None}
 
     def example(self, pair: Pair) -> Score:
         """Return one of the scores of a pair, for the settings that all its scores share."""

@@ -23,10 +23,14 @@ from lors.recipe.expdir import (
 from lors.recipe.run_record import RunRecord
 from lors.tasks import SPEAKERS_FILE, SPLITS, Pair, pairs_of
 
-STAGES = ("data", "format", "base", "stats", "experts", "baselines")
-STAGES += ("tune", "merge", "inference", "score", "pack")
-PQM_STAGES = ("data", "format", "speakers", "base", "quantise", "stats", "sat", "adapt")
-PQM_STAGES += ("inference", "score")
+STAGES = (
+    *("data", "format", "base", "stats", "experts", "baselines"),
+    *("tune", "merge", "inference", "score", "pack"),
+)
+PQM_STAGES = (
+    *("data", "format", "speakers", "base", "quantise", "stats", "sat", "adapt"),
+    *("inference", "score"),
+)
 SCRIPTS = {"lors": STAGES, "pqm": PQM_STAGES}
 """Recipe script -> its stages; another script has those of `STAGES`."""
 TRAINING = (*STAGES[2:6], "quantise", "sat", "adapt")

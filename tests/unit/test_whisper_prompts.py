@@ -109,3 +109,8 @@ def test_prompts_of_an_english_only_model():
     for pair in (Pair("de", "asr"), Pair("en", "st")):
         with refusal("config.yaml", str(pair), "English"):
             prompts.prompt(pair)
+
+
+def test_a_line_without_a_prompt():
+    with refusal("Guten Tag."):
+        encode("Guten Tag.", tokenizer_of(51865))

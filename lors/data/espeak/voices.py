@@ -140,9 +140,8 @@ def load_condition(
     missing = sorted(set(fields) - set(values))
     if missing:
         raise LorsError("keys are missing", where=where, expected=missing)
-    condition = Condition(
-        **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-    )
+    values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    condition = Condition(**values)
     problems = condition.problems()
     if problems:
         raise LorsError("invalid values", where=where, got=problems)

@@ -97,6 +97,8 @@ class EspnetS2T(Family):
             )
 
     def training_fields(self, utterance: Utterance, pair: Pair, text: str) -> dict[str, str]:
+        if utterance.text is None:
+            raise ValueError(f"{utterance.id} has no transcript")
         prompt = "".join(prompt_symbols(pair))
         # The CTC branch is trained on the transcript, for translation too.
         return {"text": f"{prompt} {text}", "text_prev": "<na>", "text_ctc": utterance.text}

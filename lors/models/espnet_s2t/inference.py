@@ -7,8 +7,9 @@ hypothesis of an utterance does not depend on its batch.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +20,12 @@ from lors.models.espnet_s2t.prompts import S2TOptions, prompt_symbols
 from lors.models.nf4_layers import adapt, load_quantised
 from lors.models.recogniser import load_weights, pad_to
 from lors.tasks import Pair
+
+if TYPE_CHECKING:
+    from espnet.nets.pytorch_backend.transformer.attention import MultiHeadedAttention
+    from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
+
+Layer = Callable[[torch.Tensor], torch.Tensor]
 
 
 class S2TModel:
@@ -185,7 +192,7 @@ class _IncrementalDecoder:
     output to keys and values again.
     """
 
-    def __init__(self, decoder: torch.nn.Module, encoded: torch.Tensor):
+    def __init__(self, decoder: TransformerDecoder, encoded: torch.Tensor):
         self.decoder = decoder
         self.source = [
             (_heads(a, a.linear_k, a.k_norm, encoded), _heads(a, a.linear_v, None, encoded))
@@ -205,9 +212,9 @@ class _IncrementalDecoder:
             y = layer.norm1(x)
             key = _heads(attention, attention.linear_k, attention.k_norm, y)
             value = _heads(attention, attention.linear_v, None, y)
-            if self.past[index] is not None:
-                key = torch.cat([self.past[index][0], key], dim=2)
-                value = torch.cat([self.past[index][1], value], dim=2)
+            if (past := self.past[index]) is not None:
+                key = torch.cat([past[0], key], dim=2)
+                value = torch.cat([past[1], value], dim=2)
             self.past[index] = (key, value)
             x = x + _attend(attention, y, key, value, causal)
             x = x + _attend(layer.src_attn, layer.norm2(x), *self.source[index], False)
@@ -215,13 +222,22 @@ class _IncrementalDecoder:
         return self.decoder.output_layer(self.decoder.after_norm(x[:, -1]))
 
 
-def _heads(attention, linear, norm, x: torch.Tensor) -> torch.Tensor:
+def _heads(
+    attention: MultiHeadedAttention, linear: Layer, norm: Layer | None, x: torch.Tensor
+) -> torch.Tensor:
     """Project (batch, time, size) to (batch, heads, time, size / heads)."""
     y = linear(x).unflatten(-1, (attention.h, attention.d_k)).transpose(1, 2)
     return y if norm is None else norm(y)
 
 
-def _attend(attention, query, key, value, causal: bool) -> torch.Tensor:
+def _attend(
+    attention: MultiHeadedAttention,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    causal: bool,
+) -> torch.Tensor:
+    """Return the attention of a query over projected keys and values."""
     q = _heads(attention, attention.linear_q, attention.q_norm, query)
     y = torch.nn.functional.scaled_dot_product_attention(q, key, value, is_causal=causal)
     return attention.linear_out(y.transpose(1, 2).flatten(2))

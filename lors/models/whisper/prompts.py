@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
-from lors.errors import LorsError, unknown_name
+from lors.errors import BRIEF, LorsError, unknown_name
 from lors.export.whisper_tokenizer import ENGLISH_ONLY, LANGUAGES
 from lors.models.whisper.conf import WhisperConf
 from lors.tasks import ASR, ST, TARGET, Pair, spoken
@@ -61,8 +61,17 @@ def encode(line: str, tokenizer: Tokenizer) -> list[int]:
         line: prompt and text, e.g. ``<|de|><|transcribe|><|notimestamps|> Guten Tag.``; for an
             English-only model ``<|notimestamps|> Good morning.``
         tokenizer: the model's tokenizer.
+
+    Raises:
+        LorsError: the line does not begin with a prompt.
     """
     prompt = _PROMPT.match(line)
+    if prompt is None:
+        raise LorsError(
+            "a training text without a prompt",
+            expected="<|de|><|transcribe|><|notimestamps|> Guten Tag.",
+            got=BRIEF.repr(line),
+        )
     symbols = re.findall(r"<\|[^|]+\|>", prompt[1])
     text = line[prompt.end() :]
     named = symbols[:2] if len(symbols) > 1 else ("<|en|>", f"<|{TASK_NAMES[ASR.name]}|>")

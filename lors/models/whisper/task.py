@@ -51,9 +51,10 @@ class WhisperPreprocessor(AbsPreprocessor):
         tokenizer = tokenizer_of(self.conf.dims["n_vocab"])
         made = {}
         if "speech" in data:
-            made["speech"] = pad([data["speech"]], self.conf.speech_window)[0][0].numpy()
+            speech = np.asarray(data["speech"])
+            made["speech"] = pad([speech], self.conf.speech_window)[0][0].numpy()
         if "text" in data:
-            made["text"] = np.array(encode(data["text"], tokenizer), dtype=np.int64)
+            made["text"] = np.array(encode(str(data["text"]), tokenizer), dtype=np.int64)
         return made
 
 
@@ -113,7 +114,7 @@ class WhisperESPnetModel(AbsESPnetModel):
         with torch.autocast(speech.device.type, enabled=False):
             mel = features(speech.float(), self.window, self.n_mels)
         if self.specaug is not None and self.training:
-            mel = self._augmented(mel, speech.shape[1] // HOP_LENGTH)
+            mel = _augmented(self.specaug, mel, speech.shape[1] // HOP_LENGTH)
         targets = text[:, 1:]
         asked = targets != IGNORED
         asked[:, : self.prompt_length - 1] = False
@@ -124,13 +125,6 @@ class WhisperESPnetModel(AbsESPnetModel):
         accuracy = (logits.argmax(dim=-1) == targets[asked]).float().mean()
         stats = {"loss": loss.detach(), "acc": accuracy}
         return force_gatherable((loss, stats, len(speech)), loss.device)
-
-    def _augmented(self, mel: Tensor, frames: int) -> Tensor:
-        """Augment the first `frames` frames; the others are the silence of the window ``auto``."""
-        speech = mel[:, :, :frames].transpose(1, 2)
-        lengths = torch.full((len(mel),), frames, device=mel.device)
-        augmented = self.specaug(speech, lengths)[0].transpose(1, 2)
-        return torch.cat([augmented, mel[:, :, frames:]], dim=2)
 
     def _hidden(self, tokens: Tensor, encoded: Tensor) -> Tensor:
         """Return the output of the decoder's last layer: (batch, tokens, n_state).
@@ -211,6 +205,14 @@ class _WhisperTask(AbsTask):
             specaug = choices.get_class(specaug)(**args.specaug_conf)
         settings = getattr(args, "model_conf", None) or {}
         return WhisperESPnetModel(_conf(args), specaug, **settings)
+
+
+def _augmented(specaug: AbsSpecAug, mel: Tensor, frames: int) -> Tensor:
+    """Augment the first `frames` frames; the others are the silence of the window ``auto``."""
+    speech = mel[:, :, :frames].transpose(1, 2)
+    lengths = torch.full((len(mel),), frames, device=mel.device)
+    augmented = specaug(speech, lengths)[0].transpose(1, 2)
+    return torch.cat([augmented, mel[:, :, frames:]], dim=2)
 
 
 def _conf(args: argparse.Namespace) -> WhisperConf:
