@@ -59,7 +59,7 @@ class Nf4:
 
     def scales(self) -> Tensor:
         """Return the absmax of every block, float32."""
-        if self.scale is None:
+        if self.scale is None or self.offset is None:
             return self.absmax
         values = _dynamic_values(self.absmax.device)[self.absmax.long()]
         return values * self.scale.repeat_interleave(SCALE_BLOCK)[: len(values)] + self.offset

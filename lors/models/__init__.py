@@ -78,7 +78,8 @@ def open_recogniser(directory: str | os.PathLike, device: str = "cpu") -> Recogn
     if not is_quantised(base.parent):
         recogniser.load_state({name: expert.tensor(name) for name in expert.names()})
         return recogniser
-    factors = {name: expert.factors(name) for name in expert.names() if expert.is_adapted(name)}
+    found = ((name, expert.factors(name)) for name in expert.names())
+    factors = {name: of for name, of in found if of is not None}
     if not factors:
         raise LorsError(
             "only adapters can be added to a quantised model",

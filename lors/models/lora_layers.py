@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import loralib
@@ -22,8 +22,11 @@ class LoraConv1d(nn.Conv1d, loralib.LoRALayer):
         rank, alpha, dropout_rate: as in ESPnet's ``adapter_conf``.
     """
 
+    r: int
+    lora_dropout: Callable[[Tensor], Tensor]
+
     def __init__(self, layer: nn.Conv1d, rank: int, alpha: float, dropout_rate: float):
-        sizes = (layer.in_channels, layer.out_channels, layer.kernel_size)
+        sizes = (layer.in_channels, layer.out_channels, layer.kernel_size[0])
         same = {name: getattr(layer, name) for name in ("stride", "padding", "dilation")}
         nn.Conv1d.__init__(self, *sizes, **same, bias=layer.bias is not None)
         loralib.LoRALayer.__init__(self, rank, alpha, dropout_rate, merge_weights=False)

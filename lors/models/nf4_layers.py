@@ -8,8 +8,8 @@ change.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,26 +28,36 @@ class Nf4Weight:
 
     _nf4_shape: tuple[int, ...]
     _nf4_block: int
+    nf4_codes: Tensor
+    nf4_absmax: Tensor
+    nf4_scale: Tensor | None
+    nf4_offset: Tensor | None
     nf4_up: Tensor | None
     nf4_down: Tensor | None
 
     @property
     def nf4(self) -> Nf4:
         """The weight without an adapter."""
-        parts = (getattr(self, _PREFIX + part) for part in PARTS)
-        return Nf4(self._nf4_shape, *parts, block=self._nf4_block)
+        parts = (self.nf4_codes, self.nf4_absmax, self.nf4_scale, self.nf4_offset)
+        return Nf4(self._nf4_shape, *parts, self._nf4_block)
 
     @property
     def weight(self) -> Tensor:
         """The weight, with the adapter of :func:`adapt`: float32, made for this use."""
         weight = self.nf4.dequantised()
-        if self.nf4_up is None:
+        if self.nf4_up is None or self.nf4_down is None:
             return weight
         return weight + (self.nf4_up @ self.nf4_down).view(weight.shape)
 
 
 class _Nf4Linear(Nf4Weight):
     """A linear layer; its backward pass dequantises again, so that no weight waits in memory."""
+
+    bias: Tensor | None
+    lora_dropout: Callable[[Tensor], Tensor]
+    lora_A: Tensor
+    lora_B: Tensor
+    scaling: float
 
     def forward(self, x: Tensor) -> Tensor:
         y = _FrozenLinear.apply(x, self)
@@ -102,8 +112,10 @@ def put_nf4(layer: nn.Module, packed: Nf4) -> None:
         layer.register_buffer(_PREFIX + part, None if value is None else value.to(device))
     for name in ("nf4_up", "nf4_down"):
         layer.register_buffer(name, None, persistent=False)
-    layer._nf4_shape, layer._nf4_block = packed.shape, packed.block
-    layer.__class__ = _subclass(type(layer))
+    cls = _subclass(type(layer))  # type: ignore[arg-type] # torch types hashes of instances only
+    layer.__class__ = cls
+    quantised = cast(Nf4Weight, layer)
+    quantised._nf4_shape, quantised._nf4_block = packed.shape, packed.block
 
 
 def load_quantised(model: nn.Module, checkpoint: QuantisedCheckpoint) -> None:
@@ -138,7 +150,8 @@ def load_quantised(model: nn.Module, checkpoint: QuantisedCheckpoint) -> None:
         parameter.requires_grad = ".lora_" in name
     for module in model.modules():
         if hasattr(module, "merge_weights"):  # of loralib: it would add the adapter to the weight
-            module.merge_weights, module.merged = False, False
+            for attribute in ("merge_weights", "merged"):
+                setattr(module, attribute, False)
 
 
 def adapt(model: nn.Module, factors: Mapping[str, tuple[Tensor, Tensor]]) -> None:

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from espnet2.layers.create_adapter import create_adapter
+from espnet2.tasks.abs_task import AbsTask
 
 from lors.checkpoint.quantised import open_quantised
 from lors.errors import UsageError
@@ -13,7 +14,7 @@ from lors.models.lora_layers import convolutions_to_lora
 from lors.models.nf4_layers import load_quantised
 
 
-class QuantisedTask:
+class QuantisedTask(AbsTask):
     """A mix-in for ESPnet tasks: the option ``--quantised_base`` and the model for it."""
 
     @classmethod

@@ -19,8 +19,10 @@ LISTS = ("langs", "tasks", "methods", "baselines")
 NEEDED = ("langs", "tasks")
 """Lists that cannot be empty."""
 DIRECTORIES = ("datadir", "dumpdir", "expdir", "speakerdir")
-IN_ARRAYS = ("langs", "methods", "group", "sat_config", "train_config", "inference_config")
-IN_ARRAYS += ("tune_config",)
+IN_ARRAYS = (
+    *("langs", "methods", "group"),
+    *("sat_config", "train_config", "inference_config", "tune_config"),
+)
 """Options that become words of the commands of job arrays."""
 LONGEST_NUMBER = 40
 _WHOLE = re.compile(r"-?[0-9]+")

@@ -40,9 +40,11 @@ Lists = Mapping[str, Sequence[str]]
 if TYPE_CHECKING:
     FamilyName = str
     TaskName = str
+    SplitName = str
 else:  # known only when the program runs
     FamilyName = Literal[tuple(FAMILIES)]
     TaskName = Literal[tuple(TASKS)]
+    SplitName = Literal[tuple(SPLITS)]
 
 
 @dataclass(frozen=True)
@@ -180,8 +182,8 @@ class PqmOptions(ScriptOptions):
     """Options of ``pqm.sh``."""
 
     skip_train: bool
-    tasks: tuple[Literal[tuple(TASKS)], ...]
-    splits: tuple[Literal[tuple(SPLITS)], ...]
+    tasks: tuple[TaskName, ...]
+    splits: tuple[SplitName, ...]
     device: Literal["cpu", "cuda"]
     num_speakers: Count
     test_speakers: tuple[str, ...]

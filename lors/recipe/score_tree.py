@@ -120,8 +120,8 @@ def system_order(system: str) -> tuple:
         known = (*BASELINES, *PERSONAL)
         place = known.index(system) if system in known else len(known)
         return (0, place, system)
-    known = list(MERGED_OVER)
-    place = known.index(merged_over) if merged_over in known else len(known)
+    merges = list(MERGED_OVER)
+    place = merges.index(merged_over) if merged_over in merges else len(merges)
     return (1, method == "lors", method, place, merged_over)
 
 
