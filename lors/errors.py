@@ -51,6 +51,12 @@ class LorsError(Exception):
                 lines.append(f"  {label}: {value}")
         super().__init__("\n".join(lines))
 
+    @property
+    def facts(self) -> list[str]:
+        """The items of `got` as texts: one item if it is no list."""
+        found = self.got if isinstance(self.got, (list, tuple)) else [self.got]
+        return [str(item) for item in found if item is not None]
+
 
 class UsageError(LorsError):
     """A wrong option, option value or configuration key (exit code 2)."""
@@ -68,7 +74,7 @@ def from_os_error(error: OSError) -> LorsError:
     )
 
 
-_OS_HINTS = {
+_OS_HINTS: dict[int | None, str] = {
     **dict.fromkeys(
         (errno.ENOSPC, errno.EDQUOT),
         "free some space on that disk, or write elsewhere; then run the same command again",

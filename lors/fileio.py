@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -82,7 +81,8 @@ def _open_temporary(path: Path) -> tuple[int, Path]:
     """Open an empty temporary file for `path`, locked until it is closed."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        descriptor = _open_locked(temporary, fcntl.LOCK_EX)
+        while (descriptor := _open_locked(temporary)) is None:
+            time.sleep(0.02)
         os.ftruncate(descriptor, 0)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
@@ -91,8 +91,8 @@ def _open_temporary(path: Path) -> tuple[int, Path]:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         umask = os.umask(0)
         os.umask(umask)
-        os.fchmod(descriptor, 0o666 & ~umask)  # as for any new file; mkstemp makes private ones
         temporary = Path(name)
+        temporary.chmod(0o666 & ~umask)  # as for any new file; mkstemp makes private ones
     return descriptor, temporary
 
 
@@ -100,32 +100,33 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """Errors of write() on a disk that is full or has a fault."""
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}
-"""Errors of flock() on a file system without locks."""
+"""Errors of a lock on a file system without locks."""
 
 
-def _open_locked(path: Path, how: int) -> int:
+def _open_locked(path: Path) -> int | None:
     """Open `path`, or create it, and lock it; the kernel removes the lock when the process ends.
 
-    Args:
-        how: flags of flock().
-
-    Raises:
-        BlockingIOError: `how` has LOCK_NB, and another process holds the lock.
+    Returns:
+        The descriptor; None if another process holds the lock.
     """
+    from filelock import lock_descriptor  # a program that only reads needs no package
+
     while True:
         # Do not follow a link: another user could have pointed it at any file.
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
         descriptor = os.open(path, flags, 0o666)
         try:
-            fcntl.flock(descriptor, how)
+            is_held = lock_descriptor(descriptor, blocking=False)
             # The former owner of the lock may have removed or renamed the file meanwhile.
             with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), path.lstat()):
+                if is_held and os.path.samestat(os.fstat(descriptor), path.lstat()):
                     return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
+        if not is_held:
+            return None
 
 
 @contextlib.contextmanager
@@ -142,40 +143,45 @@ def locked(path: str | os.PathLike, seconds: float | None = None) -> Iterator[No
     Raises:
         LorsError: another process still holds the lock after that time.
     """
+    from filelock import unlock_descriptor
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + (LOCK_SECONDS if seconds is None else seconds)
     descriptor = None
-    waited = False
-    while descriptor is None:
-        try:
-            descriptor = _open_locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise LorsError(
-                    "another process is at work in this directory",
-                    where=path.parent,
-                    got=f"{path} is locked",
-                    hint="wait for that process or stop it, then run the same command again",
-                ) from None
-            if not waited:
-                log.info("waiting for another process that is at work in %s", path.parent)
-            waited = True
-            time.sleep(0.1)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            path.unlink(missing_ok=True)
-            log.warning("%s: this file system has no locks", path.parent)
-            break
+    try:
+        descriptor = _lock_within(path, LOCK_SECONDS if seconds is None else seconds)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        path.unlink(missing_ok=True)
+        log.warning("%s: this file system has no locks", path.parent)
     try:
         yield
     finally:
         if descriptor is not None:
             path.unlink(missing_ok=True)
             # close() alone is not enough: worker processes may have inherited the descriptor.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            unlock_descriptor(descriptor)
             os.close(descriptor)
+
+
+def _lock_within(path: Path, seconds: float) -> int:
+    """Open and lock a file; wait for another process as long as that."""
+    deadline = time.monotonic() + seconds
+    waited = False
+    while (descriptor := _open_locked(path)) is None:
+        if time.monotonic() > deadline:
+            raise LorsError(
+                "another process is at work in this directory",
+                where=path.parent,
+                got=f"{path} is locked",
+                hint="wait for that process or stop it, then run the same command again",
+            )
+        if not waited:
+            log.info("waiting for another process that is at work in %s", path.parent)
+        waited = True
+        time.sleep(0.1)
+    return descriptor
 
 
 @contextlib.contextmanager

@@ -67,7 +67,7 @@ def run_main(
         if isinstance(error, BrokenPipeError) and _stdout_is_closed():
             # Python would report the rest of the buffer at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 128 + signal.SIGPIPE
+            return 128 + 13  # as of a program that SIGPIPE ends
         print(f"{parser.prog}: error: {from_os_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -78,6 +78,8 @@ def run_main(
 
 def _stdout_is_closed() -> bool:
     """Return whether stdout is a pipe whose reader has ended."""
+    if sys.platform == "win32":
+        return False
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))

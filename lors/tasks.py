@@ -14,6 +14,11 @@ from lors.errors import UsageError, unknown_name
 SPLITS = ("train", "dev", "test")
 TARGET = "en"
 """Target language of translation (Common Voice code)."""
+PRIVATE = "-x-"
+"""Separates a language and a speaker in a code such as ``de-x-anna``, as BCP 47 has it for private
+use: the data directories and models of one speaker have such a code in place of the language."""
+SPEAKERS_FILE = "speakers"
+"""File with such codes, one a line, beside the data directories of the speakers."""
 Text = TypeVar("Text")
 
 
@@ -96,6 +101,16 @@ def task_called(name: str) -> SpeechTask:
     return TASKS[name]
 
 
+def of_speaker(lang: str, speaker: str) -> str:
+    """Return the code of a language and a speaker: ``de-x-anna``."""
+    return f"{lang}{PRIVATE}{speaker}"
+
+
+def spoken(lang: str) -> str:
+    """Return the language of a code, which may name a speaker: ``de`` for ``de-x-anna``."""
+    return lang.partition(PRIVATE)[0]
+
+
 @dataclass(frozen=True)
 class Pair:
     """A language (Common Voice code) and a task (a name in ``TASKS``)."""
@@ -130,4 +145,5 @@ def pairs_of(langs: Iterable[str], tasks: Sequence[str]) -> list[Pair]:
     A language is not translated into itself: English has no pair with translation.
     """
     targets = {task.name: task.target for task in TASKS.values()}
-    return [Pair(lang, task) for lang in langs for task in tasks if targets.get(task) != lang]
+    both = ((lang, task) for lang in langs for task in tasks)
+    return [Pair(lang, task) for lang, task in both if targets.get(task) != spoken(lang)]

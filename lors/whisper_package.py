@@ -43,6 +43,8 @@ def whisper_part(name: str) -> ModuleType:
 
 def _load(private: str, file: Path, inner: list[str] | None) -> ModuleType:
     spec = importlib.util.spec_from_file_location(private, file, submodule_search_locations=inner)
+    if spec is None or spec.loader is None:
+        raise _not_installed(private.rpartition("_")[2], f"{file}, which is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[private] = module
     try:

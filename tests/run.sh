@@ -8,8 +8,8 @@
 #        tests/run.sh tests/integration/test_kills.py --full
 #                                           30 kills of the mini recipe instead of a few
 #
-# Install what is missing (utils/install.sh), check the sources with ruff and shellcheck, and run the
-# tests with pytest, whose closing line is the last line of output.
+# Install what is missing (utils/install.sh), check the sources (tests/check.sh), and run the tests with
+# pytest, whose closing line is the last line of output.
 # shellcheck source-path=SCRIPTDIR
 set -euo pipefail
 
@@ -58,16 +58,9 @@ if ! cmp -s requirements-test.lock "$packages/requirements-test.lock"; then
     fi
 fi
 
-log "checking the sources with ruff and shellcheck"
-ruff check --quiet --output-format concise . || die "ruff found problems"
-ruff format --check --quiet . || die "some files are not formatted" "what to do: ruff format ."
-mapfile -t scripts < <(
-    find . \( -name .venv -o -name '.test_packages*' -o -name .git -o -name downloads -o -name dump -o -name exp \) -prune -o \
-        -type f \( -name '*.sh' -o -path ./.ci/run -o -path ./utils/status \) -print
-)
-# SC1091: shared scripts source the path.sh of the recipe that calls them.
-shellcheck --external-sources --exclude SC1091 "${scripts[@]}" || die "shellcheck found problems"
-log "set-up and checks of ${#scripts[@]} shell scripts and all Python files: $SECONDS s"
+log "checking the sources with ruff, shellcheck and mypy"
+tests/check.sh
+log "set-up and checks of all shell scripts and Python files: $SECONDS s"
 
 export LORS_TESTS_BEGAN=$((EPOCHSECONDS - SECONDS)) # tests/conftest.py reports the total time
 # Two files of tests at a time: many tests wait for processes, and most use one core. More would slow

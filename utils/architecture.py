@@ -160,9 +160,12 @@ def needed_by(module: str, modules: Imports) -> set[str]:
 
 
 def third_party(modules: Imports, names: Iterable[str]) -> set[str]:
-    """Return the packages outside lors and the standard library that these modules import."""
+    """Return the packages outside lors and the standard library that these modules import.
+
+    The standard library includes ``_typeshed``, which has its types for a type checker alone.
+    """
     top = {name.split(".")[0] for module in names for name in modules[module]}
-    return top - set(sys.stdlib_module_names) - {"lors"}
+    return top - set(sys.stdlib_module_names) - {"lors", "_typeshed"}
 
 
 def reachable(start: str, edges: Imports) -> set[str]:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lors.config import count
 from lors.data.datadir_subset import subset_by_list, subset_by_number
@@ -76,7 +77,7 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_option(parser, name: str, **options) -> None:
+def _add_option(parser: argparse._ActionsContainer, name: str, **options: Any) -> None:
     """Add an option that is spelled with underscores or, as in Kaldi, with hyphens."""
     spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
     parser.add_argument(*spellings, **options)

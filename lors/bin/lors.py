@@ -1,4 +1,4 @@
-"""Merge fine-tuned checkpoints, look into them, and export merged Whisper models."""
+"""Merge fine-tuned checkpoints, look into them, quantise and export models."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from lors import __version__
 from lors.errors import UsageError, near_matches
@@ -17,6 +18,7 @@ COMMANDS = {
     "inspect": ("inspect", (), "measure task vectors and how experts interfere"),
     "extract": ("extract", (), "write an expert as a small file: LoRA, or low-rank plus sparse"),
     "export-whisper": ("export_whisper", (), "write a Whisper for transformers or openai-whisper"),
+    "quantise": ("quantise", (), "write a model in 4 bits, or one in 4 bits in full precision"),
     "list-methods": ("merge", ("--list_methods",), "describe every merge method"),
 }
 SHELLS = ("bash", "zsh", "tcsh")
@@ -58,19 +60,25 @@ def complete_parser() -> argparse.ArgumentParser:
         command = subparsers.add_parser(name, help=text, parents=[options], add_help=False)
         for action in command._actions:
             if action.choices is None and action.nargs != 0:
-                action.complete = shtab.FILE
+                action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab reads it
     return parser
 
 
 class _PrintCompletion(argparse.Action):
     """Print a completion script for a shell, then exit."""
 
-    def __call__(self, parser, namespace, shell, option_string=None):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
         try:
             import shtab
         except ImportError:
             parser.error("--completion needs the package shtab: pip install shtab")
-        print(shtab.complete(complete_parser(), shell))
+        print(shtab.complete(complete_parser(), values))
         parser.exit()
 
 

@@ -33,7 +33,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--condition",
         required=True,
         metavar="|".join(CONDITIONS),
-        help="acoustic condition: mild (pool), or another shift for each language (domain)",
+        help="acoustic condition: mild (pool), another shift for each language (domain), or "
+        "another one for each speaker, of whom there are few with many clips (personal)",
     )
     for split, default in (("train", 300), ("dev", 100), ("test", 160)):
         parser.add_argument(

@@ -26,6 +26,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pid", type=int, required=True, help="process of the run")
     parser.add_argument("--command", required=True, help="command line of the run")
     parser.add_argument("--script", default="lors", help="recipe script; default: %(default)s")
+    parser.add_argument("--speakers", default="", help="data directories of speakers (pqm)")
     parser.add_argument("--stop_stage", type=int, required=True, help="number of the last stage")
     parser.add_argument("--expdir", required=True)
     parser.add_argument("--data", required=True, help="data directories of stage 1")

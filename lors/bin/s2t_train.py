@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 from lors.models.espnet_s2t.task import S2TTask
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     """Return the parser, for ESPnet's documentation tools."""
     return S2TTask.get_parser()
 
@@ -17,4 +17,4 @@ def main(cmd: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

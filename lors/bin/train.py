@@ -35,6 +35,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pairs", nargs="+", required=True, help="e.g. de_asr de_st")
     add_training_options(parser)
     parser.add_argument(
+        "--adapter", help="model directory of an adapter of the base model, to start from"
+    )
+    parser.add_argument(
         "--baselines",
         nargs="+",
         choices=BASELINES,
@@ -109,7 +112,8 @@ def complete_config(args: argparse.Namespace, pairs: Sequence[Pair]) -> dict[str
     """Return the training configuration, completed with the model to train."""
     config = read_yaml(args.config)
     if args.base:
-        return fine_tuning_config(args.base, config, pairs)
+        adapter = getattr(args, "adapter", None)
+        return fine_tuning_config(args.base, config, pairs, adapter)
     if getattr(args, "tokens", None):
         return from_scratch_config(args.tokens, config)
     if not any(family.matches(config) for family in FAMILIES.values()):
@@ -132,6 +136,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--only is needed to train one of the --baselines")
     if args.baselines and not args.base:
         parser.error("--base is needed with --baselines")
+    if args.adapter and not args.base:
+        parser.error("--base is needed with --adapter")
     return run_main(parser, work, argv)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lors.config import read_yaml
 from lors.data.datadir import read_data_dir
-from lors.errors import UsageError
+from lors.errors import LorsError, UsageError
 from lors.log import run_main
 from lors.models.espnet_s2t.tokens import train_tokenizer
 from lors.recipe.names import check_names
@@ -38,18 +39,24 @@ def work(args: argparse.Namespace) -> None:
             where=args.config,
             expected=f"preprocessor_conf with {' and '.join(missing)}",
         )
-    texts = []
-    for lang in args.langs:
-        for utterance in read_data_dir(Path(args.dump) / lang / "train"):
-            texts += [utterance.text, *utterance.translations.values()]
     train_tokenizer(
-        texts,
+        list(_texts(Path(args.dump), args.langs)),  # sentencepiece hides an error in an iterator
         args.out,
         langs=args.langs,
         vocab_size=args.vocab_size,
         speech_length=conf["speech_length"],
         speech_resolution=conf["speech_resolution"],
     )
+
+
+def _texts(dump: Path, langs: Sequence[str]) -> Iterator[str]:
+    """Yield the transcripts and translations of the training data."""
+    for lang in langs:
+        for utterance in read_data_dir(dump / lang / "train"):
+            if utterance.text is None:
+                raise LorsError("data without transcripts", where=dump / lang / "train/text")
+            yield utterance.text
+            yield from utterance.translations.values()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class AdaptedCheckpoint(BasedCheckpoint):
             [
                 *((name, self._tensors.shape(key)) for name, key in self._whole.items()),
                 *(
-                    (name, (self._tensors.shape(up)[0], self._tensors.shape(down)[1]))
+                    (name, self._shape_of_product(name, up, down))
                     for name, (up, down) in self._factors.items()
                 ),
             ]
@@ -114,7 +115,16 @@ class AdaptedCheckpoint(BasedCheckpoint):
     def _product(self, name: str) -> Tensor | None:
         """Return the product of the factors of a tensor in float64; None without factors."""
         factors = self.factors(name)
-        return None if factors is None else factors[0].double() @ factors[1].double()
+        if factors is None:
+            return None
+        return (factors[0].double() @ factors[1].double()).view(self.shape(name))
+
+    def _shape_of_product(self, name: str, up: str, down: str) -> tuple[int, ...]:
+        """Return the shape of the product of factors, for a convolution that of its weight."""
+        product = (self._tensors.shape(up)[0], self._tensors.shape(down)[1])
+        expected = self._base.shape(name) if name in self._base.names() else ()
+        is_convolution = len(expected) > 2 and product == (expected[0], math.prod(expected[1:]))
+        return expected if is_convolution else product
 
     def is_adapted(self, name: str) -> bool:
         if name not in self._factors or name not in self._whole or self._weights_are_base:

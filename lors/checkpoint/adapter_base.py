@@ -30,20 +30,26 @@ class BaseRecord:
     Attributes:
         model: path of the base model, relative to the directory of the expert.
         fingerprint: hash of its weights.
+        full_precision: if it is quantised, hash of the model that was quantised.
     """
 
     model: str
     fingerprint: str
+    full_precision: str | None = None
 
 
 def record_base(base: Checkpoint, directory: str | os.PathLike) -> None:
-    """Write ``base.json`` for an adapter of `base` into the adapter's directory."""
+    """Write ``base.json`` for an adapter of `base` into the adapter's directory.
+
+    An adapter of a quantised model fits the model in full precision too.
+    """
     write_json(Path(directory) / BASE_RECORD, dataclasses.asdict(base_record(base, directory)))
 
 
 def base_record(base: Checkpoint, directory: str | os.PathLike) -> BaseRecord:
     """Return the record of `base` for an expert in a directory."""
-    return BaseRecord(os.path.relpath(base.path, directory), hash_of_weights(base))
+    path = os.path.relpath(base.path, directory)
+    return BaseRecord(path, hash_of_weights(base), base.full_precision)
 
 
 def recorded_base(adapter: str | os.PathLike) -> Path:
@@ -75,6 +81,8 @@ def recorded_path(record: BaseRecord, directory: Path) -> Path:
 def check_base(base: Checkpoint, adapter: Path, trained_on: str | None = None) -> None:
     """Check that an adapter was trained on `base`; log a warning if there is no ``base.json``.
 
+    It may have been trained on the quantised `base`, or on the model that `base` is quantised from.
+
     Args:
         adapter: the adapter's file or directory.
         trained_on: name of the base model in PEFT's own record, which has no fingerprint.
@@ -105,7 +113,8 @@ def check_recorded(base: Checkpoint, expert: Path, record: BaseRecord, where: Pa
     Raises:
         LorsError: the weights are others.
     """
-    if hash_of_weights(base) != record.fingerprint:
+    expected, found = {record.fingerprint, record.full_precision}, hash_of_weights(base)
+    if expected.isdisjoint({found, base.full_precision or found}):
         raise LorsError(
             "the expert was made from another base model",
             where=expert,

@@ -152,8 +152,8 @@ def heads_in(path: Path) -> tuple[int, int] | None:
         LorsError: as :class:`CTranslate2File`.
     """
     file = CTranslate2File(path, ARCHITECTURE)
-    found = [file.variables.get(name) for name in HEADS]
-    if any(v is None or v.shape or v.dtype.is_floating_point for v in found):
+    found = [file.variables[name] for name in HEADS if name in file.variables]
+    if len(found) < len(HEADS) or any(v.shape or v.dtype.is_floating_point for v in found):
         return None
     encoder, decoder = (int(file.values(variable).item()) for variable in found)
     return encoder, decoder

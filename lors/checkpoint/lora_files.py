@@ -20,12 +20,13 @@ from lors.checkpoint.places import PEFT_CONFIG, PEFT_MODEL
 from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.vocabulary import ESPNET_CONFIG
 from lors.config import FLOAT32, Range, build, describe, read_yaml
+from lors.config.schema import T
 from lors.errors import BRIEF, LorsError, UsageError, shortened
 from lors.fileio import read_json_object
 
+Value = TypeVar("Value")
 PEFT_PICKLE = "adapter_model.bin"
 PEFT_PREFIX = "base_model.model."
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -258,8 +259,12 @@ def _open_peft_tensors(directory: Path) -> Checkpoint:
 
 
 def _by_module(
-    modules: Iterable[str], default: T, patterns: Mapping[str, T] | None, key: str, where: Path
-) -> dict[str, T]:
+    modules: Iterable[str],
+    default: Value,
+    patterns: Mapping[str, Value] | None,
+    key: str,
+    where: Path,
+) -> dict[str, Value]:
     """Return the value of each module.
 
     The first of `patterns` that matches the end of the name decides; without a match it is

@@ -61,11 +61,11 @@ class Masks:
             )
         header = self._file.masks
         self.base, self.shapes, self.settings = header.base, header.shapes, header.settings
-        self.entries = header.entries
+        self.entries, self._languages = header.entries, header.languages
 
     @property
     def languages(self) -> list[str]:
-        return list(self._file.masks.languages)
+        return list(self._languages)
 
     def mask(self, lang: str, name: str) -> Tensor:
         """Return the mask of a matrix; UsageError for a language without a mask."""
@@ -78,7 +78,7 @@ class Masks:
 
     def check_languages(self, langs: Iterable[str]) -> None:
         """Check that every language has a mask; UsageError with all that have none."""
-        missing = [lang for lang in dict.fromkeys(langs) if lang not in self._file.masks.languages]
+        missing = [lang for lang in dict.fromkeys(langs) if lang not in self._languages]
         if missing:
             raise unknown_name("language", missing, self.languages, where=f"masks in {self.path}")
 
@@ -149,7 +149,7 @@ def write_masks(
     shapes = {name: base.shape(name) for name in names}
     bits = {lang: pack([of[name] for name in names]) for lang, of in masks.items()}
     header = _header(base.fingerprint(), shapes, bits, settings, packed=False)
-    _write(path, {}, {}, bits, header)
+    _write(path, {}, None, bits, header)
 
 
 def write_model_with_masks(path: str | os.PathLike, model: Checkpoint, masks: Masks) -> None:
@@ -232,7 +232,7 @@ def _header(
         {
             "base": base,
             "shapes": {name: list(shape) for name, shape in shapes.items()},
-            "languages": {lang: xxh3_128(of).hexdigest() for lang, of in bits.items()},
+            "languages": {lang: xxh3_128(of.data).hexdigest() for lang, of in bits.items()},
             "settings": dict(settings),
             "packed": packed,
         }
@@ -242,7 +242,7 @@ def _header(
 def _write(
     path: str | os.PathLike,
     spec: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
-    model: Checkpoint | _Packed | Mapping,
+    model: Checkpoint | _Packed | None,
     bits: Mapping[str, np.ndarray],
     header: str,
 ) -> None:
@@ -256,7 +256,8 @@ def _write(
     masks = {PREFIX + lang: torch.from_numpy(of) for lang, of in bits.items()}
     of_masks = {name: (tuple(mask.shape), mask.dtype) for name, mask in masks.items()}
     with CheckpointWriter(path, {**spec, **of_masks}, metadata={HEADER: header}) as writer:
-        for name, (_, dtype) in spec.items():
-            writer.add(name, model.tensor(name).to(dtype))
+        if model is not None:
+            for name, (_, dtype) in spec.items():
+                writer.add(name, model.tensor(name).to(dtype))
         for name, mask in masks.items():
             writer.add(name, mask)

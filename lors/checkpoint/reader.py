@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import abc
-import math
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from xxhash import xxh3_128
@@ -32,6 +31,8 @@ from lors.fileio import read_json_object
 
 Spec = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 """Name of every tensor of a model, in order -> its shape and dtype."""
+QUANTISED = "lors_quantised"
+"""Key in the header of a quantised file (:mod:`lors.checkpoint.quantised`)."""
 
 
 class Checkpoint(abc.ABC):
@@ -41,6 +42,8 @@ class Checkpoint(abc.ABC):
         path: the file or directory.
         metadata: texts in the header of a ``.safetensors`` file; empty for other files.
     """
+
+    full_precision: str | None = None  # of a quantised model: hash of the model before
 
     def __init__(self, path: Path):
         self.path = path
@@ -82,7 +85,15 @@ class Checkpoint(abc.ABC):
             )
         if not path.is_file():
             raise LorsError("not a file", where=path, hint="give the path of the model file")
-        return opener(path)
+        opened = opener(path)
+        if QUANTISED in opened.metadata:
+            raise LorsError(
+                "this model is quantised to 4 bits; full precision is needed here",
+                where=path,
+                hint="give the model that was quantised, or write these weights in float32: "
+                f"lors quantise --restore --model {shlex.quote(str(path))} --out copy.pth",
+            )
+        return opened
 
     @abc.abstractmethod
     def names(self) -> list[str]:
@@ -209,8 +220,12 @@ class _IndexedCheckpoint(Checkpoint):
         return self._spec[name][1]
 
 
-class _SafetensorsCheckpoint(_IndexedCheckpoint):
-    """A single ``.safetensors`` file: a model, or a packed sub-network of one."""
+class SafetensorsCheckpoint(_IndexedCheckpoint):
+    """A single ``.safetensors`` file: a model, or a packed sub-network of one.
+
+    Attributes:
+        metadata: the texts of its header.
+    """
 
     def __init__(self, path: Path):
         super().__init__(path)
@@ -251,7 +266,7 @@ class _ShardedCheckpoint(Checkpoint):
                 got=shortened(missing),
                 hint="copy or download the model again, with all its parts",
             )
-        shards = {file: _SafetensorsCheckpoint(file) for file in dict.fromkeys(names.values())}
+        shards = {file: SafetensorsCheckpoint(file) for file in dict.fromkeys(names.values())}
         self._shard_of = {name: shards[file] for name, file in names.items()}
         self._files = list(shards)
         held = {(name, file) for file, shard in shards.items() for name in shard.names()}
@@ -302,16 +317,11 @@ class _CTranslate2Checkpoint(_IndexedCheckpoint):
 OPENERS: dict[str, Callable[[Path], Checkpoint]] = {
     ".pth": _TorchCheckpoint,
     ".pt": _TorchCheckpoint,
-    ".safetensors": _SafetensorsCheckpoint,
+    ".safetensors": SafetensorsCheckpoint,
 }
 
 
-def bytes_of(tensor: Tensor) -> np.ndarray:
-    """Return the values of a tensor as a flat byte array; contiguous values are not copied."""
+def bytes_of(tensor: Tensor) -> memoryview:
+    """Return the values of a tensor as flat bytes; contiguous values are not copied."""
     # reshape first: a scalar tensor cannot be viewed as bytes.
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
-
-
-def size_of(spec: Spec) -> int:
-    """Return the size in bytes of all tensors in `spec`."""
-    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in spec.values())
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data

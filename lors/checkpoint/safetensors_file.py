@@ -118,17 +118,19 @@ class SafetensorsFile:
             KeyError: no such language or matrix in `masks`.
             LorsError: the bits are damaged.
         """
+        if self.masks is None:
+            raise KeyError(lang)
         shape, start = self.masks.shapes[name], self.masks.starts[name]
         count = math.prod(shape)
         first = start // 8
-        part = self._bits(lang)[first : -(-(start + count) // 8)]
+        part = self._bits(lang, self.masks)[first : -(-(start + count) // 8)]
         bits = np.unpackbits(part, bitorder="little")[start - 8 * first :][:count]
         return torch.from_numpy(bits.view(bool).reshape(shape))
 
-    def _bits(self, lang: str) -> np.ndarray:
+    def _bits(self, lang: str, masks: MasksHeader) -> np.ndarray:
         if lang not in self._checked:
             bits = self._file.get_tensor(PREFIX + lang).numpy()
-            if xxh3_128(bits).hexdigest() != self.masks.languages[lang]:
+            if xxh3_128(bits).hexdigest() != masks.languages[lang]:
                 raise damaged(self.path, f"the mask of {lang}: its checksum differs")
             self._checked[lang] = bits
         return self._checked[lang]

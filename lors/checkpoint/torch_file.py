@@ -6,7 +6,7 @@ import datetime
 import math
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -24,8 +24,8 @@ from lors.checkpoint.torch_archive import (
 )
 from lors.errors import LorsError, shortened
 
-_SCALAR = np.float64(0).__reduce__()[0]
-SAFE_GLOBALS = [
+_SCALAR: Any = np.float64(0).__reduce__()[0]
+SAFE_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     datetime.timedelta,
     # The constructor of numpy numbers, under its names in numpy 1 and 2.
     (_SCALAR, "numpy.core.multiarray.scalar"),

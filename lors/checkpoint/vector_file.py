@@ -208,9 +208,9 @@ class _Parts(Checkpoint):
         return self._tensors[name]
 
 
-def _specs(tensors: Checkpoint) -> dict[str, Spec]:
+def _specs(tensors: Checkpoint) -> Mapping[str, Spec]:
     """Return tensor -> shape and dtype of each of its parts."""
-    found: dict[str, dict] = {}
+    found: dict[str, dict[str, tuple[tuple[int, ...], torch.dtype]]] = {}
     for key, entry in tensors.spec().items():
         name, _, part = key.rpartition(":")
         found.setdefault(name, {})[part] = entry

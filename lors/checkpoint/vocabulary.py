@@ -94,7 +94,7 @@ def tokens_of(model: str | os.PathLike) -> list[str] | None:
         numbers = token_numbers(vocabulary)
         # Some Whisper directories list <|endoftext|> here, others only among the added tokens.
         words = (token for token in numbers if not is_special(token))
-        return sorted(words, key=numbers.get)
+        return sorted(words, key=numbers.__getitem__)
     listed = _listed_tokens(directory)
     return [token for token in listed if not is_special(token)] or None
 

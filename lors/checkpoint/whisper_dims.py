@@ -118,7 +118,7 @@ def whisper_shapes(dims: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
 
 
 def _block(prefix: str, width: int, attentions: list[str]) -> dict[str, tuple[int, ...]]:
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for name in attentions:
         shapes |= _layer(f"{prefix}.{name}.query", width, width)
         shapes[f"{prefix}.{name}.key.weight"] = (width, width)

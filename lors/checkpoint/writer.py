@@ -16,14 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lors.checkpoint.reader import Spec, bytes_of, size_of
+from lors.checkpoint.reader import Spec, bytes_of
 from lors.checkpoint.safetensors_file import SAFETENSORS_DTYPES
 from lors.errors import LorsError, UsageError, shortened
 from lors.fileio import atomic_write
+
+
+def size_of(spec: Spec) -> int:
+    """Return the size in bytes of all tensors in `spec`."""
+    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in spec.values())
 
 
 class CheckpointWriter:
@@ -108,6 +112,8 @@ class CheckpointWriter:
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Write one tensor; ValueError if it is not the next one in `spec`."""
+        if self._layout is None:
+            raise ValueError("no file is open: use the writer as a context manager")
         if not self._missing or name != self._missing[-1]:
             raise ValueError(f"{name} was added twice, out of order, or is not in spec")
         if self.spec[name] != (tuple(tensor.shape), tensor.dtype):
@@ -125,6 +131,7 @@ class CheckpointWriter:
             left_out = ValueError(f"in spec but never added: {', '.join(self._missing[::-1])}")
             self._abandon(left_out)
             raise left_out
+        assert self._layout is not None  # made by __enter__
         with self._os_errors():
             self._layout.finish()
             self._stack.close()
@@ -176,8 +183,9 @@ class _SafetensorsLayout:
         self._start = 8 + len(text)
         os.ftruncate(file.fileno(), self._start + end)
 
-    def write(self, name: str, values: np.ndarray) -> None:
-        _write_at(self._file, values, self._start + self._offsets[name])
+    def write(self, name: str, values: memoryview) -> None:
+        self._file.seek(self._start + self._offsets[name])
+        self._file.write(values)
 
     def finish(self) -> None:
         pass  # the file is complete
@@ -211,8 +219,8 @@ class _TorchLayout:
         self._write("data.pkl", pickled.getvalue())
         self._write("byteorder", sys.byteorder.encode())
 
-    def write(self, name: str, values: np.ndarray) -> None:
-        self._write(self._record[name], values.data)
+    def write(self, name: str, values: memoryview) -> None:
+        self._write(self._record[name], values)
 
     def _write(self, record: str, content: bytes | memoryview) -> None:
         # Fixed header fields and a fixed date: equal models give equal files.
@@ -275,10 +283,3 @@ class _StateDictPickler(pickle.Pickler):
         strides = torch.empty(obj.shape, device="meta").stride()
         to_come = _StorageToCome(("storage", kind, obj.key, "cpu", size))
         return rebuild, (to_come, offset, tuple(obj.shape), strides, *more)
-
-
-def _write_at(file: IO[bytes], values: np.ndarray, offset: int) -> None:
-    view = memoryview(values)
-    while view:
-        written = os.pwrite(file.fileno(), view, offset)
-        view, offset = view[written:], offset + written

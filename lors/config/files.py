@@ -6,15 +6,20 @@ import os
 import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from lors.config.schema import T, build, raise_problems
 from lors.errors import BRIEF, LorsError, UsageError, from_os_error
 
+if TYPE_CHECKING:
+    _FastLoader = yaml.SafeLoader
+else:  # the same in C, where PyYAML has it
+    _FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+
+class _Loader(_FastLoader):
     """PyYAML's safe loader; a repeated key or a malformed value is a YAMLError, 1e-3 is a number.
 
     PyYAML itself keeps the last of two equal keys, and raises ValueError, KeyError and others for
@@ -83,7 +88,7 @@ def parse_yaml(text: str) -> Any:
 def _check_size(text: str) -> None:
     """Raise YAMLError if a text is nested too deeply or has too many values."""
     nodes = 0
-    sizes: dict[str, int | None] = {}  # anchor -> number of values; None inside its collection
+    sizes: dict[str | None, int | None] = {}  # anchor -> values; None inside its collection
     inside: list[tuple[str | None, int]] = []  # anchor and first value of each open collection
     for event in yaml.parse(text, Loader=_Loader):
         problem = None
@@ -107,7 +112,10 @@ def _check_size(text: str) -> None:
         if len(inside) > MAX_DEPTH:
             problem = f"more than {MAX_DEPTH} nested collections"
         if problem:
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem=problem,
+                problem_mark=event.start_mark,  # type: ignore[arg-type]  # or the C parser's mark
+            )
 
 
 def read_yaml(path: str | os.PathLike) -> dict[str, Any]:

@@ -9,12 +9,15 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union
 
 from lors.config.ranges import Range
 from lors.errors import BRIEF, UsageError, near_matches, shortened
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 REQUIRED: Any = object()
 """Default of a key that has no default and must be given."""
 _MISMATCH = object()
@@ -157,7 +160,7 @@ def _convert(value: Any, annotation: Any, at: str, problems: list[str]) -> Any:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return _convert_number(value, annotation, at, problems)
-    if dataclasses.is_dataclass(annotation):
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
         return _dataclass(annotation, value, f"{at}.", problems)
     if origin in (list, tuple) and isinstance(value, (list, tuple)):
         items = (

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -252,7 +252,7 @@ def _read_lines(path: Path) -> tuple[Lines, list[str]]:
     if raw_lines[-1] == b"":
         raw_lines.pop()
     try:  # all lines at once: much faster than line by line
-        decoded: list[str | None] = content.decode("utf-8").split("\n")[: len(raw_lines)]
+        decoded: Sequence[str | None] = content.decode("utf-8").split("\n")[: len(raw_lines)]
     except UnicodeDecodeError:
         decoded = [_decoded(raw) for raw in raw_lines]
     for number, line in enumerate(decoded, 1):

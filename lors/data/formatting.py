@@ -281,7 +281,7 @@ def _report(
     return {
         "source_clips": source_clips,
         "clips": len(kept),
-        "hours": round(sum(utt.duration for utt in kept) / 3600, 4),
+        "hours": round(sum(result.duration for result in results if not result.reason) / 3600, 4),
         "speakers": len({utt.speaker for utt in kept}),
         "dropped": dict(sorted(dropped.items())),
     }

@@ -255,11 +255,12 @@ def _with_all_durations(utterances: list[Utterance]) -> list[Utterance]:
 
 def _split_report(split: str, found: LanguageRows) -> dict[str, Any]:
     utterances = found.splits[split]
-    durations = [utterance.duration for utterance in utterances]
+    durations = [u.duration for u in utterances if u.duration is not None]
+    complete = len(durations) == len(utterances)
     return {
         "rows": found.rows[split],
         "clips": len(utterances),
-        "hours": None if None in durations else round(sum(durations) / 3600, 4),
+        "hours": round(sum(durations) / 3600, 4) if complete else None,
         "speakers": len({utterance.speaker for utterance in utterances}),
         "drop_rate": 1 - len(utterances) / found.rows[split],
         "dropped": dict(sorted(_reasons(found, split).items())),

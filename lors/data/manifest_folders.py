@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from lors.data.languages import from_fleurs
 from lors.data.manifest_records import ManifestRow, Record, Source, as_text, decoded_lines
@@ -70,7 +70,7 @@ def _splits(index: Path) -> list[str]:
     return splits
 
 
-def _is_list_of_texts(value: Any) -> bool:
+def _is_list_of_texts(value: Any) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
@@ -113,8 +113,9 @@ def _arrow_rows(folder: Path) -> Iterator[dict[str, Any]]:
 def _arrow_files(folder: Path) -> list[Path]:
     state = folder / "state.json"
     files = read_json_object(state).get("_data_files")
-    are_files = isinstance(files, list) and all(isinstance(file, dict) for file in files)
-    names = [file.get("filename") for file in files] if are_files else None
+    names = None
+    if isinstance(files, list) and all(isinstance(file, dict) for file in files):
+        names = [file.get("filename") for file in files]
     if not _is_list_of_texts(names):
         raise _wrong_shape(state, '{"_data_files": [{"filename": "x.arrow"}, ...]}', files)
     return [folder / path_component(name, state) for name in names]
@@ -125,14 +126,13 @@ def _class_labels(path: Path) -> dict[str, list[str]]:
     features = (read_json_object(path).get("features") or {}) if path.exists() else {}
     if not isinstance(features, dict):
         raise _wrong_shape(path, '{"features": {"column": {...}}}', features)
-    labels = {
-        name: feature.get("names")
-        for name, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-    }
-    for name, names in labels.items():
-        if not _is_list_of_texts(names):
-            raise _wrong_shape(path, f'the "names" of the labels of column {name}', names)
+    labels = {}
+    for name, feature in features.items():
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
+            names = feature.get("names")
+            if not _is_list_of_texts(names):
+                raise _wrong_shape(path, f'the "names" of the labels of column {name}', names)
+            labels[name] = names
     return labels
 
 

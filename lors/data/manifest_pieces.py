@@ -103,8 +103,8 @@ def _part(
     if end is not None and end <= start:
         return Span(), [("bad_duration", f"end {seconds_text(end)} is not after the start")]
     if end is not None and duration and not agree(duration, end - start):
-        length = seconds_text(end - start)
-        why = f"a duration of {seconds_text(duration)} s, but {length} s from start to end"
+        other = seconds_text(end - start)
+        why = f"a duration of {seconds_text(duration)} s, but {other} s from start to end"
         return Span(), [("wrong_duration", why)]
     if end is None:
         end = start + duration if duration else math.inf

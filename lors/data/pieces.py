@@ -42,7 +42,8 @@ class Piece:
             piece = cls(recording, float(start), None if float(end) == -1 else float(end))
         except ValueError:
             raise LorsError("not a segment", expected="<recording> <start> <end>") from None
-        has_length = piece.end is None or 0 < piece.duration < float("inf")
+        duration = piece.duration
+        has_length = duration is None or 0 < duration < float("inf")
         if not (0 <= piece.start < float("inf") and has_length):
             raise LorsError("not a segment", expected="0 <= start < end, or an end of -1")
         return piece

@@ -74,18 +74,18 @@ def export_whisper(
         )
     if Path(model).resolve() == out.resolve():
         raise UsageError("the exported model would overwrite the model itself", where=out)
-    model, dims = open_whisper(model, base)
+    checkpoint, dims = open_whisper(model, base)
     if out.suffix == ".pt":
-        write_weights(model, dims, "openai", out, dtype)
+        write_weights(checkpoint, dims, "openai", out, dtype)
     else:
-        tokens = whisper_tokens(dims, model.path if base is None else Path(base))
-        widest = functools.reduce(torch.promote_types, _dtypes(model, dtype).values())
+        tokens = whisper_tokens(dims, checkpoint.path if base is None else Path(base))
+        widest = functools.reduce(torch.promote_types, _dtypes(checkpoint, dtype).values())
         with atomic_directory(out) as folder:
             for name, content in hugging_face_files(dims, tokens, widest).items():
                 write = write_text if isinstance(content, str) else write_json
                 write(folder / name, content)
-            write_weights(model, dims, "huggingface", folder / "model.safetensors", dtype)
-    logging.info("exported %s to %s", model.path, out)
+            write_weights(checkpoint, dims, "huggingface", folder / "model.safetensors", dtype)
+    logging.info("exported %s to %s", checkpoint.path, out)
 
 
 def open_whisper(

@@ -89,7 +89,7 @@ def tokenizer_files(tokens: WhisperTokens, max_length: int) -> dict[str, Any]:
     added = _added_tokens(tokens)
     special = [entry["content"] for entry in added.values() if entry["special"]]
     roles = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END)
-    english_spelling = Path(whisper_part("normalizers").__file__).parent / "english.json"
+    english_spelling = Path(whisper_part("normalizers").__path__[0]) / "english.json"
     return {
         "tokenizer.json": _fast_tokenizer(tokens, vocabulary, merges),
         "vocab.json": vocabulary,
@@ -184,7 +184,7 @@ def merges_of(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
         ValueError: an encoding has more than two tokens, so these are not the ranks of a BPE.
     """
     merges = []
-    for token in sorted(ranks, key=ranks.get):
+    for token in sorted(ranks, key=ranks.__getitem__):
         if len(token) > 1:
             left, right = _parts(token, ranks)
             merges.append((left, right))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,7 +37,7 @@ def calibrate_singular_values(parts: Sequence[Tensor], alpha: float) -> Tensor:
     if alpha <= 0:
         raise ValueError(f"alpha must be positive, got {alpha}")
     matrices = [as_matrix(part) for part in parts]
-    left, values, right = thin_svd(sum(matrices))
+    left, values, right = thin_svd(functools.reduce(operator.add, matrices))
     total = np.maximum(projection_coefficients(matrices, left, values, right), alpha).sum(axis=0)
     return as_tensor((left * (values * len(matrices) / total)) @ right, parts[0])
 

@@ -43,21 +43,22 @@ def regression_merge(
     Returns:
         The merged delta, same shape, float32.
     """
-    shape, dtype = tuple(deltas[0].shape), np.float32 if ridge >= SAFE_RIDGE else np.float64
+    (rows, columns), dtype = deltas[0].shape, np.float32 if ridge >= SAFE_RIDGE else np.float64
     norms = [float(torch.linalg.vector_norm(delta, dtype=torch.float64)) for delta in deltas]
     # The cubes of very small or very large numbers are outside the range of float32.
     size = max(norms)
-    target, total = np.zeros(shape, dtype), np.zeros((shape[1], shape[1]), dtype)
+    target, total = np.zeros((rows, columns), dtype), np.zeros((columns, columns), dtype)
     for index, norm in enumerate(norms):
         if norm:
             scaled = [part.numpy() / size for part in parts(index, deltas[index])]
             product, covariance = times_covariance(*(part.astype(dtype) for part in scaled))
             target += product
             total += covariance
-    mean_diagonal = float(total.diagonal().mean()) if shape[1] else 0.0
+    mean_diagonal = float(total.diagonal().mean()) if columns else 0.0
     if mean_diagonal == 0:
-        return torch.zeros(shape)
-    merged = times_inverse(target, total, ridge * mean_diagonal, rounding=rounding_level(shape, 1))
+        return torch.zeros(rows, columns)
+    rounding = rounding_level((rows, columns), 1)
+    merged = times_inverse(target, total, ridge * mean_diagonal, rounding=rounding)
     norm = float(np.linalg.norm(merged))
     if keep_norm and norm:
         size = float(np.mean(norms)) / norm

@@ -99,14 +99,18 @@ def rank_from_spectrum(
     Returns:
         The number; None if the rank takes more directions than `squares` has.
     """
-    if not isinstance(rank, Energy):
-        number = min(rank_from_size(rank, side), side)
-    elif rank.energy == 0 or energy == 0:
-        number = 0
+    if isinstance(rank, Energy):
+        number = min(_rank_from_energy(rank, squares, energy), side)
     else:
-        cumulative = squares.clamp(min=0).double().cumsum(0)
-        number = min(int((cumulative < rank.energy * energy).sum()) + 1, side)
+        number = min(rank_from_size(rank, side), side)
     return number if number <= len(squares) else None
+
+
+def _rank_from_energy(rank: Energy, squares: Tensor, energy: float) -> int:
+    if rank.energy == 0 or energy == 0:
+        return 0
+    cumulative = squares.clamp(min=0).double().cumsum(0)
+    return int((cumulative < rank.energy * energy).sum()) + 1
 
 
 def low_rank_factors(matrix: Tensor, rank: int | Ratio | Energy) -> tuple[Tensor, Tensor]:
@@ -246,7 +250,8 @@ def _eigh(tall: Tensor, rank: int | Ratio | Energy) -> tuple[Tensor, Tensor]:
         gram = tall.mT @ tall
     values, vectors = (part.flip(-1) for part in torch.linalg.eigh(gram))
     if isinstance(rank, Energy):
-        count = rank_from_spectrum(rank, values, side, float(values.clamp(min=0).double().sum()))
+        energy = float(values.clamp(min=0).double().sum())
+        count = min(_rank_from_energy(rank, values, energy), side)
     return vectors[..., :count], values[..., :count]
 
 

@@ -86,9 +86,9 @@ class Decompositions:
             found = leading_directions(delta, self._rank_to_compute(rank, full_rank))
             energy = torch.linalg.vector_norm(delta, dtype=torch.float64) ** 2
             _write(path, found, energy)
-            directions = found.first(
-                rank_from_spectrum(rank, found.squares, full_rank, float(energy))
-            )
+            number = rank_from_spectrum(rank, found.squares, full_rank, float(energy))
+            # By the rounding of the energy, the rank may be one more than was computed.
+            directions = found if number is None else found.first(number)
         return directions.factors(delta)
 
     def _rank_to_compute(self, rank: Rank, full_rank: int) -> Rank:

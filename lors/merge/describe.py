@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lors.checkpoint.reader import size_of
+from lors.checkpoint.writer import size_of
 from lors.config import describe
 from lors.merge.methods import METHODS, MergeMethod
 from lors.merge.plan import MergeInputs, MergePlan

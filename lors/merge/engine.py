@@ -23,7 +23,7 @@ import functools
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -194,7 +194,8 @@ class Merger:
         for name in names:
             if self.inputs.actions[name] == "prune" and self.route(name) == "stack":
                 by_shape.setdefault(self.inputs.base.shape(name), []).append(name)
-        merged, count = {}, len(self.inputs.vectors)
+        merged: dict[str, Tensor] = {}
+        count = len(self.inputs.vectors)
         for shape, alike in by_shape.items():
             matrices = [d.reshape(shape[0], -1) for name in alike for d in self._deltas(name)]
             terms = self.method.function(torch.stack(matrices).to(self.device), **self.params)
@@ -249,7 +250,7 @@ class Merger:
             self.inputs.vectors, self.plan.weights, name, keep, self._shares(name)
         )
 
-    def _shares(self, name: str) -> list[Tensor | float | None]:
+    def _shares(self, name: str) -> Sequence[Tensor | float | None]:
         if self.shares is None:
             return [None] * len(self.inputs.vectors)
         return self.shares.of(name)

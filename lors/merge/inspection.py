@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -157,6 +159,6 @@ def _sign_agreement(one: np.ndarray, other: np.ndarray) -> float | None:
 
 
 def _inflation(taus: Sequence[np.ndarray], rank: int) -> list[float]:
-    left, values, right = numerical_svd(sum(taus))
+    left, values, right = numerical_svd(functools.reduce(operator.add, taus))
     leading = (left[:, :rank], values[:rank], right[:rank])
     return projection_coefficients(taus, *leading).mean(axis=0).tolist()

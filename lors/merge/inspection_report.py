@@ -157,7 +157,7 @@ def _expert_table(matrices: Mapping[str, Mapping[str, Any]], labels: Sequence[st
 
 
 def _inflation_lines(matrices: Mapping[str, Mapping[str, Any]], count: int) -> Table:
-    inflation = [defined_mean(matrix["inflation"] or [None]) for matrix in matrices.values()]
+    inflation = [float(defined_mean(m["inflation"] or [None])) for m in matrices.values()]
     return [
         [f"inflation of the leading directions of the sum: {_mean_text(inflation)}"],
         [f"(1 for orthogonal experts, {count} if all are the same; these are no bounds:"],
@@ -167,7 +167,7 @@ def _inflation_lines(matrices: Mapping[str, Mapping[str, Any]], count: int) -> T
 
 
 def _mean_text(values: Sequence[float | None]) -> str:
-    return _text(defined_mean(values))
+    return _text(float(defined_mean(values)))
 
 
 def _text(value: float) -> str:

@@ -72,10 +72,12 @@ class Policy:
         problems = []
         for name, (shape, dtype) in spec.items():
             merged = dtype.is_floating_point and 0 not in shape
-            actions[name] = action = self._action(name) if merged else "copy"
+            action = self._action(name) if merged else "copy"
             if action is None:
                 problems.append(f"{name}: no rule covers it")
-            elif action == "prune" and len(shape) < 2:
+                continue
+            actions[name] = action
+            if action == "prune" and len(shape) < 2:
                 problems.append(f"{name}: cannot be pruned, its shape is {list(shape)}")
         if problems:
             raise LorsError(
@@ -90,7 +92,8 @@ class Policy:
 
         Tensors outside the stacks are left out. The only layer of a stack has depth 0.
         """
-        names, depths = list(names), {}
+        names = list(names)
+        depths: dict[str, float] = {}
         for pattern in self.stacks:
             found = {name: _layer_of(name) for name in names if _matches(pattern, name)}
             layers = {name: layer for name, layer in found.items() if layer is not None}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lors.checkpoint.masks import Masks
 from lors.checkpoint.reader import Checkpoint
+from lors.linalg.combine import sum_of
 
 ALL = slice(None)
 
@@ -42,7 +43,7 @@ class Shares:
         if name not in self.masks.shapes:
             return [1 / len(self.langs)] * len(self.langs)
         of_lang = {lang: self.masks.mask(lang, name).float() for lang in dict.fromkeys(self.langs)}
-        holders = sum(of_lang[lang] for lang in self.langs).clamp_(min=1)
+        holders = sum_of(of_lang[lang] for lang in self.langs).clamp_(min=1)
         return [of_lang[lang] / holders for lang in self.langs]
 
 

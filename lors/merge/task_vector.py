@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -117,11 +118,19 @@ class WeightedDeltas(Sequence[Tensor]):
     def __len__(self) -> int:
         return len(self._vectors)
 
-    def __getitem__(self, index: int) -> Tensor:
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Tensor]: ...
+
+    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
+        places = range(len(self._vectors))
+        if isinstance(index, slice):
+            return [self[place] for place in places[index]]
+        index = places[index]
         if index in self._kept:
             return self._kept[index]
-        if not 0 <= index < len(self._vectors):
-            raise IndexError(index)
         delta = weighted(self._vectors[index].delta(self._name), self._weights[index])
         delta = shared(delta, self._shares[index])
         if self._keep:

@@ -55,9 +55,10 @@ def family_of(directory: str | os.PathLike) -> Family:
 def _base_of(directory: str | os.PathLike) -> Path | None:
     """Return the base model of a small expert in a directory; None for any other directory."""
     from lors.checkpoint.expert import base_of  # torch is slow to import
+    from lors.checkpoint.quantised import is_quantised
 
     path = model_in(Path(directory))
-    return base_of(path) if path.exists() else None
+    return base_of(path) if path.exists() and not is_quantised(directory) else None
 
 
 def open_recogniser(directory: str | os.PathLike, device: str = "cpu") -> Recogniser:
@@ -66,12 +67,24 @@ def open_recogniser(directory: str | os.PathLike, device: str = "cpu") -> Recogn
     Raises:
         LorsError: a file is missing or damaged.
     """
-    from lors.checkpoint.expert import open_expert, open_model
+    from lors.checkpoint.expert import open_expert  # torch is slow to import
+    from lors.checkpoint.quantised import is_quantised, open_base
 
     base = _base_of(directory)
     if base is None:
         return family_of(directory).recogniser(directory, device)
     recogniser = family_of(base.parent).recogniser(base.parent, device)
-    expert = open_expert(open_model(base), model_in(Path(directory)))
-    recogniser.load_state({name: expert.tensor(name) for name in expert.names()})
+    expert = open_expert(open_base(base), model_in(Path(directory)))
+    if not is_quantised(base.parent):
+        recogniser.load_state({name: expert.tensor(name) for name in expert.names()})
+        return recogniser
+    found = ((name, expert.factors(name)) for name in expert.names())
+    factors = {name: of for name, of in found if of is not None}
+    if not factors:
+        raise LorsError(
+            "only adapters can be added to a quantised model",
+            where=directory,
+            hint="add this expert to the model in full precision",
+        )
+    recogniser.adapt(factors)
     return recogniser

@@ -104,7 +104,8 @@ def keep_adapters_apart(model: torch.nn.Module) -> None:
     """
     for module in model.modules():
         if hasattr(module, "lora_A") and hasattr(module, "merged"):
-            module.merged = False
+            # torch declares tensors and modules as the only attributes of a module.
+            module.merged = False  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
@@ -112,12 +113,12 @@ def atomic_saves() -> Iterator[None]:
     """Make ``torch.save`` to a path atomic: write a temporary file, then rename it."""
     save = torch.save
 
-    def atomic_save(value: Any, target: Any, *args: Any, **options: Any) -> None:
-        if isinstance(target, str | os.PathLike):
-            with atomic_write(target, "wb") as handle:
-                save(value, handle, *args, **options)
+    def atomic_save(obj: object, f: Any, *args: Any, **kwargs: Any) -> None:
+        if isinstance(f, str | os.PathLike):
+            with atomic_write(f, "wb") as handle:
+                save(obj, handle, *args, **kwargs)
         else:
-            save(value, target, *args, **options)
+            save(obj, f, *args, **kwargs)
 
     torch.save = atomic_save
     try:

@@ -46,8 +46,11 @@ class InferenceOptions(ABC):
         return values
 
 
-class Recogniser(Protocol):
-    """A model that is ready for inference."""
+Options = TypeVar("Options", bound=InferenceOptions, contravariant=True)
+
+
+class Recogniser(Protocol[Options]):
+    """A model that is ready for inference, with the options of its family."""
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Replace all weights, e.g. by those of another merge of the same base model.
@@ -56,8 +59,15 @@ class Recogniser(Protocol):
             LorsError: names or shapes differ from the model's.
         """
 
+    def adapt(self, factors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Add an adapter to a quantised model; only the models of such families have this.
+
+        Args:
+            factors: name of a weight -> factors (B, A), scale included.
+        """
+
     def transcribe(
-        self, waveforms: Sequence[np.ndarray], pair: Pair, options: InferenceOptions
+        self, waveforms: Sequence[np.ndarray], pair: Pair, options: Options
     ) -> list[str]:
         """Transcribe or translate 16 kHz mono float32 arrays of shape (samples,).
 
@@ -89,6 +99,9 @@ class Family(ABC):
     defaults: ClassVar[Mapping[str, str]]
     """Defaults of the recipes' options ``base_model`` (empty: it must be given), ``base_config``,
     ``train_config`` and ``inference_config``."""
+    quantised: ClassVar[Sequence[str]] = ()
+    """Names of the weights that are quantised to 4 bits; ``*`` matches any text, dots included.
+    Empty: models of this family cannot be quantised."""
     import_options: ClassVar[Mapping[str, str]] = {}
     """Options of the recipes that :meth:`import_base` takes -> their help."""
 

@@ -72,10 +72,13 @@ def start_subnetworks(
             expected="1: each batch changes the sub-network of its own language",
             got=options.accum_grad,
         )
+    assert options.subnetworks is not None
     masks = Masks(options.subnetworks)
-    language_of = {}
+    language_of: dict[str, str] = {}
     for path in options.utt2category:
-        language_of.update(line.split() for line in path.read_text().splitlines())
+        for line in path.read_text().splitlines():
+            utterance, lang = line.split()
+            language_of[utterance] = lang
     training = SubnetworkTraining(model, masks, language_of)
     for optimizer in optimizers:
         training.guard(optimizer)
@@ -92,6 +95,7 @@ def write_importance(model: nn.Module, batches: Iterable[Any], options: Options)
         batches: pairs of utterance ids and ESPnet's batch, from an iterator factory.
         options: options of the trainer; ``init_param`` is the base model.
     """
+    assert options.importance is not None
     base = open_model(options.init_param[0])
     parameters = dict(model.named_parameters())
     matrices = {name: parameters[name] for name in pruned_matrices(base)}

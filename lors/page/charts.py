@@ -224,7 +224,8 @@ def _dot(
         text,
         merged_over if merged_over in MERGED_OVER else "base",
         y,
-        place(statistics.fmean(values)) if values else None,
-        *(map(place, ends) if ends else (None, None)),
-        [place(value) for value in values] if len(values) > 1 else [],
+        x=place(statistics.fmean(values)) if values else None,
+        low=place(ends[0]) if ends else None,
+        high=place(ends[1]) if ends else None,
+        runs=[place(value) for value in values] if len(values) > 1 else [],
     )

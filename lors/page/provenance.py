@@ -98,7 +98,8 @@ def _merges(paths: Sequence[Path]) -> tuple[Table, list[Record]]:
 
 
 def _trainings(markers: Sequence[Path]) -> tuple[Table, list[Record]]:
-    rows, settings = [], {}
+    rows = []
+    settings: dict[str, list[str]] = {}
     for path in markers:
         inputs = recorded_inputs(path)
         config = inputs.get("config")

@@ -167,8 +167,7 @@ def normalised_table(table: ScoreTable, definition: str) -> Table:
     """Return normalised performance by task and over all pairs."""
     groups = [*([task] for task in table.tasks), table.tasks]
     columns = [
-        best_marked(table, lambda s, of=group: table.normalised(s, of), 2, False)
-        for group in groups
+        best_marked(table, partial(table.normalised, tasks=group), 2, False) for group in groups
     ]
     header = [*(task_called(task).metric.name for task in table.tasks), "all pairs"]
     if runs := _runs_column(table, table.tasks):

@@ -14,8 +14,8 @@ from lors.tasks import Pair, task_called
 
 BARS_IN_A_ROW = 110  # more would be too thin to read; further languages start another row
 GREYS = ("#C4C4C4", "#3C3C3C", "#8A8A8A", "#E3E3E3", "#636363")  # baselines
-KEY = {"facecolor": "white", "edgecolor": "#444444", "linewidth": 0.6}
-HATCHED = {"hatch": "////", "edgecolor": "white"}
+KEY: dict[str, Any] = {"facecolor": "white", "edgecolor": "#444444", "linewidth": 0.6}
+HATCHED: dict[str, Any] = {"hatch": "////", "edgecolor": "white"}
 
 
 def _bar_styles(systems: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -101,4 +101,4 @@ def _bar_legend(figure: Any, systems: Sequence[str]) -> None:
             hatched = {} if merged_over == OVER_LANGS else {"hatch": HATCHED["hatch"]}
             label = f"merged over {words}".replace(" and ", "\nand ")
             handles.append(Patch(**KEY, **hatched, label=label))
-    legend_beside(figure, handles, [handle.get_label() for handle in handles])
+    legend_beside(figure, handles, [str(handle.get_label()) for handle in handles])

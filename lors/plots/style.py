@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lors.fileio import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 # Okabe and Ito's palette, safe for every kind of colour vision; vermilion is for lors.
 LORS_COLOUR = "#D55E00"
@@ -18,7 +21,7 @@ LEGEND_ROWS = 40
 """Number of entries in a column of a legend."""
 MARGIN = 0.15
 """Space around a legend, in inches."""
-STYLE = {
+STYLE: dict[RcKeyType, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -55,7 +58,7 @@ def legend_beside(figure: Any, handles: Iterable[Any], labels: Iterable[str]) ->
     )
 
 
-def method_colours(methods: Sequence[str]) -> dict[str, tuple[float, ...]]:
+def method_colours(methods: Sequence[str]) -> dict[str, tuple[float, float, float]]:
     """Return method -> RGB: the palette, then its darker and lighter shades; lors is vermilion."""
     from matplotlib.colors import to_rgb
 
@@ -64,8 +67,10 @@ def method_colours(methods: Sequence[str]) -> dict[str, tuple[float, ...]]:
         lap, place = divmod(i, len(METHOD_COLOURS))
         towards, kept = (0.0, 0.5) if lap % 2 else (1.0, 0.45)
         share = 1 - kept ** ((lap + 1) // 2)
-        hue = to_rgb(METHOD_COLOURS[place])
-        colours[method] = tuple(c * (1 - share) + towards * share for c in hue)
+        red, green, blue = (
+            c * (1 - share) + towards * share for c in to_rgb(METHOD_COLOURS[place])
+        )
+        colours[method] = (red, green, blue)
     return {**colours, "lors": to_rgb(LORS_COLOUR)}
 
 

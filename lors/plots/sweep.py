@@ -221,7 +221,7 @@ def _finish_sweep(figure: Any, panels: Sequence[Any], sweeps: Sequence[Sweep]) -
     panels[0].set_ylabel("Normalised performance on dev")
     for axes in panels:
         axes.axhline(0, color="#777777", linewidth=0.8, zorder=0)
-    shown = {}
+    shown: dict[str, Any] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             shown.setdefault(label, handle)

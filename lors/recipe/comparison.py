@@ -9,7 +9,9 @@ bootstrap samples that draw the utterances of each language for themselves.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -29,7 +31,7 @@ from lors.score.significance import (
     paired_difference,
     resampled_totals,
 )
-from lors.score.utterances import UTTERANCES, Utterances
+from lors.score.utterances import UTTERANCES, RecognisedUtterances, Utterances
 from lors.tasks import ASR, Metric, Pair, task_called
 
 if TYPE_CHECKING:
@@ -76,7 +78,9 @@ def read_outputs(
             hint="score these systems again (python -m lors.bin.score_expdir, or stage score)",
         )
     utterances = {path: UTTERANCES[pair.task].read(utterances_file(path)) for path, pair in paths}
-    examples, first, problems = {}, {}, []
+    examples: dict[Pair, Score] = {}
+    first: dict[Pair, Path] = {}
+    problems = []
     for path, pair in paths:
         if abs(utterances[path].score(pair.speech_task.metric) - _main(scores[path])) > 1e-6:
             problems.append(f"{utterances_file(path)}: not the utterances of the score file")
@@ -136,7 +140,7 @@ class Resampled:
 
         self.metric = metric
         self._class = UTTERANCES[pairs[0].task]
-        self._scores: dict[tuple[str | Pair, ...], np.ndarray] = {}
+        self._scores: dict[tuple[str, tuple[Pair, ...]], np.ndarray] = {}
         columns = self._class.columns[metric.key]
         width = columns.stop - columns.start
         self._totals: dict[str, list[dict[Pair, np.ndarray]]] = {
@@ -153,11 +157,11 @@ class Resampled:
 
     def pooled(self, system: str, pairs: Sequence[Pair]) -> np.ndarray:
         """Return the scores (samples,) over all utterances of some pairs, mean over runs."""
-        key = (system, *pairs)
+        key = (system, tuple(pairs))
         if key not in self._scores:
             totals = [_pooled(run, pairs) for run in self._totals[system]]
             scores = [self._class.scores(self.metric, of_run) for of_run in totals]
-            self._scores[key] = sum(scores) / len(scores)
+            self._scores[key] = _total(scores) / len(scores)
         return self._scores[key]
 
     def averages(self, system: str, pairs: Sequence[Pair]) -> np.ndarray:
@@ -165,7 +169,7 @@ class Resampled:
         import numpy as np
 
         scores = [np.roll(self.pooled(system, [pair]), k) for k, pair in enumerate(pairs)]
-        return sum(scores) / len(scores)
+        return _total(scores) / len(scores)
 
 
 def _pooled(totals: Mapping[Pair, np.ndarray], pairs: Sequence[Pair]) -> np.ndarray:
@@ -176,7 +180,11 @@ def _pooled(totals: Mapping[Pair, np.ndarray], pairs: Sequence[Pair]) -> np.ndar
     """
     import numpy as np
 
-    return sum(np.roll(totals[pair], k, axis=0) for k, pair in enumerate(pairs))
+    return _total(np.roll(totals[pair], k, axis=0) for k, pair in enumerate(pairs))
+
+
+def _total(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    return functools.reduce(operator.add, arrays)
 
 
 @dataclass(frozen=True)
@@ -289,25 +297,31 @@ def _compare(
     pairs: Sequence[Pair],
     resampled: Resampled,
 ) -> Comparison:
-    names = (system, reference)
-    scores = [pooled_score(outputs[name], metric, pairs) for name in names]
-    samples = [resampled.pooled(name, pairs) for name in names]
-    one_run = all(len(outputs[name][pair]) == 1 for name in names for pair in pairs)
+    ours, theirs = ([outputs[name][pair] for pair in pairs] for name in (system, reference))
+    score, reference_score = (pooled_score(outputs[n], metric, pairs) for n in (system, reference))
+    samples, reference_samples = (resampled.pooled(n, pairs) for n in (system, reference))
     test = None
-    if metric == ASR.metric and one_run:
-        alignments = [[a for p in pairs for a in outputs[n][p][0].alignments] for n in names]
-        test = matched_pairs(*alignments)
+    if metric == ASR.metric and all(len(runs) == 1 for runs in (*ours, *theirs)):
+        test = matched_pairs(_alignments(ours), _alignments(theirs))
     return Comparison(
         system,
         reference,
         tuple(pairs),
         metric,
-        sum(len(outputs[system][pair][0].ids) for pair in pairs),
-        *scores,
-        *map(interval, samples),
-        paired_difference(*scores, *samples),
-        test,
+        utterances=sum(len(runs[0].ids) for runs in ours),
+        score=score,
+        reference_score=reference_score,
+        interval=interval(samples),
+        reference_interval=interval(reference_samples),
+        difference=paired_difference(score, reference_score, samples, reference_samples),
+        matched_pairs=test,
     )
+
+
+def _alignments(of_pairs: Sequence[Sequence[Utterances]]) -> list[str]:
+    """Return the alignments of the utterances of recognition, those of all pairs together."""
+    found = (runs[0] for runs in of_pairs)
+    return [a for of in found if isinstance(of, RecognisedUtterances) for a in of.alignments]
 
 
 def pooled_score(

@@ -62,7 +62,7 @@ class AudioFiles(Sequence):
     def __getitem__(self, index: int) -> np.ndarray: ...
     @overload
     def __getitem__(self, index: slice) -> AudioFiles: ...
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice) -> np.ndarray | AudioFiles:
         if isinstance(index, slice):
             return AudioFiles(self.paths[index])
         return read_audio(self.paths[index])

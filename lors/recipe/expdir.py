@@ -16,6 +16,9 @@
 | ``s3net_<criterion>_<rate>/`` | a model trained under these masks, and a copy of them |
 | ``overlap.json`` | overlap of the masks of two languages, and the loss of merging their experts |
 | ``packed/<system>/<lang>/`` | a language's sub-network as a model of its own; ``all``: of all |
+| ``quantised/`` | the base model in 4 bits |
+| ``{quantised,full}_sat/`` | the adapter of all speakers of the pre-training |
+| ``{quantised,full}_[sat_]speaker/<lang>-x-<speaker>_<task>/`` | the adapter of a speaker |
 | ``tune/<method>.<scope>/sweep.json`` | the search for merge parameters on dev |
 | ``tune/<method>.<scope>/points/<index>.json`` | dev hypotheses of each setting |
 | ``tune/<method>.<scope>/cost.json`` | CPU time of the search |
@@ -50,8 +53,17 @@ LORA = "lora"
 """The system of experts that are adapters, in a recipe where the experts are full models."""
 SUBNETS = "s3net_"
 """Start of the name of a system that was trained under masks."""
+ON_QUANTISED = ("quantised_sat", "quantised_speaker", "quantised_sat_speaker")
+"""Systems of a recipe for speakers: adapters on the quantised base model, pre-trained on many
+speakers (speaker adaptive training, sat), of each speaker from nothing, and of each from sat."""
+ON_FULL = {f"full_{system.removeprefix('quantised_')}": system for system in ON_QUANTISED}
+"""The same adapters on the base model in full precision -> the system whose adapters they are."""
+PERSONAL = ("quantised", *ON_QUANTISED, *ON_FULL)
+"""All systems of a recipe for speakers but the base model, in the order of reports."""
 BASELINES = ("base", "expert", "joint", "sequential")
 """Systems that are not merged, in the order of reports."""
+MODEL, QUANTISED_MODEL = "model.pth", "model.safetensors"
+"""Names of the model file in a model directory; the second one in NF4."""
 OVER_LANGS, OVER_LANGS_TASKS = "langs", "langs_tasks"
 MERGED_OVER = {OVER_LANGS: "languages", OVER_LANGS_TASKS: "languages and tasks"}
 """End of the name of a merged system -> the meaning in words."""
@@ -205,9 +217,9 @@ class ExpDir:
         """
         if system == "expert":
             return self.expert(pair)
-        if system == LORA:
-            return self.root / LORA / str(pair)
-        if system in BASELINES or system.startswith(SUBNETS):
+        if system == LORA or (system in PERSONAL and system.endswith("_speaker")):
+            return self.root / system / str(pair)
+        if system in BASELINES or system in PERSONAL or system.startswith(SUBNETS):
             return self.root / system
         method, merged_over = split_system(system)
         if merged_over not in MERGED_OVER:

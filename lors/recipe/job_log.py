@@ -148,7 +148,8 @@ def _latest_run(lines: list[str]) -> list[str]:
 
 def _head(path: Path) -> list[str]:
     """The first lines of a file; the last of them may be cut."""
-    lines, left = [], HEAD_BYTES
+    lines: list[str] = []
+    left = HEAD_BYTES
     with path.open("rb") as handle:
         while left > 0 and len(lines) < HEAD_LINES:
             line = handle.readline(left)

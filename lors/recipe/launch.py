@@ -66,6 +66,7 @@ def run_training(command: Sequence[str], out: Path) -> None:
         errors="replace",
         preexec_fn=partial(end_with_parent, os.getpid()),
     )
+    assert process.stdout is not None  # it is a pipe
     try:
         while line := process.stdout.readline(PIECE):
             print(line, end="", flush=True)

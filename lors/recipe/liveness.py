@@ -47,7 +47,9 @@ def states_of(processes: Sequence[RecordedProcess]) -> list[str]:
     running for ten minutes after its last write.
     """
     here = socket.gethostname()
-    runs_here = [_is_local(p, here) and _is_alive(p.pid, p.seen_at) for p in processes]
+    runs_here = [
+        p.pid is not None and _is_local(p, here) and _is_alive(p.pid, p.seen_at) for p in processes
+    ]
     jobs = {p.slurm_job for p, runs in zip(processes, runs_here, strict=True) if not runs} - {""}
     queue = _slurm_queue(jobs) if jobs else None
     return [

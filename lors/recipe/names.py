@@ -102,7 +102,8 @@ def _scopes_problems(scopes: Sequence[str]) -> list[str]:
 
 
 CHECKS: Mapping[str, Callable[[Any], list[str]]] = {
-    **dict.fromkeys(("expdir", "datadir", "dumpdir", "data", "dump", "out"), _path_problems),
+    **dict.fromkeys(("expdir", "datadir", "dumpdir", "speakerdir"), _path_problems),
+    **dict.fromkeys(("data", "dump", "out"), _path_problems),
     **dict.fromkeys(("tasks", "methods", "baselines", "systems"), _names_problems),
     "split": lambda split: _names_problems([split]),
     "langs": _langs_problems,

@@ -18,9 +18,12 @@ from lors.recipe.names import problems_of, raise_problems, text_problem
 LISTS = ("langs", "tasks", "methods", "baselines")
 NEEDED = ("langs", "tasks")
 """Lists that cannot be empty."""
-DIRECTORIES = ("datadir", "dumpdir", "expdir")
-IN_ARRAYS = ("langs", "methods", "group", "train_config", "inference_config", "tune_config")
-IN_ARRAYS += ("s3net_config", "lora_config")
+DIRECTORIES = ("datadir", "dumpdir", "expdir", "speakerdir")
+IN_ARRAYS = (
+    *("langs", "methods", "group"),
+    *("sat_config", "train_config", "inference_config", "tune_config"),
+    *("s3net_config", "lora_config"),
+)
 """Options that become words of the commands of job arrays."""
 LONGEST_NUMBER = 40
 _WHOLE = re.compile(r"-?[0-9]+")

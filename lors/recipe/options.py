@@ -8,267 +8,20 @@ check corpus and models themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from collections.abc import Collection, Mapping
 
-from lors.config import (
-    LARGEST_COUNT,
-    MOST_PROCESSES,
-    SEED,
-    Range,
-    build,
-    keys_of,
-    load_config,
-    read_yaml,
-)
-from lors.errors import LorsError, UsageError, unknown_name
-from lors.models import FAMILIES
-from lors.models.family import Family
-from lors.recipe.expdir import (
-    LORA,
-    OVER_LANGS,
-    OVER_LANGS_TASKS,
-    SUBNETS,
-    scopes_of,
-    subnet_system,
-)
-from lors.recipe.grid import read_grid
+from lors.config import build, keys_of
+from lors.errors import UsageError
 from lors.recipe.names import raise_problems
-from lors.recipe.option_text import group_languages, option_problems, value_of
-from lors.tasks import TASKS, pairs_of
-
-Count = Annotated[int, Range(1, LARGEST_COUNT)]
-Jobs = Annotated[int, Range(1, MOST_PROCESSES)]
-"""A number of jobs at a time, or of nodes."""
-RATES = frozenset(str(rate) for rate in range(10, 91))
-"""Pruning rates of masks in percent, as they are typed."""
-Lists = Mapping[str, Sequence[str]]
-"""Name of a variable of the script -> its words."""
-
-
-@dataclass(frozen=True)
-class ScriptOptions:
-    """Options of every recipe script, under their names there."""
-
-    stage: str
-    stop_stage: str
-    dry_run: bool
-    submit: bool
-    langs: tuple[str, ...]
-    model_family: Literal[tuple(FAMILIES)]
-    seed: Annotated[int, SEED]
-    dev_utterances: Count
-    data_opts: tuple[str, ...]
-    datadir: str
-    dumpdir: str
-    expdir: str
-    nj: Jobs
-    ngpu: Annotated[int, Range(0, MOST_PROCESSES)]
-    num_nodes: Jobs
-
-    def lists(self, stages: Collection[str]) -> Lists:
-        """Check the options that `stages` need, and return the lists that the script reads.
-
-        Raises:
-            UsageError: a wrong option or configuration.
-            LorsError: a configuration is missing.
-        """
-        raise NotImplementedError
-
-    @property
-    def family(self) -> type[Family]:
-        return FAMILIES[self.model_family]
-
-    def completed(self, name: str) -> str:
-        """Return the value of an option; if it is empty, the default of the model family."""
-        return getattr(self, name) or self.family.defaults[name]
-
-
-@dataclass(frozen=True)
-class LorsOptions(ScriptOptions):
-    """Options of ``lors.sh``."""
-
-    skip_train: bool
-    group: str
-    groups: str
-    tasks: tuple[Literal[tuple(TASKS)], ...]
-    methods: tuple[str, ...]
-    compare_to: str
-    baselines: tuple[Literal["joint", "sequential"], ...]
-    train_hours: Annotated[float, Range(0.001, 1e6)] | None
-    train_subset: str
-    device: Literal["cpu", "cuda"]
-    base_model: str
-    window: str
-    st_language: str
-    train_config: str
-    inference_config: str
-    tune_config: str
-
-    def lists(self, stages: Collection[str]) -> Lists:
-        langs = group_languages(self.group, self.groups) if self.group else self.langs
-        checks: list[Callable[[], Any]] = [lambda: self._check_family(langs, "base" in stages)]
-        if {"stats", "experts", "baselines"}.intersection(stages):
-            checks.append(lambda: read_yaml(self.completed("train_config")))
-        if "tune" in stages:
-            checks.append(lambda: read_grid(self.tune_config, self.methods))
-        if {"tune", "merge"}.intersection(stages):
-            checks.append(self._check_methods)
-        if {"tune", "inference"}.intersection(stages):
-            options, config = self.family.inference_options, self.completed("inference_config")
-            checks.append(lambda: load_config(options, config))
-        if "score" in stages:
-            checks.append(self._check_comparison)
-        _check_all(checks)
-        completed = ("base_model", "train_config", "inference_config")
-        scopes = scopes_of(self.tasks)
-        return {
-            **{name: [self.completed(name)] for name in completed if self.completed(name)},
-            "langs": langs,
-            "tasks": self.tasks,
-            "methods": self.methods,
-            "baselines": self.baselines,
-            "data_opts": self.data_opts,
-            "import_options": _words(self._import_options()),
-            "training_clips": self._training_clips(),
-            "report_options": ["--compare_to", self.compare_to] if self.compare_to else [],
-            "pairs": [str(pair) for pair in pairs_of(langs, self.tasks)],
-            "scopes": scopes,
-            "systems": self._systems(),
-            "packed": [f"lors.{scope}" for scope in scopes if "lors" in self.methods],
-        }
-
-    def _check_family(self, langs: Sequence[str], imports_base: bool) -> None:
-        options = {"langs": " ".join(langs), **self._import_options()}
-        if imports_base:
-            options["base_model"] = self.completed("base_model")
-        self.family.check_options(options)
-
-    def _check_methods(self) -> None:
-        if not self.methods:
-            raise UsageError(
-                "no merge method to search for or to merge with",
-                where="--methods",
-                hint="give one, or end before stage tune: --stop_stage baselines",
-            )
-
-    def _check_comparison(self) -> None:
-        known = {*self.methods, *self._systems()}
-        if self.compare_to and self.compare_to not in known:
-            raise unknown_name("system", self.compare_to, known, "--compare_to")
-
-    def _import_options(self) -> dict[str, str]:
-        """Return the options of ``lors.bin.import_base`` that only this model family has."""
-        names = [name for name in self.family.import_options if hasattr(self, name)]
-        return {name: getattr(self, name) for name in names}
-
-    def _training_clips(self) -> list[str]:
-        """Words of ``lors.bin.format_audio`` that choose the training clips."""
-        if self.train_subset:
-            return ["--train_subset", self.train_subset]
-        return [] if self.train_hours is None else ["--train_hours", f"{self.train_hours:.15g}"]
-
-    def _systems(self) -> list[str]:
-        """Rows of the results: no merge, merges over languages, merges over languages and tasks."""
-        over = [OVER_LANGS, OVER_LANGS_TASKS] if len(self.tasks) > 1 else [OVER_LANGS]
-        merges = [f"{method}.{merged_over}" for merged_over in over for method in self.methods]
-        return ["base", "expert", *self.baselines, *merges]
-
-
-@dataclass(frozen=True)
-class S3netOptions(LorsOptions):
-    """Options of ``s3net.sh``."""
-
-    criteria: tuple[Literal["magnitude", "taylor"], ...]
-    rates: tuple[str, ...]
-    mask_scope: Literal["matrix", "global"]
-    lora_config: str
-    s3net_config: str
-
-    def lists(self, stages: Collection[str]) -> Lists:
-        found: dict[str, Sequence[str]] = {}
-        checks: list[Callable[[], Any]] = [
-            self._check_rates,
-            lambda: found.update(super(S3netOptions, self).lists(stages)),
-        ]
-        if {"importance", "subnets"}.intersection(stages):
-            checks.append(lambda: read_yaml(self.s3net_config))
-        if "experts" in stages and self.lora_config:
-            checks.append(lambda: read_yaml(self.lora_config))
-        if "tune" in stages:
-            checks.append(self._check_masks_of_merges)
-        _check_all(checks)
-        subnets = self._subnets()
-        # English alone has nothing to translate into English.
-        masked = list(dict.fromkeys(pair.lang for pair in pairs_of(found["langs"], self.tasks)))
-        return {
-            **{name: words for name, words in found.items() if name != "packed"},
-            "criteria": self.criteria,
-            "rates": self.rates,
-            "subnets": subnets,
-            "masked": masked,
-            "scored": masked if "taylor" in self.criteria else [],
-        }
-
-    def _check_rates(self) -> None:
-        wrong = [rate for rate in self.rates if rate not in RATES]
-        problems = [f"{rate}: expected a whole percentage from 10 to 90" for rate in wrong]
-        problems += [f"{rate}: given twice" for rate in {*self.rates} if self.rates.count(rate) > 1]
-        if problems or not self.rates or not self.criteria:
-            raise UsageError(
-                "no such masks",
-                where="--criteria and --rates",
-                expected="one or more of each",
-                got=problems or "none given",
-            )
-
-    def _check_masks_of_merges(self) -> None:
-        """Check that this run makes the masks that the merge methods use."""
-        points = read_grid(self.tune_config, self.methods).points
-        used = {point["masks"] for of in points.values() for point in of if "masks" in point}
-        made = {system.removeprefix(SUBNETS) for system in self._subnets()}
-        if unknown := sorted(map(str, used - made)):
-            raise UsageError(
-                "merge methods with masks that this run does not make",
-                where=self.tune_config,
-                expected=", ".join(sorted(made)),
-                got=unknown,
-                hint="leave these methods out of --methods, or name masks of --criteria and "
-                "--rates in the file",
-            )
-
-    def _subnets(self) -> list[str]:
-        """Return the systems that are trained under masks."""
-        return [subnet_system(criterion, r) for criterion in self.criteria for r in self.rates]
-
-    def _systems(self) -> list[str]:
-        systems, place = super()._systems(), len(("base", "expert", *self.baselines))
-        adapters = [LORA] if self.lora_config else []
-        return [*systems[:place], *adapters, *self._subnets(), *systems[place:]]
-
-
-@dataclass(frozen=True)
-class BaseOptions(ScriptOptions):
-    """Options of ``local/train_base.sh``, which trains a base model from scratch."""
-
-    vocab_size: Count
-    base_config: str
-
-    def lists(self, stages: Collection[str]) -> Lists:
-        langs, config = {"langs": " ".join(self.langs)}, self.completed("base_config")
-        _check_all([lambda: self.family.check_options(langs), lambda: read_yaml(config)])
-        return {
-            "langs": self.langs,
-            "data_opts": self.data_opts,
-            "base_config": [self.completed("base_config")],
-            "pairs": [str(pair) for pair in pairs_of(self.langs, list(TASKS))],
-        }
-
+from lors.recipe.option_text import option_problems, value_of
+from lors.recipe.personal_options import PqmOptions
+from lors.recipe.script_options import BaseOptions, Lists, LorsOptions, ScriptOptions
+from lors.recipe.subnet_options import S3netOptions
 
 SCRIPTS: Mapping[str, type[ScriptOptions]] = {
     "lors": LorsOptions,
     "s3net": S3netOptions,
+    "pqm": PqmOptions,
     "train_base": BaseOptions,
 }
 
@@ -298,32 +51,11 @@ def resolve(
         name: value_of(text, keys[name].annotation) if name in keys else text
         for name, text in texts.items()
     }
-    options, problems = None, option_problems(texts, cmd_backend)
+    problems = option_problems(texts, cmd_backend)
     try:
         options = build(cls, values, "the options of the recipe")
     except UsageError as error:
-        problems = [*(f"--{problem}" for problem in error.got), *problems]
+        raise_problems([*(f"--{problem}" for problem in error.facts), *problems])
+        raise
     raise_problems(problems)
     return options.lists(stages)
-
-
-def _check_all(checks: Sequence[Callable[[], Any]]) -> None:
-    """Run all checks; raise the error of one, or one error with those of several."""
-    errors = []
-    for check in checks:
-        try:
-            check()
-        except LorsError as error:
-            errors.append(error)
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise UsageError(
-            f"{len(errors)} problems with options and configurations",
-            got=[str(error).replace("\n", "\n      ") for error in errors],
-        )
-
-
-def _words(options: Mapping[str, str]) -> list[str]:
-    """Return options as the words of a command line."""
-    return [word for name, value in options.items() for word in (f"--{name}", value)]

@@ -15,6 +15,7 @@ from lors.fileio import write_text
 from lors.recipe.cost import cost_sections
 from lors.recipe.expdir import MERGED_OVER, OVER_LANGS, scope_of, split_system, tasks_of
 from lors.recipe.mask_overlap import overlap_sections
+from lors.recipe.personal import size_sections
 from lors.recipe.report import Section, relative_to, render_markdown, render_text
 from lors.recipe.score_tree import ScoreTable, read_scores
 from lors.recipe.significance import Significance, kept_significance, significance_sections
@@ -104,7 +105,7 @@ def make_report(
     sections += contribution_sections(sweeps)
     sections.append(test_set_section(table))
     sections.append(Section("How the scores are computed", above=descriptions(table)))
-    return [*sections, *cost_sections(sweeps)]
+    return [*sections, *cost_sections(sweeps), *size_sections(table.expdirs)]
 
 
 def describe_runs(table: ScoreTable) -> str:
@@ -210,7 +211,8 @@ def error_section(table: ScoreTable) -> Section:
     head = ("Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
     for system in table.systems:
         for lang in table.languages(ASR.name):
-            runs = [_error_cells(score) for score in table.found(system, Pair(lang, ASR.name))]
+            scores = table.found(system, Pair(lang, ASR.name))
+            runs = [_error_cells(score) for score in scores if isinstance(score, ErrorRates)]
             rows.append([*system_cells(system), lang])
             if not runs:
                 rows[-1] += [MISSING] * len(head)

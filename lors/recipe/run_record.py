@@ -36,7 +36,8 @@ class RunRecord:
         status: its exit code; None while it runs.
         expdir, data, dump: experiment, data directories of stage 1 and of stage 2.
         langs, tasks, methods, systems: languages, tasks, merge methods, systems of the results.
-        script: the recipe script (``lors``, ``s3net``), which decides the stages.
+        script: the recipe script (``lors``, ``s3net``, ``pqm``), which decides the stages.
+        speakers: of ``pqm``: data directories of the speakers.
     """
 
     command: str
@@ -57,6 +58,7 @@ class RunRecord:
     methods: tuple[str, ...]
     systems: tuple[str, ...]
     script: str = "lors"
+    speakers: str = ""
 
     def process(self, last_write: float) -> RecordedProcess:
         """Return the run's process; `last_write` is when the record was written."""
@@ -103,12 +105,12 @@ def _parse(content: Any) -> RunRecord:
     """Return the record in a JSON value; raise LorsError with all wrong fields."""
     if not isinstance(content, dict):
         raise LorsError("not a record", got=type(content).__name__)
-    content = {"script": "lors", **content}  # records of earlier versions have none
+    content = {"script": "lors", "speakers": "", **content}  # earlier versions have none
     wrong = []
     for field in dataclasses.fields(RunRecord):
         if field.name not in content:
             wrong.append(f"{field.name}: missing")
-        elif not _fits(field.type, content[field.name]):
+        elif not _fits(str(field.type), content[field.name]):
             wrong.append(f"{field.name}: {BRIEF.repr(content[field.name])}")
     if not wrong:
         wrong = problems_of(content)
@@ -117,8 +119,11 @@ def _parse(content: Any) -> RunRecord:
             wrong.append(f"systems x langs x tasks: {test_sets}, expected {MOST_TEST_SETS} at most")
     if wrong:
         raise LorsError("not a record", got=shortened(wrong, len(dataclasses.fields(RunRecord))))
-    values = {field.name: content[field.name] for field in dataclasses.fields(RunRecord)}
-    return RunRecord(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(RunRecord):
+        value = content[field.name]
+        values[field.name] = tuple(value) if isinstance(value, list) else value
+    return RunRecord(**values)
 
 
 def _fits(annotation: str, value: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from lors.errors import LorsError, unknown_name
 from lors.fileio import read_json
-from lors.recipe.expdir import BASELINES, MERGED_OVER, ExpDir, split_system
+from lors.recipe.expdir import BASELINES, MERGED_OVER, PERSONAL, ExpDir, split_system
 from lors.score import SCORERS, Score, normalised_performance
 from lors.tasks import TASKS, Metric, Pair
 
@@ -74,10 +74,14 @@ class ScoreTable:
         return [sum(values) / len(values) for values in runs]
 
     def scores_in(self, system: str, index: int, tasks: Iterable[str]) -> dict[Pair, Score]:
-        """Return pair -> score of a system in the expdir with this index, for some tasks."""
+        """Return pair -> score of a system in the expdir with this index, for some tasks.
+
+        Missing scores are left out.
+        """
         tasks = set(tasks)
         of_system = self.scores[system]
-        return {pair: of_system[pair][index] for pair in self.pairs if pair.task in tasks}
+        found = {pair: of_system[pair][index] for pair in self.pairs if pair.task in tasks}
+        return {pair: score for pair, score in found.items() if score is not None}
 
     def example(self, pair: Pair) -> Score:
         """Return one of the scores of a pair, for the settings that all its scores share."""
@@ -113,10 +117,11 @@ def system_order(system: str) -> tuple:
     """Sort key: baselines in their order, other systems, then merges by method with lors last."""
     method, merged_over = split_system(system)
     if not merged_over:
-        place = BASELINES.index(system) if system in BASELINES else len(BASELINES)
+        known = (*BASELINES, *PERSONAL)
+        place = known.index(system) if system in known else len(known)
         return (0, place, system)
-    known = list(MERGED_OVER)
-    place = known.index(merged_over) if merged_over in known else len(known)
+    merges = list(MERGED_OVER)
+    place = merges.index(merged_over) if merged_over in merges else len(merges)
     return (1, method == "lors", method, place, merged_over)
 
 

@@ -20,7 +20,10 @@ from lors.recipe.run_record import RunRecord, read_run, record_path
 from lors.recipe.unit_jobs import Job, latest_jobs
 from lors.recipe.units import DONE, STAGES, STARTED, TRAINING, Unit, stages_of, units_of
 
-ARRAYS = ("experts", "baselines", "importance", "subnets", "tune", "inference")
+ARRAYS = (
+    *("experts", "baselines", "importance", "subnets", "sat", "adapt"),
+    *("tune", "inference"),
+)
 """The stages whose units are always done by jobs with logs."""
 FAILED, INTERRUPTED, PENDING, LEFT_OUT = "failed", "interrupted", "pending", "left out"
 STATES = (DONE, RUNNING, QUEUED, FAILED, INTERRUPTED, PENDING, LEFT_OUT)
@@ -178,7 +181,7 @@ class _Judge:
         log = job.log if job else None
 
         def status(state: str, code: int | None = None, error: str = "") -> UnitStatus:
-            return UnitStatus(unit.stage, unit.name, state, log and log.path, code, error)
+            return UnitStatus(unit.stage, unit.name, state, log.path if log else None, code, error)
 
         if progress == DONE:
             return status(DONE)
@@ -193,8 +196,8 @@ class _Judge:
             return status(state if is_its_turn else PENDING)
         if unit.stage in self.to_come and not (log and log.changed >= self.run.began):
             return status(PENDING)
-        if log and log.has_failed and (is_its_turn or self._failed_at_once(job)):
-            return status(FAILED, log.status, error_in(log.path))
+        if job and job.log.has_failed and (is_its_turn or self._failed_at_once(job)):
+            return status(FAILED, job.log.status, error_in(job.log.path))
         return status(INTERRUPTED if progress == STARTED else PENDING)
 
     def _failed_at_once(self, job: Job) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lors.models.family import Recogniser
+    from lors.subnet.find import Criterion, Scope
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +27,9 @@ def find_masks_of(
     expdir: ExpDir,
     langs: Sequence[str],
     tasks: Sequence[str],
-    criterion: str,
+    criterion: Criterion,
     rate: int,
-    scope: str,
+    scope: Scope,
 ) -> None:
     """Find the masks of the languages by one criterion and rate; finished masks are kept.
 
@@ -121,14 +122,16 @@ class LanguageModels:
         if self._directory != directory:
             self._model, self._lang = open_recogniser(directory, self.device), None
             self._directory = directory
-        if masks_in(directory) is not None and self._lang != lang:
-            self._model.load_state(subnetwork_state(directory, lang))
+        assert self._model is not None
+        masks = masks_in(directory)
+        if masks is not None and self._lang != lang:
+            self._model.load_state(subnetwork_state(directory, masks, lang))
             self._lang = lang
         return self._model
 
 
-def subnetwork_state(directory: Path, lang: str) -> dict[str, Tensor]:
-    """Return the weights of a language's sub-network of the model in a directory.
+def subnetwork_state(directory: Path, masks: Path, lang: str) -> dict[str, Tensor]:
+    """Return the weights of a language's sub-network of the model in a directory, by its masks.
 
     Raises:
         LorsError: a file is damaged, or the masks do not fit the model.
@@ -137,4 +140,4 @@ def subnetwork_state(directory: Path, lang: str) -> dict[str, Tensor]:
     from lors.checkpoint.masks import Masks
     from lors.checkpoint.reader import Checkpoint
 
-    return Masks(masks_in(directory)).restricted(Checkpoint.open(model_in(directory)), lang)
+    return Masks(masks).restricted(Checkpoint.open(model_in(directory)), lang)

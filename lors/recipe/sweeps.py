@@ -42,7 +42,7 @@ class Trial:
     @property
     def evaluations(self) -> int:
         """Number of dev utterances that were evaluated, those of all pairs together."""
-        return sum(score.utterances for score in self.scores.values())
+        return sum(score.sizes["utterances"] for score in self.scores.values())
 
     def to_json(self) -> dict[str, Any]:
         """Return the trial as an entry of a sweep file's grid."""
@@ -256,11 +256,13 @@ def read_sweeps(expdirs: Sequence[str | os.PathLike]) -> list[Sweep]:
 
 def _sweep(expdir: str, content: Mapping[str, Any]) -> Sweep:
     grid = tuple(map(Trial.from_json, content["grid"]))
-    ends = (_scores_from_json(content.get(name, {})) for name in ("base", "expert"))
     return Sweep(
         *(expdir, content["method"], content["scope"], grid, content["best"]),
-        *(content.get("defaults"), content.get("variant_of"), *ends),
-        tuple(map(Trial.from_json, content.get("without", []))),
+        defaults=content.get("defaults"),
+        variant_of=content.get("variant_of"),
+        base=_scores_from_json(content.get("base", {})),
+        expert=_scores_from_json(content.get("expert", {})),
+        without=tuple(map(Trial.from_json, content.get("without", []))),
     )
 
 

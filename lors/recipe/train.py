@@ -25,6 +25,7 @@ from lors.models.family import Family
 from lors.recipe.expdir import IMPORTANCE, sequential_steps
 from lors.recipe.launch import LOG, run_training, training_command
 from lors.recipe.training_config import (
+    base_models,
     check_masked_training,
     needs_feature_stats,
     stats_config,
@@ -112,7 +113,7 @@ def train(
     if masks is not None:
         check_masked_training(config, pairs, masks)
     ids = write_data(family, pairs, dump, out, dev, by_language=masks is not None)
-    base = config.get("init_param", [])
+    base = base_models(config)
     marker = DoneMarker(out / ".done", _inputs(pairs, config, family, out, masks))
     if marker.is_done():
         log.info("%s is there already", out)
@@ -178,7 +179,7 @@ def _inputs(
         "pairs": [str(pair) for pair in pairs],
         "config": config,
         "data": data_digests(family, out / "data"),
-        "base": [file_digest(path) for path in config.get("init_param", [])],
+        "base": [file_digest(path) for path in base_models(config)],
         **({} if masks is None else {"masks": file_digest(masks)}),
     }
 
@@ -250,9 +251,9 @@ def train_sequence(
 def _record_base(base: str | os.PathLike, out: Path) -> None:
     """Write the fingerprint of an adapter's base model beside the adapter."""
     from lors.checkpoint.adapter_base import record_base  # torch is slow to import
-    from lors.checkpoint.expert import open_model
+    from lors.checkpoint.quantised import open_base
 
-    record_base(open_model(base), out)
+    record_base(open_base(base), out)
 
 
 def _discard_torn_checkpoint(out: Path) -> None:

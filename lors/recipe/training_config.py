@@ -7,21 +7,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lors.checkpoint.places import model_in
 from lors.config import read_yaml
 from lors.errors import LorsError
 from lors.models import family_from
+from lors.recipe.expdir import MODEL, QUANTISED_MODEL
 from lors.tasks import Pair
+
+QUANTISED_BASE = "quantised_base"
+"""Option of LoRS's ESPnet tasks: the quantised model that adapters are trained on."""
 
 
 def fine_tuning_config(
-    base: str | os.PathLike, config: Mapping[str, Any], pairs: Sequence[Pair]
+    base: str | os.PathLike,
+    config: Mapping[str, Any],
+    pairs: Sequence[Pair],
+    adapter: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
     """Return `config` with the structure and the vocabulary of a base model.
 
     Args:
-        base: directory of the base model.
+        base: directory of the base model, quantised or not.
         config: ESPnet's options for fine-tuning.
         pairs: language-task pairs that will be trained.
+        adapter: directory of an adapter of the base model, to start from.
 
     Raises:
         LorsError: `config` sets keys that belong to the base model, or the base model does not know
@@ -40,7 +49,36 @@ def fine_tuning_config(
         )
     keys = (key for key in family.model_keys if base_config.get(key) is not None)
     model = {key: base_config[key] for key in keys}
-    return {**config, **model, "init_param": [str(Path(base) / "model.pth")]}
+    started = [] if adapter is None else [_checked_adapter(base, adapter)]
+    quantised = Path(base) / QUANTISED_MODEL
+    if quantised.exists():
+        return {**config, **model, "init_param": started, QUANTISED_BASE: str(quantised)}
+    return {**config, **model, "init_param": [str(Path(base) / MODEL), *started]}
+
+
+def _checked_adapter(base: str | os.PathLike, adapter: str | os.PathLike) -> str:
+    """Return the file of an adapter.
+
+    Raises:
+        LorsError: it is missing, no adapter, or the adapter of another base model.
+    """
+    from lors.checkpoint.adapter import open_adapter  # torch is slow to import
+    from lors.checkpoint.lora_files import is_adapter
+    from lors.checkpoint.quantised import open_base
+    from lors.checkpoint.reader import Checkpoint
+
+    file = Path(adapter) / MODEL
+    opened = Checkpoint.open(file)
+    if not is_adapter(opened):
+        raise LorsError("not an adapter", where=file, expected="a checkpoint with LoRA factors")
+    open_adapter(open_base(model_in(Path(base))), opened)
+    return str(file)
+
+
+def base_models(config: Mapping[str, Any]) -> list[str]:
+    """Return the files that a training starts from; the first one is the base model."""
+    quantised = config.get(QUANTISED_BASE)
+    return [*([quantised] if quantised else []), *config.get("init_param", [])]
 
 
 def from_scratch_config(tokens: str | os.PathLike, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,6 +119,7 @@ def stats_config(config: Mapping[str, Any]) -> dict[str, Any]:
         model_conf = {**config.get("model_conf", {}), "extract_feats_in_collect_stats": False}
         config["model_conf"] = model_conf
     config.pop("init_param", None)
+    config.pop(QUANTISED_BASE, None)
     return config
 
 

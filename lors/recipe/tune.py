@@ -133,7 +133,7 @@ def _unfinished(
     check_models(models)
     dev = {pair.lang: dump / pair.lang / "dev" for pair in pairs}
     check_data(dev.values())
-    common: Mapping[str, Any] = {
+    common: dict[str, Any] = {
         "models": expdir.digests(models),
         "data": {lang: _digests(directory) for lang, directory in dev.items()},
         "limit": grid.limit,

@@ -118,7 +118,7 @@ class Tuner:
         hypotheses = hypotheses_of(model, eval_set, pair, self.options)
         return score_pair(pair, eval_set.references[pair.task], hypotheses)
 
-    def clips(self, share: float) -> dict[Pair, list[str]]:
+    def clips(self, share: float) -> dict[Pair, Sequence[str]]:
         """Return pair -> ids of this share of its dev utterances."""
         return first_clips(self.utterances, share)
 
@@ -136,14 +136,13 @@ class Tuner:
             The point of all models with the same values; :meth:`decode` adds hypotheses to it.
         """
         before, plan = self._plan, plan_of(self.expdir, self.pairs, method, setting)
-        if before is None or _delta_of(before) != _delta_of(plan):
+        delta = self._delta
+        if delta is None or before is None or _delta_of(before) != _delta_of(plan):
             shared = before is not None and _whole_of(before) == _whole_of(plan)
-            self._delta = merged_delta(
-                plan, self.inputs, cache=cache, reuse=self._delta if shared else None
-            )
-        self._plan = plan
-        self._state = apply_delta(self.inputs.base, self._delta, plan.scaling_coef, out=self._state)
-        return self._known_point(_digest(self._state[name] for name in self._delta))
+            delta = merged_delta(plan, self.inputs, cache=cache, reuse=delta if shared else None)
+        self._plan, self._delta = plan, delta
+        self._state = apply_delta(self.inputs.base, delta, plan.scaling_coef, out=self._state)
+        return self._known_point(_digest(self._state[name] for name in delta))
 
     def decode(self, point: Point, wanted: Mapping[Pair, Collection[str]]) -> int:
         """Run inference with the latest merge on what `point` lacks of the wanted utterances.
@@ -153,6 +152,8 @@ class Tuner:
         """
         missing = point.missing(wanted)
         if missing:
+            if self._state is None:
+                raise ValueError("nothing is merged yet")
             self.model.load_state(self._state)
         for pair, ids in missing.items():
             part = self.dev[pair.lang].subset(ids)

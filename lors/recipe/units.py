@@ -13,6 +13,7 @@ from pathlib import Path
 from lors.done_marker import DoneMarker
 from lors.recipe.expdir import (
     LORA,
+    ON_QUANTISED,
     SUBNETS,
     ExpDir,
     hypothesis_marker,
@@ -22,15 +23,23 @@ from lors.recipe.expdir import (
     utterances_file,
 )
 from lors.recipe.run_record import RunRecord
-from lors.tasks import SPLITS, Pair, pairs_of
+from lors.tasks import SPEAKERS_FILE, SPLITS, Pair, pairs_of
 
-STAGES = ("data", "format", "base", "stats", "experts", "baselines")
-STAGES += ("tune", "merge", "inference", "score", "pack")
-S3NET_STAGES = (*STAGES[:6], "importance", "masks", "subnets", *STAGES[6:9])
-S3NET_STAGES += ("overlap", "score", "pack")
-SCRIPTS = {"lors": STAGES, "s3net": S3NET_STAGES}
+STAGES = (
+    *("data", "format", "base", "stats", "experts", "baselines"),
+    *("tune", "merge", "inference", "score", "pack"),
+)
+S3NET_STAGES = (
+    *(*STAGES[:6], "importance", "masks", "subnets"),
+    *(*STAGES[6:9], "overlap", "score", "pack"),
+)
+PQM_STAGES = (
+    *("data", "format", "speakers", "base", "quantise", "stats", "sat", "adapt"),
+    *("inference", "score"),
+)
+SCRIPTS = {"lors": STAGES, "s3net": S3NET_STAGES, "pqm": PQM_STAGES}
 """Recipe script -> its stages; another script has those of `STAGES`."""
-TRAINING = (*STAGES[2:6], "importance", "masks", "subnets")
+TRAINING = (*STAGES[2:6], "importance", "masks", "subnets", "quantise", "sat", "adapt")
 """The stages that --skip_train leaves out."""
 DONE, STARTED, NOT_STARTED = "done", "started", ""
 
@@ -60,6 +69,9 @@ def stages_of(run: RunRecord) -> tuple[str, ...]:
 def units_of(run: RunRecord, expdir: str | os.PathLike) -> Iterator[Unit]:
     """Yield all units of a run, in the order of the work."""
     exp = ExpDir(expdir)
+    if run.script == "pqm":
+        yield from _personal_units(run, exp)
+        return
     pairs = pairs_of(run.langs, run.tasks)
     scopes = scopes_of(run.tasks)
     yield from _data_units(run, _recipe_directory(run, exp.root))
@@ -117,6 +129,29 @@ def _subnet_units(run: RunRecord, exp: ExpDir, langs: Sequence[str]) -> Iterator
         for name in (*langs, "all"):
             packed = exp.packed(system, name)
             yield Unit("pack", f"{system}/{name}", _key(packed, exp), _by_age([packed], [weights]))
+
+
+def _personal_units(run: RunRecord, exp: ExpDir) -> Iterator[Unit]:
+    """Yield the units of the adaptation to speakers; those of speakers once these are chosen."""
+    recipe = _recipe_directory(run, exp.root)
+    for unit in _data_units(run, recipe):
+        # A corpus may have training data only.
+        split = unit.name.rpartition("/")[2]
+        if split == SPLITS[0] or unit.progress() != NOT_STARTED:
+            yield unit
+    speakers = recipe / run.speakers
+    progress = _by_marker(speakers / ".done")
+    yield Unit("speakers", "speakers", "speakers", progress)
+    for stage, name in (("base", "base"), ("quantise", "quantised"), ("stats", "stats")):
+        yield _model(stage, name, exp.root / name, exp)
+    yield _model("sat", ON_QUANTISED[0], exp.root / ON_QUANTISED[0], exp)
+    chosen = speakers / SPEAKERS_FILE
+    codes = chosen.read_text(encoding="utf-8").split() if progress() == DONE else []
+    pairs = pairs_of(codes, run.tasks)
+    for system in ON_QUANTISED[1:]:
+        for pair in pairs:
+            yield _model("adapt", f"{system}/{pair}", exp.model(system, pair, ()), exp)
+    yield from _test_units(run, exp, pairs)
 
 
 def _merge_units(run: RunRecord, exp: ExpDir, scopes: Sequence[str]) -> Iterator[Unit]:

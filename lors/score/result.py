@@ -14,18 +14,10 @@ from typing import Any, ClassVar, Self
 from lors.errors import LorsError
 from lors.tasks import ASR, ST, Metric, SpeechTask
 
-_ROLE = "role"
-_SIZE, _SETTING = "size of the test set", "setting of the scorer"
-
-
-def _size() -> Any:
-    """A field that must be equal in all scores of one test set."""
-    return field(metadata={_ROLE: _SIZE})
-
-
-def _setting() -> Any:
-    """A field that must be equal in all scores that are compared."""
-    return field(metadata={_ROLE: _SETTING})
+_SIZE = {"role": "size of the test set"}
+"""Metadata of a field that must be equal in all scores of one test set."""
+_SETTING = {"role": "setting of the scorer"}
+"""Metadata of a field that must be equal in all scores that are compared."""
 
 
 def is_number(value: Any) -> bool:
@@ -76,9 +68,9 @@ class Score(ABC):
     def description(self) -> str:
         """One sentence without its full stop: how the scores are computed."""
 
-    def _fields_with(self, role: str) -> dict[str, Any]:
+    def _fields_with(self, metadata: Mapping[str, str]) -> dict[str, Any]:
         fields = dataclasses.fields(self)
-        return {f.name: getattr(self, f.name) for f in fields if f.metadata.get(_ROLE) == role}
+        return {f.name: getattr(self, f.name) for f in fields if f.metadata == metadata}
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of a score file, without the names of task, language and files."""
@@ -148,14 +140,14 @@ class ErrorRates(Score):
     substitutions: int
     deletions: int
     insertions: int
-    ref_words: int = _size()
-    unit: str = _setting()
-    utterances: int = _size()
-    empty_refs: int = _size()
+    ref_words: int = field(metadata=_SIZE)
+    unit: str = field(metadata=_SETTING)
+    utterances: int = field(metadata=_SIZE)
+    empty_refs: int = field(metadata=_SIZE)
     empty_hyps: int
-    normaliser: str = _setting()
-    normaliser_version: str = _setting()
-    jiwer_version: str = _setting()
+    normaliser: str = field(metadata=_SETTING)
+    normaliser_version: str = field(metadata=_SETTING)
+    jiwer_version: str = field(metadata=_SETTING)
     sentence_errors: int | None = None
 
     @property
@@ -196,10 +188,10 @@ class TranslationScores(Score):
 
     bleu: float
     chrf: float
-    bleu_signature: str = _setting()
-    chrf_signature: str = _setting()
-    utterances: int = _size()
-    empty_refs: int = _size()
+    bleu_signature: str = field(metadata=_SETTING)
+    chrf_signature: str = field(metadata=_SETTING)
+    utterances: int = field(metadata=_SIZE)
+    empty_refs: int = field(metadata=_SIZE)
     empty_hyps: int
     sacrebleu_version: str
 

@@ -58,8 +58,10 @@ def translated_utterances(
         np.array(metric._extract_corpus_statistics(hyp_texts, [ref_texts]), dtype=np.int64)
         for metric in _metrics(tgt_lang)
     ]
-    texts = (tuple(" ".join(text.split()) for text in side) for side in (ref_texts, hyp_texts))
-    return TranslatedUtterances(tuple(sorted(refs)), *texts, np.hstack(statistics))
+    references, hypotheses = (
+        tuple(" ".join(text.split()) for text in side) for side in (ref_texts, hyp_texts)
+    )
+    return TranslatedUtterances(tuple(sorted(refs)), references, hypotheses, np.hstack(statistics))
 
 
 def translation_scores(utterances: TranslatedUtterances, tgt_lang: str) -> TranslationScores:

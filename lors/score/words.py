@@ -140,7 +140,7 @@ def _clean(text: str, language: str, separator: str) -> str:
     text = _replace(_without_brackets(text), _LETTERS_WITH_JOINER)
     text = _replace(text, _LETTERS_WITH_NON_JOINER.get(language, {}))
     # Before NFKC, which makes a space and a mark of an acute accent that stands for an apostrophe.
-    text = text.translate(_removal()).translate(str.maketrans(dict(inner)))
+    text = text.translate(_removal()).translate({ord(k): v for k, v in inner.items()})
     text = _compatible(_lower(_compatible(text), language))
     text = separator.join(text.translate(_classes(frozenset(inner.values()))).split())
     text = _lone_marks().sub("", text)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lors.checkpoint.masks import Masks
+from lors.linalg.combine import sum_of
 
 
 def mask_findings(masks: Masks) -> dict[str, Any]:
@@ -25,7 +26,8 @@ def mask_findings(masks: Masks) -> dict[str, Any]:
         of = {lang: masks.mask(lang, name) for lang in langs}
         for one, other in both:
             both[one, other] += int((of[one] & of[other]).sum())
-        counts = sum(mask.int() for mask in of.values()).reshape(-1).bincount(minlength=len(shared))
+        holders = sum_of(mask.int() for mask in of.values())
+        counts = holders.reshape(-1).bincount(minlength=len(shared))
         shared = [total + int(count) for total, count in zip(shared, counts, strict=True)]
     sizes = {lang: both[lang, lang] for lang in langs}
     return {
@@ -39,8 +41,10 @@ def mask_findings(masks: Masks) -> dict[str, Any]:
     }
 
 
-def _jaccard(both: dict, sizes: dict[str, int], one: str, other: str) -> float | None:
-    common = both.get((one, other), both.get((other, one)))
+def _jaccard(
+    both: dict[tuple[str, str], int], sizes: dict[str, int], one: str, other: str
+) -> float | None:
+    common = both[(one, other) if (one, other) in both else (other, one)]
     either = sizes[one] + sizes[other] - common
     return common / either if either else None
 

@@ -96,7 +96,7 @@ class SubnetworkTraining:
 
     def _inside(self, name: str, grad: Tensor) -> Tensor:
         # Not a product with the mask: infinity times zero is NaN.
-        return grad.masked_fill(self._outside[self.language][name], 0)
+        return grad.masked_fill(self._outside_now()[name], 0)
 
     def _before_step(self, optimizer: torch.optim.Optimizer) -> None:
         self._state = {
@@ -107,10 +107,16 @@ class SubnetworkTraining:
     def _after_step(self, optimizer: torch.optim.Optimizer) -> None:
         # The weights outside are put back by leave().
         for name, before in self._state.items():
-            moments, outside = _moments(optimizer, self._parameters[name]), self._outside
+            moments = _moments(optimizer, self._parameters[name])
             for key, value in before.items():
-                _put_back(moments[key], outside[self.language][name], value)
+                _put_back(moments[key], self._outside_now()[name], value)
         self._state = {}
+
+    def _outside_now(self) -> Mapping[str, Tensor]:
+        """Return the entries outside the mask of the current batch's language."""
+        if self.language is None:
+            raise RuntimeError("no forward pass before this step")
+        return self._outside[self.language]
 
 
 def _moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:

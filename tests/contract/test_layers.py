@@ -4,6 +4,8 @@ read, tested and used without the higher packages."""
 import ast
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,14 @@ ROOT = Path(__file__).parents[2]
 # Import names of the base requirements in setup.py: the packages of `pip install lors`.
 MERGING = {
     *("torch", "numpy", "scipy", "safetensors", "yaml", "tqdm"),
-    *("threadpoolctl", "xxhash", "zlib_ng"),
+    *("threadpoolctl", "xxhash", "zlib_ng", "filelock"),
+}
+
+MERGING_PROGRAMS = ("merge", "inspect", "extract", "export_whisper")
+# Modules of the standard library that other systems lack.
+ONLY_UNIX = {
+    *("curses", "fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios"),
+    "tty",
 }
 
 spec = importlib.util.spec_from_file_location("architecture", ROOT / "utils/architecture.py")
@@ -74,14 +83,25 @@ def test_exporting_needs_only_the_base_requirements(modules):
 
 
 def test_looking_at_an_experiment_needs_no_package(modules):
-    """utils/status starts fast, and with any Python."""
+    """utils/status starts fast, and with any Python; a program that writes imports filelock."""
     needed = architecture.needed_by("lors.bin.status", modules)
     needed |= architecture.needed_by("lors.bin.record_run", modules)
     assert "lors.recipe.status" in needed
-    assert architecture.third_party(modules, needed) == set()
+    assert architecture.third_party(modules, needed) == {"filelock"}
+    code = "import sys, lors.bin.status, lors.bin.record_run; sys.exit('filelock' in sys.modules)"
+    subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, check=True)
 
 
-@pytest.mark.parametrize("program", ["merge", "inspect", "export_whisper"])
+@pytest.mark.parametrize("program", MERGING_PROGRAMS)
+def test_programs_for_merging_import_nothing_that_only_linux_has(program, modules):
+    needed = architecture.needed_by(f"lors.bin.{program}", modules)
+    needed |= {module for module in modules if module.startswith("lors.merge.methods")}
+    assert {"lors.fileio", "lors.checkpoint.writer"} <= needed
+    imported = {name.split(".")[0] for module in needed for name in modules[module]}
+    assert imported & {"json", "torch"} and not imported & ONLY_UNIX
+
+
+@pytest.mark.parametrize("program", MERGING_PROGRAMS)
 def test_programs_for_merging_know_no_model_family(program, modules):
     needed = architecture.needed_by(f"lors.bin.{program}", modules)
     assert not {name for name in needed if name.startswith(("lors.models", "lors.recipe.train"))}

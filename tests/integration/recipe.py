@@ -20,7 +20,7 @@ import torch
 import yaml
 
 ROOT = Path(__file__).parents[2]
-PRODUCTS = ("downloads", "data", "dump", "exp")  # what a recipe makes in its directory
+PRODUCTS = ("downloads", "data", "dump", "exp", "speakers")  # what a recipe makes in its directory
 TIMEOUT = 3600  # seconds, so that nothing hangs for ever; a run takes a minute or two
 
 LANGS = ["de", "es"]

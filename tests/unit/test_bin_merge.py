@@ -198,15 +198,19 @@ def test_unknown_option_exits_2():
     assert caught.value.code == 2
 
 
-def test_merging_needs_no_espnet(files, tmp_path):
-    """A merge succeeds if the packages that only recipes need cannot be imported."""
+ONLY_RECIPES = "espnet espnet2 torchaudio soundfile sentencepiece jiwer sacrebleu whisper librosa"
+ONLY_UNIX = "fcntl grp pwd resource termios tty pty syslog readline"
+
+
+@pytest.mark.parametrize("lacking", [f"{ONLY_RECIPES} matplotlib", ONLY_UNIX])
+def test_merging_needs_neither_espnet_nor_unix(files, tmp_path, lacking):
+    """A merge succeeds if these packages or modules cannot be imported."""
     code = (
         "import sys\n"
-        "for name in ('espnet', 'espnet2', 'torchaudio', 'soundfile', 'sentencepiece', 'jiwer',\n"
-        "             'sacrebleu', 'whisper', 'librosa', 'matplotlib'):\n"
+        f"for name in '{lacking}'.split():\n"
         "    sys.modules[name] = None\n"
-        "from lors.bin.merge import main\n"
-        "sys.exit(main(sys.argv[1:]))"
+        "from lors.bin import export_whisper, extract, inspect, merge\n"
+        "sys.exit(merge.main(sys.argv[1:]))"
     )
     options = arguments(files, tmp_path, "--method", "lors")
     done = subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True)

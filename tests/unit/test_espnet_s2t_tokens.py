@@ -111,3 +111,11 @@ def test_command_needs_the_length_of_speech(tmp_path, capsys):
     assert command.main(command_line(tmp_path, {"speech_length": 4.0})) == 2
     error = capsys.readouterr().err
     assert "preprocessor_conf" in error and "speech_resolution" in error
+
+
+def test_command_needs_transcripts(tmp_path, capsys):
+    """sentencepiece alone would end with an error of C++, and name no file."""
+    line = command_line(tmp_path, {"speech_length": 4.0, "speech_resolution": 1.0})
+    (tmp_path / "dump/es/train/text").unlink()
+    assert command.main(line) == 1
+    assert str(tmp_path / "dump/es/train/text") in capsys.readouterr().err

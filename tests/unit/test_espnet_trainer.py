@@ -187,6 +187,8 @@ def test_saving_that_fails_leaves_the_old_file(tmp_path):
     with pytest.raises((AttributeError, pickle.PicklingError)), atomic_saves():
         torch.save({"a": torch.zeros(3), "b": lambda: None}, path)
     assert torch.save is before
+    with pytest.raises((AttributeError, pickle.PicklingError)), atomic_saves():
+        torch.save(obj={"a": torch.zeros(3), "b": lambda: None}, f=path)
     assert torch.load(path)["a"].tolist() == [1, 1, 1] and list(tmp_path.iterdir()) == [path]
 
 

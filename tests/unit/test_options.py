@@ -10,7 +10,8 @@ import pytest
 
 from lors.bin import check_recipe
 from lors.errors import LorsError, UsageError
-from lors.recipe.options import group_languages, resolve
+from lors.recipe.option_text import group_languages
+from lors.recipe.options import resolve
 from tests.refusal import refusal
 
 ROOT = Path(__file__).parents[2]

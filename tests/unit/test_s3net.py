@@ -96,7 +96,7 @@ def test_units_of_a_run(tmp_path, monkeypatch):
     systems = ("base", "expert", "joint", "lora", *SUBNETS, "lors.langs")
     run = build(type(RUN), {**vars(RUN), "script": "s3net", "systems": systems}, "run")
     assert stages_of(run) == SCRIPTS["s3net"] and stages_of(RUN) == SCRIPTS["lors"]
-    assert set(TRAINING) <= set(SCRIPTS["s3net"])
+    assert {"importance", "masks", "subnets"} <= set(TRAINING) & set(SCRIPTS["s3net"])
     units = list(units_of(run, "exp"))
     keys = {unit.key: unit for unit in units}
     assert len(keys) == len(units) and {unit.stage for unit in units} == set(SCRIPTS["s3net"])

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lors.checkpoint.reader import Checkpoint
-from lors.merge.task_vector import TaskVector
+from lors.merge.task_vector import TaskVector, WeightedDeltas
 from tests.refusal import refusal
 
 
@@ -80,3 +80,22 @@ def test_a_difference_that_overflows(tmp_path):
     with refusal("e.pth: w", "float32") as caught:
         vector.delta("w")
     assert "diverge" not in str(caught.value)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_weighted_task_vectors_are_a_sequence(tmp_path, keep):
+    base = opened(tmp_path / "b.pth", {"w": torch.zeros(2)})
+    states = [{"w": torch.full((2,), float(value))} for value in (1, 2, 3)]
+    vectors = [
+        TaskVector(base, opened(tmp_path / f"{number}.pth", state))
+        for number, state in enumerate(states)
+    ]
+    deltas = WeightedDeltas(vectors, [1.0, 10.0, 1.0], "w", keep)
+    plain = [1.0, 20.0, 3.0]
+    assert [delta[0].item() for delta in deltas] == plain
+    assert deltas[-1][0].item() == plain[-1] and deltas[-3][0].item() == plain[0]
+    for part in (slice(1, None), slice(None, None, -1), slice(5, 9)):
+        assert [delta[0].item() for delta in deltas[part]] == plain[part]
+    for index in (3, -4):
+        with pytest.raises(IndexError):
+            deltas[index]

@@ -5,7 +5,14 @@ import whisper
 
 from lors.config import load_config
 from lors.errors import LorsError, UsageError
-from lors.models.whisper.conf import OFFICIAL, WhisperOptions, check_base_model, check_dims
+from lors.models.whisper.conf import (
+    ENGLISH,
+    OFFICIAL,
+    WhisperOptions,
+    check_base_model,
+    check_dims,
+)
+from lors.models.whisper.family import Whisper
 from tests.integration.tiny_whisper import DIMS
 from tests.refusal import refusal
 
@@ -49,3 +56,15 @@ def test_options_of_inference(tmp_path):
     path.write_text("maxlenratio: 0.5\n")
     with refusal(path, "maxlenratio", kind=UsageError):
         load_config(WhisperOptions, path)
+
+
+def test_english_only_models_for_english_alone():
+    check_base_model("base.en", english=True)
+    check_dims({**DIMS, "n_vocab": 51864}, "model.pt", english=True)
+    with refusal("smal.en", "base.en", kind=UsageError):
+        check_base_model("smal.en", english=True)
+    assert {*OFFICIAL, *ENGLISH} == set(whisper.available_models())
+    options = {"base_model": "base.en", "langs": "en en-x-anna"}
+    Whisper.check_options(options)
+    with refusal("--base_model", "base.en", kind=UsageError):
+        Whisper.check_options({**options, "langs": "en de"})

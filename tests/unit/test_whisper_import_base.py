@@ -12,6 +12,7 @@ from lors.bin import import_base
 from lors.errors import UsageError
 from lors.models import family_of
 from lors.models.whisper.import_base import import_whisper
+from lors.tasks import Pair
 from tests.integration.tiny_whisper import DIMS, make_whisper
 from tests.refusal import refusal
 from tests.unit.ctranslate2_files import write_ctranslate2
@@ -105,13 +106,23 @@ def test_name_that_is_refused_before_any_download(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("dims", "fact"), [({"n_vocab": 51864}, "51864 tokens"), ({"n_mels": 40}, "40 mels")]
+    ("dims", "fact"), [({"n_vocab": 51860}, "51860 tokens"), ({"n_mels": 40}, "40 mels")]
 )
 def test_models_that_are_refused(dims, fact, tmp_path):
     path = make_whisper(tmp_path / "other.pt", **dims)
     with refusal(path, fact):
         import_whisper(str(path), tmp_path / "base")
     assert not (tmp_path / "base").exists()
+
+
+def test_an_english_only_model(tmp_path):
+    """It is imported, and knows no other pair than recognition of English."""
+    path = make_whisper(tmp_path / "tiny.en.pt", n_vocab=51864)
+    import_whisper(str(path), tmp_path / "base")
+    family = family_of(tmp_path / "base")
+    family.check_pairs([Pair("en", "asr"), Pair("en-x-anna", "asr")])
+    with refusal("de_asr", "English"):
+        family.check_pairs([Pair("de", "asr")])
 
 
 def test_no_whisper_at_all(tmp_path):

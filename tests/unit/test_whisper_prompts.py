@@ -90,3 +90,27 @@ def test_frequent_words_are_single_tokens():
     """Old versions of openai-whisper's tokenizer, loaded by others, lost the first merge."""
     ids = encode("<|de|><|translate|><|notimestamps|> the cat", tokenizer_of(51865))
     assert len(ids) == PROMPT_LENGTH + 2 + 1
+
+
+def test_prompts_of_an_english_only_model():
+    """Those of openai-whisper: neither a language nor a task."""
+    import whisper
+
+    dims = {**DIMS, "n_vocab": 51864}
+    prompts = WhisperPrompts(WhisperConf(dims), "config.yaml")
+    assert prompts.prompt(Pair("en-x-anna", "asr")) == "<|notimestamps|>"
+    ids = encode("<|notimestamps|> Good morning.", prompts.tokenizer)
+    model = whisper.Whisper(whisper.model.ModelDimensions(**dims))
+    options = whisper.DecodingOptions(language="en", without_timestamps=True, fp16=False)
+    decoding = whisper.decoding.DecodingTask(model, options)
+    assert ids[: prompts.length] == list(decoding.initial_tokens)
+    assert decoding.tokenizer.decode(ids[prompts.length : -1]) == " Good morning."
+    assert ids[-1] == decoding.tokenizer.eot
+    for pair in (Pair("de", "asr"), Pair("en", "st")):
+        with refusal("config.yaml", str(pair), "English"):
+            prompts.prompt(pair)
+
+
+def test_a_line_without_a_prompt():
+    with refusal("Guten Tag."):
+        encode("Guten Tag.", tokenizer_of(51865))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -190,7 +190,9 @@ def vocabulary(grammar: Grammar, holdout: float) -> dict[str, list[str]]:
     return kept
 
 
-def draw(rng: random.Random, templates: Collection[str], words: Mapping[str, list]) -> Meaning:
+def draw(
+    rng: random.Random, templates: Mapping[str, str], words: Mapping[str, Sequence[str]]
+) -> Meaning:
     """Draw a meaning: template and concepts uniformly, adjectives for half of the nouns.
 
     Args:

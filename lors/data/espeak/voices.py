@@ -15,7 +15,7 @@ from lors.errors import LorsError, unknown_name
 from lors.tasks import SPLITS
 
 CONDITIONS_FILE = Path(__file__).parent / "conditions.yaml"
-CONDITIONS = ("pool", "domain")
+CONDITIONS = ("pool", "domain", "personal")
 NOISE_COLOURS = {"white": 0.0, "pink": 1.0, "brown": 2.0}
 """Noise colour -> exponent a of its power spectral density, which is proportional to 1/f^a."""
 FEMALE = {"f1", "f2", "f3", "f4", "f5", "whisperf", "grandma"}
@@ -109,7 +109,7 @@ def load_condition(
     """Read one condition for one language.
 
     Args:
-        name: ``pool`` or ``domain``.
+        name: ``pool``, ``domain`` or ``personal``.
         language: Common Voice code.
         path: the conditions file.
         vocab_holdout: replaces the file's value, unless it is None.
@@ -140,9 +140,8 @@ def load_condition(
     missing = sorted(set(fields) - set(values))
     if missing:
         raise LorsError("keys are missing", where=where, expected=missing)
-    condition = Condition(
-        **{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-    )
+    values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    condition = Condition(**values)
     problems = condition.problems()
     if problems:
         raise LorsError("invalid values", where=where, got=problems)

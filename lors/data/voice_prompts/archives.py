@@ -7,7 +7,7 @@ import shutil
 import tarfile
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from lors.errors import LorsError
 from lors.fileio import atomic_directory
@@ -30,8 +30,8 @@ def unpack(package: Path, target: Path) -> None:
     """
     try:
         with package.open("rb") as file, atomic_directory(target) as folder:
-            kind = _find_data(file)
-            with tarfile.open(fileobj=file, mode=f"r|{kind}") as archive:
+            mode = _find_data(file)
+            with tarfile.open(fileobj=file, mode=mode) as archive:
                 _extract(archive, folder)
     except _NotAFileBelow as error:
         raise LorsError(
@@ -49,8 +49,13 @@ def unpack(package: Path, target: Path) -> None:
         ) from None
 
 
-def _find_data(file: BinaryIO) -> str:
-    """Move to the begin of ``data.tar.*``; return how it is compressed, as tarfile names it."""
+_Mode = Literal["r|", "r|gz", "r|bz2", "r|xz"]
+_MODES: dict[str, _Mode] = {"": "r|", "gz": "r|gz", "bz2": "r|bz2", "xz": "r|xz"}
+"""How ``data.tar.*`` is compressed -> mode in which tarfile reads it."""
+
+
+def _find_data(file: BinaryIO) -> _Mode:
+    """Move to the begin of ``data.tar.*``; return the mode in which tarfile reads it."""
     if file.read(len(_MAGIC)) != _MAGIC:
         raise ValueError("not a Debian package")
     while len(header := file.read(_HEADER)) == _HEADER and header.endswith(b"`\n"):
@@ -58,9 +63,9 @@ def _find_data(file: BinaryIO) -> str:
         size = int(header[48:58])
         if name.startswith("data.tar"):
             kind = name.removeprefix("data.tar").lstrip(".")
-            if kind not in ("", "gz", "bz2", "xz"):
+            if kind not in _MODES:
                 raise ValueError(f"{name}: cannot decompress {kind}")
-            return kind
+            return _MODES[kind]
         file.seek(size + size % 2, 1)
     raise ValueError("no data.tar in it; it ends too early")
 
@@ -75,9 +80,10 @@ def _extract(archive: tarfile.TarFile, folder: Path) -> None:
         path = folder / member.name.lstrip("/")
         if ".." in path.parts or not (member.isreg() or member.isdir()):
             raise _NotAFileBelow(member.name)
-        if member.isdir():
+        content = archive.extractfile(member)
+        if content is None:  # a folder
             path.mkdir(parents=True, exist_ok=True)
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        with archive.extractfile(member) as content, path.open("wb") as file:
+        with content, path.open("wb") as file:
             shutil.copyfileobj(content, file)

@@ -173,11 +173,7 @@ class MergeMethod:
     def defaults(self) -> dict[str, Any]:
         """Default of each parameter that has one, as plain data, without scaling_coef."""
         given = {name: key.default for name, key in self.parameters.items()}
-        return {
-            name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
-            for name, value in given.items()
-            if value is not REQUIRED
-        }
+        return {name: _plain(value) for name, value in given.items() if value is not REQUIRED}
 
     def help(self, parameter: str) -> str:
         """Return the text about a parameter in the docstring."""
@@ -224,15 +220,14 @@ class MergeMethod:
         if self.is_sum:
             indices = range(len(deltas))
             return sum_of(self.term(deltas[index], index, params, context) for index in indices)
+        given = deltas
         if self.applies_to == "matrices":
             if not context.prune:
                 return mean_of(deltas)
-            matrices = [_as_matrix(delta) for delta in deltas]
-        else:
-            matrices = deltas
+            given = [_as_matrix(delta) for delta in deltas]
         stats = context.stats
         if stats is None and "stats" in self.supplied:
-            stats = [self.execution.stats(delta, **params) for delta in matrices]
+            stats = [self._stats(delta, params) for delta in given]
         available = {
             "random_of": context.random_of,
             "low_rank_of": context.low_rank_of,
@@ -240,7 +235,7 @@ class MergeMethod:
             "start": context.start,
         }
         supplied = {name: available[name] for name in self.supplied}
-        return self.function(matrices, **params, **supplied).reshape(deltas[0].shape)
+        return self.function(given, **params, **supplied).reshape(deltas[0].shape)
 
     def term(
         self, delta: Tensor, index: int, params: Mapping[str, Any], context: TensorContext
@@ -254,7 +249,7 @@ class MergeMethod:
         def stats() -> Any:
             if context.stats is not None:
                 return context.stats[index]
-            return self.execution.stats(delta, **params)
+            return self._stats(delta, params)
 
         available = {
             "random": lambda: context.random_of(index),
@@ -266,6 +261,17 @@ class MergeMethod:
         supplied = {name: available[name]() for name in self.supplied}
         given = _as_matrix(delta) if self.applies_to == "matrices" else delta
         return self.function(given, **params, **supplied).reshape(delta.shape)
+
+    def _stats(self, delta: Tensor, params: Mapping[str, Any]) -> Any:
+        """Return the facts about a whole task vector that the formula needs."""
+        if self.execution.stats is None:
+            raise TypeError(f"{self.name} has the argument stats, but no Execution(stats=...)")
+        return self.execution.stats(delta, **params)
+
+
+def _plain(value: Any) -> Any:
+    is_rule = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return dataclasses.asdict(value) if is_rule else value
 
 
 def _as_matrix(delta: Tensor) -> Tensor:

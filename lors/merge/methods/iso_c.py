@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,7 +37,7 @@ def iso_c(deltas: Sequence[Tensor]) -> Tensor:
     """
 
     def merge(taus: list[np.ndarray]) -> np.ndarray:
-        total = sum(taus)
+        total = functools.reduce(operator.add, taus)
         left, values, right = numerical_svd(total)
         return values.sum() / min(total.shape) / len(taus) * (left @ right)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -42,7 +44,7 @@ def iso_cts(
     """
 
     def merge(taus: list[np.ndarray]) -> np.ndarray:
-        total = sum(taus)
+        total = functools.reduce(operator.add, taus)
         left, values, right = numerical_svd(total)
         full_rank = min(total.shape)
         own = (full_rank - int(full_rank * common_fraction)) // len(taus)

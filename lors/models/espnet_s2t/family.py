@@ -46,6 +46,13 @@ class EspnetS2T(Family):
         "inference_config": "conf/inference_greedy.yaml",
     }
 
+    quantised = (  # the counterparts of what PQM (arXiv 2309.09136) quantises in Whisper
+        *("*attn.linear_q.weight", "*attn.linear_k.weight", "*attn.linear_v.weight"),
+        *("*attn.linear_out.weight", "*.feed_forward*.w_*.weight", "encoder.embed.*.weight"),
+        *("*.conv_module.*conv*.weight", "*.cgmlp.channel_proj*.weight", "*.merge_proj.weight"),
+        *("decoder.embed.0.weight", "decoder.output_layer.weight", "ctc.ctc_lo.weight"),
+    )
+
     @classmethod
     def matches(cls, config: Mapping[str, Any]) -> bool:
         return "token_list" in config
@@ -90,6 +97,8 @@ class EspnetS2T(Family):
             )
 
     def training_fields(self, utterance: Utterance, pair: Pair, text: str) -> dict[str, str]:
+        if utterance.text is None:
+            raise ValueError(f"{utterance.id} has no transcript")
         prompt = "".join(prompt_symbols(pair))
         # The CTC branch is trained on the transcript, for translation too.
         return {"text": f"{prompt} {text}", "text_prev": "<na>", "text_ctc": utterance.text}

@@ -7,25 +7,35 @@ hypothesis of an utterance does not depend on its batch.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from lors.checkpoint.places import model_in
+from lors.checkpoint.quantised import is_quantised, open_quantised
 from lors.checkpoint.reader import Checkpoint
 from lors.errors import LorsError
 from lors.models.espnet_s2t.prompts import S2TOptions, prompt_symbols
+from lors.models.nf4_layers import adapt, load_quantised
 from lors.models.recogniser import load_weights, pad_to
 from lors.tasks import Pair
+
+if TYPE_CHECKING:
+    from espnet.nets.pytorch_backend.transformer.attention import MultiHeadedAttention
+    from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
+
+Layer = Callable[[torch.Tensor], torch.Tensor]
 
 
 class S2TModel:
     """An ESPnet S2T model for inference.
 
     Args:
-        directory: holds ``model.pth`` (a state dict), or a packed sub-network, and ``config.yaml``.
+        directory: holds ``model.pth`` (a state dict), a quantised model or a packed sub-network,
+            and ``config.yaml``.
         device: torch device.
 
     Raises:
@@ -36,6 +46,7 @@ class S2TModel:
         # ESPnet takes seconds to import.
         from espnet2.bin.s2t_inference import Speech2Text
 
+        self._quantised = is_quantised(directory)
         self.model_file = model_in(Path(directory))
         self.config = Path(directory) / "config.yaml"
         for path in (self.model_file, self.config):
@@ -46,13 +57,16 @@ class S2TModel:
         self.device = device
         self._beam_options = {
             "s2t_train_config": str(self.config),
-            # ESPnet does not read a packed sub-network.
+            # ESPnet reads neither a quantised model nor a packed sub-network.
             "s2t_model_file": str(self.model_file) if self.model_file.suffix == ".pth" else None,
             "device": device,
         }
         self._speech2text = Speech2Text(beam_size=1, **self._beam_options)
         self.model = self._speech2text.s2t_model
-        if self.model_file.suffix != ".pth":
+        self._factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        if self._quantised:
+            load_quantised(self.model, open_quantised(self.model_file))
+        elif self.model_file.suffix != ".pth":
             packed = Checkpoint.open(self.model_file)
             self.load_state({name: packed.tensor(name) for name in packed.names()})
         self._check_decoder()
@@ -87,6 +101,11 @@ class S2TModel:
             LorsError: names or shapes differ from the model's.
         """
         load_weights(self.model, state, self.config)
+
+    def adapt(self, factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Add an adapter to a quantised model (:func:`lors.models.nf4_layers.adapt`)."""
+        self._factors = factors
+        adapt(self.model, factors)
 
     def _prompt(self, pair: Pair) -> list[int]:
         symbols = prompt_symbols(pair)
@@ -164,7 +183,11 @@ class S2TModel:
             maxlenratio=options.maxlenratio,
             **self._beam_options,
         )
-        search.s2t_model.load_state_dict(self.model.state_dict())
+        if self._quantised:
+            load_quantised(search.s2t_model, open_quantised(self.model_file))
+            adapt(search.s2t_model, self._factors)
+        else:
+            search.s2t_model.load_state_dict(self.model.state_dict())
         language, task, _ = prompt_symbols(pair)
         return [search(waveform, lang_sym=language, task_sym=task)[0][3] for waveform in waveforms]
 
@@ -176,7 +199,7 @@ class _IncrementalDecoder:
     output to keys and values again.
     """
 
-    def __init__(self, decoder: torch.nn.Module, encoded: torch.Tensor):
+    def __init__(self, decoder: TransformerDecoder, encoded: torch.Tensor):
         self.decoder = decoder
         self.source = [
             (_heads(a, a.linear_k, a.k_norm, encoded), _heads(a, a.linear_v, None, encoded))
@@ -196,9 +219,9 @@ class _IncrementalDecoder:
             y = layer.norm1(x)
             key = _heads(attention, attention.linear_k, attention.k_norm, y)
             value = _heads(attention, attention.linear_v, None, y)
-            if self.past[index] is not None:
-                key = torch.cat([self.past[index][0], key], dim=2)
-                value = torch.cat([self.past[index][1], value], dim=2)
+            if (past := self.past[index]) is not None:
+                key = torch.cat([past[0], key], dim=2)
+                value = torch.cat([past[1], value], dim=2)
             self.past[index] = (key, value)
             x = x + _attend(attention, y, key, value, causal)
             x = x + _attend(layer.src_attn, layer.norm2(x), *self.source[index], False)
@@ -206,13 +229,22 @@ class _IncrementalDecoder:
         return self.decoder.output_layer(self.decoder.after_norm(x[:, -1]))
 
 
-def _heads(attention, linear, norm, x: torch.Tensor) -> torch.Tensor:
+def _heads(
+    attention: MultiHeadedAttention, linear: Layer, norm: Layer | None, x: torch.Tensor
+) -> torch.Tensor:
     """Project (batch, time, size) to (batch, heads, time, size / heads)."""
     y = linear(x).unflatten(-1, (attention.h, attention.d_k)).transpose(1, 2)
     return y if norm is None else norm(y)
 
 
-def _attend(attention, query, key, value, causal: bool) -> torch.Tensor:
+def _attend(
+    attention: MultiHeadedAttention,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    causal: bool,
+) -> torch.Tensor:
+    """Return the attention of a query over projected keys and values."""
     q = _heads(attention, attention.linear_q, attention.q_norm, query)
     y = torch.nn.functional.scaled_dot_product_attention(q, key, value, is_causal=causal)
     return attention.linear_out(y.transpose(1, 2).flatten(2))

@@ -14,7 +14,7 @@ from typing import Annotated
 from lors.config import Range
 from lors.errors import unknown_name
 from lors.models.family import InferenceOptions
-from lors.tasks import TASKS, Pair, task_called
+from lors.tasks import TASKS, Pair, spoken, task_called
 
 ISO_639_3 = {
     "ar": "ara",
@@ -50,11 +50,12 @@ NO_TIMESTAMPS = "<notimestamps>"
 
 
 def language_symbol(lang: str) -> str:
-    """Return the language symbol of a Common Voice code: ``de`` -> ``<deu>``.
+    """Return the language symbol of a Common Voice code: ``de``, ``de-x-anna`` -> ``<deu>``.
 
     Raises:
         UsageError: there is no symbol for this language.
     """
+    lang = spoken(lang)
     if lang not in ISO_639_3:
         raise unknown_name("language", lang, ISO_639_3)
     return f"<{ISO_639_3[lang]}>"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from espnet2.tasks.s2t import S2TTask as ESPnetS2TTask
 
 from lors.models.espnet_trainer import ResumableTrainer
+from lors.models.quantised_task import QuantisedTask
 
 
-class S2TTask(ESPnetS2TTask):
+class S2TTask(QuantisedTask, ESPnetS2TTask):
     """Training of OWSM and its kin by ``python -m lors.bin.s2t_train``, with ESPnet's options."""
 
     trainer = ResumableTrainer

@@ -19,6 +19,8 @@ OFFICIAL = (
     *("large-v3-turbo", "turbo"),
 )
 """Names of OpenAI's multi-lingual models, which openai-whisper downloads."""
+ENGLISH = ("tiny.en", "base.en", "small.en", "medium.en")
+"""Names of OpenAI's English-only models."""
 
 WindowValue = Literal["auto"] | Annotated[float, Range(0.02, 30)]
 """Seconds that speech is padded to; auto: see :mod:`lors.models.whisper.window`."""
@@ -59,6 +61,10 @@ class WhisperConf:
     def speech_window(self) -> Window:
         return Window(self.window, self.dims["n_audio_ctx"])
 
+    @property
+    def is_english_only(self) -> bool:
+        return self.dims["n_vocab"] == ENGLISH_ONLY
+
 
 @dataclass(frozen=True)
 class WhisperOptions(InferenceOptions):
@@ -86,26 +92,36 @@ class WhisperOptions(InferenceOptions):
         return dataclasses.replace(self, beam_size=1, patience=1.0, length_penalty=None)
 
 
-def check_base_model(base_model: str) -> None:
+def check_base_model(base_model: str, english: bool = False) -> None:
     """Check that a base model is an official name, or a file or directory that exists.
+
+    Args:
+        base_model: the name or path.
+        english: whether English is the only language, so that an English-only model will do.
 
     Raises:
         UsageError: it is none of these, or an English-only model.
     """
-    if base_model and (base_model in OFFICIAL or Path(base_model).exists()):
+    official = (*OFFICIAL, *ENGLISH) if english else OFFICIAL
+    if base_model and (base_model in official or Path(base_model).exists()):
         return
-    english = base_model.endswith(".en")
+    refused = base_model.endswith(".en") and not english
     raise UsageError(
-        "this Whisper knows English only" if english else "no such Whisper model",
+        "this Whisper knows English only" if refused else "no such Whisper model",
         where="--base_model",
-        expected=f"a file, a directory, or one of {', '.join(OFFICIAL)}",
+        expected=f"a file, a directory, or one of {', '.join(official)}",
         got=base_model or "an empty name",
-        hint=near_matches(base_model.removesuffix(".en"), OFFICIAL),
+        hint=near_matches(base_model if english else base_model.removesuffix(".en"), official),
     )
 
 
-def check_dims(dims: Mapping[str, int], where: object) -> None:
+def check_dims(dims: Mapping[str, int], where: object, english: bool = False) -> None:
     """Check that LoRS can use a model with these dimensions.
+
+    Args:
+        dims: the dimensions.
+        where: the model, for the error message.
+        english: whether an English-only model will do.
 
     Raises:
         LorsError: an English-only model, or another vocabulary or number of mels than in OpenAI's
@@ -113,6 +129,8 @@ def check_dims(dims: Mapping[str, int], where: object) -> None:
     """
     vocabulary, mels = dims["n_vocab"], dims["n_mels"]
     known = " or ".join(map(str, LANGUAGES))
+    if vocabulary == ENGLISH_ONLY and english and mels == 80:
+        return
     if vocabulary == ENGLISH_ONLY:
         raise LorsError(
             "an English-only Whisper",

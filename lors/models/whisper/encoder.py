@@ -89,9 +89,9 @@ class WeightedAttention(MultiHeadAttention):
         bias = self.key_bias.value
         if bias is None:
             return super().qkv_attention(q, k, v, mask)
-        heads = [x.unflatten(2, (self.n_head, -1)).transpose(1, 2) for x in (q, k, v)]
+        query, key, value = (x.unflatten(2, (self.n_head, -1)).transpose(1, 2) for x in (q, k, v))
         scores = bias.to(q.dtype)[:, None, None, :].expand(-1, 1, q.shape[1], -1)
-        out = functional.scaled_dot_product_attention(*heads, attn_mask=scores)
+        out = functional.scaled_dot_product_attention(query, key, value, attn_mask=scores)
         return out.transpose(1, 2).flatten(start_dim=2), None
 
 
@@ -116,6 +116,8 @@ class WindowEncoder(AudioEncoder):
         x = functional.gelu(self.conv1(mel))
         x = functional.gelu(self.conv2(x)).permute(0, 2, 1)
         if self.window.is_auto:
+            if samples is None:
+                raise ValueError("the window auto needs the number of samples of each row")
             x = self._thin_out(x, samples.tolist())
         else:
             self.key_bias.value = None
@@ -165,13 +167,15 @@ def new_whisper(conf: WhisperConf) -> whisper.Whisper:
     """Return a Whisper with random weights whose encoder takes the window of `conf`."""
     dims, key_bias = conf.dims, KeyBias()
     model = whisper.Whisper(ModelDimensions(**dims))
-    audio = [dims[f"n_audio_{name}"] for name in ("ctx", "state", "head", "layer")]
+    ctx, state, head, layer = (dims[f"n_audio_{n}"] for n in ("ctx", "state", "head", "layer"))
     window = conf.speech_window
-    model.encoder = WindowEncoder(dims["n_mels"], *audio, window=window, key_bias=key_bias)
+    sizes = (dims["n_mels"], ctx, state, head, layer)
+    model.encoder = WindowEncoder(*sizes, window=window, key_bias=key_bias)
     if window.is_auto:
-        text = [dims[f"n_text_{name}"] for name in ("state", "head")]
         for block in model.encoder.blocks:
-            block.attn = WeightedAttention(*audio[1:3], key_bias)
+            block.attn = WeightedAttention(state, head, key_bias)
         for block in model.decoder.blocks:
-            block.cross_attn = WeightedAttention(*text, key_bias)
+            block.cross_attn = WeightedAttention(
+                dims["n_text_state"], dims["n_text_head"], key_bias
+            )
     return model

@@ -13,7 +13,7 @@ from lors.export.whisper_tokenizer import LANGUAGES
 from lors.models.family import Family, register
 from lors.models.whisper.conf import ImportOptions, WhisperConf, WhisperOptions, check_base_model
 from lors.models.whisper.prompts import WhisperPrompts, encode, language_code, tokenizer_of
-from lors.tasks import Pair
+from lors.tasks import Pair, spoken
 
 if TYPE_CHECKING:
     from lors.models.whisper.inference import WhisperModel
@@ -38,6 +38,11 @@ class Whisper(Family):
         "train_config": "conf/train_whisper_full.yaml",
         "inference_config": "conf/inference_whisper.yaml",
     }
+    quantised = (  # as in the authors' code of PQM (arXiv 2309.09136)
+        *("*attn.query.weight", "*attn.key.weight", "*attn.value.weight", "*attn.out.weight"),
+        *("*.mlp.0.weight", "*.mlp.2.weight", "encoder.conv*.weight"),
+        "decoder.token_embedding.weight",  # the output layer, too
+    )
     import_options = {  # noqa: RUF012 - a constant, as the base class says
         "window": "seconds that Whisper pads speech to: at most 30 (default); or auto",
         "st_language": "language in Whisper's prompt of a translation: source (default) or target",
@@ -66,7 +71,7 @@ class Whisper(Family):
         if unknown:
             raise unknown_name("language", unknown, codes, where="--langs")
         if "base_model" in options:
-            check_base_model(options["base_model"])
+            check_base_model(options["base_model"], all(spoken(lang) == "en" for lang in langs))
 
     @classmethod
     def import_base(

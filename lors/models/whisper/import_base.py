@@ -15,6 +15,7 @@ from lors.config import build
 from lors.done_marker import DoneMarker
 from lors.errors import UsageError
 from lors.export.whisper import open_whisper, write_weights
+from lors.export.whisper_tokenizer import ENGLISH_ONLY
 from lors.export.whisper_vocabulary import whisper_tokens
 from lors.fileio import atomic_directory, write_text
 from lors.models.whisper.conf import WhisperConf, check_base_model, check_dims
@@ -43,16 +44,17 @@ def import_whisper(
 
     Raises:
         UsageError: there is no such model, its window is shorter, or `out` holds other files.
-        LorsError: not a whole multi-lingual Whisper, or `out` holds another base model.
+        LorsError: not a whole Whisper, or `out` holds another base model.
     """
-    check_base_model(base_model)
+    check_base_model(base_model, english=True)
     path, out = Path(base_model), Path(out)
     source = str(path.resolve())
     if not path.exists():
         path, source = find_official(base_model)
     model, dims = open_whisper(path)
-    check_dims(dims, path)
-    whisper_tokens(dims, model.path)
+    check_dims(dims, path, english=True)
+    if dims["n_vocab"] != ENGLISH_ONLY:
+        whisper_tokens(dims, model.path)
     values = {"dims": dims, "window": window, "st_language": st_language}
     conf = build(WhisperConf, values, "--window")
     longest = Window(AUTO, dims["n_audio_ctx"]).longest

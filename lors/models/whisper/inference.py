@@ -16,8 +16,10 @@ from torch.nn.utils.rnn import pad_sequence
 from whisper.decoding import DecodingTask, GreedyDecoder, PyTorchInference
 
 from lors.checkpoint.places import model_in
+from lors.checkpoint.quantised import is_quantised, open_quantised
 from lors.checkpoint.reader import Checkpoint
 from lors.export.whisper_audio import SAMPLING_RATE
+from lors.models.nf4_layers import Nf4Weight, adapt, load_quantised
 from lors.models.recogniser import load_weights
 from lors.models.whisper.conf import WhisperOptions
 from lors.models.whisper.encoder import features, new_whisper, pad
@@ -93,7 +95,8 @@ class WhisperModel:
     """A Whisper for inference by OpenAI's decoding, on batches of utterances.
 
     Args:
-        directory: holds ``model.pth``, a state dict with OpenAI's names, or a packed sub-network.
+        directory: holds ``model.pth``, a state dict with OpenAI's names, a quantised model, or a
+            packed sub-network.
         prompts: the model's prompts and its ``whisper_conf``.
         device: torch device.
 
@@ -102,14 +105,18 @@ class WhisperModel:
     """
 
     def __init__(self, directory: str | os.PathLike, prompts: WhisperPrompts, device: str = "cpu"):
+        quantised = is_quantised(directory)
         self.model_file = model_in(Path(directory))
         self.prompts = prompts
         self.device = torch.device(device)
         self._half = False
         self.window = prompts.conf.speech_window
         self.model = new_whisper(prompts.conf).eval()
-        checkpoint = Checkpoint.open(self.model_file)
-        self.load_state({name: checkpoint.tensor(name) for name in checkpoint.names()})
+        if quantised:
+            load_quantised(self.model, open_quantised(self.model_file))
+        else:
+            checkpoint = Checkpoint.open(self.model_file)
+            self.load_state({name: checkpoint.tensor(name) for name in checkpoint.names()})
         self.model.to(self.device)
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -119,6 +126,10 @@ class WhisperModel:
             LorsError: names or shapes differ from the model's.
         """
         load_weights(self.model, state, self.model_file)
+
+    def adapt(self, factors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Add an adapter to a quantised model (:func:`lors.models.nf4_layers.adapt`)."""
+        adapt(self.model, factors)
 
     @torch.inference_mode()
     def transcribe(
@@ -194,5 +205,7 @@ class WhisperModel:
             raise ValueError("the weights have been rounded to float16")
         self._half = half
         for module in self.model.modules():
+            if isinstance(module, Nf4Weight):
+                continue  # OpenAI's layers convert what they dequantise
             if isinstance(module, (nn.Linear, nn.Conv1d, nn.Embedding)):
                 module.to(torch.float16 if half else torch.float32)

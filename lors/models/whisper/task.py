@@ -31,9 +31,10 @@ from whisper.audio import HOP_LENGTH
 
 from lors.config import build
 from lors.models.espnet_trainer import ResumableTrainer
+from lors.models.quantised_task import QuantisedTask
 from lors.models.whisper.conf import WhisperConf
 from lors.models.whisper.encoder import features, log_mel, new_whisper, pad
-from lors.models.whisper.prompts import PROMPT_LENGTH, encode, tokenizer_of
+from lors.models.whisper.prompts import WhisperPrompts, encode, tokenizer_of
 
 IGNORED = -1  # pads the token ids
 
@@ -50,9 +51,10 @@ class WhisperPreprocessor(AbsPreprocessor):
         tokenizer = tokenizer_of(self.conf.dims["n_vocab"])
         made = {}
         if "speech" in data:
-            made["speech"] = pad([data["speech"]], self.conf.speech_window)[0][0].numpy()
+            speech = np.asarray(data["speech"])
+            made["speech"] = pad([speech], self.conf.speech_window)[0][0].numpy()
         if "text" in data:
-            made["text"] = np.array(encode(data["text"], tokenizer), dtype=np.int64)
+            made["text"] = np.array(encode(str(data["text"]), tokenizer), dtype=np.int64)
         return made
 
 
@@ -87,6 +89,7 @@ class WhisperESPnetModel(AbsESPnetModel):
         self.specaug = specaug
         self.window, self.n_mels = conf.speech_window, conf.dims["n_mels"]
         self.eot = tokenizer_of(conf.dims["n_vocab"]).eot
+        self.prompt_length = WhisperPrompts(conf, "whisper_conf").length
         self.lsm_weight = lsm_weight
         self.extract_feats_in_collect_stats = extract_feats_in_collect_stats
         if gradient_checkpointing:
@@ -111,10 +114,10 @@ class WhisperESPnetModel(AbsESPnetModel):
         with torch.autocast(speech.device.type, enabled=False):
             mel = features(speech.float(), self.window, self.n_mels)
         if self.specaug is not None and self.training:
-            mel = self._augmented(mel, speech.shape[1] // HOP_LENGTH)
+            mel = _augmented(self.specaug, mel, speech.shape[1] // HOP_LENGTH)
         targets = text[:, 1:]
         asked = targets != IGNORED
-        asked[:, : PROMPT_LENGTH - 1] = False
+        asked[:, : self.prompt_length - 1] = False
         given = text[:, :-1].masked_fill(text[:, :-1] == IGNORED, self.eot)
         hidden = self._hidden(given, self.encoder(mel, speech_lengths))[asked]
         logits = (hidden @ self.decoder.token_embedding.weight.to(hidden.dtype).T).float()
@@ -122,13 +125,6 @@ class WhisperESPnetModel(AbsESPnetModel):
         accuracy = (logits.argmax(dim=-1) == targets[asked]).float().mean()
         stats = {"loss": loss.detach(), "acc": accuracy}
         return force_gatherable((loss, stats, len(speech)), loss.device)
-
-    def _augmented(self, mel: Tensor, frames: int) -> Tensor:
-        """Augment the first `frames` frames; the others are the silence of the window ``auto``."""
-        speech = mel[:, :, :frames].transpose(1, 2)
-        lengths = torch.full((len(mel),), frames, device=mel.device)
-        augmented = self.specaug(speech, lengths)[0].transpose(1, 2)
-        return torch.cat([augmented, mel[:, :, frames:]], dim=2)
 
     def _hidden(self, tokens: Tensor, encoded: Tensor) -> Tensor:
         """Return the output of the decoder's last layer: (batch, tokens, n_state).
@@ -149,8 +145,8 @@ class WhisperESPnetModel(AbsESPnetModel):
         return {"feats": features, "feats_lengths": speech_lengths // HOP_LENGTH}
 
 
-class WhisperTask(AbsTask):
-    """Fine-tuning of Whisper by ``python -m lors.bin.whisper_train``, with ESPnet's options."""
+class _WhisperTask(AbsTask):
+    """The task without quantised models."""
 
     num_optimizers: int = 1
     trainer = ResumableTrainer
@@ -211,5 +207,17 @@ class WhisperTask(AbsTask):
         return WhisperESPnetModel(_conf(args), specaug, **settings)
 
 
+def _augmented(specaug: AbsSpecAug, mel: Tensor, frames: int) -> Tensor:
+    """Augment the first `frames` frames; the others are the silence of the window ``auto``."""
+    speech = mel[:, :, :frames].transpose(1, 2)
+    lengths = torch.full((len(mel),), frames, device=mel.device)
+    augmented = specaug(speech, lengths)[0].transpose(1, 2)
+    return torch.cat([augmented, mel[:, :, frames:]], dim=2)
+
+
 def _conf(args: argparse.Namespace) -> WhisperConf:
     return build(WhisperConf, args.whisper_conf, "whisper_conf")
+
+
+class WhisperTask(QuantisedTask, _WhisperTask):
+    """Fine-tuning of Whisper by ``python -m lors.bin.whisper_train``, with ESPnet's options."""

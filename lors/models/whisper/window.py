@@ -52,7 +52,9 @@ class Window:
     @property
     def longest(self) -> float:
         """Longest speech in seconds."""
-        return self.positions * SAMPLES_PER_POSITION / SAMPLING_RATE if self.is_auto else self.value
+        if isinstance(self.value, str):  # auto
+            return self.positions * SAMPLES_PER_POSITION / SAMPLING_RATE
+        return self.value
 
     def samples(self, speech: int) -> int:
         """Return the number of samples that speech is padded or trimmed to.
@@ -62,7 +64,7 @@ class Window:
         Args:
             speech: number of samples of the speech.
         """
-        if not self.is_auto:
+        if not isinstance(self.value, str):
             return round(self.value * SAMPLING_RATE)
         steps = math.ceil((speech / SAMPLING_RATE + self.margin) / STEP)
         return min(round(steps * STEP * SAMPLING_RATE), self.positions * SAMPLES_PER_POSITION)

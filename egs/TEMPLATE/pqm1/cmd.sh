@@ -1,0 +1,1 @@
+../lors1/cmd.sh

@@ -1,0 +1,1 @@
+../../TEMPLATE/pqm1/pqm.sh

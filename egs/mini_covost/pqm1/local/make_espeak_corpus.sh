@@ -1,0 +1,1 @@
+../../../../local/make_espeak_corpus.sh

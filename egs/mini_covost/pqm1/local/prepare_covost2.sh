@@ -1,0 +1,1 @@
+../../../../local/prepare_covost2.sh

@@ -1,0 +1,1 @@
+../../TEMPLATE/pqm1/path.sh

@@ -1,0 +1,66 @@
+"""Quantise the model of a directory to 4 bits."""
+
+from __future__ import annotations
+
+import logging
+import os
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from lors.done_marker import DoneMarker
+from lors.errors import LorsError
+from lors.fileio import atomic_write, file_digest
+from lors.models import family_of
+
+log = logging.getLogger(__name__)
+
+
+def quantise_directory(
+    directory: str | os.PathLike, out: str | os.PathLike, double: bool = False
+) -> None:
+    """Make a model directory with the weights of another one in NF4.
+
+    The family of the model names the weights to quantise; the others stay in float32.
+
+    Args:
+        directory: holds ``model.pth`` and ``config.yaml``: a base, fine-tuned or merged model.
+        out: receives ``model.safetensors`` and a copy of ``config.yaml``.
+        double: quantise the scales too.
+
+    Raises:
+        LorsError: the model is missing or damaged, an adapter, or of a family without quantisation;
+            or `out` holds another model.
+    """
+    from lors.checkpoint.expert import open_model  # torch is slow to import
+    from lors.checkpoint.lora_files import is_adapter
+    from lors.checkpoint.quantised import FILE_NAME, write_quantised
+
+    directory, out = Path(directory), Path(out)
+    family = family_of(directory)
+    source = directory / "model.pth"
+    config = directory / "config.yaml"
+    if not source.exists():
+        raise LorsError("no model to quantise", where=source, hint="run the stage that makes it")
+    inputs = {"model": file_digest(source), "config": file_digest(config), "double": double}
+    marker = DoneMarker(out / ".done", inputs)
+    if marker.is_done():
+        return
+    with marker.work():
+        model = open_model(source)
+        names = [
+            name
+            for name in model.names()
+            if len(model.shape(name)) > 1 and any(fnmatchcase(name, p) for p in family.quantised)
+        ]
+        if is_adapter(model) or not names:
+            raise LorsError(
+                "this model cannot be quantised",
+                where=source,
+                expected=f"a full model of a family with quantised weights, such as "
+                f"{' '.join(family.quantised[:3]) or 'whisper'}",
+                got="an adapter" if is_adapter(model) else f"none of these in a {family.name}",
+            )
+        write_quantised(model, names, out / FILE_NAME, double)
+        with atomic_write(out / "config.yaml", "wb") as handle:
+            handle.write(config.read_bytes())
+    log.info("%s: %d of %d tensors in NF4", out, len(names), len(model.names()))

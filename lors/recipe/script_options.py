@@ -1,0 +1,200 @@
+"""Options of the recipe scripts: what all of them share, and those of ``lors.sh``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from lors.config import LARGEST_COUNT, MOST_PROCESSES, SEED, Range, load_config, read_yaml
+from lors.errors import LorsError, UsageError, unknown_name
+from lors.models import FAMILIES
+from lors.models.family import Family
+from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, scopes_of
+from lors.recipe.grid import read_grid
+from lors.recipe.option_text import group_languages
+from lors.tasks import SPLITS, TASKS, pairs_of
+
+Count = Annotated[int, Range(1, LARGEST_COUNT)]
+Jobs = Annotated[int, Range(1, MOST_PROCESSES)]
+"""A number of jobs at a time, or of nodes."""
+Lists = Mapping[str, Sequence[str]]
+"""Name of a variable of the script -> its words."""
+if TYPE_CHECKING:
+    FamilyName = str
+    TaskName = str
+    SplitName = str
+else:  # known only when the program runs
+    FamilyName = Literal[tuple(FAMILIES)]
+    TaskName = Literal[tuple(TASKS)]
+    SplitName = Literal[tuple(SPLITS)]
+
+
+@dataclass(frozen=True)
+class ScriptOptions:
+    """Options of every recipe script, under their names there."""
+
+    stage: str
+    stop_stage: str
+    dry_run: bool
+    submit: bool
+    langs: tuple[str, ...]
+    model_family: FamilyName
+    seed: Annotated[int, SEED]
+    dev_utterances: Count
+    data_opts: tuple[str, ...]
+    datadir: str
+    dumpdir: str
+    expdir: str
+    nj: Jobs
+    ngpu: Annotated[int, Range(0, MOST_PROCESSES)]
+    num_nodes: Jobs
+
+    def lists(self, stages: Collection[str]) -> Lists:
+        """Check the options that `stages` need, and return the lists that the script reads.
+
+        Raises:
+            UsageError: a wrong option or configuration.
+            LorsError: a configuration is missing.
+        """
+        raise NotImplementedError
+
+    @property
+    def family(self) -> type[Family]:
+        return FAMILIES[self.model_family]
+
+    def completed(self, name: str) -> str:
+        """Return the value of an option; if it is empty, the default of the model family."""
+        return getattr(self, name) or self.family.defaults[name]
+
+    def import_options(self) -> dict[str, str]:
+        """Return the options of ``lors.bin.import_base`` that only this model family has."""
+        names = [name for name in self.family.import_options if hasattr(self, name)]
+        return {name: getattr(self, name) for name in names}
+
+    def check_family(self, langs: Sequence[str], imports_base: bool) -> None:
+        """Check the options of the model family."""
+        options = {"langs": " ".join(langs), **self.import_options()}
+        if imports_base:
+            options["base_model"] = self.completed("base_model")
+        self.family.check_options(options)
+
+
+@dataclass(frozen=True)
+class LorsOptions(ScriptOptions):
+    """Options of ``lors.sh``."""
+
+    skip_train: bool
+    group: str
+    groups: str
+    tasks: tuple[TaskName, ...]
+    methods: tuple[str, ...]
+    compare_to: str
+    baselines: tuple[Literal["joint", "sequential"], ...]
+    train_hours: Annotated[float, Range(0.001, 1e6)] | None
+    train_subset: str
+    device: Literal["cpu", "cuda"]
+    base_model: str
+    window: str
+    st_language: str
+    train_config: str
+    inference_config: str
+    tune_config: str
+
+    def lists(self, stages: Collection[str]) -> Lists:
+        langs = group_languages(self.group, self.groups) if self.group else self.langs
+        checks: list[Callable[[], Any]] = [lambda: self.check_family(langs, "base" in stages)]
+        if {"stats", "experts", "baselines"}.intersection(stages):
+            checks.append(lambda: read_yaml(self.completed("train_config")))
+        if "tune" in stages:
+            checks.append(lambda: read_grid(self.tune_config, self.methods))
+        if {"tune", "merge"}.intersection(stages):
+            checks.append(self._check_methods)
+        if {"tune", "inference"}.intersection(stages):
+            options, config = self.family.inference_options, self.completed("inference_config")
+            checks.append(lambda: load_config(options, config))
+        if "score" in stages:
+            checks.append(self._check_comparison)
+        check_all(checks)
+        completed = ("base_model", "train_config", "inference_config")
+        scopes = scopes_of(self.tasks)
+        return {
+            **{name: [self.completed(name)] for name in completed if self.completed(name)},
+            "langs": langs,
+            "tasks": self.tasks,
+            "methods": self.methods,
+            "baselines": self.baselines,
+            "data_opts": self.data_opts,
+            "import_options": words_of(self.import_options()),
+            "training_clips": self._training_clips(),
+            "report_options": ["--compare_to", self.compare_to] if self.compare_to else [],
+            "pairs": [str(pair) for pair in pairs_of(langs, self.tasks)],
+            "scopes": scopes,
+            "systems": self._systems(),
+            "packed": [f"lors.{scope}" for scope in scopes if "lors" in self.methods],
+        }
+
+    def _check_methods(self) -> None:
+        if not self.methods:
+            raise UsageError(
+                "no merge method to search for or to merge with",
+                where="--methods",
+                hint="give one, or end before stage tune: --stop_stage baselines",
+            )
+
+    def _check_comparison(self) -> None:
+        known = {*self.methods, *self._systems()}
+        if self.compare_to and self.compare_to not in known:
+            raise unknown_name("system", self.compare_to, known, "--compare_to")
+
+    def _training_clips(self) -> list[str]:
+        """Words of ``lors.bin.format_audio`` that choose the training clips."""
+        if self.train_subset:
+            return ["--train_subset", self.train_subset]
+        return [] if self.train_hours is None else ["--train_hours", f"{self.train_hours:.15g}"]
+
+    def _systems(self) -> list[str]:
+        """Rows of the results: no merge, merges over languages, merges over languages and tasks."""
+        over = [OVER_LANGS, OVER_LANGS_TASKS] if len(self.tasks) > 1 else [OVER_LANGS]
+        merges = [f"{method}.{merged_over}" for merged_over in over for method in self.methods]
+        return ["base", "expert", *self.baselines, *merges]
+
+
+@dataclass(frozen=True)
+class BaseOptions(ScriptOptions):
+    """Options of ``local/train_base.sh``, which trains a base model from scratch."""
+
+    vocab_size: Count
+    base_config: str
+
+    def lists(self, stages: Collection[str]) -> Lists:
+        langs, config = {"langs": " ".join(self.langs)}, self.completed("base_config")
+        check_all([lambda: self.family.check_options(langs), lambda: read_yaml(config)])
+        return {
+            "langs": self.langs,
+            "data_opts": self.data_opts,
+            "base_config": [self.completed("base_config")],
+            "pairs": [str(pair) for pair in pairs_of(self.langs, list(TASKS))],
+        }
+
+
+def check_all(checks: Sequence[Callable[[], Any]]) -> None:
+    """Run all checks; raise the error of one, or one error with those of several."""
+    errors = []
+    for check in checks:
+        try:
+            check()
+        except LorsError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise UsageError(
+            f"{len(errors)} problems with options and configurations",
+            got=[str(error).replace("\n", "\n      ") for error in errors],
+        )
+
+
+def words_of(options: Mapping[str, str]) -> list[str]:
+    """Return options as the words of a command line."""
+    return [word for name, value in options.items() for word in (f"--{name}", value)]

@@ -1,0 +1,89 @@
+"""Options of ``s3net.sh``: sub-networks of languages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lors.config import read_yaml
+from lors.errors import UsageError
+from lors.recipe.expdir import LORA, SUBNETS, subnet_system
+from lors.recipe.grid import read_grid
+from lors.recipe.script_options import Lists, LorsOptions, check_all
+from lors.tasks import pairs_of
+
+RATES = frozenset(str(rate) for rate in range(10, 91))
+"""Pruning rates of masks in percent, as they are typed."""
+
+
+@dataclass(frozen=True)
+class S3netOptions(LorsOptions):
+    """Options of ``s3net.sh``."""
+
+    criteria: tuple[Literal["magnitude", "taylor"], ...]
+    rates: tuple[str, ...]
+    mask_scope: Literal["matrix", "global"]
+    lora_config: str
+    s3net_config: str
+
+    def lists(self, stages: Collection[str]) -> Lists:
+        found: dict[str, Sequence[str]] = {}
+        checks: list[Callable[[], Any]] = [
+            self._check_rates,
+            lambda: found.update(super(S3netOptions, self).lists(stages)),
+        ]
+        if {"importance", "subnets"}.intersection(stages):
+            checks.append(lambda: read_yaml(self.s3net_config))
+        if "experts" in stages and self.lora_config:
+            checks.append(lambda: read_yaml(self.lora_config))
+        if "tune" in stages:
+            checks.append(self._check_masks_of_merges)
+        check_all(checks)
+        subnets = self._subnets()
+        # English alone has nothing to translate into English.
+        masked = list(dict.fromkeys(pair.lang for pair in pairs_of(found["langs"], self.tasks)))
+        return {
+            **{name: words for name, words in found.items() if name != "packed"},
+            "criteria": self.criteria,
+            "rates": self.rates,
+            "subnets": subnets,
+            "masked": masked,
+            "scored": masked if "taylor" in self.criteria else [],
+        }
+
+    def _check_rates(self) -> None:
+        wrong = [rate for rate in self.rates if rate not in RATES]
+        problems = [f"{rate}: expected a whole percentage from 10 to 90" for rate in wrong]
+        problems += [f"{rate}: given twice" for rate in {*self.rates} if self.rates.count(rate) > 1]
+        if problems or not self.rates or not self.criteria:
+            raise UsageError(
+                "no such masks",
+                where="--criteria and --rates",
+                expected="one or more of each",
+                got=problems or "none given",
+            )
+
+    def _check_masks_of_merges(self) -> None:
+        """Check that this run makes the masks that the merge methods use."""
+        points = read_grid(self.tune_config, self.methods).points
+        used = {point["masks"] for of in points.values() for point in of if "masks" in point}
+        made = {system.removeprefix(SUBNETS) for system in self._subnets()}
+        if unknown := sorted(map(str, used - made)):
+            raise UsageError(
+                "merge methods with masks that this run does not make",
+                where=self.tune_config,
+                expected=", ".join(sorted(made)),
+                got=unknown,
+                hint="leave these methods out of --methods, or name masks of --criteria and "
+                "--rates in the file",
+            )
+
+    def _subnets(self) -> list[str]:
+        """Return the systems that are trained under masks."""
+        return [subnet_system(criterion, r) for criterion in self.criteria for r in self.rates]
+
+    def _systems(self) -> list[str]:
+        systems, place = super()._systems(), len(("base", "expert", *self.baselines))
+        adapters = [LORA] if self.lora_config else []
+        return [*systems[:place], *adapters, *self._subnets(), *systems[place:]]

@@ -1,0 +1,143 @@
+"""The contract of the recipes pqm1: files, options, printed commands and configurations."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from lors.config import load_config, read_yaml
+from lors.data.speaker_split import read_partition
+from lors.models import FAMILIES
+from lors.recipe.units import SCRIPTS
+from tests.integration.recipe import Recipe, run
+
+ROOT = Path(__file__).parents[2]
+TEMPLATE = ROOT / "egs/TEMPLATE/pqm1"
+RECIPES = {path.parent.name: path for path in sorted(ROOT.glob("egs/*/pqm1")) if path != TEMPLATE}
+# Words of the commands of each stage.
+STAGES = {
+    "data": ["local/data.sh"],
+    "format": ["lors.bin.format_audio"],
+    "speakers": ["lors.bin.split_speakers", "--out speakers"],
+    "base": ["lors.bin.import_base"],
+    "quantise": ["lors.bin.quantise --model exp/base --out exp/quantised"],
+    "stats": ["lors.bin.train --base exp/quantised", "--collect_stats"],
+    "sat": ["lors.bin.train --base exp/quantised", "--out exp/quantised_sat"],
+    "adapt": ["--adapter exp/quantised_sat", "--only JOB", "--out exp/quantised_speaker"],
+    "inference": ["lors.bin.share_adapters", "lors.bin.inference", "full_sat_speaker"],
+    "score": ["lors.bin.score_expdir", "lors.bin.results", "--compare_to base"],
+}
+
+
+def test_there_are_recipes():
+    assert {"mini_covost", "voice_prompts", "librispeech"} <= set(RECIPES)
+    assert tuple(STAGES) == SCRIPTS["pqm"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_files_of_a_recipe(name):
+    recipe = RECIPES[name]
+    for script in ("run.sh", "local/data.sh", "pqm.sh", "path.sh", "cmd.sh"):
+        assert os.access(recipe / script, os.X_OK), script
+    for script in ("pqm.sh", "path.sh", "cmd.sh", "utils"):
+        assert (recipe / script).is_symlink(), script
+    readme = (recipe / "README.md").read_text(encoding="utf-8")
+    assert readme.startswith("# ")
+    for source in ("paper", "authors' files", "Ours"):
+        assert source in readme, source
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_help_has_every_option_and_stage(name, tmp_path):
+    done = run(Recipe(tmp_path / name, name, "pqm1"), "--help")
+    assert done.returncode == 0
+    source = (TEMPLATE / "pqm.sh").read_text(encoding="utf-8").split("parse_options.sh")[0]
+    options = re.findall(r"^(\w+)=.* # ", source, re.MULTILINE)
+    assert {"num_speakers", "partition", "double", "sat_config"} <= set(options)
+    for option in options:
+        assert re.search(rf"^ +--{option} +\S.*\[.*\]$", done.stdout, re.MULTILINE), option
+    for number, stage in enumerate(STAGES, 1):
+        assert re.search(rf"^ +{number} +{stage} +\S", done.stdout, re.MULTILINE), stage
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_dry_run_prints_the_commands_of_every_stage(name, tmp_path):
+    recipe = Recipe(tmp_path / name, name, "pqm1")
+    before = sorted(recipe.directory.rglob("*"))
+    done = run(recipe, "--dry_run", "true", "--seed", "7")
+    assert done.returncode == 0, done.stdout
+    parts = re.split(r"^.* stage \d+ \((\w+)\): .*\n", done.stdout, flags=re.MULTILINE)
+    printed = dict(zip(parts[1::2], parts[2::2], strict=True))
+    assert list(printed) == list(STAGES)
+    for stage, words in STAGES.items():
+        assert all(word in printed[stage] for word in words), (stage, printed[stage])
+    assert "--seed 7" in printed["sat"] and printed["adapt"].count("--seed 7") == 2
+    # From the adapter of all speakers, and from nothing.
+    assert printed["adapt"].count("--adapter") == 1
+    assert sorted(recipe.directory.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--num_speakers", "3"], "--adapt 60 --dev 10 --least_test 10 --number 3"),
+        (["--test_speakers", "a b", "--own_splits"], "--own_splits --speakers a b"),
+        (["--partition", "conf/list.yaml", "--least_test", "1"], "--partition conf/list.yaml"),
+    ],
+)
+def test_choice_of_speakers(options, words, tmp_path):
+    recipe = Recipe(tmp_path / "mini_covost", "mini_covost", "pqm1")
+    (recipe / "conf/list.yaml").write_text("a: [a-1, a-2]\n")
+    done = run(recipe, "--dry_run", *options, "--stage", "speakers", "--stop_stage", "speakers")
+    assert done.returncode == 0 and words in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--num_speakers", "0"), ("--adapt_utterances", "few"), ("--double", "twice")),
+        *(("--partition", "nope.yaml"), ("--sat_config", "nope.yaml"), ("--speakerdir", "")),
+        *(("--train_config", "nope.yaml"), ("--tasks", "asr tts"), ("--methods", "lors")),
+    ],
+)
+def test_wrong_value_is_told_before_the_first_stage(option, value, tmp_path):
+    recipe = Recipe(tmp_path / "mini_covost", "mini_covost", "pqm1")
+    done = run(recipe, option, value)
+    assert done.returncode == (1 if value == "nope.yaml" else 2), done.stdout
+    assert option.lstrip("-") in done.stdout or value in done.stdout
+    assert not (recipe / "downloads").exists() and not (recipe / "exp").exists()
+
+
+def test_double_quantisation(tmp_path):
+    recipe = Recipe(tmp_path / "mini_covost", "mini_covost", "pqm1")
+    for options, there in (([], False), (["--double", "true"], True)):
+        done = run(recipe, "--dry_run", *options, "--stage", "quantise", "--stop_stage", "quantise")
+        [command] = [line for line in done.stdout.splitlines() if "lors.bin.quantise" in line]
+        assert ("--double" in command) == there
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_configurations_of_adapters(name):
+    """Rank, alpha and dropout of PQM's authors; only adapters are saved, and nothing else."""
+    for path in (RECIPES[name] / "conf").glob("train_*.yaml"):
+        config = read_yaml(path)
+        conf = config["adapter_conf"]
+        assert (conf["rank"], conf["alpha"], conf["dropout_rate"]) == (4, 64, 0.2), path
+        assert config["use_adapter"] and config["save_strategy"] == "adapter_only"
+        assert "freeze_param" not in config and "specaug" not in config
+
+
+def test_speakers_of_librispeech():
+    conf = RECIPES["librispeech"] / "conf"
+    partition = read_partition(conf / "speakers.yaml")
+    speakers = {"115", "210", "2368", "3389", "3615", "479", "492", "525", "6553", "829"}
+    assert set(partition) == speakers
+    for speaker, ends in partition.items():
+        assert all(end.startswith(f"{speaker}-") for end in ends) and ends[0] < ends[1]
+    options = load_config(
+        FAMILIES["whisper"].inference_options, conf / "inference_whisper_pqm.yaml"
+    )
+    assert options.beam_size == 3

@@ -1,0 +1,212 @@
+"""Adapters of speakers: on the full model, merged with each other, and the sizes of all parts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+
+from lors.bin.quantise import main as quantise_main
+from lors.bin.share_adapters import main
+from lors.checkpoint.adapter_base import record_base
+from lors.checkpoint.expert import open_model
+from lors.checkpoint.quantised import open_quantised, write_quantised
+from lors.checkpoint.reader import Checkpoint
+from lors.errors import UsageError
+from lors.merge.run import MergePlan, run_merge
+from lors.recipe.expdir import ON_FULL, PERSONAL, ExpDir, check_models
+from lors.recipe.personal import share_adapters, size_sections, write_sizes
+from lors.recipe.score_tree import system_order
+from lors.recipe.training_config import fine_tuning_config
+from lors.tasks import Pair, of_speaker, pairs_of, spoken
+from tests.refusal import refusal
+from tests.unit.stand_ins import BASE_CONFIG
+
+NAME = "encoder.encoders.0.self_attn.linear_q.weight"
+CONV = "encoder.embed.conv.0.weight"
+SHAPES = {NAME: (64, 64), CONV: (64, 4, 3), "encoder.after_norm.bias": (64,)}
+PAIRS = [Pair("de-x-anna", "asr"), Pair("de-x-bert", "asr")]
+
+
+def write_adapter(out, base, seed):
+    """Write random factors of rank 2 with a scale of 4, as ESPnet's trainer does."""
+    out.mkdir(parents=True)
+    (out / "config.yaml").write_text(yaml.safe_dump({"adapter_conf": {"rank": 2, "alpha": 8}}))
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, shape in SHAPES.items():
+        if len(shape) > 1:
+            stem = name.removesuffix("weight")
+            inputs = torch.Size(shape[1:]).numel()
+            state[f"{stem}lora_A"] = torch.randn(2, inputs, generator=generator)
+            state[f"{stem}lora_B"] = torch.randn(shape[0], 2, generator=generator)
+    torch.save(state, out / "model.pth")
+    record_base(base, out)
+    return state
+
+
+@pytest.fixture
+def exp(tmp_path):
+    """An experiment with a quantised base model and the adapters of two speakers."""
+    exp = ExpDir(tmp_path / "exp")
+    torch.manual_seed(0)
+    state = {name: torch.randn(shape) for name, shape in SHAPES.items()}
+    exp.base.mkdir(parents=True)
+    torch.save(state, exp.base / "model.pth")
+    (exp.base / "config.yaml").write_text(yaml.safe_dump(BASE_CONFIG))
+    base = open_model(exp.base / "model.pth")
+    write_quantised(base, [NAME, CONV], exp.root / "quantised" / "model.safetensors")
+    (exp.root / "quantised" / "config.yaml").write_text(yaml.safe_dump(BASE_CONFIG))
+    quantised = open_quantised(exp.root / "quantised")
+    write_adapter(exp.root / "quantised_sat", quantised, 0)
+    for system in ("quantised_speaker", "quantised_sat_speaker"):
+        for seed, pair in enumerate(PAIRS):
+            write_adapter(exp.model(system, pair, ()), quantised, seed)
+    return exp
+
+
+def test_codes_of_speakers():
+    assert of_speaker("sv-SE", "anna") == "sv-SE-x-anna"
+    assert (spoken("sv-SE-x-anna"), spoken("de")) == ("sv-SE", "de")
+    # English is not translated into English, whoever speaks.
+    assert pairs_of(["en-x-anna", "de-x-bert"], ["st"]) == [Pair("de-x-bert", "st")]
+
+
+def test_directories_of_the_systems(exp):
+    pair = PAIRS[0]
+    shared = {"base", "quantised", "quantised_sat", "full_sat"}
+    for system in ("base", *PERSONAL):
+        folder = exp.model(system, pair, ())
+        assert folder == (exp.root / system if system in shared else exp.root / system / str(pair))
+    order = sorted(["full_speaker", "quantised", "base", "quantised_sat"], key=system_order)
+    assert order == ["base", "quantised", "quantised_sat", "full_speaker"]
+    check_models([exp.base, exp.root / "quantised"])
+    with refusal("nowhere/model.pth"):
+        check_models([exp.root / "nowhere"])
+
+
+def test_same_adapters_on_the_full_model(exp):
+    share_adapters(exp, PAIRS)
+    base = open_model(exp.base / "model.pth")
+    for full, quantised in ON_FULL.items():
+        for pair in PAIRS:
+            out, source = exp.model(full, pair, ()), exp.model(quantised, pair, ())
+            assert (out / "model.pth").resolve() == (source / "model.pth").resolve()
+            plan = MergePlan(
+                base=str(exp.base / "model.pth"),
+                experts=(str(out / "model.pth"),),
+                method="task_arithmetic",
+                params={"scaling_coef": 1.0},
+                policy="espnet_s2t",
+            )
+            run_merge(plan, exp.root / "one" / full / str(pair) / "model.pth")
+            merged = Checkpoint.open(exp.root / "one" / full / str(pair) / "model.pth")
+            for name in (NAME, CONV):
+                delta = product(source, name)
+                assert torch.allclose(merged.tensor(name), base.tensor(name) + delta, atol=1e-5)
+    share_adapters(exp, PAIRS)  # again
+
+
+def product(adapter, name):
+    state = torch.load(adapter / "model.pth", weights_only=True)
+    stem = name.removesuffix("weight")
+    return 4 * (state[f"{stem}lora_B"] @ state[f"{stem}lora_A"]).view(SHAPES[name])
+
+
+def test_missing_adapters_are_all_named(exp):
+    names = [exp.model("quantised_speaker", pair, ()) / "model.pth" for pair in PAIRS]
+    for name in names:
+        name.unlink()
+    with refusal(*map(str, names)):
+        share_adapters(exp, PAIRS)
+
+
+def test_a_speaker_from_two_others_by_a_merge(exp):
+    """Adapters trained on the quantised model merge on the full one, and on the rounded one."""
+    adapters = [exp.model("quantised_speaker", pair, ()) / "model.pth" for pair in PAIRS]
+    rounded = exp.root / "rounded.pth"
+    options = ["--restore", "--model", str(exp.root / "quantised"), "--out", str(rounded)]
+    assert quantise_main(options) == 0
+    assert quantise_main([*options[:-1], str(exp.root / "quantised/model.safetensors")]) == 2
+    for base in (exp.base / "model.pth", rounded):
+        plan = MergePlan(
+            base=str(base),
+            experts=tuple(map(str, adapters)),
+            method="average",
+            params={"scaling_coef": 1.0},
+            policy="espnet_s2t",
+        )
+        out = exp.root / "merged" / base.stem / "model.pth"
+        run_merge(plan, out)
+        merged, model = Checkpoint.open(out), Checkpoint.open(base)
+        for name in (NAME, CONV):
+            delta = sum(product(adapter.parent, name) for adapter in adapters) / 2
+            assert torch.allclose(merged.tensor(name), model.tensor(name) + delta, atol=1e-5)
+    # A merged model is quantised like any other.
+    (out.parent / "config.yaml").write_text(yaml.safe_dump(BASE_CONFIG))
+    assert quantise_main(["--model", str(out.parent), "--out", str(exp.root / "again")]) == 0
+    assert open_quantised(exp.root / "again").quantised_names() == [NAME, CONV]
+
+
+def test_a_merge_needs_full_precision(exp):
+    file = exp.root / "quantised" / "model.safetensors"
+    adapter = str(exp.model("quantised_speaker", PAIRS[0], ()) / "model.pth")
+    full = str(exp.base / "model.pth")
+    for base, expert in ((str(file), adapter), (full, str(file))):
+        plan = MergePlan(base=base, experts=(expert,), method="average", policy="espnet_s2t")
+        with refusal(file, "4 bits"):
+            run_merge(plan, exp.root / "m" / "model.pth")
+
+
+def test_training_starts_from_the_quantised_model_and_an_adapter(exp):
+    quantised = exp.root / "quantised"
+    found = fine_tuning_config(quantised, {"max_epoch": 1}, [Pair("de-x-anna", "asr")])
+    assert found["quantised_base"] == str(quantised / "model.safetensors")
+    assert found["init_param"] == []
+    sat = exp.root / "quantised_sat"
+    found = fine_tuning_config(quantised, {}, PAIRS, sat)
+    assert found["init_param"] == [str(sat / "model.pth")]
+    with refusal(exp.base / "model.pth", "LoRA"):
+        fine_tuning_config(quantised, {}, PAIRS, exp.base)
+    other = exp.root / "other"
+    other.mkdir()
+    torch.save({name: torch.zeros(shape) for name, shape in SHAPES.items()}, other / "model.pth")
+    (other / "config.yaml").write_text(yaml.safe_dump(BASE_CONFIG))
+    with refusal(sat / "model.pth", other / "model.pth"):
+        fine_tuning_config(other, {}, PAIRS, sat)
+
+
+def test_what_cannot_be_quantised(exp, tmp_path):
+    from lors.models.quantise import quantise_directory
+
+    adapter = exp.root / "quantised_sat"
+    (adapter / "config.yaml").write_text(yaml.safe_dump({**BASE_CONFIG, "adapter_conf": {}}))
+    with refusal(adapter / "model.pth"):
+        quantise_directory(adapter, tmp_path / "q")
+    with refusal("model.pth"):
+        quantise_directory(exp.root / "quantised", tmp_path / "q2")
+    with refusal("out.bin", kind=UsageError):
+        write_quantised(open_model(exp.base / "model.pth"), [NAME], tmp_path / "out.bin")
+
+
+def test_sizes(exp):
+    write_sizes(exp, PAIRS)
+    [section] = size_sections([str(exp.root)])
+    rows = {row[0]: row[1:] for row in section.rows}
+    weights = 64 * 64 + 64 * 12
+    assert rows["its weights in 4 bits"][1:] == [
+        "7.11",
+        str(weights),
+        f"{100 * weights / (weights + 64):.2f}",
+    ]
+    factors = 2 * (64 + 64) + 2 * (64 + 12)
+    assert rows["adapter of a speaker"][2] == str(factors)
+    assert size_sections([str(exp.root / "elsewhere")]) == []
+
+
+def test_program(exp, capsys):
+    options = ["--expdir", str(exp.root), "--tasks", "asr", "--langs"]
+    assert main([*options, "de-x-anna", "de-x-bert"]) == 0
+    assert (exp.root / "sizes.json").exists() and (exp.root / "full_sat" / "base.json").exists()
+    assert main([*options, "de-x-carl"]) == 1
+    assert "de-x-carl_asr" in capsys.readouterr().err

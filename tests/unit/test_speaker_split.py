@@ -1,0 +1,141 @@
+"""Data directories of test speakers and of all others."""
+
+from __future__ import annotations
+
+import pytest
+
+from lors.bin.split_speakers import main
+from lors.data.datadir import Utterance, read_data_dir, validate_data_dir, write_data_dir
+from lors.data.speaker_split import SpeakerRule, read_partition, split_speakers
+from lors.errors import UsageError
+from tests.refusal import refusal
+
+SPEAKERS = {
+    "de": {"anna": (12, 4, 4), "bert": (6, 0, 0), "carl": (0, 6, 5)},
+    "fr": {"fr-june": (8, 2, 2)},
+}
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write(tmp_path / "dump", SPEAKERS)
+
+
+def write(root, speakers):
+    """Write data directories with (train, dev, test) utterances of each speaker."""
+    for lang, counts in speakers.items():
+        for place, split in enumerate(("train", "dev", "test")):
+            utterances = [
+                Utterance(f"{name}-{split}{i:02d}", f"/x/{i}.flac", name, lang, f"word {i}")
+                for name, numbers in counts.items()
+                for i in range(numbers[place])
+            ]
+            if utterances:
+                write_data_dir(root / lang / split, utterances)
+    return root
+
+
+def ids(directory):
+    return [u.id for u in read_data_dir(directory)]
+
+
+def test_speakers_with_most_utterances_and_all_others(source, tmp_path):
+    out = tmp_path / "speakers"
+    codes = split_speakers(source, ["de"], out, SpeakerRule(adapt=8, dev=4, least_test=8))
+    assert codes == ["de-x-anna"]
+    parts = [ids(out / "de-x-anna" / split) for split in ("train", "dev", "test")]
+    assert [len(part) for part in parts] == [8, 4, 8]
+    together = [name for part in parts for name in part]
+    assert together == sorted(together)
+    others = [u for split in ("train", "dev") for u in read_data_dir(out / "de" / split)]
+    assert {u.speaker for u in others} == {"bert", "carl"} and len(others) == 17
+    assert len(ids(out / "de" / "dev")) == 1  # the tenth of seventeen
+    assert (out / "speakers").read_text() == "de-x-anna\n"
+    assert (out / "pretraining").read_text() == "de\n"
+    for directory in out.glob("*/*"):
+        assert validate_data_dir(directory) == []
+
+
+def test_every_run_gives_the_same_and_other_settings_are_refused(source, tmp_path):
+    out, rule = tmp_path / "speakers", SpeakerRule(adapt=8, dev=4, least_test=8)
+    split_speakers(source, ["de"], out, rule)
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.rglob("*") if p.is_file()}
+    assert split_speakers(source, ["de"], out, rule) == ["de-x-anna"]
+    assert before == {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in before}
+    with refusal("adapt", "8", "7"):
+        split_speakers(source, ["de"], out, SpeakerRule(adapt=7, dev=4, least_test=8))
+    split_speakers(source, ["de"], tmp_path / "again", rule)
+    for path, (_, content) in before.items():
+        if path.parent != out:
+            assert (tmp_path / "again" / path.relative_to(out)).read_bytes() == content
+
+
+def test_named_speakers_keep_the_splits_of_the_corpus(source, tmp_path):
+    out = tmp_path / "speakers"
+    rule = SpeakerRule(speakers=("fr-june",), own_splits=True, least_test=2)
+    assert split_speakers(source, ["de", "fr"], out, rule) == ["fr-x-june"]
+    assert ids(out / "fr-x-june" / "test") == ids(source / "fr" / "test")
+    # The test utterances of the others are not trained on either.
+    assert ids(out / "de" / "train") == ids(source / "de" / "train")
+    assert ids(out / "de" / "dev") == ids(source / "de" / "dev")
+    assert not (out / "fr").exists() and (out / "pretraining").read_text() == "de\n"
+
+
+def test_too_few_utterances_name_every_speaker(source, tmp_path):
+    rule = SpeakerRule(speakers=("bert", "carl"), adapt=8, dev=2, least_test=4)
+    bert, carl = "bert (de): 6 train, 0 dev, 0 test", "carl (de): 8 train, 2 dev, 1 test"
+    with refusal(bert, carl, "4 test"):
+        split_speakers(source, ["de"], tmp_path / "out", rule)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_speakers_and_nobody_left(source, tmp_path):
+    with refusal("dora", "anna", kind=UsageError):
+        split_speakers(source, ["de"], tmp_path / "o", SpeakerRule(speakers=("dora", "anna")))
+    rule = SpeakerRule(number=1, adapt=4, dev=2, least_test=2)
+    with refusal("pre-train", "1 test speakers of 1"):
+        split_speakers(source, ["fr"], tmp_path / "o", rule)
+    with refusal("it"):
+        split_speakers(source, ["it"], tmp_path / "o", rule)
+
+
+def test_an_utterance_in_two_splits(source, tmp_path):
+    twice = [Utterance("anna-train00", "/x/0.flac", "anna", "de", "word")]
+    write_data_dir(source / "de" / "test", twice)
+    with refusal("anna-train00", "train", "test"):
+        split_speakers(source, ["de"], tmp_path / "o", SpeakerRule())
+
+
+def test_partition_by_a_list(source, tmp_path):
+    path = tmp_path / "partition.yaml"
+    path.write_text("anna: [anna-train02, anna-train05]\n")
+    rule = SpeakerRule(partition=read_partition(path), least_test=1)
+    out = tmp_path / "out"
+    assert split_speakers(source, ["de"], out, rule) == ["de-x-anna"]
+    everything = sorted(u for s in ("train", "dev", "test") for u in ids(source / "de" / s))
+    everything = [u for u in everything if u.startswith("anna")]
+    place = everything.index("anna-train02")
+    assert ids(out / "de-x-anna/train") == everything[:place]
+    assert ids(out / "de-x-anna/dev") == everything[place : place + 4]
+    assert ids(out / "de-x-anna/test") == everything[place + 4 :]
+    path.write_text("anna: [anna-train02, anna-train77]\n")
+    with refusal("anna-train77", "anna"):
+        rule = SpeakerRule(partition=read_partition(path))
+        split_speakers(source, ["de"], tmp_path / "o", rule)
+
+
+@pytest.mark.parametrize("content", ["anna: x\n", "anna: [a]\n", "anna: [1, 2]\n", "{}\n"])
+def test_malformed_partition(content, tmp_path):
+    path = tmp_path / "partition.yaml"
+    path.write_text(content)
+    with refusal(path):
+        read_partition(path)
+
+
+def test_program(source, tmp_path, capsys):
+    options = ["--data", str(source), "--langs", "de", "--out", str(tmp_path / "o")]
+    assert main([*options, "--adapt", "8", "--dev", "4", "--least_test", "8"]) == 0
+    assert capsys.readouterr().out == "de-x-anna\n"
+    assert main([*options[:-1], str(tmp_path / "p"), "--speakers", "nobody"]) == 2
+    assert main([*options[:-1], str(tmp_path / "p"), "--adapt", "50"]) == 1
+    assert "anna (de)" in capsys.readouterr().err
