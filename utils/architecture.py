@@ -242,7 +242,9 @@ def replaced(page: str, drawing: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="put the diagram into docs/architecture.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the diagram into docs/architecture.md"
+    )
     args = parser.parse_args()
     modules = all_modules()
     if args.write:

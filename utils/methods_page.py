@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Write docs/methods.md: every merge method by its docstring, with the figures of RESULTS.md.
 
-    utils/methods_page.py            print the page
-    utils/methods_page.py --write    write docs/methods.md
+utils/methods_page.py            print the page
+utils/methods_page.py --write    write docs/methods.md
 """
 
 from __future__ import annotations
@@ -148,7 +148,9 @@ def section_of(method: MergeMethod, figures: Sequence[Figure]) -> str:
     for name, key in method.parameters.items():
         default = method.defaults.get(name)
         shown = "required" if name not in method.defaults else f"default `{value_text(default)}`"
-        lines.append(f"- `{name}` ({describe(key.annotation)}; {shown}): {as_code(method.help(name), method.parameters)}")
+        lines.append(
+            f"- `{name}` ({describe(key.annotation)}; {shown}): {as_code(method.help(name), method.parameters)}"
+        )
     if method.parameters:
         lines.append("")
     if figures:
