@@ -242,9 +242,7 @@ def replaced(page: str, drawing: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--write", action="store_true", help="put the diagram into docs/architecture.md"
-    )
+    parser.add_argument("--write", action="store_true", help=f"put it into {PAGE.name}")
     args = parser.parse_args()
     modules = all_modules()
     if args.write:

@@ -32,8 +32,9 @@ OUTSIDE = {
 """Page of the site -> its file in the repository, for those outside docs/."""
 PAGES = {file: page for page, file in OUTSIDE.items()}
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
-CODE = r"(?:^(?P<fence>```|~~~).*?^(?P=fence)[ \t]*$)|(?:(?<!`)(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))"
-CODE_OR_LINK = re.compile(f"{LINK.pattern}|{CODE}", re.MULTILINE | re.DOTALL)
+BLOCK = r"^(?P<fence>```|~~~).*?^(?P=fence)[ \t]*$"
+SPAN = r"(?<!`)(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`)"
+CODE_OR_LINK = re.compile(f"{LINK.pattern}|{BLOCK}|{SPAN}", re.MULTILINE | re.DOTALL)
 MERMAID = re.compile(r"^```mermaid$.*?^```$", re.MULTILINE | re.DOTALL)
 ROLE = re.compile(r":(?:mod|class|func|meth|data|attr):(?=<code)")
 

@@ -25,22 +25,23 @@ INTRODUCTION = """\
 
 <!-- written from the docstrings and RESULTS.md: utils/methods_page.py --write -->
 
-All methods of `lors list-methods`. The merged model is `base + scaling_coef * delta`; each section gives
-the formula of `delta` for one tensor, and the paper that it comes from. `tau_t` is the task vector of
-expert `t` (expert − base, times its weight), `N` the number of experts, `U S V'` a singular value
-decomposition, and `|x|` the norm of `x`.
+All methods of `lors list-methods`. The merged model is `base + scaling_coef * delta`; each section
+gives the formula of `delta` for one tensor, and the paper that it comes from. `tau_t` is the task
+vector of expert `t` (expert − base, times its weight), `N` the number of experts, `U S V'` a
+singular value decomposition, and `|x|` the norm of `x`.
 
-A *sum* has one term for each expert. It can be calibrated (`--svc`) and added to a merged model (`--onto`);
-its default scaling_coef is 1/N. A *joint* method needs all task vectors of a tensor together. A method for
-*matrices* changes the tensors that the policy prunes; the task vectors of the other tensors are summed
-for a sum, and averaged for a joint method. [Merging](merging.md) describes the command.
+A *sum* has one term for each expert. It can be calibrated (`--svc`) and added to a merged model
+(`--onto`); its default scaling_coef is 1/N. A *joint* method needs all task vectors of a tensor
+together. A method for *matrices* changes the tensors that the policy prunes; the task vectors of
+the other tensors are summed for a sum, and averaged for a joint method. [Merging](merging.md)
+describes the command.
 """
 FIGURES = """\
 ## Figures
 
-Normalised performance over all pairs of language and task (0 is the base model, 1 the experts), copied
-from the tables of [RESULTS.md](../RESULTS.md), which say how much each experiment can tell. Methods that
-are not here have no figure there.
+Normalised performance over all pairs of language and task (0 is the base model, 1 the experts),
+from the tables of [RESULTS.md](../RESULTS.md), which say how much each experiment can tell. Methods
+that are not here have no figure there.
 """
 WORDS = re.compile(r"\S*`[^`]*`\S*|\S+")
 MATHS = re.compile(r"\w_[\w{]|\^|\||^delta$|^[=<>]+$")
@@ -146,11 +147,11 @@ def section_of(method: MergeMethod, figures: Sequence[Figure]) -> str:
         "",
     ]
     for name, key in method.parameters.items():
-        default = method.defaults.get(name)
-        shown = "required" if name not in method.defaults else f"default `{value_text(default)}`"
-        lines.append(
-            f"- `{name}` ({describe(key.annotation)}; {shown}): {as_code(method.help(name), method.parameters)}"
-        )
+        default = "required"
+        if name in method.defaults:
+            default = f"default `{value_text(method.defaults[name])}`"
+        text = as_code(method.help(name), method.parameters)
+        lines.append(f"- `{name}` ({describe(key.annotation)}; {default}): {text}")
     if method.parameters:
         lines.append("")
     if figures:

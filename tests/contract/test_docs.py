@@ -1,4 +1,4 @@
-"""Pages of the documentation: blocks are run or say why not, links work, what is written is current."""
+"""Pages of the documentation: blocks run or say why not, links work, methods.md is current."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from tests.blocks import ROOT, Block, pages, to_run
 from tests.unit.whisper_files import DIMS, openai_state
 
 ELSEWHERE = {"docs/own_corpus.md"}  # tests/integration/test_own_corpus.py
+PAGES = [page for page in pages() if page not in ELSEWHERE and to_run(page)]
 VOCABULARY = 51865
 
 
@@ -35,10 +36,8 @@ def models(tmp_path_factory) -> Path:
         torch.save(content, folder / f"{name}.pth")
     experts = tuple(str(folder / f"{name}.pth") for name in ("de", "es", "fr"))
     run_merge(MergePlan(str(folder / "base.pth"), experts, "lors"), folder / "merged/model.pth")
-    heads = {
-        "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2,
-    }  # those of larger widths are known
+    # The heads of official widths are known, those of this small one are not.
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
     (folder / "merged/config.json").write_text(json.dumps({"model_type": "whisper", **heads}))
     shutil.copytree(ROOT / "conf", folder / "conf")
     (folder / "bin").mkdir()
@@ -65,9 +64,7 @@ def run(block: Block, folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in pages() if page not in ELSEWHERE and to_run(page)]
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page(models, tmp_path, page):
     folder = tmp_path / "work"
     shutil.copytree(models, folder)
@@ -81,8 +78,6 @@ def test_the_commands_of_a_page(models, tmp_path, page):
 
 
 def test_the_commands_of_merging_are_run():
-    commands = "".join(
-        block.text for page in pages() if page not in ELSEWHERE for block in to_run(page)
-    )
+    commands = "".join(block.text for page in PAGES for block in to_run(page))
     for command in ("merge", "inspect", "export-whisper", "list-methods"):
         assert f"lors {command}" in commands
