@@ -39,6 +39,7 @@ EXTRAS = {
     "completion": ["shtab"],
     # To load exported Whisper models; the exact versions are in requirements-test.lock.
     "exports": ["transformers", "ctranslate2", "faster-whisper"],
+    "docs": ["mkdocs<2", "mkdocs-material", "mkdocstrings[python]"],
 }
 
 setup(
