@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import ast
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -199,10 +199,12 @@ def drawing(modules: Imports) -> str:
         for number, layer in enumerate(LAYERS)
         for index, unit in enumerate(layer)
     }
-    parts = []
-    for unit, other in arrows(modules):
+    parts, drawn = [], arrows(modules)
+    for unit, other in drawn:
         (x, y), (far_x, far_y) = places[unit], places[other]
         begin, end, bend = y + BOX // 2, far_y - BOX // 2 - 6, ROW // 2
+        x += _offset(other, sorted((b for a, b in drawn if a == unit), key=places.get))
+        far_x += _offset(unit, sorted((a for a, b in drawn if b == other), key=places.get))
         curve = f"M{x} {begin}C{x} {begin + bend} {far_x} {end - bend} {far_x} {end}"
         parts.append(f'<path d="{curve}" marker-end="url(#head)"/>')
     for unit, (x, y) in places.items():
@@ -218,6 +220,11 @@ def drawing(modules: Imports) -> str:
         f'<div class="architecture"><svg {size} role="img" aria-label="packages of lors and their '
         f'imports"><defs>{head}</defs>{"".join(parts)}</svg></div>'
     )
+
+
+def _offset(unit: str, neighbours: Sequence[str]) -> int:
+    """Return where an arrow meets a box, from its middle: arrows are in the order of the units."""
+    return int((neighbours.index(unit) - (len(neighbours) - 1) / 2) * (STEP - 40) / len(neighbours))
 
 
 def arrows(modules: Imports) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,10 +65,10 @@ class Figure:
     value: str
 
     @property
-    def title(self) -> str:
-        """The experiment as a link, and the scope."""
+    def link(self) -> str:
+        """The experiment as a link."""
         anchor = re.sub(r"[^\w -]", "", self.experiment.lower()).replace(" ", "-")
-        return f"[{self.experiment}](../RESULTS.md#{anchor}), {self.scope}"
+        return f"[{self.experiment}](../RESULTS.md#{anchor})"
 
 
 def figures_of(results: str) -> dict[str, list[Figure]]:
@@ -81,6 +81,8 @@ def figures_of(results: str) -> dict[str, list[Figure]]:
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
         if not line.startswith("|"):
             columns = []
+        elif not line.strip("|:- "):
+            continue
         elif not columns:
             columns = cells
         elif {"system", "merged over", "all pairs"} <= set(columns) and len(cells) == len(columns):
@@ -172,21 +174,27 @@ def page_of(results: str) -> str:
         kind = "sum" if method.is_sum else "joint"
         kind += ", all tensors" if method.applies_to == "every" else ", matrices"
         lines.append(f"| [{name}](#{name}) | {as_code(method.summary)} | {kind} |")
-    lines += ["", FIGURES, *_table(known), "", "## Methods", ""]
+    lines += ["", FIGURES, *_tables(known), "## Methods", ""]
     lines += [section_of(method, known.get(name, ())) for name, method in METHODS.items()]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _table(known: dict[str, list[Figure]]) -> Iterator[str]:
-    """Yield the lines of the table of all figures: a row for each method."""
-    methods = [name for name in METHODS if name in known]
-    titles = list(dict.fromkeys(figure.title for name in methods for figure in known[name]))
-    yield f"| method | {' | '.join(titles)} |"
-    yield f"|---|{'--:|' * len(titles)}"
-    for name in methods:
-        values = {figure.title: figure.value for figure in known[name]}
-        cells = " | ".join(values.get(title, "") for title in titles)
-        yield f"| [{name}](#{name}) | {cells} |"
+def _tables(known: Mapping[str, Sequence[Figure]]) -> Iterator[str]:
+    """Yield the lines of the tables of all figures: one for each experiment."""
+    found = [(name, figure) for name in METHODS for figure in known.get(name, ())]
+    for experiment in dict.fromkeys(figure.link for _, figure in found):
+        values = {
+            (name, figure.scope): figure.value
+            for name, figure in found
+            if figure.link == experiment
+        }
+        scopes = sorted({scope for _, scope in values})
+        yield from (f"{experiment}, merged over", "", f"| method | {' | '.join(scopes)} |")
+        yield f"|---|{'--:|' * len(scopes)}"
+        for name in dict.fromkeys(name for name, _ in values):
+            cells = " | ".join(values.get((name, scope), "") for scope in scopes)
+            yield f"| [{name}](#{name}) | {cells} |"
+        yield ""
 
 
 def main() -> None:
