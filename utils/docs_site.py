@@ -11,23 +11,24 @@ import importlib.util
 import logging
 import posixpath
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
+RECIPES = {
+    "_".join(path.parts[-3:-1]).removesuffix("_lors1"): path.relative_to(ROOT).as_posix()
+    for path in sorted(ROOT.glob("egs/*/*1/README.md"))
+}
+"""Name of a recipe -> its README: that of the corpus, and of the system unless that is lors1."""
 OUTSIDE = {
     "index.md": "README.md",
     "results.md": "RESULTS.md",
     "contributing.md": "CONTRIBUTING.md",
     "recipes/grammar.md": "lors/data/espeak/grammar/README.md",
-    **{
-        f"recipes/{path.parts[-3]}.md": path.relative_to(ROOT).as_posix()
-        for path in sorted(ROOT.glob("egs/*/lors1/README.md"))
-    },
+    **{f"recipes/{name}.md": path for name, path in RECIPES.items()},
 }
 """Page of the site -> its file in the repository, for those outside docs/."""
 PAGES = {file: page for page, file in OUTSIDE.items()}
@@ -41,7 +42,14 @@ ROLE = re.compile(r":(?:mod|class|func|meth|data|attr):(?=<code)")
 log = logging.getLogger("mkdocs.hooks.docs_site")
 
 
-def on_files(files: Files, config: Mapping[str, Any]) -> Files:
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Add the recipes to the navigation."""
+    chapter = next(entry["Recipes"] for entry in config["nav"] if "Recipes" in entry)
+    chapter[1:1] = [{name: f"recipes/{name}.md"} for name in RECIPES]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages outside docs/ and the pictures in them."""
     for page, name in OUTSIDE.items():
         files.append(File.generated(config, page, abs_src_path=str(ROOT / name)))
@@ -52,7 +60,7 @@ def on_files(files: Files, config: Mapping[str, Any]) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: Mapping[str, Any], files: Files) -> str:
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Return the text with the links of the site, and the diagram as a drawing."""
     source = OUTSIDE.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     drawn = MERMAID.sub(lambda _: _drawing(), markdown)
@@ -61,7 +69,7 @@ def on_page_markdown(markdown: str, page: Page, config: Mapping[str, Any], files
     )
 
 
-def on_page_content(html: str, page: Page, config: Mapping[str, Any], files: Files) -> str:
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Remove the roles of reST, which some docstrings have before a name."""
     return ROLE.sub("", html)
 
