@@ -38,7 +38,8 @@ def models(tmp_path_factory) -> Path:
     run_merge(MergePlan(str(folder / "base.pth"), experts, "lors"), folder / "merged/model.pth")
     # The heads of official widths are known, those of this small one are not.
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
-    (folder / "merged/config.json").write_text(json.dumps({"model_type": "whisper", **heads}))
+    for place in (folder, folder / "merged"):
+        (place / "config.json").write_text(json.dumps({"model_type": "whisper", **heads}))
     shutil.copytree(ROOT / "conf", folder / "conf")
     (folder / "bin").mkdir()
     program = folder / "bin/lors"
