@@ -51,6 +51,7 @@ EXTRAS = {
     "quantised": ["bitsandbytes"],
     # To load exported Whisper models; the exact versions are in requirements-test.lock.
     "exports": ["transformers", "ctranslate2", "faster-whisper"],
+    "docs": ["mkdocs<2", "mkdocs-material", "mkdocstrings[python]"],
 }
 
 setup(

@@ -95,11 +95,11 @@ class Chromium:
         message, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(message)
 
-    def open(self, path: Path, width: int, scheme: str, scripts: bool = True) -> None:
-        """Open a file.
+    def open(self, page: Path | str, width: int, scheme: str, scripts: bool = True) -> None:
+        """Open a page.
 
         Args:
-            path: the file.
+            page: a file, or an address.
             width: width of the window in pixels.
             scheme: ``light`` or ``dark``.
             scripts: whether scripts run.
@@ -112,7 +112,7 @@ class Chromium:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.send("Emulation.setEmulatedMedia", features=features)
         self.events.clear()
-        self.send("Page.navigate", url=path.resolve().as_uri())
+        self.send("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         end = time.monotonic() + SECONDS
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._receive(end))

@@ -41,7 +41,8 @@ if ! PATH=$PATH:/usr/lib/sctk/bin type -P sclite sc_stats >/dev/null; then
         log "sctk cannot be installed; its tests will be skipped"
 fi
 
-# transformers and other packages that load exported models; without them a few tests are skipped.
+# transformers and other packages that load exported models, and mkdocs; without them a few tests are
+# skipped.
 packages=$root/.test_packages
 if ! cmp -s requirements-test.lock "$packages/requirements-test.lock"; then
     log "installing the packages of requirements-test.lock into .test_packages"
@@ -54,7 +55,7 @@ if ! cmp -s requirements-test.lock "$packages/requirements-test.lock"; then
         mv "$fresh" "$packages"
     else
         rm -rf "$fresh"
-        log "they cannot be installed; the tests of exported models will be skipped"
+        log "they cannot be installed; the tests of exported models and of the site will be skipped"
     fi
 fi
 

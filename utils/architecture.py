@@ -2,7 +2,7 @@
 """Draw how the packages of lors import each other, from the code, and check the order of layers.
 
     utils/architecture.py            print the diagram
-    utils/architecture.py --write    put it into CONTRIBUTING.md
+    utils/architecture.py --write    put it into docs/architecture.md
 
 Exits with 1 if an import goes up, or if modules import each other in a circle.
 """
@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import ast
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "CONTRIBUTING.md"
+PAGE = ROOT / "docs/architecture.md"
 BEGIN, END = "<!-- diagram: utils/architecture.py --write -->", "<!-- end of diagram -->"
 LAYERS = (
     ("bin",),
@@ -32,6 +32,8 @@ LAYERS = (
     ("errors",),
 )
 """Packages and flat modules of lors, highest first. Each imports from lower lines only."""
+WIDTH, ROW, STEP, BOX = 740, 76, 180, 36
+"""Sizes of the drawing: its width, a layer, the place of a box, the height of a box."""
 
 Imports = Mapping[str, set[str]]
 
@@ -185,18 +187,59 @@ def diagram(modules: Imports) -> str:
 
     An import is left out if a chain of other imports implies it.
     """
-    edges = unit_imports(modules)
     lines = ["```mermaid", "graph TD"]
     for number, layer in enumerate(LAYERS):
         lines.append(f'  subgraph layer{number}[" "]')
         lines += [f"    {unit}" for unit in layer]
         lines.append("  end")
-    for layer in LAYERS:
-        for unit in layer:
-            direct = edges.get(unit, set())
-            implied = {far for near in direct for far in reachable(near, edges)}
-            lines += [f"  {unit} --> {other}" for other in sorted(direct - implied)]
+    lines += [f"  {unit} --> {other}" for unit, other in arrows(modules)]
     return "\n".join([*lines, "```"])
+
+
+def drawing(modules: Imports) -> str:
+    """Return the same diagram as SVG in HTML; docs/style.css has its colours."""
+    places = {
+        unit: ((WIDTH - len(layer) * STEP) // 2 + STEP * index + STEP // 2, ROW * number + BOX)
+        for number, layer in enumerate(LAYERS)
+        for index, unit in enumerate(layer)
+    }
+    parts, drawn = [], arrows(modules)
+    for unit, other in drawn:
+        (x, y), (far_x, far_y) = places[unit], places[other]
+        begin, end, bend = y + BOX // 2, far_y - BOX // 2 - 6, ROW // 2
+        x += _offset(other, sorted((b for a, b in drawn if a == unit), key=places.get))
+        far_x += _offset(unit, sorted((a for a, b in drawn if b == other), key=places.get))
+        curve = f"M{x} {begin}C{x} {begin + bend} {far_x} {end - bend} {far_x} {end}"
+        parts.append(f'<path d="{curve}" marker-end="url(#head)"/>')
+    for unit, (x, y) in places.items():
+        corner = f'x="{x - STEP // 2 + 10}" y="{y - BOX // 2}"'
+        parts.append(f'<rect {corner} width="{STEP - 20}" height="{BOX}" rx="4"/>')
+        parts.append(f'<text x="{x}" y="{y + 5}">{unit}</text>')
+    size = f'viewBox="0 0 {WIDTH} {ROW * len(LAYERS)}"'
+    head = (
+        '<marker id="head" viewBox="0 0 8 8" refX="4" refY="4" markerWidth="7" markerHeight="7" '
+        'orient="auto"><path d="M0 0L8 4L0 8z"/></marker>'
+    )
+    return (
+        f'<div class="architecture"><svg {size} role="img" aria-label="packages of lors and their '
+        f'imports"><defs>{head}</defs>{"".join(parts)}</svg></div>'
+    )
+
+
+def _offset(unit: str, neighbours: Sequence[str]) -> int:
+    """Return where an arrow meets a box, from its middle: arrows are in the order of the units."""
+    return int((neighbours.index(unit) - (len(neighbours) - 1) / 2) * (STEP - 40) / len(neighbours))
+
+
+def arrows(modules: Imports) -> list[tuple[str, str]]:
+    """Return the imports of the diagram: importing and imported unit, by layers."""
+    edges = unit_imports(modules)
+    found = []
+    for unit in (unit for layer in LAYERS for unit in layer):
+        direct = edges.get(unit, set())
+        implied = {far for near in direct for far in reachable(near, edges)}
+        found += [(unit, other) for other in sorted(direct - implied)]
+    return found
 
 
 def replaced(page: str, drawing: str) -> str:
@@ -210,7 +253,7 @@ def replaced(page: str, drawing: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="put the diagram into CONTRIBUTING.md")
+    parser.add_argument("--write", action="store_true", help=f"put it into {PAGE.name}")
     args = parser.parse_args()
     modules = all_modules()
     if args.write:

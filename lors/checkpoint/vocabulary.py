@@ -25,7 +25,8 @@ def check_same_vocabulary(base: str | os.PathLike, *experts: str | os.PathLike) 
     model whose vocabulary is not known is not checked.
 
     Args:
-        base, experts: model files, or directories of Hugging Face or CTranslate2.
+        base: a model file, or a directory of Hugging Face or CTranslate2.
+        experts: models in any of these forms.
 
     Raises:
         LorsError: a vocabulary differs; the first different token is shown.

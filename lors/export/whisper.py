@@ -259,7 +259,8 @@ def write_weights(
     """Write the weights of a Whisper model, one tensor at a time, in OpenAI's order.
 
     Args:
-        model, dims: the model and its dimensions, from :func:`open_whisper`.
+        model: the model, from :func:`open_whisper`.
+        dims: its dimensions, from the same function.
         scheme: naming scheme for the tensors, one of :func:`lors.checkpoint.naming.schemes`.
         path: the file; its suffix chooses the format.
         dtype: dtype of the written weights; None leaves it unchanged.

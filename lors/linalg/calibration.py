@@ -84,7 +84,9 @@ def projection_coefficients(
 
     Args:
         parts: matrices with float32 values, in float64.
-        left, values, right: the leading singular triplets of their sum, one for each direction.
+        left: the leading left singular vectors of their sum, a column for each direction.
+        values: their singular values.
+        right: the right singular vectors, a row for each direction.
     """
     coefficients = []
     for part in parts:

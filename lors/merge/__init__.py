@@ -1,6 +1,6 @@
 """Merging of experts that were fine-tuned from one base model.
 
->>> from lors.merge import MergePlan, run_merge
+``from lors.merge import MergePlan, run_merge`` is enough for a merge.
 """
 
 from lors.merge.decompositions import Decompositions

@@ -25,7 +25,7 @@ def _method_lines(method: MergeMethod) -> list[str]:
     lines = [method.name, f"  {method.summary}"]
     for parameter, key in method.parameters.items():
         known = method.defaults
-        default = f"default {_text(known[parameter])}" if parameter in known else "required"
+        default = f"default {value_text(known[parameter])}" if parameter in known else "required"
         lines.append(f"    {parameter} ({describe(key.annotation)}; {default})")
         lines.append(f"        {method.help(parameter)}")
     default = "1/number of experts" if method.combines == "sum" else "1"
@@ -64,11 +64,13 @@ def describe_plan(plan: MergePlan, inputs: MergeInputs) -> str:
 
 def _assignments(plan: MergePlan) -> str:
     params = dataclasses.asdict(plan)["params"]
-    return " ".join(f"{name}={_text(value)}" for name, value in params.items())
+    return " ".join(f"{name}={value_text(value)}" for name, value in params.items())
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
     """Return the value of a parameter as a user writes it."""
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{name}: {_text(item)}' for name, item in value.items())}}}"
+        return f"{{{', '.join(f'{name}: {value_text(item)}' for name, item in value.items())}}}"
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,7 +1,4 @@
-"""Scores of recognition and translation, and the measures derived from them.
-
->>> from lors.score import score_asr, score_st, normalised_performance
-"""
+"""Scores of recognition and translation, and the measures derived from them."""
 
 from lors.score.asr import score_asr
 from lors.score.normalised import normalised_performance

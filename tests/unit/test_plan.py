@@ -153,8 +153,8 @@ def test_mismatched_expert(plan, tmp_path):
 def test_description_of_a_plan(plan):
     text = describe_plan(plan, open_inputs(plan))
     for part in (
-        "lors: rank=2 density=0.1 order=low_rank_first threshold=matrix keep_norm=False",
-        "keep_norm=False scaling_coef=0.5",
+        "lors: rank=2 density=0.1 order=low_rank_first threshold=matrix keep_norm=false",
+        "keep_norm=false scaling_coef=0.5",
         "espnet_s2t",
         *plan.experts,
     ):

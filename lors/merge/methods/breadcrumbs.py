@@ -22,11 +22,11 @@ def breadcrumbs(
 ) -> Tensor:
     """Sum of the task vectors without their largest and their smallest entries.
 
-    In each tau_t the fraction gamma of largest magnitude is set to zero as outliers. Then the
-    smallest entries are set to zero until the fraction density is left (Davari, Belilovsky, "Model
-    Breadcrumbs: Scaling Multi-Task Model Merging with Sparse Masks", ECCV 2024; the paper drops the
-    smallest 85 % and the largest 1 %). If gamma + density is more than 1, no small entry is
-    dropped.
+    delta = sum_t m_t * tau_t. The mask m_t drops the fraction gamma of largest magnitude as
+    outliers, then the smallest entries until the fraction density is left (Davari, Belilovsky,
+    "Model Breadcrumbs: Scaling Multi-Task Model Merging with Sparse Masks", ECCV 2024; the paper
+    drops the smallest 85 % and the largest 1 %). If gamma + density is more than 1, no small entry
+    is dropped.
 
     Args:
         delta: task vector of one tensor of one expert, float32.

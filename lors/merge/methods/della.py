@@ -26,9 +26,9 @@ def della(
 
     The magnitudes of each row are ranked. The probability to keep an entry grows linearly with its
     rank, from density - epsilon / 2 to density + epsilon / 2 (clipped to 0 and 1). A kept entry is
-    divided by its probability. Sign election and mean are those of ties (Deep, Bhardwaj, Poria,
-    "DELLA-Merging: Reducing Interference in Model Merging through Magnitude-Based Sampling", arXiv
-    2406.11617).
+    divided by its probability p_t: k_t = m_t * tau_t / p_t with a mask m_t of 0 and 1. delta is
+    that of ties for these k_t (Deep, Bhardwaj, Poria, "DELLA-Merging: Reducing Interference in
+    Model Merging through Magnitude-Based Sampling", arXiv 2406.11617).
 
     Args:
         deltas: task vectors of one tensor, one for each expert, float32, all of one shape.

@@ -25,10 +25,10 @@ def iso_cts(
 
     The leading singular vectors of sum_t tau_t span the common subspace. The remaining directions
     are shared equally among the experts: each adds the leading singular vectors of the part of its
-    tau_t outside the common subspace. The singular vectors are replaced by their polar factors and
-    the singular values by their mean (Marczak et al., ICML 2025). Here delta is divided by the
-    number of experts, so that scaling_coef has the scale of a mean. Tensors that the policy does
-    not prune are averaged.
+    tau_t outside the common subspace. The singular vectors are replaced by their polar factors U
+    and V, the singular values by their mean s: delta = (s / N) U V' (Marczak et al., ICML 2025).
+    The division by the number N of experts is ours: scaling_coef has the scale of a mean. Tensors
+    that the policy does not prune are averaged.
 
     The mean is over min(rows, columns) singular values, even if there are fewer directions.
     Directions of singular value 0 are left out, because their vectors are arbitrary; they count as

@@ -23,12 +23,12 @@ def pcb(deltas: Sequence[Tensor], *, density: Annotated[float, Range(0.001, 1)] 
 
     The score of an entry is exp(N a^2) * tau_t * sum_s tau_s: a is its magnitude in tau_t, scaled
     to 0 .. 1 over the tensor (balance within an expert); the product with the sum is the balance
-    between the N experts. The weight of an entry is 0 for all but the fraction density of the
-    largest scores, and the rest is scaled to 0 .. 1. delta is the weighted mean (Du et al.,
-    "Parameter Competition Balancing for Model Merging", NeurIPS 2024, arXiv 2410.02396, as in the
-    authors' released code, whose tanh of the product is the product itself for task vectors, which
-    are far below 1). Here each tensor is merged by itself, as in ties; the authors take the whole
-    model. The 0.01 % smallest and largest magnitudes are clamped first.
+    between the N experts. The weight w_t of an entry is 0 for all but the fraction density of the
+    largest scores, and the rest is scaled to 0 .. 1. delta = sum_t w_t * tau_t / sum_t w_t (Du et
+    al., "Parameter Competition Balancing for Model Merging", NeurIPS 2024, arXiv 2410.02396, as in
+    the authors' released code, whose tanh of the product is the product itself for task vectors,
+    which are far below 1). Here each tensor is merged by itself, as in ties; the authors take the
+    whole model. The 0.01 % smallest and largest magnitudes are clamped first.
 
     Args:
         deltas: task vectors of one tensor, one for each expert, float32, all of one shape.

@@ -19,12 +19,12 @@ def sce(deltas: Sequence[Tensor], *, density: Annotated[float, Range(0, 1)] = 1.
     """Weighted mean of the entries with the majority's sign, where the experts differ most.
 
     Select: among the entries in which the experts differ, the fraction density with the largest
-    variance over the experts is kept; the others become 0. Calculate: w_t is the share of tau_t in
-    the energy (sum of squares) of what is kept. Erase: the sign of an entry is that of its sum over
-    the experts (a sum of 0 gives 0); delta is the mean, weighted by w_t, of the values with this
-    sign (Wan et al., "FuseChat: Knowledge Fusion of Chat Models", arXiv 2408.07990, with density
-    0.1; details as in mergekit, where density is called select_topk). Each tensor is merged by
-    itself. With a single expert there is no variance, and everything is kept.
+    variance over the experts is kept; the others become 0, so that k_t is left of tau_t. Calculate:
+    w_t is the share of k_t in the energy (sum of squares) of all of them. Erase: the sign of an
+    entry is that of sum_t k_t. delta = (sum_t w_t a_t k_t) / (sum_t w_t a_t); a_t is 1 where k_t
+    has this sign, else 0 (Wan et al., "FuseChat: Knowledge Fusion of Chat Models", arXiv
+    2408.07990, with density 0.1; details as in mergekit, where density is called select_topk). Each
+    tensor is merged by itself. With a single expert there is no variance, and everything is kept.
 
     Args:
         deltas: task vectors of one tensor, one for each expert, float32, all of one shape.

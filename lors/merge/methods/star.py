@@ -16,10 +16,10 @@ from lors.merge.methods.base import sum_method
 def star(delta: Tensor, *, eta: Annotated[float, Range(0, 1)] = 0.4) -> Tensor:
     """Sum of the task vectors, truncated in rank and rescaled to their old nuclear norm.
 
-    Each tau_t keeps its leading singular values: the smallest number of them whose sum is at least
-    the fraction eta of the sum of all. They are scaled so that they have the sum of all (Lee et
-    al., "STAR: Spectral Truncation and Rescale for Model Merging", NAACL 2025). Tensors that the
-    policy does not prune keep their whole task vectors.
+    delta = sum_t c_t U_t S_t V_t'. S_t has the leading singular values of tau_t: the smallest
+    number of them whose sum is at least the fraction eta of the sum of all. c_t scales them so that
+    they have the sum of all (Lee et al., "STAR: Spectral Truncation and Rescale for Model Merging",
+    NAACL 2025). Tensors that the policy does not prune keep their whole task vectors.
 
     Args:
         delta: task vector of one matrix of one expert, float32.

@@ -27,10 +27,10 @@ def ties(
 ) -> Tensor:
     """Trim, elect signs, and average the entries that agree with the elected sign.
 
-    Each tau_t keeps its largest magnitudes. The elected sign of an entry is the sign of its sum
-    over the experts; delta is the mean of the kept entries that have this sign (Yadav et al.,
-    "TIES-Merging: Resolving Interference When Merging Models", NeurIPS 2023). Each tensor is
-    trimmed by itself.
+    k_t is tau_t with all entries but the largest magnitudes set to zero. The elected sign of an
+    entry is that of sum_t k_t. delta = sum_t a_t * k_t / sum_t a_t; a_t is 1 where k_t has the
+    elected sign, else 0 (Yadav et al., "TIES-Merging: Resolving Interference When Merging Models",
+    NeurIPS 2023). Each tensor is trimmed by itself.
 
     Args:
         deltas: task vectors of one tensor, one for each expert, float32, all of one shape.

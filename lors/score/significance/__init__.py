@@ -1,7 +1,5 @@
 """Tests of significance and confidence intervals for the scores of two systems.
 
->>> from lors.score.significance import holm, matched_pairs, paired_difference, resampled_totals
-
 Every test here is two-sided, and takes the utterances (or segments of them) of one test set as
 independent. Utterances of one speaker are not: a result holds for further utterances of the
 speakers, and the way of speaking, of the test set.

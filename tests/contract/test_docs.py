@@ -1,0 +1,141 @@
+"""Pages of the documentation: blocks run or say why not, links work, methods.md is current."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from tests.blocks import FENCE, MARK, ROOT, RUN, Block, blocks_of, pages
+
+LANGUAGES = {*RUN, "yaml", "text", "mermaid"}
+LINK = re.compile(r"\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)\)")
+PRODUCTS = {"downloads", "data", "dump", "exp", ".venv", "build"}
+
+
+def problems_of(page: str, source: str) -> list[str]:
+    """Return the blocks of unknown languages, and the marks without a reason or a block to run."""
+    blocks = list(blocks_of(page, source))
+    found = [
+        f"{page}:{block.line}: block of the language '{block.language}'"
+        for block in blocks
+        if block.language not in LANGUAGES
+    ]
+    marked = [block for block in blocks if block.reason is not None]
+    found += [
+        f"{block.page}:{block.line}: a mark without a reason"
+        for block in marked
+        if not block.reason
+    ]
+    if len(MARK.findall(source)) != sum(block.language in RUN for block in marked):
+        found.append(f"{page}: a mark that is not in the line before a block of commands or Python")
+    for name in re.findall(r"tests/[\w/]+\.py", " ".join(block.reason or "" for block in marked)):
+        if not (ROOT / name).is_file():
+            found.append(f"{page}: no such test: {name}")
+    return found
+
+
+def test_every_block_is_run_or_says_why_not():
+    found = [p for page in pages() for p in problems_of(page, (ROOT / page).read_text("utf-8"))]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("```bash\nls\n```\n", [Block("p", 1, "bash", "ls\n")]),
+        ("x\n<!-- not run: slow -->\n```bash\nls\n```\n", [Block("p", 3, "bash", "ls\n", "slow")]),
+        ("<!-- not run: a -->\n```bash\n1\n```\n```bash\n2\n```\n",
+         [Block("p", 2, "bash", "1\n", "a"), Block("p", 5, "bash", "2\n")]),
+        ("````text\n```\n````\n", [Block("p", 1, "text", "```\n")]),
+    ],
+)  # fmt: skip
+def test_blocks_are_found(source, expected):
+    assert list(blocks_of("p", source)) == expected
+    assert problems_of("p", source) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "```\nls\n```\n",
+        "```sh\nls\n```\n",
+        "<!-- not run: -->\n```bash\nls\n```\n",
+        "<!-- not run: slow -->\n\n```bash\nls\n```\n",
+        "<!-- not run: slow -->\n```yaml\na: 1\n```\n",
+        "<!-- not run: tests/none.py does it -->\n```bash\nls\n```\n",
+    ],
+)
+def test_the_check_finds_bad_blocks(source):
+    assert len(problems_of("p", source)) == 1
+
+
+def test_the_page_of_methods_is_that_of_the_code():
+    program = runpy.run_path(str(ROOT / "utils/methods_page.py"))
+    page = program["page_of"](program["RESULTS"].read_text("utf-8"))
+    assert program["PAGE"].read_text("utf-8") == page, "to mend it: utils/methods_page.py --write"
+
+
+def markdown_files() -> Iterator[Path]:
+    """Yield the Markdown files of the repository, without products of recipes and links."""
+    for path in sorted(ROOT.rglob("*.md")):
+        parts = path.relative_to(ROOT).parts
+        hidden = any(part.startswith(".") for part in parts)
+        in_recipe = parts[0] == "egs" and PRODUCTS & set(parts)
+        if not (hidden or in_recipe or parts[0] == "build" or path.resolve() != path):
+            yield path
+
+
+def anchors_of(source: str) -> set[str]:
+    """Return the anchors of the headings, as code hosts make them."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.*)$", FENCE.sub("", source), re.MULTILINE):
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)|[\\`*]", r"\1", heading).strip().lower()
+        found.add(re.sub(r"[^\w -]", "", text).replace(" ", "-"))
+    return found
+
+
+def broken_links(path: Path, root: Path) -> list[str]:
+    """Return the links whose file does not exist, lies outside, or lacks the heading."""
+    found = []
+    for link in LINK.findall(re.sub(r"(`+).+?\1", "", FENCE.sub("", path.read_text("utf-8")))):
+        name, _, anchor = unquote(link).partition("#")
+        if re.match(r"[a-z]+:", link):
+            continue
+        target = (path.parent / name).resolve() if name else path
+        if not target.exists() or not target.is_relative_to(root):
+            found.append(f"{path.relative_to(root)}: {link}")
+        elif anchor and anchor not in anchors_of(target.read_text("utf-8")):
+            found.append(f"{path.relative_to(root)}: {link}, no such heading")
+    return found
+
+
+def test_links_between_files_are_alive():
+    files = list(markdown_files())
+    assert {ROOT / "README.md", ROOT / "docs/merging.md", ROOT / "RESULTS.md"} <= set(files)
+    assert [link for path in files for link in broken_links(path, ROOT)] == []
+
+
+@pytest.mark.parametrize(
+    ("link", "is_broken"),
+    [
+        ("b.md", False),
+        ("b.md#the-end-of-b", False),
+        ("#begin", False),
+        ("https://example.org/none", False),
+        ("c.md", True),
+        ("b.md#none", True),
+        ("../outside.md", True),
+    ],
+)
+def test_the_check_finds_broken_links(tmp_path, link, is_broken):
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "outside.md").touch()
+    (root / "a.md").write_text(f"# Begin\n\n[`x` and y]({link})\n\n```bash\n[a](none)\n```\n")
+    (root / "b.md").write_text("# The end, of `b`\n")
+    assert bool(broken_links(root / "a.md", root)) == is_broken
