@@ -90,7 +90,7 @@ def test_weighted_task_vectors_are_a_sequence(tmp_path, keep):
         TaskVector(base, opened(tmp_path / f"{number}.pth", state))
         for number, state in enumerate(states)
     ]
-    deltas = WeightedDeltas(vectors, [1.0, 10.0, 1.0], "w", keep)
+    deltas = WeightedDeltas(vectors, [1.0, 10.0, 1.0], "w", keep, [None] * 3)
     plain = [1.0, 20.0, 3.0]
     assert [delta[0].item() for delta in deltas] == plain
     assert deltas[-1][0].item() == plain[-1] and deltas[-3][0].item() == plain[0]
