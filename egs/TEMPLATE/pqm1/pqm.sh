@@ -66,6 +66,7 @@ data_opts="" # more options, in one word
 
 program=./run.sh
 . utils/stages.sh
+. utils/recipe_stages.sh
 . utils/parse_options.sh
 no_more_arguments "$@"
 . ./path.sh
@@ -76,6 +77,7 @@ training=(base quantise stats sat adapt)
 # Makes arrays of the options that are lists, completes base_model and inference_config, and sets:
 declare -a systems import_options speaker_options quantise_options
 check_options pqm
+training_clips=() report_options=(--compare_to base)
 inference_gpu=() # what a job of inference asks for
 if [ "$device" = cuda ]; then inference_gpu=(--gpu 1); fi
 recorded=(--expdir "$expdir" --data "$datadir" --dump "$dumpdir"
@@ -98,16 +100,8 @@ read_speakers() {
     done
 }
 
-if begin data "corpus of ${langs[*]}"; then
-    run_cpu "$cores" "$datadir/log/data.log" local/data.sh \
-        --out "$datadir" --langs "${langs[*]}" --nj "$cores" "${data_opts[@]}"
-fi
-
-if begin format "16 kHz mono FLAC in $dumpdir"; then
-    run_cpu "$cores" "$dumpdir/log/format.log" \
-        "$python" -m lors.bin.format_audio --data "$datadir" --dump "$dumpdir" \
-        --langs "${langs[@]}" --splits "${splits[@]}" --nj "$cores"
-fi
+stage_data
+stage_format "${splits[@]}"
 
 if begin speakers "data of each speaker in $speakerdir"; then
     run_cpu 1 "$expdir/log/speakers.log" \
@@ -115,11 +109,7 @@ if begin speakers "data of each speaker in $speakerdir"; then
         --out "$speakerdir" "${speaker_options[@]}"
 fi
 
-if begin base "base model in $expdir/base"; then
-    run_cpu 1 "$expdir/log/import_base.log" \
-        "$python" -m lors.bin.import_base --model_family "$model_family" \
-        --base_model "$base_model" "${import_options[@]}" --out "$expdir/base"
-fi
+stage_base
 
 if begin quantise "4 bits in $expdir/quantised"; then
     run_cpu 1 "$expdir/log/quantise.log" \
@@ -164,20 +154,12 @@ if begin inference "test sets by ${systems[*]}"; then
     read_speakers
     run "$python" -m lors.bin.share_adapters --expdir "$expdir" --langs "${speakers[@]}" \
         --tasks "${tasks[@]}"
-    run "${infer_cmd[@]}" "${inference_gpu[@]}" --num_threads "$array_cores" \
-        --max_jobs_run "$nj" JOB=1:"$nj" "$expdir/log/inference.JOB.log" \
-        "$python" -m lors.bin.inference --expdir "$expdir" --dump "$speakerdir" \
-        --langs "${speakers[@]}" --tasks "${tasks[@]}" --systems "${systems[@]}" --split test \
-        --inference_config "$inference_config" --device "$device" --job JOB --num_jobs "$nj"
+    infer "$speakerdir" "${speakers[@]}"
 fi
 
 if begin score "scores, $expdir/RESULTS.md"; then
     read_speakers
-    run "$python" -m lors.bin.score_expdir --expdir "$expdir" --dump "$speakerdir" \
-        --langs "${speakers[@]}" --tasks "${tasks[@]}" --systems "${systems[@]}" --split test
-    run "$python" -m lors.bin.results --expdirs "$expdir" --out "$expdir/RESULTS.md" \
-        --plots "$expdir/plots" --command "$command_line" --compare_to base
-    run "$python" -m lors.bin.report --expdirs "$expdir" --out "$expdir/report.html"
+    score "$speakerdir" "${speakers[@]}"
 fi
 
 end_run

@@ -74,6 +74,7 @@ data_opts="" # more options, in one word
 
 program=./run.sh
 . utils/stages.sh
+. utils/recipe_stages.sh
 . utils/parse_options.sh
 no_more_arguments "$@"
 . ./path.sh
@@ -91,61 +92,17 @@ recorded=(--expdir "$expdir" --data "$datadir" --dump "$dumpdir" --langs "${lang
     --tasks "${tasks[@]}" --methods "${methods[@]}" --systems "${systems[@]}")
 start_run
 
-if begin data "corpus of ${langs[*]}"; then
-    run_cpu "$cores" "$datadir/log/data.log" local/data.sh \
-        --out "$datadir" --langs "${langs[*]}" --nj "$cores" "${data_opts[@]}"
-fi
-
-if begin format "16 kHz mono FLAC in $dumpdir"; then
-    run_cpu "$cores" "$dumpdir/log/format.log" \
-        "$python" -m lors.bin.format_audio --data "$datadir" --dump "$dumpdir" \
-        --langs "${langs[@]}" --splits train dev test --nj "$cores" "${training_clips[@]}"
-fi
-
-if begin base "base model in $expdir/base"; then
-    run_cpu 1 "$expdir/log/import_base.log" \
-        "$python" -m lors.bin.import_base --model_family "$model_family" \
-        --base_model "$base_model" "${import_options[@]}" --out "$expdir/base"
-fi
-
-if begin stats "shapes of the training data"; then
-    checked=() # before the experts: does the configuration allow the baselines?
-    if [ ${#baselines[@]} -gt 0 ]; then checked=(--baselines "${baselines[@]}"); fi
-    run "${train_cmd[@]}" --num_threads "$cores" "$expdir/log/stats.log" \
-        "$python" -m lors.bin.train --base "$expdir/base" --pairs "${pairs[@]}" --dump "$dumpdir" \
-        --config "$train_config" --dev_utterances "$dev_utterances" \
-        --collect_stats --out "$expdir/stats" "${checked[@]}"
-fi
+stage_data
+stage_format train dev test
+stage_base
+stage_stats
 
 if begin experts "${#pairs[@]} experts: ${pairs[*]}"; then
-    run "${train_cmd[@]}" --gpu "$ngpu" --num_nodes "$num_nodes" --num_threads "$array_cores" \
-        --max_jobs_run "$nj" JOB=1:${#pairs[@]} "$expdir/log/train_expert.JOB.log" \
-        "$python" -m lors.bin.train --base "$expdir/base" --pairs "${pairs[@]}" --dump "$dumpdir" \
-        --config "$train_config" --dev_utterances "$dev_utterances" --stats "$expdir/stats" \
-        --seed "$seed" --ngpu "$ngpu" --num_nodes "$num_nodes" \
-        --only JOB --out "$expdir/expert"
-    if [ -n "$lora_config" ]; then
-        run "${train_cmd[@]}" --gpu "$ngpu" --num_nodes "$num_nodes" \
-            --num_threads "$array_cores" --max_jobs_run "$nj" JOB=1:${#pairs[@]} \
-            "$expdir/log/train_lora.JOB.log" \
-            "$python" -m lors.bin.train --base "$expdir/base" --pairs "${pairs[@]}" \
-            --dump "$dumpdir" --config "$lora_config" --dev_utterances "$dev_utterances" \
-            --stats "$expdir/stats" --seed "$seed" --ngpu "$ngpu" --num_nodes "$num_nodes" \
-            --only JOB --out "$expdir/lora"
-    fi
+    train_pairs expert "$train_config"
+    if [ -n "$lora_config" ]; then train_pairs lora "$lora_config"; fi
 fi
 
-if begin baselines "one model for all pairs: ${baselines[*]:-none}"; then
-    if [ ${#baselines[@]} -gt 0 ]; then
-        threads=${job_cores:-$((nj > ${#baselines[@]} ? nj / ${#baselines[@]} : 1))}
-        run "${train_cmd[@]}" --gpu "$ngpu" --num_nodes "$num_nodes" --num_threads "$threads" \
-            --max_jobs_run "$nj" JOB=1:${#baselines[@]} "$expdir/log/train_baseline.JOB.log" \
-            "$python" -m lors.bin.train --base "$expdir/base" --pairs "${pairs[@]}" \
-            --dump "$dumpdir" --config "$train_config" --dev_utterances "$dev_utterances" \
-            --stats "$expdir/stats" --seed "$seed" --ngpu "$ngpu" --num_nodes "$num_nodes" \
-            --baselines "${baselines[@]}" --only JOB --out "$expdir"
-    fi
-fi
+stage_baselines
 
 if begin importance "Taylor scores of the base model: ${scored[*]:-none}"; then
     if [ ${#scored[@]} -gt 0 ]; then
@@ -174,27 +131,9 @@ if begin subnets "training under masks: ${subnets[*]}"; then
         --seed "$seed" --ngpu "$ngpu" --num_nodes "$num_nodes" --only JOB --out "$expdir"
 fi
 
-if begin tune "merges of scope ${scopes[*]} on dev"; then
-    run "${infer_cmd[@]}" "${inference_gpu[@]}" --num_threads "$array_cores" \
-        --max_jobs_run "$nj" JOB=1:${#scopes[@]} "$expdir/log/tune.JOB.log" \
-        "$python" -m lors.bin.tune --expdir "$expdir" --dump "$dumpdir" --langs "${langs[@]}" \
-        --tasks "${tasks[@]}" --methods "${methods[@]}" --grid "$tune_config" \
-        --inference_config "$inference_config" --device "$device" --only JOB
-fi
-
-if begin merge "merged models in $expdir/merged"; then
-    run_cpu "$cores" "$expdir/log/merge.log" \
-        "$python" -m lors.bin.merge_tuned --expdir "$expdir" --methods "${methods[@]}" \
-        --langs "${langs[@]}" --scopes "${scopes[@]}"
-fi
-
-if begin inference "test sets by ${systems[*]}"; then
-    run "${infer_cmd[@]}" "${inference_gpu[@]}" --num_threads "$array_cores" \
-        --max_jobs_run "$nj" JOB=1:"$nj" "$expdir/log/inference.JOB.log" \
-        "$python" -m lors.bin.inference --expdir "$expdir" --dump "$dumpdir" \
-        --langs "${langs[@]}" --tasks "${tasks[@]}" --systems "${systems[@]}" --split test \
-        --inference_config "$inference_config" --device "$device" --job JOB --num_jobs "$nj"
-fi
+stage_tune
+stage_merge
+stage_inference
 
 if begin overlap "overlap of masks in $expdir/overlap.json"; then
     run "${infer_cmd[@]}" "${inference_gpu[@]}" --num_threads "$cores" "$expdir/log/overlap.log" \
@@ -203,13 +142,7 @@ if begin overlap "overlap of masks in $expdir/overlap.json"; then
         --grid "$tune_config" --inference_config "$inference_config" --device "$device"
 fi
 
-if begin score "scores, $expdir/RESULTS.md"; then
-    run "$python" -m lors.bin.score_expdir --expdir "$expdir" --dump "$dumpdir" \
-        --langs "${langs[@]}" --tasks "${tasks[@]}" --systems "${systems[@]}" --split test
-    run "$python" -m lors.bin.results --expdirs "$expdir" --out "$expdir/RESULTS.md" \
-        --plots "$expdir/plots" --command "$command_line" "${report_options[@]}"
-    run "$python" -m lors.bin.report --expdirs "$expdir" --out "$expdir/report.html"
-fi
+stage_score
 
 if begin pack "sub-networks in $expdir/packed"; then
     for subnet in "${subnets[@]}"; do
