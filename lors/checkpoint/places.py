@@ -19,7 +19,8 @@ READ_SUFFIXES = (".pth", ".pt", ".safetensors")
 MODEL_SUFFIXES = (*READ_SUFFIXES, ".bin", ".ckpt", ".pkl", ".h5", ".gguf", ".onnx", ".msgpack")
 """Suffixes of model files, also of those that LoRS does not read."""
 RECIPE_MODEL, RECIPE_VECTOR = "model.pth", "model.safetensors"
-"""Files of the models of a recipe: a full model or an ESPnet adapter; the file of a task vector."""
+"""Files of the models of a recipe: a full model or an ESPnet adapter; a task vector or a model in 4
+bits."""
 MASKS, SUBNETWORK = "masks.safetensors", "subnetwork.safetensors"
 """The masks of the languages, beside a model that was trained under them; the file of a packed
 sub-network, or of a model with its masks."""

@@ -24,14 +24,13 @@ from lors.checkpoint.adapter_base import hash_of_weights
 from lors.checkpoint.expert import open_model
 from lors.checkpoint.finite import check_finite
 from lors.checkpoint.nf4 import BLOCK, SCALE_BLOCK, Nf4, quantise
+from lors.checkpoint.places import RECIPE_MODEL, RECIPE_VECTOR
 from lors.checkpoint.reader import QUANTISED, Checkpoint, SafetensorsCheckpoint
 from lors.checkpoint.writer import CheckpointWriter
 from lors.config import build
 from lors.errors import LorsError, UsageError, shortened
 
 SUFFIX = ".safetensors"
-FILE_NAME = "model.safetensors"
-"""Name of a quantised model in a model directory, in place of ``model.pth``."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,8 @@ class QuantisedCheckpoint(Checkpoint):
 
 def is_quantised(directory: str | os.PathLike) -> bool:
     """Return whether a model directory holds a quantised model, and none in full precision."""
-    path = Path(directory) / FILE_NAME
-    if not path.is_file() or path.with_name("model.pth").exists():
+    path = Path(directory) / RECIPE_VECTOR
+    if not path.is_file() or path.with_name(RECIPE_MODEL).exists():
         return False
     return QUANTISED in SafetensorsCheckpoint(path).metadata
 
@@ -128,14 +127,14 @@ def open_quantised(path: str | os.PathLike) -> QuantisedCheckpoint:
     """Open a quantised model.
 
     Args:
-        path: the file, or a model directory with :data:`FILE_NAME`.
+        path: the file, or a model directory with ``model.safetensors``.
 
     Raises:
         LorsError: there is no such file, it is damaged, or no quantised model.
     """
     path = Path(path)
     if path.is_dir():
-        path = path / FILE_NAME
+        path = path / RECIPE_VECTOR
     if not path.is_file() or path.suffix != SUFFIX:
         raise LorsError("no quantised model", where=path, expected=f"a {SUFFIX} of lors quantise")
     return QuantisedCheckpoint(path)

@@ -7,6 +7,7 @@ import os
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from lors.checkpoint.places import RECIPE_MODEL, RECIPE_VECTOR
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError
 from lors.fileio import atomic_write, file_digest
@@ -33,11 +34,11 @@ def quantise_directory(
     """
     from lors.checkpoint.expert import open_model  # torch is slow to import
     from lors.checkpoint.lora_files import is_adapter
-    from lors.checkpoint.quantised import FILE_NAME, write_quantised
+    from lors.checkpoint.quantised import write_quantised
 
     directory, out = Path(directory), Path(out)
     family = family_of(directory)
-    source = directory / "model.pth"
+    source = directory / RECIPE_MODEL
     config = directory / "config.yaml"
     if not source.exists():
         raise LorsError("no model to quantise", where=source, hint="run the stage that makes it")
@@ -60,7 +61,7 @@ def quantise_directory(
                 f"{' '.join(family.quantised[:3]) or 'whisper'}",
                 got="an adapter" if is_adapter(model) else f"none of these in a {family.name}",
             )
-        write_quantised(model, names, out / FILE_NAME, double)
+        write_quantised(model, names, out / RECIPE_VECTOR, double)
         with atomic_write(out / "config.yaml", "wb") as handle:
             handle.write(config.read_bytes())
     log.info("%s: %d of %d tensors in NF4", out, len(names), len(model.names()))

@@ -62,8 +62,6 @@ PERSONAL = ("quantised", *ON_QUANTISED, *ON_FULL)
 """All systems of a recipe for speakers but the base model, in the order of reports."""
 BASELINES = ("base", "expert", "joint", "sequential")
 """Systems that are not merged, in the order of reports."""
-MODEL, QUANTISED_MODEL = "model.pth", "model.safetensors"
-"""Names of the model file in a model directory; the second one in NF4."""
 OVER_LANGS, OVER_LANGS_TASKS = "langs", "langs_tasks"
 MERGED_OVER = {OVER_LANGS: "languages", OVER_LANGS_TASKS: "languages and tasks"}
 """End of the name of a merged system -> the meaning in words."""

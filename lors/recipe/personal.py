@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lors.checkpoint.places import RECIPE_MODEL
 from lors.errors import LorsError
 from lors.fileio import read_json, replace_link, write_json
-from lors.recipe.expdir import MODEL, ON_FULL, ON_QUANTISED, ExpDir
+from lors.recipe.expdir import ON_FULL, ON_QUANTISED, ExpDir
 from lors.recipe.report import Section
 from lors.tasks import Pair
 
@@ -39,15 +40,15 @@ def share_adapters(expdir: ExpDir, pairs: Sequence[Pair]) -> None:
         for full, quantised in ON_FULL.items()
         for pair in pairs
     }
-    files = [adapter / MODEL for adapter in shared.values()]
+    files = [adapter / RECIPE_MODEL for adapter in shared.values()]
     if missing := [file for file in files if not file.exists()]:
         raise LorsError("adapters are missing", got=missing, hint="run the stages that train them")
-    base = open_model(expdir.base / MODEL)
+    base = open_model(expdir.base / RECIPE_MODEL)
     for out, adapter in shared.items():
-        open_adapter(base, Checkpoint.open(adapter / MODEL))
+        open_adapter(base, Checkpoint.open(adapter / RECIPE_MODEL))
         out.mkdir(parents=True, exist_ok=True)
         record_base(base, out)
-        for name in (MODEL, "config.yaml"):
+        for name in (RECIPE_MODEL, "config.yaml"):
             replace_link(out / name, os.path.relpath(adapter / name, out))
 
 
@@ -57,17 +58,17 @@ def write_sizes(expdir: ExpDir, pairs: Sequence[Pair]) -> None:
     from lors.checkpoint.quantised import open_quantised
     from lors.checkpoint.reader import Checkpoint
 
-    base = open_model(expdir.base / MODEL)
+    base = open_model(expdir.base / RECIPE_MODEL)
     directory = expdir.model("quantised", pairs[0], ())
     quantised = open_quantised(directory)
     names = quantised.quantised_names()
-    adapters = [expdir.model(ON_QUANTISED[-1], pair, ()) / MODEL for pair in pairs]
+    adapters = [expdir.model(ON_QUANTISED[-1], pair, ()) / RECIPE_MODEL for pair in pairs]
     factors = Checkpoint.open(adapters[0])
     write_json(
         expdir.root / SIZES,
         {
             "base": {
-                "bytes": _bytes(expdir.base / MODEL),
+                "bytes": _bytes(expdir.base / RECIPE_MODEL),
                 "parameters": _numel(base, base.names()),
             },
             "quantised": {

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lors.checkpoint.places import model_in
+from lors.checkpoint.places import RECIPE_MODEL, RECIPE_VECTOR, model_in
 from lors.config import read_yaml
 from lors.errors import LorsError
 from lors.models import family_from
-from lors.recipe.expdir import MODEL, QUANTISED_MODEL
 from lors.tasks import Pair
 
 QUANTISED_BASE = "quantised_base"
@@ -50,10 +49,10 @@ def fine_tuning_config(
     keys = (key for key in family.model_keys if base_config.get(key) is not None)
     model = {key: base_config[key] for key in keys}
     started = [] if adapter is None else [_checked_adapter(base, adapter)]
-    quantised = Path(base) / QUANTISED_MODEL
+    quantised = Path(base) / RECIPE_VECTOR
     if quantised.exists():
         return {**config, **model, "init_param": started, QUANTISED_BASE: str(quantised)}
-    return {**config, **model, "init_param": [str(Path(base) / MODEL), *started]}
+    return {**config, **model, "init_param": [str(Path(base) / RECIPE_MODEL), *started]}
 
 
 def _checked_adapter(base: str | os.PathLike, adapter: str | os.PathLike) -> str:
@@ -67,7 +66,7 @@ def _checked_adapter(base: str | os.PathLike, adapter: str | os.PathLike) -> str
     from lors.checkpoint.quantised import open_base
     from lors.checkpoint.reader import Checkpoint
 
-    file = Path(adapter) / MODEL
+    file = Path(adapter) / RECIPE_MODEL
     opened = Checkpoint.open(file)
     if not is_adapter(opened):
         raise LorsError("not an adapter", where=file, expected="a checkpoint with LoRA factors")
