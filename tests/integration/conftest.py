@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from lors.data.datadir import read_data_dir
-from tests.integration.recipe import LANGS, OPTIONS, Ended, Recipe, write_configs
+from tests.integration.recipe import OPTIONS, Ended, Recipe, write_configs
 from tests.integration.slurm_cluster import Cluster, why_not
-from tests.integration.tiny_s2t import make_model
+from tests.integration.tiny_s2t import make_base_of
 
 
 @dataclass(frozen=True)
@@ -28,17 +27,7 @@ def corpus(tmp_path_factory) -> tuple[Recipe, Ended]:
     write_configs(recipe)
     data = recipe.run(*OPTIONS, "--stop_stage", "format")
     assert data.status == 0, data.stderr
-    texts = [
-        text
-        for lang in LANGS
-        for utterance in read_data_dir(recipe / f"dump/{lang}/train")
-        for text in (utterance.text, utterance.translations["en"])
-    ]
-    # Whole words are single pieces, so that a few dozen steps of training change WER and BLEU:
-    # where they did not, normalised performance would be undefined.
-    size = {"texts": texts, "vocab_size": 250, "speech_length": 4.0}
-    counting = {"ctc_weight": 0.3, "report_cer": False, "report_wer": False}
-    make_model(recipe / "tiny_base", **size, model_conf=counting)
+    make_base_of(recipe)
     return recipe, data
 
 

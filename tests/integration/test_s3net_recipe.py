@@ -7,7 +7,6 @@ import torch
 
 from lors.checkpoint.masks import Masks
 from lors.checkpoint.reader import Checkpoint
-from lors.data.datadir import read_data_dir
 from lors.fileio import read_json
 from lors.recipe.units import SCRIPTS
 from tests.integration.recipe import (
@@ -21,7 +20,7 @@ from tests.integration.recipe import (
     state,
 )
 from tests.integration.test_mini_recipe import tables
-from tests.integration.tiny_s2t import make_model
+from tests.integration.tiny_s2t import make_base_of
 
 pytestmark = [pytest.mark.espnet, pytest.mark.slow]
 
@@ -66,15 +65,7 @@ def finished(tmp_path_factory, options):
     )
     data = recipe.run(*options, "--stop_stage", "format")
     assert data.status == 0, data.stderr
-    texts = [
-        text
-        for lang in LANGS
-        for utterance in read_data_dir(recipe / f"dump/{lang}/train")
-        for text in (utterance.text, utterance.translations["en"])
-    ]
-    size = {"texts": texts, "vocab_size": 250, "speech_length": 4.0}
-    counting = {"ctc_weight": 0.3, "report_cer": False, "report_wer": False}
-    make_model(recipe / "tiny_base", **size, model_conf=counting)
+    make_base_of(recipe)
     ended = recipe.run(*options)
     assert ended.status == 0, ended.stderr
     return recipe, ended

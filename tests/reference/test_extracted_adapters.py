@@ -1,8 +1,6 @@
 """Adapters of ``lors extract`` in PEFT and transformers: the base model and best approximations."""
 
-import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,35 +10,15 @@ from lors.bin.extract import main
 from lors.checkpoint.expert import open_expert, open_model
 from lors.checkpoint.naming import names_in
 
-PACKAGES = Path(__file__).parents[2] / ".test_packages"  # of tests/run.sh
 RANK = 3
 ENDS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 
 @pytest.fixture(scope="module")
-def peft():
-    sys.path.append(str(PACKAGES))
-    yield pytest.importorskip("peft", reason="peft is not installed")
-    sys.path.remove(str(PACKAGES))
-
-
-@pytest.fixture(scope="module")
-def models(peft, tmp_path_factory):
+def models(small_whisper, tmp_path_factory):
     """The directories of a small Whisper of Hugging Face and of a model fine-tuned from it."""
-    from transformers import WhisperConfig, WhisperForConditionalGeneration
-
-    torch.manual_seed(0)
-    sizes = {f"{side}_layers": 2 for side in ("encoder", "decoder")}
-    sizes |= {f"{side}_attention_heads": 2 for side in ("encoder", "decoder")}
-    sizes |= {f"{side}_ffn_dim": 32 for side in ("encoder", "decoder")}
-    ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 1)
-    ids |= {"decoder_start_token_id": 2}
-    config = WhisperConfig(
-        **(sizes | ids),
-        d_model=16, vocab_size=50, num_mel_bins=4, max_source_positions=6, max_target_positions=6,
-    )  # fmt: skip
     folder = tmp_path_factory.mktemp("models")
-    model = WhisperForConditionalGeneration(config)
+    model = small_whisper
     model.save_pretrained(folder / "base")
     with torch.no_grad():
         for parameter in model.parameters():

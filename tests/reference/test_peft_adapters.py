@@ -1,9 +1,7 @@
 """Adapters of PEFT: read as PEFT's own merge_and_unload() merges them, or refused."""
 
 import json
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,35 +10,15 @@ from lors.checkpoint.expert import open_expert, open_model
 from lors.errors import LorsError
 from tests.refusal import refusal
 
-PACKAGES = Path(__file__).parents[2] / ".test_packages"  # of tests/run.sh
 TARGETS = ["q_proj", "fc1"]
 QUERY = "model.encoder.layers.0.self_attn.q_proj"
 
 
 @pytest.fixture(scope="module")
-def peft():
-    sys.path.append(str(PACKAGES))
-    yield pytest.importorskip("peft", reason="peft is not installed")
-    sys.path.remove(str(PACKAGES))
-
-
-@pytest.fixture(scope="module")
-def base(peft, tmp_path_factory):
+def base(small_whisper, tmp_path_factory):
     """The directory of a small Whisper of Hugging Face."""
-    from transformers import WhisperConfig, WhisperForConditionalGeneration
-
-    torch.manual_seed(0)
-    sizes = {f"{side}_{size}": 2 for side in ("encoder", "decoder") for size in ("layers",)}
-    sizes |= {f"{side}_attention_heads": 2 for side in ("encoder", "decoder")}
-    sizes |= {f"{side}_ffn_dim": 32 for side in ("encoder", "decoder")}
-    ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 1)
-    ids |= {"decoder_start_token_id": 2}
-    config = WhisperConfig(
-        **(sizes | ids),
-        d_model=16, vocab_size=50, num_mel_bins=4, max_source_positions=6, max_target_positions=6,
-    )  # fmt: skip
     path = tmp_path_factory.mktemp("base") / "whisper"
-    WhisperForConditionalGeneration(config).save_pretrained(path)
+    small_whisper.save_pretrained(path)
     return path
 
 

@@ -146,6 +146,13 @@ class FakeS2TModel:
         return " ".join(words[:right] + ["wrong"] * (right - len(words)))
 
 
+def use_fake_models(monkeypatch) -> list[tuple]:
+    """Let all inference load :class:`FakeS2TModel` until the test ends; returns its `calls`."""
+    monkeypatch.setattr("lors.models.espnet_s2t.inference.S2TModel", FakeS2TModel)
+    monkeypatch.setattr(FakeS2TModel, "calls", [])
+    return FakeS2TModel.calls
+
+
 TRAIN = """
 import json, os, sys
 from pathlib import Path

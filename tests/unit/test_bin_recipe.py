@@ -13,6 +13,7 @@ from stand_ins import (
     calls_of,
     fake_espnet,
     sentence,
+    use_fake_models,
     write_audio_dump,
     write_dump,
     write_model,
@@ -30,8 +31,7 @@ BOTH = ["--langs", "de", "es", "--tasks", "asr", "st"]
 
 @pytest.fixture
 def model(monkeypatch):
-    monkeypatch.setattr("lors.models.espnet_s2t.inference.S2TModel", FakeS2TModel)
-    monkeypatch.setattr(FakeS2TModel, "calls", [])
+    use_fake_models(monkeypatch)
     return FakeS2TModel
 
 

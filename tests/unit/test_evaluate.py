@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from stand_ins import FakeS2TModel, write_audio_dump, write_model
+from stand_ins import FakeS2TModel, use_fake_models, write_audio_dump, write_model
 
 from lors.bin import evaluate
 from lors.bin.evaluate import directory_of
@@ -14,8 +14,7 @@ from lors.tasks import Pair
 @pytest.fixture
 def options(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lors.models.espnet_s2t.inference.S2TModel", FakeS2TModel)
-    monkeypatch.setattr(FakeS2TModel, "calls", [])
+    use_fake_models(monkeypatch)
     write_audio_dump(tmp_path / "dump", splits=["test"])
     write_model(tmp_path / "base", 0)
     write_model(tmp_path / "expert" / "de_asr", 1, {"de_st": 10})

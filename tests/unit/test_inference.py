@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from stand_ins import FakeS2TModel, sentence, write_audio_dump, write_model
+from stand_ins import sentence, use_fake_models, write_audio_dump, write_model
 
 from lors.config import load_config
 from lors.data.datadir import read_text
@@ -22,9 +22,7 @@ GREEDY = S2TOptions(batch_size=7, maxlenratio=0.4)
 
 @pytest.fixture
 def calls(monkeypatch):
-    monkeypatch.setattr("lors.models.espnet_s2t.inference.S2TModel", FakeS2TModel)
-    monkeypatch.setattr(FakeS2TModel, "calls", [])
-    return FakeS2TModel.calls
+    return use_fake_models(monkeypatch)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from lors.tasks import ASR, Pair
 from tests.refusal import refusal
 from tests.unit.merge_models import PRUNED, model, write_models
 from tests.unit.small_experts import SETTING, write_lora, write_vector
-from tests.unit.stand_ins import FakeS2TModel, write_audio_dump, write_model
+from tests.unit.stand_ins import FakeS2TModel, use_fake_models, write_audio_dump, write_model
 from tests.unit.whisper_files import openai_state, write_openai
 
 PAIRS = [Pair("de", ASR.name), Pair("es", ASR.name)]
@@ -108,8 +108,7 @@ def test_export_adds_them_to_their_base_model(tmp_path, form, capsys):
 @pytest.fixture
 def expdir(tmp_path, monkeypatch):
     """An experiment with a task vector and an adapter in the places of its experts."""
-    monkeypatch.setattr("lors.models.espnet_s2t.inference.S2TModel", FakeS2TModel)
-    monkeypatch.setattr(FakeS2TModel, "calls", [])
+    use_fake_models(monkeypatch)
     full, expdir = ExpDir(tmp_path / "full"), ExpDir(tmp_path / "exp")
     write_model(expdir.base, 0)
     base = str(expdir.base / "model.pth")

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from stand_ins import FakeS2TModel, write_audio_dump, write_model
+from stand_ins import FakeS2TModel, use_fake_models, write_audio_dump, write_model
 
 from lors.bin import replay_halving
 from lors.data.datadir import Utterance, read_data_dir, write_data_dir
@@ -45,9 +45,7 @@ OPTIONS = S2TOptions(batch_size=5, beam_size=8, maxlenratio=0.4)
 
 @pytest.fixture(autouse=True)
 def calls(monkeypatch):
-    monkeypatch.setattr("lors.models.espnet_s2t.inference.S2TModel", FakeS2TModel)
-    monkeypatch.setattr(FakeS2TModel, "calls", [])
-    return FakeS2TModel.calls
+    return use_fake_models(monkeypatch)
 
 
 @pytest.fixture

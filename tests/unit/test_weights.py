@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from stand_ins import FakeS2TModel, write_audio_dump, write_model
+from stand_ins import FakeS2TModel, use_fake_models, write_audio_dump, write_model
 
 from lors.errors import LorsError, UsageError
 from lors.fileio import read_json, write_json
@@ -111,9 +111,7 @@ def test_wrong_numbers_of_further_settings(tmp_path, number):
 
 @pytest.fixture(autouse=True)
 def calls(monkeypatch):
-    monkeypatch.setattr("lors.models.espnet_s2t.inference.S2TModel", FakeS2TModel)
-    monkeypatch.setattr(FakeS2TModel, "calls", [])
-    return FakeS2TModel.calls
+    return use_fake_models(monkeypatch)
 
 
 @pytest.fixture
