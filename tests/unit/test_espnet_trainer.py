@@ -1,5 +1,6 @@
 """A training that is killed before any of its operations on files, and resumes."""
 
+import ctypes
 import dataclasses
 import io
 import multiprocessing
@@ -8,6 +9,7 @@ import pickle
 import random
 import signal
 import struct
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -256,3 +258,30 @@ def test_loaded_adapters_are_not_taken_for_added_up():
     assert torch.equal(model[0].weight, weight)
     model.eval()
     torch.testing.assert_close(model[0].weight, weight + 2 * model[0].lora_B @ model[0].lora_A)
+
+
+STEPS_WITH_LARGE_BLOCKS = """
+import resource, sys
+import torch
+from lors.models.espnet_trainer import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for step in range(6):
+    if step == 2:
+        began = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [torch.ones(64 << 20, dtype=torch.uint8) for _ in range(2)]
+    del blocks
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - began)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+def test_freed_memory_is_kept_for_the_next_step():
+    faults = {}
+    for choice in ("keep", "default"):
+        command = [sys.executable, "-c", STEPS_WITH_LARGE_BLOCKS, choice]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+        faults[choice] = int(done.stdout.split()[-1])
+    pages = 4 * 2 * (64 << 20) // os.sysconf("SC_PAGE_SIZE")
+    assert faults["keep"] < min(faults["default"], pages / 100)
