@@ -55,7 +55,7 @@ def cut_records(source: Source) -> Iterator[Record]:
     The columns are those of LoRS, and the custom fields of cut and supervision that are texts.
 
     Raises:
-        LorsError: lhotse is not installed, or the file is not one of cuts.
+        LorsError: lhotse is not installed, or a compressed file is damaged.
     """
     try:
         from lhotse.serialization import deserialize_item
@@ -65,7 +65,7 @@ def cut_records(source: Source) -> Iterator[Record]:
             where=source.path,
             hint="pip install lhotse (as pip install .[lhotse] does)",
         ) from None
-    cuts, kinds = [], set()
+    cuts = []
     for place, line in decoded_lines(source):
         where = f"{source.path} {place.removeprefix(source.path.name).strip()}"
         try:
@@ -76,37 +76,26 @@ def cut_records(source: Source) -> Iterator[Record]:
             why = f"{type(error).__name__}: {error}"[:_SHOWN]
             source.malformed.append((where, "bad_cut", why))
             continue
-        kinds.add(type(cut).__name__)
         if problems:
-            where = f"{where}, cut {cut.id}"
+            where = f"{where}, {cut.id}"
         elif not is_utf8("".join(values.values())):
             problems = [("not_utf8", "half a surrogate pair (\\ud800 ...)")]
         source.malformed += [(where, reason, why) for reason, why in problems]
         if not problems:
             cuts.append((where, values))
-    _check_kinds(source.path, kinds)
     folder = folder_of((values["audio"] for _, values in cuts), source.path.parent)
     for where, values in cuts:
         yield where, {**values, "audio": str(folder / values["audio"])}
 
 
-def _check_kinds(path: Path, kinds: set[str]) -> None:
-    if others := kinds & {"Recording", "SupervisionSegment", "Features"}:
-        raise LorsError(
-            "not a manifest of cuts",
-            where=path,
-            got=f"{', '.join(sorted(others))} of lhotse",
-            hint="lhotse cut simple -r recordings.jsonl.gz -s supervisions.jsonl.gz cuts.jsonl.gz",
-        )
-
-
 def problems_of(cut: Cut) -> Problems:
     """Return why a cut cannot be kept: reasons in one word and in a sentence; empty if it can."""
     kind = type(cut).__name__
+    if kind == "MixedCut":
+        why = f"a mixture of {len(cut.tracks)} tracks; CutSet.save_audios writes its sound"
+        return [("mixture", why)]
     if kind not in ("MonoCut", "MultiCut"):
-        parts = len(getattr(cut, "tracks", ())) or 1
-        why = f"{kind} of {parts} track(s), mixed at loading; CutSet.save_audios writes the sound"
-        return [("mixture", why)] if kind in _TYPES else []
+        return [("no_cut", f"{kind}; lhotse cut simple makes cuts from -r recordings and -s texts")]
     if not cut.has_recording:
         return [("no_recording", "features, not sound")]
     problems = []
@@ -132,11 +121,13 @@ def _problems_of_texts(cut: Cut) -> Problems:
         why = f"{len(cut.supervisions)} supervisions, not 1"
         return [("supervisions", f"{why}; CutSet.trim_to_supervisions makes a cut of each")]
     (text,) = cut.supervisions
-    if not (agree(cut.duration, cut.duration - text.start) and agree(text.duration, cut.duration)):
-        span = f"{seconds_text(text.start)} to {seconds_text(text.end)} s"
-        why = f"text from {span} in a cut of {seconds_text(cut.duration)} s"
-        return [("other_span", f"{why}; CutSet.trim_to_supervisions cuts there")]
-    return []
+    if agree(cut.duration, cut.duration - text.start) and agree(text.duration, cut.duration):
+        return []
+    span = f"{seconds_text(text.start)} to {seconds_text(text.end)} s"
+    why = f"text from {span} in a cut of {seconds_text(cut.duration)} s"
+    if text.start < 0 or text.end > cut.duration:
+        return [("other_span", f"{why}: its sound is not complete")]
+    return [("other_span", f"{why}; CutSet.trim_to_supervisions cuts there")]
 
 
 def _is_harmless(transform: Any) -> bool:

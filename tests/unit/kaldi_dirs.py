@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import kaldiio
 import numpy as np
 import soundfile
 
@@ -20,19 +19,13 @@ def tone(number: int, seconds: float) -> np.ndarray:
 
 
 def write_ark(path: Path, sounds: Mapping[str, np.ndarray], kind: str) -> dict[str, str]:
-    """Write an ark file as kaldiio does for ESPnet; return id -> place."""
+    """Write an ark file of ``wav`` or ``flac`` by kaldiio, as ESPnet does; return id -> place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    places = {}
-    with path.open("wb") as file:
-        for key, samples in sounds.items():
-            file.write(f"{key} ".encode())
-            places[key] = f"{path}:{file.tell()}"
-            content = io.BytesIO()
-            soundfile.write(content, samples, RATE, format=kind.upper(), subtype="PCM_16")
-            if kind == "flac":
-                file.write(b"AUDIO" + b"\4" + struct.pack("<I", len(content.getvalue())))
-            file.write(content.getvalue())
-    return places
+    clips = {key: (RATE, np.rint(32768 * sound).astype(np.int16)) for key, sound in sounds.items()}
+    flac = {"write_function": "soundfile", "write_kwargs": {"format": "flac"}}
+    scp = path.with_suffix(".scp")
+    kaldiio.save_ark(str(path), clips, scp=str(scp), **(flac if kind == "flac" else {}))
+    return dict(line.split(maxsplit=1) for line in scp.read_text().splitlines())
 
 
 def write_lines(path: Path, values: Mapping[str, str]) -> None:
