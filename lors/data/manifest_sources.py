@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -61,23 +62,16 @@ def read_sources(
         UsageError: one is not of a known kind; the language or split of a data directory is not
             known (all are listed); or two have the same language and split.
     """
-    rename = dict(rename or {})
-    sources = [_read(manifest, audio_dir, rename) for manifest in with_names(manifests)]
+    sources = _read_each(manifests, audio_dir, rename or {})
     if len(sources) == 1:
         return sources[0]
-    found: dict[tuple[str, str, Path], None] = {}
     joined = Source(sources[0].path, others=[source.path for source in sources[1:]])
     for source in sources:
-        for row in source.rows:
-            pair = row.values["lang"].strip(), split_called(row.values["split"])
-            if all(pair):
-                found[(pair[0], pair[1], source.path)] = None
         # Tables in two folders may have the same name.
         joined.rows += [replace(row, where=_full(row.where, source)) for row in source.rows]
         joined.malformed += [
             (_full(where, source), reason, why) for where, reason, why in source.malformed
         ]
-    refuse_twice([((lang, split), path) for lang, split, path in found])
     return joined
 
 
@@ -86,35 +80,58 @@ def _full(where: str, source: Source) -> str:
     return where if where.startswith(str(source.path)) else f"{source.path.parent}/{where}"
 
 
+def _read_each(
+    manifests: Sequence[Manifest], audio_dir: Path | None, rename: Mapping[str, str]
+) -> list[Source]:
+    sources = [_read(manifest, audio_dir, dict(rename)) for manifest in with_names(manifests)]
+    refuse_twice([(pair, s.path) for s in sources for pair in _pairs_of(s) if all(pair)])
+    return sources
+
+
+def _pairs_of(source: Source) -> list[tuple[str, str]]:
+    """Return the languages and splits of the rows, each pair once."""
+    pairs = ((row.values["lang"].strip(), split_called(row.values["split"])) for row in source.rows)
+    return list(dict.fromkeys(pairs))
+
+
 def languages_of(manifests: Sequence[Manifest]) -> tuple[list[Manifest], list[str]]:
     """Read manifests without a look at their audio, and return what is known of them.
 
     Returns:
-        The manifests, with the languages and splits that are clear from names; and all languages,
-        sorted.
+        The manifests, with their language and split where all rows have the same; and all
+        languages, sorted.
 
     Raises:
         LorsError: as :func:`read_sources`; or a language lacks a split.
         UsageError: as :func:`read_sources`; or a language code is not known.
     """
-    named = with_names(manifests)
-    source = read_sources(named, audio_dir=None)
+    pairs = [_pairs_of(source) for source in _read_each(manifests, None, {})]
+    where = [manifest.path for manifest in manifests]
     found: dict[str, set[str]] = defaultdict(set)
-    for row in source.rows:
-        found[row.values["lang"].strip()].add(split_called(row.values["split"]))
+    for lang, split in itertools.chain.from_iterable(pairs):
+        found[lang].add(split)
     if unknown := sorted(found.keys() - CODES):
-        raise unknown_name("language", unknown, CODES, source.where)
-    lacking = [f"{lang}/{split}" for lang in sorted(found) for split in SPLITS
-               if split not in found[lang]]  # fmt: skip
+        raise unknown_name("language", unknown, CODES, where)
+    lacking = [f"{lang}/{s}" for lang in sorted(found) for s in SPLITS if s not in found[lang]]
     if lacking or not found:
         raise LorsError(
             "splits without a row",
-            where=source.where,
+            where=where,
             expected=f"{', '.join(SPLITS)} of every language",
-            got=lacking or [f"{where}: {why}" for where, _, why in source.malformed[:20]],
+            got=lacking or "no row that can be read",
             hint=HOW_TO_SAY,
         )
+    named = [
+        replace(manifest, lang=_only(p[0] for p in own), split=_only(p[1] for p in own))
+        for manifest, own in zip(manifests, pairs, strict=True)
+    ]
     return named, sorted(found)
+
+
+def _only(names: Iterable[str]) -> str:
+    """Return the one name; empty if there are several."""
+    different = set(names)
+    return different.pop() if len(different) == 1 else ""
 
 
 def with_names(manifests: Sequence[Manifest]) -> list[Manifest]:
