@@ -21,7 +21,7 @@ from lors.data.datadir import TRANSLATION
 from lors.data.manifest_pieces import Problems
 from lors.data.manifest_records import Record, Source, decoded_lines, is_utf8, open_manifest
 from lors.data.pieces import agree, seconds_text
-from lors.errors import LorsError
+from lors.errors import LorsError, shortened
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
@@ -76,9 +76,12 @@ def cut_records(source: Source) -> Iterator[Record]:
             why = f"{type(error).__name__}: {error}"[:_SHOWN]
             source.malformed.append((where, "bad_cut", why))
             continue
+        wrong = [name for name, value in values.items() if not isinstance(value, str)]
         if problems:
             where = f"{where}, {cut.id}"
-        elif not is_utf8("".join(values.values())):
+        elif wrong:
+            problems = [("bad_cut", f"not a text: {', '.join(shortened(wrong))}")]
+        elif not is_utf8("".join(f"{name}{value}" for name, value in values.items())):
             problems = [("not_utf8", "half a surrogate pair (\\ud800 ...)")]
         source.malformed += [(where, reason, why) for reason, why in problems]
         if not problems:

@@ -80,7 +80,11 @@ def kaldi_records(source: Source, lang: str, rename: Mapping[str, str]) -> Itera
             (where, "prompt_in_text", f"{texts[name]} begins with tokens of a model")
             for name in prompts
         ]
-        if not missing and not prompts and key in audio:
+        speaker = files["utt2spk"].get(key, "-")
+        if speaker.split() != [speaker]:
+            why = f"the speaker {speaker[:_SHOWN]!r} is not one word"
+            source.malformed.append((where, "no_speaker", why))
+        elif not missing and not prompts and key in audio:
             yield where, _row(key, files, audio[key])
 
 
@@ -184,13 +188,15 @@ def _sounds(source: Source, files: Mapping[str, Values], folder: Path) -> dict[s
             source.malformed.append((f"{source.path} {key}", "bad_segment", why))
             continue
         piece = Piece.parse(value)
-        if piece.recording not in files["wav.scp"]:
-            why = f"its recording {piece.recording} has no line in wav.scp"
-            source.malformed.append((f"{source.path} {key}", "no_audio", why))
-        elif piece.recording in recordings:  # else it is listed already
-            end = "" if piece.end is None else seconds_text(piece.end)
-            sounds[key] = {"audio": recordings[piece.recording], "end": end}
-            sounds[key]["start"] = seconds_text(piece.start)
+        if piece.recording not in recordings:
+            has_line = piece.recording in files["wav.scp"]
+            why = "cannot be used" if has_line else "has no line in wav.scp"
+            problem = f"its recording {piece.recording} {why}"
+            source.malformed.append((f"{source.path} {key}", "no_audio", problem))
+            continue
+        end = "" if piece.end is None else seconds_text(piece.end)
+        sounds[key] = {"audio": recordings[piece.recording], "end": end}
+        sounds[key]["start"] = seconds_text(piece.start)
     used = {value.split()[0] for value in files[SEGMENTS].values() if value}
     if unused := recordings.keys() - used:
         log.info("%s: %d recording(s) of wav.scp have no segment", source.path, len(unused))
