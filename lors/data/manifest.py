@@ -61,8 +61,7 @@ def prepare_manifest(
     Raises:
         LorsError: a manifest cannot be read; columns are missing; rows are bad (`strict`); a
             split of a language has no clip.
-        UsageError: no row has one of `langs`; or as
-            :func:`lors.data.manifest_sources.read_sources`.
+        UsageError: no row has one of `langs`; or as :func:`.manifest_sources.read_sources`.
     """
     out = Path(out)
     if isinstance(manifests, str | os.PathLike):
@@ -81,9 +80,7 @@ def prepare_manifest(
         if not (drops and strict):
             _check_wanted(langs, languages, where)
         languages = _only(langs, languages)
-    write_drops(out / "dropped.tsv", sorted(unplaced, key=_in_file_order))
-    for code, found in languages.items():
-        write_drops(out / code / "dropped.tsv", sorted(found.drops, key=_in_file_order))
+    _list_drops(out, languages, unplaced)
     if drops and strict:
         _refuse(where, drops, out)
     _check_splits(languages, where, out)
@@ -200,6 +197,13 @@ def _refuse(where: Sequence[Path], drops: Sequence[Drop], out: Path) -> None:
         hint=f"correct them (all are listed in {out}/dropped.tsv and "
         f"{out}/<language>/dropped.tsv), or leave these rows out with --strict false",
     )
+
+
+def _list_drops(out: Path, languages: Mapping[str, LanguageRows], unplaced: Sequence[Drop]) -> None:
+    """Write ``dropped.tsv`` of all languages, and that of the rows without a known language."""
+    write_drops(out / "dropped.tsv", sorted(unplaced, key=_in_file_order))
+    for code, found in languages.items():
+        write_drops(out / code / "dropped.tsv", sorted(found.drops, key=_in_file_order))
 
 
 def _in_file_order(drop: Drop) -> list[str]:

@@ -84,7 +84,8 @@ def _read_each(
     manifests: Sequence[Manifest], audio_dir: Path | None, rename: Mapping[str, str]
 ) -> list[Source]:
     sources = [_read(manifest, audio_dir, dict(rename)) for manifest in with_names(manifests)]
-    refuse_twice([(pair, s.path) for s in sources for pair in _pairs_of(s) if all(pair)])
+    if len(sources) > 1:
+        refuse_twice([(pair, s.path) for s in sources for pair in _pairs_of(s) if all(pair)])
     return sources
 
 
