@@ -70,7 +70,7 @@ def prepare_manifest(
         check_languages(langs, "--langs")
     for folder in (*(manifest.path for manifest in manifests), out):
         check_folder(folder)
-    source = read_sources(manifests, out / "audio", rename)
+    source = read_sources(_not_of_others(manifests, langs), out / "audio", rename)
     where = source.where
     known = CODES | set(langs)
     _check_translations(source, known)
@@ -120,11 +120,21 @@ def format_manifest_reports(reports: Sequence[Mapping[str, Any]]) -> str:
         lines += overlap_lines(report["lang"], report["overlap_with_train"])
     malformed = reports[0]["malformed_rows"] if reports else {}
     if malformed:
-        lines.append(f"rows of no known language, see dropped.tsv: {counts(malformed)}")
+        lines.append(f"rows that cannot be read or placed, see dropped.tsv: {counts(malformed)}")
     return "\n".join(lines)
 
 
 # --- checks -------------------------------------------------------------------------------------
+
+
+def _not_of_others(manifests: Sequence[Manifest], langs: Collection[str]) -> Sequence[Manifest]:
+    """Return the manifests without those that are said to be of a language that is not wanted."""
+    wanted = [m for m in manifests if not (langs and m.lang) or m.lang in langs]
+    if not wanted:
+        return manifests  # the languages are checked later
+    if others := [str(manifest) for manifest in manifests if manifest not in wanted]:
+        log.info("not read, because --langs lacks the language: %s", ", ".join(others))
+    return wanted
 
 
 def _check_translations(source: Source, known: Collection[str]) -> None:

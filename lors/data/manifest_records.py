@@ -23,6 +23,7 @@ from lors.errors import LorsError, shortened
 
 MOST_COLUMNS = 1000
 """Most columns of a manifest."""
+_LONGEST_LINE = 2**26  # bytes; a small compressed file can hold a line of gigabytes
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 
 Record = tuple[str, dict[str, str]]
@@ -88,10 +89,16 @@ def decoded_lines(source: Source) -> Iterator[tuple[str, str]]:
     """Yield the position and text of each line that is not blank; list lines that are not UTF-8.
 
     Raises:
-        LorsError: a file that ends with ``.gz`` is damaged or cut short.
+        LorsError: a file that ends with ``.gz`` is damaged or cut short, or a line is very long.
     """
     with open_manifest(source.path) as handle:
-        for number, raw in enumerate(handle, 1):
+        for number, raw in enumerate(iter(lambda: handle.readline(_LONGEST_LINE), b""), 1):
+            if len(raw) == _LONGEST_LINE:
+                raise LorsError(
+                    f"a line of {_LONGEST_LINE} bytes or more",
+                    where=f"{source.path} line {number}",
+                    hint="is this file a manifest, with a line for each clip?",
+                )
             where = f"{source.path.name} line {number}"
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")

@@ -181,7 +181,7 @@ def _read(manifest: Manifest, audio_dir: Path | None, rename: Mapping[str, str])
             records = datasets_records(path, audio_dir, rename)
         elif is_kaldi_dir(path):
             records, rename = kaldi_records(source, manifest.lang, rename), {}
-        elif any(path.glob("*/*.tsv")):
+        elif any(path.glob("*/*.tsv")) and not any(path.glob("*/*/wav.scp")):
             records, rename = fleurs_records(source), {}
         else:
             raise LorsError(
@@ -190,7 +190,7 @@ def _read(manifest: Manifest, audio_dir: Path | None, rename: Mapping[str, str])
                 expected="a data directory of Kaldi (wav.scp), what datasets' save_to_disk writes "
                 "(dataset_dict.json or state.json), or <language>/{train,dev,test}.tsv and "
                 "<language>/audio as in FLEURS",
-                hint="give the manifest in this folder, or the folder above or below it",
+                hint="give the manifest or the data directories in this folder, or the one above",
             )
     elif is_cut_manifest(path):
         records = cut_records(source)

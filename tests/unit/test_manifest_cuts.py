@@ -243,6 +243,14 @@ def test_a_damaged_file(tmp_path):
             run(tmp_path, *paths)
 
 
+def test_a_small_file_with_a_very_long_line(tmp_path):
+    path = tmp_path / "cuts_train_de.jsonl.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(b" " * 2**26)
+    with refusal(f"{path} line 1"):
+        run(tmp_path, path)
+
+
 def test_a_missing_sound_file_and_no_language(tmp_path):
     cuts = corpus(tmp_path)
     (tmp_path / "wav/dev1.wav").unlink()

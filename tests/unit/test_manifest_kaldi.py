@@ -301,6 +301,25 @@ def test_an_unknown_language(tmp_path):
         name_manifests_of(*(f"xq={path}" for path in dirs))
 
 
+def test_directories_of_other_languages_are_not_read(tmp_path):
+    german, spanish = write_dirs(tmp_path / "dump"), write_dirs(tmp_path / "dump", "es")
+    (spanish[0] / "text").unlink()
+    said = [f"{path.name[-2:]}={path}" for path in (*german, *spanish)]
+    (report,) = run(tmp_path, *said, langs=["de"])
+    assert report["lang"] == "de" and report["manifests"] == [str(path) for path in german]
+    with refusal(spanish[0], "no file text"):
+        run(tmp_path, *said, langs=["de", "es"])
+    with refusal("--langs", "'fr'", kind=UsageError):
+        run(tmp_path, *said[:3], langs=["fr"])
+
+
+def test_a_folder_of_data_directories(tmp_path):
+    run(tmp_path, *write_dirs(tmp_path / "dump"))
+    for folder in (tmp_path / "data", tmp_path / "dump/raw"):
+        with refusal(folder, "the data directories in this folder"):
+            run(tmp_path / "again", folder)
+
+
 def test_missing_directories(tmp_path):
     with refusal(tmp_path / "x", tmp_path / "y"):
         run(tmp_path, tmp_path / "x", f"de/train={tmp_path / 'y'}")
