@@ -63,7 +63,7 @@ def parse_manifests(words: Iterable[str]) -> list[Manifest]:
             lang, split = "", lang
         if split and not split_called(split):
             problems.append(f"{word}: no split is called '{split}'")
-        elif (problem := name_problem(lang)) and lang:
+        elif lang and (problem := name_problem(lang)):
             problems.append(f"{word}: the language '{lang[:40]}': {problem}")
         elif not path:
             problems.append(f"{word}: no path")

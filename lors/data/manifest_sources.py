@@ -83,7 +83,21 @@ def _full(where: str, source: Source) -> str:
 def _read_each(
     manifests: Sequence[Manifest], audio_dir: Path | None, rename: Mapping[str, str]
 ) -> list[Source]:
-    sources = [_read(manifest, audio_dir, dict(rename)) for manifest in with_names(manifests)]
+    """Read manifests one by one; list those that cannot be read at all."""
+    sources, errors = [], []
+    for manifest in with_names(manifests):
+        try:
+            sources.append(_read(manifest, audio_dir, rename))
+        except LorsError as error:
+            errors.append((manifest, error))
+    if len(errors) == 1:
+        raise errors[0][1]
+    if errors:
+        raise LorsError(
+            f"{len(errors)} manifests cannot be read",
+            got=[f"{m}: {error.what}: {', '.join(error.facts)}" for m, error in errors],
+            hint=errors[0][1].hint,
+        )
     if len(sources) > 1:
         refuse_twice([(pair, s.path) for s in sources for pair in _pairs_of(s) if all(pair)])
     return sources
@@ -193,7 +207,9 @@ def _read(manifest: Manifest, audio_dir: Path | None, rename: Mapping[str, str])
                 hint="give the manifest or the data directories in this folder, or the one above",
             )
     elif is_cut_manifest(path):
-        records = cut_records(source)
+        records = list(cut_records(source))
+        if not manifest.lang and not any("lang" in values for _, values in records):
+            manifest = replace(manifest, lang=told_by_name(path)[0])
     elif path.suffix in _READERS:
         records = _READERS[path.suffix](source)
     else:

@@ -263,6 +263,13 @@ def test_a_missing_sound_file_and_no_language(tmp_path):
         run(tmp_path, *write_all(tmp_path, cuts))
 
 
+def test_the_language_by_the_name(tmp_path):
+    cuts = corpus(tmp_path, lang=None)
+    named = {f"{split}_es": cuts[split] for split in SPLITS}
+    (report,) = run(tmp_path, *write_all(tmp_path, named))
+    assert report["lang"] == "es"
+
+
 def test_without_lhotse(tmp_path, monkeypatch):
     path = tmp_path / "cuts_train_de.jsonl.gz"
     with gzip.open(path, "wt") as file:

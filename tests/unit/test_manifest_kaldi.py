@@ -231,6 +231,14 @@ def test_a_missing_file(tmp_path, name):
         run(tmp_path, *dirs)
 
 
+def test_missing_files_of_several_directories(tmp_path):
+    dirs = write_dirs(tmp_path / "dump")
+    (dirs[0] / "text").unlink()
+    (dirs[2] / "utt2spk").unlink()
+    with refusal(f"de/train={dirs[0]}", "no file text", f"de/test={dirs[2]}", "no file utt2spk"):
+        run(tmp_path, *dirs)
+
+
 def test_features(tmp_path):
     dirs = write_dirs(tmp_path / "dump")
     (dirs[1] / "feats_type").write_text("fbank_pitch\n")
