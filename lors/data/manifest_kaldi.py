@@ -8,6 +8,7 @@ in ``utt2lang``. ``spk2utt`` is not read: it follows from ``utt2spk``.
 
 from __future__ import annotations
 
+import filecmp
 import logging
 import re
 from collections import defaultdict
@@ -59,7 +60,7 @@ def kaldi_records(source: Source, lang: str, rename: Mapping[str, str]) -> Itera
     """
     path = source.path
     texts = _text_files(path, lang, rename)
-    _check_files(path, texts, rename)
+    _check_files(path, lang, texts, rename)
     names = [name for name in ("utt2spk", "wav.scp", SEGMENTS, "utt2lang", "utt2dur", "spk2gender")
              if (path / name).is_file()]  # fmt: skip
     files = {name: _read(source, name) for name in names}
@@ -129,7 +130,9 @@ def _text_files(path: Path, lang: str, rename: Mapping[str, str]) -> dict[str, s
     return chosen
 
 
-def _check_files(path: Path, texts: Mapping[str, str], rename: Mapping[str, str]) -> None:
+def _check_files(
+    path: Path, lang: str, texts: Mapping[str, str], rename: Mapping[str, str]
+) -> None:
     """Check that the files are there and that the directory has sound."""
     problems = [
         f"--rename {ours}={theirs}: a data directory has no columns, only files text.*"
@@ -140,6 +143,13 @@ def _check_files(path: Path, texts: Mapping[str, str], rename: Mapping[str, str]
     problems += [f"no file {name}" for name in wanted if not (path / name).is_file()]
     if "text" not in texts:
         problems.append("no file text")
+    elif lang and not problems:
+        # Recipes for translation of speech without transcripts have the translation in both.
+        problems += [
+            f"text is the same as {name}: a translation, not the transcript"
+            for column, name in texts.items()
+            if column != "text" and filecmp.cmp(path / texts["text"], path / name, shallow=False)
+        ]
     kind = path / "feats_type"
     if kind.is_file() and not (stated := kind.read_bytes()[:_SHOWN].strip()).startswith(b"raw"):
         problems.append(f"feats_type is {stated.decode(errors='replace')!r}: features, not sound")

@@ -239,6 +239,13 @@ def test_missing_files_of_several_directories(tmp_path):
         run(tmp_path, *dirs)
 
 
+def test_a_translation_in_place_of_the_transcript(tmp_path):
+    dirs = write_dirs(tmp_path / "dump")
+    shutil.copy(dirs[0] / "text.tc.en", dirs[0] / "text")
+    with refusal(dirs[0], "text is the same as text.tc.en"):
+        run(tmp_path, *dirs)
+
+
 def test_features(tmp_path):
     dirs = write_dirs(tmp_path / "dump")
     (dirs[1] / "feats_type").write_text("fbank_pitch\n")
