@@ -49,6 +49,8 @@ EXTRAS = {
     "completion": ["shtab"],
     # Dequantises models in 4 bits faster than torch, on GPUs and CPUs.
     "quantised": ["bitsandbytes"],
+    # Reads cut manifests as the corpus of a recipe.
+    "lhotse": ["lhotse"],
     # To load exported Whisper models; the exact versions are in requirements-test.lock.
     "exports": ["transformers", "ctranslate2", "faster-whisper"],
     "docs": ["mkdocs<2", "mkdocs-material", "mkdocstrings[python]"],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lors.data.datadir import TRANSLATION
 from lors.data.manifest import format_manifest_reports, prepare_manifest
+from lors.data.manifest_names import parse_manifests
 from lors.data.manifest_sources import OPTIONAL, REQUIRED
 from lors.errors import UsageError, unknown_name
 from lors.log import run_main
@@ -22,11 +23,14 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--manifest",
-        type=Path,
+        nargs="+",
         required=True,
+        metavar="[LANG/SPLIT=]PATH",
         help=f"TSV, CSV or JSONL with the columns {', '.join(REQUIRED)} (optional: "
-        f"{', '.join(OPTIONAL)}, text.<language>), or a folder of Hugging Face datasets "
-        "(save_to_disk) or like FLEURS. Audio paths are relative to the manifest's folder",
+        f"{', '.join(OPTIONAL)}, text.<language>), whose audio paths are relative to its folder; a "
+        "data directory of Kaldi or ESPnet; a cut manifest of lhotse (.jsonl.gz); or a folder of "
+        "Hugging Face datasets (save_to_disk) or like FLEURS. de/train=PATH, de=PATH or train=PATH "
+        "says the language or split of all rows",
     )
     parser.add_argument("--langs", nargs="+", default=[], help="languages to write (all)")
     parser.add_argument("--out", type=Path, required=True, help="where to write, usually data")
@@ -44,7 +48,6 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="OURS=THEIRS",
         help="columns with other names in the manifest, e.g. text=sentence speaker=client_id",
     )
-    parser.add_argument("--lang", help="language of all rows, for a manifest without that column")
     return parser
 
 
@@ -65,9 +68,8 @@ def parse_rename(words: Sequence[str]) -> dict[str, str]:
 
 def work(args: argparse.Namespace) -> None:
     rename = parse_rename(args.rename)
-    reports = prepare_manifest(
-        args.manifest, args.out, args.langs, args.strict == "true", rename, args.lang
-    )
+    manifests = parse_manifests(args.manifest)
+    reports = prepare_manifest(manifests, args.out, args.langs, args.strict == "true", rename)
     print(format_manifest_reports(reports))
 
 

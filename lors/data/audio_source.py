@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+from collections.abc import Iterable
+from pathlib import Path
 
 from lors.errors import LorsError
 
 _ARK = re.compile(r"(.+\.ark):(\d{1,18})", re.DOTALL | re.ASCII)
+_TRIED = 20
 
 
 def ark_place(source: str) -> tuple[str, int] | None:
@@ -48,3 +52,28 @@ def check_folder(path: str | os.PathLike) -> None:
 def is_command(source: str) -> bool:
     """Return whether Kaldi would run `source` as a command, or read it from standard input."""
     return source.endswith("|") or source.startswith("|") or source == "-"
+
+
+def folder_of(sources: Iterable[str], path: Path) -> Path:
+    """Return the folder in which the relative paths of a corpus begin.
+
+    They begin in the folder in which the corpus was made (ESPnet's recipe, for example), which is
+    one of the folders above its files: the nearest one that has the most of the first files.
+
+    Args:
+        sources: values of ``wav.scp``.
+        path: the file or folder that has these sources.
+    """
+    relative = (file_of(source) for source in sources if not os.path.isabs(source))  # noqa: PTH117
+    tried = list(itertools.islice(dict.fromkeys(relative), _TRIED))
+    above = [path.absolute(), *path.absolute().parents, *path.resolve().parents]
+    folders = [folder for folder in dict.fromkeys(above) if folder.is_dir()]
+    return max(folders, key=lambda folder: sum(is_file(folder / name) for name in tried))
+
+
+def is_file(path: str | os.PathLike) -> bool:
+    """Return whether a path is that of a file; False for a name that no file can have."""
+    try:
+        return os.path.isfile(path)  # noqa: PTH113  (a million calls; Path takes twice as long)
+    except ValueError:  # a zero byte
+        return False

@@ -82,7 +82,7 @@ def read_text(path: str | os.PathLike) -> dict[str, str]:
     Raises:
         LorsError: the file is missing, or lines are blank, not UTF-8 or repeat an id (all listed).
     """
-    lines, problems = _read_lines(Path(path))
+    lines, problems = scan_lines(Path(path))
     _raise_if(problems + repeated_ids(lines), path)
     return dict(lines)
 
@@ -93,7 +93,7 @@ def read_scp(path: str | os.PathLike) -> dict[str, str]:
     Raises:
         LorsError: as :func:`read_text`; also for an id without a value.
     """
-    lines, problems = _read_lines(Path(path))
+    lines, problems = scan_lines(Path(path))
     _raise_if(problems + repeated_ids(lines) + empty_values(lines), path)
     return dict(lines)
 
@@ -236,7 +236,7 @@ def _raise_if(problems: list[str], path: str | os.PathLike) -> None:
         )
 
 
-def _read_lines(path: Path) -> tuple[Lines, list[str]]:
+def scan_lines(path: Path) -> tuple[Lines, list[str]]:
     """Return the readable (id, value) lines of a file, and one sentence for each other line."""
     try:
         content = path.read_bytes()
@@ -284,7 +284,7 @@ def _read_files(path: Path) -> tuple[dict[str, Lines], list[str]]:
     problems = [f"{name}: file is missing" for name in REQUIRED_FILES if name not in present]
     files = {}
     for name in present:
-        files[name], wrong = _read_lines(path / name)
+        files[name], wrong = scan_lines(path / name)
         problems += wrong
     return files, problems
 

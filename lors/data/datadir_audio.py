@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from lors.data.audio_source import file_of, is_command
+from lors.data.audio_source import file_of, is_command, is_file
 from lors.data.datadir_problems import Lines, some_ids
 from lors.data.pieces import SEGMENTS, Piece, agree
 
@@ -15,7 +14,7 @@ def missing_audio(files: Mapping[str, Lines]) -> list[str]:
     gone = [
         key
         for key, source in files.get("wav.scp", [])
-        if source and not is_command(source) and not _is_file(file_of(source))
+        if source and not is_command(source) and not is_file(file_of(source))
     ]
     return [f"wav.scp: {len(gone)} audio file(s) are not there {some_ids(gone)}"] if gone else []
 
@@ -57,10 +56,3 @@ def wrong_lengths(files: Mapping[str, Lines]) -> list[str]:
             f"utt2dur: {len(wrong)} length(s) are not those of the audio {some_ids(wrong)}"
         )
     return problems
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return Path(path).is_file()
-    except (OSError, ValueError):  # a name that is too long, or has a zero byte
-        return False

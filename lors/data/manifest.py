@@ -23,9 +23,10 @@ from lors.data.audio_source import check_folder
 from lors.data.corpus_report import counts, losses, overlap, overlap_lines
 from lors.data.datadir import TRANSLATION, Utterance, write_data_dirs
 from lors.data.languages import CODES, check_languages
+from lors.data.manifest_names import Manifest
 from lors.data.manifest_records import Source
 from lors.data.manifest_rows import UNKNOWN, LanguageRows, sort_rows
-from lors.data.manifest_sources import NearNames, read_source
+from lors.data.manifest_sources import NearNames, read_sources
 from lors.data.selection import Drop, write_drops
 from lors.errors import LorsError, UsageError, shortened
 from lors.fileio import write_json
@@ -36,52 +37,53 @@ log = logging.getLogger(__name__)
 
 
 def prepare_manifest(
-    path: str | os.PathLike,
+    manifests: str | os.PathLike | Sequence[Manifest],
     out: str | os.PathLike,
     langs: Sequence[str] = (),
     strict: bool = True,
     rename: Mapping[str, str] | None = None,
-    lang: str | None = None,
 ) -> list[dict[str, Any]]:
     """Write ``<out>/<lang>/{train,dev,test}``, ``report.json`` and ``dropped.tsv``.
 
     Args:
-        path: a TSV, CSV or JSONL manifest or a folder (:mod:`lors.data.manifest_sources`).
+        manifests: the path of a manifest, or several manifests with the languages and splits that
+            are known of them (:mod:`lors.data.manifest_names`). A manifest is a table, a cut
+            manifest or a folder (:mod:`lors.data.manifest_sources`).
         out: where to write; ``<out>/dropped.tsv`` lists the bad rows without a known language.
         langs: languages to write (default: all); rows of other languages are only counted. These
             languages may have any code.
         strict: whether one bad row refuses the corpus.
-        rename: LoRS's column name -> the manifest's.
-        lang: language of all rows, for a manifest without that column.
+        rename: LoRS's column name -> the manifests'.
 
     Returns:
         the reports, one a language, as written to ``report.json``.
 
     Raises:
-        LorsError: the manifest cannot be read; columns are missing; rows are bad (`strict`); a
+        LorsError: a manifest cannot be read; columns are missing; rows are bad (`strict`); a
             split of a language has no clip.
-        UsageError: no row has one of `langs`.
+        UsageError: no row has one of `langs`; or as :func:`.manifest_sources.read_sources`.
     """
-    path, out = Path(path), Path(out)
+    out = Path(out)
+    if isinstance(manifests, str | os.PathLike):
+        manifests = [Manifest(Path(manifests))]
     if langs:
         check_languages(langs, "--langs")
-    for folder in (path, out):
+    for folder in (*(manifest.path for manifest in manifests), out):
         check_folder(folder)
-    source = read_source(path, out / "audio", rename, lang)
+    source = read_sources(_not_of_others(manifests, langs), out / "audio", rename)
+    where = source.where
     known = CODES | set(langs)
     _check_translations(source, known)
     languages, unplaced = sort_rows(source, langs, known)
     drops = [*unplaced, *(drop for found in languages.values() for drop in found.drops)]
     if langs:
         if not (drops and strict):
-            _check_wanted(langs, languages, source.path)
+            _check_wanted(langs, languages, where)
         languages = _only(langs, languages)
-    write_drops(out / "dropped.tsv", sorted(unplaced, key=_in_file_order))
-    for code, found in languages.items():
-        write_drops(out / code / "dropped.tsv", sorted(found.drops, key=_in_file_order))
+    _list_drops(out, languages, unplaced)
     if drops and strict:
-        _refuse(source.path, drops, out)
-    _check_splits(languages, source.path, out)
+        _refuse(where, drops, out)
+    _check_splits(languages, where, out)
     _log_genders(languages)
     write_data_dirs(
         {
@@ -91,7 +93,7 @@ def prepare_manifest(
         }
     )
     return [
-        _write_report(out / code, code, source, languages[code], unplaced)
+        _write_report(out / code, code, where, languages[code], unplaced)
         for code in sorted(languages)
     ]
 
@@ -118,11 +120,21 @@ def format_manifest_reports(reports: Sequence[Mapping[str, Any]]) -> str:
         lines += overlap_lines(report["lang"], report["overlap_with_train"])
     malformed = reports[0]["malformed_rows"] if reports else {}
     if malformed:
-        lines.append(f"rows of no known language, see dropped.tsv: {counts(malformed)}")
+        lines.append(f"rows that cannot be read or placed, see dropped.tsv: {counts(malformed)}")
     return "\n".join(lines)
 
 
 # --- checks -------------------------------------------------------------------------------------
+
+
+def _not_of_others(manifests: Sequence[Manifest], langs: Collection[str]) -> Sequence[Manifest]:
+    """Return the manifests without those that are said to be of a language that is not wanted."""
+    wanted = [m for m in manifests if not (langs and m.lang) or m.lang in langs]
+    if not wanted:
+        return manifests  # the languages are checked later
+    if others := [str(manifest) for manifest in manifests if manifest not in wanted]:
+        log.info("not read, because --langs lacks the language: %s", ", ".join(others))
+    return wanted
 
 
 def _check_translations(source: Source, known: Collection[str]) -> None:
@@ -134,14 +146,14 @@ def _check_translations(source: Source, known: Collection[str]) -> None:
         near = NearNames(known)
         raise LorsError(
             "translations into unknown languages",
-            where=source.path,
+            where=source.where,
             got=shortened((f"{TRANSLATION}{code[:40]}{near.of(code)}" for code in unknown), 20),
             hint="correct the names of these columns; --langs allows any code",
         )
 
 
 def _check_wanted(
-    wanted: Collection[str], languages: Mapping[str, LanguageRows], path: Path
+    wanted: Collection[str], languages: Mapping[str, LanguageRows], where: Sequence[Path]
 ) -> None:
     """Check that there are rows of every wanted language."""
     absent = sorted(set(wanted) - {code for code, found in languages.items() if found.rows})
@@ -149,7 +161,7 @@ def _check_wanted(
         near = NearNames(languages)
         raise UsageError(
             f"no row of {len(absent)} language(s)",
-            where=f"--langs and {path}",
+            where=["--langs", *where],
             expected=f"some of: {', '.join(sorted(languages))}",
             got=shortened((f"'{code}'{near.of(code)}" for code in absent), 20),
             hint="correct --langs, or the column lang",
@@ -166,7 +178,7 @@ def _only(
     return {code: found for code, found in languages.items() if code in wanted}
 
 
-def _check_splits(languages: Mapping[str, LanguageRows], path: Path, out: Path) -> None:
+def _check_splits(languages: Mapping[str, LanguageRows], where: Sequence[Path], out: Path) -> None:
     """Check that every language has train, dev and test; a recipe needs all three."""
     absent = [
         f"{code} {split}: {found.rows[split]} rows, none of them good"
@@ -177,7 +189,7 @@ def _check_splits(languages: Mapping[str, LanguageRows], path: Path, out: Path) 
     if absent or not languages:
         raise LorsError(
             "splits without a clip",
-            where=path,
+            where=where,
             expected=f"{', '.join(SPLITS)} of every language (dev may be called validation)",
             got=absent or "no good row at all",
             hint="move some speakers from train to the other splits; the bad rows are listed in "
@@ -185,16 +197,23 @@ def _check_splits(languages: Mapping[str, LanguageRows], path: Path, out: Path) 
         )
 
 
-def _refuse(path: Path, drops: Sequence[Drop], out: Path) -> None:
+def _refuse(where: Sequence[Path], drops: Sequence[Drop], out: Path) -> None:
     """Raise the error for bad rows."""
     rows = [f"{drop.detail} ({drop.reason})" for drop in sorted(drops, key=_in_file_order)]
     raise LorsError(
         f"{len(drops)} problem(s) with the rows: {counts(Counter(d.reason for d in drops))}",
-        where=path,
+        where=where,
         got=shortened(rows, _ROWS_SHOWN),
         hint=f"correct them (all are listed in {out}/dropped.tsv and "
         f"{out}/<language>/dropped.tsv), or leave these rows out with --strict false",
     )
+
+
+def _list_drops(out: Path, languages: Mapping[str, LanguageRows], unplaced: Sequence[Drop]) -> None:
+    """Write ``dropped.tsv`` of all languages, and that of the rows without a known language."""
+    write_drops(out / "dropped.tsv", sorted(unplaced, key=_in_file_order))
+    for code, found in languages.items():
+        write_drops(out / code / "dropped.tsv", sorted(found.drops, key=_in_file_order))
 
 
 def _in_file_order(drop: Drop) -> list[str]:
@@ -228,12 +247,12 @@ def _complete(utterances: list[Utterance], found: LanguageRows) -> list[Utteranc
 
 
 def _write_report(
-    out: Path, lang: str, source: Source, found: LanguageRows, unplaced: Iterable[Drop]
+    out: Path, lang: str, where: Sequence[Path], found: LanguageRows, unplaced: Iterable[Drop]
 ) -> dict[str, Any]:
     """Write and return the report of a language."""
     report = {
         "lang": lang,
-        "manifest": str(source.path),
+        "manifests": [str(path) for path in where],
         "malformed_rows": dict(Counter(drop.reason for drop in unplaced)),
         "dropped_of_no_split": dict(_reasons(found, UNKNOWN)),
         "unknown_speakers": found.unknown_speakers,

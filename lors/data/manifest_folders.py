@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from lors.data.languages import from_fleurs
-from lors.data.manifest_records import ManifestRow, Record, Source, as_text, decoded_lines
+from lors.data.manifest_records import Record, Source, as_text, decoded_lines
 from lors.errors import LorsError
 from lors.fileio import BRIEF, atomic_write, name_problem, path_component, read_json_object
 from lors.tasks import TARGET
@@ -26,12 +26,14 @@ _FLEURS_RATE = 16_000  # Hz
 _SUFFIX = re.compile(r"\.\w{1,8}")
 
 
-def datasets_records(path: Path, audio_dir: Path, rename: Mapping[str, str]) -> Iterator[Record]:
+def datasets_records(
+    path: Path, audio_dir: Path | None, rename: Mapping[str, str]
+) -> Iterator[Record]:
     """Yield the rows of a ``datasets`` folder.
 
     Args:
         path: the folder.
-        audio_dir: receives the clips that are stored in the Arrow files.
+        audio_dir: receives the clips that are stored in the Arrow files; None to leave them there.
         rename: LoRS's column name -> the folder's.
 
     Raises:
@@ -45,7 +47,8 @@ def datasets_records(path: Path, audio_dir: Path, rename: Mapping[str, str]) -> 
             values = {"split": split} if split else {}
             for column, value in record.items():
                 if column == audio_column and isinstance(value, dict):
-                    value = _audio_file(value, audio_dir / (split or "clips") / f"{number:08d}")
+                    part = split or "clips"
+                    value = _audio_file(value, audio_dir and audio_dir / part / f"{number:08d}")
                 elif column in labels and isinstance(value, int):
                     # -1 is a label that is not known.
                     value = dict(enumerate(labels[column])).get(value, "")
@@ -136,10 +139,10 @@ def _class_labels(path: Path) -> dict[str, list[str]]:
     return labels
 
 
-def _audio_file(audio: Mapping[str, Any], place: Path) -> str:
+def _audio_file(audio: Mapping[str, Any], place: Path | None) -> str:
     """Return the path of a clip; write a clip that is stored in the Arrow file to `place`."""
     content, name = audio.get("bytes"), audio.get("path") or ""
-    if not isinstance(content, bytes):
+    if not isinstance(content, bytes) or place is None:
         return name if isinstance(name, str) else ""
     suffix = Path(name).suffix if isinstance(name, str) else ""
     target = place.with_suffix(suffix if _SUFFIX.fullmatch(suffix) else ".audio").absolute()
@@ -149,8 +152,8 @@ def _audio_file(audio: Mapping[str, Any], place: Path) -> str:
     return str(target)
 
 
-def read_fleurs(source: Source) -> None:
-    """Fill `source` with the rows of a folder like FLEURS."""
+def fleurs_records(source: Source) -> Iterator[Record]:
+    """Yield the rows of a folder like FLEURS; list in ``malformed`` those that cannot be read."""
     tables = {
         file: list(_fleurs_rows(source, file)) for file in sorted(source.path.glob("*/*.tsv"))
     }
@@ -173,7 +176,7 @@ def read_fleurs(source: Source) -> None:
                 values["duration"] = str(int(row["samples"]) / _FLEURS_RATE)
             if translations and lang != TARGET:
                 values["translation"] = translations.get(row["id"], "")
-            source.rows.append(ManifestRow(where, values))
+            yield where, values
 
 
 def _fleurs_rows(source: Source, file: Path) -> Iterator[Record]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lors.data.audio_source import file_of
+from lors.data.audio_source import ark_place, is_file
 from lors.data.manifest_records import ManifestRow
 from lors.data.pieces import Piece, agree, seconds_text
 
@@ -58,7 +57,10 @@ def lengths_of_rows(rows: Iterable[ManifestRow]) -> dict[str, float]:
     files = {
         row.values["audio"]
         for row in rows
-        if any(_value(row, name) for name in COLUMNS) and _is_file(row.values["audio"])
+        if any(_value(row, name) for name in COLUMNS)
+        # An utterance of an ark file has no header: it would be decoded. Stage 2 does that.
+        and not ark_place(row.values["audio"])
+        and is_file(row.values["audio"])
     }
     if not files:
         return {}
@@ -180,10 +182,3 @@ def _seconds(text: str) -> float | None:
     except ValueError:
         return None
     return seconds if 0 <= seconds < math.inf else None
-
-
-def _is_file(audio: str) -> bool:
-    try:
-        return os.path.isfile(file_of(audio))  # noqa: PTH113  (a million calls)
-    except ValueError:  # a zero byte
-        return False

@@ -7,19 +7,23 @@ quotes, with a double quote written twice.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import gzip
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lors.data.datadir import TRANSLATION
 from lors.errors import LorsError, shortened
 
 MOST_COLUMNS = 1000
 """Most columns of a manifest."""
+_LONGEST_LINE = 2**26  # bytes; a small compressed file can hold a line of gigabytes
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 
 Record = tuple[str, dict[str, str]]
@@ -44,20 +48,57 @@ class Source:
     """The rows of a corpus.
 
     Attributes:
-        path: the manifest or folder.
+        path: the manifest or folder; the first one of several.
         rows: all rows that could be read.
         malformed: for each other row: where it is, the reason in one word, and in a sentence.
+        others: the other manifests, if there are several.
     """
 
     path: Path
     rows: list[ManifestRow] = field(default_factory=list)
     malformed: list[tuple[str, str, str]] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+
+    @property
+    def where(self) -> list[Path]:
+        """All manifests, for messages."""
+        return [self.path, *self.others]
+
+
+@contextlib.contextmanager
+def open_manifest(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file of lines; decompress it if its name ends with ``.gz``.
+
+    Raises:
+        LorsError: a compressed file is damaged or cut short.
+    """
+    try:
+        opened: Any = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rb") as handle:
+            yield handle
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise LorsError(
+            "not a complete gzip file",
+            where=path,
+            got=error,
+            hint="copy or download the file again",
+        ) from None
 
 
 def decoded_lines(source: Source) -> Iterator[tuple[str, str]]:
-    """Yield the position and text of each line that is not blank; list lines that are not UTF-8."""
-    with source.path.open("rb") as handle:
-        for number, raw in enumerate(handle, 1):
+    """Yield the position and text of each line that is not blank; list lines that are not UTF-8.
+
+    Raises:
+        LorsError: a file that ends with ``.gz`` is damaged or cut short, or a line is very long.
+    """
+    with open_manifest(source.path) as handle:
+        for number, raw in enumerate(iter(lambda: handle.readline(_LONGEST_LINE), b""), 1):
+            if len(raw) == _LONGEST_LINE:
+                raise LorsError(
+                    f"a line of {_LONGEST_LINE} bytes or more",
+                    where=f"{source.path} line {number}",
+                    hint="is this file a manifest, with a line for each clip?",
+                )
             where = f"{source.path.name} line {number}"
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from lors.data.audio_source import file_of, is_command
 from lors.data.datadir import TRANSLATION, Utterance, one_line
 from lors.data.languages import CODES
+from lors.data.manifest_names import SPLIT_OF, split_called
 from lors.data.manifest_pieces import Overlaps, Problems, Span, lengths_of_rows, span_of
 from lors.data.manifest_records import ManifestRow, Source
 from lors.data.manifest_sources import AUDIO_NAME, NearNames
@@ -22,9 +23,6 @@ from lors.tasks import SPLITS, TARGET
 
 UNKNOWN = "-"
 """The split of a row whose split is missing or unknown."""
-_SPLIT_OF = {split: split for split in SPLITS} | dict.fromkeys(
-    ("validation", "valid", "val"), "dev"
-)
 _SHOWN = 300  # characters of a path in a message
 _LONGEST = 80  # characters of a clip's part of an utterance id, which becomes a file name
 
@@ -72,13 +70,13 @@ def sort_rows(
     unplaced = [
         Drop(UNKNOWN, "-", reason, f"{where}: {why}") for where, reason, why in source.malformed
     ]
-    near = {"lang": NearNames(known), "split": NearNames(_SPLIT_OF)}
+    near = {"lang": NearNames(known), "split": NearNames(SPLIT_OF)}
     rows = [row for row in source.rows if not _is_other(row.values["lang"].strip(), wanted)]
     lengths = lengths_of_rows(rows)
     overlaps = Overlaps()
     has_pieces = any(_value(row, name) for row in rows for name in ("offset", "start", "end"))
     order = {"test": 0, "dev": 1}
-    split_of = [_SPLIT_OF.get(row.values["split"].strip().lower(), UNKNOWN) for row in source.rows]
+    split_of = [split_called(row.values["split"]) or UNKNOWN for row in source.rows]
     first_with: dict[tuple[str, str], tuple[str, str]] = {}
     for index in sorted(range(len(split_of)), key=lambda i: order.get(split_of[i], 2)):
         row, split = source.rows[index], split_of[index]

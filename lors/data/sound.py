@@ -115,10 +115,17 @@ def _read_ark(source: str, place: tuple[str, int], piece: Piece | None) -> tuple
         with Path(path).open("rb") as file:
             left = file.seek(0, io.SEEK_END) - offset
             file.seek(offset)
-            kind = file.read(5)
+            header = file.read(8)
+            kind = header[:5]
             # Content of another kind could be a pickle, which runs code.
             if not kind.startswith(_ARK_KINDS):
                 raise SoundError("undecodable", source, "no sound at this place of the ark file")
+            # The reader of WAV takes what is there; FLAC notices a missing end itself.
+            if (
+                kind.startswith(b"RIFF")
+                and len(header) + int.from_bytes(header[4:], "little") > left
+            ):
+                raise SoundError("undecodable", source, "the ark file is cut short")
             if kind.startswith(b"fLaC") and left > _LARGEST_ARK_READ:
                 raise SoundError("undecodable", source, "FLAC without its length in a large file")
             file.seek(offset)

@@ -11,7 +11,9 @@ import pytest
 from test_links import find_links, problem_of
 from test_recipes import STAGES
 
+from lors.data.datadir import read_data_dir
 from tests.integration.recipe import run
+from tests.unit.kaldi_dirs import write_dirs
 
 ROOT = Path(__file__).parents[2]
 SHARED = ("lors.sh", "path.sh", "cmd.sh", "utils")
@@ -83,6 +85,46 @@ def test_recipe_elsewhere_runs(tmp_path):
     for number, stage in enumerate(STAGES, 1):
         assert f"stage {number} ({stage})" in done.stdout
     assert "--base_model small" in done.stdout and "conf/train_whisper_full.yaml" in done.stdout
+
+
+def test_a_recipe_of_data_directories(tmp_path):
+    recipe = tmp_path / "my corpus/lors1"
+    dirs = write_dirs(tmp_path / "du mp", clips=3)
+    done = setup(ROOT, recipe, "--from", *dirs)
+    assert done.returncode == 0, done.stderr
+    check_files(recipe)
+    lines = (recipe / "db.sh").read_text().splitlines()
+    names = [f"    'de/{path.name.split('_')[0]}={path}'" for path in dirs]
+    first = lines.index("export MANIFEST=(")
+    assert lines[first + 1 : first + 6] == [*names, ")", "export LANGS=de"]
+    original = (ROOT / "egs/TEMPLATE/lors1/skeleton/db.sh").read_text().splitlines()
+    assert lines[-2:] == original[-2:] and lines[:first] == original[:first]
+    done = run(recipe, "--stop_stage", "format")
+    assert done.returncode == 0, done.stdout
+    for path in dirs:
+        made = read_data_dir(recipe / "dump/de" / path.name.split("_")[0])
+        assert [u.text for u in made] == [u.split(" ", 1)[1] for u in
+                                          (path / "text").read_text().splitlines()]  # fmt: skip
+        assert all(u.translations["en"].startswith("Sentence ") for u in made)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "fact"),
+    [
+        (["--from"], 2, "--from"),
+        (["from", "a"], 2, "--from"),
+        (["--from", "none"], 1, "none"),
+        (["--from", "raw/train_de", "raw/dev_de"], 1, "de/test"),
+        (["--from", "raw/train_de", "de/train=raw/dev_de"], 2, "de/train"),
+        (["--from", "raw/train_de", "raw/part"], 2, "raw/part: which language and split?"),
+    ],
+)
+def test_data_directories_that_make_no_recipe(tmp_path, words, status, fact):
+    write_dirs(tmp_path)
+    shutil.copytree(tmp_path / "raw/train_de", tmp_path / "raw/part")
+    done = setup(ROOT, "my_corpus/lors1", *words, cwd=tmp_path)
+    assert done.returncode == status and fact in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
 def test_what_a_new_recipe_says_without_a_corpus(tmp_path):

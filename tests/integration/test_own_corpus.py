@@ -12,12 +12,25 @@ from pathlib import Path
 import pytest
 
 from lors.data.datadir import read_data_dir
+from tests.unit.test_manifest import PACKAGES
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("egs/TEMPLATE", "egs/mini_covost", "conf", "local", "utils", "lors")
 PRODUCTS = ("downloads", "data", "dump", "exp", "__pycache__")
 
 pytestmark = [pytest.mark.espnet, pytest.mark.slow]
+
+
+def lhotse_alone(place: Path) -> Path:
+    """Link lhotse and the packages that it needs, so that pip finds them installed."""
+    place.mkdir()
+    for name in ("lhotse", "cytoolz", "toolz", "tlz", "intervaltree", "sortedcontainers"):
+        found = list(PACKAGES.glob(f"{name}*"))
+        if not found:
+            pytest.skip(f"{name} is not in {PACKAGES}")
+        for part in found:
+            (place / part.name).symlink_to(part)
+    return place
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +44,7 @@ def checkout(tmp_path_factory) -> tuple[Path, str]:
     blocks = re.findall(r"^```bash\n(.*?)^```$", tutorial, re.MULTILINE | re.DOTALL)
     assert len(blocks) == tutorial.count("```") / 2 >= 6, "every block is one of commands"
     environment = {**os.environ, "LORS_PYTHON": sys.executable}
+    environment["PYTHONPATH"] = str(lhotse_alone(copy.parent / "packages"))
     done = subprocess.run(
         ["bash", "-euo", "pipefail"],
         input="\n".join(blocks),
@@ -67,3 +81,18 @@ def test_what_the_tutorial_says_of_its_data(checkout):
     assert "broken.tsv line 2: no such file" in said and "--strict false" in said
     assert "1 missing_file" in said
     assert len(read_data_dir(recipe / "data_broken/ten")) == 10
+
+
+def test_recipes_of_data_that_is_there_already(checkout):
+    copy, _ = checkout
+    for lang in ("de", "es"):
+        for split in ("train", "dev", "test"):
+            first, kaldi, cuts = (
+                read_data_dir(copy / f"egs/{corpus}/lors1/data/{lang}/{split}")
+                for corpus in ("my_corpus", "from_kaldi", "from_cuts")
+            )
+            expected = {(u.wav, u.text, u.translations["en"], u.speaker) for u in first}
+            for made in (kaldi, cuts):
+                assert {(u.wav, u.text, u.translations["en"], u.speaker) for u in made} == expected
+    db = (copy / "egs/from_kaldi/lors1/db.sh").read_text(encoding="utf-8")
+    assert f"de/train={copy}/egs/my_corpus/lors1/data/de/train\n" in db

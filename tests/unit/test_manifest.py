@@ -16,6 +16,7 @@ import pytest
 from lors.bin import prepare_manifest as command
 from lors.data.datadir import read_data_dir, read_scp, validate_data_dir
 from lors.data.manifest import format_manifest_reports, prepare_manifest
+from lors.data.manifest_names import Manifest
 from lors.errors import UsageError
 from tests.refusal import refusal
 
@@ -129,7 +130,7 @@ def test_other_names_of_columns_and_one_language(tmp_path, capsys):
         for r in rows
     ]
     manifest = write_csv(tmp_path / "own.csv", theirs)
-    words = ["--manifest", str(manifest), "--out", str(tmp_path / "data"), "--lang", "de"]
+    words = ["--manifest", f"de={manifest}", "--out", str(tmp_path / "data")]
     rename = ["audio=path", "text=sentence", "speaker=client", "split=set"]
     assert command.main([*words, "--rename", *rename]) == 0
     table = capsys.readouterr().out
@@ -660,7 +661,7 @@ def test_files_of_datasets_of_the_wrong_shape(tmp_path, monkeypatch, name, conte
     folder = write_datasets(tmp_path / "set", embedded=False)
     (folder / "train" / name).write_text(content)
     with refusal(folder / "train" / name):
-        prepare_manifest(folder, tmp_path / "data", lang="de")
+        prepare_manifest([Manifest(folder, "de")], tmp_path / "data")
 
 
 def write_datasets(folder: Path, embedded: bool) -> Path:
@@ -706,11 +707,11 @@ def test_a_datasets_folder(tmp_path, monkeypatch, embedded):
     monkeypatch.setattr(sys, "path", [*sys.path, str(PACKAGES)])
     folder = write_datasets(tmp_path / "set", embedded)
     rename = {"text": "transcription", "speaker": "speaker_id"}
-    options = {"rename": rename, "lang": "de"}
+    options = {"rename": rename}
     with refusal("'text'", "'speaker_id'", "'speaker'"):
-        prepare_manifest(folder, tmp_path / "data", lang="de")
+        prepare_manifest([Manifest(folder, "de")], tmp_path / "data")
     for _ in range(2):
-        (report,) = prepare_manifest(folder, tmp_path / "data", **options)
+        (report,) = prepare_manifest([Manifest(folder, "de")], tmp_path / "data", **options)
     assert report["splits"]["dev"]["clips"] == 4
     clips = read_data_dir(tmp_path / "data/de/train")
     assert [clip.text for clip in clips] == [f"Satz train {number}" for number in range(4)]
@@ -719,7 +720,7 @@ def test_a_datasets_folder(tmp_path, monkeypatch, embedded):
     assert read_scp(tmp_path / "data/de/train/spk2gender") == {"0": "m"}
     (folder / "train/data-00001-of-00002.arrow").write_bytes(b"not arrow")
     with refusal(folder / "train/data-00001-of-00002.arrow"):
-        prepare_manifest(folder, tmp_path / "data", **options)
+        prepare_manifest([Manifest(folder, "de")], tmp_path / "data", **options)
     (folder / "train/state.json").write_text("{}")
     with refusal(folder / "train/state.json", "_data_files"):
-        prepare_manifest(folder, tmp_path / "data", **options)
+        prepare_manifest([Manifest(folder, "de")], tmp_path / "data", **options)

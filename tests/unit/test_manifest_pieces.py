@@ -9,6 +9,7 @@ import soundfile
 from lors.data.datadir import read_data_dir, validate_data_dir
 from lors.data.formatting import FormatOptions, format_data_dir
 from lors.data.manifest import prepare_manifest
+from lors.data.manifest_names import Manifest
 from tests.refusal import refusal
 from tests.unit.test_manifest import WRITERS, dropped, good_rows, write_wav
 
@@ -158,6 +159,7 @@ def test_names_as_in_the_manifests_of_nemo(tmp_path):
     write_wav(tmp_path / "x.wav", 3)
     rows.append(rows[0] | {"audio_filepath": "x.wav", "offset": 1.0, "duration": 1.5})
     manifest = WRITERS["jsonl"](tmp_path / "own.jsonl", rows)
-    prepare_manifest(manifest, tmp_path / "data", rename={"audio": "audio_filepath"}, lang="de")
+    rename = {"audio": "audio_filepath"}
+    prepare_manifest([Manifest(manifest, "de")], tmp_path / "data", rename=rename)
     (cut,) = [utt for utt in read_data_dir(tmp_path / "data/de/train") if utt.piece.start]
     assert (cut.piece.start, cut.piece.end, cut.duration) == (1, 2.5, 1.5)

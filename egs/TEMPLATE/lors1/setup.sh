@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
-# Usage: egs/TEMPLATE/lors1/setup.sh egs/<corpus>/lors1
+# Usage: egs/TEMPLATE/lors1/setup.sh egs/<corpus>/lors1 [--from MANIFEST ...]
+#  e.g.: egs/TEMPLATE/lors1/setup.sh egs/my_corpus/lors1
+#        egs/TEMPLATE/lors1/setup.sh egs/my_corpus/lors1 --from dump/raw/{train,dev,test}_de
+#        egs/TEMPLATE/lors1/setup.sh egs/my_corpus/lors1 --from de/train=tr de/dev=cv de/test=tt
 #
-# Write a new recipe; only its db.sh and local/data.sh need an edit. The files that recipes share
-# are links: relative ones inside the checkout, absolute ones to this checkout elsewhere.
+# Write a new recipe. Its db.sh names the corpus: with --from, data directories of Kaldi or ESPnet,
+# cut manifests of lhotse or tables (local/prepare_manifest.sh --help); else it needs an edit. The
+# files that recipes share are links: relative ones inside the checkout, absolute ones to this
+# checkout elsewhere.
 # shellcheck source-path=SCRIPTDIR/../../..
 set -euo pipefail
 
@@ -14,8 +19,12 @@ if [ "${1:-}" = -h ] || [ "${1:-}" = --help ]; then
     sed -n '2,/^[^#]/{/^# shellcheck/d;s/^# \{0,1\}//p}' "$0"
     exit 0
 fi
-if [ $# -ne 1 ] || [[ $1 == -* ]]; then
-    die -2 "expected one argument, the directory of the new recipe" "e.g.: $0 egs/my_corpus/lors1"
+if [ $# -lt 1 ] || [[ $1 == -* ]]; then
+    die -2 "expected the directory of the new recipe" "e.g.: $0 egs/my_corpus/lors1"
+fi
+if [ $# -gt 1 ] && { [ "$2" != --from ] || [ $# -eq 2 ]; }; then
+    die -2 "expected --from MANIFEST ... after the directory" "got: ${*:2}" \
+        "e.g.: $0 egs/my_corpus/lors1 --from dump/raw/train_de dump/raw/dev_de dump/raw/test_de"
 fi
 # Line breaks and other encodings: Kaldi's files and the records could not hold the path.
 if [[ -z $1 || /$1 == */. || /$1 == */.. || $1 == *[[:cntrl:]]* ]] ||
@@ -24,6 +33,11 @@ if [[ -z $1 || /$1 == */. || /$1 == */.. || $1 == *[[:cntrl:]]* ]] ||
 fi
 if [ -e "$1" ] || [ -L "$1" ]; then
     die "this path exists already" "where: $1" "what to do: choose another name"
+fi
+
+corpus_lines= # of db.sh
+if [ $# -gt 1 ]; then
+    corpus_lines=$("$root/utils/python.sh" -m lors.bin.name_manifests "${@:3}")
 fi
 
 mkdir -p "$(dirname "$1")"
@@ -38,6 +52,11 @@ link_options=(-s)
 if [[ $target == "$root"/* ]]; then link_options=(-s -r); fi
 cp -R "$template/skeleton/." "$new"
 sed -i "1s/CORPUS/${corpus//[^A-Za-z0-9_.-]/_}/" "$new/README.md"
+if [ "$corpus_lines" ]; then
+    { sed '/^export MANIFEST=/,$d' "$template/skeleton/db.sh"
+      printf '%s\n' "$corpus_lines"
+      sed '1,/^export LANGS=/d' "$template/skeleton/db.sh"; } >"$new/db.sh"
+fi
 mkdir "$new/conf"
 ln "${link_options[@]}" "$template"/{lors,path,cmd}.sh "$root/utils" "$new"
 ln "${link_options[@]}" "$root"/local/*.sh "$new/local"
@@ -51,6 +70,10 @@ chmod 755 "$new"
 mv -T "$new" "$target"
 
 log "$target is ready; next:"
-log "1. $target/db.sh: where the corpus is"
-log "2. $target/local/data.sh: how to make data directories of it"
-log "3. $target/run.sh"
+if [ "$corpus_lines" ]; then
+    log "1. $target/db.sh: the languages and splits are right? which base model?"
+else
+    log "1. $target/db.sh: where the corpus is"
+    log "2. $target/local/data.sh: how to make data directories of it"
+fi
+log "then $target/run.sh"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Usage: local/data.sh --langs "de es" --out data
 #
-# Write a Kaldi data directory for each language and split: OUT/<lang>/{train,dev,test}. A manifest
-# needs no change here; for any other corpus, replace the last commands by your own.
+# Write a Kaldi data directory for each language and split: OUT/<lang>/{train,dev,test}. Manifests
+# need no change here; for any other corpus, replace the last commands by your own.
 #
 # shellcheck source-path=SCRIPTDIR/../..
 set -euo pipefail
@@ -18,5 +18,5 @@ no_more_arguments "$@"
 . ./db.sh
 
 read -ra langs_a <<<"$langs"
-local/prepare_manifest.sh --manifest "$MANIFEST" --langs "${langs_a[@]}" --out "$out" \
+local/prepare_manifest.sh --manifest "${MANIFEST[@]}" --langs "${langs_a[@]}" --out "$out" \
     --strict "$strict"
