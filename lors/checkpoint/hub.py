@@ -32,9 +32,10 @@ from lors.checkpoint.places import (
     PEFT_MODEL,
     PEFT_PICKLE,
     READ_SUFFIXES,
+    RECIPE_MODEL,
     exists,
 )
-from lors.checkpoint.vocabulary import VOCABULARY_FILES
+from lors.checkpoint.vocabulary import ESPNET_CONFIG, VOCABULARY_FILES
 from lors.errors import LorsError, shortened
 from lors.fileio import read_json_object
 
@@ -185,6 +186,10 @@ def _model_in(name: HubName, files: Collection[str], get: Get) -> Path:
         directory = name.path or "."
         path, own = _files_of_directory(name, directory, files, get)
     wanted = {*own, *(_joined(directory, file) for file in BESIDE)} & {*files}
+    config = _joined(directory, ESPNET_CONFIG)
+    if config in wanted:
+        names = {PurePosixPath(word).name for word in _words(get([config]) / config)}
+        wanted |= {_joined(directory, file) for file in names if not _is_model(file)} & {*files}
     for index in [file for file in own if file.endswith(INDEX_SUFFIX)]:
         parts = read_json_object(get([index]) / index).get("weight_map")
         # The reader refuses an index of another form.
@@ -213,6 +218,7 @@ def _files_of_directory(
     if PACK_RECORD in inside:
         return directory, _packed(directory, files, get)
     readable = sorted(file for file in inside if file.endswith(READ_SUFFIXES))
+    readable = [file for file in readable if file == RECIPE_MODEL] or readable
     if len(readable) == 1:
         return (path := _joined(directory, readable[0])), [path]
     others = sorted(file for file in files if file.endswith(MODEL_SUFFIXES))
@@ -232,7 +238,16 @@ def _packed(directory: str, files: Collection[str], get: Get) -> list[str]:
     folder = get([record]) / directory
     names = [path.relative_to(folder).as_posix() for path in packed_files(folder) or ()]
     config = _joined(directory, names[1])
-    text = (get([record, config]) / config).read_text(encoding="utf-8", errors="replace")
-    words = {word.strip("'\"") for word in text.split()}
-    named = {_joined(directory, word) for word in words} & {*files}
+    words = _words(get([record, config]) / config)
+    named = {_joined(directory, word) for word in words if not _is_model(word)} & {*files}
     return [record, *(_joined(directory, file) for file in names), *named]
+
+
+def _words(config: Path) -> set[str]:
+    """Return all words of a configuration, the names of its files among them."""
+    text = config.read_text(encoding="utf-8", errors="replace")
+    return {word.strip("'\"") for word in text.split()}
+
+
+def _is_model(file: str) -> bool:
+    return file.endswith(MODEL_SUFFIXES)

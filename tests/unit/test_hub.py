@@ -14,12 +14,16 @@ import safetensors.torch
 import torch
 import yaml
 
+from lors.bin.import_base import main as import_base
 from lors.bin.lors import main
 from lors.checkpoint import hub as names
 from lors.checkpoint.expert import open_expert, open_model
 from lors.checkpoint.hub import HubName, hub_name, local_path, origin_of
 from lors.checkpoint.reader import Checkpoint
+from lors.errors import UsageError
+from lors.models.espnet_s2t.family import EspnetS2T
 from tests.hub_server import OTHER_TOKEN, TOKEN, Fault
+from tests.integration.tiny_whisper import make_whisper
 from tests.refusal import refusal
 from tests.unit.merge_models import PRUNED, model
 
@@ -398,6 +402,70 @@ def test_a_small_expert_of_a_model_on_the_hub(models, tmp_path):
 def test_inspect_by_names(models, capsys):
     assert main(["inspect", "--base", "org/base", "--experts", "org/de/best", "org/lora-fr"]) == 0
     assert "lora-fr" in capsys.readouterr().out
+
+
+S2T = {
+    "config.yaml": b"token_list:\n- a\nbpemodel: old/place/bpe.model\nnormalize_conf:\n"
+    b"  stats_file: feats_stats.npz\n",
+    "model.pth": pickled(model(3)),
+    "bpe.model": b"bpe",
+    "feats_stats.npz": b"stats",
+    "optimizer.pt": b"junk",
+}
+
+
+def test_the_base_model_of_a_recipe_of_espnet(hub, tmp_path):
+    """From a directory with the files of a recipe, and from a package of ESPnet."""
+    hub.add("org/s2t", S2T)
+    hub.add("org/packed", FORMS["espnet"])
+    for name in ("org/s2t", "org/packed"):
+        EspnetS2T.check_options({"base_model": name})
+        out = tmp_path / name
+        assert import_base(["--base_model", name, "--out", str(out)]) == 0
+        assert torch.equal(
+            torch.load(out / "model.pth", weights_only=True)[PRUNED], model(3)[PRUNED]
+        )
+        config = yaml.safe_load((out / "config.yaml").read_text())
+        assert config["bpemodel"] == str(out / "bpe.model") and config["token_list"]
+        assert (out / "bpe.model").read_bytes() == b"bpe"
+        source = yaml.safe_load((out / "source.yaml").read_text())
+        commit = hub.repos[name].refs["main"]
+        file = "/model.pth" if name == "org/s2t" else ""
+        assert source == {"base_model": name, "source": f"hf://{name}@{commit}{file}"}
+    assert (tmp_path / "org/s2t/feats_stats.npz").exists()
+    assert "optimizer.pt" not in hub.fetched()
+    assert import_base(["--base_model", "org/none", "--out", str(tmp_path / "no")]) == 1
+    with refusal("base/model.pth", kind=UsageError):
+        EspnetS2T.check_options({"base_model": "base/model.pth"})
+
+
+def test_a_whisper_of_the_hub_in_every_program(hub, tmp_path):
+    file = make_whisper(tmp_path / "tiny.pt")
+    state = torch.load(file, weights_only=True)["model_state_dict"]
+    exported = tmp_path / "hf"
+    assert main(["export-whisper", "--model", str(file), "--out", str(exported)]) == 0
+    hub.add("org/whisper", {path.name: path.read_bytes() for path in exported.iterdir()})
+
+    words = ["--model_family", "whisper", "--base_model", "org/whisper"]
+    assert import_base([*words, "--out", str(tmp_path / "base")]) == 0
+    imported = torch.load(tmp_path / "base/model.pth", weights_only=True)
+    assert all(torch.equal(imported[name], value) for name, value in state.items())
+    source = yaml.safe_load((tmp_path / "base/source.yaml").read_text())["source"]
+    assert source == f"hf://org/whisper@{hub.repos['org/whisper'].refs['main']}"
+
+    again = tmp_path / "again"
+    assert main(["export-whisper", "--model", "org/whisper", "--out", str(again)]) == 0
+    for path in exported.iterdir():
+        assert (again / path.name).read_bytes() == path.read_bytes()
+
+    files = {path.name: path.read_bytes() for path in (tmp_path / "base").glob("[!.]*")}
+    hub.add("org/recipe", files)
+    small = tmp_path / "quantised"
+    assert main(["quantise", "--model", "org/recipe", "--out", str(small)]) == 0
+    hub.add("org/small", {path.name: path.read_bytes() for path in small.glob("[!.]*")})
+    restored = ["quantise", "--restore", "--model", "org/small", "--out"]
+    assert main([*restored, str(tmp_path / "restored.pth")]) == 0
+    assert torch.load(tmp_path / "restored.pth", weights_only=True).keys() == state.keys()
 
 
 def test_the_package_is_missing(monkeypatch, tmp_path):

@@ -66,7 +66,7 @@ class EspnetS2T(Family):
                 "there is no such directory of an ESPnet S2T model",
                 where="--base_model",
                 got=base_model,
-                hint="give the directory of a model, its name on the Hugging Face Hub (espnet/...), "
+                hint="give the directory of a model, its name on the Hugging Face Hub, "
                 "or train one: egs/mini_covost/lors1/local/train_base.sh",
             )
 
