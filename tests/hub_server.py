@@ -64,7 +64,12 @@ class Fault:
 
 
 class Hub:
-    """The two servers. Requests are in `requests`: method, path, whether with a token."""
+    """The two servers.
+
+    Attributes:
+        requests: method, path, and whether there was a token, of every request.
+        before: action on a model (``preupload``) -> function that is called once, before it.
+    """
 
     def __init__(self):
         self.repos: dict[str, Repo] = {}
@@ -72,6 +77,7 @@ class Hub:
         self.requests: list[tuple[str, str, bool]] = []
         self.stored: dict[str, bytes] = {}
         self.connections: set = set()
+        self.before: dict = {}
         self.server = self._start(_Api)
         self.storage = self._start(_Storage)
 
@@ -252,6 +258,7 @@ class _Api(_Handler):
         elif self.token != TOKEN:
             self.refuse(403, message="You don't have the rights to write here")
         elif action == "preupload":
+            self.hub.before.pop(action, lambda: None)()
             asked = json.loads(self.body)["files"]
             self.send(200, {"files": [self._preuploaded(files, file["path"]) for file in asked]})
         elif action == "commit":

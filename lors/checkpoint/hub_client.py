@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 CARD = "README.md"
 """The card of a model on the Hub."""
 LOG_IN = "log in by 'hf auth login', or set HF_TOKEN"
-_OVERLOADED = (408, 429)
+_OVERLOADED, _CHANGED = (408, 429), 412
+"""Status codes: too many requests; not the expected commit any more."""
 
 
 class Unreachable(LorsError):
@@ -196,6 +197,13 @@ def _answer(errors: ModuleType, error: Any, repo: str, revision: str | None) -> 
             got=f"status {status}: {_first_line(error)}",
             hint="wait a little, then run the same command again; who is logged in may ask more "
             "often",
+        )
+    if status == _CHANGED:
+        return LorsError(
+            "somebody has changed this model on the Hub in the meantime",
+            where=repo,
+            got=_first_line(error),
+            hint="look at that change, then run the same command again",
         )
     return LorsError(
         "the Hub refuses this",
