@@ -40,8 +40,8 @@ def get_parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     if not args.restore:
-        model = local_path(args.model)
-        quantise_directory(model.parent if model.is_file() else model, args.out, args.double)
+        place = local_path(args.model)
+        quantise_directory(place.parent if place.is_file() else place, args.out, args.double)
         return
     model = open_quantised(local_path(args.model))
     if Path(args.out).resolve() == model.path.resolve():

@@ -109,7 +109,8 @@ def files_of(model: Path) -> Iterator[dict[str, Path]]:
     if model.is_dir():
         yield _directory(model)
         return
-    if not zipfile.is_zipfile(model):
+    # A file of torch.save is a zip file, too.
+    if model.suffix != ".zip" or not zipfile.is_zipfile(model):
         raise LorsError(
             "neither a directory of Hugging Face nor a zip file of ESPnet",
             where=model,
