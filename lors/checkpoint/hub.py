@@ -89,7 +89,9 @@ def hub_name(source: str | os.PathLike) -> HubName | None:
     # A Path has one of the slashes only.
     text = re.sub(r"^hf:/(?=[^/])", SCHEME, os.fspath(source))
     found = _NAME.fullmatch(text.removeprefix(SCHEME))
-    if text.startswith(SCHEME) and (found is None or ".." in (found["path"] or "").split("/")):
+    if found is not None and ".." in text.split("/"):
+        found = None
+    if found is None and text.startswith(SCHEME):
         raise LorsError(
             "not the name of a model on the Hugging Face Hub",
             where=text,
@@ -156,7 +158,12 @@ def _fetched(name: HubName) -> Path:
     except Unreachable as error:
         folder = cached_snapshot(name.repo, name.revision)
         if folder is None:
-            raise
+            raise Unreachable(
+                f"there is no such local path, nothing in the cache, and {error.what}",
+                where=name,
+                got=error.got,
+                hint=f"correct the path; or, for a model on the Hub: {error.hint}",
+            ) from error
         log.warning("%s; commit %s of %s is in the cache", error.what, folder.name, name)
         files = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
         try:
@@ -193,8 +200,8 @@ def _model_in(name: HubName, files: Collection[str], get: Get) -> Path:
     for index in [file for file in own if file.endswith(INDEX_SUFFIX)]:
         parts = read_json_object(get([index]) / index).get("weight_map")
         # The reader refuses an index of another form.
-        for part in set(parts.values()) if isinstance(parts, dict) else ():
-            wanted |= {_joined(directory, PurePosixPath(str(part)).name)} & {*files}
+        named = {str(part) for part in parts.values()} if isinstance(parts, dict) else ()
+        wanted |= {_joined(directory, PurePosixPath(part).name) for part in named} & {*files}
     return get(sorted(wanted)) / path
 
 

@@ -25,7 +25,6 @@ from lors.checkpoint.places import (
     INDEX_SUFFIX,
     MODEL_SUFFIXES,
     PACK_RECORD,
-    PEFT_CONFIG,
 )
 from lors.errors import LorsError, UsageError, shortened
 from lors.fileio import scratch_directory, write_text
@@ -146,12 +145,11 @@ def _directory(model: Path) -> dict[str, Path]:
         if path.is_file() and not path.name.startswith(".")
     }
     weights = [name for name in DIRECTORY_FILES if name in files]
-    if PEFT_CONFIG not in files and not (weights and "config.json" in files):
+    if not weights or "config.json" not in files:
         raise LorsError(
             "this directory holds no model of Hugging Face",
             where=model,
-            expected=f"config.json and {' or '.join(DIRECTORY_FILES)}, or an adapter with "
-            f"{PEFT_CONFIG}",
+            expected=f"config.json and {' or '.join(DIRECTORY_FILES)}",
             got=shortened(files, 20) or "no files",
             hint="lors export-whisper writes such a directory",
         )
@@ -209,7 +207,7 @@ def _head(target: Target, create: bool) -> tuple[str | None, list[str]]:
     hub, repo = client(target.repo), target.repo
     with told(repo):
         if create:
-            api(repo).create_repo(repo, private=target.private, exist_ok=True)
+            api(repo).create_repo(repo, private=target.private or None, exist_ok=True)
         try:
             info = api(repo).model_info(repo)
         except hub.errors.RepositoryNotFoundError:

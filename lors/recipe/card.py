@@ -13,11 +13,12 @@ from typing import Any
 import yaml
 
 from lors.checkpoint.hub import SCHEME, HubName, hub_name
-from lors.checkpoint.hub_client import Unreachable, card_data, client
+from lors.checkpoint.hub_client import card_data, client
 from lors.checkpoint.places import DIRECTORY_FILES, RECIPE_MODEL
 from lors.config import read_yaml
 from lors.errors import LorsError, UsageError
 from lors.merge.methods import method_called
+from lors.models.espnet_s2t.prompts import ISO_639_3, language_symbol, task_symbol
 from lors.recipe.comparison import SAMPLES
 from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, ExpDir, tasks_of
 from lors.recipe.report import Section, render_markdown
@@ -25,7 +26,7 @@ from lors.recipe.results import test_set_section, with_unit
 from lors.recipe.score_tree import ScoreTable, read_scores
 from lors.recipe.significance import Significance, significance_of
 from lors.score.significance import SEED
-from lors.tasks import Pair, spoken, task_called
+from lors.tasks import ASR, Pair, spoken, task_called
 
 log = logging.getLogger(__name__)
 
@@ -125,8 +126,9 @@ def model_card(
             "this record holds no plan", where="merge.yaml", hint="was the merge interrupted?"
         )
     sources = sources_of(plan)
+    languages = _languages(sources, scores, langs)
     data = client(title).ModelCardData(
-        language=_languages(sources, scores, langs) or None,
+        language=languages or None,
         license=licence or _common_licence(sources),
         library_name=library,
         pipeline_tag="automatic-speech-recognition",
@@ -143,7 +145,7 @@ def model_card(
     sections = [_model_section(sources, plan)]
     body = render_markdown([*sections, *_score_sections(scores)], title, about)
     blocks = [
-        ("How to use it", "python", _USAGE[library].format(name=title)),
+        ("How to use it", "python", _usage(library, title, (*languages, "en")[0])),
         ("Plan", "yaml", _public_plan(record, plan, sources)),
         ("Command", "bash", "\n".join(filter(None, [_command(record, plan, sources), command]))),
     ]
@@ -152,21 +154,24 @@ def model_card(
     return "\n\n".join(text) + "\n"
 
 
-_USAGE = {
-    "transformers": """\
+def _usage(library: str, name: str, lang: str) -> str:
+    """Return lines of Python that load a model and recognise a file."""
+    if library == "transformers":
+        return f"""\
 from transformers import pipeline
 
 recogniser = pipeline("automatic-speech-recognition", model="{name}")
-print(recogniser("speech.wav", generate_kwargs={{"language": "de", "task": "transcribe"}}))
-""",
-    "espnet": """\
+print(recogniser("speech.wav", generate_kwargs={{"language": "{lang}", "task": "transcribe"}}))
+"""
+    code = next((code for code in ISO_639_3 if code.split("-")[0] == lang), "en")
+    symbols = f'lang_sym="{language_symbol(code)}", task_sym="{task_symbol(ASR.name)}"'
+    return f"""\
 import soundfile
 from espnet2.bin.s2t_inference import Speech2Text
 
-recogniser = Speech2Text.from_pretrained("{name}", lang_sym="<deu>", task_sym="<asr>")
+recogniser = Speech2Text.from_pretrained("{name}", {symbols})
 print(recogniser(soundfile.read("speech.wav")[0])[0][0])
-""",
-}
+"""
 
 
 def sources_of(plan: Mapping[str, Any]) -> list[Source]:
@@ -183,7 +188,7 @@ def _source(role: str, path: str) -> Source:
         return Source(role, _end_of(Path(path)), None, None, ())
     try:
         found = card_data(name.repo, name.revision)
-    except Unreachable as error:
+    except LorsError as error:  # it may be gated, or gone
         log.warning("the card of %s cannot be read: %s", name.repo, error.what)
         found = {}
     languages = found.get("language") or ()

@@ -7,11 +7,12 @@ import zipfile
 import pytest
 import torch
 import yaml
-from score_trees import make_scores
+from score_trees import make_experiment, make_scores
 
 from lors.bin.lors import main
 from lors.export.upload import is_edited, marked, repo_called
-from lors.recipe.card import model_card
+from lors.recipe.card import model_card, scores_of
+from lors.recipe.expdir import ExpDir
 from tests.hub_server import OTHER_TOKEN, TOKEN, Fault
 from tests.refusal import refusal
 from tests.unit.merge_models import model
@@ -147,6 +148,23 @@ def test_the_scores_of_an_experiment(merged, owner, tmp_path, capsys):
     assert upload(merged, *options, "--merged", "../x", "--dry_run") == 2
 
 
+def test_the_intervals_are_those_of_the_report(owner, tmp_path, monkeypatch):
+    exp = make_experiment(tmp_path / "exp")
+    for module in ("comparison", "significance", "card"):
+        monkeypatch.setattr(f"lors.recipe.{module}.SAMPLES", 100)
+    plan = {"base": "b.pth", "experts": ["e.pth"], "method": "lors", "params": {}}
+    scores = scores_of(ExpDir(exp), "lors.asr_st")
+    text = model_card({"plan": plan}, REPO, "espnet", scores, licence="mit")
+    row = re.findall(r"\| this model \| (.*) \|", text)[0].split(" | ")
+    report = (exp / "RESULTS.md").read_text().split("## 95 % intervals of WER")[1]
+    ends = re.search(r"\| lors.langs\\_tasks \| (.*) \|", report)[1].split(" | ")
+    assert [re.search(r"\((.*)\)", cell)[1] for cell in row] == ends
+    for cell in row:
+        value, low, high = map(float, re.findall(r"[\d.]+", cell))
+        assert low < value < high
+    assert "100 samples" in text
+
+
 def test_a_dry_run_writes_nothing(merged, owner, capsys):
     assert upload(merged, "--license", "mit", "--dry_run") == 0
     told = capsys.readouterr().out
@@ -213,12 +231,13 @@ def package(path, **changes):
 
 def test_a_package_of_espnet(merged, owner, tmp_path, capsys):
     path = package(tmp_path / "lors.asr.zip")
-    record = ("--record", "merged/merge.yaml", "--license", "mit")
+    record = ("--record", "merged/merge.yaml", "--license", "mit", "--langs", "sv-SE")
     assert upload(path, *record) == 0
     files = owner.repos[REPO].files
     assert files["exp/model.pth"] == b"weights" and "meta.yaml" in files
     data, body = card_of(owner)
     assert data["library_name"] == "espnet" and f'from_pretrained("{REPO}"' in body
+    assert 'lang_sym="<swe>", task_sym="<asr>"' in body
     assert is_edited(files["README.md"].decode()) is False
     assert (tmp_path / "lors.asr.README.md").read_bytes() == files["README.md"]
     assert not [*tmp_path.glob(".*.unpacked")]
