@@ -103,11 +103,13 @@ def hub_name(source: str | os.PathLike) -> HubName | None:
     name = HubName(found["repo"], revision, found["path"] or "")
     if text.startswith(SCHEME):
         return name
+    if text.endswith(MODEL_SUFFIXES):
+        return None
     if exists(Path(text)):
         if not name.path:
             _tell_of_local(text)
         return None
-    return None if text.endswith(MODEL_SUFFIXES) else name
+    return name
 
 
 @functools.cache
