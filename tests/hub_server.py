@@ -277,7 +277,10 @@ class _Api(_Handler):
 
     def _preuploaded(self, files, path):
         mode = "lfs" if path.endswith(LARGE) else "regular"
-        oid = self._oid(files[path]) if path in files and mode == "regular" else None
+        oid = None
+        if path in files:
+            content = files[path]
+            oid = hashlib.sha256(content).hexdigest() if mode == "lfs" else self._oid(content)
         return {"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid}
 
     def _resolve(self, name, revision, file):

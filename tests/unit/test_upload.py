@@ -175,6 +175,9 @@ def test_a_dry_run_writes_nothing(merged, owner, capsys):
 
 def test_a_second_upload_replaces_its_own_card(merged, owner):
     assert upload(merged, "--license", "mit") == 0
+    commits = len(owner.repos[REPO].commits)
+    assert upload(merged, "--license", "mit") == 0
+    assert len(owner.repos[REPO].commits) == commits  # nothing has changed
     (merged / "model.safetensors").write_bytes(tensors(model(8)))
     assert upload(merged, "--license", "apache-2.0") == 0
     assert card_of(owner)[0]["license"] == "apache-2.0"
