@@ -47,6 +47,8 @@ EXTRAS = {
         "types-tqdm",
     ],
     "completion": ["shtab"],
+    # Models by their names on the Hugging Face Hub, and lors upload.
+    "hub": ["huggingface_hub>=1"],
     # Dequantises models in 4 bits faster than torch, on GPUs and CPUs.
     "quantised": ["bitsandbytes"],
     # Reads cut manifests as the corpus of a recipe.

@@ -23,7 +23,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--model",
         required=True,
         help="Whisper model of OpenAI (.pt), ESPnet (.pth), Hugging Face (.safetensors or a "
-        "directory) or CTranslate2 (a directory); merged or not",
+        "directory) or CTranslate2 (a directory), or its name on the Hugging Face Hub; merged or "
+        "not",
     )
     parser.add_argument(
         "--base", help="base model of --model, if that is an adapter or a file of lors extract"

@@ -1,4 +1,4 @@
-"""Merge fine-tuned checkpoints, look into them, quantise and export models."""
+"""Merge fine-tuned checkpoints, look into them, quantise, export and upload models."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ COMMANDS = {
     "extract": ("extract", (), "write an expert as a small file: LoRA, or low-rank plus sparse"),
     "export-whisper": ("export_whisper", (), "write a Whisper for transformers or openai-whisper"),
     "quantise": ("quantise", (), "write a model in 4 bits, or one in 4 bits in full precision"),
+    "upload": ("upload", (), "upload a merged model to the Hugging Face Hub, with its card"),
     "list-methods": ("merge", ("--list_methods",), "describe every merge method"),
 }
 SHELLS = ("bash", "zsh", "tcsh")

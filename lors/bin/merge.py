@@ -41,14 +41,14 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--base",
-        help="checkpoint of the base model: .pth, .pt, .safetensors, or a directory of Hugging "
-        "Face or CTranslate2",
+        help="checkpoint of the base model: .pth, .pt, .safetensors, a directory of Hugging Face "
+        "or CTranslate2, or a name on the Hugging Face Hub: organisation/model[@revision][/folder]",
     )
     parser.add_argument(
         "--experts",
         nargs="+",
         help="checkpoints fine-tuned from the base model, in any of these forms, LoRA adapters, or "
-        "files of lors extract",
+        "files of lors extract; local or on the Hub",
     )
     parser.add_argument("--out", help="merged model to write: .pth, .safetensors, or .pt (Whisper)")
     parser.add_argument(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lors.checkpoint.hub import local_path
 from lors.checkpoint.quantised import open_quantised
 from lors.checkpoint.writer import CheckpointWriter
 from lors.errors import UsageError
@@ -23,7 +24,11 @@ def get_parser() -> argparse.ArgumentParser:
         "it in place of the model. With --restore: write the rounded weights of a quantised model "
         "in float32, for merging and export.",
     )
-    parser.add_argument("--model", required=True, help="model directory; or a file, to restore")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="model directory, also by its name on the Hugging Face Hub; or a file, to restore",
+    )
     parser.add_argument(
         "--out", required=True, help="directory to write; with --restore a .pth or .safetensors"
     )
@@ -35,9 +40,10 @@ def get_parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     if not args.restore:
-        quantise_directory(args.model, args.out, args.double)
+        place = local_path(args.model)
+        quantise_directory(place.parent if place.is_file() else place, args.out, args.double)
         return
-    model = open_quantised(args.model)
+    model = open_quantised(local_path(args.model))
     if Path(args.out).resolve() == model.path.resolve():
         raise UsageError("input and output are the same file", where="--out", got=args.out)
     with CheckpointWriter(args.out, model.spec()) as writer:

@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from xxhash import xxh3_128
 
+from lors.checkpoint.hub import SCHEME, hub_name, local_path, origin_of
 from lors.checkpoint.lora_files import from_description
 from lors.checkpoint.naming import names_in
+from lors.checkpoint.places import BASE_RECORD
 from lors.checkpoint.reader import Checkpoint, bytes_of
 from lors.errors import LorsError
 from lors.fileio import read_json_object, write_json
-
-BASE_RECORD = "base.json"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class BaseRecord:
     """The content of ``base.json``.
 
     Attributes:
-        model: path of the base model, relative to the directory of the expert.
+        model: path of the base model, relative to the directory of the expert; or its name on the
+            Hub, with the commit.
         fingerprint: hash of its weights.
         full_precision: if it is quantised, hash of the model that was quantised.
     """
@@ -48,8 +49,8 @@ def record_base(base: Checkpoint, directory: str | os.PathLike) -> None:
 
 def base_record(base: Checkpoint, directory: str | os.PathLike) -> BaseRecord:
     """Return the record of `base` for an expert in a directory."""
-    path = os.path.relpath(base.path, directory)
-    return BaseRecord(path, hash_of_weights(base), base.full_precision)
+    model = origin_of(base.path) or os.path.relpath(base.path, directory)
+    return BaseRecord(model, hash_of_weights(base), base.full_precision)
 
 
 def recorded_base(adapter: str | os.PathLike) -> Path:
@@ -67,6 +68,8 @@ def recorded_base(adapter: str | os.PathLike) -> Path:
 
 def recorded_path(record: BaseRecord, directory: Path) -> Path:
     """Return the path of a recorded base model; LorsError if it is missing."""
+    if record.model.startswith(SCHEME):
+        return local_path(record.model)
     path = Path(os.path.normpath(directory / record.model))
     if not path.exists():
         raise LorsError(
@@ -92,6 +95,9 @@ def check_base(base: Checkpoint, adapter: Path, trained_on: str | None = None) -
     """
     record = (adapter if adapter.is_dir() else adapter.parent) / BASE_RECORD
     if not record.is_file():
+        name = hub_name(origin_of(base.path) or "")
+        if name is not None and name.repo == trained_on:
+            return  # PEFT records no commit
         known = f"was trained on {trained_on}" if trained_on else "does not name its base model"
         logging.warning(
             "%s %s; without a %s, LoRS cannot check that the weights are those of %s",

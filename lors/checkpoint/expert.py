@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lors.checkpoint.adapter import open_adapter
 from lors.checkpoint.adapter_base import recorded_base
+from lors.checkpoint.hub import local_path
 from lors.checkpoint.lora_files import is_adapter, is_peft_file
 from lors.checkpoint.naming import counterparts, tied_names
 from lors.checkpoint.places import PEFT_CONFIG, PEFT_MODEL
@@ -120,7 +121,7 @@ def open_expert(base: Checkpoint, path: str | os.PathLike) -> Checkpoint:
             :class:`lors.checkpoint.vector_file.VectorCheckpoint`; or the names in one of the two
             models have the prefix of a wrapper, such as DataParallel.
     """
-    path = Path(path)
+    path = local_path(path)
     if (path / PEFT_CONFIG).is_file():
         return open_adapter(base, path)
     checkpoint = _open_file(path)
@@ -144,7 +145,7 @@ def base_of(path: str | os.PathLike) -> Path | None:
     Raises:
         LorsError: the file or its record is damaged, or the base model is missing.
     """
-    path = Path(path)
+    path = local_path(path)
     if (path / PEFT_CONFIG).is_file():
         return recorded_base(path / PEFT_MODEL)
     checkpoint = Checkpoint.open(path)

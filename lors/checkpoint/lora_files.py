@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from lors.checkpoint.patterns import BadPattern, first_match
-from lors.checkpoint.places import PEFT_CONFIG, PEFT_MODEL
+from lors.checkpoint.places import PEFT_CONFIG, PEFT_MODEL, PEFT_PICKLE
 from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.vocabulary import ESPNET_CONFIG
 from lors.config import FLOAT32, Range, build, describe, read_yaml
@@ -25,7 +25,6 @@ from lors.errors import BRIEF, LorsError, UsageError, shortened
 from lors.fileio import read_json_object
 
 Value = TypeVar("Value")
-PEFT_PICKLE = "adapter_model.bin"
 PEFT_PREFIX = "base_model.model."
 
 
@@ -247,15 +246,8 @@ def from_description(cls: type[T], values: Mapping[str, Any], where: object) -> 
 
 
 def _open_peft_tensors(directory: Path) -> Checkpoint:
-    if not (directory / PEFT_MODEL).exists() and (directory / PEFT_PICKLE).exists():
-        raise LorsError(
-            "LoRS does not read this file format of an adapter",
-            where=directory / PEFT_PICKLE,
-            expected=PEFT_MODEL,
-            hint="convert it, in its directory: python -c 'import torch, safetensors.torch as s; "
-            f's.save_file(torch.load("{PEFT_PICKLE}", weights_only=True), "{PEFT_MODEL}")\'',
-        )
-    return Checkpoint.open(directory / PEFT_MODEL)
+    pickled = not (directory / PEFT_MODEL).exists() and (directory / PEFT_PICKLE).exists()
+    return Checkpoint.open(directory / (PEFT_PICKLE if pickled else PEFT_MODEL))
 
 
 def _by_module(

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lors.checkpoint.hub import hub_name
 from lors.checkpoint.lora_files import PEFT_PREFIX
 from lors.checkpoint.naming import names_in
 from lors.checkpoint.places import PEFT_CONFIG, PEFT_MODEL
@@ -113,5 +114,11 @@ def _targets(modules: Iterable[str], names: Iterable[str]) -> list[str]:
 
 
 def base_name_for_peft(base: str | os.PathLike) -> str | None:
-    """Return the base model for PEFT's record: a directory, which transformers loads, or None."""
+    """Return the base model for PEFT's record: a directory or a name, which transformers loads.
+
+    None for a model that transformers does not load.
+    """
+    name = hub_name(base)
+    if name is not None and not name.path:
+        return name.repo
     return str(base) if Path(base).is_dir() else None

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 
-from lors.errors import LorsError, from_os_error, shortened
+from lors.errors import LorsError, from_os_error
 
 INDEX_SUFFIX = ".safetensors.index.json"
 CTRANSLATE2_FILE = "model.bin"
 """Model file in every directory of CTranslate2."""
 PEFT_CONFIG, PEFT_MODEL = "adapter_config.json", "adapter_model.safetensors"
 """Files of an adapter of PEFT: its description and its tensors."""
-DIRECTORY_FILES = ("model.safetensors", f"model{INDEX_SUFFIX}", CTRANSLATE2_FILE)
+PEFT_PICKLE = "adapter_model.bin"
+"""Tensors of an adapter of an older PEFT, in the form of torch.save."""
+BASE_RECORD = "base.json"
+"""The record of an adapter's base model (:mod:`lors.checkpoint.adapter_base`)."""
+DIRECTORY_FILES = (
+    "model.safetensors",
+    f"model{INDEX_SUFFIX}",
+    CTRANSLATE2_FILE,
+    "pytorch_model.bin",
+)
 """Model files of directories of Hugging Face and CTranslate2; the first of them is read."""
+PACK_RECORD = "meta.yaml"
+"""The list of files of an unpacked model of ESPnet, as ``espnet2.bin.pack`` writes it."""
 READ_SUFFIXES = (".pth", ".pt", ".safetensors")
 MODEL_SUFFIXES = (*READ_SUFFIXES, ".bin", ".ckpt", ".pkl", ".h5", ".gguf", ".onnx", ".msgpack")
 """Suffixes of model files, also of those that LoRS does not read."""
@@ -63,12 +73,7 @@ def exists(path: Path) -> bool:
 
 def not_found(path: Path) -> LorsError:
     """Return the error for a model that is not there."""
-    hint = "correct the path"
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and path.suffix not in MODEL_SUFFIXES:
-        hint = (
-            "is this the name of a model on the Hugging Face Hub? LoRS reads local files: "
-            f"hf download {path} --local-dir {path.name}, then give {path.name}"
-        )
+    hint = "correct the path; for a file on the Hugging Face Hub, write hf:// before it"
     return LorsError("checkpoint not found", where=path, hint=hint)
 
 
@@ -79,33 +84,4 @@ def conversion(path: Path) -> str:
         f"{shlex.quote(str(path.resolve()))} {shlex.quote(path.stem + '.pth')}; if that is "
         "refused, save the weights in the program that made the file: "
         'torch.save(model.state_dict(), "model.pth")'
-    )
-
-
-def file_of(directory: Path) -> Path:
-    """Return the model file in a directory of Hugging Face or CTranslate2."""
-    found = [directory / name for name in DIRECTORY_FILES if (directory / name).is_file()]
-    if found:
-        return found[0]
-    if (directory / PEFT_CONFIG).is_file():
-        raise LorsError(
-            "this directory holds a PEFT adapter, not a full model",
-            where=directory,
-            expected=" or ".join(DIRECTORY_FILES),
-            hint="give the model that the adapter was trained on; give the adapter as an expert",
-        )
-    try:
-        files = sorted(path for path in directory.iterdir() if path.suffix in MODEL_SUFFIXES)
-    except OSError as error:
-        raise from_os_error(error) from None
-    hint = "give the path of the model file"
-    if files:
-        path = files[0]
-        hint = f"give {path}" if path.suffix in READ_SUFFIXES else conversion(path)
-    raise LorsError(
-        f"no {DIRECTORY_FILES[0]} in this directory",
-        where=directory,
-        expected=" or ".join(DIRECTORY_FILES),
-        got=shortened(path.name for path in files) or "no model file",
-        hint=hint,
     )

@@ -14,13 +14,14 @@ from torch import Tensor
 from xxhash import xxh3_128
 
 from lors.checkpoint.ctranslate2_whisper import CTranslate2Whisper
+from lors.checkpoint.directories import file_of
+from lors.checkpoint.hub import local_path
 from lors.checkpoint.places import (
     CTRANSLATE2_FILE,
     DIRECTORY_FILES,
     INDEX_SUFFIX,
     conversion,
     exists,
-    file_of,
     not_found,
 )
 from lors.checkpoint.safetensors_file import SafetensorsFile
@@ -58,14 +59,16 @@ class Checkpoint(abc.ABC):
             path: one of: ``.pth`` or ``.pt`` with a plain state dict (ESPnet), an ESPnet training
                 checkpoint (its ``model``) or an OpenAI Whisper model (its ``model_state_dict``);
                 ``.safetensors``; the index of a sharded model (``.safetensors.index.json``); the
-                ``model.bin`` of a Whisper in CTranslate2's form (faster-whisper); a directory of
-                Hugging Face or CTranslate2 with one of the last three.
+                ``model.bin`` of a Whisper in CTranslate2's form (faster-whisper); a ``.bin`` of
+                Hugging Face, which torch.save wrote; a directory of Hugging Face or CTranslate2
+                with one of the last four, or of an unpacked model of ESPnet; or the name of one of
+                all these on the Hugging Face Hub (:mod:`lors.checkpoint.hub`).
 
         Raises:
             LorsError: the file is missing, truncated or corrupt, has another format, or would need
-                to run code.
+                to run code; or as :func:`lors.checkpoint.hub.local_path`.
         """
-        path = Path(path)
+        path = local_path(path)
         if not exists(path):
             raise not_found(path)
         if path.is_dir():
@@ -73,8 +76,11 @@ class Checkpoint(abc.ABC):
         if path.name.endswith(INDEX_SUFFIX):
             return _ShardedCheckpoint(path)
         opener = OPENERS.get(path.suffix)
-        if path.name == CTRANSLATE2_FILE and path.is_file() and not is_torch_file(path):
-            opener = _CTranslate2Checkpoint
+        if path.suffix == ".bin" and path.is_file():
+            if is_torch_file(path):
+                opener = _TorchCheckpoint
+            elif path.name == CTRANSLATE2_FILE:
+                opener = _CTranslate2Checkpoint
         if opener is None:
             raise LorsError(
                 "LoRS does not read this kind of checkpoint",

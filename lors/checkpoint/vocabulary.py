@@ -9,6 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from lors.checkpoint.directories import packed_files
 from lors.errors import BRIEF, LorsError, from_os_error, shortened
 from lors.fileio import read_json, read_json_object
 
@@ -16,6 +17,7 @@ ESPNET_CONFIG = "config.yaml"
 HUGGING_FACE_VOCABULARY = "vocab.json"
 CTRANSLATE2_VOCABULARIES = ("vocabulary.json", "vocabulary.txt")
 """Vocabularies of CTranslate2: a list, or (before its version 3.16) a token a line."""
+ADDED_TOKENS = "added_tokens.json"
 
 
 def check_same_vocabulary(base: str | os.PathLike, *experts: str | os.PathLike) -> None:
@@ -169,7 +171,7 @@ def special_tokens_of(model: str | os.PathLike) -> set[tuple[str, int]]:
     """
     directory = _directory_of(model)
     found = {(token, number) for number, token in enumerate(_listed_tokens(directory))}
-    for name in (HUGGING_FACE_VOCABULARY, "added_tokens.json"):
+    for name in (HUGGING_FACE_VOCABULARY, ADDED_TOKENS):
         if (directory / name).is_file():
             found |= set(token_numbers(directory / name).items())
     for name, tokens_in in _TOKENS_IN.items():
@@ -211,9 +213,17 @@ _TOKENS_IN = {
     "tokenizer.json": _of_tokenizer,
 }
 """File of Hugging Face -> function that yields the tokens in its content, with their numbers."""
+VOCABULARY_FILES = (
+    *(ESPNET_CONFIG, HUGGING_FACE_VOCABULARY, ADDED_TOKENS),
+    *(*CTRANSLATE2_VOCABULARIES, *_TOKENS_IN),
+)
+"""All files that this module reads, those that a directory has of them."""
 
 
 def _directory_of(model: str | os.PathLike) -> Path:
     """Return the directory with the files that describe a model."""
     path = Path(model)
-    return path if path.is_dir() else path.parent
+    if not path.is_dir():
+        return path.parent
+    packed = packed_files(path)
+    return path if packed is None else packed[1].parent

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from lors.checkpoint.expert import RenamedCheckpoint, open_expert, open_model
 from lors.checkpoint.finite import all_finite
+from lors.checkpoint.hub import local_path
 from lors.checkpoint.naming import names_in
 from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.whisper_dims import whisper_dims, whisper_shapes
@@ -54,7 +55,7 @@ def export_whisper(
 
     Args:
         model: a Whisper in the naming scheme of OpenAI, Hugging Face or ESPnet, in any file format
-            that :meth:`lors.checkpoint.reader.Checkpoint.open` reads.
+            that :meth:`lors.checkpoint.reader.Checkpoint.open` reads, or its name on the Hub.
         out: a file of OpenAI if the name ends in ``.pt`` (for ``whisper.load_model``), otherwise a
             Hugging Face directory, which must be new or empty.
         dtype: dtype of the written weights; by default unchanged.
@@ -78,7 +79,7 @@ def export_whisper(
     if out.suffix == ".pt":
         write_weights(checkpoint, dims, "openai", out, dtype)
     else:
-        tokens = whisper_tokens(dims, checkpoint.path if base is None else Path(base))
+        tokens = whisper_tokens(dims, checkpoint.path if base is None else local_path(base))
         widest = functools.reduce(torch.promote_types, _dtypes(checkpoint, dtype).values())
         with atomic_directory(out) as folder:
             for name, content in hugging_face_files(dims, tokens, widest).items():

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lors.checkpoint.adapter_base import base_record, record_base
+from lors.checkpoint.hub import local_path, origin_of
 from lors.checkpoint.peft_writer import base_name_for_peft, check_linear, write_peft
 from lors.checkpoint.vector_file import VERSION, Description, write_vector
 from lors.checkpoint.vector_parts import delta_of, reduced_parts, whole_parts
@@ -211,11 +212,16 @@ def _options(plan: MergePlan, form: Form, inputs: MergeInputs, out: Path) -> dic
     """Return the options of the command that makes `out`; paths are relative to its place."""
     return {
         "as": form,
-        "base": os.path.relpath(plan.base, out.parent),
-        "expert": os.path.relpath(plan.experts[0], out.parent),
+        "base": _recorded(plan.base, out.parent),
+        "expert": _recorded(plan.experts[0], out.parent),
         "params": plan.plain_params,
         "policy": plan.policy or inputs.policy.name,
     }
+
+
+def _recorded(source: str, directory: Path) -> str:
+    """Return the path of a model, relative to a directory; or its name on the Hub."""
+    return origin_of(local_path(source)) or os.path.relpath(source, directory)
 
 
 def _thin(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:

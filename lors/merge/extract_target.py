@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lors.checkpoint.adapter_base import BASE_RECORD
-from lors.checkpoint.places import MODEL_SUFFIXES, PEFT_CONFIG, PEFT_MODEL
+from lors.checkpoint.places import BASE_RECORD, MODEL_SUFFIXES, PEFT_CONFIG, PEFT_MODEL
 from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.vector_file import SUFFIX, is_vector, read_description
 from lors.errors import BRIEF, LorsError, UsageError, shortened

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import torch
 
 from lors.checkpoint.expert import open_expert, open_model
+from lors.checkpoint.hub import local_path
 from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.vocabulary import check_same_vocabulary
 from lors.config import FLOAT32, Range, check, keys_of
@@ -27,8 +28,9 @@ class MergePlan:
     A new plan is checked and completed with the defaults.
 
     Args:
-        base: checkpoint file of the base model.
-        experts: checkpoint files of models fine-tuned from it.
+        base: checkpoint file of the base model, or its name on the Hugging Face Hub
+            (:mod:`lors.checkpoint.hub`).
+        experts: checkpoint files or names of models fine-tuned from it.
         method: name of a merge method.
         params: parameters of the method and scaling_coef; missing ones get their defaults.
         policy: name or file of a policy; by default found from the names of the tensors.
@@ -223,7 +225,7 @@ def shares_of(plan: MergePlan, inputs: MergeInputs) -> Shares | None:
 
 
 def _open_models(plan: MergePlan) -> MergeInputs:
-    check_same_vocabulary(plan.base, *plan.experts)
+    check_same_vocabulary(*map(local_path, (plan.base, *plan.experts)))
     base = open_model(plan.base)
     vectors = tuple(TaskVector(base, open_expert(base, path)) for path in plan.experts)
     if plan.policy is None:

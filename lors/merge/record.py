@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 import lors
+from lors.checkpoint.hub import recorded
 from lors.checkpoint.reader import Checkpoint
 from lors.config import read_yaml
 from lors.errors import LorsError
@@ -65,7 +66,10 @@ def _own_entries(plan: MergePlan, inputs: MergeInputs) -> dict[str, Any]:
     return {
         "plan": {
             **dataclasses.asdict(plan),
-            "experts": list(plan.experts),
+            # With the commit of a model on the Hub: the record makes the same model again.
+            "base": recorded(plan.base),
+            "experts": [recorded(expert) for expert in plan.experts],
+            "onto": None if plan.onto is None else recorded(plan.onto),
             "weights": list(plan.weights),
             "lines": None if plan.lines is None else list(plan.lines),
             "langs": list(plan.langs),
@@ -154,7 +158,7 @@ def read_history(plan: MergePlan, inputs: MergeInputs) -> dict[str, Any] | None:
     steps = _read_steps(record, path) if record.get("model") == model.name else []
     if not steps:
         logging.warning("there is no %s of %s: its experts are not known", RECORD_NAME, model)
-        return {"model": plan.onto}
+        return {"model": recorded(plan.onto)}
     current = _step(*_own_entries(plan, inputs).values())
     for step in steps:
         if step.base != current.base:

@@ -105,7 +105,7 @@ CHECKS: Mapping[str, Callable[[Any], list[str]]] = {
     **dict.fromkeys(("expdir", "datadir", "dumpdir", "speakerdir"), _path_problems),
     **dict.fromkeys(("data", "dump", "out"), _path_problems),
     **dict.fromkeys(("tasks", "methods", "baselines", "systems"), _names_problems),
-    "split": lambda split: _names_problems([split]),
+    **dict.fromkeys(("split", "merged"), lambda name: _names_problems([name])),
     "langs": _langs_problems,
     "pairs": _pairs_problems,
     "scopes": _scopes_problems,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from lors.config import LARGEST_COUNT, MOST_PROCESSES, SEED, Range, load_config, read_yaml
 from lors.errors import LorsError, UsageError, unknown_name
+from lors.export.upload import repo_called
 from lors.models import FAMILIES
 from lors.models.family import Family
 from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, scopes_of
@@ -100,6 +101,8 @@ class LorsOptions(ScriptOptions):
     train_config: str
     inference_config: str
     tune_config: str
+    upload_repo: str
+    upload_opts: tuple[str, ...]
 
     def lists(self, stages: Collection[str]) -> Lists:
         langs = group_languages(self.group, self.groups) if self.group else self.langs
@@ -115,6 +118,8 @@ class LorsOptions(ScriptOptions):
             checks.append(lambda: load_config(options, config))
         if "score" in stages:
             checks.append(self._check_comparison)
+        if "upload" in stages and self.upload_repo:
+            checks.append(lambda: repo_called(self.upload_repo))
         check_all(checks)
         completed = ("base_model", "train_config", "inference_config")
         scopes = scopes_of(self.tasks)
@@ -131,6 +136,7 @@ class LorsOptions(ScriptOptions):
             "pairs": [str(pair) for pair in pairs_of(langs, self.tasks)],
             "scopes": scopes,
             "systems": self._systems(),
+            "upload_opts": self.upload_opts,
             "packed": [f"lors.{scope}" for scope in scopes if "lors" in self.methods],
         }
 

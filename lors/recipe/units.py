@@ -27,7 +27,7 @@ from lors.tasks import SPEAKERS_FILE, SPLITS, Pair, pairs_of
 
 STAGES = (
     *("data", "format", "base", "stats", "experts", "baselines"),
-    *("tune", "merge", "inference", "score", "pack"),
+    *("tune", "merge", "inference", "score", "pack", "upload"),
 )
 S3NET_STAGES = (
     *(*STAGES[:6], "importance", "masks", "subnets"),

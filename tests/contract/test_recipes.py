@@ -41,11 +41,13 @@ STAGES = {
     "inference": ["utils/run.py", "lors.bin.inference", "--split test"],
     "score": ["lors.bin.score_expdir", "lors.bin.results"],
     "pack": ["espnet2.bin.pack s2t", "lors.asr_st"],
+    "upload": [],
 }
 OPTIONS = """
 stage stop_stage skip_train dry_run submit langs group groups tasks methods compare_to baselines
 train_hours train_subset seed dev_utterances datadir dumpdir expdir nj ngpu num_nodes device
 model_family base_model window st_language train_config inference_config tune_config data_opts
+upload_repo upload_opts
 """
 BASE_STAGES = ("data", "format", "tokens", "stats", "train")
 
@@ -104,6 +106,24 @@ def test_dry_run_prints_the_commands_of_every_stage(name, tmp_path):
     for stage, words in STAGES.items():
         assert all(word in printed[stage] for word in words), (stage, printed[stage])
     assert sorted(recipe.directory.rglob("*")) == before
+
+
+def test_dry_run_prints_the_uploads(tmp_path):
+    recipe = Recipe(tmp_path / "mini_covost")
+    words = ("--dry_run", "true", "--langs", "de es", "--stage", "upload", "--nj", "1")
+    more = ("--upload_repo", "org/speech", "--upload_opts", "--private --license mit")
+    done = run(recipe, *words, *more)
+    assert done.returncode == 0, done.stdout
+    calls = [shlex.split(line) for line in done.stdout.splitlines() if "lors.bin.upload" in line]
+    made = {call[3]: call[4] for call in calls}
+    assert made == {f"exp/packed/lors.{s}.zip": f"org/speech-{s}" for s in ("asr_st", "asr", "st")}
+    for call in calls:
+        assert call[-3:] == ["--private", "--license", "mit"] and "--merged" in call
+        assert "--upload_repo org/speech" in call[call.index("--command") + 1]
+    done = run(recipe, *words, *more, "--model_family", "whisper", "--base_model", "small")
+    assert re.findall(r"export_whisper .* --out (\S+)", done.stdout) == [
+        f"exp/packed/lors.{scope}.hf" for scope in ("asr_st", "asr", "st")
+    ]
 
 
 def on_slurm(recipe, *options):

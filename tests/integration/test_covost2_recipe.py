@@ -23,7 +23,7 @@ OPTIONS += ["--train_config", "conf/train_whisper_tiny.yaml"]
 OPTIONS += ["--inference_config", "conf/inference_whisper_tiny.yaml"]
 OPTIONS += ["--tune_config", "conf/tune_tiny.yaml"]
 STAGES = ["data", "format", "base", "stats", "experts", "baselines"]
-STAGES += ["tune", "merge", "inference", "score", "pack"]
+STAGES += ["tune", "merge", "inference", "score", "pack", "upload"]
 
 
 @dataclass(frozen=True)

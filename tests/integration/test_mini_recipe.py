@@ -47,7 +47,7 @@ SYSTEMS = ["base", "expert", "joint", "sequential"] + [
     f"{method}.{over}" for method in METHODS for over in ("langs", "langs_tasks")
 ]
 STAGES = ["data", "format", "base", "stats", "experts", "baselines"]
-STAGES += ["tune", "merge", "inference", "score", "pack"]
+STAGES += ["tune", "merge", "inference", "score", "pack", "upload"]
 
 
 # --- products -----------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def test_status_of_a_finished_experiment(reference):
     code, stages = recipe.status()
     assert code == 0 and list(stages) == STAGES and list(stages["experts"]) == PAIRS
     numbers = [6, 6, 1, 1, len(PAIRS), 1 + len(PAIRS), len(MERGES), len(MERGES)]
-    numbers += [len(SYSTEMS) * len(PAIRS), len(SYSTEMS) * len(PAIRS) + 1, len(SCOPES)]
+    numbers += [len(SYSTEMS) * len(PAIRS), len(SYSTEMS) * len(PAIRS) + 1, len(SCOPES), 0]
     assert [len(units) for units in stages.values()] == numbers
     for stage in ("experts", "baselines", "tune", "inference"):
         assert all((recipe / unit["log"]).is_file() for unit in stages[stage].values())

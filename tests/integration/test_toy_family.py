@@ -68,7 +68,7 @@ def lors(project, program, *options, code=0):
 
 
 OPTIONS = {
-    **{"stage": "1", "stop_stage": "11", "dry_run": "false", "submit": "false"},
+    **{"stage": "1", "stop_stage": "12", "dry_run": "false", "submit": "false"},
     **{"skip_train": "false", "langs": "de es", "group": "", "groups": "", "tasks": "asr"},
     **{"methods": "task_arithmetic", "compare_to": "", "baselines": ""},
     **{"train_hours": "", "train_subset": ""},
@@ -76,7 +76,7 @@ OPTIONS = {
     **{"expdir": "exp", "nj": "1", "ngpu": "0", "num_nodes": "1", "device": "cpu"},
     **{"model_family": "toy", "base_model": "", "st_language": "source", "data_opts": ""},
     **{"train_config": "train.yaml", "inference_config": "inference.yaml"},
-    "tune_config": "tune.yaml",
+    **{"tune_config": "tune.yaml", "upload_repo": "", "upload_opts": ""},
 }
 
 

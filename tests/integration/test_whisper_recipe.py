@@ -38,6 +38,7 @@ TUNING = ["--tune_config", "conf/tiny_tune.yaml"]
 INFERENCE = ["--inference_config", "conf/tiny_inference.yaml"]
 OPTIONS = [*FAMILY, *TUNING, *INFERENCE, "--base_model", "tiny.pt", "--window", "4"]
 STAGES = ["base", "stats", "experts", "baselines", "tune", "merge", "inference", "score", "pack"]
+STAGES += ["upload"]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import torch
 
 from lors.bin.export_whisper import main
 from lors.checkpoint.whisper_dims import whisper_shapes
+from lors.export.whisper_tokenizer import byte_letters
 
 whisper = pytest.importorskip("whisper", reason="openai-whisper is not installed")
 
@@ -193,6 +194,46 @@ def greedy_tokens(model, features, **options):
         **options, without_timestamps=True, fp16=False, sample_len=ROOM
     )
     return whisper.decode(model, features[0], decoding).tokens
+
+
+def test_pipeline_of_transformers(exported, transformers):
+    """The directory alone is enough: pipeline() finds model, tokenizer and features in it."""
+    model, directory = exported
+    if model.dims.n_audio_ctx != 1500:
+        pytest.skip("pipeline() gives every Whisper 30 s")
+    recogniser = transformers.pipeline(
+        "automatic-speech-recognition", model=str(directory), device="cpu"
+    )
+    audio = np.random.default_rng(0).standard_normal(16000).astype(np.float32) / 10
+    options = {"language": "de", "task": "transcribe"}
+    greedy = {"max_new_tokens": ROOM, "num_beams": 1}  # pipeline() has five beams
+    got = recogniser(audio.copy(), generate_kwargs={**options, **greedy})["text"]
+    features = recogniser.feature_extractor(audio, sampling_rate=16000, return_tensors="pt")
+    tokens = greedy_tokens(model, features.input_features, **options)
+    assert got.strip() == tokenizer_of(model).decode(tokens).strip() and len(set(tokens)) > 2
+
+
+def test_what_the_converter_of_whisper_cpp_reads(exported):
+    """models/convert-h5-to-ggml.py of whisper.cpp: its files, its keys, and the order of tokens."""
+    model, directory = exported
+    config = json.loads((directory / "config.json").read_text())
+    sizes = ("d_model", "vocab_size", "num_mel_bins", "max_source_positions")
+    sizes += ("max_target_positions", "encoder_layers", "encoder_attention_heads")
+    sizes += ("decoder_layers", "decoder_attention_heads")
+    dims = model.dims
+    assert [config[name] for name in sizes] == [
+        *(dims.n_audio_state, dims.n_vocab, dims.n_mels, dims.n_audio_ctx, dims.n_text_ctx),
+        *(dims.n_audio_layer, dims.n_audio_head, dims.n_text_layer, dims.n_text_head),
+    ]
+    assert json.loads((directory / "added_tokens.json").read_text())
+    # It writes tokens as bytes in the order of their numbers, which it leaves out.
+    vocabulary = json.loads((directory / "vocab.json").read_text())
+    del vocabulary["<|endoftext|>"]
+    assert sorted(vocabulary.values()) == [*range(tokenizer_of(model).eot)]
+    letters = {letter: byte for byte, letter in enumerate(byte_letters())}
+    bytes_of = tokenizer_of(model).encoding.decode_single_token_bytes
+    for token, number in vocabulary.items():
+        assert bytes(map(letters.__getitem__, token)) == bytes_of(number)
 
 
 @pytest.mark.parametrize("kind", ["WhisperTokenizer", "WhisperTokenizerFast", "AutoTokenizer"])

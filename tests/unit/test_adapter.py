@@ -1,9 +1,6 @@
 """Low-rank adapters as experts: those of PEFT and of ESPnet."""
 
 import json
-import shlex
-import subprocess
-import sys
 
 import pytest
 import safetensors.torch
@@ -264,7 +261,7 @@ def test_an_adapter_instead_of_a_model(tmp_path):
     assert caught.value.where == adapter and caught.value.hint
 
 
-def test_the_command_in_the_hint_converts_a_pickled_adapter(tmp_path):
+def test_a_pickled_adapter(tmp_path):
     base = open_model(write_hugging_face(tmp_path / "base", openai_state(0)))
     adapter = write_peft(tmp_path / "a", {HF_QUERY: factors_of()})
     expected = open_expert(base, adapter).fingerprint()
@@ -273,12 +270,7 @@ def test_the_command_in_the_hint_converts_a_pickled_adapter(tmp_path):
     state = {name: tensors.tensor(name) for name in tensors.names()}
     torch.save(state, adapter / "adapter_model.bin")
     file.unlink()
-    with refusal(adapter / "adapter_model.bin", "adapter_model.safetensors") as caught:
-        open_expert(base, adapter)
-    command = shlex.split(caught.value.hint.split(": ", 1)[1])
-    subprocess.run([sys.executable, *command[1:]], cwd=adapter, check=True)
     assert open_expert(base, adapter).fingerprint() == expected
-    file.unlink()
     (adapter / "adapter_model.bin").unlink()
     with refusal(file):
         open_expert(base, adapter)

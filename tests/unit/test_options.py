@@ -16,9 +16,9 @@ from tests.refusal import refusal
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("data", "format", "base", "stats", "experts", "baselines")
-STAGES += ("tune", "merge", "inference", "score", "pack")
+STAGES += ("tune", "merge", "inference", "score", "pack", "upload")
 LORS = {
-    **{"stage": "1", "stop_stage": "11", "dry_run": "false", "submit": "false"},
+    **{"stage": "1", "stop_stage": "12", "dry_run": "false", "submit": "false"},
     **{"skip_train": "false", "langs": "de es", "group": "", "groups": "", "tasks": "asr st"},
     **{"methods": "average lors", "compare_to": "", "baselines": "joint"},
     **{"train_hours": "", "train_subset": ""},
@@ -26,7 +26,7 @@ LORS = {
     **{"expdir": "exp", "nj": "2", "ngpu": "0", "num_nodes": "1", "device": "cpu"},
     **{"model_family": "espnet_s2t", "base_model": "", "window": "30", "st_language": "source"},
     **{"train_config": "", "inference_config": "", "tune_config": "conf/tune.yaml"},
-    "data_opts": "",
+    **{"data_opts": "", "upload_repo": "", "upload_opts": ""},
 }
 BASE = {
     **{"stage": "1", "stop_stage": "5", "dry_run": "false", "submit": "false", "langs": "de es"},
@@ -63,6 +63,7 @@ def test_lists_of_lors():
         "import_options": [],
         "training_clips": [],
         "report_options": [],
+        "upload_opts": [],
         "pairs": ["de_asr", "de_st", "es_asr", "es_st"],
         "scopes": ["asr_st", "asr", "st"],
         "systems": [
@@ -71,6 +72,19 @@ def test_lists_of_lors():
         ],
         "packed": ["lors.asr_st", "lors.asr", "lors.st"],
     }
+
+
+def test_places_of_uploads():
+    assert lists(upload_repo="org/x", upload_opts="--private")["upload_opts"] == ["--private"]
+    with refusal("org/x@main", kind=UsageError):
+        lists(upload_repo="org/x@main")
+    lists(STAGES[:-1], upload_repo="org/x@main")
+
+
+def test_base_models_of_the_hub():
+    for family in ("espnet_s2t", "whisper"):
+        given = {"model_family": family, "base_model": "org/model@v1/de"}
+        assert lists(**given)["base_model"] == ["org/model@v1/de"]
 
 
 def test_lists_of_one_task_without_lors():

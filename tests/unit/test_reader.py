@@ -180,6 +180,14 @@ def test_directories_with_other_files(tmp_path):
         (tmp_path / name).unlink()
 
 
+def test_a_bin_of_hugging_face(tmp_path, state):
+    torch_save(tmp_path / "pytorch_model.bin", state)
+    assert_holds(Checkpoint.open(tmp_path / "pytorch_model.bin"), state)
+    assert_holds(Checkpoint.open(tmp_path), state)
+    write(tmp_path / "model.safetensors", {"other": torch.ones(1)})
+    assert Checkpoint.open(tmp_path).names() == ["other"]
+
+
 def test_the_command_in_the_hint_opens_a_file_of_another_suffix(tmp_path, state):
     for content in (state, {"state_dict": state, "epoch": 3}):
         path = torch_save(tmp_path / "of lightning.ckpt", content)
@@ -189,12 +197,6 @@ def test_the_command_in_the_hint_opens_a_file_of_another_suffix(tmp_path, state)
         subprocess.run(command, shell=True, check=True, cwd=tmp_path)
         assert_holds(Checkpoint.open(tmp_path / "of lightning.pth"), state)
         (tmp_path / "of lightning.pth").unlink()
-
-
-def test_names_of_the_hub(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with refusal("openai/whisper-small", "hf download openai/whisper-small"):
-        Checkpoint.open("openai/whisper-small")
 
 
 @pytest.mark.parametrize("path", ["a\0b.pth", "\ud800.pth", "x" * 300 + ".pth", "file/m.pth"])

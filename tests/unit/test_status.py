@@ -171,8 +171,9 @@ def test_everything_is_done(exp, capsys):
     make_everything(exp)
     assert main([]) == 0
     counted = [6, 6, 1, 1, 4, 1, 6, 6, 20, 21, 3]
-    stages = zip(range(1, 12), STAGES, counted, strict=True)
+    stages = zip(range(1, 12), STAGES[:-1], counted, strict=True)
     lines = [f"{number:2d} {name:<10} {units}/{units} done" for number, name, units in stages]
+    lines.append("12 upload     nothing to do")
     assert capsys.readouterr().out.splitlines()[1:] == lines
 
 
@@ -184,7 +185,7 @@ def test_nothing_is_done(exp, capsys):
     assert "ended in stage experts with status 130" in out
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STAGES[:-1])  # an upload leaves nothing here
 def test_each_stage_reads_what_its_work_leaves(exp, stage):
     make_everything(exp)
     products = {

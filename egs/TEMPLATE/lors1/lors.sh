@@ -15,6 +15,7 @@
 #    9 inference  hypotheses of the test sets
 #   10 score      WER and BLEU, normalised performance, RESULTS.md, plots and report.html
 #   11 pack       the LoRS models as ESPnet zip files
+#   12 upload     the same models on the Hugging Face Hub, with --upload_repo
 #
 # A finished stage is not done again: after an interruption (Ctrl-C, kill -9) call the same command
 # again. Results made with other settings are never overwritten; choose another --expdir.
@@ -25,7 +26,7 @@ set -euo pipefail
 
 ## Stages
 stage=1      # first stage to run
-stop_stage=11 # last stage to run
+stop_stage=12 # last stage to run
 skip_train=false # leave out stages 3 to 6; their models are there
 dry_run=false # print the commands of each stage instead of running them
 submit=false # run this script itself as a batch job, so that no terminal has to stay open
@@ -52,7 +53,7 @@ num_nodes=1  # nodes of a training job, on a cluster
 device=cpu   # device of inference: cpu or cuda
 ## Base model
 model_family=espnet_s2t # espnet_s2t (OWSM and the like) or whisper
-base_model="" # espnet_s2t: a model directory (base); whisper: name, OpenAI .pt, Hugging Face or CTranslate2 dir
+base_model="" # espnet_s2t: a model directory (base); whisper: name, OpenAI .pt, Hugging Face or CTranslate2 dir; or org/model on the Hub
 window=30    # whisper: seconds that speech is padded to, or auto
 st_language=source # whisper: language in the prompt of a translation: source or target
 ## Configurations; the defaults of empty ones depend on --model_family
@@ -61,6 +62,9 @@ inference_config="" # inference (conf/inference_greedy.yaml, conf/inference_whis
 tune_config=conf/tune.yaml # settings of each merge method to try on dev
 ## For local/data.sh
 data_opts="" # more options, in one word
+## Upload
+upload_repo="" # organisation/name on the Hugging Face Hub; the models are uploaded as name-asr, ...
+upload_opts="" # more options of lors upload, in one word: --private --license mit
 
 program=./run.sh
 . utils/stages.sh
@@ -70,7 +74,7 @@ no_more_arguments "$@"
 . ./path.sh
 . ./cmd.sh
 
-stages=(data format base stats experts baselines tune merge inference score pack)
+stages=(data format base stats experts baselines tune merge inference score pack upload)
 training=(base stats experts baselines)
 # Makes arrays of the options that are lists, completes base_model and the configurations, and sets:
 declare -a pairs scopes systems packed import_options training_clips report_options
@@ -108,6 +112,21 @@ if begin pack "ESPnet zip files in $expdir/packed"; then
             --s2t_model_file "$expdir/merged/$name/model.pth" "${more[@]}" \
             --outpath "$expdir/packed/$name.part.zip"
         run mv "$expdir/packed/$name.part.zip" "$expdir/packed/$name.zip"
+    done
+fi
+
+if begin upload "models on the Hub: ${upload_repo:-none, --upload_repo is empty}"; then
+    for name in ${upload_repo:+"${packed[@]}"}; do
+        model=$expdir/packed/$name.zip
+        if [ "$model_family" = whisper ]; then
+            model=$expdir/packed/$name.hf
+            if [ ! -e "$model" ]; then
+                run "$python" -m lors.bin.export_whisper \
+                    --model "$expdir/merged/$name/model.pth" --out "$model"
+            fi
+        fi
+        run "$python" -m lors.bin.upload "$model" "$upload_repo-${name#*.}" --expdir "$expdir" \
+            --merged "$name" --command "$command_line" "${upload_opts[@]}"
     done
 fi
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lors.checkpoint.hub import hub_name
 from lors.data.datadir import Utterance
 from lors.errors import LorsError, UsageError
 from lors.models.espnet_s2t.import_base import MODEL_KEYS, import_espnet_s2t
@@ -60,13 +61,13 @@ class EspnetS2T(Family):
     @classmethod
     def check_options(cls, options: Mapping[str, str]) -> None:
         base_model = options.get("base_model")
-        if base_model and not Path(base_model).is_dir():
+        if base_model and not Path(base_model).is_dir() and hub_name(base_model) is None:
             raise UsageError(
                 "there is no such directory of an ESPnet S2T model",
                 where="--base_model",
                 got=base_model,
-                hint="give the directory of a model, or train one: "
-                "egs/mini_covost/lors1/local/train_base.sh",
+                hint="give the directory of a model, its name on the Hugging Face Hub, "
+                "or train one: egs/mini_covost/lors1/local/train_base.sh",
             )
 
     @classmethod

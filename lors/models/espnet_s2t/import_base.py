@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from pathlib import Path
 
 import yaml
 
+from lors.checkpoint.directories import packed_files
+from lors.checkpoint.hub import local_path, origin_of
 from lors.config import read_yaml
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError
-from lors.fileio import atomic_write, file_digest, path_component
+from lors.fileio import atomic_write, copy_file, file_digest, path_component, write_text
 
 MODEL_KEYS = (
     "token_list",
@@ -49,44 +50,54 @@ def import_espnet_s2t(base_model: str | os.PathLike, out: str | os.PathLike) -> 
 
     Args:
         base_model: directory of ``config.yaml``, ``model.pth`` and the files that ``config.yaml``
-            names (``bpe.model``, ``feats_stats.npz``).
+            names (``bpe.model``, ``feats_stats.npz``); an unpacked model of ESPnet
+            (``meta.yaml``); or the name of one of these on the Hugging Face Hub
+            (:mod:`lors.checkpoint.hub`).
         out: the model directory to make.
 
     Raises:
         LorsError: files are missing, ``model.pth`` is damaged, or `out` holds another model.
     """
-    source, out = Path(base_model), Path(out)
+    source, out = local_path(base_model), Path(out)
+    packed = packed_files(source) if source.is_dir() else None
+    folder = source.parent if source.is_file() else source
+    model, described = packed or (folder / "model.pth", folder / "config.yaml")
+    if source.is_file():  # the only model in a directory on the Hub
+        model = source
     keys = {*MODEL_KEYS, "init", "specaug", "specaug_conf"}
-    described = read_yaml(source / "config.yaml") if (source / "config.yaml").exists() else {}
-    config = {k: v for k, v in described.items() if k in keys}
-    files = ["config.yaml", "model.pth"]
+    values = read_yaml(described) if described.exists() else {}
+    config = {k: v for k, v in values.items() if k in keys}
+    files = {"config.yaml": described, "model.pth": model}
     normalize = config.get("normalize_conf")
     for section, key in ((config, "bpemodel"), (normalize, "stats_file")):
         if isinstance(section, dict) and section.get(key):
-            where = f"{source / 'config.yaml'}: {key}"
+            where = f"{described}: {key}"
             name = path_component(Path(str(section[key])).name, where)
+            # A package has its files at the paths of its configuration.
+            files[name] = source / str(section[key]) if packed else folder / name
             section[key] = str(out / name)
-            files.append(name)
-    missing = [str(source / name) for name in files if not (source / name).exists()]
-    if missing:
+    if missing := [path for path in files.values() if not path.exists()]:
         raise LorsError(
             "files of the base model are missing",
             where=source,
             got=missing,
-            hint="give --base_model the directory of a model, or train one: "
+            hint="give --base_model the directory or the name of a model, or train one: "
             "egs/mini_covost/lors1/local/train_base.sh",
         )
-    digests = {name: file_digest(source / name) for name in files}
+    digests = {name: file_digest(path) for name, path in files.items()}
     marker = DoneMarker(out / ".done", digests)
     if marker.is_done():
         return
     from lors.checkpoint.reader import Checkpoint  # torch is slow to import
 
-    Checkpoint.open(source / "model.pth").fingerprint()  # reads and checks all values
+    Checkpoint.open(model).fingerprint()  # reads and checks all values
     with marker.work():
-        for name in files[1:]:
-            with (source / name).open("rb") as reader, atomic_write(out / name, "wb") as writer:
-                shutil.copyfileobj(reader, writer)
+        for name, path in files.items():
+            if path != described:
+                copy_file(path, out / name)
         with atomic_write(out / "config.yaml") as handle:
             yaml.safe_dump(config, handle, sort_keys=False, allow_unicode=True)
+        if origin := origin_of(source):
+            record = {"base_model": os.fspath(base_model), "source": origin}
+            write_text(out / "source.yaml", yaml.safe_dump(record, sort_keys=False))
     log.info("base model %s copied to %s", source, out)

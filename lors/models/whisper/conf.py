@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from lors.checkpoint.hub import hub_name
 from lors.config import Range
 from lors.errors import LorsError, UsageError, near_matches
 from lors.export.whisper_tokenizer import ENGLISH_ONLY, LANGUAGES
@@ -93,10 +94,10 @@ class WhisperOptions(InferenceOptions):
 
 
 def check_base_model(base_model: str, english: bool = False) -> None:
-    """Check that a base model is an official name, or a file or directory that exists.
+    """Check that a base model is an official name, a file or directory, or a name on the Hub.
 
     Args:
-        base_model: the name or path.
+        base_model: the name or path; whether the Hub has the name is not checked.
         english: whether English is the only language, so that an English-only model will do.
 
     Raises:
@@ -105,11 +106,14 @@ def check_base_model(base_model: str, english: bool = False) -> None:
     official = (*OFFICIAL, *ENGLISH) if english else OFFICIAL
     if base_model and (base_model in official or Path(base_model).exists()):
         return
+    if base_model and hub_name(base_model) is not None:
+        return
     refused = base_model.endswith(".en") and not english
     raise UsageError(
         "this Whisper knows English only" if refused else "no such Whisper model",
         where="--base_model",
-        expected=f"a file, a directory, or one of {', '.join(official)}",
+        expected=f"a file, a directory, a name on the Hugging Face Hub such as "
+        f"openai/whisper-small, or one of {', '.join(official)}",
         got=base_model or "an empty name",
         hint=near_matches(base_model if english else base_model.removesuffix(".en"), official),
     )

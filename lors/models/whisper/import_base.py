@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from lors.checkpoint.adapter_base import hash_of_weights
+from lors.checkpoint.hub import hub_name, local_path, recorded
 from lors.config import build
 from lors.done_marker import DoneMarker
 from lors.errors import UsageError
@@ -37,8 +38,9 @@ def import_whisper(
 
     Args:
         base_model: OpenAI's ``.pt``, a directory of Hugging Face or CTranslate2, another file with
-            Whisper's tensors, or an official name such as ``small``, which is looked for as in
-            :func:`lors.models.whisper.download.find_official`.
+            Whisper's tensors, an official name such as ``small``, which is looked for as in
+            :func:`lors.models.whisper.download.find_official`, or a name on the Hugging Face Hub
+            (:mod:`lors.checkpoint.hub`).
         out: the model directory to make.
         window, st_language: as in :class:`lors.models.whisper.conf.ImportOptions`.
 
@@ -50,7 +52,10 @@ def import_whisper(
     path, out = Path(base_model), Path(out)
     source = str(path.resolve())
     if not path.exists():
-        path, source = find_official(base_model)
+        if hub_name(base_model) is None:
+            path, source = find_official(base_model)
+        else:
+            path, source = local_path(base_model), recorded(base_model)
     model, dims = open_whisper(path)
     check_dims(dims, path, english=True)
     if dims["n_vocab"] != ENGLISH_ONLY:

@@ -1,0 +1,260 @@
+"""Upload a model to the Hugging Face Hub, with its card, in one commit.
+
+huggingface_hub uploads. Nothing of the model is on the Hub before all of it is, and a card that
+somebody has edited is never replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import lors
+from lors.checkpoint.directories import packed_files
+from lors.checkpoint.hub import SCHEME, HubName, hub_name
+from lors.checkpoint.hub_client import CARD, api, client, told
+from lors.checkpoint.places import (
+    DIRECTORY_FILES,
+    INDEX_SUFFIX,
+    MODEL_SUFFIXES,
+    PACK_RECORD,
+)
+from lors.errors import LorsError, UsageError, shortened
+from lors.fileio import scratch_directory, write_text
+
+log = logging.getLogger(__name__)
+
+MERGE_RECORD = "merge.yaml"
+"""Not uploaded: it has the paths of this machine, and the card has the plan."""
+_MARK = re.compile(r"<!-- lors upload: ([0-9a-f]{64}) -->\s*\Z")
+
+
+@dataclass(frozen=True)
+class Target:
+    """The place of an upload.
+
+    Args:
+        repo: organisation and model.
+        private: whether a new model is visible to the organisation only.
+        keep_card: leave a card alone that somebody has edited, and upload the rest.
+    """
+
+    repo: str
+    private: bool = False
+    keep_card: bool = False
+
+
+def repo_called(name: str) -> str:
+    """Return the place of a model on the Hub.
+
+    Raises:
+        UsageError: `name` is not organisation and model, without revision and folder.
+    """
+    try:
+        found = hub_name(SCHEME + name.removeprefix(SCHEME))
+    except LorsError:
+        found = None
+    if found is None or found != HubName(found.repo):
+        raise UsageError(
+            "not a name for a model on the Hugging Face Hub",
+            where="the place of the upload",
+            expected="organisation/model",
+            got=name,
+        )
+    return found.repo
+
+
+def marked(card: str) -> str:
+    """Return a card with a last line by which :func:`is_edited` recognises it."""
+    text = _comparable(card)
+    return f"{text}\n\n<!-- lors upload: {hashlib.sha256(text.encode()).hexdigest()} -->\n"
+
+
+def is_edited(card: str) -> bool:
+    """Return whether a card is not as :func:`marked` has written it."""
+    found = _MARK.search(card)
+    if found is None:
+        return True
+    return hashlib.sha256(_comparable(card[: found.start()]).encode()).hexdigest() != found[1]
+
+
+def _comparable(text: str) -> str:
+    return text.replace("\r\n", "\n").strip()
+
+
+def local_card(model: Path) -> Path:
+    """Return the place of the card beside a model: in its directory, or beside its zip file."""
+    return model / CARD if model.is_dir() else model.with_suffix(f".{CARD}")
+
+
+@contextlib.contextmanager
+def files_of(model: Path) -> Iterator[dict[str, Path]]:
+    """Yield the files of a model to upload: name on the Hub -> file.
+
+    Args:
+        model: a directory of Hugging Face, or a zip file of ``espnet2.bin.pack``, whose files are
+            on this disk during the ``with`` block.
+
+    Raises:
+        LorsError: the directory or the package is not complete, or no such thing.
+    """
+    if model.is_dir():
+        yield _directory(model)
+        return
+    # A file of torch.save is a zip file, too.
+    if model.suffix != ".zip" or not zipfile.is_zipfile(model):
+        raise LorsError(
+            "neither a directory of Hugging Face nor a zip file of ESPnet",
+            where=model,
+            expected="a directory of lors export-whisper, or a file of espnet2.bin.pack",
+            hint=f"lors export-whisper --model {model} --out {model.stem}",
+        )
+    with (
+        scratch_directory(model.with_name(f".{model.name}.unpacked")) as folder,
+        zipfile.ZipFile(model) as archive,
+    ):
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        wrong = [name for name in names if name.startswith("/") or ".." in name.split("/")]
+        if wrong:
+            raise LorsError("paths that leave the package", where=model, got=shortened(wrong))
+        archive.extractall(folder)
+        packed = packed_files(folder)
+        missing = [path.name for path in packed or () if not path.is_file()]
+        if packed is None or missing:
+            raise LorsError(
+                "not a whole package of ESPnet",
+                where=model,
+                expected=f"{PACK_RECORD} and the files that it names",
+                got=missing or shortened(names),
+                hint="pack the model again: espnet2.bin.pack",
+            )
+        yield {name: folder / name for name in names if name != CARD}
+
+
+def _directory(model: Path) -> dict[str, Path]:
+    files = {
+        path.name: path
+        for path in sorted(model.iterdir())
+        if path.is_file() and not path.name.startswith(".")
+    }
+    weights = [name for name in DIRECTORY_FILES if name in files]
+    if not weights or "config.json" not in files:
+        raise LorsError(
+            "this directory holds no model of Hugging Face",
+            where=model,
+            expected=f"config.json and {' or '.join(DIRECTORY_FILES)}",
+            got=shortened(files, 20) or "no files",
+            hint="lors export-whisper writes such a directory",
+        )
+    return {name: path for name, path in files.items() if name not in (CARD, MERGE_RECORD)}
+
+
+def upload(model: Path, card: str, target: Target) -> str:
+    """Upload a model with its card; return the address of the commit.
+
+    The card is also written beside the model (:func:`local_card`).
+
+    Args:
+        model: as for :func:`files_of`.
+        card: the text of the card, without its mark.
+        target: the place.
+
+    Raises:
+        UsageError: a card that is there was edited, and `keep_card` is false.
+        LorsError: as :func:`files_of`; the Hub refuses the upload, or the connection breaks.
+    """
+    repo, own = target.repo, local_card(model)
+    with files_of(model) as files:
+        beside = own.read_text(encoding="utf-8") if own.is_file() else None
+        _check_card(beside, own, target)
+        parent, others = _head(target, create=False)
+        online = _card_online(repo) if CARD in others else None
+        _check_card(online, f"{repo} on the Hub", target)
+        if parent is None:
+            parent, others = _head(target, create=True)
+        _warn_of_others(repo, [*others], [*files])
+        text = marked(card)
+        if beside is not None and is_edited(beside):
+            text = beside
+        else:
+            write_text(own, text)
+        if online is not None and is_edited(online):
+            log.info("the card of %s stays as it is", repo)
+        else:
+            files = {**files, CARD: own}
+        return _commit(repo, files, parent)
+
+
+def _check_card(card: str | None, where: object, target: Target) -> None:
+    if card is not None and is_edited(card) and not target.keep_card:
+        raise UsageError(
+            "this card was edited by hand, or is not from lors upload",
+            where=where,
+            hint="--keep_card leaves it as it is and uploads the rest; to get a new card, move "
+            "this one away",
+        )
+
+
+def _head(target: Target, create: bool) -> tuple[str | None, list[str]]:
+    """Return the newest commit of the model on the Hub, and its files; None if it is not there."""
+    hub, repo = client(target.repo), target.repo
+    with told(repo):
+        if create:
+            api(repo).create_repo(repo, private=target.private or None, exist_ok=True)
+        try:
+            info = api(repo).model_info(repo)
+        except hub.errors.RepositoryNotFoundError:
+            if create:
+                raise
+            return None, []
+        return info.sha, [file.rfilename for file in info.siblings or []]
+
+
+def _card_online(repo: str) -> str:
+    with told(repo):
+        path = client(repo).hf_hub_download(repo, CARD)
+    return Path(path).read_text(encoding="utf-8", errors="replace")
+
+
+def _warn_of_others(repo: str, there: list[str], written: list[str]) -> None:
+    """Warn of model files on the Hub that stay beside the new ones."""
+    folders = {PurePosixPath(name).parent for name in written}
+    others = [
+        name
+        for name in there
+        if name.endswith((*MODEL_SUFFIXES, INDEX_SUFFIX))
+        and name not in written
+        and PurePosixPath(name).parent in folders
+    ]
+    if others:
+        log.warning("%s has other model files, which stay: %s", repo, ", ".join(shortened(others)))
+
+
+def _commit(repo: str, files: dict[str, Path], parent: str | None) -> str:
+    hub = client(repo)
+    operation, errors = hub.CommitOperationAdd, hub.errors
+    log.info("uploading %d files to %s", len(files), repo)
+    with told(repo):
+        try:
+            done = api(repo).create_commit(
+                repo,
+                [operation(name, os.fspath(path)) for name, path in files.items()],
+                commit_message=f"Upload by LoRS {lors.__version__}",
+                parent_commit=parent,
+            )
+        except RuntimeError as error:  # of the thread that uploaded a file
+            raise error.__cause__ or error from None
+        except (errors.HfHubHTTPError, errors.HFValidationError):
+            raise  # some of them are ValueErrors, too
+        except ValueError as error:
+            raise LorsError(
+                "the Hub does not accept the metadata of this card", where=repo, got=error
+            ) from None
+    return str(done.commit_url)

@@ -1,0 +1,350 @@
+"""lors upload: the card of a merged model, and its upload to a Hub on loopback."""
+
+import re
+import shlex
+import zipfile
+
+import pytest
+import torch
+import yaml
+from score_trees import make_experiment, make_scores
+
+from lors.bin.lors import main
+from lors.export.upload import is_edited, marked, repo_called
+from lors.recipe.card import model_card, scores_of
+from lors.recipe.expdir import ExpDir
+from tests.hub_server import OTHER_TOKEN, TOKEN, Fault
+from tests.refusal import refusal
+from tests.unit.merge_models import model
+from tests.unit.test_hub import tensors
+
+REPO = "org/merged"
+
+
+def card_of(hub, repo=REPO):
+    """Return the metadata and the text of the card on the Hub."""
+    text = hub.repos[repo].files["README.md"].decode()
+    _, data, body = text.split("---\n", 2)
+    return yaml.safe_load(data), body
+
+
+def card(licence="apache-2.0", **data):
+    return ("---\n" + yaml.safe_dump({"license": licence, **data}) + "---\n# Model\n").encode()
+
+
+@pytest.fixture
+def owner(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return hub
+
+
+@pytest.fixture
+def merged(owner, tmp_path, monkeypatch):
+    """A merge of models of the Hub and a local one, and a directory of Hugging Face beside it."""
+    monkeypatch.chdir(tmp_path)
+    owner.add("org/base", {"model.safetensors": tensors(model(0)), "README.md": card()})
+    files = {"model.safetensors": tensors(model(1)), "README.md": card(language="de")}
+    owner.add("org/de", files)
+    (tmp_path / "home of anna").mkdir()
+    torch.save(model(2), tmp_path / "home of anna/french.pth")
+    words = ["--base", "org/base", "--experts", "org/de", str(tmp_path / "home of anna/french.pth")]
+    words += ["--weights", "1", "-0.5", "--method", "lors", "--params", "rank={ratio: 0.5}"]
+    assert main(["merge", *words, "--out", "merged/model.pth"]) == 0
+    folder = tmp_path / "merged/hf"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(tensors(model(7)))
+    (folder / ".lock").write_text("")
+    (folder / "merge.yaml").write_text((tmp_path / "merged/merge.yaml").read_text())
+    owner.requests.clear()
+    return folder
+
+
+def upload(model, *options, repo=REPO):
+    return main(["upload", str(model), repo, *options])
+
+
+def test_a_directory_and_its_card(merged, owner, tmp_path, capsys):
+    assert upload(merged, "--license", "mit", "--langs", "de", "fr") == 0
+    repo = owner.repos[REPO]
+    assert len(repo.messages) == 2  # the Hub's own first commit, and one for everything
+    assert repo.files.keys() == {".gitattributes", "README.md", "config.json", "model.safetensors"}
+    assert repo.files["model.safetensors"] == (merged / "model.safetensors").read_bytes()
+    assert not repo.private
+    commit = repo.refs["main"]
+    assert f"{owner.url}/{REPO}/commit/{commit}" in capsys.readouterr().out
+
+    data, body = card_of(owner)
+    assert data["base_model"] == ["org/base", "org/de"]
+    assert data["base_model_relation"] == "merge" and data["license"] == "mit"
+    assert data["library_name"] == "transformers" and data["language"] == ["de", "fr"]
+    assert data["pipeline_tag"] == "automatic-speech-recognition"
+    plan = yaml.safe_load(re.search(r"```yaml\n(.*?)```", body, re.DOTALL)[1])
+    recorded = yaml.safe_load((tmp_path / "merged/merge.yaml").read_text())
+    assert plan["fingerprints"] == recorded["fingerprints"]
+    assert plan["plan"]["params"] == recorded["plan"]["params"]
+    commits = {name: owner.repos[name].refs["main"] for name in ("org/base", "org/de")}
+    assert plan["plan"]["base"] == f"hf://org/base@{commits['org/base']}"
+    assert plan["plan"]["experts"] == [f"hf://org/de@{commits['org/de']}", "french.pth"]
+    assert "home of anna" not in body and str(tmp_path) not in body
+    assert (merged / "README.md").read_text() == repo.files["README.md"].decode()
+
+
+def test_the_command_of_the_card_makes_the_model(merged, owner, tmp_path, monkeypatch):
+    assert upload(merged, "--license", "mit", "--langs", "de", "fr") == 0
+    command = re.search(r"```bash\n(.*?)\n```", card_of(owner)[1], re.DOTALL)[1]
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / "french.pth").write_bytes((tmp_path / "home of anna/french.pth").read_bytes())
+    monkeypatch.chdir(again)
+    assert main(shlex.split(command)[1:]) == 0
+    assert (again / "model.pth").read_bytes() == (tmp_path / "merged/model.pth").read_bytes()
+
+
+def test_the_licence_of_all_models(owner, tmp_path, monkeypatch, capsys):
+    """One licence becomes that of the card; others, or unknown ones, give a warning and none."""
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("base", "de", "fr")):
+        owner.add(f"org/{name}", {"model.safetensors": tensors(model(seed)), "README.md": card()})
+    options = ["--base", "org/base", "--experts", "org/de", "org/fr", "--method", "average"]
+    assert main(["merge", *options, "--out", "merged/model.pth"]) == 0
+    record = yaml.safe_load((tmp_path / "merged/merge.yaml").read_text())
+
+    def data():
+        return yaml.safe_load(model_card(record, REPO, "transformers").split("---\n")[1])
+
+    assert data()["license"] == "apache-2.0"
+    files = {"model.safetensors": tensors(model(2)), "README.md": card("cc-by-nc-4.0")}
+    commit = owner.repos["org/fr"].commit(files)
+    assert data()["license"] == "apache-2.0"  # that of the merged commit
+    record["plan"]["experts"][1] = f"hf://org/fr@{commit}"
+    assert "license" not in data()
+    told = capsys.readouterr().err
+    assert "org/fr: cc-by-nc-4.0" in told and "--license" in told
+
+
+def test_the_scores_of_an_experiment(merged, owner, tmp_path, capsys):
+    exp = make_scores(tmp_path / "exp")
+    place = exp / "merged/lors.asr_st"
+    place.mkdir(parents=True)
+    (place / "merge.yaml").write_text((tmp_path / "merged/merge.yaml").read_text())
+    options = ["--expdir", "exp", "--license", "mit", "--command", "./run.sh --nj 2"]
+    assert upload(merged, *options, "--merged", "lors.asr_st") == 0
+    data, body = card_of(owner)
+    assert data["language"] == ["de", "en", "sv"] and data["metrics"] == ["wer", "bleu"]
+    # WER and BLEU of lors.langs_tasks and of the base model in score_trees.SCORES.
+    assert re.search(r"\| this model \| 30\.0 \| 40\.0 \| 35\.0 \|", body)
+    assert re.search(r"\| base \| 40\.0 \| 60\.0 \| 50\.0 \|", body)
+    assert re.search(r"\| this model \| 20\.0 \| 25\.0 \| 22\.5 \|", body)
+    assert "nrefs:1\\|case:mixed\\|tok:13a" in body and "jiwer 4.0.0" in body
+    assert "Without intervals" in body  # these scores have no files of utterances
+    assert "./run.sh --nj 2" in body
+
+    assert upload(merged, *options, "--merged", "lors.asr", "--dry_run") == 0
+    told = capsys.readouterr().out
+    assert re.search(r"\| this model \| 25\.0 \| 30\.0 \| 27\.5 \|", told) and "BLEU" not in told
+    assert upload(merged, *options, "--merged", "ties.asr", "--dry_run") == 2
+    assert upload(merged, "--expdir", "exp", "--dry_run") == 2
+    assert upload(merged, *options, "--merged", "../x", "--dry_run") == 2
+
+
+def test_the_intervals_are_those_of_the_report(owner, tmp_path, monkeypatch):
+    exp = make_experiment(tmp_path / "exp")
+    for module in ("comparison", "significance", "card"):
+        monkeypatch.setattr(f"lors.recipe.{module}.SAMPLES", 100)
+    plan = {"base": "b.pth", "experts": ["e.pth"], "method": "lors", "params": {}}
+    scores = scores_of(ExpDir(exp), "lors.asr_st")
+    text = model_card({"plan": plan}, REPO, "espnet", scores, licence="mit")
+    row = re.findall(r"\| this model \| (.*) \|", text)[0].split(" | ")
+    report = (exp / "RESULTS.md").read_text().split("## 95 % intervals of WER")[1]
+    ends = re.search(r"\| lors.langs\\_tasks \| (.*) \|", report)[1].split(" | ")
+    assert [re.search(r"\((.*)\)", cell)[1] for cell in row] == ends
+    for cell in row:
+        value, low, high = map(float, re.findall(r"[\d.]+", cell))
+        assert low < value < high
+    assert "100 samples" in text
+
+
+def test_a_dry_run_writes_nothing(merged, owner, capsys):
+    assert upload(merged, "--license", "mit", "--dry_run") == 0
+    told = capsys.readouterr().out
+    assert "base_model_relation: merge" in told and "model.safetensors" in told
+    assert REPO not in owner.repos and not (merged / "README.md").exists()
+    assert not owner.paths("POST")
+
+
+def test_a_second_upload_replaces_its_own_card(merged, owner):
+    assert upload(merged, "--license", "mit") == 0
+    commits = len(owner.repos[REPO].commits)
+    assert upload(merged, "--license", "mit") == 0
+    assert len(owner.repos[REPO].commits) == commits  # nothing has changed
+    (merged / "model.safetensors").write_bytes(tensors(model(8)))
+    assert upload(merged, "--license", "apache-2.0") == 0
+    assert card_of(owner)[0]["license"] == "apache-2.0"
+    assert owner.repos[REPO].files["model.safetensors"] == tensors(model(8))
+
+
+def test_a_card_on_the_hub_that_was_edited(merged, owner, capsys):
+    assert upload(merged, "--license", "mit") == 0
+    repo = owner.repos[REPO]
+    edited = repo.files["README.md"].replace(b"## Plan", b"## Our plan")
+    repo.commit({**repo.files, "README.md": edited})
+    (merged / "model.safetensors").write_bytes(tensors(model(8)))
+    before = repo.refs["main"]
+    assert upload(merged, "--license", "mit") == 2
+    assert "--keep_card" in capsys.readouterr().err and repo.refs["main"] == before
+    assert upload(merged, "--license", "mit", "--keep_card") == 0
+    assert repo.files["README.md"] == edited
+    assert repo.files["model.safetensors"] == tensors(model(8))
+
+
+def test_a_card_beside_the_model_that_was_edited(merged, owner, capsys):
+    (merged / "README.md").write_bytes(card("mit", language="it"))
+    assert upload(merged, "--license", "mit") == 2
+    assert str(merged / "README.md") in capsys.readouterr().err and REPO not in owner.repos
+    assert upload(merged, "--license", "mit", "--keep_card") == 0
+    assert (merged / "README.md").read_bytes() == card("mit", language="it")
+    assert owner.repos[REPO].files["README.md"] == card("mit", language="it")
+
+
+def test_marks_of_cards():
+    text = marked("---\nlicense: mit\n---\n# A\n")
+    assert not is_edited(text) and not is_edited(text.replace("\n", "\r\n"))
+    assert is_edited(text.replace("# A", "# B")) and is_edited("# A\n") and is_edited("")
+
+
+def package(path, **changes):
+    """Write a zip file as espnet2.bin.pack does."""
+    described = {
+        "files": {"s2t_model_file": "exp/model.pth"},
+        "yaml_files": {"s2t_train_config": "exp/config.yaml"},
+    }
+    files = {
+        "meta.yaml": yaml.safe_dump(described),
+        "exp/model.pth": b"weights",
+        "exp/config.yaml": "token_list: []\n",
+        **changes,
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            if content is not None:
+                archive.writestr(name, content)
+    return path
+
+
+def test_a_package_of_espnet(merged, owner, tmp_path, capsys):
+    path = package(tmp_path / "lors.asr.zip")
+    record = ("--record", "merged/merge.yaml", "--license", "mit", "--langs", "sv-SE")
+    assert upload(path, *record) == 0
+    files = owner.repos[REPO].files
+    assert files["exp/model.pth"] == b"weights" and "meta.yaml" in files
+    data, body = card_of(owner)
+    assert data["library_name"] == "espnet" and f'from_pretrained("{REPO}"' in body
+    assert 'lang_sym="<swe>", task_sym="<asr>"' in body
+    assert is_edited(files["README.md"].decode()) is False
+    assert (tmp_path / "lors.asr.README.md").read_bytes() == files["README.md"]
+    assert not [*tmp_path.glob(".*.unpacked")]
+    for changes, fact in (
+        ({"meta.yaml": None}, "meta.yaml"),
+        ({"exp/model.pth": None}, "model.pth"),
+        ({"../outside": b"x"}, "../outside"),
+    ):
+        wrong = package(tmp_path / "wrong.zip", **changes)
+        assert upload(wrong, *record, repo="org/other") == 1
+        assert fact in capsys.readouterr().err and "org/other" not in owner.repos
+
+
+def test_wrong_models_and_names(merged, owner, tmp_path, capsys):
+    for name in ("merged", "org/merged@main", "org/merged/x", "org", "a b/c"):
+        with pytest.raises(Exception, match="organisation/model"):
+            repo_called(name)
+        assert upload(merged, repo=name) == 2
+    assert upload(tmp_path / "none") == 2
+    assert upload(tmp_path / "merged/model.pth") == 1  # a file of torch.save
+    assert "export-whisper" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert upload(tmp_path / "empty", "--record", "merged/merge.yaml") == 1
+    (merged / "merge.yaml").unlink()
+    (tmp_path / "merged/merge.yaml").unlink()
+    assert upload(merged) == 2 and "--record" in capsys.readouterr().err
+    assert not owner.paths("POST")
+
+
+def test_refused_uploads(merged, owner, monkeypatch, capsys):
+    for token, fact in ((OTHER_TOKEN, "rights"), ("hf_expired", "Invalid credentials")):
+        monkeypatch.setenv("HF_TOKEN", token)
+        assert upload(merged, "--license", "mit") == 1
+        assert fact in capsys.readouterr().err and REPO not in owner.repos
+    monkeypatch.delenv("HF_TOKEN")
+    assert upload(merged, "--license", "mit") == 1 and REPO not in owner.repos
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert upload(merged, "--license", "mit", "--private") == 0 and owner.repos[REPO].private
+
+
+def test_an_upload_that_breaks_leaves_the_model_as_it_was(merged, owner, capsys):
+    assert upload(merged, "--license", "mit") == 0
+    repo = owner.repos[REPO]
+    before = repo.refs["main"]
+    (merged / "model.safetensors").write_bytes(tensors(model(8)))
+    owner.faults.append(Fault("PUT /lfs/", 403, times=9))
+    assert upload(merged, "--license", "mit") == 1 and repo.refs["main"] == before
+    owner.faults.clear()
+
+    def interfere():
+        repo.commit({**repo.files, "other": b"x"})
+
+    owner.before = {"preupload": interfere}  # somebody else commits during the upload
+    assert upload(merged, "--license", "mit") == 1
+    assert "in the meantime" in capsys.readouterr().err
+    assert repo.files["other"] == b"x" and repo.files["model.safetensors"] != tensors(model(8))
+    assert upload(merged, "--license", "mit") == 0
+    assert repo.files["model.safetensors"] == tensors(model(8)) and repo.files["other"] == b"x"
+
+
+def test_metadata_that_the_hub_refuses(merged, owner, capsys):
+    (merged / "README.md").write_text("---\nlicense: [mit]\n---\n# Mine\n")
+    assert upload(merged, "--license", "mit", "--keep_card") == 1
+    assert "license must be a text" in capsys.readouterr().err
+    assert "model.safetensors" not in owner.repos[REPO].files
+
+
+def test_other_model_files_on_the_hub_are_told(merged, owner, capsys):
+    owner.add(REPO, {"pytorch_model.bin": b"old", "de/model.safetensors": b"x"})
+    assert upload(merged, "--license", "mit") == 0
+    told = capsys.readouterr().err
+    assert "pytorch_model.bin" in told and "de/model.safetensors" not in told
+    assert owner.repos[REPO].files["pytorch_model.bin"] == b"old"
+
+
+def test_the_base_model_of_a_recipe(owner, tmp_path, monkeypatch):
+    """Local base models have the names that the import has recorded; no other path is shown."""
+    record = {
+        "model": "model.pth",
+        "lors_version": "0.1.0",
+        "plan": {
+            **{"base": "exp/base/model.pth", "experts": ["exp/expert/de_asr/model.pth"]},
+            **{"method": "lors", "params": {"rank": 7}, "weights": [1.0], "seed": 0},
+        },
+        "fingerprints": {"base": "a", "experts": ["b"]},
+    }
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exp/base").mkdir(parents=True)
+    owner.add("openai/whisper-large-v3-turbo", {"README.md": card("mit")})
+    owner.add("org/base", {"README.md": card("mit")})
+    commit = owner.repos["org/base"].refs["main"]
+    for source, expected in (
+        ({"base_model": "turbo", "source": "https://openai/turbo.pt"},
+         "openai/whisper-large-v3-turbo"),
+        ({"base_model": "org/base", "source": f"hf://org/base@{commit}"}, "org/base"),
+        ({"base_model": "/home/anna/my.pt", "source": "/home/anna/my.pt"}, None),
+    ):  # fmt: skip
+        (tmp_path / "exp/base/source.yaml").write_text(yaml.safe_dump(source))
+        text = model_card(record, REPO, "transformers", licence="mit")
+        data = yaml.safe_load(text.split("---\n")[1])
+        assert data.get("base_model") == (None if expected is None else [expected])
+        assert "anna" not in text and "de_asr" in text
+
+
+def test_records_without_a_plan(owner, tmp_path):
+    with refusal("plan"):
+        model_card({"model": "model.pth"}, REPO, "transformers")
