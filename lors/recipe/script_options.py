@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from lors.config import LARGEST_COUNT, MOST_PROCESSES, SEED, Range, load_config, read_yaml
+from lors.data.subset import hours_of
 from lors.errors import LorsError, UsageError, unknown_name
 from lors.models import FAMILIES
 from lors.models.family import Family
@@ -91,7 +92,7 @@ class LorsOptions(ScriptOptions):
     methods: tuple[str, ...]
     compare_to: str
     baselines: tuple[Literal["joint", "sequential"], ...]
-    train_hours: Annotated[float, Range(0.001, 1e6)] | None
+    train_hours: tuple[str, ...]
     train_subset: str
     device: Literal["cpu", "cuda"]
     base_model: str
@@ -103,7 +104,10 @@ class LorsOptions(ScriptOptions):
 
     def lists(self, stages: Collection[str]) -> Lists:
         langs = group_languages(self.group, self.groups) if self.group else self.langs
-        checks: list[Callable[[], Any]] = [lambda: self.check_family(langs, "base" in stages)]
+        checks: list[Callable[[], Any]] = [
+            lambda: self.check_family(langs, "base" in stages),
+            lambda: hours_of(self.train_hours, langs),
+        ]
         if {"stats", "experts", "baselines"}.intersection(stages):
             checks.append(lambda: read_yaml(self.completed("train_config")))
         if "tune" in stages:
@@ -151,7 +155,7 @@ class LorsOptions(ScriptOptions):
         """Words of ``lors.bin.format_audio`` that choose the training clips."""
         if self.train_subset:
             return ["--train_subset", self.train_subset]
-        return [] if self.train_hours is None else ["--train_hours", f"{self.train_hours:.15g}"]
+        return ["--train_hours", *self.train_hours] if self.train_hours else []
 
     def _systems(self) -> list[str]:
         """Rows of the results: no merge, merges over languages, merges over languages and tasks."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from lors.config import read_yaml
+from lors.config import Range, read_yaml
 from lors.errors import UsageError
 from lors.recipe.expdir import LORA, SUBNETS, subnet_system
 from lors.recipe.grid import read_grid
@@ -24,6 +24,7 @@ class S3netOptions(LorsOptions):
     criteria: tuple[Literal["magnitude", "taylor"], ...]
     rates: tuple[str, ...]
     mask_scope: Literal["matrix", "global"]
+    mask_rounds: Annotated[int, Range(1, 2)]
     lora_config: str
     s3net_config: str
 

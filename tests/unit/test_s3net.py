@@ -18,6 +18,7 @@ from lors.fileio import read_json, write_json
 from lors.plots.overlap import overlap_figure, overlap_points
 from lors.plots.style import save_figures
 from lors.recipe.expdir import ExpDir
+from lors.recipe.mask_rounds import halves
 from lors.recipe.mask_overlap import overlap_sections
 from lors.recipe.options import resolve
 from lors.recipe.subnetworks import find_masks_of
@@ -33,6 +34,7 @@ from tests.unit.test_status import RUN, write_log
 ROOT = Path(__file__).parents[2]
 OWN = {
     **{"criteria": "magnitude taylor", "rates": "30", "mask_scope": "matrix"},
+    "mask_rounds": "1",
     **{"s3net_config": "conf/train_s3net.yaml", "lora_config": ""},
     "stop_stage": "15",
 }
@@ -80,12 +82,24 @@ def test_lists_of_s3net(recipe):
         ({"criteria": ""}, ("--criteria",)),
         ({"criteria": "magnitud"}, ("criteria", "magnitud")),
         ({"mask_scope": "layer"}, ("mask_scope", "layer")),
+        ({"mask_rounds": "3"}, ("mask_rounds", "3", "from 1 to 2")),
         ({"methods": "masked_taylor", "criteria": "magnitude"}, ("taylor_30", "magnitude_30")),
     ],
 )
 def test_wrong_options(recipe, options, facts):
     with refusal(*facts, kind=UsageError):
         lists(**options)
+
+
+def test_halves_of_a_training():
+    config = {"max_epoch": 5, "scheduler_conf": {"max_lr": 1.0, "total_steps": 11}, "seed": 1}
+    first, second = halves(config)
+    assert first == {**config, "max_epoch": 2, "scheduler_conf": {"max_lr": 1.0, "total_steps": 5}}
+    assert second["max_epoch"] == 3 and second["scheduler_conf"]["total_steps"] == 7
+    assert "scheduler_conf" not in halves({"max_epoch": 2})[0]
+    for wrong in ({}, {"max_epoch": 1}):
+        with refusal("max_epoch", "--mask_rounds 1"):
+            halves(wrong)
 
 
 # --- status -------------------------------------------------------------------------------------

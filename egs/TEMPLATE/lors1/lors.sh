@@ -37,7 +37,7 @@ tasks="asr st" # asr (recognition), st (translation into English), or both
 methods="average task_arithmetic lors" # merge methods to compare
 compare_to="" # method or system that all rows of the report are compared with (default: lors)
 baselines=joint # one model for all: joint (all data at once), sequential (pair by pair), or both
-train_hours="" # hours of training data of each language, a subset chosen by hash (default: all)
+train_hours="" # hours of training data: 5 (each language), "5 fr=0.5" (fr less), fr=0.5 (all of the others)
 train_subset="" # lists of training clips, in place of --train_hours: a folder like DUMPDIR/subset
 seed=1       # seed of the training
 dev_utterances=1000 # dev utterances of each language and task, to choose the best epoch

@@ -42,10 +42,11 @@ tasks="asr st" # asr (recognition), st (translation into English), or both
 criteria="magnitude taylor" # how masks are found: magnitude (lottery ticket), taylor (|w dL/dw|), or both
 rates="30"   # pruning rates in percent, 10 to 90; a model is trained for each criterion and rate
 mask_scope=matrix # whether the rate holds for each matrix (matrix) or for all together (global)
+mask_rounds=1 # how often masks are found: 1, on the base model; 2, again on the model after half of the training
 methods="average lors" # merge methods to compare
 compare_to="" # method or system that all rows of the report are compared with (default: lors)
 baselines=joint # one model for all: joint (all data at once), sequential (pair by pair), or both
-train_hours="" # hours of training data of each language, a subset chosen by hash (default: all)
+train_hours="" # hours of training data: 5 (each language), "5 fr=0.5" (fr less), fr=0.5 (all of the others)
 train_subset="" # lists of training clips, in place of --train_hours: a folder like DUMPDIR/subset
 seed=1       # seed of the training
 dev_utterances=1000 # dev utterances of each language and task, to choose the best epoch
@@ -126,7 +127,8 @@ if begin subnets "training under masks: ${subnets[*]}"; then
     run "${train_cmd[@]}" --gpu "$ngpu" --num_nodes "$num_nodes" --num_threads "$array_cores" \
         --max_jobs_run "$nj" JOB=1:${#subnets[@]} "$expdir/log/train_subnet.JOB.log" \
         "$python" -m lors.bin.train_subnet --base "$expdir/base" --langs "${langs[@]}" \
-        --tasks "${tasks[@]}" --systems "${subnets[@]}" --dump "$dumpdir" \
+        --tasks "${tasks[@]}" --systems "${subnets[@]}" --mask_rounds "$mask_rounds" \
+        --dump "$dumpdir" \
         --config "$s3net_config" --dev_utterances "$dev_utterances" --stats "$expdir/stats" \
         --seed "$seed" --ngpu "$ngpu" --num_nodes "$num_nodes" --only JOB --out "$expdir"
 fi
