@@ -120,7 +120,8 @@ def complete_config(args: argparse.Namespace, pairs: Sequence[Pair]) -> dict[str
         raise UsageError(
             "nothing to start from",
             where=args.config,
-            expected="--base, --tokens, or a configuration that describes a model (whisper_conf)",
+            expected="--base, --tokens, or a configuration that describes a model (whisper_conf, "
+            "wav2vec2_conf)",
         )
     return config
 

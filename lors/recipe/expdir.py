@@ -200,7 +200,7 @@ class ExpDir:
         return self.root / system
 
     def half(self, system: str) -> ExpDir:
-        """Return where masks of a system are found again; its base model is the half-trained one."""
+        """Return where masks of a system are found again, with the half-trained model as base."""
         return ExpDir(self.root / "half" / system)
 
     def packed(self, system: str, name: str) -> Path:

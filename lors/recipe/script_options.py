@@ -68,14 +68,15 @@ class ScriptOptions:
         """Return the value of an option; if it is empty, the default of the model family."""
         return getattr(self, name) or self.family.defaults[name]
 
-    def import_options(self) -> dict[str, str]:
+    def import_options(self, langs: Sequence[str]) -> dict[str, str]:
         """Return the options of ``lors.bin.import_base`` that only this model family has."""
         names = [name for name in self.family.import_options if hasattr(self, name)]
-        return {name: getattr(self, name) for name in names}
+        values = {**{name: getattr(self, name) for name in names}, "langs": " ".join(langs)}
+        return {name: values[name] for name in names}
 
     def check_family(self, langs: Sequence[str], imports_base: bool) -> None:
         """Check the options of the model family."""
-        options = {"langs": " ".join(langs), **self.import_options()}
+        options = {**self.import_options(langs), "langs": " ".join(langs)}
         if imports_base:
             options["base_model"] = self.completed("base_model")
         self.family.check_options(options)
@@ -106,6 +107,7 @@ class LorsOptions(ScriptOptions):
         langs = group_languages(self.group, self.groups) if self.group else self.langs
         checks: list[Callable[[], Any]] = [
             lambda: self.check_family(langs, "base" in stages),
+            self._check_tasks,
             lambda: hours_of(self.train_hours, langs),
         ]
         if {"stats", "experts", "baselines"}.intersection(stages):
@@ -129,7 +131,7 @@ class LorsOptions(ScriptOptions):
             "methods": self.methods,
             "baselines": self.baselines,
             "data_opts": self.data_opts,
-            "import_options": words_of(self.import_options()),
+            "import_options": words_of(self.import_options(langs)),
             "training_clips": self._training_clips(),
             "report_options": ["--compare_to", self.compare_to] if self.compare_to else [],
             "pairs": [str(pair) for pair in pairs_of(langs, self.tasks)],
@@ -137,6 +139,10 @@ class LorsOptions(ScriptOptions):
             "systems": self._systems(),
             "packed": [f"lors.{scope}" for scope in scopes if "lors" in self.methods],
         }
+
+    def _check_tasks(self) -> None:
+        if unknown := [task for task in self.tasks if task not in self.family.tasks]:
+            raise unknown_name("task", unknown, self.family.tasks, "--tasks")
 
     def _check_methods(self) -> None:
         if not self.methods:
@@ -178,7 +184,7 @@ class BaseOptions(ScriptOptions):
             "langs": self.langs,
             "data_opts": self.data_opts,
             "base_config": [self.completed("base_config")],
-            "pairs": [str(pair) for pair in pairs_of(self.langs, list(TASKS))],
+            "pairs": [str(pair) for pair in pairs_of(self.langs, self.family.tasks)],
         }
 
 

@@ -189,9 +189,7 @@ def test_a_killed_training_goes_on_to_the_same_model(project, trained):
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
-@pytest.mark.parametrize(
-    "criterion", ["taylor", pytest.param("magnitude", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("criterion", ["taylor", pytest.param("magnitude", marks=pytest.mark.slow)])
 def test_masks_are_found_again_after_half_of_the_training(project, tmp_path, criterion):
     exp, system = ExpDir(tmp_path / "exp"), f"s3net_{criterion}_50"
     exp.masks(system).parent.mkdir(parents=True)

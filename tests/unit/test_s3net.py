@@ -18,8 +18,8 @@ from lors.fileio import read_json, write_json
 from lors.plots.overlap import overlap_figure, overlap_points
 from lors.plots.style import save_figures
 from lors.recipe.expdir import ExpDir
-from lors.recipe.mask_rounds import halves
 from lors.recipe.mask_overlap import overlap_sections
+from lors.recipe.mask_rounds import halves
 from lors.recipe.options import resolve
 from lors.recipe.subnetworks import find_masks_of
 from lors.recipe.unit_jobs import latest_jobs
