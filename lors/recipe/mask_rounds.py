@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lors.errors import LorsError
@@ -28,6 +29,7 @@ def train_in_two_rounds(
     dump: str | os.PathLike,
     config: Mapping[str, Any],
     expdir: ExpDir,
+    masks: Path,
     *,
     num_nodes: int = 1,
     **options: Any,
@@ -39,11 +41,12 @@ def train_in_two_rounds(
     length; the second begins with the best epoch of the first.
 
     Args:
-        system: the system; the experiment has its first masks.
+        system: the system.
         pairs: language-task pairs.
         dump: data directories ``<lang>/{train,dev}``.
         config: ESPnet's options, from :func:`lors.recipe.training_config.fine_tuning_config`.
         expdir: the experiment.
+        masks: file of the first masks.
         num_nodes: nodes of the Slurm job that this process is in.
         options: further keyword arguments of :func:`lors.recipe.train.train`: ``stats``, ``seed``,
             ``ngpu``, ``dev``.
@@ -55,8 +58,8 @@ def train_in_two_rounds(
 
     half, (first, second) = expdir.half(system), halves(config)
     training = {**options, "num_nodes": num_nodes}
-    found = Masks(expdir.masks(system)).settings
-    train(pairs, dump, first, half.base, masks=expdir.masks(system), **training)
+    found = Masks(masks).settings
+    train(pairs, dump, first, half.base, masks=masks, **training)
     start = {"init_param": [str(half.base / "model.pth")]}
     langs = list(dict.fromkeys(pair.lang for pair in pairs))
     if found["criterion"] == "taylor":
@@ -68,8 +71,8 @@ def train_in_two_rounds(
             train([pair], dump, {**first, **start}, half.expert(pair), **training)
     tasks = list(dict.fromkeys(pair.task for pair in pairs))
     find_masks_of(half, langs, tasks, found["criterion"], found["rate"], found["scope"])
-    out, masks = expdir.subnet(system), half.masks(system)
-    train(pairs, dump, {**second, **start}, out, masks=masks, **training)
+    again = half.masks(system)
+    train(pairs, dump, {**second, **start}, expdir.subnet(system), masks=again, **training)
 
 
 def halves(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -23,7 +23,7 @@ DIRECTORIES = ("datadir", "dumpdir", "expdir", "speakerdir")
 IN_ARRAYS = (
     *("langs", "methods", "group"),
     *("sat_config", "train_config", "inference_config", "tune_config"),
-    *("s3net_config", "lora_config"),
+    *("s3net_config", "lora_config", "pretrained"),
 )
 """Options that become words of the commands of job arrays."""
 LONGEST_NUMBER = 40

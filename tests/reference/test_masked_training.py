@@ -209,6 +209,7 @@ def test_masks_are_found_again_after_half_of_the_training(project, tmp_path, cri
             project / "dump",
             config(project),
             exp,
+            exp.masks(system),
             stats=project / "stats",
             seed=1,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -11,7 +12,7 @@ import soundfile
 import torch
 import yaml
 
-from lors.bin import pack_subnets
+from lors.bin import find_masks, pack_subnets, train, train_subnet
 from lors.checkpoint.expert import open_model
 from lors.checkpoint.masks import Masks
 from lors.checkpoint.reader import Checkpoint
@@ -47,7 +48,16 @@ def packages():
         for name, value in environment().items():
             patch.setenv(name, value)
         pytest.importorskip("transformers", reason="transformers is not installed")
+        # ESPnet runs in this process: every start of it takes many seconds with transformers.
+        patch.setattr(training, "run_training", run_here)
         yield
+
+
+def run_here(command, out):
+    from lors.models.wav2vec2.task import Wav2Vec2Task
+
+    assert command[1:3] == ["-m", "lors.bin.wav2vec2_train"]
+    Wav2Vec2Task.main(cmd=command[3:])
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +109,14 @@ def test_base_model_of_transformers(project):
     again = imported(project / "base", project, "again")  # a model of a recipe, with its CTC layer
     assert all(torch.equal(state(again)[name], value) for name, value in found.items())
     assert read_yaml(again / "source.yaml")["new tensors"] == []
+    fewer = {"langs": "es", "dumpdir": str(project / "dump")}  # all characters are known
+    FAMILIES["wav2vec2"].import_base(str(project / "base"), project / "es", fewer)
+    assert family_of(project / "es").conf == conf
+    FAMILIES["wav2vec2"].import_base(str(project / "published"), project / "new_es", fewer)
+    assert len(family_of(project / "new_es").conf.tokens) < len(conf.tokens)
+    back = imported(project / "new_es", project, "more")
+    assert family_of(back).conf == conf
+    assert set(read_yaml(back / "source.yaml")["new tensors"]) == {"lm_head.weight", "lm_head.bias"}
 
 
 def test_base_model_with_another_ctc_layer(project, tmp_path):
@@ -277,21 +295,8 @@ def config(project, objective, **changes):
     return fine_tuning_config(project / "base", settings | changes, PAIRS)
 
 
-@pytest.fixture(autouse=True)
-def one_process(monkeypatch):
-    """Run ESPnet in this process: every start of it takes many seconds with transformers."""
-
-    def run_here(command, out):
-        from lors.models.wav2vec2.task import Wav2Vec2Task
-
-        assert command[1:3] == ["-m", "lors.bin.wav2vec2_train"]
-        Wav2Vec2Task.main(cmd=command[3:])
-
-    monkeypatch.setattr(training, "run_training", run_here)
-
-
-@pytest.fixture
-def stats(project, one_process):
+@pytest.fixture(scope="module")
+def stats(project):
     training.collect_stats(PAIRS, project / "dump", config(project, "ctc"), project / "stats")
     return project / "stats"
 
@@ -321,8 +326,9 @@ def test_experts_and_their_merge(project, stats):
     assert len(merged.transcribe(waveforms(2), PAIRS[0], OPTIONS)) == 2
 
 
-def test_language_adaptive_pre_training(project, stats):
-    """Taylor scores of the contrastive loss, masks, pre-training under them, packed models."""
+@pytest.fixture(scope="module")
+def pretrained(project, stats):
+    """Taylor scores of the contrastive loss, masks, pre-training under them and without them."""
     exp = ExpDir(project)
     for lang in LANGS:
         training.estimate_importance(
@@ -334,16 +340,26 @@ def test_language_adaptive_pre_training(project, stats):
             seed=1,
         )
     find_masks_of(exp, LANGS, ["asr"], "taylor", 50, "matrix")
-    out, masks = exp.subnet(SYSTEM), Masks(exp.masks(SYSTEM))
-    run(project, PAIRS, "contrastive", out, masks=masks.path)
-    base, found = state(project / "base"), state(out)
-    assert len(masks.shapes) == 12 and torch.equal(found["lm_head.weight"], base["lm_head.weight"])
+    run(project, PAIRS, "contrastive", exp.joint)
+    run(project, PAIRS, "contrastive", exp.subnet(SYSTEM), masks=exp.masks(SYSTEM))
+    return exp
+
+
+def assert_only_subnetworks_changed(masks, before, after):
     moved = 0
     for name in masks.shapes:
         nowhere = ~(masks.mask("de", name) | masks.mask("es", name))
-        assert torch.equal(found[name][nowhere], base[name][nowhere]), name
-        moved += int((found[name] != base[name]).sum())
-    assert moved and not torch.equal(found["project_q.weight"], base["project_q.weight"])
+        assert torch.equal(after[name][nowhere], before[name][nowhere]), name
+        moved += int((after[name] != before[name]).sum())
+    assert moved
+
+
+def test_language_adaptive_pre_training(project, pretrained):
+    out, masks = pretrained.subnet(SYSTEM), Masks(pretrained.masks(SYSTEM))
+    base, found = state(project / "base"), state(out)
+    assert len(masks.shapes) == 12 and torch.equal(found["lm_head.weight"], base["lm_head.weight"])
+    assert_only_subnetworks_changed(masks, base, found)
+    assert not torch.equal(found["project_q.weight"], base["project_q.weight"])
     packed = project / "packed"
     assert pack_subnets.main(["--model", str(out), "--out", str(packed)]) == 0
     whole, own = (
@@ -351,6 +367,42 @@ def test_language_adaptive_pre_training(project, stats):
         for directory in (out, packed / "de")
     )
     assert all(torch.equal(own[name], value) for name, value in whole.items())
+
+
+def test_fine_tuning_after_pre_training(project, pretrained, tmp_path, capsys):
+    """CTC on all languages from the continued pre-training; under masks from the adapted one."""
+    exp = ExpDir(tmp_path / "exp")
+    shutil.copytree(project / "base", exp.base)
+    settings = {k: v for k, v in config(project, "ctc").items() if k not in TAKEN}
+    (tmp_path / "ctc.yaml").write_text(yaml.safe_dump(settings))
+    of = ["--langs", *LANGS, "--tasks", "asr"]
+    after = ["--pretrained", str(pretrained.root)]
+    masks = ["--expdir", str(exp.root), *of, "--criteria", "taylor", "--rates", "50", *after]
+    assert find_masks.main(masks) == 0
+    files = ["--base", str(exp.base), "--dump", str(project / "dump"), "--out", str(exp.root)]
+    files += ["--config", str(tmp_path / "ctc.yaml"), "--stats", str(project / "stats")]
+    joint = [*files, "--pairs", *map(str, PAIRS), "--baselines", "joint", "--only", "1"]
+    assert train.main([*joint, *after]) == 0
+    subnet = [*files, *of, "--systems", SYSTEM, "--only", "1"]
+    assert train_subnet.main([*subnet, *after]) == 0
+    for found, start in ((exp.joint, pretrained.joint), (exp.subnet(SYSTEM), None)):
+        start = start or pretrained.subnet(SYSTEM)
+        assert read_yaml(found / "train.yaml")["init_param"] == [str(start / "model.pth")]
+        before, tuned = state(start), state(found)
+        assert not torch.equal(tuned["lm_head.weight"], before["lm_head.weight"])
+        assert torch.equal(tuned["quantizer.codevectors"], before["quantizer.codevectors"])
+    assert_only_subnetworks_changed(Masks(exp.subnet(SYSTEM) / "masks.safetensors"), before, tuned)
+    recogniser = LanguageModels("cpu").model(exp.subnet(SYSTEM), "es")
+    assert len(recogniser.transcribe(waveforms(2), PAIRS[1], OPTIONS)) == 2
+    # Another base model has other characters.
+    options = {"langs": "es", "dumpdir": str(project / "dump")}
+    FAMILIES["wav2vec2"].import_base(str(project / "published"), tmp_path / "es", options)
+    assert train.main([*joint, *after, "--base", str(tmp_path / "es")]) == 1
+    assert "lm_head.weight: [15, 16]" in capsys.readouterr().err
+
+
+TAKEN = {"wav2vec2_conf", "init_param"}
+"""Keys of a configuration that come from the base model."""
 
 
 def test_names_of_the_policy(project):

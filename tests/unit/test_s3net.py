@@ -34,7 +34,7 @@ from tests.unit.test_status import RUN, write_log
 ROOT = Path(__file__).parents[2]
 OWN = {
     **{"criteria": "magnitude taylor", "rates": "30", "mask_scope": "matrix"},
-    "mask_rounds": "1",
+    **{"mask_rounds": "1", "pretrained": ""},
     **{"s3net_config": "conf/train_s3net.yaml", "lora_config": ""},
     "stop_stage": "15",
 }
@@ -70,6 +70,17 @@ def test_lists_of_s3net(recipe):
     assert found["scored"] == []
     found = lists(lora_config="conf/train_expert.yaml")
     assert found["systems"][:5] == ["base", "expert", "joint", "lora", SUBNETS[0]]
+
+
+def test_lists_after_a_pre_training(recipe):
+    assert lists()["from_pretrained"] == []
+    found = lists(pretrained="exp/pretrain", criteria="taylor", base_model="base")
+    assert found["from_pretrained"] == ["--pretrained", "exp/pretrain"]
+    assert found["scored"] == [] and found["base_model"] == ["base"]
+    Path("exp/pretrain/base").mkdir(parents=True)
+    assert lists(pretrained="exp/pretrain")["base_model"] == ["exp/pretrain/base"]
+    with refusal("JOB", kind=UsageError):
+        lists(pretrained="exp/JOB")
 
 
 @pytest.mark.parametrize(
@@ -173,6 +184,30 @@ def test_masks_of_an_experiment(exp, tmp_path, capsys):
     assert all(fact in printed for fact in ("de", "es", "1.000", str(out)))
     assert inspect.main(["--masks", str(files[0]), "--base", "base.pth", "--experts", "e.pth"]) == 2
     assert inspect.main([]) == 2
+
+
+def test_masks_of_a_pre_training(exp, tmp_path, capsys):
+    words = ["--langs", *LANGS, "--tasks", *TASKS, "--criteria", "taylor", "--rates", "30"]
+    assert find_masks.main(["--expdir", str(exp.root), *words]) == 0
+    other = ExpDir(tmp_path / "fine")
+    shutil.copytree(exp.base, other.base)
+    taken = ["--expdir", str(other.root), *words, "--pretrained", str(exp.root)]
+    for _ in range(2):
+        assert find_masks.main(taken) == 0
+        assert Masks(other.masks(SUBNETS[1])).languages == LANGS
+    assert (other.root / "masks").readlink() == Path("../exp/masks")
+    assert (other.importance("de") / "importance.safetensors").is_file()
+    assert find_masks.main([*taken, "--scope", "global"]) == 1
+    assert "--mask_scope" in capsys.readouterr().err
+    torch.save(model(5), other.base / "model.pth")
+    assert find_masks.main(taken) == 1
+    assert Masks(exp.masks(SUBNETS[1])).base in capsys.readouterr().err
+    assert find_masks.main([*taken, "--criteria", "magnitude"]) == 1
+    (other.root / "masks").unlink()
+    other.masks(SUBNETS[1]).parent.mkdir(parents=True)
+    shutil.copy2(exp.base / "model.pth", other.base / "model.pth")
+    assert find_masks.main(taken) == 1
+    assert str(other.root / "masks") in capsys.readouterr().err
 
 
 def test_masks_without_their_sources(exp):

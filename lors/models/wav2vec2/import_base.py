@@ -13,9 +13,10 @@ import torch
 import yaml
 from torch import Tensor
 from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
+from xxhash import xxh3_128
 
 from lors.checkpoint.places import RECIPE_MODEL
-from lors.checkpoint.reader import Checkpoint
+from lors.checkpoint.reader import Checkpoint, bytes_of
 from lors.config import build, read_yaml
 from lors.data.datadir import read_data_dir
 from lors.done_marker import DoneMarker
@@ -40,9 +41,9 @@ def import_wav2vec2(
 ) -> None:
     """Write a model directory: ``model.pth`` (float32, names of transformers) and ``config.yaml``.
 
-    The vocabulary is that of the training transcripts of `langs`. A model of a recipe that has this
-    vocabulary keeps its CTC layer; any other CTC layer is replaced by a new one. ``source.yaml``
-    says where the weights came from, and which tensors are new.
+    The vocabulary has the characters of the training transcripts of `langs`. A model of a recipe
+    that knows all of them keeps its vocabulary and its CTC layer; any other CTC layer is replaced
+    by a new one. ``source.yaml`` says where the weights came from, and which tensors are new.
 
     Args:
         base_model: a directory of transformers (``config.json`` and weights), a model directory of
@@ -58,7 +59,7 @@ def import_wav2vec2(
     out = Path(out)
     conf, weights = _opened(base_model)
     tokens = vocabulary_of(_transcripts(langs, Path(dump)))
-    if tokens != conf.tokens:
+    if not set(tokens) <= set(conf.tokens):
         weights = {n: tensor for n, tensor in weights.items() if not n.startswith(CTC)}
         conf = dataclasses.replace(conf, tokens=tokens)
     torch.manual_seed(SEED)
@@ -67,8 +68,8 @@ def import_wav2vec2(
     _check_tensors(state, weights, base_model)
     new = sorted(set(state) - set(weights))
     state = {name: weights.get(name, value).float() for name, value in state.items()}
-    described = {"wav2vec2_conf": {**dataclasses.asdict(conf), "tokens": list(tokens)}}
-    digests = {name: hash_of(tensor.numpy().tobytes().hex()) for name, tensor in state.items()}
+    described = {"wav2vec2_conf": {**dataclasses.asdict(conf), "tokens": list(conf.tokens)}}
+    digests = {name: xxh3_128(bytes_of(tensor)).hexdigest() for name, tensor in state.items()}
     inputs = {"model": hash_of(digests), "conf": hash_of(described)}
     if DoneMarker(out / ".done", inputs).is_done():
         return
@@ -81,7 +82,7 @@ def import_wav2vec2(
         DoneMarker(folder / ".done", inputs).mark()
     log.info(
         "base model %s written to %s, %d characters; new tensors: %s",
-        *(base_model, out, len(tokens), shortened(new)),
+        *(base_model, out, len(conf.tokens), shortened(new)),
     )
 
 

@@ -118,7 +118,8 @@ class Wav2Vec2ESPnetModel(SpeechModel, AbsESPnetModel):
         frames = self._get_feat_extract_output_lengths(lengths)
         shape = (len(speech), int(self._get_feat_extract_output_lengths(speech.shape[1])))
         present = (torch.arange(shape[1]) < frames.cpu()[:, None]).long()
-        with contextlib.nullcontext() if self.training else _fixed_chance():
+        seed = int(lengths.sum())
+        with contextlib.nullcontext() if self.training else _fixed_chance(seed):
             masked = _compute_mask_indices(
                 shape,
                 config.mask_time_prob,
@@ -151,10 +152,10 @@ class Wav2Vec2ESPnetModel(SpeechModel, AbsESPnetModel):
 
 
 @contextlib.contextmanager
-def _fixed_chance() -> Iterator[None]:
-    """Mask the same frames of dev utterances in every epoch, so that epochs can be compared."""
+def _fixed_chance(seed: int) -> Iterator[None]:
+    """Mask the same frames of a dev batch in every epoch, so that epochs can be compared."""
     state = np.random.get_state()
-    np.random.seed(0)
+    np.random.seed(seed % 2**32)
     try:
         yield
     finally:
