@@ -55,6 +55,9 @@ EXTRAS = {
     "lhotse": ["lhotse"],
     # To load exported Whisper models; the exact versions are in requirements-test.lock.
     "exports": ["transformers", "ctranslate2", "faster-whisper"],
+    # The model family wav2vec2. Not among the packages of the recipes: ESPnet imports transformers
+    # at every start if it is installed, which takes seconds.
+    "wav2vec2": ["transformers>=5"],
     "docs": ["mkdocs<2", "mkdocs-material", "mkdocstrings[python]"],
 }
 

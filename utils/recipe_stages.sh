@@ -50,6 +50,7 @@ train_pairs() {
         --only JOB --out "$expdir/$1"
 }
 
+# stage_baselines [OPTION ...]: further options of lors.bin.train
 stage_baselines() {
     if begin baselines "one model for all pairs: ${baselines[*]:-none}"; then
         if [ ${#baselines[@]} -eq 0 ]; then return; fi
@@ -59,7 +60,7 @@ stage_baselines() {
             "$python" -m lors.bin.train --base "$expdir/base" --pairs "${pairs[@]}" \
             --dump "$dumpdir" --config "$train_config" --dev_utterances "$dev_utterances" \
             --stats "$expdir/stats" --seed "$seed" --ngpu "$ngpu" --num_nodes "$num_nodes" \
-            --baselines "${baselines[@]}" --only JOB --out "$expdir"
+            --baselines "${baselines[@]}" "$@" --only JOB --out "$expdir"
     fi
 }
 

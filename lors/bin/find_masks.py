@@ -7,9 +7,9 @@ import sys
 from typing import get_args
 
 from lors.log import run_main
-from lors.recipe.expdir import ExpDir
+from lors.recipe.expdir import ExpDir, subnet_system
 from lors.recipe.names import check_names
-from lors.recipe.subnetworks import find_masks_of
+from lors.recipe.subnetworks import find_masks_of, take_masks
 from lors.subnet.find import HIGHEST_RATE, LOWEST_RATE, Criterion, Scope
 from lors.tasks import TASKS
 
@@ -38,11 +38,19 @@ def get_parser() -> argparse.ArgumentParser:
         default="matrix",
         help="whether the rate holds for each matrix or for all together; default: %(default)s",
     )
+    parser.add_argument(
+        "--pretrained",
+        help="experiment of a pre-training whose masks are taken, in place of new ones",
+    )
     return parser
 
 
 def work(args: argparse.Namespace) -> None:
     check_names(vars(args))
+    if args.pretrained:
+        systems = [subnet_system(c, rate) for c in args.criteria for rate in args.rates]
+        take_masks(ExpDir(args.expdir), ExpDir(args.pretrained), systems, args.langs, args.scope)
+        return
     for criterion in args.criteria:
         for rate in args.rates:
             find_masks_of(ExpDir(args.expdir), args.langs, args.tasks, criterion, rate, args.scope)

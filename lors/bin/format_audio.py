@@ -11,6 +11,7 @@ from pathlib import Path
 from lors.config import finite_number, fraction, process_count
 from lors.data.formatting import FormatOptions, format_corpus
 from lors.data.language_report import format_language_reports
+from lors.data.subset import hours_of
 from lors.log import run_main
 from lors.tasks import SPLITS
 
@@ -55,9 +56,12 @@ def get_parser() -> argparse.ArgumentParser:
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument(
         "--train_hours",
-        type=finite_number,
-        help="hours of training clips to take of each language, balanced over speakers and chosen "
-        "by a hash of the clips' names; <dump>/subset/<lang>_<split>.txt lists them",
+        nargs="+",
+        default=[],
+        metavar="HOURS",
+        help="hours of training clips to take of each language (5), of one language (fr=0.5), or "
+        "both; balanced over speakers and chosen by a hash of the clips' names; "
+        "<dump>/subset/<lang>_<split>.txt lists them",
     )
     chosen.add_argument(
         "--train_subset",
@@ -69,9 +73,10 @@ def get_parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     limits = {} if args.keep_all else {"min_dur": args.min_dur, "max_dur": args.max_dur}
-    options = FormatOptions(args.nj, args.max_bad_audio, **limits, hours=args.train_hours)
+    options = FormatOptions(args.nj, args.max_bad_audio, **limits)
+    hours = hours_of(args.train_hours, args.langs)
     reports = format_corpus(
-        args.data, args.dump, args.langs, args.splits, options, args.train_subset
+        args.data, args.dump, args.langs, args.splits, options, args.train_subset, hours
     )
     print(format_language_reports(reports))
 

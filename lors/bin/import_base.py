@@ -24,7 +24,8 @@ def get_parser() -> argparse.ArgumentParser:
         required=True,
         help="directory of an ESPnet S2T model; or a Whisper: OpenAI's .pt, a directory of Hugging "
         "Face or CTranslate2 (faster-whisper), or an official name such as small, which is "
-        "downloaded; or the name of one of these on the Hugging Face Hub, as for lors merge",
+        "downloaded; or a wav2vec 2.0: a directory of transformers or of a recipe; or the name of "
+        "one of these on the Hugging Face Hub, as for lors merge",
     )
     parser.add_argument("--out", required=True, help="directory to write, e.g. EXPDIR/base")
     for name, text in OPTIONS.items():

@@ -12,9 +12,14 @@ from lors.config import MOST_PROCESSES, SEED, Range, count, option_number, read_
 from lors.errors import UsageError
 from lors.log import run_main
 from lors.models import FAMILIES
+from lors.recipe.expdir import ExpDir
 from lors.recipe.names import check_names
 from lors.recipe.train import check_sequence, collect_stats, train, train_sequence
-from lors.recipe.training_config import fine_tuning_config, from_scratch_config
+from lors.recipe.training_config import (
+    continued_config,
+    fine_tuning_config,
+    from_scratch_config,
+)
 from lors.tasks import Pair
 
 BASELINES = ("joint", "sequential")
@@ -54,6 +59,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--collect_stats", action="store_true", help="collect statistics, do not train"
     )
+    parser.add_argument(
+        "--pretrained", help="experiment whose joint model the --baselines begin with"
+    )
     nodes = option_number(Range(1, MOST_PROCESSES), whole=True)
     parser.add_argument("--num_nodes", type=nodes, default=1, help="nodes of this Slurm job")
     return parser
@@ -81,6 +89,8 @@ def work(args: argparse.Namespace) -> None:
     pairs = [Pair.parse(name) for name in args.pairs]
     config = complete_config(args, pairs)
     baselines = args.baselines or ()
+    if args.pretrained:
+        config = continued_config(config, ExpDir(args.pretrained).joint)
     if "sequential" in baselines:
         check_sequence(config)
     if args.collect_stats:
@@ -120,7 +130,8 @@ def complete_config(args: argparse.Namespace, pairs: Sequence[Pair]) -> dict[str
         raise UsageError(
             "nothing to start from",
             where=args.config,
-            expected="--base, --tokens, or a configuration that describes a model (whisper_conf)",
+            expected="--base, --tokens, or a configuration that describes a model (whisper_conf, "
+            "wav2vec2_conf)",
         )
     return config
 
@@ -136,6 +147,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--only is needed to train one of the --baselines")
     if args.baselines and not args.base:
         parser.error("--base is needed with --baselines")
+    if args.pretrained and not args.baselines:
+        parser.error("--pretrained is for --baselines")
     if args.adapter and not args.base:
         parser.error("--base is needed with --adapter")
     return run_main(parser, work, argv)

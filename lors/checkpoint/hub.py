@@ -42,7 +42,9 @@ from lors.fileio import read_json_object
 log = logging.getLogger(__name__)
 
 SCHEME = "hf://"
-BESIDE = frozenset((*VOCABULARY_FILES, "config.json", BASE_RECORD, "merge.yaml"))
+BESIDE = frozenset(
+    (*VOCABULARY_FILES, "config.json", "preprocessor_config.json", BASE_RECORD, "merge.yaml")
+)
 """Files that describe the model in the same directory: they are fetched with it."""
 _PART = r"\w(?:(?!--|\.\.)[\w.-])*"
 _NAME = re.compile(

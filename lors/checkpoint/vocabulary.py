@@ -73,9 +73,9 @@ def _shown(token: str | None) -> str:
 def tokens_of(model: str | os.PathLike) -> list[str] | None:
     """Return the tokens of a model in their order; None if no file in its directory lists them.
 
-    They are read from ``token_list`` in ESPnet's ``config.yaml``, from Hugging Face's
-    ``vocab.json`` or from CTranslate2's ``vocabulary.json`` or ``vocabulary.txt``; the last three
-    without their special tokens ``<|...|>``.
+    They are read from ``token_list`` (ESPnet) or the ``tokens`` of ``wav2vec2_conf`` in
+    ``config.yaml``, from Hugging Face's ``vocab.json`` or from CTranslate2's ``vocabulary.json`` or
+    ``vocabulary.txt``; the last three without their special tokens ``<|...|>``.
 
     Args:
         model: a model file, or a directory of Hugging Face or CTranslate2.
@@ -91,8 +91,8 @@ def tokens_of(model: str | os.PathLike) -> list[str] | None:
             text = config.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             raise from_os_error(error) from None
-        found = re.search(r"^token_list:\n((?:- .*\n)+)", text, re.MULTILINE)
-        return [line[2:] for line in found[1].splitlines()] if found else None
+        found = re.search(r"^(?:token_list| +tokens):\n((?: *- .*\n)+)", text, re.MULTILINE)
+        return [line.strip(" ")[2:] for line in found[1].splitlines()] if found else None
     if vocabulary.is_file():
         numbers = token_numbers(vocabulary)
         # Some Whisper directories list <|endoftext|> here, others only among the added tokens.

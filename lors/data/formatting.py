@@ -24,7 +24,14 @@ from lors.data.datadir import (
 )
 from lors.data.language_report import language_report
 from lors.data.languages import check_languages
-from lors.data.subset import clip_names, read_list, subset_order, utterances_called, write_list
+from lors.data.subset import (
+    HOURS,
+    clip_names,
+    read_list,
+    subset_order,
+    utterances_called,
+    write_list,
+)
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError, UsageError, shortened
 from lors.fileio import (
@@ -72,6 +79,7 @@ def format_corpus(
     splits: Sequence[str],
     options: FormatOptions,
     subset_lists: Path | None = None,
+    hours: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Write ``<dump>/<lang>/<split>`` and ``<dump>/<lang>/report.json``.
 
@@ -80,12 +88,13 @@ def format_corpus(
 
     Args:
         data: the data directories of stage 1, ``<data>/<lang>/<split>``.
-        dump: where to write. With ``options.hours``, ``<dump>/subset/<lang>_<split>.txt`` lists the
-            clips that are taken.
+        dump: where to write. With `hours`, ``<dump>/subset/<lang>_<split>.txt`` lists the clips of
+            every language that are taken.
         langs: language codes.
         splits: names of splits.
-        options: limits and subset of the train splits; `nj` and `max_bad_audio` of all splits.
+        options: limits of the train splits; `nj` and `max_bad_audio` of all splits.
         subset_lists: take the clips of such lists: a folder with ``<lang>_<split>.txt``.
+        hours: language -> hours of its subset; other languages have all clips.
 
     Returns:
         the reports of the languages (:func:`lors.data.language_report.language_report`).
@@ -117,8 +126,9 @@ def format_corpus(
                 format_data_dir(source, target, everything)
                 continue
             clips = read_list(subset_lists / name) if subset_lists else None
-            format_data_dir(source, target, replace(options, clips=clips))
-            if options.hours is not None:
+            subset = replace(options, clips=clips, hours=(hours or {}).get(lang))
+            format_data_dir(source, target, subset)
+            if hours:
                 write_list(dump / "subset" / name, _clips_taken(source, target))
         reports.append(language_report(data, dump, lang, splits))
     return reports
@@ -167,7 +177,7 @@ def _check_options(options: FormatOptions) -> None:
     if options.max_dur != float("inf"):
         check_number(options.max_dur, Range(0), "--max_dur")
     if options.hours is not None:
-        check_number(options.hours, Range(1e-6), "--train_hours")
+        check_number(options.hours, HOURS, "hours of training clips")
 
 
 def _format(source: Path, target: Path, options: FormatOptions) -> dict[str, Any]:

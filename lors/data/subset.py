@@ -14,9 +14,46 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lors.config import Range
 from lors.data.datadir import Utterance
-from lors.errors import LorsError, shortened
+from lors.errors import LorsError, UsageError, shortened, unknown_name
 from lors.fileio import write_text
+
+HOURS = Range(0.001, 1e6)
+"""Hours of a subset."""
+
+
+def hours_of(words: Sequence[str], langs: Sequence[str]) -> dict[str, float]:
+    """Return the hours of training clips of languages; a language with all of its clips is absent.
+
+    Args:
+        words: hours of every language, ``5``, and of single languages, ``fr=0.5``.
+        langs: all languages.
+
+    Raises:
+        UsageError: a word of another form, a number out of range, a language that is not among
+            `langs` or is given twice.
+    """
+    found: dict[str, float] = {}
+    for word in words:
+        lang, _, number = word.rpartition("=")
+        try:
+            hours = float(number)
+        except ValueError:
+            hours = float("nan")
+        if hours not in HOURS or lang in found:
+            raise UsageError(
+                "no such hours of training clips",
+                where="--train_hours",
+                expected=f"hours {HOURS} of every language (5), of one language (fr=0.5), or "
+                "both, each once",
+                got=" ".join(words),
+            )
+        if lang and lang not in langs:
+            raise unknown_name("language", lang, langs, where="--train_hours")
+        found[lang] = hours
+    every = {} if "" not in found else dict.fromkeys(langs, found.pop(""))
+    return every | found
 
 
 def clip_names(utterances: Sequence[Utterance]) -> list[str]:

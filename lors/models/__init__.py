@@ -13,6 +13,7 @@ from lors.config import read_yaml
 from lors.errors import LorsError
 from lors.models.espnet_s2t import family as _espnet_s2t  # noqa: F401 - registers its family
 from lors.models.family import FAMILIES, Family, Recogniser
+from lors.models.wav2vec2 import family as _wav2vec2  # noqa: F401 - registers its family
 from lors.models.whisper import family as _whisper  # noqa: F401 - registers its family
 
 for _entry in entry_points(group="lors.model_families"):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
 from lors.config import Range
 from lors.data.datadir import Utterance
-from lors.tasks import Pair
+from lors.tasks import TASKS, Pair
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,6 +99,8 @@ class Family(ABC):
     defaults: ClassVar[Mapping[str, str]]
     """Defaults of the recipes' options ``base_model`` (empty: it must be given), ``base_config``,
     ``train_config`` and ``inference_config``."""
+    tasks: ClassVar[Sequence[str]] = tuple(TASKS)
+    """Names of the tasks that models of this family can have."""
     quantised: ClassVar[Sequence[str]] = ()
     """Names of the weights that are quantised to 4 bits; ``*`` matches any text, dots included.
     Empty: models of this family cannot be quantised."""

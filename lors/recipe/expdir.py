@@ -14,6 +14,7 @@
 | ``importance/<lang>/`` | Taylor scores of the base model on a language |
 | ``masks/<criterion>_<rate>/`` | masks of all languages |
 | ``s3net_<criterion>_<rate>/`` | a model trained under these masks, and a copy of them |
+| ``half/<system>/`` | the model after half of the training as ``base/``, and masks found on it |
 | ``overlap.json`` | overlap of the masks of two languages, and the loss of merging their experts |
 | ``packed/<system>/<lang>/`` | a language's sub-network as a model of its own; ``all``: of all |
 | ``quantised/`` | the base model in 4 bits |
@@ -197,6 +198,10 @@ class ExpDir:
     def subnet(self, system: str) -> Path:
         """Return the directory of a model that is trained under masks."""
         return self.root / system
+
+    def half(self, system: str) -> ExpDir:
+        """Return where masks of a system are found again, with the half-trained model as base."""
+        return ExpDir(self.root / "half" / system)
 
     def packed(self, system: str, name: str) -> Path:
         """Return the file of a language's packed sub-network, or (``all``) of all of them."""

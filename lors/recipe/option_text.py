@@ -8,10 +8,11 @@ import re
 import sys
 import typing
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from lors.data.subset import HOURS
 from lors.fileio import BRIEF
 from lors.recipe.names import problems_of, raise_problems, text_problem
 
@@ -22,7 +23,7 @@ DIRECTORIES = ("datadir", "dumpdir", "expdir", "speakerdir")
 IN_ARRAYS = (
     *("langs", "methods", "group"),
     *("sat_config", "train_config", "inference_config", "tune_config"),
-    *("s3net_config", "lora_config"),
+    *("s3net_config", "lora_config", "pretrained"),
 )
 """Options that become words of the commands of job arrays."""
 LONGEST_NUMBER = 40
@@ -69,6 +70,7 @@ def option_problems(texts: Mapping[str, str], cmd_backend: str) -> list[str]:
         *(f"--{name}: none given" for name in NEEDED if name in lists and not lists[name]),
         *problems_of({**lists, **names}),
         *_group_problems(texts.get("group", ""), texts.get("groups", "")),
+        *_hours_problems(texts.get("train_hours", "").split()),
         *_problems_of_jobs(texts, cmd_backend),
         *_problems_of_directories(names),
     ]
@@ -114,6 +116,14 @@ def _group_problems(group: str, groups: str) -> list[str]:
         return [*problems, *(problem.replace("--langs", "--groups") for problem in wrong)]
     known = "; ".join(f"{name}: {' '.join(langs)}" for name, langs in found) or "see --groups"
     return [*problems, f"--group: unknown group {BRIEF.repr(group)}; known: {known}"]
+
+
+def _hours_problems(words: Sequence[str]) -> Iterator[str]:
+    """Yield the words of --train_hours that are no hours: ``5`` or ``fr=0.5``."""
+    for word in words:
+        hours = value_of(word.rpartition("=")[2], float)
+        if hours not in HOURS or isinstance(hours, bool):
+            yield f"--train_hours: {BRIEF.repr(word)}: expected hours {HOURS}: 5, or fr=0.5"
 
 
 def _problems_of_jobs(texts: Mapping[str, str], cmd_backend: str) -> Iterator[str]:

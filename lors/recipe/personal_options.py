@@ -63,7 +63,7 @@ class PqmOptions(ScriptOptions):
             "tasks": self.tasks,
             "splits": self.splits,
             "data_opts": self.data_opts,
-            "import_options": words_of(self.import_options()),
+            "import_options": words_of(self.import_options(self.langs)),
             "speaker_options": self._speaker_options(),
             "quantise_options": ["--double"] if self.double else [],
             "systems": ["base", *PERSONAL],

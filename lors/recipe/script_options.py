@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from lors.config import LARGEST_COUNT, MOST_PROCESSES, SEED, Range, load_config, read_yaml
+from lors.data.subset import hours_of
 from lors.errors import LorsError, UsageError, unknown_name
 from lors.export.upload import repo_called
 from lors.models import FAMILIES
@@ -68,14 +69,15 @@ class ScriptOptions:
         """Return the value of an option; if it is empty, the default of the model family."""
         return getattr(self, name) or self.family.defaults[name]
 
-    def import_options(self) -> dict[str, str]:
+    def import_options(self, langs: Sequence[str]) -> dict[str, str]:
         """Return the options of ``lors.bin.import_base`` that only this model family has."""
         names = [name for name in self.family.import_options if hasattr(self, name)]
-        return {name: getattr(self, name) for name in names}
+        values = {**{name: getattr(self, name) for name in names}, "langs": " ".join(langs)}
+        return {name: values[name] for name in names}
 
     def check_family(self, langs: Sequence[str], imports_base: bool) -> None:
         """Check the options of the model family."""
-        options = {"langs": " ".join(langs), **self.import_options()}
+        options = {**self.import_options(langs), "langs": " ".join(langs)}
         if imports_base:
             options["base_model"] = self.completed("base_model")
         self.family.check_options(options)
@@ -92,7 +94,7 @@ class LorsOptions(ScriptOptions):
     methods: tuple[str, ...]
     compare_to: str
     baselines: tuple[Literal["joint", "sequential"], ...]
-    train_hours: Annotated[float, Range(0.001, 1e6)] | None
+    train_hours: tuple[str, ...]
     train_subset: str
     device: Literal["cpu", "cuda"]
     base_model: str
@@ -106,7 +108,11 @@ class LorsOptions(ScriptOptions):
 
     def lists(self, stages: Collection[str]) -> Lists:
         langs = group_languages(self.group, self.groups) if self.group else self.langs
-        checks: list[Callable[[], Any]] = [lambda: self.check_family(langs, "base" in stages)]
+        checks: list[Callable[[], Any]] = [
+            lambda: self.check_family(langs, "base" in stages),
+            self._check_tasks,
+            lambda: hours_of(self.train_hours, langs),
+        ]
         if {"stats", "experts", "baselines"}.intersection(stages):
             checks.append(lambda: read_yaml(self.completed("train_config")))
         if "tune" in stages:
@@ -130,7 +136,7 @@ class LorsOptions(ScriptOptions):
             "methods": self.methods,
             "baselines": self.baselines,
             "data_opts": self.data_opts,
-            "import_options": words_of(self.import_options()),
+            "import_options": words_of(self.import_options(langs)),
             "training_clips": self._training_clips(),
             "report_options": ["--compare_to", self.compare_to] if self.compare_to else [],
             "pairs": [str(pair) for pair in pairs_of(langs, self.tasks)],
@@ -139,6 +145,10 @@ class LorsOptions(ScriptOptions):
             "upload_opts": self.upload_opts,
             "packed": [f"lors.{scope}" for scope in scopes if "lors" in self.methods],
         }
+
+    def _check_tasks(self) -> None:
+        if unknown := [task for task in self.tasks if task not in self.family.tasks]:
+            raise unknown_name("task", unknown, self.family.tasks, "--tasks")
 
     def _check_methods(self) -> None:
         if not self.methods:
@@ -157,7 +167,7 @@ class LorsOptions(ScriptOptions):
         """Words of ``lors.bin.format_audio`` that choose the training clips."""
         if self.train_subset:
             return ["--train_subset", self.train_subset]
-        return [] if self.train_hours is None else ["--train_hours", f"{self.train_hours:.15g}"]
+        return ["--train_hours", *self.train_hours] if self.train_hours else []
 
     def _systems(self) -> list[str]:
         """Rows of the results: no merge, merges over languages, merges over languages and tasks."""
@@ -180,7 +190,7 @@ class BaseOptions(ScriptOptions):
             "langs": self.langs,
             "data_opts": self.data_opts,
             "base_config": [self.completed("base_config")],
-            "pairs": [str(pair) for pair in pairs_of(self.langs, list(TASKS))],
+            "pairs": [str(pair) for pair in pairs_of(self.langs, self.family.tasks)],
         }
 
 

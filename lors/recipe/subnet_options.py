@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from lors.config import read_yaml
+from lors.config import Range, read_yaml
 from lors.errors import UsageError
-from lors.recipe.expdir import LORA, SUBNETS, subnet_system
+from lors.recipe.expdir import LORA, SUBNETS, ExpDir, subnet_system
 from lors.recipe.grid import read_grid
 from lors.recipe.script_options import Lists, LorsOptions, check_all
 from lors.tasks import pairs_of
@@ -24,8 +24,15 @@ class S3netOptions(LorsOptions):
     criteria: tuple[Literal["magnitude", "taylor"], ...]
     rates: tuple[str, ...]
     mask_scope: Literal["matrix", "global"]
+    mask_rounds: Annotated[int, Range(1, 2)]
     lora_config: str
     s3net_config: str
+    pretrained: str
+
+    def completed(self, name: str) -> str:
+        if name == "base_model" and self.pretrained and not self.base_model:
+            return str(ExpDir(self.pretrained).base)
+        return super().completed(name)
 
     def lists(self, stages: Collection[str]) -> Lists:
         found: dict[str, Sequence[str]] = {}
@@ -49,7 +56,8 @@ class S3netOptions(LorsOptions):
             "rates": self.rates,
             "subnets": subnets,
             "masked": masked,
-            "scored": masked if "taylor" in self.criteria else [],
+            "scored": masked if "taylor" in self.criteria and not self.pretrained else [],
+            "from_pretrained": ["--pretrained", self.pretrained] if self.pretrained else [],
         }
 
     def _check_rates(self) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lors.checkpoint.places import MASKS, masks_in, model_in
+from lors.checkpoint.places import MASKS, RECIPE_MODEL, masks_in, model_in
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError, UsageError
-from lors.fileio import file_digest, path_component
+from lors.fileio import file_digest, path_component, replace_link
 from lors.recipe.expdir import IMPORTANCE, ExpDir, check_models, model_digest, subnet_system
 from lors.tasks import pairs_of
 
@@ -82,6 +83,52 @@ def _check_scores(files: Sequence[Path]) -> None:
         raise LorsError(
             "Taylor scores are missing", got=missing, hint="run the stage importance of the recipe"
         )
+
+
+def take_masks(
+    expdir: ExpDir, pretrained: ExpDir, systems: Sequence[str], langs: Sequence[str], scope: Scope
+) -> None:
+    """Make the masks of a pre-training, and the scores behind them, those of an experiment: links.
+
+    Args:
+        expdir: the experiment.
+        pretrained: the experiment of the pre-training.
+        systems: systems that are trained under masks.
+        langs: languages.
+        scope: scope that the masks must have.
+
+    Raises:
+        LorsError: masks are missing or have another scope, the base models differ, or the
+            experiment has masks of its own.
+        UsageError: a language without a mask.
+    """
+    from lors.checkpoint.expert import open_model  # torch is slow to import
+    from lors.checkpoint.masks import Masks
+
+    base = open_model(expdir.base / RECIPE_MODEL)
+    for system in systems:
+        masks = Masks(pretrained.masks(system))
+        masks.check_base(base)
+        masks.check_languages(langs)
+        if masks.settings.get("scope") != scope:
+            raise LorsError(
+                "the masks of the pre-training have another scope",
+                where=masks.path,
+                expected=scope,
+                got=masks.settings.get("scope"),
+                hint="give the --mask_scope of the pre-training",
+            )
+    for name in ("masks", "importance"):
+        source, link = pretrained.root / name, expdir.root / name
+        if link.is_dir() and not link.is_symlink():
+            raise LorsError(
+                "this experiment has masks of its own",
+                where=link,
+                expected=f"those of {source}",
+                hint="choose another --expdir",
+            )
+        if source.is_dir():
+            replace_link(link, os.path.relpath(source.resolve(), expdir.root.resolve()))
 
 
 def masks_used(expdir: ExpDir, settings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

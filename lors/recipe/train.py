@@ -128,7 +128,8 @@ def train(
         options += shape_options(Path(stats), ids, seed, out / "data")
         _discard_torn_checkpoint(out)
         _run(family, config, out, options, ngpu, num_nodes)
-        best = out / "valid.acc.best.pth"
+        [phase, score, *_], *_ = config.get("best_model_criterion") or [["valid", "acc"]]
+        best = out / f"{phase}.{score}.best.pth"
         if not best.exists():
             raise LorsError("the training left no model", where=best, hint=f"see {out / LOG}")
         replace_link(out / "model.pth", best.name)

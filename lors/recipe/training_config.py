@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lors.checkpoint.places import RECIPE_MODEL, RECIPE_VECTOR, model_in
+from lors.checkpoint.places import MASKS, RECIPE_MODEL, RECIPE_VECTOR, model_in
 from lors.config import read_yaml
-from lors.errors import LorsError
+from lors.errors import LorsError, shortened
+from lors.fileio import file_digest
 from lors.models import family_from
 from lors.tasks import Pair
 
@@ -53,6 +54,36 @@ def fine_tuning_config(
     if quantised.exists():
         return {**config, **model, "init_param": started, QUANTISED_BASE: str(quantised)}
     return {**config, **model, "init_param": [str(Path(base) / RECIPE_MODEL), *started]}
+
+
+def continued_config(config: Mapping[str, Any], model: str | os.PathLike) -> dict[str, Any]:
+    """Return `config` that begins with the weights of another model than its base model.
+
+    Args:
+        config: from :func:`fine_tuning_config`.
+        model: directory of a model that was trained from the same base model.
+
+    Raises:
+        LorsError: the model is missing, or has other tensors or another vocabulary.
+    """
+    from lors.checkpoint.expert import open_model  # torch is slow to import
+    from lors.checkpoint.vocabulary import check_same_vocabulary
+
+    file, base = Path(model) / RECIPE_MODEL, config["init_param"][0]
+    if not file.exists():
+        raise LorsError("no pre-trained model", where=file, hint="run the pre-training first")
+    found, expected = open_model(file).spec(), open_model(base).spec()
+    if found != expected:
+        differ = sorted({*found.items()} ^ {*expected.items()}, key=str)
+        raise LorsError(
+            "a pre-trained model of another structure than the base model",
+            where=file,
+            expected=f"the tensors of {base}",
+            got=shortened(f"{name}: {list(shape)}" for name, (shape, _) in differ),
+            hint="pre-train and fine-tune with the same base model and the same languages",
+        )
+    check_same_vocabulary(base, file)
+    return {**config, "init_param": [str(file)]}
 
 
 def _checked_adapter(base: str | os.PathLike, adapter: str | os.PathLike) -> str:
@@ -144,7 +175,8 @@ def check_masked_training(
 
     Raises:
         LorsError: batches would mix languages, gradients of several batches would be added up,
-            there are adapters, or the masks belong to another base model.
+            there are adapters, or the masks belong to another base model. A model that was trained
+            under these masks can be trained further under them.
         UsageError: a language without a mask.
     """
     problems = [
@@ -170,4 +202,7 @@ def check_masked_training(
 
     found = Masks(masks)
     found.check_languages(pair.lang for pair in pairs)
-    found.check_base(open_model(config["init_param"][0]))
+    start = Path(config["init_param"][0])
+    own = start.with_name(MASKS)
+    if not own.exists() or file_digest(own) != file_digest(masks):
+        found.check_base(open_model(start))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ from lors.models import FAMILIES
 from lors.recipe import status
 from lors.recipe.grid import METHOD, PLAN_OPTIONS, read_grid
 from tests.integration.recipe import Recipe, run, told_to_go_on
+from tests.integration.tiny_wav2vec2 import PACKAGES, environment
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "egs" / "TEMPLATE" / "lors1"
@@ -297,6 +299,30 @@ def test_dry_run_with_whisper(name, tmp_path):
         assert words in done.stdout
 
 
+@pytest.mark.skipif(not (PACKAGES / "transformers").is_dir(), reason="no transformers")
+@pytest.mark.parametrize("system", ["lors1", "s3net1"])
+def test_dry_run_with_wav2vec2(system, tmp_path, monkeypatch):
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    recipe = Recipe(tmp_path / "mini_covost", "mini_covost", system)
+    asked = ["--dry_run", "--model_family", "wav2vec2", "--base_model", "xlsr", "--langs", "de es"]
+    done = run(recipe, *asked, "--tasks", "asr")
+    assert done.returncode == 0, done.stdout
+    for words in (
+        "--model_family wav2vec2 --base_model xlsr --langs de\\ es --dumpdir dump --out exp/base",
+        "--config conf/train_wav2vec2.yaml",
+        "--inference_config conf/inference_wav2vec2.yaml",
+    ):
+        assert words in done.stdout
+    done = run(recipe, *asked, "--tasks", "asr st")
+    assert done.returncode == 2 and "--tasks" in done.stdout and "'st'" in done.stdout
+    if system == "lors1":
+        done = train_base(recipe, "--dry_run", "--model_family", "wav2vec2", "--langs", "de es")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("--config conf/train_wav2vec2_base.yaml") == 2
+        assert done.stdout.count("--pairs de_asr es_asr --dump") == 2
+
+
 HIGH, LOW = "ca de es fr it", "id nl pt ru sv-SE"
 
 
@@ -436,7 +462,7 @@ def test_configuration_opens_with_how_it_is_used(name):
 
 
 def family_of(name: str) -> str:
-    return "whisper" if "_whisper" in name else "espnet_s2t"
+    return next((f for f in ("whisper", "wav2vec2") if f"_{f}" in name), "espnet_s2t")
 
 
 @pytest.mark.parametrize("name", [n for n, p in CONFIGS.items() if kind_of(p) == "inference"])
@@ -477,6 +503,12 @@ def training_options() -> dict[str, dict[str, argparse.Action]]:
     from lors.models.whisper.task import WhisperTask
 
     tasks = {"espnet_s2t": S2TTask, "whisper": WhisperTask}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*sys.path, str(PACKAGES)])
+        if importlib.util.find_spec("transformers"):
+            from lors.models.wav2vec2.task import Wav2Vec2Task
+
+            tasks["wav2vec2"] = Wav2Vec2Task
     return {
         family: {action.dest: action for action in task.get_parser()._actions}
         for family, task in tasks.items()
@@ -486,6 +518,8 @@ def training_options() -> dict[str, dict[str, argparse.Action]]:
 @pytest.mark.espnet
 @pytest.mark.parametrize("name", [n for n, p in CONFIGS.items() if kind_of(p) == "train"])
 def test_training_configuration_has_only_options_of_espnet(name, training_options):
+    if family_of(name) not in training_options:
+        pytest.skip("transformers is not installed")
     config = read_yaml(CONFIGS[name])
     options = training_options[family_of(name)]
     assert set(config) <= set(options)

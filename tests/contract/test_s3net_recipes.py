@@ -12,6 +12,7 @@ from lors.config import read_yaml
 from lors.recipe.grid import read_grid
 from lors.recipe.units import SCRIPTS
 from tests.integration.recipe import Recipe, run
+from tests.integration.tiny_wav2vec2 import PACKAGES, environment
 
 ROOT = Path(__file__).parents[2]
 RECIPES = {path.parent.name: path for path in sorted(ROOT.glob("egs/*/s3net1"))}
@@ -70,10 +71,29 @@ def test_dry_run_prints_the_commands_of_every_stage(name, tmp_path):
 def test_help_has_every_stage_and_option(tmp_path):
     done = run(Recipe(tmp_path / "mini", "mini_covost", "s3net1"), "--help")
     assert done.returncode == 0
-    for option in ("criteria", "rates", "mask_scope", "s3net_config", "langs", "expdir"):
+    own = ("criteria", "rates", "mask_scope", "mask_rounds", "pretrained", "s3net_config")
+    for option in (*own, "langs", "expdir"):
         assert re.search(rf"^ +--{option} +\S.*\[.*\]$", done.stdout, re.MULTILINE), option
     for number, stage in enumerate(STAGES, 1):
         assert re.search(rf"^ +{number} +{stage} +\S", done.stdout, re.MULTILINE), stage
+
+
+@pytest.mark.skipif(not (PACKAGES / "transformers").is_dir(), reason="no transformers")
+def test_dry_run_of_a_self_supervised_encoder(tmp_path, monkeypatch):
+    """Pre-training, fine-tuning after it, fine-tuning without it."""
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    recipe = Recipe(tmp_path / "mini", "mini_covost", "s3net1")
+    done = recipe.run("--dry_run", "--langs", "de es", program="run_xlsr.sh")
+    assert done.status == 0, done.stderr
+    first, second, third = done.stdout.split("local/data.sh")[1:]
+    assert "lors.bin.inference" not in first
+    assert first.count("conf/train_wav2vec2_pretrain.yaml") == 5 and "train_subnet" in first
+    for part, number in ((first, 0), (second, 3), (third, 0)):
+        assert part.count("--pretrained exp/xlsr_pretrain") == number
+    assert "lors.bin.importance" not in second and "lors.bin.importance" in third
+    assert second.count("--config conf/train_wav2vec2.yaml") == 4
+    assert "--base_model ../lors1/exp/base_wav2vec2/base --langs de\\ es" in second
 
 
 @pytest.mark.parametrize(

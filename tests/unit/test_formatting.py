@@ -175,8 +175,8 @@ def test_a_worker_that_dies_is_an_error(tmp_path, monkeypatch):
     [
         (FormatOptions(nj=0), ("--nj", 0)),
         (FormatOptions(nj=10**9), ("--nj", 10**9)),
-        (FormatOptions(hours=0), ("--train_hours", 0)),
-        (FormatOptions(hours=float("nan")), ("--train_hours", "nan")),
+        (FormatOptions(hours=0), ("hours", 0)),
+        (FormatOptions(hours=float("nan")), ("hours", "nan")),
         (FormatOptions(max_bad_audio=float("nan")), ("--max_bad_audio", "nan")),
         (FormatOptions(max_bad_audio=float("inf")), ("--max_bad_audio", "inf")),
         (FormatOptions(min_dur=float("nan")), ("--min_dur", "nan")),

@@ -167,6 +167,8 @@ def test_all_wrong_values_are_named_at_once():
         ({"methods": "", "tune_config": "nope.yaml"}, ["--methods", "nope.yaml"]),
         ({"data_opts": "a\tb", "expdir": "c\nd"}, ["--data_opts", "--expdir"]),
         ({"colour": "red"}, ["colour"]),
+        ({"train_hours": "5 fr=1"}, ["--train_hours", "fr", "de, es"]),
+        ({"train_hours": "es=5 es=1"}, ["--train_hours", "es=5 es=1"]),
     ],
 )
 def test_usage_errors(options, facts, recipe):
@@ -201,8 +203,8 @@ def test_usage_errors(options, facts, recipe):
         ("baselines", "joint joint", "'joint'"),
         ("tune_config", "conf/JOB.yaml", "conf/JOB.yaml"),
         *(("train_hours", value, f"'{value}'") for value in ("nan", "inf", "1:30", "0x10")),
-        *(("train_hours", value, value) for value in ("-1", "0", "1e-09")),
-        ("train_hours", "1e999", "inf"),
+        ("train_hours", "1e999", "'1e999'"),
+        *(("train_hours", value, value) for value in ("-1", "0", "1e-09", "=", "de=", "es=x")),
         *(("dev_utterances", value, value) for value in ("0", "-1", "1.5", "1e+300", "9" * 30)),
         *(("nj", value, value) for value in ("1001", "٣", "1_0", " 2", "+2", "1000000.0")),
         ("nj", "9" * 5000, "'999"),
@@ -222,6 +224,7 @@ def test_value_that_is_refused_at_any_stage(option, value, fact, recipe):
     ("option", "value"),
     [
         *(("nj", "007"), ("train_hours", ".5"), ("train_hours", "1e2"), ("expdir", "./seed=2")),
+        *(("train_hours", "5 es=0.5"), ("train_hours", "es=0.5")),
         *(("expdir", "a b/é"), ("langs", "zh_TW sv-SE nan-tw"), ("expdir", "/tmp/JOBS")),
     ],
 )

@@ -19,6 +19,7 @@ from lors.plots.overlap import overlap_figure, overlap_points
 from lors.plots.style import save_figures
 from lors.recipe.expdir import ExpDir
 from lors.recipe.mask_overlap import overlap_sections
+from lors.recipe.mask_rounds import halves
 from lors.recipe.options import resolve
 from lors.recipe.subnetworks import find_masks_of
 from lors.recipe.unit_jobs import latest_jobs
@@ -33,6 +34,7 @@ from tests.unit.test_status import RUN, write_log
 ROOT = Path(__file__).parents[2]
 OWN = {
     **{"criteria": "magnitude taylor", "rates": "30", "mask_scope": "matrix"},
+    **{"mask_rounds": "1", "pretrained": ""},
     **{"s3net_config": "conf/train_s3net.yaml", "lora_config": ""},
     "stop_stage": "15",
 }
@@ -70,6 +72,17 @@ def test_lists_of_s3net(recipe):
     assert found["systems"][:5] == ["base", "expert", "joint", "lora", SUBNETS[0]]
 
 
+def test_lists_after_a_pre_training(recipe):
+    assert lists()["from_pretrained"] == []
+    found = lists(pretrained="exp/pretrain", criteria="taylor", base_model="base")
+    assert found["from_pretrained"] == ["--pretrained", "exp/pretrain"]
+    assert found["scored"] == [] and found["base_model"] == ["base"]
+    Path("exp/pretrain/base").mkdir(parents=True)
+    assert lists(pretrained="exp/pretrain")["base_model"] == ["exp/pretrain/base"]
+    with refusal("JOB", kind=UsageError):
+        lists(pretrained="exp/JOB")
+
+
 @pytest.mark.parametrize(
     ("options", "facts"),
     [
@@ -80,12 +93,24 @@ def test_lists_of_s3net(recipe):
         ({"criteria": ""}, ("--criteria",)),
         ({"criteria": "magnitud"}, ("criteria", "magnitud")),
         ({"mask_scope": "layer"}, ("mask_scope", "layer")),
+        ({"mask_rounds": "3"}, ("mask_rounds", "3", "from 1 to 2")),
         ({"methods": "masked_taylor", "criteria": "magnitude"}, ("taylor_30", "magnitude_30")),
     ],
 )
 def test_wrong_options(recipe, options, facts):
     with refusal(*facts, kind=UsageError):
         lists(**options)
+
+
+def test_halves_of_a_training():
+    config = {"max_epoch": 5, "scheduler_conf": {"max_lr": 1.0, "total_steps": 11}, "seed": 1}
+    first, second = halves(config)
+    assert first == {**config, "max_epoch": 2, "scheduler_conf": {"max_lr": 1.0, "total_steps": 5}}
+    assert second["max_epoch"] == 3 and second["scheduler_conf"]["total_steps"] == 7
+    assert "scheduler_conf" not in halves({"max_epoch": 2})[0]
+    for wrong in ({}, {"max_epoch": 1}):
+        with refusal("max_epoch", "--mask_rounds 1"):
+            halves(wrong)
 
 
 # --- status -------------------------------------------------------------------------------------
@@ -159,6 +184,30 @@ def test_masks_of_an_experiment(exp, tmp_path, capsys):
     assert all(fact in printed for fact in ("de", "es", "1.000", str(out)))
     assert inspect.main(["--masks", str(files[0]), "--base", "base.pth", "--experts", "e.pth"]) == 2
     assert inspect.main([]) == 2
+
+
+def test_masks_of_a_pre_training(exp, tmp_path, capsys):
+    words = ["--langs", *LANGS, "--tasks", *TASKS, "--criteria", "taylor", "--rates", "30"]
+    assert find_masks.main(["--expdir", str(exp.root), *words]) == 0
+    other = ExpDir(tmp_path / "fine")
+    shutil.copytree(exp.base, other.base)
+    taken = ["--expdir", str(other.root), *words, "--pretrained", str(exp.root)]
+    for _ in range(2):
+        assert find_masks.main(taken) == 0
+        assert Masks(other.masks(SUBNETS[1])).languages == LANGS
+    assert (other.root / "masks").readlink() == Path("../exp/masks")
+    assert (other.importance("de") / "importance.safetensors").is_file()
+    assert find_masks.main([*taken, "--scope", "global"]) == 1
+    assert "--mask_scope" in capsys.readouterr().err
+    torch.save(model(5), other.base / "model.pth")
+    assert find_masks.main(taken) == 1
+    assert Masks(exp.masks(SUBNETS[1])).base in capsys.readouterr().err
+    assert find_masks.main([*taken, "--criteria", "magnitude"]) == 1
+    (other.root / "masks").unlink()
+    other.masks(SUBNETS[1]).parent.mkdir(parents=True)
+    shutil.copy2(exp.base / "model.pth", other.base / "model.pth")
+    assert find_masks.main(taken) == 1
+    assert str(other.root / "masks") in capsys.readouterr().err
 
 
 def test_masks_without_their_sources(exp):

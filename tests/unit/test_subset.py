@@ -12,7 +12,7 @@ from cv_corpus import tone
 
 from lors.bin import format_audio
 from lors.data.datadir import Utterance, read_data_dir, write_data_dir
-from lors.data.subset import clip_names, subset_order, utterances_called
+from lors.data.subset import clip_names, hours_of, subset_order, utterances_called
 from lors.fileio import read_json
 from tests.refusal import refusal
 
@@ -75,7 +75,7 @@ def test_lists_that_do_not_match_the_data(names, wrong):
 def make_data(root, lang="de"):
     """Forty clips of one or two seconds by eight speakers; one is damaged, one is too long."""
     rng, made = np.random.default_rng(0), []
-    (root / "clips").mkdir(parents=True)
+    (root / "clips").mkdir(parents=True, exist_ok=True)
     for k in range(40):
         wav = root / "clips" / f"common_voice_{lang}_{k}.wav"
         soundfile.write(wav, tone(16000, float(rng.integers(1, 3))), 16000)
@@ -123,6 +123,25 @@ def test_a_list_that_is_given_back_gives_the_same_subset(tmp_path):
     for file in ("text", "utt2dur", "utt2spk"):
         first, second = (tmp_path / f"{d}/de/train/{file}" for d in ("first", "second"))
         assert first.read_text() == second.read_text()
+
+
+def test_a_low_resource_language(tmp_path, capsys):
+    """One language has little data, the other one has all of its data."""
+    for lang in ("de", "es"):
+        make_data(tmp_path, lang)
+    both = ["--langs", "de", "es"]
+    assert run(tmp_path, "dump", *both, "--train_hours", f"es={9 / 3600}") == 0
+    clips = {lang: len(read_data_dir(tmp_path / f"dump/{lang}/train")) for lang in ("de", "es")}
+    assert clips["de"] == 38 and 5 <= clips["es"] < 12
+    again = ["--train_subset", str(tmp_path / "dump/subset")]
+    assert run(tmp_path, "again", *both, *again) == 0
+    for lang, number in clips.items():
+        assert len(read_data_dir(tmp_path / f"again/{lang}/train")) == number
+    assert run(tmp_path, "other", *both, "--train_hours", "5", "fr=1") == 2
+    assert "fr" in capsys.readouterr().err
+    hours = hours_of(["5", "es=0.5"], ["de", "es", "fr"])
+    assert hours == {"de": 5, "es": 0.5, "fr": 5}
+    assert hours_of(["es=0.5"], ["de", "es"]) == {"es": 0.5} and hours_of([], ["de"]) == {}
 
 
 def test_less_speech_than_asked_for_is_all_taken_with_a_warning(tmp_path, capsys):

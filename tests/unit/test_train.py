@@ -199,6 +199,17 @@ def test_training_without_a_model(project, tmp_path, monkeypatch):
     assert not (tmp_path / "out" / ".done").exists()
 
 
+def test_the_best_epoch_is_that_of_the_first_criterion(project, tmp_path):
+    criteria = [["valid", "cer", "min"], ["valid", "acc", "max"]]
+    project["config"] = {**project["config"], "best_model_criterion": criteria}
+    out = tmp_path / "out"
+    with refusal(out / "valid.cer.best.pth"):
+        train(PAIRS, out=out, **project)
+    (out / "valid.cer.best.pth").write_bytes(b"")
+    train(PAIRS, out=out, **project)
+    assert (out / "model.pth").readlink() == Path("valid.cer.best.pth")
+
+
 def test_the_script_of_a_training_starts_the_familys_program(project, tmp_path):
     out = tmp_path / "out; touch x"
     train(PAIRS, out=out, ngpu=1, **project)

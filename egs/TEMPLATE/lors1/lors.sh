@@ -38,7 +38,7 @@ tasks="asr st" # asr (recognition), st (translation into English), or both
 methods="average task_arithmetic lors" # merge methods to compare
 compare_to="" # method or system that all rows of the report are compared with (default: lors)
 baselines=joint # one model for all: joint (all data at once), sequential (pair by pair), or both
-train_hours="" # hours of training data of each language, a subset chosen by hash (default: all)
+train_hours="" # hours of training data: 5 (each language), "5 fr=0.5" (fr less), fr=0.5 (all of the others)
 train_subset="" # lists of training clips, in place of --train_hours: a folder like DUMPDIR/subset
 seed=1       # seed of the training
 dev_utterances=1000 # dev utterances of each language and task, to choose the best epoch
@@ -52,8 +52,8 @@ ngpu=0       # GPUs of a training job on each of its nodes (0: train on the CPU)
 num_nodes=1  # nodes of a training job, on a cluster
 device=cpu   # device of inference: cpu or cuda
 ## Base model
-model_family=espnet_s2t # espnet_s2t (OWSM and the like) or whisper
-base_model="" # espnet_s2t: a model directory (base); whisper: name, OpenAI .pt, Hugging Face or CTranslate2 dir; or org/model on the Hub
+model_family=espnet_s2t # espnet_s2t (OWSM and the like), whisper, or wav2vec2 (XLSR and the like, --tasks asr)
+base_model="" # espnet_s2t: a model directory (base); whisper: name, OpenAI .pt, Hugging Face or CTranslate2 dir; wav2vec2: Hugging Face or model dir; or org/model on the Hub
 window=30    # whisper: seconds that speech is padded to, or auto
 st_language=source # whisper: language in the prompt of a translation: source or target
 ## Configurations; the defaults of empty ones depend on --model_family

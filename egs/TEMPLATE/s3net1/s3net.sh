@@ -42,10 +42,11 @@ tasks="asr st" # asr (recognition), st (translation into English), or both
 criteria="magnitude taylor" # how masks are found: magnitude (lottery ticket), taylor (|w dL/dw|), or both
 rates="30"   # pruning rates in percent, 10 to 90; a model is trained for each criterion and rate
 mask_scope=matrix # whether the rate holds for each matrix (matrix) or for all together (global)
+mask_rounds=1 # how often masks are found: 1, on the base model; 2, again on the model after half of the training
 methods="average lors" # merge methods to compare
 compare_to="" # method or system that all rows of the report are compared with (default: lors)
 baselines=joint # one model for all: joint (all data at once), sequential (pair by pair), or both
-train_hours="" # hours of training data of each language, a subset chosen by hash (default: all)
+train_hours="" # hours of training data: 5 (each language), "5 fr=0.5" (fr less), fr=0.5 (all of the others)
 train_subset="" # lists of training clips, in place of --train_hours: a folder like DUMPDIR/subset
 seed=1       # seed of the training
 dev_utterances=1000 # dev utterances of each language and task, to choose the best epoch
@@ -59,8 +60,9 @@ ngpu=0       # GPUs of a training job on each of its nodes (0: train on the CPU)
 num_nodes=1  # nodes of a training job, on a cluster
 device=cpu   # device of inference: cpu or cuda
 ## Base model
-model_family=espnet_s2t # espnet_s2t (OWSM and the like) or whisper
-base_model="" # espnet_s2t: a model directory (base); whisper: name, OpenAI .pt, Hugging Face or CTranslate2 dir
+model_family=espnet_s2t # espnet_s2t (OWSM and the like), whisper, or wav2vec2 (XLSR and the like, --tasks asr)
+base_model="" # espnet_s2t: a model directory (base); whisper: name, OpenAI .pt, Hugging Face or CTranslate2 dir; wav2vec2: Hugging Face dir or name, or a model directory
+pretrained="" # experiment whose joint model and sub-networks are pre-trained: the same begin with them (default: none)
 window=30    # whisper: seconds that speech is padded to, or auto
 st_language=source # whisper: language in the prompt of a translation: source or target
 ## Configurations; the defaults of empty ones depend on --model_family
@@ -84,7 +86,8 @@ stages=(data format base stats experts baselines importance masks subnets
     tune merge inference overlap score pack)
 training=(base stats experts baselines importance masks subnets)
 # Makes arrays of the options that are lists, completes base_model and the configurations, and sets:
-declare -a pairs scopes systems subnets masked scored import_options training_clips report_options
+declare -a pairs scopes systems subnets masked scored from_pretrained
+declare -a import_options training_clips report_options
 check_options s3net
 inference_gpu=() # what a job of inference asks for
 if [ "$device" = cuda ]; then inference_gpu=(--gpu 1); fi
@@ -102,7 +105,7 @@ if begin experts "${#pairs[@]} experts: ${pairs[*]}"; then
     if [ -n "$lora_config" ]; then train_pairs lora "$lora_config"; fi
 fi
 
-stage_baselines
+stage_baselines "${from_pretrained[@]}"
 
 if begin importance "Taylor scores of the base model: ${scored[*]:-none}"; then
     if [ ${#scored[@]} -gt 0 ]; then
@@ -119,14 +122,15 @@ if begin masks "masks of ${masked[*]}: ${subnets[*]}"; then
     run_cpu 1 "$expdir/log/masks.log" \
         "$python" -m lors.bin.find_masks --expdir "$expdir" --langs "${masked[@]}" \
         --tasks "${tasks[@]}" --criteria "${criteria[@]}" --rates "${rates[@]}" \
-        --scope "$mask_scope"
+        --scope "$mask_scope" "${from_pretrained[@]}"
 fi
 
 if begin subnets "training under masks: ${subnets[*]}"; then
     run "${train_cmd[@]}" --gpu "$ngpu" --num_nodes "$num_nodes" --num_threads "$array_cores" \
         --max_jobs_run "$nj" JOB=1:${#subnets[@]} "$expdir/log/train_subnet.JOB.log" \
         "$python" -m lors.bin.train_subnet --base "$expdir/base" --langs "${langs[@]}" \
-        --tasks "${tasks[@]}" --systems "${subnets[@]}" --dump "$dumpdir" \
+        --tasks "${tasks[@]}" --systems "${subnets[@]}" --mask_rounds "$mask_rounds" \
+        "${from_pretrained[@]}" --dump "$dumpdir" \
         --config "$s3net_config" --dev_utterances "$dev_utterances" --stats "$expdir/stats" \
         --seed "$seed" --ngpu "$ngpu" --num_nodes "$num_nodes" --only JOB --out "$expdir"
 fi

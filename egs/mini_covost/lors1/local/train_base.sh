@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Usage: local/train_base.sh [options]
 #
-# Train a base model from scratch, on both tasks of the pool (local/data.sh --pool true). Then:
+# Train a base model from scratch, on both tasks of the pool (local/data.sh --pool true); wav2vec2: on
+# its audio, by the contrastive loss. Then:
 #   espnet_s2t: ./run.sh --base_model EXPDIR/base
 #   whisper:    ./run.sh --model_family whisper --base_model EXPDIR/base/model.pth --window SECONDS
 #               with the window of --base_config
+#   wav2vec2:   ./run.sh --model_family wav2vec2 --base_model EXPDIR/base --tasks asr
 #
 # Stages (a number or a name):
 #   1 data    the pool, as Kaldi data directories (local/data.sh)
@@ -27,9 +29,9 @@ dry_run=false # print the commands of each stage instead of running them
 submit=false # run this script itself as a batch job, so that no terminal has to stay open
 ## Data and model
 langs="de es fr" # languages (Common Voice codes)
-model_family=espnet_s2t # espnet_s2t (OWSM and the like) or whisper
+model_family=espnet_s2t # espnet_s2t (OWSM and the like), whisper or wav2vec2 (XLSR and the like)
 vocab_size=500 # espnet_s2t: number of BPE pieces
-base_config="" # training (default: conf/train_base.yaml or conf/train_whisper_base.yaml)
+base_config="" # training (default: conf/train_base.yaml, conf/train_whisper_base.yaml or conf/train_wav2vec2_base.yaml)
 seed=1       # seed of the training
 dev_utterances=1000 # dev utterances of each language and task, to choose the best epoch
 data_opts="" # more options for local/data.sh, in one word

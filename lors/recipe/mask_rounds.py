@@ -1,0 +1,103 @@
+"""Training under masks that are found a second time, on the model after half of the training.
+
+After Dynamic ASR Pathways (arXiv 2309.13018): masks that are found before the training are a
+decision before the model knows its languages. The second masks are found as the first were, by the
+same criterion, rate and scope, with the half-trained model in place of the base model: by its
+Taylor scores on each language; or (magnitude) by the weights after fine-tuning it on each language
+for half of an expert's training, which are rewound to the half-trained model. An entry that the
+first mask of a language leaves out can so come back. When and how often that paper does it is not
+known to us.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lors.errors import LorsError
+from lors.recipe.expdir import ExpDir
+from lors.recipe.subnetworks import find_masks_of
+from lors.recipe.train import estimate_importance, train
+from lors.tasks import Pair
+
+
+def train_in_two_rounds(
+    system: str,
+    pairs: Sequence[Pair],
+    dump: str | os.PathLike,
+    config: Mapping[str, Any],
+    expdir: ExpDir,
+    masks: Path,
+    *,
+    num_nodes: int = 1,
+    **options: Any,
+) -> None:
+    """Train a system under its masks for half of its epochs, find masks again, train the rest.
+
+    ``half/<system>`` of the experiment receives the half-trained model as its base model, and its
+    scores or experts and masks. Each half has a learning rate schedule of its own, of half the
+    length; the second begins with the best epoch of the first.
+
+    Args:
+        system: the system.
+        pairs: language-task pairs.
+        dump: data directories ``<lang>/{train,dev}``.
+        config: ESPnet's options, from :func:`lors.recipe.training_config.fine_tuning_config`.
+        expdir: the experiment.
+        masks: file of the first masks.
+        num_nodes: nodes of the Slurm job that this process is in.
+        options: further keyword arguments of :func:`lors.recipe.train.train`: ``stats``, ``seed``,
+            ``ngpu``, ``dev``.
+
+    Raises:
+        LorsError: as :func:`lors.recipe.train.train`; or a training of one epoch.
+    """
+    from lors.checkpoint.masks import Masks  # torch is slow to import
+
+    half, (first, second) = expdir.half(system), halves(config)
+    training = {**options, "num_nodes": num_nodes}
+    found = Masks(masks).settings
+    train(pairs, dump, first, half.base, masks=masks, **training)
+    start = {"init_param": [str(half.base / "model.pth")]}
+    langs = list(dict.fromkeys(pair.lang for pair in pairs))
+    if found["criterion"] == "taylor":
+        for lang in langs:
+            own = [pair for pair in pairs if pair.lang == lang]
+            estimate_importance(own, dump, {**first, **start}, half.importance(lang), **options)
+    else:
+        for pair in pairs:
+            train([pair], dump, {**first, **start}, half.expert(pair), **training)
+    tasks = list(dict.fromkeys(pair.task for pair in pairs))
+    find_masks_of(half, langs, tasks, found["criterion"], found["rate"], found["scope"])
+    again = half.masks(system)
+    train(pairs, dump, {**second, **start}, expdir.subnet(system), masks=again, **training)
+
+
+def halves(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a training configuration for the first half of its epochs, and one for the others.
+
+    Raises:
+        LorsError: there are not two epochs.
+    """
+    epochs = config.get("max_epoch")
+    if type(epochs) is not int or epochs < 2:
+        raise LorsError(
+            "this training has no half",
+            where="max_epoch of the training configuration",
+            expected="2 epochs or more, to find masks again between two of them",
+            got=epochs,
+            hint="set max_epoch, and num_iters_per_epoch accordingly; or --mask_rounds 1",
+        )
+    return _part(config, epochs // 2, epochs), _part(config, epochs - epochs // 2, epochs)
+
+
+def _part(config: Mapping[str, Any], part: int, epochs: int) -> dict[str, Any]:
+    shorter = {**config, "max_epoch": part}
+    schedule = config.get("scheduler_conf") or {}
+    if "total_steps" in schedule:
+        # Rounded up: the scheduler refuses a step after its last one.
+        steps = -(-schedule["total_steps"] * part // epochs)
+        shorter["scheduler_conf"] = {**schedule, "total_steps": steps}
+    return shorter
