@@ -1,4 +1,4 @@
-"""The results of an experiment without its models: one file to keep, publish or report elsewhere."""
+"""The results of an experiment without its models: a file to keep, publish, report elsewhere."""
 
 from __future__ import annotations
 

@@ -119,6 +119,20 @@ def test_base_model_of_transformers(project):
     assert set(read_yaml(back / "source.yaml")["new tensors"]) == {"lm_head.weight", "lm_head.bias"}
 
 
+def test_base_model_of_the_hub(project, hub, tmp_path):
+    files = {path.name: path.read_bytes() for path in (project / "published").iterdir()}
+    hub.add("org/xlsr", {**files, "preprocessor_config.json": b'{"do_normalize": false}'})
+    options = {"langs": " ".join(LANGS), "dumpdir": str(project / "dump")}
+    FAMILIES["wav2vec2"].import_base("org/xlsr", tmp_path / "base", options)
+    assert not family_of(tmp_path / "base").conf.normalise
+    found, local = state(tmp_path / "base"), state(project / "base")
+    assert all(torch.equal(found[name], value) for name, value in local.items())
+    source = read_yaml(tmp_path / "base/source.yaml")["source"]
+    assert source == f"hf://org/xlsr@{hub.repos['org/xlsr'].refs['main']}"
+    with refusal("no such model directory", str(tmp_path / "none"), kind=LorsError):
+        FAMILIES["wav2vec2"].import_base(str(tmp_path / "none"), tmp_path / "no", options)
+
+
 def test_base_model_with_another_ctc_layer(project, tmp_path):
     """A fine-tuned model of others: its CTC layer is replaced, the pre-training head is new."""
     make_wav2vec2(tmp_path / "ctc", ctc=True)
