@@ -78,14 +78,14 @@ class Hub:
         self.stored: dict[str, bytes] = {}
         self.connections: set = set()
         self.before: dict = {}
-        self.server = self._start(_Api)
-        self.storage = self._start(_Storage)
+        self.server = self._start(_Api, "127.0.0.1")
+        self.storage = self._start(_Storage, "127.0.0.2")  # another host, which gets no token
 
-    def _start(self, handler):
-        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (handler,), {"hub": self}))
+    def _start(self, handler, host):
+        server = ThreadingHTTPServer((host, 0), type("Handler", (handler,), {"hub": self}))
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        server.url = f"http://127.0.0.1:{server.server_port}"
+        server.url = f"http://{host}:{server.server_port}"
         return server
 
     @property

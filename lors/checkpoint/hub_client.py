@@ -48,11 +48,10 @@ def client(repo: str) -> ModuleType:
         import huggingface_hub.utils
     except ImportError:
         raise LorsError(
-            "there is no such local path, and models on the Hugging Face Hub need the package "
-            "huggingface_hub",
+            "models on the Hugging Face Hub need the package huggingface_hub",
             where=repo,
-            hint="correct the path; or, for a model on the Hub: pip install huggingface_hub (the "
-            "extra hub of lors)",
+            hint="pip install huggingface_hub (the extra hub of lors); or correct the name, if "
+            "this should be a local path",
         ) from None
     if not show_progress():
         huggingface_hub.utils.disable_progress_bars()

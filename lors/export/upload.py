@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import re
+import shlex
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def files_of(model: Path) -> Iterator[dict[str, Path]]:
             "neither a directory of Hugging Face nor a zip file of ESPnet",
             where=model,
             expected="a directory of lors export-whisper, or a file of espnet2.bin.pack",
-            hint=f"lors export-whisper --model {model} --out {model.stem}",
+            hint=f"lors export-whisper --model {shlex.quote(str(model))} --out a_new_directory",
         )
     with (
         scratch_directory(model.with_name(f".{model.name}.unpacked")) as folder,
@@ -172,19 +173,16 @@ def upload(model: Path, card: str, target: Target) -> str:
     """
     repo, own = target.repo, local_card(model)
     with files_of(model) as files:
-        beside = own.read_text(encoding="utf-8") if own.is_file() else None
+        beside = own.read_text(encoding="utf-8", errors="replace") if own.is_file() else None
         _check_card(beside, own, target)
         parent, others = _head(target, create=False)
-        online = _card_online(repo) if CARD in others else None
+        online = _card_online(repo, parent) if CARD in others else None
         _check_card(online, f"{repo} on the Hub", target)
         if parent is None:
             parent, others = _head(target, create=True)
         _warn_of_others(repo, [*others], [*files])
-        text = marked(card)
-        if beside is not None and is_edited(beside):
-            text = beside
-        else:
-            write_text(own, text)
+        if beside is None or not is_edited(beside):
+            write_text(own, marked(card))
         if online is not None and is_edited(online):
             log.info("the card of %s stays as it is", repo)
         else:
@@ -217,9 +215,9 @@ def _head(target: Target, create: bool) -> tuple[str | None, list[str]]:
         return info.sha, [file.rfilename for file in info.siblings or []]
 
 
-def _card_online(repo: str) -> str:
+def _card_online(repo: str, commit: str | None) -> str:
     with told(repo):
-        path = client(repo).hf_hub_download(repo, CARD)
+        path = client(repo).hf_hub_download(repo, CARD, revision=commit)
     return Path(path).read_text(encoding="utf-8", errors="replace")
 
 

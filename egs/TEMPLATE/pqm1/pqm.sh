@@ -53,7 +53,7 @@ num_nodes=1  # nodes of a training job, on a cluster
 device=cpu   # device of inference: cpu or cuda
 ## Base model
 model_family=espnet_s2t # espnet_s2t (OWSM and the like) or whisper
-base_model="" # espnet_s2t: a model directory (base); whisper: name, OpenAI .pt, Hugging Face or CTranslate2 dir
+base_model="" # espnet_s2t: a model directory (base); whisper: name, OpenAI .pt, Hugging Face or CTranslate2 dir; both: org/model on the Hub
 window=30    # whisper: seconds that speech is padded to, or auto
 st_language=source # whisper: language in the prompt of a translation: source or target
 double=false # quantise the scales too (double quantisation)
