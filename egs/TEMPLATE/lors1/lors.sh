@@ -94,6 +94,7 @@ if begin experts "${#pairs[@]} experts: ${pairs[*]}"; then
     train_pairs expert "$train_config"
 fi
 
+# shellcheck disable=SC2119 # no further options
 stage_baselines
 stage_tune
 stage_merge
