@@ -11,10 +11,13 @@ from pathlib import Path
 from lors.errors import LorsError
 from lors.fileio import atomic_write
 
-LEFT_OUT_DIRS = frozenset({"data", "stats", "log", "images", "packed", "importance"})
-"""Directories of an experiment with training data, logs and further models."""
-LEFT_OUT_ENDS = (".pth", ".safetensors", ".zip", ".npz", ".log", ".lock", ".part", ".model")
-"""Ends of the names of models, logs and temporary files."""
+LEFT_OUT_DIRS = frozenset({"data", "stats", "log", "images", "packed", "importance", "plots"})
+"""Directories of an experiment with training data, logs, further models and figures."""
+LEFT_OUT_ENDS = (
+    *(".pth", ".safetensors", ".zip", ".npz", ".model"),
+    *(".log", ".lock", ".part", ".html", ".made_from"),
+)
+"""Ends of the names of models, logs, temporary files, and pages that are made of the rest."""
 
 
 def results_in(expdir: Path) -> Iterator[Path]:

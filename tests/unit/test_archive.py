@@ -8,7 +8,10 @@ from score_trees import make_scores, make_sweeps
 from lors.bin import archive_results, results
 
 MODELS = ("base/model.pth", "expert/de_asr/checkpoint.pth", "masks/taylor_30/masks.safetensors")
-BULKY = ("stats/train/speech_shape", "expert/de_asr/data/train/text", "expert/de_asr/train.log")
+BULKY = (
+    *("stats/train/speech_shape", "expert/de_asr/data/train/text", "expert/de_asr/train.log"),
+    *("plots/bars_asr.png", "report.html"),
+)
 RECORDS = ("base/source.yaml", "expert/de_asr/.done", "merged/lors.asr/merge.yaml", "recipe.json")
 
 
