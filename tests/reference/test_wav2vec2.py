@@ -26,8 +26,10 @@ from lors.models.wav2vec2.conf import Wav2Vec2Options
 from lors.models.wav2vec2.vocabulary import decode
 from lors.recipe import train as training
 from lors.recipe.expdir import ExpDir
+from lors.recipe.mask_rounds import train_in_two_rounds
 from lors.recipe.subnetworks import LanguageModels, find_masks_of
 from lors.recipe.training_config import fine_tuning_config
+from lors.subnet.find import find_masks as find
 from lors.tasks import pairs_of
 from tests.integration.tiny_wav2vec2 import PACKAGES, environment, make_wav2vec2
 from tests.refusal import refusal
@@ -413,6 +415,29 @@ def test_fine_tuning_after_pre_training(project, pretrained, tmp_path, capsys):
     FAMILIES["wav2vec2"].import_base(str(project / "published"), tmp_path / "es", options)
     assert train.main([*joint, *after, "--base", str(tmp_path / "es")]) == 1
     assert "lm_head.weight: [15, 16]" in capsys.readouterr().err
+
+
+def test_masks_are_found_again_by_magnitudes(project, stats, tmp_path):
+    """Second masks: the magnitudes after fine-tuning the half-trained model on each language."""
+    exp, system = ExpDir(tmp_path / "exp"), "s3net_magnitude_50"
+    base = open_model(project / "base/model.pth")
+    exp.masks(system).parent.mkdir(parents=True)
+    scores = {lang: lambda name: base.tensor(name).abs() for lang in LANGS}
+    find(exp.masks(system), base, scores, "magnitude", 50)
+    first, given = Masks(exp.masks(system)), config(project, "ctc")
+    train_in_two_rounds(
+        system, PAIRS, project / "dump", given, exp, first.path, stats=stats, seed=1
+    )
+    half, second = exp.half(system), Masks(exp.subnet(system) / "masks.safetensors")
+    assert_only_subnetworks_changed(first, state(project / "base"), state(half.base))
+    assert_only_subnetworks_changed(second, state(half.base), state(exp.subnet(system)))
+    name = next(iter(second.shapes))
+    for pair in PAIRS:
+        magnitude = state(half.expert(pair))[name].abs()
+        mask = second.mask(pair.lang, name)
+        assert magnitude[mask].min() >= magnitude[~mask].max()
+    assert not torch.equal(second.mask("de", name), second.mask("es", name))
+    assert torch.equal(first.mask("de", name), first.mask("es", name))
 
 
 TAKEN = {"wav2vec2_conf", "init_param"}
