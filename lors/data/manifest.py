@@ -10,6 +10,7 @@ that a score is over all rows.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
@@ -216,10 +217,15 @@ def _list_drops(out: Path, languages: Mapping[str, LanguageRows], unplaced: Sequ
         write_drops(out / code / "dropped.tsv", sorted(found.drops, key=_in_file_order))
 
 
-def _in_file_order(drop: Drop) -> list[str]:
+def _in_file_order(drop: Drop) -> tuple[str, ...]:
     """Return a key that sorts `line 10` after `line 9`."""
-    parts = re.split(r"(\d+)", drop.detail.split(": ")[0])
-    return [f"{int(part):012d}" if part.isdigit() else part for part in parts]
+    return _sortable(drop.detail.split(": ")[0])
+
+
+@functools.lru_cache(maxsize=1 << 16)  # a place with several problems is sorted several times
+def _sortable(place: str) -> tuple[str, ...]:
+    parts = re.split(r"(\d+)", place)
+    return tuple(f"{int(part):012d}" if part.isdigit() else part for part in parts)
 
 
 # --- output -------------------------------------------------------------------------------------

@@ -84,8 +84,8 @@ class ScriptOptions:
 
 
 @dataclass(frozen=True)
-class LorsOptions(ScriptOptions):
-    """Options of ``lors.sh``."""
+class ComparisonOptions(ScriptOptions):
+    """Options of the scripts that compare merges with trained models."""
 
     skip_train: bool
     group: str
@@ -103,8 +103,6 @@ class LorsOptions(ScriptOptions):
     train_config: str
     inference_config: str
     tune_config: str
-    upload_repo: str
-    upload_opts: tuple[str, ...]
 
     def lists(self, stages: Collection[str]) -> Lists:
         langs = group_languages(self.group, self.groups) if self.group else self.langs
@@ -124,8 +122,6 @@ class LorsOptions(ScriptOptions):
             checks.append(lambda: load_config(options, config))
         if "score" in stages:
             checks.append(self._check_comparison)
-        if "upload" in stages and self.upload_repo:
-            checks.append(lambda: repo_called(self.upload_repo))
         check_all(checks)
         completed = ("base_model", "train_config", "inference_config")
         scopes = scopes_of(self.tasks)
@@ -142,7 +138,6 @@ class LorsOptions(ScriptOptions):
             "pairs": [str(pair) for pair in pairs_of(langs, self.tasks)],
             "scopes": scopes,
             "systems": self._systems(),
-            "upload_opts": self.upload_opts,
             "packed": [f"lors.{scope}" for scope in scopes if "lors" in self.methods],
         }
 
@@ -174,6 +169,19 @@ class LorsOptions(ScriptOptions):
         over = [OVER_LANGS, OVER_LANGS_TASKS] if len(self.tasks) > 1 else [OVER_LANGS]
         merges = [f"{method}.{merged_over}" for merged_over in over for method in self.methods]
         return ["base", "expert", *self.baselines, *merges]
+
+
+@dataclass(frozen=True)
+class LorsOptions(ComparisonOptions):
+    """Options of ``lors.sh``."""
+
+    upload_repo: str
+    upload_opts: tuple[str, ...]
+
+    def lists(self, stages: Collection[str]) -> Lists:
+        if "upload" in stages and self.upload_repo:
+            repo_called(self.upload_repo)
+        return {**super().lists(stages), "upload_opts": self.upload_opts}
 
 
 @dataclass(frozen=True)

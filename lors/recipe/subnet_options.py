@@ -10,7 +10,7 @@ from lors.config import Range, read_yaml
 from lors.errors import UsageError
 from lors.recipe.expdir import LORA, SUBNETS, ExpDir, subnet_system
 from lors.recipe.grid import read_grid
-from lors.recipe.script_options import Lists, LorsOptions, check_all
+from lors.recipe.script_options import ComparisonOptions, Lists, check_all
 from lors.tasks import pairs_of
 
 RATES = frozenset(str(rate) for rate in range(10, 91))
@@ -18,7 +18,7 @@ RATES = frozenset(str(rate) for rate in range(10, 91))
 
 
 @dataclass(frozen=True)
-class S3netOptions(LorsOptions):
+class S3netOptions(ComparisonOptions):
     """Options of ``s3net.sh``."""
 
     criteria: tuple[Literal["magnitude", "taylor"], ...]

@@ -152,7 +152,7 @@ def test_exactly_one_policy_recognises_each_model():
 
 
 def test_every_shipped_policy_carries_the_name_of_its_file():
-    assert policy_names() == ["espnet_s2t", "whisper", "whisper_hf"]
+    assert policy_names() == ["espnet_s2t", "wav2vec2", "whisper", "whisper_hf"]
     for name in policy_names():
         assert load_policy(name).name == name
 
