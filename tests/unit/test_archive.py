@@ -1,5 +1,6 @@
 """Results without models: what is in the archive, and what a report reads from it."""
 
+import json
 import tarfile
 
 import pytest
@@ -10,7 +11,8 @@ from lors.bin import archive_results, results
 MODELS = ("base/model.pth", "expert/de_asr/checkpoint.pth", "masks/taylor_30/masks.safetensors")
 BULKY = (
     *("stats/train/speech_shape", "expert/de_asr/data/train/text", "expert/de_asr/train.log"),
-    *("plots/bars_asr.png", "report.html"),
+    *("plots/bars_asr.png", "report.html", "expert/de_asr/run.sh"),
+    *("seed2/recipe.json", "seed2/scores/test/base/de_asr.json"),  # another experiment
 )
 RECORDS = ("base/source.yaml", "expert/de_asr/.done", "merged/lors.asr/merge.yaml", "recipe.json")
 
@@ -22,6 +24,8 @@ def expdir(tmp_path):
         (made / name).parent.mkdir(parents=True, exist_ok=True)
         (made / name).write_text("{}")
     (made / "sequential").symlink_to("expert/de_asr")
+    record = {"command": "./run.sh", "directory": "/home/me/egs", "host": "mine", "pid": 7}
+    (made / "recipe.json").write_text(json.dumps(record))
     return made
 
 
@@ -39,6 +43,8 @@ def test_the_archive_has_all_records_and_no_model(expdir, tmp_path, capsys):
     assert archive(expdir, out) == 0
     with tarfile.open(out) as made:
         names = {name.removeprefix("seed1/") for name in made.getnames()}
+        record = json.load(made.extractfile("seed1/recipe.json"))
+    assert record == {"command": "./run.sh", "directory": "", "host": "", "pid": 0}
     written = {str(path.relative_to(expdir)) for path in expdir.rglob("*") if path.is_file()}
     linked = {name for name in written if name.startswith("sequential/")}
     assert names == written - linked - {*MODELS, *BULKY}
