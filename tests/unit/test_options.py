@@ -17,7 +17,7 @@ from tests.refusal import refusal
 ROOT = Path(__file__).parents[2]
 STAGES = ("data", "format", "base", "stats", "experts", "baselines")
 STAGES += ("tune", "merge", "inference", "score", "pack", "upload")
-LORS = {
+COMPARISON = {  # of lors.sh and s3net.sh
     **{"stage": "1", "stop_stage": "12", "dry_run": "false", "submit": "false"},
     **{"skip_train": "false", "langs": "de es", "group": "", "groups": "", "tasks": "asr st"},
     **{"methods": "average lors", "compare_to": "", "baselines": "joint"},
@@ -26,8 +26,9 @@ LORS = {
     **{"expdir": "exp", "nj": "2", "ngpu": "0", "num_nodes": "1", "device": "cpu"},
     **{"model_family": "espnet_s2t", "base_model": "", "window": "30", "st_language": "source"},
     **{"train_config": "", "inference_config": "", "tune_config": "conf/tune.yaml"},
-    **{"data_opts": "", "upload_repo": "", "upload_opts": ""},
+    "data_opts": "",
 }
+LORS = {**COMPARISON, "upload_repo": "", "upload_opts": ""}
 BASE = {
     **{"stage": "1", "stop_stage": "5", "dry_run": "false", "submit": "false", "langs": "de es"},
     **{"model_family": "espnet_s2t", "vocab_size": "500", "base_config": "", "seed": "1"},

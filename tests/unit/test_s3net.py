@@ -28,7 +28,7 @@ from lors.subnet.find import pruned_matrices, write_scores
 from lors.tasks import pairs_of
 from tests.refusal import refusal
 from tests.unit.merge_models import model
-from tests.unit.test_options import LORS
+from tests.unit.test_options import COMPARISON
 from tests.unit.test_status import RUN, write_log
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ def recipe(tmp_path, monkeypatch):
 
 
 def lists(stages=SCRIPTS["s3net"], **options):
-    found = resolve("s3net", {**LORS, **OWN, **options}, stages, "local")
+    found = resolve("s3net", {**COMPARISON, **OWN, **options}, stages, "local")
     return {name: list(words) for name, words in found.items()}
 
 
