@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from espnet2.tasks.abs_task import AbsTask
 from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.train.abs_espnet_model import AbsESPnetModel
-from espnet2.train.class_choices import ClassChoices
-from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.train.preprocessor import AbsPreprocessor
-from espnet2.utils.nested_dict_action import NestedDictAction
-from espnet2.utils.types import str2bool
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 from torch.nn import functional
@@ -31,12 +26,11 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import (
 )
 
 from lors.config import build
-from lors.models.espnet_trainer import ResumableTrainer
+from lors.models.speech_text_task import PADDING, SpeechTextTask
 from lors.models.wav2vec2.conf import TrainingConf, Wav2Vec2Conf
 from lors.models.wav2vec2.model import SpeechModel, new_model, normalised
 from lors.models.wav2vec2.vocabulary import BLANK, decode, encode
 
-PADDING = -1  # of token ids
 Losses = tuple[Tensor, dict[str, Tensor], Tensor]
 
 
@@ -162,47 +156,18 @@ def _fixed_chance(seed: int) -> Iterator[None]:
         np.random.set_state(state)
 
 
-class Wav2Vec2Task(AbsTask):
+class Wav2Vec2Task(SpeechTextTask):
     """Training by ``python -m lors.bin.wav2vec2_train``, with ESPnet's options."""
 
-    num_optimizers: int = 1
-    trainer = ResumableTrainer
-    class_choices_list: list[ClassChoices] = []  # noqa: RUF012 - as ESPnet has it
-
-    @classmethod
-    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        group = parser.add_argument_group(description="Task related")
-        group.add_argument(
-            "--wav2vec2_conf",
-            action=NestedDictAction,
-            default={},
-            help="structure, tokens and normalise, taken from the base model",
-        )
-        group.add_argument(
-            "--model_conf",
-            action=NestedDictAction,
-            default={},
-            help="objective (ctc, contrastive), freeze_feature_encoder, gumbel_temperature, config",
-        )
-        group.add_argument(
-            "--use_preprocessor", type=str2bool, default=True, help="ESPnet's option; always true"
-        )
-
-    @classmethod
-    def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
-        return CommonCollateFn(float_pad_value=0.0, int_pad_value=PADDING)
+    conf_options = {  # noqa: RUF012 - a constant, as the base class says
+        "wav2vec2_conf": "structure, tokens and normalise, taken from the base model",
+        "model_conf": "objective (ctc, contrastive), freeze_feature_encoder, gumbel_temperature, "
+        "config",
+    }
 
     @classmethod
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> Callable | None:
         return Wav2Vec2Preprocessor(train, _conf(args))
-
-    @classmethod
-    def required_data_names(cls, train: bool = True, inference: bool = False) -> Collection[str]:
-        return ("speech",) if inference else ("speech", "text")
-
-    @classmethod
-    def optional_data_names(cls, train: bool = True, inference: bool = False) -> Collection[str]:
-        return ()
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> Wav2Vec2ESPnetModel:

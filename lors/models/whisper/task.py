@@ -8,7 +8,7 @@ models only.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,27 +16,21 @@ import numpy as np
 import torch
 from espnet2.asr.specaug.abs_specaug import AbsSpecAug
 from espnet2.asr.specaug.specaug import SpecAug
-from espnet2.tasks.abs_task import AbsTask
 from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from espnet2.train.class_choices import ClassChoices
-from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.train.preprocessor import AbsPreprocessor
-from espnet2.utils.nested_dict_action import NestedDictAction
-from espnet2.utils.types import str2bool
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from whisper.audio import HOP_LENGTH
 
 from lors.config import build
-from lors.models.espnet_trainer import ResumableTrainer
 from lors.models.quantised_task import QuantisedTask
+from lors.models.speech_text_task import PADDING, SpeechTextTask
 from lors.models.whisper.conf import WhisperConf
 from lors.models.whisper.encoder import features, log_mel, new_whisper, pad
 from lors.models.whisper.prompts import WhisperPrompts, encode, tokenizer_of
-
-IGNORED = -1  # pads the token ids
 
 
 class WhisperPreprocessor(AbsPreprocessor):
@@ -116,9 +110,9 @@ class WhisperESPnetModel(AbsESPnetModel):
         if self.specaug is not None and self.training:
             mel = _augmented(self.specaug, mel, speech.shape[1] // HOP_LENGTH)
         targets = text[:, 1:]
-        asked = targets != IGNORED
+        asked = targets != PADDING
         asked[:, : self.prompt_length - 1] = False
-        given = text[:, :-1].masked_fill(text[:, :-1] == IGNORED, self.eot)
+        given = text[:, :-1].masked_fill(text[:, :-1] == PADDING, self.eot)
         hidden = self._hidden(given, self.encoder(mel, speech_lengths))[asked]
         logits = (hidden @ self.decoder.token_embedding.weight.to(hidden.dtype).T).float()
         loss = functional.cross_entropy(logits, targets[asked], label_smoothing=self.lsm_weight)
@@ -145,11 +139,13 @@ class WhisperESPnetModel(AbsESPnetModel):
         return {"feats": features, "feats_lengths": speech_lengths // HOP_LENGTH}
 
 
-class _WhisperTask(AbsTask):
+class _WhisperTask(SpeechTextTask):
     """The task without quantised models."""
 
-    num_optimizers: int = 1
-    trainer = ResumableTrainer
+    conf_options = {  # noqa: RUF012 - a constant, as the base class says
+        "whisper_conf": "dims, window and st_language, taken from the base model",
+        "model_conf": "lsm_weight (label smoothing), gradient_checkpointing",
+    }
     class_choices_list = [  # noqa: RUF012 - as ESPnet has it
         ClassChoices(
             name="specaug",
@@ -161,41 +157,8 @@ class _WhisperTask(AbsTask):
     ]
 
     @classmethod
-    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        group = parser.add_argument_group(description="Task related")
-        group.add_argument(
-            "--whisper_conf",
-            action=NestedDictAction,
-            default={},
-            help="dims, window and st_language, taken from the base model",
-        )
-        group.add_argument(
-            "--model_conf",
-            action=NestedDictAction,
-            default={},
-            help="lsm_weight (label smoothing), gradient_checkpointing",
-        )
-        group.add_argument(
-            "--use_preprocessor", type=str2bool, default=True, help="ESPnet's option; always true"
-        )
-        for choices in cls.class_choices_list:
-            choices.add_arguments(group)
-
-    @classmethod
-    def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
-        return CommonCollateFn(float_pad_value=0.0, int_pad_value=IGNORED)
-
-    @classmethod
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> Callable | None:
         return WhisperPreprocessor(train, _conf(args))
-
-    @classmethod
-    def required_data_names(cls, train: bool = True, inference: bool = False) -> Collection[str]:
-        return ("speech",) if inference else ("speech", "text")
-
-    @classmethod
-    def optional_data_names(cls, train: bool = True, inference: bool = False) -> Collection[str]:
-        return ()
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> WhisperESPnetModel:
