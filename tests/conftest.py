@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -16,7 +15,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)  # a handler, unlike SIG_IGN, is not inherited
 
-PACKAGES = Path(__file__).parents[1] / ".test_packages"  # of tests/run.sh
 TIERS = ("unit", "contract", "fuzz", "reference", "integration")
 
 
@@ -48,12 +46,10 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """An empty Hub; huggingface_hub asks it, with an empty cache and without a token."""
-    from lors.checkpoint import hub as names
-
-    monkeypatch.setattr(sys, "path", [*sys.path, str(PACKAGES)])
-    pytest.importorskip("huggingface_hub", reason="not installed: ./tests/run.sh does that")
     import huggingface_hub.constants as constants
     import huggingface_hub.utils._http as connections
+
+    from lors.checkpoint import hub as names
 
     server = Hub()
     template = server.url + "/{repo_id}/resolve/{revision}/{filename}"

@@ -120,11 +120,13 @@ def told_by_name(path: Path) -> tuple[str, str]:
         splits = {split_called(above)}
     if not langs:
         langs = {above} & CODES
-    return _only(langs), _only(splits)
+    return only(langs), only(splits)
 
 
-def _only(names: set[str]) -> str:
-    return next(iter(names)) if len(names) == 1 else ""
+def only(names: Iterable[str]) -> str:
+    """Return the one name; empty if there are several, or none."""
+    different = set(names)
+    return different.pop() if len(different) == 1 else ""
 
 
 def _languages_in(name: str, words: Sequence[str]) -> set[str]:

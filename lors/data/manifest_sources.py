@@ -18,6 +18,7 @@ from lors.data.manifest_kaldi import is_kaldi_dir, kaldi_records
 from lors.data.manifest_names import (
     HOW_TO_SAY,
     Manifest,
+    only,
     refuse_twice,
     split_called,
     told_by_name,
@@ -137,16 +138,10 @@ def languages_of(manifests: Sequence[Manifest]) -> tuple[list[Manifest], list[st
             hint=HOW_TO_SAY,
         )
     named = [
-        replace(manifest, lang=_only(p[0] for p in own), split=_only(p[1] for p in own))
+        replace(manifest, lang=only(p[0] for p in own), split=only(p[1] for p in own))
         for manifest, own in zip(manifests, pairs, strict=True)
     ]
     return named, sorted(found)
-
-
-def _only(names: Iterable[str]) -> str:
-    """Return the one name; empty if there are several."""
-    different = set(names)
-    return different.pop() if len(different) == 1 else ""
 
 
 def with_names(manifests: Sequence[Manifest]) -> list[Manifest]:

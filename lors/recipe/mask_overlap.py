@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lors.checkpoint.places import MASKS
+from lors.checkpoint.places import masks_in
 from lors.errors import LorsError
 from lors.fileio import read_json_object, write_json
 from lors.recipe.expdir import ExpDir, check_models, model_digest
@@ -53,7 +53,8 @@ def write_overlap(
         LorsError: a model or a file of masks is missing or damaged.
     """
     out = expdir.root / "overlap.json"
-    files = [_masks(expdir, system) for system in systems]
+    # Those of the trained model may be found again after half of the training.
+    files = [masks_in(expdir.subnet(system)) or expdir.masks(system) for system in systems]
     models = [expdir.base, *(expdir.expert(pair) for pair in pairs_of(langs, tasks))]
     check_models(models)
     settings = {"options": options.greedy().settings(), "limit": limit, "langs": [*langs]}
@@ -72,12 +73,6 @@ def write_overlap(
     ]
     write_json(out, {"masks": found, "merging": merging})
     record.record()
-
-
-def _masks(expdir: ExpDir, system: str) -> Path:
-    """Return the masks of a trained model, which may be found again after half of the training."""
-    trained = expdir.subnet(system) / MASKS
-    return trained if trained.exists() else expdir.masks(system)
 
 
 def _losses(

@@ -16,11 +16,10 @@ import torch
 
 from lors.checkpoint.places import model_in
 from lors.checkpoint.quantised import is_quantised, open_quantised
-from lors.checkpoint.reader import Checkpoint
 from lors.errors import LorsError
 from lors.models.espnet_s2t.prompts import S2TOptions, prompt_symbols
 from lors.models.nf4_layers import adapt, load_quantised
-from lors.models.recogniser import load_weights, pad_to
+from lors.models.recogniser import LoadedModel, pad_to
 from lors.tasks import Pair
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 Layer = Callable[[torch.Tensor], torch.Tensor]
 
 
-class S2TModel:
+class S2TModel(LoadedModel):
     """An ESPnet S2T model for inference.
 
     Args:
@@ -48,7 +47,7 @@ class S2TModel:
 
         self._quantised = is_quantised(directory)
         self.model_file = model_in(Path(directory))
-        self.config = Path(directory) / "config.yaml"
+        self.config = self.where = Path(directory) / "config.yaml"
         for path in (self.model_file, self.config):
             if not path.exists():
                 raise LorsError(
@@ -67,8 +66,7 @@ class S2TModel:
         if self._quantised:
             load_quantised(self.model, open_quantised(self.model_file))
         elif self.model_file.suffix != ".pth":
-            packed = Checkpoint.open(self.model_file)
-            self.load_state({name: packed.tensor(name) for name in packed.names()})
+            self.load_file()
         self._check_decoder()
         conf = self._speech2text.preprocessor_conf
         self.samples = int(conf["fs"] * conf["speech_length"])
@@ -93,14 +91,6 @@ class S2TModel:
                 got=type(decoder).__name__,
                 hint="decode with espnet2.bin.s2t_inference",
             )
-
-    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Replace all weights, e.g. by those of another merge of the same base.
-
-        Raises:
-            LorsError: names or shapes differ from the model's.
-        """
-        load_weights(self.model, state, self.config)
 
     def adapt(self, factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Add an adapter to a quantised model (:func:`lors.models.nf4_layers.adapt`)."""

@@ -6,21 +6,24 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lors.checkpoint.places import model_in
-from lors.checkpoint.reader import Checkpoint
 from lors.errors import LorsError
-from lors.models.recogniser import load_weights
+from lors.models.recogniser import LoadedModel
 from lors.models.wav2vec2.conf import Wav2Vec2Conf, Wav2Vec2Options, check_transformers
 from lors.models.wav2vec2.vocabulary import decode
 from lors.tasks import Pair
 
+if TYPE_CHECKING:
+    from lors.models.wav2vec2.model import SpeechModel
 
-class Wav2Vec2Model:
+
+class Wav2Vec2Model(LoadedModel):
     """A wav2vec 2.0 model for inference.
 
     Args:
@@ -34,12 +37,14 @@ class Wav2Vec2Model:
             or transformers is not installed.
     """
 
+    model: SpeechModel
+
     def __init__(self, directory: str | os.PathLike, conf: Wav2Vec2Conf, device: str = "cpu"):
         check_transformers()
         from lors.models.wav2vec2.model import new_model
 
         self.conf, self.device = conf, torch.device(device)
-        self.model_file = model_in(Path(directory))
+        self.model_file = self.where = model_in(Path(directory))
         if not conf.tokens:
             raise LorsError(
                 "a model without a CTC layer cannot recognise speech",
@@ -47,17 +52,8 @@ class Wav2Vec2Model:
                 hint="fine-tune it with objective: ctc",
             )
         self.model = new_model(conf).eval()
-        checkpoint = Checkpoint.open(self.model_file)
-        self.load_state({name: checkpoint.tensor(name) for name in checkpoint.names()})
+        self.load_file()
         self.model.to(self.device)
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Replace all weights.
-
-        Raises:
-            LorsError: names or shapes differ from the model's.
-        """
-        load_weights(self.model, state, self.model_file)
 
     def adapt(self, factors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Models of this family are not quantised."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
 
 from lors.errors import LorsError
+from lors.models.recogniser import pad_to
 from lors.models.wav2vec2.conf import IN_TRAINING, Wav2Vec2Conf, check_keys
 
 OTHER_STRUCTURES = {"add_adapter": False, "adapter_attn_dim": None}
@@ -105,10 +106,7 @@ def pad(waveforms: Sequence[np.ndarray], shortest: int) -> tuple[Tensor, Tensor]
         shortest: the least length, to which shorter waveforms are lengthened.
     """
     lengths = torch.tensor([max(len(waveform), shortest) for waveform in waveforms])
-    speech = torch.zeros(len(waveforms), int(lengths.max()))
-    for row, waveform in zip(speech, waveforms, strict=True):
-        row[: len(waveform)] = torch.from_numpy(np.asarray(waveform, dtype=np.float32))
-    return speech, lengths
+    return pad_to(waveforms, int(lengths.max())), lengths
 
 
 def normalised(waveform: np.ndarray) -> np.ndarray:

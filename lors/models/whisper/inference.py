@@ -17,10 +17,9 @@ from whisper.decoding import DecodingTask, GreedyDecoder, PyTorchInference
 
 from lors.checkpoint.places import model_in
 from lors.checkpoint.quantised import is_quantised, open_quantised
-from lors.checkpoint.reader import Checkpoint
 from lors.export.whisper_audio import SAMPLING_RATE
 from lors.models.nf4_layers import Nf4Weight, adapt, load_quantised
-from lors.models.recogniser import load_weights
+from lors.models.recogniser import LoadedModel
 from lors.models.whisper.conf import WhisperOptions
 from lors.models.whisper.encoder import features, new_whisper, pad
 from lors.models.whisper.prompts import TASK_NAMES, WhisperPrompts
@@ -91,7 +90,7 @@ class BatchDecoding(DecodingTask):
         return [self.options.language] * len(tokens), None
 
 
-class WhisperModel:
+class WhisperModel(LoadedModel):
     """A Whisper for inference by OpenAI's decoding, on batches of utterances.
 
     Args:
@@ -104,9 +103,11 @@ class WhisperModel:
         LorsError: the weights are missing, or not those of a model with these dimensions.
     """
 
+    model: whisper.Whisper
+
     def __init__(self, directory: str | os.PathLike, prompts: WhisperPrompts, device: str = "cpu"):
         quantised = is_quantised(directory)
-        self.model_file = model_in(Path(directory))
+        self.model_file = self.where = model_in(Path(directory))
         self.prompts = prompts
         self.device = torch.device(device)
         self._half = False
@@ -115,17 +116,8 @@ class WhisperModel:
         if quantised:
             load_quantised(self.model, open_quantised(self.model_file))
         else:
-            checkpoint = Checkpoint.open(self.model_file)
-            self.load_state({name: checkpoint.tensor(name) for name in checkpoint.names()})
+            self.load_file()
         self.model.to(self.device)
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Replace all weights.
-
-        Raises:
-            LorsError: names or shapes differ from the model's.
-        """
-        load_weights(self.model, state, self.model_file)
 
     def adapt(self, factors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Add an adapter to a quantised model (:func:`lors.models.nf4_layers.adapt`)."""
