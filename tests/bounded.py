@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-CPU_SECONDS = 2.0
+CPU_SECONDS = 4.0
 MEGABYTES = 200.0
-"""Bounds of a refusal, beyond the costs of the same program with a small valid input."""
+"""Bounds of a refusal, beyond the costs of the same program with a small valid input.
+
+The dearest one takes a second of a fast CPU, and CPUs differ by a factor of three."""
 TEXT = 20_000
 """Longest message of a refusal, in characters."""
 ROUNDS = 3

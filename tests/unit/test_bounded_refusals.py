@@ -1,4 +1,4 @@
-"""Inputs that would take years or gigabytes are refused within 2 CPU s and 200 MB."""
+"""Inputs that would take years or gigabytes are refused within 4 CPU s and 200 MB."""
 
 import json
 import shutil
