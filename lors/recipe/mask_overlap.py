@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lors.checkpoint.places import masks_in
-from lors.errors import LorsError
 from lors.fileio import read_json_object, write_json
 from lors.recipe.expdir import ExpDir, check_models, model_digest
 from lors.recipe.made_from import MadeFrom
 from lors.recipe.report import Section
 from lors.score import normalised_performance
+from lors.score.normalised import UndefinedPerformanceError
 from lors.tasks import pairs_of
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _losses(
         merged = {pair: tuner.score(tuner.model, pair) for pair in two}
         try:
             kept = normalised_performance(merged, tuner.base, tuner.expert)
-        except LorsError:  # an expert is exactly as good as the base model
+        except UndefinedPerformanceError:
             kept = None
         loss = None if kept is None else 1 - kept
         losses.append({"langs": [pair.lang for pair in two], "task": task, "loss": loss})

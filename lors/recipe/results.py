@@ -35,9 +35,10 @@ from lors.tasks import ASR, TASKS, Metric, Pair, task_called
 
 _ERROR_RATES = ", ".join(t.metric.name for t in TASKS.values() if t.metric.lower_is_better)
 DEFINITION = (
-    "Normalised performance (LoRS's own definition): mean over language-task pairs of "
-    f"(merged - base) / (expert - base), {_ERROR_RATES} sign-flipped; 0 is the base model, "
-    "1 the experts."
+    "Normalised performance (LoRS's own definition): share of the experts' average gain, "
+    f"(merged - base) / (expert - base) of the averages over languages, {_ERROR_RATES} "
+    "sign-flipped; 0 is the base model, 1 the experts. Over all pairs: mean of the tasks' shares, "
+    "weighted by their numbers of languages."
 )
 
 MISSING = "missing"
@@ -73,7 +74,7 @@ def write_results(
         The same report as plain text, then a line for each file of it.
 
     Raises:
-        LorsError: scores are missing or malformed, or normalised performance is undefined.
+        LorsError: scores are missing or malformed.
         UsageError: `compare_to` is not in the report, or one of `systems` has no scores.
     """
     table = read_scores(expdirs, systems=systems)
@@ -172,7 +173,7 @@ def _task_section(table: ScoreTable, task: str, significance: Significance | Non
 
 
 def unhelpful_notes(table: ScoreTable, task: str) -> list[str]:
-    """Return a caution for each run with experts that are worse than the base model."""
+    """Return a caution for each run with experts that are not better than the base model."""
     notes = []
     complete = (set(table.complete_runs(name, [task])) for name in ("base", "expert"))
     for index in sorted(set.intersection(*complete)):
@@ -180,9 +181,8 @@ def unhelpful_notes(table: ScoreTable, task: str) -> list[str]:
         base, expert = (table.scores_in(name, index, [task]) for name in ("base", "expert"))
         if pairs := unhelpful_experts(base, expert):
             notes.append(
-                f"Caution: in {expdir} the expert is worse than the base model for "
-                f"{', '.join(map(str, pairs))}; for these pairs a worse merged model has a higher "
-                "normalised performance."
+                f"Caution: in {expdir} the expert is not better than the base model for "
+                f"{', '.join(map(str, pairs))}."
             )
     return notes
 

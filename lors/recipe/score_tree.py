@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from lors.errors import LorsError, unknown_name
 from lors.fileio import read_json
 from lors.recipe.expdir import BASELINES, MERGED_OVER, PERSONAL, ExpDir, split_system
 from lors.score import SCORERS, Score, normalised_performance
+from lors.score.normalised import UndefinedPerformanceError
 from lors.tasks import TASKS, Metric, Pair
 
 
@@ -95,21 +97,18 @@ class ScoreTable:
     def normalised(self, system: str, tasks: Sequence[str]) -> list[float]:
         """Return normalised performance over the pairs of `tasks`, for each expdir with all scores.
 
-        Raises:
-            LorsError: it is undefined in an expdir (:func:`normalised_performance`).
+        Expdirs where it is undefined (:class:`UndefinedPerformanceError`) are left out.
         """
-        values, names = [], (system, "base", "expert")
+        names = (system, "base", "expert")
         complete = (set(self.complete_runs(name, tasks)) for name in names)
-        for index in sorted(set.intersection(*complete)):
-            expdir = self.expdirs[index]
-            runs = (self.scores_in(name, index, tasks) for name in names)
-            try:
-                values.append(normalised_performance(*runs))
-            except LorsError as error:
-                where = f"{expdir}, {self.split}, system {system}"
-                raise LorsError(
-                    error.what, where=where, expected=error.expected, got=error.got
-                ) from error
+        runs = [
+            [self.scores_in(name, index, tasks) for name in names]
+            for index in sorted(set.intersection(*complete))
+        ]
+        values = []
+        for scores in runs:
+            with suppress(UndefinedPerformanceError):
+                values.append(normalised_performance(*scores))
         return values
 
 

@@ -18,8 +18,10 @@ from typing import Any
 from lors.recipe.expdir import tasks_of
 from lors.recipe.halving import ROUNDING, Halving, rounds_of
 from lors.recipe.report import Section
-from lors.recipe.sweeps import SCALING, Sweep
+from lors.recipe.sweeps import SCALING, Sweep, Trial
 from lors.score import normalised_performance
+from lors.score.normalised import UndefinedPerformanceError
+from lors.tasks import Pair
 
 WEIGHTS = "weights"
 """The option of a merge plan with a weight for each expert."""
@@ -104,7 +106,7 @@ def contribution_sections(sweeps: Sequence[Sweep]) -> list[Section]:
     above = [
         "Normalised performance on dev that the chosen merge loses without the expert (its weight "
         "set to 0): on the expert's own pair, on the other pairs, and on all. A negative number "
-        "says that the merge is better without it.",
+        "says that the merge is better without it; a dash, that the experts gain nothing there.",
     ]
     return [Section("Contribution of each expert", header, rows, 4, above)]
 
@@ -117,13 +119,7 @@ def _rows(sweep: Sweep) -> list[list[str]]:
     rows = []
     for pair, weight, without in zip(pairs, weights, sweep.without, strict=True):
         others = [other for other in pairs if other != pair]
-        losses = [
-            _performance(sweep, sweep.chosen.scores, part)
-            - _performance(sweep, without.scores, part)
-            if part
-            else None
-            for part in ([pair], others, pairs)
-        ]
+        losses = [_loss(sweep, without, part) for part in ([pair], others, pairs)]
         shares = [f"{weight:g}", f"{weight * sweep.chosen.params.get(SCALING, 1):.3g}"]
         cells = ["-" if loss is None else f"{loss:+.3f}" for loss in losses]
         place = [sweep.method, " + ".join(tasks_of(sweep.scope)), sweep.expdir, str(pair)]
@@ -131,5 +127,15 @@ def _rows(sweep: Sweep) -> list[list[str]]:
     return rows
 
 
-def _performance(sweep: Sweep, scores: Mapping[Any, Any], pairs: Sequence[Any]) -> float:
-    return normalised_performance({p: scores[p] for p in pairs}, sweep.base, sweep.expert)
+def _loss(sweep: Sweep, without: Trial, pairs: Sequence[Pair]) -> float | None:
+    """Return the normalised performance that the merge loses; None where it is undefined."""
+    if not pairs:
+        return None
+    try:
+        kept, left = (
+            normalised_performance({p: trial.scores[p] for p in pairs}, sweep.base, sweep.expert)
+            for trial in (sweep.chosen, without)
+        )
+    except UndefinedPerformanceError:
+        return None
+    return kept - left

@@ -7,58 +7,70 @@ definition here is LoRS's own; say so wherever a value is shown.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import fsum
 
 from lors.errors import LorsError
 from lors.score.result import Score
 from lors.tasks import Pair
 
 
+class UndefinedPerformanceError(LorsError):
+    """The experts have the average score of the base model: there is no gain to keep a share of."""
+
+
 def normalised_performance(
     merged: Mapping[Pair, Score], base: Mapping[Pair, Score], expert: Mapping[Pair, Score]
 ) -> float:
-    """Compute the mean over language-task pairs of (merged - base) / (expert - base).
+    """Compute the share of the experts' average gain: (merged - base) / (expert - base).
 
-    0 is the base model, 1 is as good as the pair's own expert, and a negative value is worse than
-    the base model. The same holds for error rates: both differences change their sign. If the
-    expert of a pair is worse than the base model, the share grows as the merged model gets worse
-    (see :func:`unhelpful_experts`).
+    merged, base and expert are averages over the languages of a task. Over several tasks it is the
+    mean of their shares, weighted by their numbers of languages. 0 is the base model, 1 is as good
+    as the experts, and a negative value is worse than the base model. The same holds for error
+    rates: both differences change their sign.
+
+    The share of each language would be a poor measure: where an expert gains little, it is mostly
+    noise, and undefined where it gains nothing.
 
     Args:
-        merged: pair -> its scores; the mean is over these pairs.
+        merged: pair -> its scores; the averages are over these pairs.
         base: the same for the base model, at least for the pairs of `merged`.
         expert: the same, each pair scored with its own expert.
 
     Returns:
-        The mean; 1.0 is 100 %.
+        The share; 1.0 is 100 %.
 
     Raises:
-        LorsError: no pairs, scores missing, or expert and base equal (all such pairs are listed).
+        UndefinedPerformanceError: base and expert have the same average for a task.
+        LorsError: no pairs, or scores missing (all of them are listed).
     """
     if not merged:
         raise LorsError("normalised performance of no language-task pair is undefined")
-    problems, shares = [], []
-    for pair, score in merged.items():
-        absent = [
-            f"{pair}: no score of the {model} model"
-            for model, scores in (("base", base), ("expert", expert))
-            if pair not in scores
-        ]
-        problems += absent
-        if absent:
-            continue
-        metric = pair.speech_task.metric
-        start, goal = base[pair].value(metric), expert[pair].value(metric)
-        if start == goal:
-            problems.append(f"{pair}: expert and base both have {metric.key} {goal}")
-        else:
-            shares.append((score.value(metric) - start) / (goal - start))
-    if problems:
+    absent = [
+        f"{pair}: no score of the {model} model"
+        for pair in merged
+        for model, scores in (("base", base), ("expert", expert))
+        if pair not in scores
+    ]
+    if absent:
         raise LorsError(
-            "normalised performance is undefined",
-            expected="scores of base and expert for every pair, and two different ones",
-            got=problems,
+            "normalised performance needs scores of base and expert for every pair", got=absent
         )
-    return sum(shares) / len(shares)
+    total = 0.0
+    for task in dict.fromkeys(pair.task for pair in merged):
+        pairs = [pair for pair in merged if pair.task == task]
+        metric = pairs[0].speech_task.metric
+        start, goal, reached = (
+            fsum(scores[pair].value(metric) for pair in pairs) for scores in (base, expert, merged)
+        )
+        if start == goal:
+            raise UndefinedPerformanceError(
+                "normalised performance is undefined",
+                expected="experts that differ from the base model",
+                got=f"{', '.join(map(str, pairs))}: both have {metric.key} {goal / len(pairs)}"
+                + (" on average" if len(pairs) > 1 else ""),
+            )
+        total += len(pairs) * (reached - start) / (goal - start)
+    return total / len(merged)
 
 
 def unhelpful_experts(base: Mapping[Pair, Score], expert: Mapping[Pair, Score]) -> list[Pair]:

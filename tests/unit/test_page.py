@@ -363,7 +363,7 @@ def test_systems_with_fewer_runs(tmp_path):
     assert head_of(table)[-1] == "runs"
     assert f"{dirs[1]} has no scores of average.langs." in page.text
     found = {tuple(row[:2]): row[2:] for row in rows_of(table)}
-    assert found["average", "languages"] == ["30.0", "50.0", "40.0", "0.38", "1"]
+    assert found["average", "languages"] == ["30.0", "50.0", "40.0", "0.33", "1"]
     assert found["base", "-"] == ["41.0 ± 1.4", "61.0 ± 1.4", "51.0 ± 1.4", "0.00 ± 0.00", "2"]
 
 

@@ -5,10 +5,10 @@ import shutil
 import pytest
 
 from lors.bin import results as results_main
-from lors.errors import LorsError, UsageError
+from lors.errors import UsageError
 from lors.fileio import read_json
 from lors.recipe.report import render_markdown, render_text
-from lors.recipe.results import DEFINITION, cell, describe_runs, make_report
+from lors.recipe.results import DEFINITION, MISSING, cell, describe_runs, make_report
 from lors.recipe.score_tree import read_scores
 from lors.recipe.significance import kept_significance, significance_of
 from lors.recipe.sweeps import read_sweeps
@@ -42,7 +42,7 @@ def test_table_by_hand_for_one_run(expdir):
     sections = make_report(table, read_sweeps([expdir]))
     asr = section(sections, "Speech recognition: WER in %")
     assert list(asr.header[2:]) == ["de", "sv-SE", "average", "norm. perf."]
-    # (15/20 + 30/40) / 2; (5/20 + 10/40) / 2
+    # (50 - 27.5) / (50 - 20); (50 - 42.5) / (50 - 20)
     assert row_of(asr, "lors", "languages") == ["25.0", "30.0", "27.5", "0.75"]
     assert row_of(asr, "average", "languages and tasks") == ["35.0", "50.0", "42.5", "0.25"]
     assert row_of(asr, "base", "-") == ["40.0", "60.0", "50.0", "0.00"]
@@ -51,7 +51,7 @@ def test_table_by_hand_for_one_run(expdir):
     assert row_of(st, "average", "languages") == ["15.0", "22.5", "18.8", "0.25"]
     both = section(sections, "Normalised performance")
     assert list(both.header[2:]) == ["WER", "BLEU", "all pairs"]
-    assert row_of(both, "average", "languages") == ["0.38", "0.25", "0.31"]
+    assert row_of(both, "average", "languages") == ["0.33", "0.25", "0.29"]
     assert row_of(section(sections, "CER"), "lors", "languages") == ["12.5", "15.0", "13.8"]
     assert row_of(section(sections, "chrF"), "joint", "-") == ["46.0", "48.0", "47.0"]
     assert str(expdir) in describe_runs(table)
@@ -86,13 +86,23 @@ def test_how_the_scores_are_computed(expdir):
     assert definition == DEFINITION and "WER" in definition and "BLEU" not in definition
 
 
-def test_expert_equal_to_base_names_run_system_and_pair(expdir):
+def test_report_of_experts_that_are_no_better_than_the_base(expdir):
+    for lang, wer in (("de", 40.0), ("sv-SE", 60.0)):
+        change(expdir / f"scores/test/expert/{lang}_asr.json", wer=wer)
+    sections = make_report(read_scores([expdir]), [])
+    asr = section(sections, "Speech recognition")
+    assert row_of(asr, "lors", "languages") == ["25.0", "30.0", "27.5", MISSING]
+    (note,) = asr.below
+    assert "de_asr, sv-SE_asr" in note and str(expdir) in note
+    both = section(sections, "Normalised performance")
+    assert row_of(both, "lors", "languages") == [MISSING, "0.75", MISSING]
+
+
+def test_report_of_one_expert_that_is_no_better_than_the_base(expdir):
     change(expdir / "scores/test/expert/de_asr.json", wer=40.0)
-    with pytest.raises(LorsError) as caught:
-        make_report(read_scores([expdir]), [])
-    assert str(expdir) in caught.value.where and "test" in caught.value.where
-    (problem,) = caught.value.got
-    assert "de_asr" in problem and "wer 40.0" in problem
+    asr = section(make_report(read_scores([expdir]), []), "Speech recognition")
+    # (50 - 27.5) / (50 - 30)
+    assert row_of(asr, "lors", "languages")[-1] == "1.12" and "de_asr" in asr.below[0]
 
 
 def test_expert_worse_than_base_is_pointed_out(expdir):

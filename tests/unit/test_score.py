@@ -17,7 +17,7 @@ from lors.score import (
     score_pair,
     score_st,
 )
-from lors.score.normalised import unhelpful_experts
+from lors.score.normalised import UndefinedPerformanceError, unhelpful_experts
 from lors.tasks import TASKS, Pair, task_called
 from tests.refusal import refusal
 from tests.unit.score_trees import error_rates, translation_scores
@@ -273,6 +273,16 @@ BASE = {DE: error_rates(40.0), SV: translation_scores(10.0)}
 EXPERT = {DE: error_rates(20.0), SV: translation_scores(30.0)}
 
 
+def test_normalised_performance_is_the_share_of_the_average_gain():
+    fr, it = Pair("fr", "asr"), Pair("it", "asr")
+    base = {**BASE, fr: error_rates(10.0), it: error_rates(4.0)}
+    expert = {**EXPERT, fr: error_rates(4.0), it: error_rates(4.0)}  # gains: 20, 6 and 0
+    merged = {DE: error_rates(30.0), fr: error_rates(7.0), it: error_rates(4.0)}
+    assert normalised_performance(merged, base, expert) == pytest.approx(13 / 26)
+    merged[SV] = translation_scores(25.0)
+    assert normalised_performance(merged, base, expert) == pytest.approx((3 * 13 / 26 + 0.75) / 4)
+
+
 def test_normalised_performance_by_hand():
     merged = {DE: error_rates(25.0), SV: translation_scores(15.0)}
     assert normalised_performance(merged, BASE, EXPERT) == pytest.approx((0.75 + 0.25) / 2)
@@ -281,19 +291,26 @@ def test_normalised_performance_by_hand():
     assert normalised_performance(EXPERT, BASE, EXPERT) == 1.0
 
 
-def test_undefined_pairs_are_all_named():
+def test_missing_scores_are_all_named():
     fr, it = Pair("fr", "asr"), Pair("it", "st")
     merged = {DE: error_rates(1.0), fr: error_rates(1.0), it: translation_scores(1.0)}
     base = {DE: error_rates(5.0), it: translation_scores(1.0)}
-    expert = {DE: error_rates(5.0), fr: error_rates(2.0)}
+    expert = {DE: error_rates(4.0), fr: error_rates(2.0)}
     with pytest.raises(LorsError) as caught:
         normalised_performance(merged, base, expert)
-    de_asr, fr_asr, it_st = caught.value.got
-    assert "de_asr" in de_asr and "wer 5.0" in de_asr
+    fr_asr, it_st = caught.value.got
     assert "fr_asr" in fr_asr and "base" in fr_asr
     assert "it_st" in it_st and "expert" in it_st
     with refusal():
         normalised_performance({}, base, expert)
+
+
+def test_without_a_gain_it_is_undefined():
+    fr = Pair("fr", "asr")
+    base = {DE: error_rates(5.0), fr: error_rates(10.0)}
+    expert = {DE: error_rates(6.0), fr: error_rates(9.0)}
+    with refusal(*base, 7.5, kind=UndefinedPerformanceError):
+        normalised_performance(base, base, expert)
 
 
 def test_unhelpful_experts_are_found_in_both_directions():

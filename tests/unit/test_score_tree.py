@@ -38,7 +38,6 @@ def test_values_and_averages_over_languages(tmp_path):
 
 def test_normalised_performance_of_some_tasks(expdir):
     table = read_scores([expdir])
-    # (15/20 + 30/40) / 2; (15/20 + 7.5/10) / 2
     assert table.normalised("lors.langs", ["asr"]) == [pytest.approx(0.75)]
     assert table.normalised("lors.langs", ["asr", "st"]) == [pytest.approx(0.75)]
     assert table.normalised("average.langs", ["st"]) == [pytest.approx(0.25)]

@@ -167,8 +167,7 @@ def test_the_contribution_of_each_expert(expdir, dump):
         assert row[4] == f"{weight:g}"
         own, others, whole = (float(cell) for cell in row[6:])
         assert whole == pytest.approx(sweep.chosen.objective - trial.objective, abs=1e-3)
-        assert whole == pytest.approx((own + others) / 2, abs=1e-3)
-        assert own > others  # the stand-in's experts know only their own language
+        assert others < whole < own  # the stand-in's experts know only their own language
     assert "es_asr" in render_text([section], "", "")
 
 
