@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lors.data.subset import HOURS
+from lors.data.subset import hours_of
+from lors.errors import UsageError
 from lors.fileio import BRIEF
 from lors.recipe.names import problems_of, raise_problems, text_problem
 
@@ -119,11 +120,11 @@ def _group_problems(group: str, groups: str) -> list[str]:
 
 
 def _hours_problems(words: Sequence[str]) -> Iterator[str]:
-    """Yield the words of --train_hours that are no hours: ``5`` or ``fr=0.5``."""
-    for word in words:
-        hours = value_of(word.rpartition("=")[2], float)
-        if hours not in HOURS or isinstance(hours, bool):
-            yield f"--train_hours: {BRIEF.repr(word)}: expected hours {HOURS}: 5, or fr=0.5"
+    """Yield the problem with the words of --train_hours; stage 2 checks their languages."""
+    try:
+        hours_of(words, [word.rpartition("=")[0] for word in words])
+    except UsageError as error:
+        yield f"{error.where}: {BRIEF.repr(error.got)}: expected {error.expected}"
 
 
 def _problems_of_jobs(texts: Mapping[str, str], cmd_backend: str) -> Iterator[str]:

@@ -380,6 +380,7 @@ def test_corpora_that_are_not_there_are_told(name, tmp_path):
             ("--langs", "de de"),
             ("--methods", "../lors"),
             ("--train_hours", "nan"),
+            ("--train_hours", "fr=1 fr=2"),
         ),
     ],
 )
