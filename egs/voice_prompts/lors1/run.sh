@@ -2,7 +2,7 @@
 # Voice prompts with the official Whisper-base: real speech in five languages, recognition, and
 # translation of four of them into English.
 #
-#   ./run.sh                                   # hours on two CPU cores
+#   ./run.sh                                   # one to two hours on two CPU cores
 #   ./run.sh --langs "es fr" --tasks asr --expdir exp/es_fr   # a part of it
 #
 # db.sh has the place of the packages. All options are those of lors.sh (./run.sh --help). The values
