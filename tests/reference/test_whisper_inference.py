@@ -76,6 +76,30 @@ def test_equals_openai_whisper(files, tmp_path, waveforms, name, beam_size):
     assert len(said) > 1, "a model that always says the same tests nothing"
 
 
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_longest_text_goes_with_the_length_of_the_speech(files, tmp_path, waveforms, beam_size):
+    """Each text is that of openai-whisper with its own `sample_len`."""
+    import_whisper(str(files / "v2.pt"), tmp_path / "base")
+    ours = open_recogniser(tmp_path / "base")
+    theirs = whisper.load_model(str(files / "v2.pt"))
+    waveforms, expected = waveforms[:5], []
+    for waveform, most in zip(waveforms, (4, 5, 6, 9, 9), strict=True):  # 3 * (seconds + 1)
+        decoding = whisper.DecodingOptions(
+            language="de",
+            without_timestamps=True,
+            beam_size=beam_size if beam_size > 1 else None,
+            sample_len=most,
+            fp16=False,
+        )
+        mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(torch.from_numpy(waveform)))
+        expected.append(whisper.decode(theirs, mel, decoding).text)
+    for batch_size in (1, 32):
+        options = WhisperOptions(beam_size, batch_size, max_tokens=12, max_tokens_per_second=3)
+        assert ours.transcribe(waveforms, PAIRS[0], options) == expected
+    longer = WhisperOptions(beam_size, 32, max_tokens=12)
+    assert ours.transcribe(waveforms, PAIRS[0], longer) != expected
+
+
 def test_shorter_window_uses_the_first_positions(files, tmp_path, waveforms):
     """The result is that of a Whisper with only these positions."""
     import_whisper(str(files / "v2.pt"), tmp_path / "base", window=2.0)

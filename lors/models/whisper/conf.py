@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,9 @@ class WhisperOptions(InferenceOptions):
     Attributes:
         max_tokens: maximum number of tokens of a text; 0 means half of the decoder's context, as
             in OpenAI's program.
+        max_tokens_per_second: maximum number of tokens of a text for each second of speech and for
+            one second more, which lets short clips have a word; it ends a text that repeats itself.
+            0 means that only `max_tokens` counts.
         patience: beam search ends with ``beam_size * patience`` finished hypotheses.
         length_penalty: exponent of Google's length penalty in beam search; null ranks by the mean
             log probability of a token.
@@ -84,10 +88,16 @@ class WhisperOptions(InferenceOptions):
 
     batch_size: Annotated[int, Range(1)] = 32
     max_tokens: Annotated[int, Range(0, 448)] = 0
+    max_tokens_per_second: Annotated[float, Range(0, 1000)] = 0.0
     patience: Annotated[float, Range(0.1, 10)] = 1.0
     length_penalty: Annotated[float, Range(0, 1)] | None = None
     suppress_symbols: bool = True
     dtype: Literal["auto", "float32", "float16"] = "auto"
+
+    def most_tokens(self, seconds: float) -> float:
+        """Return the maximum number of tokens for speech of this length, without `max_tokens`."""
+        rate = self.max_tokens_per_second
+        return math.ceil(rate * (seconds + 1)) if rate else math.inf
 
     def greedy(self) -> WhisperOptions:
         return dataclasses.replace(self, beam_size=1, patience=1.0, length_penalty=None)

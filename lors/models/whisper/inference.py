@@ -13,7 +13,7 @@ import torch
 import whisper
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from whisper.decoding import DecodingTask, GreedyDecoder, PyTorchInference
+from whisper.decoding import DecodingTask, GreedyDecoder, LogitFilter, PyTorchInference
 
 from lors.checkpoint.places import model_in
 from lors.checkpoint.quantised import is_quantised, open_quantised
@@ -70,11 +70,38 @@ class UnfinishedRows(PyTorchInference):
             key_bias.value = key_bias.value[places]
 
 
-class BatchDecoding(DecodingTask):
-    """OpenAI's decoding of encoded speech; beam search takes several utterances at a time."""
+class LongestText(LogitFilter):
+    """Ends each text at its maximum number of tokens.
 
-    def __init__(self, model: whisper.Whisper, options: whisper.DecodingOptions):
+    Args:
+        most: shape (rows,): the maximum number of each row.
+        begin: number of tokens of the prompt.
+        eot: token that ends a text.
+    """
+
+    def __init__(self, most: Tensor, begin: int, eot: int):
+        self.most, self.begin, self.eot = most, begin, eot
+
+    def apply(self, logits: Tensor, tokens: Tensor) -> None:
+        ended = tokens.shape[1] - self.begin >= self.most
+        logits[ended] = -torch.inf
+        logits[ended, self.eot] = 0
+
+
+class BatchDecoding(DecodingTask):
+    """OpenAI's decoding of encoded speech; beam search takes several utterances at a time.
+
+    Args:
+        model: the model.
+        options: OpenAI's options.
+        most: shape (utterances,): the maximum number of tokens of each text, beside those of
+            `options`.
+    """
+
+    def __init__(self, model: whisper.Whisper, options: whisper.DecodingOptions, most: Tensor):
         super().__init__(model, options)
+        rows = most.to(model.device).repeat_interleave(self.n_group)
+        self.logit_filters.append(LongestText(rows, self.sample_begin, self.tokenizer.eot))
         if options.beam_size is None:
             eot = self.tokenizer.eot
             self.decoder = BestToken(0.0, eot)
@@ -162,7 +189,8 @@ class WhisperModel(LoadedModel):
         for start in range(0, len(by_length), options.batch_size):
             batch = by_length[start : start + options.batch_size]
             encoded = self._encode([waveforms[i] for i in batch])
-            results = BatchDecoding(self.model, decoding).run(encoded)
+            most = [options.most_tokens(lengths[i] / SAMPLING_RATE) for i in batch]
+            results = BatchDecoding(self.model, decoding, torch.tensor(most)).run(encoded)
             texts.update((i, result.text) for i, result in zip(batch, results, strict=True))
         return [texts[i] for i in range(len(waveforms))]
 
