@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lors.page.tables import Cell
 from lors.recipe.expdir import BASELINES, MERGED_OVER, OVER_LANGS, scope_of, split_system
-from lors.recipe.results import cell, with_unit
+from lors.recipe.results import cell, normalised_cell, with_unit
 from lors.recipe.score_tree import ScoreTable
 from lors.recipe.significance import Significance
 from lors.recipe.sweeps import Sweep
@@ -93,7 +93,7 @@ def summarise(
         columns.append([Cell(values[s], notes[s]) for s in systems])
     header = [with_unit(task_called(task).metric) for task in table.tasks]
     if table.can_normalise:
-        values = {s: cell(table.normalised(s, table.tasks), 2) for s in systems}
+        values = {s: normalised_cell(table, s, table.tasks) for s in systems}
         measures.append(Measure("normalised performance", "", values))
         columns.append([Cell(values[s]) for s in systems])
         header.append("norm. perf.")

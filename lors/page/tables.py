@@ -9,7 +9,14 @@ from functools import partial
 
 from lors.recipe.expdir import MERGED_OVER, split_system
 from lors.recipe.report import Section
-from lors.recipe.results import cell, system_cells, unhelpful_notes, with_unit
+from lors.recipe.results import (
+    cell,
+    normalised_cell,
+    system_cells,
+    undefined_notes,
+    unhelpful_notes,
+    with_unit,
+)
 from lors.recipe.score_tree import ScoreTable
 from lors.recipe.significance import Significance
 from lors.tasks import Metric, Pair, task_called
@@ -100,8 +107,8 @@ def score_table(
         above.append("Small: 95 % interval over the utterances of the test set.")
     if is_main and table.can_normalise:
         header.append("norm. perf.")
-        columns.append(best_marked(table, lambda s: table.normalised(s, [task]), 2, False))
-        below += unhelpful_notes(table, task)
+        columns.append(_normalised_column(table, [task]))
+        below += [*unhelpful_notes(table, task), *undefined_notes(table, [task])]
     if is_main and significance is not None and (verdicts := significance.verdicts(task)):
         header.append(f"vs. {significance.compared_with}")
         columns.append([Cell(verdicts.get(system, "-")) for system in table.systems])
@@ -166,14 +173,21 @@ def _runs_column(table: ScoreTable, tasks: Sequence[str]) -> list[Cell]:
 def normalised_table(table: ScoreTable, definition: str) -> Table:
     """Return normalised performance by task and over all pairs."""
     groups = [*([task] for task in table.tasks), table.tasks]
-    columns = [
-        best_marked(table, partial(table.normalised, tasks=group), 2, False) for group in groups
-    ]
+    columns = [_normalised_column(table, group) for group in groups]
     header = [*(task_called(task).metric.name for task in table.tasks), "all pairs"]
     if runs := _runs_column(table, table.tasks):
         header.append("runs")
         columns.append(runs)
-    return _system_table(table, "", header, columns, [definition], [])
+    below = undefined_notes(table, table.tasks)
+    return _system_table(table, "", header, columns, [definition], below)
+
+
+def _normalised_column(table: ScoreTable, tasks: Sequence[str]) -> list[Cell]:
+    cells = best_marked(table, partial(table.normalised, tasks=tasks), 2, False)
+    return [
+        replace(of_system, text=normalised_cell(table, system, tasks))
+        for system, of_system in zip(table.systems, cells, strict=True)
+    ]
 
 
 def _system_table(

@@ -43,6 +43,8 @@ DEFINITION = (
 
 MISSING = "missing"
 """Text of a cell without a score."""
+UNDEFINED = "undefined"
+"""Text of a cell whose scores give no number; a note below the table has the reason."""
 
 DrawFigures = Callable[[ScoreTable, Sequence[Sweep]], Sequence[tuple[str, str]]]
 """Draws the figures of a report; returns the caption and the path of each."""
@@ -158,8 +160,8 @@ def _task_section(table: ScoreTable, task: str, significance: Significance | Non
     if table.can_normalise:
         header.append("norm. perf.")
         for system, row in zip(table.systems, rows, strict=True):
-            row.append(cell(table.normalised(system, [task]), 2))
-        below = unhelpful_notes(table, task)
+            row.append(normalised_cell(table, system, [task]))
+        below = [*unhelpful_notes(table, task), *undefined_notes(table, [task])]
     else:
         below = ["No normalised performance: it needs scores of both base and expert."]
     if significance is not None and (verdicts := significance.verdicts(task)):
@@ -170,6 +172,26 @@ def _task_section(table: ScoreTable, task: str, significance: Significance | Non
     better = "lower" if metric.lower_is_better else "higher"
     title = f"{task_called(task).title}: {with_unit(metric)} ({better} is better)"
     return Section(title, header, rows, labels=2, below=below)
+
+
+def normalised_cell(table: ScoreTable, system: str, tasks: Sequence[str]) -> str:
+    """Return normalised performance over the pairs of `tasks` as text."""
+    if table.is_undefined(system, tasks):
+        return UNDEFINED
+    return cell(table.normalised(system, tasks), 2)
+
+
+def undefined_notes(table: ScoreTable, tasks: Sequence[str]) -> list[str]:
+    """Return a note for each run in which normalised performance over `tasks` is undefined."""
+    found = table.undefined(tasks)
+    notes = [
+        f"Normalised performance is undefined in {table.expdirs[index]}, because the experts are "
+        f"not better than the base model: {reason}."
+        for index, reason in found.items()
+    ]
+    if 0 < len(found) < len(table.expdirs):
+        notes.append("A mean of normalised performance is over the other runs.")
+    return notes
 
 
 def unhelpful_notes(table: ScoreTable, task: str) -> list[str]:
@@ -190,13 +212,14 @@ def unhelpful_notes(table: ScoreTable, task: str) -> list[str]:
 def _normalised_section(table: ScoreTable) -> Section:
     groups = [*([task] for task in table.tasks), table.tasks]
     rows = [
-        system_cells(system) + [cell(table.normalised(system, group), 2) for group in groups]
+        system_cells(system) + [normalised_cell(table, system, group) for group in groups]
         for system in table.systems
     ]
     metrics = [task_called(task).metric.name for task in table.tasks]
     header = ["system", "merged over", *metrics, "all pairs"]
     title = "Normalised performance (higher is better)"
-    return Section(title, header, rows, labels=2, above=[DEFINITION])
+    below = undefined_notes(table, table.tasks)
+    return Section(title, header, rows, labels=2, above=[DEFINITION], below=below)
 
 
 def _second_metric_section(table: ScoreTable, task: str) -> Section:

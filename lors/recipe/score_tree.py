@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from lors.errors import LorsError, unknown_name
 from lors.fileio import read_json
 from lors.recipe.expdir import BASELINES, MERGED_OVER, PERSONAL, ExpDir, split_system
 from lors.score import SCORERS, Score, normalised_performance
-from lors.score.normalised import UndefinedPerformanceError
+from lors.score.normalised import undefined_because
 from lors.tasks import TASKS, Metric, Pair
 
 
@@ -97,19 +96,35 @@ class ScoreTable:
     def normalised(self, system: str, tasks: Sequence[str]) -> list[float]:
         """Return normalised performance over the pairs of `tasks`, for each expdir with all scores.
 
-        Expdirs where it is undefined (:class:`UndefinedPerformanceError`) are left out.
+        Expdirs where it is undefined (:meth:`undefined`) are left out.
         """
-        names = (system, "base", "expert")
-        complete = (set(self.complete_runs(name, tasks)) for name in names)
-        runs = [
-            [self.scores_in(name, index, tasks) for name in names]
-            for index in sorted(set.intersection(*complete))
+        undefined = self.undefined(tasks)
+        return [
+            normalised_performance(
+                *(self.scores_in(name, index, tasks) for name in (system, "base", "expert"))
+            )
+            for index in self._runs_with_ends(system, tasks)
+            if index not in undefined
         ]
-        values = []
-        for scores in runs:
-            with suppress(UndefinedPerformanceError):
-                values.append(normalised_performance(*scores))
-        return values
+
+    def is_undefined(self, system: str, tasks: Sequence[str]) -> bool:
+        """Whether a system has the scores for normalised performance only where it is undefined."""
+        runs = self._runs_with_ends(system, tasks)
+        return bool(runs) and self.undefined(tasks).keys() >= set(runs)
+
+    def undefined(self, tasks: Sequence[str]) -> dict[int, str]:
+        """Return index of an expdir -> why normalised performance over `tasks` is undefined."""
+        reasons = {}
+        for index in self._runs_with_ends("base", tasks):
+            base, expert = (self.scores_in(name, index, tasks) for name in ("base", "expert"))
+            if reason := undefined_because(base, expert):
+                reasons[index] = reason
+        return reasons
+
+    def _runs_with_ends(self, system: str, tasks: Sequence[str]) -> list[int]:
+        """Return the indices of the expdirs with all scores of a system, base and experts."""
+        complete = (set(self.complete_runs(s, tasks)) for s in (system, "base", "expert"))
+        return sorted(set.intersection(*complete))
 
 
 def system_order(system: str) -> tuple:

@@ -13,9 +13,12 @@ from lors.errors import LorsError
 from lors.score.result import Score
 from lors.tasks import Pair
 
+SMALLEST_GAIN = 1e-9
+"""In points of the metric: less is the rounding error of equal averages."""
+
 
 class UndefinedPerformanceError(LorsError):
-    """The experts have the average score of the base model: there is no gain to keep a share of."""
+    """The experts are not better than the base model on average: no gain to keep a share of."""
 
 
 def normalised_performance(
@@ -29,7 +32,8 @@ def normalised_performance(
     rates: both differences change their sign.
 
     The share of each language would be a poor measure: where an expert gains little, it is mostly
-    noise, and undefined where it gains nothing.
+    noise, and undefined where it gains nothing. Where the experts are worse than the base model,
+    the share of their loss would be highest for the worst model.
 
     Args:
         merged: pair -> its scores; the averages are over these pairs.
@@ -40,7 +44,7 @@ def normalised_performance(
         The share; 1.0 is 100 %.
 
     Raises:
-        UndefinedPerformanceError: base and expert have the same average for a task.
+        UndefinedPerformanceError: the experts are not better on average for a task.
         LorsError: no pairs, or scores missing (all of them are listed).
     """
     if not merged:
@@ -62,15 +66,29 @@ def normalised_performance(
         start, goal, reached = (
             fsum(scores[pair].value(metric) for pair in pairs) for scores in (base, expert, merged)
         )
-        if start == goal:
+        if (start - goal if metric.lower_is_better else goal - start) < SMALLEST_GAIN * len(pairs):
+            average = "average " if len(pairs) > 1 else ""
             raise UndefinedPerformanceError(
                 "normalised performance is undefined",
-                expected="experts that differ from the base model",
-                got=f"{', '.join(map(str, pairs))}: both have {metric.key} {goal / len(pairs)}"
-                + (" on average" if len(pairs) > 1 else ""),
+                expected="experts that are better than the base model",
+                got=f"{', '.join(map(str, pairs))}: {average}{metric.name} of the experts "
+                f"{goal / len(pairs):.6g}, of the base model {start / len(pairs):.6g}",
             )
         total += len(pairs) * (reached - start) / (goal - start)
     return total / len(merged)
+
+
+def undefined_because(base: Mapping[Pair, Score], expert: Mapping[Pair, Score]) -> str:
+    """Return why normalised performance is undefined for every model; empty if it is defined.
+
+    Raises:
+        LorsError: as :func:`normalised_performance`.
+    """
+    try:
+        normalised_performance(base, base, expert)
+    except UndefinedPerformanceError as error:
+        return "; ".join(error.facts)
+    return ""
 
 
 def unhelpful_experts(base: Mapping[Pair, Score], expert: Mapping[Pair, Score]) -> list[Pair]:

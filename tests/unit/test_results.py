@@ -8,7 +8,7 @@ from lors.bin import results as results_main
 from lors.errors import UsageError
 from lors.fileio import read_json
 from lors.recipe.report import render_markdown, render_text
-from lors.recipe.results import DEFINITION, MISSING, cell, describe_runs, make_report
+from lors.recipe.results import DEFINITION, UNDEFINED, cell, describe_runs, make_report
 from lors.recipe.score_tree import read_scores
 from lors.recipe.significance import kept_significance, significance_of
 from lors.recipe.sweeps import read_sweeps
@@ -91,11 +91,31 @@ def test_report_of_experts_that_are_no_better_than_the_base(expdir):
         change(expdir / f"scores/test/expert/{lang}_asr.json", wer=wer)
     sections = make_report(read_scores([expdir]), [])
     asr = section(sections, "Speech recognition")
-    assert row_of(asr, "lors", "languages") == ["25.0", "30.0", "27.5", MISSING]
-    (note,) = asr.below
-    assert "de_asr, sv-SE_asr" in note and str(expdir) in note
+    assert row_of(asr, "lors", "languages") == ["25.0", "30.0", "27.5", UNDEFINED]
+    caution, reason = asr.below
+    assert "de_asr, sv-SE_asr" in caution and str(expdir) in caution
+    assert all(fact in reason for fact in ("de_asr, sv-SE_asr", str(expdir), "50"))
     both = section(sections, "Normalised performance")
-    assert row_of(both, "lors", "languages") == [MISSING, "0.75", MISSING]
+    assert row_of(both, "lors", "languages") == [UNDEFINED, "0.75", UNDEFINED]
+    assert str(expdir) in both.below[0]
+
+
+def test_report_of_experts_that_are_worse_than_the_base(expdir):
+    for lang in ("de", "sv-SE"):
+        change(expdir / f"scores/test/expert/{lang}_asr.json", wer=90.0)
+    asr = section(make_report(read_scores([expdir]), []), "Speech recognition")
+    assert {row[-1] for row in asr.rows} == {UNDEFINED}
+    assert "90" in asr.below[1] and "50" in asr.below[1]
+
+
+def test_a_mean_over_the_seeds_where_it_is_defined(tmp_path):
+    dirs = [make_scores(tmp_path / name) for name in ("exp1", "exp2")]
+    for lang in ("de", "sv-SE"):
+        change(dirs[1] / f"scores/test/expert/{lang}_asr.json", wer=90.0)
+    asr = section(make_report(read_scores(dirs), []), "Speech recognition")
+    assert row_of(asr, "lors", "languages")[-1] == "0.75"
+    _, reason, others = asr.below
+    assert str(dirs[1]) in reason and str(dirs[0]) not in reason and others
 
 
 def test_report_of_one_expert_that_is_no_better_than_the_base(expdir):

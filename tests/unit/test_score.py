@@ -313,6 +313,25 @@ def test_without_a_gain_it_is_undefined():
         normalised_performance(base, base, expert)
 
 
+def test_rounding_errors_are_no_gain():
+    fr, it = Pair("fr", "asr"), Pair("it", "asr")
+    base = {DE: error_rates(0.1), fr: error_rates(0.2), it: error_rates(0.6)}
+    expert = {DE: error_rates(0.3), fr: error_rates(0.3), it: error_rates(0.3)}
+    expert[it] = error_rates(0.1 + 0.2)
+    with refusal(*base, kind=UndefinedPerformanceError):
+        normalised_performance(base, base, expert)
+
+
+def test_a_share_of_a_loss_is_undefined():
+    """The worst model would have the largest share."""
+    expert = {DE: error_rates(60.0), SV: translation_scores(30.0)}
+    with refusal(DE, 60, 40, kind=UndefinedPerformanceError):
+        normalised_performance(BASE, BASE, expert)
+    expert = {DE: error_rates(20.0), SV: translation_scores(5.0)}
+    with refusal(SV, 5, 10, kind=UndefinedPerformanceError):
+        normalised_performance(BASE, BASE, expert)
+
+
 def test_unhelpful_experts_are_found_in_both_directions():
     pairs = [Pair("a", "asr"), Pair("b", "asr"), Pair("a", "st")]
     base = dict(zip(pairs, (error_rates(10), error_rates(10), translation_scores(5)), strict=True))
