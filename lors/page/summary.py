@@ -121,7 +121,9 @@ def best_on_dev(table: ScoreTable, sweeps: Sequence[Sweep]) -> list[Chosen]:
 
 
 def dev_performance(system: str, table: ScoreTable, sweeps: Sequence[Sweep]) -> float | None:
-    """Return the normalised performance of a merge on dev; None without all sweeps of a run.
+    """Return the normalised performance of a merge on dev, mean over the runs that have it.
+
+    None if no run has all sweeps of the merge, or it is undefined in all of them.
 
     A merge over languages has a sweep for each task: their mean is weighted by the pairs.
     """
@@ -131,7 +133,8 @@ def dev_performance(system: str, table: ScoreTable, sweeps: Sequence[Sweep]) -> 
     scopes = table.tasks if merged_over == OVER_LANGS else [scope_of(table.tasks)]
     values = []
     for expdir in table.expdirs:
-        trials = {s.scope: s.chosen for s in sweeps if (s.expdir, s.method) == (expdir, method)}
+        of_run = [s for s in sweeps if (s.expdir, s.method) == (expdir, method)]
+        trials = {s.scope: s.chosen for s in of_run if not s.undefined}
         if all(scope in trials for scope in scopes):
             weights = [len(trials[scope].scores) or 1 for scope in scopes]
             objectives = [trials[scope].objective for scope in scopes]

@@ -126,6 +126,7 @@ def render(
         keep_trailing_newline=True,
     )
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in FILES[2:])
+    plotted = [sweep for sweep in sweeps if not sweep.undefined]
     summary = summarise(table, sweeps, significance)
     best = summary.chosen[0].system if summary.chosen else None
     return environment.get_template("page.html").render(
@@ -142,8 +143,8 @@ def render(
         tasks=[_task(table, task, significance) for task in table.tasks],
         normalised=normalised_table(table, DEFINITION) if table.can_normalise else None,
         normalised_panels=normalised_panels(table) if table.can_normalise else [],
-        sweep_panels=sweep_panels(sweeps),
-        scopes=[*scopes_of_sweeps(sweeps).values()],
+        sweep_panels=sweep_panels(plotted),
+        scopes=[*scopes_of_sweeps(plotted).values()],
         several_runs=len(table.expdirs) > 1,
         has_intervals=significance is not None and not significance.problem,
         parameters=of_section(parameter_section(table, sweeps)),

@@ -39,8 +39,8 @@ class ReportFigure:
 def write_plots(
     table: ScoreTable, sweeps: Sequence[Sweep], folder: str | os.PathLike
 ) -> list[tuple[str, str]]:
-    """Write ``bars_<task>.png`` for each task, ``sweep.png`` if there are sweeps, and
-    ``overlap.png`` if the overlap of masks was measured.
+    """Write ``bars_<task>.png`` for each task, ``sweep.png`` if there are sweeps whose
+    normalised performance is defined, and ``overlap.png`` if the overlap of masks was measured.
 
     Figures that are there and were drawn from the same score and sweep files are left alone.
 
@@ -49,8 +49,8 @@ def write_plots(
     """
     folder = Path(folder)
     figures = [_bars(table, task, folder) for task in table.tasks]
-    if sweeps:
-        figures.append(_sweep(table, sweeps, folder))
+    if plotted := [sweep for sweep in sweeps if not sweep.undefined]:
+        figures.append(_sweep(table, plotted, folder))
     overlaps = overlap_files(table.expdirs)
     if overlaps and overlap_points(list(map(read_json_object, overlaps))):
         figures.append(_overlap(overlaps, folder))

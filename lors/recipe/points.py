@@ -12,6 +12,7 @@ from lors.errors import BRIEF, LorsError, shortened
 from lors.fileio import read_json, write_json
 from lors.recipe.sweeps import Trial
 from lors.score import Score, normalised_performance, score_pair
+from lors.score.normalised import UndefinedPerformanceError, average_gain
 from lors.tasks import Pair
 
 Hypotheses = dict[Pair, dict[str, str]]
@@ -55,14 +56,19 @@ def trial_of(
         wanted: pair -> utterance ids.
         references: pair -> utterance id -> text, at least of the wanted utterances.
         base: scores of the base model on all utterances: so the objective is defined on any part of
-            them, and on all of them it is normalised performance.
+            them, and on all of them it is normalised performance; or the average gain over the base
+            model, where that is undefined.
         expert: the same, each pair scored with its own expert.
     """
     scores = {}
     for pair, ids in wanted.items():
         refs = {name: references[pair][name] for name in ids if name in references[pair]}
         scores[pair] = score_pair(pair, refs, {name: hypotheses[pair][name] for name in ids})
-    return Trial(setting, normalised_performance(scores, base, expert), scores)
+    try:
+        objective = normalised_performance(scores, base, expert)
+    except UndefinedPerformanceError:
+        objective = average_gain(scores, base)
+    return Trial(setting, objective, scores)
 
 
 class Points:

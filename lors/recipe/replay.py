@@ -68,6 +68,8 @@ def replay_all(
             left_out.append(f"{name}: successive halving was used")
         elif sweep.without:
             left_out.append(f"{name}: a weight for each expert was searched")
+        elif sweep.undefined:
+            left_out.append(f"{name}: normalised performance is undefined")
         elif not sweep.base or not Points.directory_of(_path(sweep)).is_dir():
             left_out.append(f"{name}: an older version of LoRS kept no hypotheses")
         else:

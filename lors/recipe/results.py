@@ -270,7 +270,7 @@ def parameter_section(table: ScoreTable, sweeps: Sequence[Sweep]) -> Section:
     if not sweeps:
         above = ["No sweep files: nothing was tuned on dev."]
         return Section("Merge parameters", above=above, below=below)
-    below += _other_settings(table, sweeps)
+    below += [*_undefined_searches(sweeps), *_other_settings(table, sweeps)]
     varied = {s.method: varied_params([t for t in sweeps if t.method == s.method]) for s in sweeps}
     rows = [
         [
@@ -278,7 +278,7 @@ def parameter_section(table: ScoreTable, sweeps: Sequence[Sweep]) -> Section:
             " + ".join(tasks_of(sweep.scope)),
             sweep.expdir,
             _chosen_params(sweep, varied[sweep.method]),
-            f"{sweep.chosen.objective:.3f}",
+            UNDEFINED if sweep.undefined else f"{sweep.chosen.objective:.3f}",
             str(len(sweep.grid)),
         ]
         for sweep in sweeps
@@ -288,6 +288,16 @@ def parameter_section(table: ScoreTable, sweeps: Sequence[Sweep]) -> Section:
     if any(sweep.variant_of for sweep in sweeps):
         above.append("A variant of a method has the name of the method before its parameters.")
     return Section("Merge parameters", header, rows, 4, above, below)
+
+
+def _undefined_searches(sweeps: Sequence[Sweep]) -> list[str]:
+    """Return a note for each run and scope in which settings were chosen by another measure."""
+    found = {(s.expdir, s.scope): s.undefined for s in sweeps if s.undefined}
+    return [
+        f"Normalised performance on dev is undefined for {' + '.join(tasks_of(scope))} in {expdir} "
+        f"({reason}): settings were chosen by the average gain over the base model."
+        for (expdir, scope), reason in found.items()
+    ]
 
 
 def _other_settings(table: ScoreTable, sweeps: Sequence[Sweep]) -> list[str]:

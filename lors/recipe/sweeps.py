@@ -14,6 +14,7 @@ from lors.errors import LorsError, shortened
 from lors.fileio import read_json, write_json
 from lors.recipe.expdir import ExpDir, tasks_of
 from lors.score import SCORERS, Score
+from lors.score.normalised import undefined_because
 from lors.score.result import is_number
 from lors.tasks import Pair
 
@@ -32,6 +33,7 @@ class Trial:
         objective: normalised performance on dev; higher is better. For a point that successive
             halving has left out, it is on the part of dev that the point has seen, relative to base
             and experts on all of dev: it can be compared within a round, not with other rounds.
+            Where normalised performance is undefined, it is the average gain over the base model.
         scores: pair -> its scores.
     """
 
@@ -142,6 +144,11 @@ class Sweep:
     def chosen(self) -> Trial:
         """The chosen trial."""
         return self.grid[self.best]
+
+    @property
+    def undefined(self) -> str:
+        """Why normalised performance on dev is undefined; empty if it is defined, or not known."""
+        return undefined_because(self.base, self.expert) if self.base else ""
 
     @property
     def finalists(self) -> list[Trial]:

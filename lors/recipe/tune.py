@@ -2,8 +2,9 @@
 
 Each point of the grid is merged in memory, run on dev with greedy inference, and scored. The
 objective is normalised performance (:mod:`lors.score.normalised`) over the language-task pairs of
-the merge. The budget is counted in dev utterances; with successive halving
-(:mod:`lors.recipe.halving`) the worse points see only some of them.
+the merge; or the average gain over the base model, where that is undefined. The budget is counted
+in dev utterances; with successive halving (:mod:`lors.recipe.halving`) the worse points see only
+some of them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -26,7 +27,11 @@ from lors.recipe.expdir import ExpDir, check_data, check_models, scope_of
 from lors.recipe.grid import Grid
 from lors.recipe.subnetworks import masks_used
 from lors.recipe.sweeps import write_sweep
+from lors.score.normalised import undefined_because
 from lors.tasks import TASKS, Pair
+
+if TYPE_CHECKING:
+    from lors.recipe.tuner import Tuner
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +70,7 @@ def tune(
     from lors.recipe.tuner import Tuner
 
     settings = _settings(expdir, pairs, grid)
-    tuner = Tuner(expdir, pairs, dump, options, grid.limit, device)
+    tuner = _checked(Tuner(expdir, pairs, dump, options, grid.limit, device), scope)
     searches = {
         name: Search(
             *(tuner, grid.method(name), of, expdir.sweep(name, scope)),
@@ -91,6 +96,17 @@ def tune(
                 variant = grid.variants.get(name)
                 sweep = write_sweep(expdir, name, scope, trials, variant, *ends, without)
             log.info("%s: best of %d: %s", path, len(trials), dict(sweep.chosen.params))
+
+
+def _checked(tuner: Tuner, scope: str) -> Tuner:
+    """Warn if the experts of a tuner are not better than its base model."""
+    if reason := undefined_because(tuner.base, tuner.expert):
+        log.warning(
+            "%s: normalised performance on dev is undefined (%s); settings are chosen by the "
+            "average gain over the base model",
+            *(scope, reason),
+        )
+    return tuner
 
 
 def _largest_rank(settings: Mapping[str, Sequence[Mapping[str, Any]]]) -> int:

@@ -78,6 +78,19 @@ def normalised_performance(
     return total / len(merged)
 
 
+def average_gain(merged: Mapping[Pair, Score], base: Mapping[Pair, Score]) -> float:
+    """Return how much better a model is than the base model, in points, mean over its pairs.
+
+    It orders models where normalised performance is undefined.
+    """
+    gains = []
+    for pair, score in merged.items():
+        metric = pair.speech_task.metric
+        gain = score.value(metric) - base[pair].value(metric)
+        gains.append(-gain if metric.lower_is_better else gain)
+    return fsum(gains) / len(gains)
+
+
 def undefined_because(base: Mapping[Pair, Score], expert: Mapping[Pair, Score]) -> str:
     """Return why normalised performance is undefined for every model; empty if it is defined.
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from score_trees import put_score, references
 from stand_ins import FakeS2TModel, use_fake_models, write_audio_dump, write_model
 
 from lors.bin import replay_halving
@@ -10,6 +11,9 @@ from lors.data.datadir import Utterance, read_data_dir, write_data_dir
 from lors.errors import UsageError
 from lors.fileio import read_json, write_json
 from lors.models.espnet_s2t.prompts import S2TOptions
+from lors.page.summary import dev_performance
+from lors.page.write import write_page
+from lors.plots.report import write_plots
 from lors.recipe.cost import cost_sections
 from lors.recipe.eval_set import read_eval_set
 from lors.recipe.expdir import ExpDir
@@ -17,6 +21,8 @@ from lors.recipe.grid import Grid
 from lors.recipe.halving import Halving
 from lors.recipe.merge_tuned import merge_tuned
 from lors.recipe.replay import replay, replay_all
+from lors.recipe.results import UNDEFINED, parameter_section
+from lors.recipe.score_tree import read_scores
 from lors.recipe.sweeps import read_sweeps
 from lors.recipe.tune import tune
 from lors.recipe.tuner import plan_of
@@ -115,6 +121,35 @@ def test_sweep_is_written_and_its_best_point_known(expdir, dump):
         **{str(pair): 87.5 for pair in PAIRS}
     }
     assert {score["wer"] for score in sweep["expert"].values()} == {12.5}
+
+
+@pytest.mark.parametrize("words", [1, 0])
+def test_experts_that_are_no_better_than_the_base(expdir, dump, words, tmp_path, caplog):
+    """The search goes on by the average gain, and the report says so."""
+    for seed, pair in enumerate(PAIRS, 1):
+        write_model(expdir.expert(pair), seed, {str(pair): words, "de_st": 7})
+    tune(expdir, PAIRS, dump, Grid({"task_arithmetic": POINTS}, None), OPTIONS)
+    assert "asr" in caplog.text and "87.5" in caplog.text
+    (sweep,) = read_sweeps([expdir.root])
+    wers = [[score.wer for score in trial.scores.values()] for trial in sweep.grid]
+    gains = [87.5 - sum(of) / len(of) for of in wers]
+    assert [trial.objective for trial in sweep.grid] == pytest.approx(gains)
+    assert sweep.best == gains.index(max(gains)) and "87.5" in sweep.undefined
+    merge_tuned(expdir, ["task_arithmetic"], ["de", "es"], ["asr"])
+
+    for system in ("base", "expert", "task_arithmetic.langs"):
+        for pair in PAIRS:
+            put_score(expdir.root, system, pair, references(pair), references(pair))
+    table = read_scores([expdir.root])
+    part = parameter_section(table, [sweep])
+    assert part.rows[0][-2] == UNDEFINED and "87.5" in part.below[0]
+    assert [path for _, path in write_plots(table, [sweep], tmp_path)] == [
+        str(tmp_path / "bars_asr.png")
+    ]
+    assert dev_performance("task_arithmetic.langs", table, [sweep]) is None
+    write_page([expdir.root], tmp_path / "report.html")
+    with refusal("task_arithmetic.asr"):
+        replay_all([expdir.root], dump, Halving(0.5, 0.5))
 
 
 def test_sweeps_are_what_the_report_reads(expdir, dump):
