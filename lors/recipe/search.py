@@ -80,8 +80,8 @@ class Search:
         setting, first = self.points[best], self.room.first
         start = weights_in(setting, len(self.tuner.pairs))
         search = coordinate_search(start, self.trials[best].objective)
-        weights = next(search)
-        while left >= 1 - ROUNDING:
+        weights: list[float] | None = next(search)
+        while weights is not None and left >= 1 - ROUNDING:
             index = len(self.points)
             self.points.append({**setting, WEIGHTS: weights})
             trial = self._try(index, self.points[index], first, cache)
@@ -96,7 +96,10 @@ class Search:
             is_whole = trial.evaluations == self.trials[best].evaluations
             if is_whole and trial.objective > self.trials[best].objective:
                 best = index
-            weights = search.send(trial.objective if is_whole else -math.inf)
+            try:
+                weights = search.send(trial.objective if is_whole else -math.inf)
+            except StopIteration:  # nothing is left to try
+                weights = None
 
     def without_each(self, cache: Decompositions | None = None) -> list[Trial]:
         """Return a trial of the chosen setting without each expert, in the order of the pairs."""

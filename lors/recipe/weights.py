@@ -27,19 +27,21 @@ WEIGHTS = "weights"
 """The option of a merge plan with a weight for each expert."""
 STEP = 0.5
 """First step of a weight, in units of the common weight."""
+SMALLEST_STEP = 2.0**-30
+"""The search ends before smaller steps, which would give the same model in 32 bits."""
 
 
 def coordinate_search(
     start: Sequence[float], objective: float
 ) -> Generator[list[float], float, None]:
-    """Yield weights to try, without end; ``send`` takes the objective of the latest ones.
+    """Yield weights to try, down to `SMALLEST_STEP`; ``send`` takes the objective of the latest.
 
     Args:
         start: the first weights. No weight becomes negative, and none are tried twice.
         objective: objective of `start`; higher is better.
     """
     best, step, known = list(start), STEP, {tuple(start)}
-    while True:
+    while step >= SMALLEST_STEP:
         improved = False
         for place in range(len(best)):
             for change in (step, -step):

@@ -1,5 +1,6 @@
 """The search of a weight for each expert: alone, and as a part of the search on dev."""
 
+import contextlib
 import dataclasses
 
 import pytest
@@ -63,6 +64,24 @@ def test_the_first_weights_are_one_step_away_and_none_come_twice():
     assert tried[:5] == [[1.5, 1.0], [0.5, 1.0], [1.0, 1.5], [1.0, 0.5], [1.25, 1.0]]
     assert len({tuple(weights) for weights in tried}) == 40
     assert min(min(weights) for weights in tried) >= 0
+
+
+@pytest.mark.parametrize("start", [[0.0], [1.0, 0.3], [1000.0, 1e-3]])
+def test_the_search_ends_where_all_weights_are_equally_good(start):
+    search, tried = coordinate_search(start, 0.0), 1
+    next(search)
+    with contextlib.suppress(StopIteration):
+        while tried < 1000:
+            search.send(0.0)
+            tried += 1
+    assert tried < 1000
+
+
+def test_a_budget_beyond_the_smallest_step(expdir, dump, monkeypatch):
+    monkeypatch.setattr("lors.recipe.weights.SMALLEST_STEP", 0.5)
+    tune(expdir, PAIRS, dump, dataclasses.replace(GRID, each_expert={NAME: 30}), OPTIONS)
+    sweep = read_sweep(expdir, NAME, "asr")
+    assert len(COEFS) < len(sweep.grid) < 32 and len(sweep.without) == 2
 
 
 def test_weights_do_not_become_negative():
