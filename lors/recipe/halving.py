@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,9 +67,14 @@ def rounds_of(points: int, halving: Halving | None) -> list[Round]:
     return [*rounds[:-1], Round(rounds[-1].points, 1.0)]
 
 
-def clip_order(ids: Iterable[str]) -> list[str]:
-    """Return utterance ids in the order in which rounds take them, by a hash of the id."""
-    return sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())
+def clip_order(ids: Iterable[str], last: Collection[str] = ()) -> list[str]:
+    """Return utterance ids in the order in which rounds take them, by a hash of the id.
+
+    Args:
+        ids: the utterances.
+        last: those that come after all others: a round with these alone would have no score.
+    """
+    return sorted(ids, key=lambda name: (name in last, hashlib.sha256(name.encode()).digest()))
 
 
 def first_clips(

@@ -20,6 +20,7 @@ from lors.recipe.halving import Halving, clip_order, first_clips, rounds_of, tri
 from lors.recipe.points import Points, trial_of
 from lors.recipe.report import Section, render_text
 from lors.recipe.sweeps import Sweep, Trial, chosen_index, read_sweeps
+from lors.score import without_words
 from lors.tasks import Pair
 
 
@@ -98,7 +99,10 @@ def replay(sweep: Sweep, references: Mapping[Pair, Mapping[str, str]], halving: 
     points = files.read(len(sweep.grid))
     if missing := [files.path(k) for k in range(len(sweep.grid)) if k not in points]:
         raise LorsError("kept hypotheses are missing", got=missing, hint="run stage tune again")
-    order = {pair: clip_order(points[0].hypotheses[pair]) for pair in sweep.base}
+    order = {
+        pair: clip_order(points[0].hypotheses[pair], without_words(pair, references[pair]))
+        for pair in sweep.base
+    }
 
     def try_point(index: int, share: float) -> Trial:
         wanted, hypotheses = first_clips(order, share), points[index].hypotheses

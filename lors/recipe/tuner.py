@@ -24,7 +24,7 @@ from lors.recipe.halving import clip_order, first_clips
 from lors.recipe.points import Hypotheses, Point, trial_of
 from lors.recipe.subnetworks import masks_called
 from lors.recipe.sweeps import SCALING, Trial
-from lors.score import Score, score_pair
+from lors.score import Score, score_pair, without_words
 from lors.tasks import Pair
 
 
@@ -99,7 +99,11 @@ class Tuner:
         self.expdir, self.pairs = expdir, tuple(pairs)
         self.options = options.greedy()
         self.dev = {pair.lang: _in_memory(Path(dump) / pair.lang / "dev", limit) for pair in pairs}
-        self.utterances = {pair: clip_order(self.dev[pair.lang].ids) for pair in pairs}
+        self.utterances = {
+            pair: clip_order(of.ids, without_words(pair, of.references[pair.task]))
+            for pair in pairs
+            for of in [self.dev[pair.lang]]
+        }
         self.inputs = open_inputs(plan_of(expdir, pairs, "average", {}))
         self.expert = {
             pair: self.score(open_recogniser(expdir.expert(pair), device), pair)

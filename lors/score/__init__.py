@@ -4,7 +4,7 @@ from lors.score.asr import score_asr
 from lors.score.normalised import normalised_performance
 from lors.score.pairing import match_utterances
 from lors.score.result import ErrorRates, Score, TranslationScores
-from lors.score.scorers import SCORERS, Scorer, score_pair
+from lors.score.scorers import SCORERS, Scorer, score_pair, without_words
 from lors.score.st import score_st
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "score_asr",
     "score_pair",
     "score_st",
+    "without_words",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 from lors.score.asr import error_rates, recognised_utterances
 from lors.score.result import ErrorRates, Score, TranslationScores
 from lors.score.st import translated_utterances, translation_scores
-from lors.score.text import LORS, normaliser_versions
+from lors.score.text import LORS, get_normaliser, normaliser_versions
 from lors.score.utterances import UTTERANCES, Utterances
 from lors.score.versions import installed_version
 from lors.tasks import Pair
@@ -82,6 +82,21 @@ SCORERS: Mapping[str, Scorer] = {
     )
 }
 """Name of a task -> its scorer."""
+
+
+def without_words(pair: Pair, refs: Mapping[str, str]) -> set[str]:
+    """Return the utterances whose reference has no word: a score of these alone is undefined.
+
+    Args:
+        pair: spoken language and task.
+        refs: utterance id -> reference text.
+
+    Raises:
+        LorsError: the normaliser of the language is not installed.
+    """
+    language = pair.speech_task.text_language(pair.lang)
+    words = get_normaliser(language) if SCORERS[pair.task].normalises else str.strip
+    return {name for name, text in refs.items() if not words(text)}
 
 
 def score_pair(

@@ -18,7 +18,7 @@ from lors.recipe.cost import cost_sections
 from lors.recipe.eval_set import read_eval_set
 from lors.recipe.expdir import ExpDir
 from lors.recipe.grid import Grid
-from lors.recipe.halving import Halving
+from lors.recipe.halving import Halving, clip_order
 from lors.recipe.merge_tuned import merge_tuned
 from lors.recipe.replay import replay, replay_all
 from lors.recipe.results import UNDEFINED, parameter_section
@@ -150,6 +150,19 @@ def test_experts_that_are_no_better_than_the_base(expdir, dump, words, tmp_path,
     write_page([expdir.root], tmp_path / "report.html")
     with refusal("task_arithmetic.asr"):
         replay_all([expdir.root], dump, Halving(0.5, 0.5))
+
+
+def test_a_first_round_with_few_clips_has_words(expdir, dump):
+    """By its hash, the one clip of German in the first round would be one without words."""
+    first = clip_order(read_eval_set(dump / "de/dev").ids)[0]
+    utterances = read_data_dir(dump / "de" / "dev")
+    empty = [dataclasses.replace(u, text="(…)") if u.id == first else u for u in utterances]
+    write_data_dir(dump / "de" / "dev", empty)
+    grid = Grid({"task_arithmetic": POINTS}, None, halving=Halving(0.3, 0.5))
+    tune(expdir, PAIRS, dump, grid, OPTIONS)
+    (sweep,) = read_sweeps([expdir.root])
+    assert sweep.grid[1].scores[PAIRS[0]].empty_refs == 1
+    assert min(trial.evaluations for trial in sweep.grid) == 2
 
 
 def test_sweeps_are_what_the_report_reads(expdir, dump):
