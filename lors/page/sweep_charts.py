@@ -87,10 +87,10 @@ def sweep_panels(sweeps: Sequence[Sweep]) -> list[SweepPanel]:
     coefficients = [
         trial.params[SCALING] for s in sweeps for trial in s.grid if SCALING in trial.params
     ]
-    right = max(coefficients, default=1.0)
-    left = min(0.0, min(coefficients, default=0.0))
-    x = scale(left, right + 0.05 * (right - left or 1.0), LEFT, RIGHT)
-    x_ticks = [(x(t), tick_text(t)) for t in ticks_between(left, right or 1.0)]
+    left, right = min([0.0, *coefficients]), max([0.0, *coefficients])
+    right = right if right > left else 1.0
+    x = scale(left, right + 0.05 * (right - left), LEFT, RIGHT)
+    x_ticks = [(x(t), tick_text(t)) for t in ticks_between(left, right)]
     y_ticks = [(y(t), tick_text(t)) for t in ticks_between(low - margin, high + margin)]
     zero = y(0) if low - margin < 0 < high + margin else None
     kinds = {scope: number for number, scope in enumerate(scopes_of_sweeps(sweeps))}

@@ -61,6 +61,8 @@ def bar_figure(table: ScoreTable, task: str) -> Any:
         _draw_groups(axes, table, task, groups[row * a_row : (row + 1) * a_row])
         axes.set_xlim(-0.5, a_row - 0.5)
         axes.set_ylabel(f"{metric.name}{' (%)' if metric.lower_is_better else ''}")
+    if not any(bar.get_height() for axes in panels for bar in axes.patches):
+        panels[0].set_ylim(0, 1)  # around a constant 0, the axis would have negative scores
     panels[0].set_title(f"{better} is better", loc="left", fontsize=8, color="#555555")
     _bar_legend(figure, table.systems)
     return figure

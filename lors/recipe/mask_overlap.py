@@ -24,7 +24,8 @@ NOTE = (
     "Overlap: entries inside the masks of both languages divided by entries inside at least one "
     "(Jaccard); masks drawn at random would have the value in the last row. Loss of merging: 1 - "
     "normalised performance, on dev, of the average of the experts of the two languages; 0 is as "
-    "good as the experts, 1 as the base model."
+    "good as the experts, 1 as the base model; a dash: not measured, or undefined, because these "
+    "experts are not better than the base model."
 )
 
 
@@ -117,12 +118,13 @@ def _section(file: Path) -> Section:
     content = read_json_object(file)
     masks, merging = content["masks"], content["merging"]
     tasks = list(dict.fromkeys(loss["task"] for loss in merging))
-    losses = {(*loss["langs"], loss["task"]): loss["loss"] for loss in merging}
+    # The masks of a pre-training may have the languages in another order.
+    losses = {(frozenset(loss["langs"]), loss["task"]): loss["loss"] for loss in merging}
     langs = list(dict.fromkeys(lang for of in masks.values() for lang in of["languages"]))
     rows = []
     for one, other in itertools.combinations(langs, 2):
         overlaps = [_overlap(of, one, other) for of in masks.values()]
-        found = [losses.get((one, other, task)) for task in tasks]
+        found = [losses.get((frozenset((one, other)), task)) for task in tasks]
         rows.append([f"{one} {other}", *map(_text, [*overlaps, *found])])
     chance = [_chance(of) for of in masks.values()]
     rows.append(["at random", *map(_text, chance), *("-" for _ in tasks)])

@@ -6,6 +6,8 @@ import struct
 
 import pytest
 
+from lors.fileio import read_json
+from lors.page.sweep_charts import sweep_panels
 from lors.plots.bars import bar_figure
 from lors.plots.inspection import spectrum_figure
 from lors.plots.report import write_plots
@@ -217,6 +219,25 @@ def test_bar_figure_has_a_bar_for_each_system_and_language_in_as_many_rows_as_ne
             source = expdir / "scores/test/lors.langs"
             shutil.copytree(source, expdir / f"scores/test/m{i}.{merged_over}")
     assert len(bar_figure(read_scores([expdir]), "asr").axes) == 3
+
+
+def test_scores_of_zero_have_no_negative_axis(expdir):
+    for path in expdir.glob("scores/test/*/*_asr.json"):
+        change(path, wer=0.0)
+    figure = bar_figure(read_scores([expdir]), "asr")
+    assert figure.axes[0].get_ylim() == (0, 1)
+
+
+@pytest.mark.parametrize("coefficients", [(0.0, 0.0), (-1.0, -1.0), (-1.0, -0.5), (0.0, 2.0)])
+def test_the_ticks_of_the_page_lie_in_the_field(expdir, coefficients):
+    for path in expdir.glob("tune/*/sweep.json"):
+        grid = read_json(path)["grid"][:2]
+        params = [{"scaling_coef": c} for c in coefficients]
+        grid = [{**t, "params": p, "objective": 0.3} for t, p in zip(grid, params, strict=False)]
+        change(path, grid=grid, best=0)
+    for panel in sweep_panels(read_sweeps([expdir])):
+        assert panel.x_ticks and all(panel.left <= x <= panel.right for x, _ in panel.x_ticks)
+        assert all(panel.left <= trial.x <= panel.right for trial in panel.trials)
 
 
 def test_legend_of_the_bars(expdir):

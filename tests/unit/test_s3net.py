@@ -222,7 +222,7 @@ def test_masks_without_their_sources(exp):
 def test_overlap_in_the_report(tmp_path):
     assert overlap_sections([tmp_path]) == []
     masks = {
-        "languages": ["de", "es"],
+        "languages": ["es", "de"],  # those of a pre-training, in its order
         "jaccard": [[1.0, 0.6], [0.6, 1.0]],
         "density": {"de": 0.5, "es": 0.5},
     }
@@ -230,7 +230,7 @@ def test_overlap_in_the_report(tmp_path):
     merging.append({"langs": ["de", "es"], "task": "st", "loss": None})
     write_json(tmp_path / "overlap.json", {"masks": {"s3net_x_50": masks}, "merging": merging})
     [section] = overlap_sections([tmp_path])
-    assert section.rows == [["de es", "0.60", "0.25", "-"], ["at random", "0.33", "-", "-"]]
+    assert section.rows == [["es de", "0.60", "0.25", "-"], ["at random", "0.33", "-", "-"]]
     assert section.header[1] == "s3net_x_50"
     content = read_json(tmp_path / "overlap.json")
     assert overlap_points([content]) == {("s3net_x_50", "asr"): [(0.6, 0.25, "de es")]}
