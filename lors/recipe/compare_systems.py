@@ -23,6 +23,7 @@ from lors.recipe.comparison import (
 from lors.recipe.expdir import ExpDir
 from lors.recipe.report import Section, render_text
 from lors.score import Score
+from lors.score.significance import MatchedPairs
 from lors.tasks import ASR, TASKS, Metric, Pair, task_called
 
 log = logging.getLogger(__name__)
@@ -176,7 +177,7 @@ def comparison_section(metric: Metric, found: Sequence[Comparison], seed: int) -
                 f"{comparison.reference_score:.2f}",
                 f"{difference.value:+.2f}",
                 f"{difference.low:+.2f} to {difference.high:+.2f}",
-                *([p_text(test.p) if test else "n/a"] if is_tested else []),
+                *([_matched_pairs_text(test)] if is_tested else []),
                 p_text(difference.p),
                 *([p_text(difference.sacrebleu_p)] if is_translation else []),
                 p_text(comparison.corrected_p),
@@ -186,12 +187,21 @@ def comparison_section(metric: Metric, found: Sequence[Comparison], seed: int) -
     better = "lower" if metric.lower_is_better else "higher"
     title = f"{name}{' in %' if metric.lower_is_better else ''} ({better} is better)"
     below = [f"Signature: {signature(metric, seed)}"]
+    if any(c.matched_pairs and c.matched_pairs.is_undefined for c in found):
+        below.append(
+            "MAPSSWE p is undefined where all segments have the same difference; there the "
+            "bootstrap p is corrected."
+        )
     if small := sum(comparison.is_small for comparison in found):
         below.append(
             f"Caution: fewer than {FEW} utterances or segments in {small} of {len(found)} rows; "
             "these p-values and intervals may be too small."
         )
     return Section(title, header, rows, labels=3, below=below)
+
+
+def _matched_pairs_text(test: MatchedPairs | None) -> str:
+    return "n/a" if test is None else "undefined" if test.is_undefined else p_text(test.p)
 
 
 def p_text(p: float) -> str:

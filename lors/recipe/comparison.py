@@ -222,14 +222,23 @@ class Comparison:
 
     @property
     def p(self) -> float:
-        """The p-value that is corrected: of the matched-pairs test, else of the bootstrap."""
-        return self.difference.p if self.matched_pairs is None else self.matched_pairs.p
+        """The p-value that is corrected: of the matched-pairs test, else of the bootstrap.
+
+        It is not below 2 / 2^n for n segments or utterances, the smallest p-value of an exact test
+        of n paired differences by their signs: one utterance never shows a difference.
+        """
+        test = self.matched_pairs
+        p = self.difference.p if test is None or test.is_undefined else test.p
+        return max(p, min(1.0, 2.0 ** (1 - self._units)))
 
     @property
     def is_small(self) -> bool:
         """Whether there are too few utterances or segments for the tests."""
-        segments = self.utterances if self.matched_pairs is None else self.matched_pairs.segments
-        return min(self.utterances, segments) < FEW
+        return min(self.utterances, self._units) < FEW
+
+    @property
+    def _units(self) -> int:
+        return self.utterances if self.matched_pairs is None else self.matched_pairs.segments
 
     @property
     def languages(self) -> str:

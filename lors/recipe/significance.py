@@ -13,6 +13,7 @@ from lors.errors import LorsError, unknown_name
 from lors.fileio import read_json, write_json
 from lors.recipe.compare_systems import CAPTION, comparison_section
 from lors.recipe.comparison import (
+    FEW,
     LEVEL,
     SAMPLES,
     Comparison,
@@ -92,10 +93,12 @@ class Significance:
         has_test = any(comparison.matched_pairs for comparison in found)
         test = "matched-pairs test of NIST" if has_test else "paired bootstrap"
         others = [c.reference for c in found if split_system(c.system)[1] not in MERGED_OVER]
+        is_small = any(comparison.is_small for comparison in found)
         scopes = f"; rows that are no merges beside {others[0]}" if others else ""
         return (
             f"vs. {self.compared_with}: better or worse if p < {LEVEL} ({test}{pooled}; two-sided, "
             f"after Holm's correction over {len(found)} rows), ~ if not{scopes}."
+            + (f" Caution: fewer than {FEW} utterances or segments." if is_small else "")
         )
 
 
@@ -233,11 +236,24 @@ def significance_sections(table: ScoreTable, found: Significance) -> list[Sectio
                 ["system", *table.languages(task), "average"],
                 rows,
                 above=[f"Bootstrap, {SAMPLES} samples, seed {SEED}.{runs} {CAPTION}"],
+                below=_few_utterances(table, task),
             )
         )
         if found.comparisons[task]:
             sections.append(compared_section(table, found, task))
     return sections
+
+
+def _few_utterances(table: ScoreTable, task: str) -> list[str]:
+    """Return a caution if intervals are of few utterances; that of one has no width."""
+    pairs = [Pair(lang, task) for lang in table.languages(task)]
+    few = [pair.lang for pair in pairs if table.example(pair).sizes["utterances"] < FEW]
+    if not few:
+        return []
+    return [
+        f"Caution: fewer than {FEW} utterances of {', '.join(few)}; these intervals may be too "
+        "narrow."
+    ]
 
 
 def _of_runs(table: ScoreTable) -> str:

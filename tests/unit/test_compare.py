@@ -259,5 +259,41 @@ def test_few_segments_are_pointed_out(expdir, tmp_path):
     assert tables["WER"][0]["matched_pairs"]["segments"] == 1 and "Caution" in text
 
 
+@pytest.mark.parametrize("number, verdict", [(1, "~"), (2, "~"), (5, "~"), (40, "worse")])
+def test_few_utterances_show_no_difference(tmp_path, number, verdict):
+    """Every utterance is right in one system, and wrong in the other."""
+    for pair in pairs_of(["de"], ["asr", "st"]):
+        refs = {
+            name: f"one two three four {text}" for name, text in references(pair, number).items()
+        }
+        put_score(tmp_path, "a", pair, refs, refs)
+        put_score(tmp_path, "b", pair, refs, {name: "" for name in refs})
+    _, tables = compared([tmp_path], ["a", "b"], tmp_path)
+    assert {row["verdict"] for rows in tables.values() for row in rows} == {verdict}
+
+
+def test_segments_with_the_same_difference_are_compared_by_the_bootstrap(tmp_path):
+    pair = Pair("de", "asr")
+    refs = {f"utt{k:02d}": "one" for k in range(60)}
+    put_score(tmp_path, "a", pair, refs, refs)
+    put_score(tmp_path, "b", pair, refs, {name: "two" for name in refs})
+    text, tables = compared([tmp_path], ["a", "b"], tmp_path)
+    (row,) = tables["WER"]
+    assert row["matched_pairs"]["p"] == 1 and row["p"] == row["difference"]["p"] < 0.05
+    assert row["verdict"] == "worse" and "undefined" in text
+
+
+@pytest.mark.parametrize("text", ["", "right", "five words that are wrong"])
+def test_the_same_hypotheses_in_all_systems(tmp_path, text):
+    for pair in PAIRS:
+        refs = {name: "right" for name in references(pair)}
+        for system in ("a", "b"):
+            put_score(tmp_path, system, pair, refs, dict.fromkeys(refs, text))
+    _, tables = compared([tmp_path], ["a", "b"], tmp_path)
+    rows = [row for of_metric in tables.values() for row in of_metric]
+    assert {(row["p"], row["corrected_p"], row["verdict"]) for row in rows} == {(1, 1, "~")}
+    assert {row["difference"]["value"] for row in rows} == {0}
+
+
 def test_p_text():
     assert [p_text(p) for p in (0.0004, 0.001, 0.05, 1)] == ["<0.001", "0.001", "0.050", "1.000"]

@@ -37,7 +37,7 @@ class MatchedPairs:
         mean: mean over segments of the errors of the first system less those of the second.
         deviation: standard deviation of that difference (divisor: segments - 1).
         z: the test statistic; 0 if all segments have the same difference, as in sc_stats. Such a
-            difference counts as none, even if it is large.
+            difference counts as none, even if it is large (`is_undefined`).
         p: two-sided p-value.
     """
 
@@ -46,6 +46,11 @@ class MatchedPairs:
     deviation: float
     z: float
     p: float
+
+    @property
+    def is_undefined(self) -> bool:
+        """Whether all segments have the same difference, and not zero: the test says nothing."""
+        return self.mean != 0 and self.deviation == 0
 
 
 @dataclass(frozen=True)
