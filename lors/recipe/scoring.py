@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lors.data.datadir import read_text
 from lors.data.languages import CODES
-from lors.errors import BRIEF, LorsError, near_matches
+from lors.errors import BRIEF, LorsError, near_matches, shortened
 from lors.fileio import json_text, write_files
 from lors.recipe.expdir import ExpDir, utterances_file
 from lors.recipe.made_from import MadeFrom
@@ -20,6 +20,9 @@ from lors.score.words import CHARACTER_LANGUAGES, ELISION
 from lors.tasks import Pair
 
 log = logging.getLogger(__name__)
+
+SHOWN = 20
+"""Number of files that a message lists."""
 
 
 def score_files(
@@ -91,6 +94,8 @@ def score_expdir(
 ) -> None:
     """Score the hypotheses of every system for every pair, except those with a current score.
 
+    Files that cannot be scored are an error after all others have their scores.
+
     Args:
         expdir: experiment directory.
         dump: data directories ``<lang>/<split>``.
@@ -101,8 +106,10 @@ def score_expdir(
             another one are computed again.
 
     Raises:
-        LorsError: a file is missing, or hypotheses and references cannot be scored.
+        LorsError: a file is missing, or hypotheses and references cannot be scored; several such
+            files are listed.
     """
+    failed: list[tuple[Path, LorsError]] = []
     for pair in pairs:
         ref = Path(dump) / pair.lang / split / pair.speech_task.reference_file
         language = pair.speech_task.text_language(pair.lang)
@@ -113,9 +120,21 @@ def score_expdir(
             record = MadeFrom(out.with_name(f".{pair}.made_from"), [ref, hyp], files, settings)
             if record.is_current():
                 continue
-            score, utterances = score_files(pair.task, language, ref, hyp, normaliser)
+            try:
+                score, utterances = score_files(pair.task, language, ref, hyp, normaliser)
+            except LorsError as error:
+                failed.append((hyp, error))
+                continue
             write_score(out, pair.task, pair.lang, ref, hyp, score, utterances)
             record.record()
+    if len(failed) == 1:
+        raise failed[0][1]
+    if failed:
+        raise LorsError(
+            f"{len(failed)} files of hypotheses cannot be scored",
+            got=shortened((f"{hyp}: {error.what}" for hyp, error in failed), SHOWN),
+            hint=failed[0][1].hint,
+        ) from failed[0][1]
 
 
 def warn_of_unknown(langs: Sequence[str]) -> None:

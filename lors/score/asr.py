@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lors.errors import LorsError
-from lors.score.pairing import match_utterances
+from lors.score.pairing import OTHERS, match_utterances
 from lors.score.result import ErrorRates
 from lors.score.text import CHARACTER, LORS, get_normaliser
 from lors.score.utterances import RecognisedUtterances
@@ -58,6 +58,7 @@ def recognised_utterances(
             "every reference is empty after normalisation: the error rate is undefined",
             expected=f"transcripts of language '{lang}'",
             got=f"{len(ref_texts)} references without a {normalise.unit}",
+            hint=OTHERS,
         )
     words = _errors(jiwer.process_words, ref_texts, hyp_texts, str.split)
     if normalise.unit == CHARACTER:

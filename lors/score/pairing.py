@@ -11,6 +11,10 @@ SHOWN = 20
 RUN_AGAIN = (
     "run inference on this test set again; an empty hypothesis is a line with only the utterance id"
 )
+OTHERS = (
+    "give the transcripts of this test set; the scores of other test sets are there, and "
+    "python -m lors.bin.results reports them"
+)
 REMOVE_INVISIBLE = (
     "remove the invisible characters (shown as escapes) from the ids; many editors write a byte "
     "order mark, \\ufeff, at the start of a file"

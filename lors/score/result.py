@@ -34,6 +34,9 @@ _VALID: Mapping[Any, tuple[Callable[[Any], bool], str]] = {
     str: (lambda value: isinstance(value, str) and value != "", "is missing"),
 }
 
+_ABOVE_ZERO = frozenset({"utterances", "ref_words"})
+"""Fields that percentages are of."""
+
 
 @functools.cache
 def _field_types(score_class: type) -> Mapping[str, type]:
@@ -88,6 +91,9 @@ class Score(ABC):
             is_valid, problem = _VALID[types[name]]
             if not is_valid(content.get(name)):
                 found.append(f"'{name}' {problem}")
+        for name in sorted(_ABOVE_ZERO & content.keys()):
+            if type(content[name]) is int and content[name] < 1:
+                found.append(f"'{name}' is not above 0")
         if content.get("task", cls.task.name) != cls.task.name:
             found.append(f"is a score of task '{content['task']}'")
         return found

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lors.errors import LorsError
-from lors.score.pairing import match_utterances
+from lors.score.pairing import OTHERS, match_utterances
 from lors.score.result import TranslationScores
 from lors.score.text import base_language
 from lors.score.utterances import TranslatedUtterances
@@ -52,7 +52,8 @@ def translated_utterances(
 
     ref_texts, hyp_texts = match_utterances(refs, hyps)
     if not any(text.strip() for text in ref_texts):
-        raise LorsError("every reference translation is empty", got=f"{len(ref_texts)} references")
+        got = f"{len(ref_texts)} references"
+        raise LorsError("every reference translation is empty", got=got, hint=OTHERS)
     # These are the numbers that sacreBLEU's own tests of significance resample.
     statistics = [
         np.array(metric._extract_corpus_statistics(hyp_texts, [ref_texts]), dtype=np.int64)

@@ -206,6 +206,18 @@ def test_the_best_merge_is_chosen_on_dev(expdir, tmp_path):
     assert "WER 40.0 %" in lead and "experts have 20.0 %" in lead and "joint training" in lead
 
 
+def test_the_summary_without_base_and_experts_and_that_of_experts_without_a_gain(expdir, tmp_path):
+    for path in expdir.glob("scores/test/expert/*_asr.json"):
+        change(path, wer=99.0)
+    page = write(tmp_path / "r.html", expdir)
+    assert "normalised performance undefined" in next(page.all("p")).text
+    assert "de_asr, sv-SE_asr" in next(page.all("section", id="normalised")).text
+    for system in ("base", "expert", "joint"):
+        shutil.rmtree(expdir / "scores/test" / system)
+    lead = next(write(tmp_path / "r2.html", expdir).all("p")).text
+    assert "WER" in lead and "where" not in lead
+
+
 def put_scores(expdir):
     return read_json(expdir / "tune/lors.asr/sweep.json")["grid"][0]["scores"]["de_asr"]
 

@@ -11,6 +11,7 @@ from lors.bin.score_expdir import main as score_expdir_main
 from lors.data.datadir import write_kaldi_text
 from lors.recipe import scoring
 from lors.recipe.expdir import ExpDir, utterances_file
+from lors.recipe.score_tree import read_scores
 from lors.recipe.scoring import score_expdir
 from lors.tasks import Pair, pairs_of
 from tests.refusal import refusal
@@ -152,3 +153,14 @@ def test_missing_hypotheses_are_named(expdir, dump):
     path.unlink()
     with refusal(path):
         run(expdir, dump)
+
+
+def test_a_test_set_without_words_does_not_keep_the_others_from_scores(expdir, dump):
+    ids = [f"spk{k}-de-test" for k in range(3)]
+    write_kaldi_text(dump / "de/test/text", dict.fromkeys(ids, "…"))
+    left = [expdir.hypothesis("test", system, Pair("de", "asr")) for system in SYSTEMS]
+    with refusal(*left):
+        run(expdir, dump)
+    table = read_scores([expdir.root])
+    assert set(table.pairs) == set(PAIRS) - {Pair("de", "asr")}
+    assert set(table.systems) == set(SYSTEMS)
