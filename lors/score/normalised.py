@@ -44,7 +44,7 @@ def normalised_performance(
         The share; 1.0 is 100 %.
 
     Raises:
-        UndefinedPerformanceError: the experts are not better on average for a task.
+        UndefinedPerformanceError: the experts of some tasks are not better on average.
         LorsError: no pairs, or scores missing (all of them are listed).
     """
     if not merged:
@@ -59,7 +59,7 @@ def normalised_performance(
         raise LorsError(
             "normalised performance needs scores of base and expert for every pair", got=absent
         )
-    total = 0.0
+    total, problems = 0.0, []
     for task in dict.fromkeys(pair.task for pair in merged):
         pairs = [pair for pair in merged if pair.task == task]
         metric = pairs[0].speech_task.metric
@@ -68,13 +68,18 @@ def normalised_performance(
         )
         if (start - goal if metric.lower_is_better else goal - start) < SMALLEST_GAIN * len(pairs):
             average = "average " if len(pairs) > 1 else ""
-            raise UndefinedPerformanceError(
-                "normalised performance is undefined",
-                expected="experts that are better than the base model",
-                got=f"{', '.join(map(str, pairs))}: {average}{metric.name} of the experts "
-                f"{goal / len(pairs):.6g}, of the base model {start / len(pairs):.6g}",
+            problems.append(
+                f"{', '.join(map(str, pairs))}: {average}{metric.name} of the experts "
+                f"{goal / len(pairs):.6g}, of the base model {start / len(pairs):.6g}"
             )
-        total += len(pairs) * (reached - start) / (goal - start)
+        else:
+            total += len(pairs) * (reached - start) / (goal - start)
+    if problems:
+        raise UndefinedPerformanceError(
+            "normalised performance is undefined",
+            expected="experts that are better than the base model",
+            got=problems,
+        )
     return total / len(merged)
 
 

@@ -17,7 +17,11 @@ from lors.score import (
     score_pair,
     score_st,
 )
-from lors.score.normalised import UndefinedPerformanceError, unhelpful_experts
+from lors.score.normalised import (
+    UndefinedPerformanceError,
+    undefined_because,
+    unhelpful_experts,
+)
 from lors.tasks import TASKS, Pair, task_called
 from tests.refusal import refusal
 from tests.unit.score_trees import error_rates, translation_scores
@@ -331,6 +335,8 @@ def test_a_share_of_a_loss_is_undefined():
     expert = {DE: error_rates(20.0), SV: translation_scores(5.0)}
     with refusal(SV, 5, 10, kind=UndefinedPerformanceError):
         normalised_performance(BASE, BASE, expert)
+    assert all(str(pair) in undefined_because(BASE, BASE) for pair in BASE)
+    assert undefined_because(BASE, EXPERT) == ""
 
 
 def test_unhelpful_experts_are_found_in_both_directions():
