@@ -93,6 +93,12 @@ def figures_of(results: str) -> dict[str, list[Figure]]:
     return found
 
 
+def method_of(system: str) -> str | None:
+    """Return the merge method of a system, also of a variant such as lors_paper; else None."""
+    names = [name for name in METHODS if re.fullmatch(rf"{name}([_+].*)?", system)]
+    return max(names, key=len, default=None)
+
+
 def as_code(text: str, parameters: Iterable[str] = ()) -> str:
     """Return a text of a docstring with its formulas as code, and the arXiv numbers as links.
 
@@ -133,8 +139,8 @@ def _formula(run: Sequence[str]) -> str:
     return f"{before}`{inner}`{after}"
 
 
-def section_of(method: MergeMethod, figures: Sequence[Figure]) -> str:
-    """Return the section of one method."""
+def section_of(method: MergeMethod, known: Mapping[str, Sequence[Figure]]) -> str:
+    """Return the section of one method, with its figures and those of its variants."""
     text = inspect.getdoc(method.function) or ""
     summary, *paragraphs = text.partition("\n\nArgs:")[0].split("\n\n")
     kind = "Sum" if method.is_sum else "Joint method"
@@ -156,9 +162,14 @@ def section_of(method: MergeMethod, figures: Sequence[Figure]) -> str:
         lines.append(f"- `{name}` ({describe(key.annotation)}; {default}): {text}")
     if method.parameters:
         lines.append("")
-    if figures:
-        values = "; ".join(f"{f.experiment}, {f.scope}: {f.value}" for f in figures)
-        lines += [f"Normalised performance ([all methods](#figures)): {values}.", ""]
+    values = [
+        f"{f.experiment}, {f.scope}{'' if system == method.name else f' ({system})'}: {f.value}"
+        for system, figures in known.items()
+        if method_of(system) == method.name
+        for f in figures
+    ]
+    if values:
+        lines += [f"Normalised performance ([all methods](#figures)): {'; '.join(values)}.", ""]
     return "\n".join(lines)
 
 
@@ -175,13 +186,14 @@ def page_of(results: str) -> str:
         kind += ", all tensors" if method.applies_to == "every" else ", matrices"
         lines.append(f"| [{name}](#{name}) | {as_code(method.summary)} | {kind} |")
     lines += ["", FIGURES, *_tables(known), "## Methods", ""]
-    lines += [section_of(method, known.get(name, ())) for name, method in METHODS.items()]
+    lines += [section_of(method, known) for method in METHODS.values()]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def _tables(known: Mapping[str, Sequence[Figure]]) -> Iterator[str]:
     """Yield the lines of the tables of all figures: one for each experiment."""
-    found = [(name, figure) for name in METHODS for figure in known.get(name, ())]
+    systems = [s for name in METHODS for s in sorted(known) if method_of(s) == name]
+    found = [(system, figure) for system in systems for figure in known[system]]
     for experiment in dict.fromkeys(figure.link for _, figure in found):
         values = {
             (name, figure.scope): figure.value
@@ -193,7 +205,7 @@ def _tables(known: Mapping[str, Sequence[Figure]]) -> Iterator[str]:
         yield f"|---|{'--:|' * len(scopes)}"
         for name in dict.fromkeys(name for name, _ in values):
             cells = " | ".join(values.get((name, scope), "") for scope in scopes)
-            yield f"| [{name}](#{name}) | {cells} |"
+            yield f"| [{name}](#{method_of(name)}) | {cells} |"
         yield ""
 
 

@@ -58,6 +58,18 @@ RESULTS = """# Results
 """
 
 
+def test_a_variant_belongs_to_its_method():
+    method_of = program["method_of"]
+    systems = ("lors", "lors_paper", "lors_actmat", "task_arithmetic+svc", "joint", "lorsx")
+    found = ["lors", "lors", "lors_actmat", "task_arithmetic", None, None]
+    assert [*map(method_of, systems)] == found
+    page = program["page_of"](
+        RESULTS.replace("dare\\_ties | languages |", "lors\\_paper | languages |")
+    )
+    assert "| [lors_paper](#lors) | 0.20 ± 0.01 |" in page
+    assert "one corpus, twice, languages (lors_paper): 0.20 ± 0.01." in page
+
+
 def test_figures_are_those_over_all_pairs():
     found = figures_of(RESULTS)
     assert set(found) == {"base", "dare_ties"}
