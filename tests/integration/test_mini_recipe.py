@@ -324,7 +324,8 @@ def test_a_stage_by_name_or_number(reference, tmp_path, stage):
     assert code == 4
     for name, units in stages.items():
         there = name in ("data", "format", "tune", "inference", "score")
-        assert set(states_of(units).values()) == {"done" if there else "pending"}, name
+        states = {"done" if there else "pending"} if name != "upload" else set()  # nothing to do
+        assert set(states_of(units).values()) == states, name
 
 
 def assert_interrupted(recipe: Recipe, command: list[str], ended) -> None:
