@@ -36,6 +36,10 @@ class Metric:
     name: str
     lower_is_better: bool
 
+    def gain(self, start: float, reached: float) -> float:
+        """Return how much better `reached` is than `start`, in points; negative if it is worse."""
+        return start - reached if self.lower_is_better else reached - start
+
 
 @dataclass(frozen=True)
 class SpeechTask:

@@ -49,6 +49,36 @@ def normalised_performance(
     """
     if not merged:
         raise LorsError("normalised performance of no language-task pair is undefined")
+    _check_complete(merged, base, expert)
+    total, problems = 0.0, []
+    for task in dict.fromkeys(pair.task for pair in merged):
+        pairs = [pair for pair in merged if pair.task == task]
+        metric = pairs[0].speech_task.metric
+        start, goal, reached = (
+            fsum(scores[pair].value(metric) for pair in pairs) for scores in (base, expert, merged)
+        )
+        whole = metric.gain(start, goal)
+        if whole < SMALLEST_GAIN * len(pairs):
+            average = "average " if len(pairs) > 1 else ""
+            problems.append(
+                f"{', '.join(map(str, pairs))}: {average}{metric.name} of the experts "
+                f"{goal / len(pairs):.6g}, of the base model {start / len(pairs):.6g}"
+            )
+        else:
+            total += len(pairs) * metric.gain(start, reached) / whole
+    if problems:
+        raise UndefinedPerformanceError(
+            "normalised performance is undefined",
+            expected="experts that are better than the base model",
+            got=problems,
+        )
+    return total / len(merged)
+
+
+def _check_complete(
+    merged: Mapping[Pair, Score], base: Mapping[Pair, Score], expert: Mapping[Pair, Score]
+) -> None:
+    """Raise a LorsError with the pairs of `merged` that lack a score of base or expert."""
     absent = [
         f"{pair}: no score of the {model} model"
         for pair in merged
@@ -59,28 +89,6 @@ def normalised_performance(
         raise LorsError(
             "normalised performance needs scores of base and expert for every pair", got=absent
         )
-    total, problems = 0.0, []
-    for task in dict.fromkeys(pair.task for pair in merged):
-        pairs = [pair for pair in merged if pair.task == task]
-        metric = pairs[0].speech_task.metric
-        start, goal, reached = (
-            fsum(scores[pair].value(metric) for pair in pairs) for scores in (base, expert, merged)
-        )
-        if (start - goal if metric.lower_is_better else goal - start) < SMALLEST_GAIN * len(pairs):
-            average = "average " if len(pairs) > 1 else ""
-            problems.append(
-                f"{', '.join(map(str, pairs))}: {average}{metric.name} of the experts "
-                f"{goal / len(pairs):.6g}, of the base model {start / len(pairs):.6g}"
-            )
-        else:
-            total += len(pairs) * (reached - start) / (goal - start)
-    if problems:
-        raise UndefinedPerformanceError(
-            "normalised performance is undefined",
-            expected="experts that are better than the base model",
-            got=problems,
-        )
-    return total / len(merged)
 
 
 def average_gain(merged: Mapping[Pair, Score], base: Mapping[Pair, Score]) -> float:
@@ -88,12 +96,12 @@ def average_gain(merged: Mapping[Pair, Score], base: Mapping[Pair, Score]) -> fl
 
     It orders models where normalised performance is undefined.
     """
-    gains = []
-    for pair, score in merged.items():
-        metric = pair.speech_task.metric
-        gain = score.value(metric) - base[pair].value(metric)
-        gains.append(-gain if metric.lower_is_better else gain)
-    return fsum(gains) / len(gains)
+    return fsum(_gain(pair, base, merged) for pair in merged) / len(merged)
+
+
+def _gain(pair: Pair, base: Mapping[Pair, Score], reached: Mapping[Pair, Score]) -> float:
+    metric = pair.speech_task.metric
+    return metric.gain(base[pair].value(metric), reached[pair].value(metric))
 
 
 def undefined_because(base: Mapping[Pair, Score], expert: Mapping[Pair, Score]) -> str:
@@ -111,10 +119,5 @@ def undefined_because(base: Mapping[Pair, Score], expert: Mapping[Pair, Score]) 
 
 def unhelpful_experts(base: Mapping[Pair, Score], expert: Mapping[Pair, Score]) -> list[Pair]:
     """Return the pairs, in both arguments, whose expert is not better than the base model."""
-    worse = []
-    for pair in base.keys() & expert.keys():
-        metric = pair.speech_task.metric
-        gain = expert[pair].value(metric) - base[pair].value(metric)
-        if (gain >= 0) if metric.lower_is_better else (gain <= 0):
-            worse.append(pair)
-    return sorted(worse, key=str)
+    pairs = base.keys() & expert.keys()
+    return sorted((pair for pair in pairs if _gain(pair, base, expert) <= 0), key=str)

@@ -19,7 +19,7 @@ from pathlib import Path
 words = sys.argv[1:]
 programs = ["lors.bin.merge", "lors.bin.evaluate", "lors.bin.results", "lors.bin.report"]
 name = os.path.basename(sys.argv[0])
-if name != "run.sh" and words[:1] != ["-m"] or name != "run.sh" and words[1] not in programs:
+if name != "run.sh" and (words[:1] != ["-m"] or words[1] not in programs):
     os.execv({python!r}, [{python!r}, *words])
 with open({record!r}, "a") as file:
     print(json.dumps([name, *words] if name == "run.sh" else words[1:]), file=file)
