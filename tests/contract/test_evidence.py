@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib
 import json
 import re
+import shutil
 import sys
 
 import pytest
 
+from lors.config import read_yaml
 from tests.integration.recipe import Recipe, run
 
 METHODS = ("task_arithmetic", "lors")
@@ -65,7 +68,8 @@ def commands(tmp_path_factory) -> Commands:
 
 def test_the_recipe_takes_the_options(commands, tmp_path):
     recipe = Recipe(tmp_path / "voice_prompts", "voice_prompts")
-    assert len(commands.runs) == 2 + 3 + 1 + 3
+    shutil.copytree(commands.recipe.exp / "curves", recipe.exp / "curves")
+    assert len(commands.runs) == 2 + 3 + 1 + 3 + 1 + 2 + 2
     for words in commands.runs:
         done = run(recipe, *words, "--dry_run", "true")
         assert done.returncode == 0, (words, done.stdout[-2000:])
@@ -105,6 +109,19 @@ def test_the_quick_experiment_is_one_run(tmp_path):
     (words,) = commands.runs
     assert "conf/tune_quick.yaml" in words
     assert words[words.index("--methods") + 1] == "average task_arithmetic lors"
+
+
+def test_curves_of_the_learning_rate(commands):
+    """The experts of a curve differ from those of the seeds by their learning rate alone."""
+    published = read_yaml(commands.recipe / "conf/train_quick.yaml")
+    for rate in ("0.000005", "0.00002"):
+        config = read_yaml(commands.recipe.exp / f"curves/train_{rate}.yaml")
+        assert (
+            config["optim_conf"].pop("lr") == config["scheduler_conf"].pop("max_lr") == float(rate)
+        )
+        expected = copy.deepcopy(published)
+        del expected["optim_conf"]["lr"], expected["scheduler_conf"]["max_lr"]
+        assert config == expected
 
 
 def test_an_unknown_part(tmp_path):

@@ -8,7 +8,7 @@
 #   seeds   for each seed: experts, joint and sequential model, search on dev, test, significance
 #   reach   test scores of what was not merged: the other task, read Russian, a language left out
 #   extend  Russian added to a merge of the other languages, and Italian taken away
-#   curves  dev scores by the number of languages
+#   curves  by the number of languages, the settings of a merge, training hours, and learning rate
 #
 # shellcheck source-path=SCRIPTDIR disable=SC2034,SC2154 # options and what cmd.sh sets
 set -euo pipefail
@@ -157,14 +157,39 @@ part_extend() {
 }
 
 part_curves() {
-    local number out name
+    local number hours rate config
     for number in 2 3 4; do
-        out=$expdir/curves/${number}_languages
-        mkdir -p "$out"
-        for name in base expert stats; do ln -sfn "$(realpath "$first/$name")" "$out/$name"; done
-        ./run.sh --nj "$nj" --expdir "$out" --langs "${langs[*]: -number}" --tasks asr \
-            --methods "$leading" --baselines "" --tune_config "$tune" --skip_train true --stage tune
+        curve_of_merges "${number}_languages" --langs "${langs[*]: -number}"
     done
+    curve_of_merges settings --tune_config conf/tune_curves.yaml --stop_stage tune \
+        --methods "task_arithmetic lors_paper lors_rank lors_density tsv_m actmat"
+    for hours in 0.05 0.1; do
+        curve "${hours}_hours" --train_hours "$hours" --dumpdir "dump_${hours}_hours"
+    done
+    for rate in 0.000005 0.00002; do
+        config=$expdir/curves/train_$rate.yaml
+        mkdir -p "$expdir/curves"
+        sed "s/lr: 0\.00001$/lr: $rate/" "$train" >"$config"
+        if cmp -s "$config" "$train"; then
+            die "no learning rate to replace" "where: $train" "expected: lr: 0.00001"
+        fi
+        curve "rate_$rate" --train_config "$config"
+    done
+}
+
+# Run the recipe for recognition in EXPDIR/curves/NAME: curve NAME [option ...]
+curve() {
+    local out=$expdir/curves/$1
+    shift
+    recipe --expdir "$out" --tasks asr --baselines "" --methods "$leading" "$@"
+}
+
+# The same with the experts of the first seed.
+curve_of_merges() {
+    local out=$expdir/curves/$1 name
+    mkdir -p "$out"
+    for name in base expert stats; do ln -sfn "$(realpath "$first/$name")" "$out/$name"; done
+    curve "$@" --skip_train true --stage tune
 }
 
 for part in $parts; do
