@@ -23,7 +23,7 @@ STAGES = {
     "format": ["lors.bin.format_audio"],
     "base": ["lors.bin.import_base"],
     "stats": ["lors.bin.train --base", "--collect_stats"],
-    "experts": ["utils/run.py", "JOB=1:2", "lors.bin.train --base", "--only JOB"],
+    "experts": ["utils/run.py", "JOB=1:2", "lors.bin.train --base", "conf/train_lora.yaml"],
     "baselines": ["utils/run.py", "lors.bin.train --base"],
     "importance": ["JOB=1:2", "lors.bin.importance", "--langs de es"],
     "masks": ["lors.bin.find_masks", "--criteria magnitude taylor --rates 30"],
@@ -71,7 +71,8 @@ def test_dry_run_prints_the_commands_of_every_stage(name, tmp_path):
 def test_help_has_every_stage_and_option(tmp_path):
     done = run(Recipe(tmp_path / "mini", "mini_covost", "s3net1"), "--help")
     assert done.returncode == 0
-    own = ("criteria", "rates", "mask_scope", "mask_rounds", "pretrained", "s3net_config")
+    own = ("criteria", "rates", "mask_scope", "mask_rounds", "pretrained")
+    own += ("s3net_config", "lora_config")
     for option in (*own, "langs", "expdir"):
         assert re.search(rf"^ +--{option} +\S.*\[.*\]$", done.stdout, re.MULTILINE), option
     for number, stage in enumerate(STAGES, 1):

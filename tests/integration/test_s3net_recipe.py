@@ -34,7 +34,7 @@ def options() -> list[str]:
     """The options of the other recipe's tests, and those of this one."""
     given = dict(zip(OPTIONS[::2], OPTIONS[1::2], strict=True)) | CHANGES
     given |= {"--tasks": "asr", "--methods": " ".join(METHODS)}
-    given |= {"--s3net_config": "conf/tiny_s3net.yaml"}
+    given |= {"--s3net_config": "conf/tiny_s3net.yaml", "--lora_config": "conf/tiny_lora.yaml"}
     return [word for option in given.items() for word in option]
 
 
@@ -46,7 +46,7 @@ def finished(tmp_path_factory, options):
     tiny |= {"scheduler_conf": {"max_lr": 0.005, "total_steps": 45}}
     tiny["specaug_conf"] = {"apply_time_warp": False, "num_freq_mask": 1, "num_time_mask": 1}
     tiny["specaug_conf"] |= {"freq_mask_width_range": [0, 4], "time_mask_width_range": [0, 10]}
-    for source in ("train_expert.yaml", "train_s3net.yaml"):
+    for source in ("train_expert.yaml", "train_s3net.yaml", "train_lora.yaml"):
         derive_config(recipe, source, f"tiny_{source.removeprefix('train_')}", **tiny)
     derive_config(
         recipe,
@@ -102,7 +102,7 @@ def test_results_have_a_row_for_every_system(finished):
     report = tables((recipe.exp / "RESULTS.md").read_text(encoding="utf-8"))
     rows = report["Speech recognition: WER in % (lower is better)"]
     names = {row["system"] for row in rows}
-    assert {"base", "expert", "joint", *SYSTEMS, *METHODS} == names
+    assert {"base", "expert", "joint", "lora", *SYSTEMS, *METHODS} == names
     [(overlap)] = [rows for title, rows in report.items() if title.startswith("Overlap of masks")]
     assert [row["languages"] for row in overlap] == ["de es", "at random"]
     content = read_json(recipe.exp / "overlap.json")

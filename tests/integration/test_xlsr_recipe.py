@@ -27,7 +27,7 @@ pytestmark = [
 SYSTEM = "s3net_taylor_30"
 OPTIONS = ["--model_family", "wav2vec2", "--base_model", "tiny", "--langs", " ".join(LANGS)]
 OPTIONS += ["--data_opts", "--num_train 12 --num_dev 6 --num_test 6"]
-OPTIONS += ["--criteria", "taylor", "--methods", "average masked_taylor"]
+OPTIONS += ["--criteria", "taylor", "--methods", "average masked_taylor", "--lora_config", ""]
 PRETRAIN, CTC = "conf/train_wav2vec2_pretrain.yaml", "conf/train_wav2vec2.yaml"
 
 

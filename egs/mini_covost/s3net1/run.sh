@@ -8,4 +8,5 @@
 #   ./run.sh --rates "10 30 50 70 90" --expdir exp/rates   # a sweep of the pruning rate
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-exec ./s3net.sh --tasks asr --methods "average lors masked_magnitude masked_taylor" "$@"
+exec ./s3net.sh --tasks asr --methods "average lors masked_magnitude masked_taylor" \
+    --lora_config conf/train_lora.yaml "$@"

@@ -8,7 +8,7 @@
 #   ./run_xlsr.sh --criteria taylor --methods average
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-common=(--model_family wav2vec2 --base_model ../lors1/exp/base_wav2vec2/base "$@")
+common=(--model_family wav2vec2 --base_model ../lors1/exp/base_wav2vec2/base --lora_config "" "$@")
 contrastive=conf/train_wav2vec2_pretrain.yaml ctc=conf/train_wav2vec2.yaml
 
 # Masks by the contrastive loss; joint: plain continued pre-training; s3net_*: language-adaptive.
