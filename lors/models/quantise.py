@@ -7,7 +7,7 @@ import os
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from lors.checkpoint.places import RECIPE_MODEL, RECIPE_VECTOR
+from lors.checkpoint.places import OWN_INFERENCE, RECIPE_MODEL, RECIPE_VECTOR
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError
 from lors.fileio import atomic_write, file_digest
@@ -25,7 +25,7 @@ def quantise_directory(
 
     Args:
         directory: holds ``model.pth`` and ``config.yaml``: a base, fine-tuned or merged model.
-        out: receives ``model.safetensors`` and a copy of ``config.yaml``.
+        out: receives ``model.safetensors`` and a copy of ``config.yaml`` (and ``inference.yaml``).
         double: quantise the scales too.
 
     Raises:
@@ -43,6 +43,10 @@ def quantise_directory(
     if not source.exists():
         raise LorsError("no model to quantise", where=source, hint="run the stage that makes it")
     inputs = {"model": file_digest(source), "config": file_digest(config), "double": double}
+    copied = [config]
+    if (own := directory / OWN_INFERENCE).exists():
+        copied.append(own)
+        inputs["own_inference"] = file_digest(own)
     marker = DoneMarker(out / ".done", inputs)
     if marker.is_done():
         return
@@ -62,6 +66,7 @@ def quantise_directory(
                 got="an adapter" if is_adapter(model) else f"none of these in a {family.name}",
             )
         write_quantised(model, names, out / RECIPE_VECTOR, double)
-        with atomic_write(out / "config.yaml", "wb") as handle:
-            handle.write(config.read_bytes())
+        for file in copied:
+            with atomic_write(out / file.name, "wb") as handle:
+                handle.write(file.read_bytes())
     log.info("%s: %d of %d tensors in NF4", out, len(names), len(model.names()))

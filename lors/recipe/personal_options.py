@@ -38,6 +38,7 @@ class PqmOptions(ScriptOptions):
     double: bool
     base_model: str
     window: str
+    base_window: str
     st_language: str
     sat_config: str
     train_config: str

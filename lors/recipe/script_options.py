@@ -73,7 +73,7 @@ class ScriptOptions:
         """Return the options of ``lors.bin.import_base`` that only this model family has."""
         names = [name for name in self.family.import_options if hasattr(self, name)]
         values = {**{name: getattr(self, name) for name in names}, "langs": " ".join(langs)}
-        return {name: values[name] for name in names}
+        return {name: values[name] for name in names if values[name]}
 
     def check_family(self, langs: Sequence[str], imports_base: bool) -> None:
         """Check the options of the model family."""
@@ -99,6 +99,7 @@ class ComparisonOptions(ScriptOptions):
     device: Literal["cpu", "cuda"]
     base_model: str
     window: str
+    base_window: str
     st_language: str
     train_config: str
     inference_config: str

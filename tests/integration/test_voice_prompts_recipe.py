@@ -51,6 +51,7 @@ def test_stages_and_credits(run):
     assert stages_of(ended.stderr) == ["data", "format", "base", "stats", "experts", "baselines"]
     assert (recipe / "data/CREDITS").exists() and (recipe / "data/LICENSE").exists()
     assert read_yaml(recipe.exp / "base/config.yaml")["whisper_conf"]["window"] == "auto"
+    assert read_yaml(recipe.exp / "base/inference.yaml") == {"window": 10}
 
 
 def test_english_is_not_translated_into_english(run):

@@ -24,7 +24,13 @@ COMPARISON = {  # of lors.sh and s3net.sh
     **{"train_hours": "", "train_subset": ""},
     **{"seed": "1", "dev_utterances": "1000", "datadir": "data", "dumpdir": "dump"},
     **{"expdir": "exp", "nj": "2", "ngpu": "0", "num_nodes": "1", "device": "cpu"},
-    **{"model_family": "espnet_s2t", "base_model": "", "window": "30", "st_language": "source"},
+    **{
+        "model_family": "espnet_s2t",
+        "base_model": "",
+        "window": "30",
+        "base_window": "",
+        "st_language": "source",
+    },
     **{"train_config": "", "inference_config": "", "tune_config": "conf/tune.yaml"},
     "data_opts": "",
 }
@@ -92,6 +98,12 @@ def test_lists_of_one_task_without_lors():
     found = lists(tasks="st", methods="average", baselines="")
     assert (found["scopes"], found["packed"], found["baselines"]) == (["st"], [], [])
     assert found["systems"] == ["base", "expert", "average.langs"]
+
+
+def test_window_of_the_base_model():
+    found = lists(model_family="whisper", base_model="tiny", window="auto", base_window="10")
+    expected = ["--window", "auto", "--st_language", "source", "--base_window", "10"]
+    assert found["import_options"] == expected
 
 
 def test_lists_of_whisper():

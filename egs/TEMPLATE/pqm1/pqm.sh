@@ -55,6 +55,7 @@ device=cpu   # device of inference: cpu or cuda
 model_family=espnet_s2t # espnet_s2t (OWSM and the like) or whisper
 base_model="" # espnet_s2t: a model directory (base); whisper: name, OpenAI .pt, Hugging Face or CTranslate2 dir; both: org/model on the Hub
 window=30    # whisper: seconds that speech is padded to, or auto
+base_window="" # whisper: seconds for the rows of the untrained model (default: those of --window)
 st_language=source # whisper: language in the prompt of a translation: source or target
 double=false # quantise the scales too (double quantisation)
 ## Configurations; an empty one has the default of --model_family

@@ -9,7 +9,7 @@
 # below are defaults of this recipe; options of the command line override them.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-exec ./lors.sh --model_family whisper --base_model base --window auto \
+exec ./lors.sh --model_family whisper --base_model base --window auto --base_window 10 \
     --langs "en es fr it ru" --tasks "asr st" --methods "average task_arithmetic lors" \
     --baselines "joint sequential" \
     --train_config conf/train_quick.yaml --tune_config conf/tune_quick.yaml --nj 2 "$@"

@@ -24,7 +24,8 @@ OFFICIAL = (
 ENGLISH = ("tiny.en", "base.en", "small.en", "medium.en")
 """Names of OpenAI's English-only models."""
 
-WindowValue = Literal["auto"] | Annotated[float, Range(0.02, 30)]
+Seconds = Annotated[float, Range(0.02, 30)]
+WindowValue = Literal["auto"] | Seconds
 """Seconds that speech is padded to; auto: see :mod:`lors.models.whisper.window`."""
 StLanguage = Literal["source", "target"]
 """Language in the prompt of a translation: language of the speech (``source``, as in Whisper's
@@ -40,10 +41,26 @@ class ImportOptions:
             saves computation and uses only the first positions of the encoder. auto: 30 s, with
             one position of the encoder for many in the silence after the speech.
         st_language: language in the prompt of a translation.
+        base_window: window of the base model's own inference, in seconds; None for `window`. What
+            is trained or merged from the base model has `window`.
     """
 
     window: WindowValue = 30.0
     st_language: StLanguage = "source"
+    base_window: Seconds | None = None
+
+
+@dataclass(frozen=True)
+class OwnInference:
+    """``inference.yaml`` beside a model: what holds for its inference alone.
+
+    A model that is trained or merged from it, or added to it, has the ``config.yaml`` only.
+
+    Attributes:
+        window: seconds that speech is padded to.
+    """
+
+    window: Seconds
 
 
 @dataclass(frozen=True)

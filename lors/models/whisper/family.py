@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lors.config import build, parse_assignments
+from lors.checkpoint.places import OWN_INFERENCE
+from lors.config import build, load_config, parse_assignments
 from lors.data.datadir import Utterance
 from lors.errors import unknown_name
 from lors.export.whisper_tokenizer import LANGUAGES
 from lors.models.family import Family, register
-from lors.models.whisper.conf import ImportOptions, WhisperConf, WhisperOptions, check_base_model
+from lors.models.whisper.conf import (
+    ImportOptions,
+    OwnInference,
+    WhisperConf,
+    WhisperOptions,
+    check_base_model,
+)
 from lors.models.whisper.prompts import WhisperPrompts, encode, language_code, tokenizer_of
 from lors.tasks import Pair, spoken
 
@@ -46,6 +54,7 @@ class Whisper(Family):
     import_options = {  # noqa: RUF012 - a constant, as the base class says
         "window": "seconds that Whisper pads speech to: at most 30 (default); or auto",
         "st_language": "language in Whisper's prompt of a translation: source (default) or target",
+        "base_window": "seconds for the base model itself, untrained (default: those of --window)",
     }
 
     def __init__(self, config: Mapping[str, Any], where: object):
@@ -80,11 +89,11 @@ class Whisper(Family):
         from lors.models.whisper.import_base import import_whisper  # torch is slow to import
 
         checked = cls._import_options(options)
-        import_whisper(base_model, out, checked.window, checked.st_language)
+        import_whisper(base_model, out, checked)
 
     @classmethod
     def _import_options(cls, options: Mapping[str, str]) -> ImportOptions:
-        given = [f"{name}={options[name]}" for name in cls.import_options if name in options]
+        given = [f"{name}={options[name]}" for name in cls.import_options if options.get(name)]
         where = " ".join(f"--{name}" for name in cls.import_options)
         return build(ImportOptions, parse_assignments(given, where), where)
 
@@ -109,4 +118,6 @@ class Whisper(Family):
     def recogniser(self, directory: str | os.PathLike, device: str) -> WhisperModel:
         from lors.models.whisper.inference import WhisperModel  # torch is slow to import
 
-        return WhisperModel(directory, self.prompts, device)
+        path = Path(directory) / OWN_INFERENCE
+        own = load_config(OwnInference, path) if path.exists() else None
+        return WhisperModel(directory, self.prompts, device, own)

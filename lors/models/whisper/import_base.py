@@ -12,25 +12,31 @@ import yaml
 
 from lors.checkpoint.adapter_base import hash_of_weights
 from lors.checkpoint.hub import hub_name, local_path, recorded
-from lors.config import build
+from lors.checkpoint.places import OWN_INFERENCE
 from lors.done_marker import DoneMarker
 from lors.errors import UsageError
 from lors.export.whisper import open_whisper, write_weights
 from lors.export.whisper_tokenizer import ENGLISH_ONLY
 from lors.export.whisper_vocabulary import whisper_tokens
 from lors.fileio import atomic_directory, write_text
-from lors.models.whisper.conf import WhisperConf, check_base_model, check_dims
+from lors.models.whisper.conf import (
+    ImportOptions,
+    OwnInference,
+    WhisperConf,
+    check_base_model,
+    check_dims,
+)
 from lors.models.whisper.download import find_official
 from lors.models.whisper.window import AUTO, Window
 
+DEFAULTS = ImportOptions()
 log = logging.getLogger(__name__)
 
 
 def import_whisper(
     base_model: str,
     out: str | os.PathLike,
-    window: float | str = 30.0,
-    st_language: str = "source",
+    options: ImportOptions = DEFAULTS,
 ) -> None:
     """Write a model directory: ``model.pth`` (float32, OpenAI's names) and ``config.yaml``.
 
@@ -42,7 +48,7 @@ def import_whisper(
             :func:`lors.models.whisper.download.find_official`, or a name on the Hugging Face Hub
             (:mod:`lors.checkpoint.hub`).
         out: the model directory to make.
-        window, st_language: as in :class:`lors.models.whisper.conf.ImportOptions`.
+        options: window and language of the prompt.
 
     Raises:
         UsageError: there is no such model, its window is shorter, or `out` holds other files.
@@ -60,26 +66,32 @@ def import_whisper(
     check_dims(dims, path, english=True)
     if dims["n_vocab"] != ENGLISH_ONLY:
         whisper_tokens(dims, model.path)
-    values = {"dims": dims, "window": window, "st_language": st_language}
-    conf = build(WhisperConf, values, "--window")
+    conf = WhisperConf(dims, options.window, options.st_language)
     longest = Window(AUTO, dims["n_audio_ctx"]).longest
-    if conf.speech_window.longest > longest:
-        raise UsageError(
-            "the window is longer than the model's",
-            where="--window",
-            expected=f"at most {longest:g} s for {path}",
-            got=f"{window:g} s",
-        )
+    for option in ("window", "base_window"):
+        value = getattr(options, option)
+        if value not in (None, AUTO) and value > longest:
+            raise UsageError(
+                "the window is longer than the model's",
+                where=f"--{option}",
+                expected=f"at most {longest:g} s for {path}",
+                got=f"{value:g} s",
+            )
     # Form and dtype of the file do not matter: the same weights from OpenAI, from Hugging Face or
     # from a package are the same base model.
     kept = {"whisper_conf": dataclasses.asdict(conf)}
     inputs = {"model": hash_of_weights(model), **kept}
+    if options.base_window is not None:
+        inputs["base_window"] = options.base_window
     if DoneMarker(out / ".done", inputs).is_done():
         return
     # The directory appears whole, or not at all: a part of it would block the next import.
     with atomic_directory(out) as folder:
         write_weights(model, dims, "openai", folder / "model.pth", torch.float32)
         write_text(folder / "config.yaml", yaml.safe_dump(kept, sort_keys=False))
+        if options.base_window is not None:
+            own = dataclasses.asdict(OwnInference(options.base_window))
+            write_text(folder / OWN_INFERENCE, yaml.safe_dump(own))
         origin = {"base_model": base_model, "source": source}
         write_text(folder / "source.yaml", yaml.safe_dump(origin, sort_keys=False))
         DoneMarker(folder / ".done", inputs).mark()

@@ -20,9 +20,10 @@ from lors.checkpoint.quantised import is_quantised, open_quantised
 from lors.export.whisper_audio import SAMPLING_RATE
 from lors.models.nf4_layers import Nf4Weight, adapt, load_quantised
 from lors.models.recogniser import LoadedModel
-from lors.models.whisper.conf import WhisperOptions
+from lors.models.whisper.conf import OwnInference, WhisperOptions
 from lors.models.whisper.encoder import features, new_whisper, pad
 from lors.models.whisper.prompts import TASK_NAMES, WhisperPrompts
+from lors.models.whisper.window import Window
 from lors.tasks import Pair
 
 log = logging.getLogger(__name__)
@@ -125,6 +126,7 @@ class WhisperModel(LoadedModel):
             packed sub-network.
         prompts: the model's prompts and its ``whisper_conf``.
         device: torch device.
+        own: options that hold for the weights in `directory`, until others are loaded or added.
 
     Raises:
         LorsError: the weights are missing, or not those of a model with these dimensions.
@@ -132,23 +134,39 @@ class WhisperModel(LoadedModel):
 
     model: whisper.Whisper
 
-    def __init__(self, directory: str | os.PathLike, prompts: WhisperPrompts, device: str = "cpu"):
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        prompts: WhisperPrompts,
+        device: str = "cpu",
+        own: OwnInference | None = None,
+    ):
         quantised = is_quantised(directory)
         self.model_file = self.where = model_in(Path(directory))
         self.prompts = prompts
         self.device = torch.device(device)
         self._half = False
-        self.window = prompts.conf.speech_window
         self.model = new_whisper(prompts.conf).eval()
         if quantised:
             load_quantised(self.model, open_quantised(self.model_file))
         else:
             self.load_file()
         self.model.to(self.device)
+        if own is not None:
+            self.model.encoder.window = Window(own.window, prompts.conf.dims["n_audio_ctx"])
+
+    @property
+    def window(self) -> Window:
+        return self.model.encoder.window
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        super().load_state(state)
+        self.model.encoder.window = self.prompts.conf.speech_window
 
     def adapt(self, factors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Add an adapter to a quantised model (:func:`lors.models.nf4_layers.adapt`)."""
         adapt(self.model, factors)
+        self.model.encoder.window = self.prompts.conf.speech_window
 
     @torch.inference_mode()
     def transcribe(
