@@ -57,7 +57,7 @@ class Masks:
             raise LorsError(
                 "this file holds no masks of languages",
                 where=path,
-                expected="a file of python -m lors.bin.find_masks or lors.bin.subnetwork",
+                expected="a file of python -m lors.bin.find_masks or lors.bin.pack_subnets",
             )
         header = self._file.masks
         self.base, self.shapes, self.settings = header.base, header.shapes, header.settings
