@@ -1,4 +1,4 @@
-"""The devices of tests that a GPU runs too: its cases are marked ``gpu`` and skipped without one."""
+"""Devices of tests; the cases of a GPU are marked ``gpu``, and skipped without one."""
 
 import pytest
 import torch

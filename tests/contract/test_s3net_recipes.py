@@ -130,7 +130,7 @@ def test_options_for_all_three_runs_and_experiments_of_another_name(xlsr, expdir
 @pytest.mark.parametrize(
     "words",
     [
-        *(["--stop_stage", "base"], ["--train_config=conf/train_expert.yaml"], ["--pretrained", "x"]),
+        *(["--stop_stage", "base"], ["--train_config=conf/x.yaml"], ["--pretrained", "x"]),
         *(["--s3net-config", "x"], ["--lora_config", "x"], ["--model_family", "whisper"]),
         *(["--submit"], ["--expdir"], ["--expdir="]),
     ],
