@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from lors.checkpoint.reader import Checkpoint
 from lors.config import read_yaml
 from lors.recipe.grid import read_grid
 from lors.recipe.units import SCRIPTS
+from lors.subnet.find import pruned_matrices
 from tests.integration.recipe import Recipe, run
 from tests.integration.tiny_wav2vec2 import PACKAGES, environment
 
@@ -77,6 +79,29 @@ def test_help_has_every_stage_and_option(tmp_path):
         assert re.search(rf"^ +--{option} +\S.*\[.*\]$", done.stdout, re.MULTILINE), option
     for number, stage in enumerate(STAGES, 1):
         assert re.search(rf"^ +{number} +{stage} +\S", done.stdout, re.MULTILINE), stage
+
+
+@pytest.mark.parametrize(
+    ("name", "matrices", "adapters"),
+    [
+        # The matrices of its base model; tasks asr.
+        ("mini_covost", None, 1),
+        # Whisper-base, width 512, 6 + 6 layers: attention, cross-attention and MLP; tasks asr st.
+        ("voice_prompts", [(512, 512)] * 4 * 18 + [(512, 2048)] * 2 * 12, 2),
+    ],
+)
+def test_adapters_of_a_language_have_the_bytes_of_its_mask(name, matrices, adapters):
+    config = read_yaml(RECIPES[name] / "conf/train_lora.yaml")
+    if matrices is None:
+        base = Checkpoint.open(RECIPES[name] / "base/model.pth")
+        matrices = [base.shape(matrix) for matrix in pruned_matrices(base)]
+    rank = config["adapter_conf"]["rank"]
+    numbers = sum(rank * (rows + columns) for rows, columns in matrices)
+    mask = sum(rows * columns for rows, columns in matrices) / 8
+    assert 0.85 < 4 * adapters * numbers / mask < 1.05
+    shown = f"{4 * numbers / 1e6:.1f} MB" if numbers > 1e5 else f"{4 * numbers / 1e3:.0f} kB"
+    assert shown in (RECIPES[name] / "conf/train_lora.yaml").read_text()
+    assert shown in (RECIPES[name] / "README.md").read_text()
 
 
 # --- a self-supervised encoder ------------------------------------------------------------------
