@@ -66,11 +66,18 @@ class DoneMarker:
         path: the marker, usually ``<dir>/.done``. While the work is unfinished there is
             ``<path>.started`` instead.
         inputs: JSON-serialisable description of everything that the result depends on.
+        option: options of the recipes that choose another place for the result.
     """
 
-    def __init__(self, path: str | os.PathLike, inputs: Mapping[str, Any]):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        inputs: Mapping[str, Any],
+        option: str = "--expdir or --dumpdir",
+    ):
         self.path = Path(path)
         self.started = self.path.with_name(self.path.name + ".started")
+        self.option = option
         self.inputs = json.loads(json.dumps(inputs, default=str))
 
     def is_done(self) -> bool:
@@ -110,7 +117,7 @@ class DoneMarker:
             "the result in this directory was made with other settings",
             where=self.path.parent,
             got=_differences(previous, self.inputs),
-            hint="use another --expdir or --dumpdir, restore the settings, "
+            hint=f"use another {self.option}, restore the settings, "
             f"or remove {self.path.parent} to make the result again",
         )
 

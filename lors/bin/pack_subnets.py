@@ -30,7 +30,9 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", required=True, help="model directory of a training under masks")
     parser.add_argument("--langs", nargs="+", help="languages to write (default: all)")
-    parser.add_argument("--dtype", choices=list(DTYPES), help="default: that of the model")
+    parser.add_argument(
+        "--dtype", choices=list(DTYPES), help="of all files (default: that of the model)"
+    )
     parser.add_argument("--out", required=True, help="directory to write")
     return parser
 
@@ -41,14 +43,15 @@ def work(args: argparse.Namespace) -> None:
     masks, model = Masks(source / MASKS), open_model(source / RECIPE_MODEL)
     langs = args.langs or masks.languages
     masks.check_languages(langs)
+    dtype = DTYPES.get(args.dtype)
     rows, sizes = [["file", "MB", "of the model"]], {}
     whole = (source / RECIPE_MODEL).stat().st_size
     for name in (*langs, ALL):
         file = out / name / SUBNETWORK
         if name == ALL:
-            write_model_with_masks(file, model, masks)
+            write_model_with_masks(file, model, masks, dtype)
         else:
-            write_subnetwork(file, model, masks, name, DTYPES.get(args.dtype))
+            write_subnetwork(file, model, masks, name, dtype)
         if (source / ESPNET_CONFIG).exists():
             copy_file(source / ESPNET_CONFIG, file.with_name(ESPNET_CONFIG))
         sizes[name] = file.stat().st_size

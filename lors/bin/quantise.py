@@ -9,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lors.checkpoint.hub import local_path
+from lors.checkpoint.places import RECIPE_MODEL
 from lors.checkpoint.quantised import open_quantised
 from lors.checkpoint.writer import CheckpointWriter
 from lors.errors import UsageError
@@ -27,7 +28,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model",
         required=True,
-        help="model directory, also by its name on the Hugging Face Hub; or a file, to restore",
+        help=f"model directory or the {RECIPE_MODEL} in one, also by the name of the directory on "
+        "the Hugging Face Hub; or a file, to restore",
     )
     parser.add_argument(
         "--out", required=True, help="directory to write; with --restore a .pth or .safetensors"
@@ -40,8 +42,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     if not args.restore:
-        place = local_path(args.model)
-        quantise_directory(place.parent if place.is_file() else place, args.out, args.double)
+        quantise_directory(_directory(args.model, args.out), args.out, args.double)
         return
     model = open_quantised(local_path(args.model))
     if Path(args.out).resolve() == model.path.resolve():
@@ -49,6 +50,29 @@ def work(args: argparse.Namespace) -> None:
     with CheckpointWriter(args.out, model.spec()) as writer:
         for name in tqdm(model.names(), unit="tensor", disable=not show_progress()):
             writer.add(name, model.tensor(name))
+
+
+def _directory(model: str, out: str) -> Path:
+    """Return the model directory to quantise.
+
+    Raises:
+        UsageError: a file with another name, of which the directory would not be the model; or the
+            directory is that of the output.
+    """
+    place = local_path(model)
+    if place.is_file():
+        if place.name != RECIPE_MODEL:
+            raise UsageError(
+                "not the model of a model directory",
+                where="--model",
+                expected=f"a directory with {RECIPE_MODEL} and config.yaml",
+                got=model,
+                hint=f"make a directory with this file as {RECIPE_MODEL} and its config.yaml",
+            )
+        place = place.parent
+    if place.resolve() == Path(out).resolve():
+        raise UsageError("input and output are the same directory", where="--out", got=out)
+    return place
 
 
 def main(argv: list[str] | None = None) -> int:

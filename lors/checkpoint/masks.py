@@ -57,7 +57,7 @@ class Masks:
             raise LorsError(
                 "this file holds no masks of languages",
                 where=path,
-                expected="a file of python -m lors.bin.find_masks or lors.bin.subnetwork",
+                expected="a file of python -m lors.bin.find_masks or lors.bin.pack_subnets",
             )
         header = self._file.masks
         self.base, self.shapes, self.settings = header.base, header.shapes, header.settings
@@ -152,8 +152,16 @@ def write_masks(
     _write(path, {}, None, bits, header)
 
 
-def write_model_with_masks(path: str | os.PathLike, model: Checkpoint, masks: Masks) -> None:
+def write_model_with_masks(
+    path: str | os.PathLike, model: Checkpoint, masks: Masks, dtype: torch.dtype | None = None
+) -> None:
     """Write a model and the masks of all its languages into one file.
+
+    Args:
+        path: the ``.safetensors`` file to write.
+        model: the model with all languages.
+        masks: its masks.
+        dtype: dtype of the floating-point tensors; by default that of the model.
 
     Raises:
         LorsError: the masks do not fit the model.
@@ -161,7 +169,7 @@ def write_model_with_masks(path: str | os.PathLike, model: Checkpoint, masks: Ma
     masks.check_structure(model)
     bits = {lang: _bits_of(masks, lang) for lang in masks.languages}
     header = _header(masks.base, masks.shapes, bits, masks.settings, packed=False)
-    _write(path, model.spec(), model, bits, header)
+    _write(path, _spec(model, dtype), model, bits, header)
 
 
 def write_subnetwork(
@@ -187,14 +195,21 @@ def write_subnetwork(
     masks.check_languages([lang])
     masks.check_structure(model)
     bits = {lang: _bits_of(masks, lang)}
-    spec = {}
-    for name, (shape, own) in model.spec().items():
-        kept = dtype if dtype is not None and own.is_floating_point else own
-        if name in masks.shapes:
-            shape = (int(masks.mask(lang, name).sum()),)
-        spec[name] = (shape, kept)
+    spec = _spec(model, dtype)
+    for name in masks.shapes:
+        spec[name] = ((int(masks.mask(lang, name).sum()),), spec[name][1])
     header = _header(masks.base, masks.shapes, bits, masks.settings, packed=True)
     _write(path, spec, _Packed(model, masks, lang), bits, header)
+
+
+def _spec(
+    model: Checkpoint, dtype: torch.dtype | None
+) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Return the spec of a model with its floating-point tensors in another dtype."""
+    return {
+        name: (shape, dtype if dtype is not None and own.is_floating_point else own)
+        for name, (shape, own) in model.spec().items()
+    }
 
 
 class _Packed:

@@ -115,7 +115,7 @@ def dequantise(codes: Tensor, scales: Tensor, block: int, shape: tuple[int, ...]
         shape: shape of the weights.
     """
     numel = math.prod(shape)
-    fast = bitsandbytes_dequantise()
+    fast = bitsandbytes_dequantise(codes.device.type)
     if fast is not None and numel % 2 == 0 and numel:
         return fast(codes, scales, block, numel).view(shape)
     return dequantise_by_torch(codes, scales, block, numel).view(shape)
@@ -134,8 +134,17 @@ def dequantise_by_torch(codes: Tensor, scales: Tensor, block: int, numel: int) -
 
 
 @functools.cache
-def bitsandbytes_dequantise() -> Callable[[Tensor, Tensor, int, int], Tensor] | None:
-    """Return bitsandbytes' function in place of :func:`dequantise_by_torch`; None without it."""
+def bitsandbytes_dequantise(
+    device: str,
+) -> Callable[[Tensor, Tensor, int, int], Tensor] | None:
+    """Return bitsandbytes' function in place of :func:`dequantise_by_torch`.
+
+    Args:
+        device: type of the device, such as ``cpu`` and ``cuda``: a build may fail on one of them.
+
+    Returns:
+        None if bitsandbytes is not installed, or gives no or other values on such a device.
+    """
     try:
         import bitsandbytes  # noqa: F401 - registers its operators; slow to import
     except Exception:  # not only ImportError: a build for other hardware fails in its own ways
@@ -145,9 +154,9 @@ def bitsandbytes_dequantise() -> Callable[[Tensor, Tensor, int, int], Tensor] | 
         operator = torch.ops.bitsandbytes.dequantize_4bit
         return operator(codes, scales, block, "nf4", (1, numel), torch.float32).view(-1)
 
-    probe = quantise(torch.linspace(-1, 1, BLOCK))
-    by_torch = dequantise_by_torch(probe.codes, probe.absmax, BLOCK, BLOCK)
     try:
+        probe = quantise(torch.linspace(-1, 1, BLOCK, device=device))
+        by_torch = dequantise_by_torch(probe.codes, probe.absmax, BLOCK, BLOCK)
         works = torch.equal(compute(probe.codes, probe.absmax, BLOCK, BLOCK), by_torch)
     except Exception:
         return None

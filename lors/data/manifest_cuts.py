@@ -160,6 +160,8 @@ def _values(cut: Cut) -> dict[str, str]:
         texts = custom.get(name)
         if isinstance(texts, dict):
             values |= {TRANSLATION + code: str(text or "") for code, text in texts.items()}
-    # A custom field never replaces a value of the cut itself; "offset" is a name of "start".
-    others = {k: text for k, text in custom.items() if isinstance(text, str) and k != "offset"}
+    # A custom field never replaces a value of the cut itself; "offset" is a name of "start". The
+    # split is that of the manifest: a field of this name is often one of another partition.
+    own = ("offset", "split")
+    others = {k: text for k, text in custom.items() if isinstance(text, str) and k not in own}
     return others | values

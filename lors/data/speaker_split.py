@@ -9,6 +9,7 @@ Every run gives the same parts.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -22,10 +23,12 @@ from lors.errors import LorsError, UsageError, shortened
 from lors.fileio import file_digest, name_problem, write_text
 from lors.tasks import SPEAKERS_FILE, SPLITS, of_speaker
 
+log = logging.getLogger(__name__)
+
 PRETRAINING_FILE = "pretraining"
 """File with the codes of the languages that have other speakers."""
 DEV_OF_TEN = 10
-"""Every tenth utterance of the pre-training of a language is a dev utterance."""
+"""Every tenth utterance of the pre-training of a language is a dev utterance; of fewer the last."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ def split_speakers(
         raise LorsError("no data directories", where=source, got=[*langs], hint="run stage format")
     files = [d / name for d in directories for name in ("utt2spk", "wav.scp", "text")]
     digests = {str(f.relative_to(source)): file_digest(f) for f in files if f.exists()}
-    marker = DoneMarker(out / ".done", {"data": digests, "rule": dataclasses.asdict(rule)})
+    inputs = {"data": digests, "rule": dataclasses.asdict(rule)}
+    marker = DoneMarker(out / ".done", inputs, "--speakerdir")
     if marker.is_done():
         return (out / SPEAKERS_FILE).read_text(encoding="utf-8").split()
     found = [speaker for lang in langs for speaker in _speakers_of(source, lang)]
@@ -249,9 +253,14 @@ def _pretraining(
             train, dev = ([u for s in of_lang for u in s.of(split)] for split in ("train", "dev"))
         else:
             together = [u for s in of_lang for u in s.utterances]
-            dev = together[DEV_OF_TEN - 1 :: DEV_OF_TEN]
+            dev = together[DEV_OF_TEN - 1 :: DEV_OF_TEN] or together[1:][-1:]
             kept = {u.id for u in dev}
             train = [u for u in together if u.id not in kept]
         if train and dev:
             directories |= {out / lang / "train": train, out / lang / "dev": dev}
+        else:
+            log.warning(
+                "%s is not in the pre-training: of its other speakers, %d train and %d dev clips",
+                *(lang, len(train), len(dev)),
+            )
     return directories

@@ -43,7 +43,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lors.checkpoint.places import MASKS, PEFT_CONFIG, PEFT_MODEL, SUBNETWORK, model_in
+from lors.checkpoint.places import MASKS, PEFT_CONFIG, PEFT_MODEL, SUBNETWORK, masks_in, model_in
 from lors.errors import LorsError, UsageError
 from lors.fileio import file_digest, hash_of
 from lors.tasks import Pair
@@ -182,6 +182,13 @@ class ExpDir:
     def masks(self, system: str) -> Path:
         """Return the file of masks of a system that is trained under masks."""
         return self.root / "masks" / system.removeprefix(SUBNETS) / MASKS
+
+    def latest_masks(self, system: str) -> Path:
+        """Return the file of masks that the model was trained under last; before it, :meth:`masks`.
+
+        They may be found again after half of the training.
+        """
+        return masks_in(self.subnet(system)) or self.masks(system)
 
     def merged(self, method: str, scope: str) -> Path:
         return self.root / "merged" / f"{method}.{scope}"

@@ -14,7 +14,7 @@ from lors.config import build, read_yaml
 from lors.errors import BRIEF, UsageError, unknown_name
 from lors.fileio import path_component
 from lors.recipe.expdir import BASELINES
-from lors.recipe.halving import Halving
+from lors.recipe.halving import Halving, room_for
 
 MOST_POINTS = 10_000
 """Largest number of points of a method: each is a merge and an inference over the dev set."""
@@ -71,7 +71,8 @@ def read_grid(path: str | os.PathLike, methods: Sequence[str] | None = None) -> 
 
     Raises:
         UsageError: a malformed grid, more than `MOST_POINTS` points of a method, methods with
-            different budgets, or a method without a grid.
+            different budgets, no budget for the weights of `each_expert`, or a method without a
+            grid.
     """
     content = read_yaml(path)
     limit = content.pop("utterances_per_language", None)
@@ -100,6 +101,9 @@ def read_grid(path: str | os.PathLike, methods: Sequence[str] | None = None) -> 
         if name not in points:
             raise unknown_name("merge method", name, points, where=path)
     kept = list(methods or points)
+    for name in kept:
+        if name in each_expert:
+            _check_room(len(points[name]), each_expert[name], halving, f"{path}: {name}")
     return Grid(
         {name: points[name] for name in kept},
         limit,
@@ -119,6 +123,21 @@ def _further(number: Any, where: str) -> int:
             got=BRIEF.repr(number),
         )
     return number
+
+
+def _check_room(points: int, further: int, halving: Halving | None, where: str) -> None:
+    """Check that the search can try a weight for each expert after the grid."""
+    if room_for(points, further, halving).most:
+        return
+    enough = next(n for n in itertools.count(further) if room_for(points, n, halving).most)
+    raise UsageError(
+        "with successive halving nothing of the budget is left for a weight for each expert",
+        where=f"{where}: {EACH_EXPERT}",
+        expected=f"{enough} or more after a grid of {points}",
+        got=further,
+        hint="give more settings, to all methods alike, or move some from the grid to "
+        f"{EACH_EXPERT}; or leave halving out",
+    )
 
 
 def _check_budgets(numbers: Mapping[str, int], path: str | os.PathLike) -> None:

@@ -67,6 +67,42 @@ def rounds_of(points: int, halving: Halving | None) -> list[Round]:
     return [*rounds[:-1], Round(rounds[-1].points, 1.0)]
 
 
+def full_evaluations(points: int, halving: Halving | None) -> float:
+    """Return the cost of a search over a grid, in evaluations of one point on all of dev."""
+    cost, seen = 0.0, 0.0
+    for step in rounds_of(points, halving):
+        cost += step.points * (step.share - seen)
+        seen = step.share
+    return cost
+
+
+@dataclass(frozen=True)
+class Room:
+    """The room for further points (:mod:`lors.recipe.weights`) in the budget of a search.
+
+    Attributes:
+        evaluations: the cost that they may have, in evaluations of one point on all of dev.
+        first: share of the clips on which they are compared with the best ones before they see the
+            others; 1 without successive halving.
+    """
+
+    evaluations: float
+    first: float
+
+    @property
+    def most(self) -> int:
+        """The largest number of points that can be tried: all but the last fail early."""
+        if self.evaluations < 1 - ROUNDING:
+            return 0
+        return math.floor((self.evaluations - 1) / self.first + ROUNDING) + 1
+
+
+def room_for(points: int, further: int, halving: Halving | None) -> Room:
+    """Return the room after a grid: both cost no more than ``points + further`` points."""
+    whole = full_evaluations(points + further, halving)
+    return Room(whole - full_evaluations(points, halving), halving.first if halving else 1.0)
+
+
 def clip_order(ids: Iterable[str], last: Collection[str] = ()) -> list[str]:
     """Return utterance ids in the order in which rounds take them, by a hash of the id.
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lors.checkpoint.places import masks_in
 from lors.fileio import read_json_object, write_json
 from lors.recipe.expdir import ExpDir, check_models, model_digest
 from lors.recipe.made_from import MadeFrom
@@ -54,8 +53,7 @@ def write_overlap(
         LorsError: a model or a file of masks is missing or damaged.
     """
     out = expdir.root / "overlap.json"
-    # Those of the trained model may be found again after half of the training.
-    files = [masks_in(expdir.subnet(system)) or expdir.masks(system) for system in systems]
+    files = [expdir.latest_masks(system) for system in systems]
     models = [expdir.base, *(expdir.expert(pair) for pair in pairs_of(langs, tasks))]
     check_models(models)
     settings = {"options": options.greedy().settings(), "limit": limit, "langs": [*langs]}

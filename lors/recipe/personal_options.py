@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from lors.config import load_config, read_yaml
-from lors.data.speaker_split import read_partition
+from lors.data.speaker_split import PRETRAINING_FILE, read_partition
+from lors.errors import LorsError, UsageError
+from lors.models import FAMILIES
 from lors.recipe.expdir import PERSONAL
 from lors.recipe.script_options import (
     Count,
@@ -18,6 +21,12 @@ from lors.recipe.script_options import (
     check_all,
     words_of,
 )
+from lors.tasks import SPEAKERS_FILE, pairs_of
+
+SPEAKERS = "SPEAKERS"
+"""Stands for the codes of the test speakers until stage speakers has chosen them."""
+OF_SPEAKERS = frozenset({"stats", "sat", "adapt", "inference", "score"})
+"""Stages that need the choice of the speakers."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,13 @@ class PqmOptions(ScriptOptions):
     speakerdir: str
 
     def lists(self, stages: Collection[str]) -> Lists:
-        checks: list[Callable[[], Any]] = [lambda: self.check_family(self.langs, "base" in stages)]
+        speakers, pretraining = self._speakers(stages)
+        others, personal = (pairs_of(codes, self.tasks) for codes in (pretraining, speakers))
+        checks: list[Callable[[], Any]] = [
+            lambda: self.check_family(self.langs, "base" in stages),
+            lambda: self.check_tasks(self.tasks),
+            self._check_quantised,
+        ]
         if "speakers" in stages and self.partition:
             checks.append(lambda: read_partition(self.partition))
         if {"stats", "sat"}.intersection(stages):
@@ -57,6 +72,12 @@ class PqmOptions(ScriptOptions):
             options, config = self.family.inference_options, self.completed("inference_config")
             checks.append(lambda: load_config(options, config))
         check_all(checks)
+        if OF_SPEAKERS.intersection(stages) and not (others and personal):
+            raise UsageError(
+                "nothing to train on: English speech is not translated into English",
+                where="--langs and --tasks",
+                got=f"pre-training: {' '.join(pretraining)}, test speakers: {' '.join(speakers)}",
+            )
         completed = ("base_model", "inference_config")
         return {
             **{name: [self.completed(name)] for name in completed if self.completed(name)},
@@ -68,7 +89,38 @@ class PqmOptions(ScriptOptions):
             "speaker_options": self._speaker_options(),
             "quantise_options": ["--double"] if self.double else [],
             "systems": ["base", *PERSONAL],
+            "speakers": speakers,
+            "others": [str(pair) for pair in others],
+            "personal": [str(pair) for pair in personal],
         }
+
+    def _check_quantised(self) -> None:
+        if not self.family.quantised:
+            known = [name for name, family in FAMILIES.items() if family.quantised]
+            raise UsageError(
+                "models of this family cannot be quantised",
+                where="--model_family",
+                expected=", ".join(known),
+                got=self.model_family,
+            )
+
+    def _speakers(self, stages: Collection[str]) -> tuple[list[str], list[str]]:
+        """Return the test speakers and the languages of the pre-training, as stage speakers chose.
+
+        Before that stage, and in a dry run, one name stands for all test speakers.
+        """
+        files = [Path(self.speakerdir) / name for name in (SPEAKERS_FILE, PRETRAINING_FILE)]
+        if not self.dry_run:
+            if all(file.is_file() for file in files):
+                speakers, pretraining = (file.read_text(encoding="utf-8").split() for file in files)
+                return speakers, pretraining
+            if "speakers" not in stages and OF_SPEAKERS.intersection(stages):
+                raise LorsError(
+                    "no speakers have been chosen",
+                    where=self.speakerdir,
+                    hint="run stage speakers, or give its --speakerdir",
+                )
+        return [SPEAKERS], list(self.langs)
 
     def _speaker_options(self) -> list[str]:
         """Words of ``lors.bin.split_speakers``."""

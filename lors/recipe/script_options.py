@@ -82,6 +82,11 @@ class ScriptOptions:
             options["base_model"] = self.completed("base_model")
         self.family.check_options(options)
 
+    def check_tasks(self, tasks: Sequence[str]) -> None:
+        """Check that models of the family have the tasks."""
+        if unknown := [task for task in tasks if task not in self.family.tasks]:
+            raise unknown_name("task", unknown, self.family.tasks, "--tasks")
+
 
 @dataclass(frozen=True)
 class ComparisonOptions(ScriptOptions):
@@ -109,7 +114,7 @@ class ComparisonOptions(ScriptOptions):
         langs = group_languages(self.group, self.groups) if self.group else self.langs
         checks: list[Callable[[], Any]] = [
             lambda: self.check_family(langs, "base" in stages),
-            self._check_tasks,
+            lambda: self.check_tasks(self.tasks),
             lambda: hours_of(self.train_hours, langs),
         ]
         if {"stats", "experts", "baselines"}.intersection(stages):
@@ -141,10 +146,6 @@ class ComparisonOptions(ScriptOptions):
             "systems": self._systems(),
             "packed": [f"lors.{scope}" for scope in scopes if "lors" in self.methods],
         }
-
-    def _check_tasks(self) -> None:
-        if unknown := [task for task in self.tasks if task not in self.family.tasks]:
-            raise unknown_name("task", unknown, self.family.tasks, "--tasks")
 
     def _check_methods(self) -> None:
         if not self.methods:

@@ -9,11 +9,11 @@ from typing import Any
 
 from lors.merge import Decompositions
 from lors.recipe.cost import INFERENCE, MERGING, Cost
-from lors.recipe.halving import ROUNDING, Halving, rounds_of, trials_by_rounds
+from lors.recipe.halving import ROUNDING, Halving, room_for, rounds_of, trials_by_rounds
 from lors.recipe.points import Point, Points
 from lors.recipe.sweeps import Trial, chosen_index
 from lors.recipe.tuner import Tuner
-from lors.recipe.weights import WEIGHTS, coordinate_search, room_for, weights_in
+from lors.recipe.weights import WEIGHTS, coordinate_search, weights_in
 from lors.tasks import Pair
 
 

@@ -51,7 +51,7 @@ def fine_tuning_config(
     model = {key: base_config[key] for key in keys}
     started = [] if adapter is None else [_checked_adapter(base, adapter)]
     quantised = Path(base) / RECIPE_VECTOR
-    if quantised.exists():
+    if quantised.exists() and _is_quantised(base):
         return {**config, **model, "init_param": started, QUANTISED_BASE: str(quantised)}
     return {**config, **model, "init_param": [str(Path(base) / RECIPE_MODEL), *started]}
 
@@ -84,6 +84,12 @@ def continued_config(config: Mapping[str, Any], model: str | os.PathLike) -> dic
         )
     check_same_vocabulary(base, file)
     return {**config, "init_param": [str(file)]}
+
+
+def _is_quantised(base: str | os.PathLike) -> bool:
+    from lors.checkpoint.quantised import is_quantised  # torch is slow to import
+
+    return is_quantised(base)
 
 
 def _checked_adapter(base: str | os.PathLike, adapter: str | os.PathLike) -> str:

@@ -119,10 +119,12 @@ def _subnet_units(run: RunRecord, exp: ExpDir, langs: Sequence[str]) -> Iterator
         directory = exp.masks(system).parent
         yield _model("masks", directory.name, directory, exp)
     for system in subnets:
+        if exp.half(system).root.exists():  # with --mask_rounds 2
+            yield _model("subnets", f"half/{system}", exp.half(system).base, exp)
         yield _model("subnets", system, exp.subnet(system), exp)
     if subnets:
         products = [exp.root / "overlap.json"]
-        progress = _by_age(products, [exp.masks(system) for system in subnets])
+        progress = _by_age(products, [exp.latest_masks(system) for system in subnets])
         yield Unit("overlap", products[0].name, products[0].name, progress)
     for system in subnets:
         weights = exp.subnet(system) / "model.pth"

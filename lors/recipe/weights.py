@@ -10,13 +10,10 @@ clips; only better ones see the others. So the same budget has room for more wei
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from lors.recipe.expdir import tasks_of
-from lors.recipe.halving import ROUNDING, Halving, rounds_of
 from lors.recipe.report import Section
 from lors.recipe.sweeps import SCALING, Sweep, Trial
 from lors.score import normalised_performance
@@ -60,42 +57,6 @@ def coordinate_search(
 def weights_in(setting: Mapping[str, Any], experts: int) -> list[float]:
     """Return the weights of a setting; by default all are 1."""
     return [float(weight) for weight in setting.get(WEIGHTS) or (1.0,) * experts]
-
-
-def full_evaluations(points: int, halving: Halving | None) -> float:
-    """Return the cost of a search over a grid, in evaluations of one point on all of dev."""
-    cost, seen = 0.0, 0.0
-    for step in rounds_of(points, halving):
-        cost += step.points * (step.share - seen)
-        seen = step.share
-    return cost
-
-
-@dataclass(frozen=True)
-class Room:
-    """The room for weights in the budget of a search.
-
-    Attributes:
-        evaluations: the cost that they may have, in evaluations of one point on all of dev.
-        first: share of the clips on which weights are compared with the best ones before they see
-            the others; 1 without successive halving.
-    """
-
-    evaluations: float
-    first: float
-
-    @property
-    def most(self) -> int:
-        """The largest number of weights that can be tried: all but the last fail early."""
-        if self.evaluations < 1 - ROUNDING:
-            return 0
-        return math.floor((self.evaluations - 1) / self.first + ROUNDING) + 1
-
-
-def room_for(points: int, each_expert: int, halving: Halving | None) -> Room:
-    """Return the room after a grid: both cost no more than ``points + each_expert`` points."""
-    whole = full_evaluations(points + each_expert, halving)
-    return Room(whole - full_evaluations(points, halving), halving.first if halving else 1.0)
 
 
 def contribution_sections(sweeps: Sequence[Sweep]) -> list[Section]:

@@ -99,6 +99,10 @@ class SubnetworkTraining:
         return grad.masked_fill(self._outside_now()[name], 0)
 
     def _before_step(self, optimizer: torch.optim.Optimizer) -> None:
+        for name, parameter in self._parameters.items():
+            if parameter.grad is not None:
+                # Zero since the backward pass, unless noise was added (ESPnet's grad_noise).
+                parameter.grad.masked_fill_(self._outside_now()[name], 0)
         self._state = {
             name: {key: value.clone() for key, value in _moments(optimizer, parameter).items()}
             for name, parameter in self._parameters.items()

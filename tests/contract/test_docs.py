@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from lors.recipe import expdir
 from tests.blocks import FENCE, MARK, ROOT, RUN, Block, blocks_of, pages
 
 LANGUAGES = {*RUN, "yaml", "text", "mermaid"}
@@ -72,6 +73,17 @@ def test_blocks_are_found(source, expected):
 )
 def test_the_check_finds_bad_blocks(source):
     assert len(problems_of("p", source)) == 1
+
+
+def test_no_experiment_lies_in_the_place_of_a_product():
+    """``--expdir exp/base`` would be the base model of the experiment ``exp``."""
+    layout = Path(expdir.__file__).read_text(encoding="utf-8")
+    products = set(re.findall(r"^\| ``(\w+)/", layout, re.MULTILINE))
+    assert {"base", "expert", "lora", "joint", "half", "quantised"} <= products
+    for path in ROOT.glob("egs/*/*/*.[ms][dh]"):
+        known = products - ({"lora"} if path.parent.name == "lors1" else set())
+        named = set(re.findall(r"--expdir exp/(\w+)", path.read_text(encoding="utf-8")))
+        assert not named & known, path
 
 
 def test_the_page_of_methods_is_that_of_the_code():

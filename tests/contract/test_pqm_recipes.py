@@ -13,6 +13,7 @@ from lors.data.speaker_split import read_partition
 from lors.models import FAMILIES
 from lors.recipe.units import SCRIPTS
 from tests.integration.recipe import Recipe, run
+from tests.unit.test_speaker_split import write
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "egs/TEMPLATE/pqm1"
@@ -78,6 +79,27 @@ def test_dry_run_prints_the_commands_of_every_stage(name, tmp_path):
     # From the adapter of all speakers, and from nothing.
     assert printed["adapt"].count("--adapter") == 1
     assert sorted(recipe.directory.rglob("*")) == before
+
+
+def test_english_speech_is_not_translated(tmp_path):
+    recipe = Recipe(tmp_path / "voice_prompts", "voice_prompts", "pqm1")
+    words = ["--langs", "en es", "--tasks", "asr st", "--stage", "stats", "--stop_stage", "sat"]
+    done = run(recipe, "--dry_run", *words)
+    assert done.returncode == 0, done.stdout
+    assert "--pairs en_asr es_asr es_st SPEAKERS_asr SPEAKERS_st" in done.stdout
+    assert "--pairs en_asr es_asr es_st --dump" in done.stdout
+
+
+def test_stage_speakers_and_other_speakers_in_the_same_place(tmp_path):
+    recipe = Recipe(tmp_path / "mini_covost", "mini_covost", "pqm1")
+    write(recipe / "dump", {"de": {"anna": (24, 0, 0), "bert": (9, 0, 0)}})
+    options = ["--langs", "de", "--num_speakers", "1", "--stage", "speakers"]
+    for adapt, status in (("8", 0), ("9", 1)):
+        wanted = ["--adapt_utterances", adapt, "--least_test", "2", "--stop_stage", "speakers"]
+        done = run(recipe, *options, *wanted)
+        assert done.returncode == status, done.stdout
+    assert (recipe / "speakers/speakers").read_text() == "de-x-anna\n"
+    assert "--speakerdir" in done.stdout
 
 
 @pytest.mark.parametrize(

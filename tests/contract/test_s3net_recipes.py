@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from lors.checkpoint.reader import Checkpoint
 from lors.config import read_yaml
 from lors.recipe.grid import read_grid
 from lors.recipe.units import SCRIPTS
+from lors.subnet.find import pruned_matrices
 from tests.integration.recipe import Recipe, run
 from tests.integration.tiny_wav2vec2 import PACKAGES, environment
 
@@ -79,22 +81,99 @@ def test_help_has_every_stage_and_option(tmp_path):
         assert re.search(rf"^ +{number} +{stage} +\S", done.stdout, re.MULTILINE), stage
 
 
-@pytest.mark.skipif(not (PACKAGES / "transformers").is_dir(), reason="no transformers")
-def test_dry_run_of_a_self_supervised_encoder(tmp_path, monkeypatch):
-    """Pre-training, fine-tuning after it, fine-tuning without it."""
-    for name, value in environment().items():
-        monkeypatch.setenv(name, value)
+@pytest.mark.parametrize(
+    ("name", "matrices", "adapters"),
+    [
+        # The matrices of its base model; tasks asr.
+        ("mini_covost", None, 1),
+        # Whisper-base, width 512, 6 + 6 layers: attention, cross-attention and MLP; tasks asr st.
+        ("voice_prompts", [(512, 512)] * 4 * 18 + [(512, 2048)] * 2 * 12, 2),
+    ],
+)
+def test_adapters_of_a_language_have_the_bytes_of_its_mask(name, matrices, adapters):
+    config = read_yaml(RECIPES[name] / "conf/train_lora.yaml")
+    if matrices is None:
+        base = Checkpoint.open(RECIPES[name] / "base/model.pth")
+        matrices = [base.shape(matrix) for matrix in pruned_matrices(base)]
+    rank = config["adapter_conf"]["rank"]
+    numbers = sum(rank * (rows + columns) for rows, columns in matrices)
+    mask = sum(rows * columns for rows, columns in matrices) / 8
+    assert 0.85 < 4 * adapters * numbers / mask < 1.05
+    shown = f"{4 * numbers / 1e6:.1f} MB" if numbers > 1e5 else f"{4 * numbers / 1e3:.0f} kB"
+    assert shown in (RECIPES[name] / "conf/train_lora.yaml").read_text()
+    assert shown in (RECIPES[name] / "README.md").read_text()
+
+
+# --- a self-supervised encoder ------------------------------------------------------------------
+
+needs_transformers = pytest.mark.skipif(
+    not (PACKAGES / "transformers").is_dir(), reason="no transformers"
+)
+
+
+@pytest.fixture
+def xlsr(tmp_path):
+    """Call run_xlsr.sh; return how it ended."""
     recipe = Recipe(tmp_path / "mini", "mini_covost", "s3net1")
-    done = recipe.run("--dry_run", "--langs", "de es", program="run_xlsr.sh")
+    return lambda *words: recipe.run(*words, program="run_xlsr.sh", environment=environment())
+
+
+@needs_transformers
+def test_dry_run_of_a_self_supervised_encoder(xlsr):
+    """Pre-training, fine-tuning after it, fine-tuning without it."""
+    done = xlsr("--dry_run", "--langs", "de es")
     assert done.status == 0, done.stderr
     first, second, third = done.stdout.split("local/data.sh")[1:]
+    assert "--config conf/train_lora.yaml" not in done.stdout
     assert "lors.bin.inference" not in first
     assert first.count("conf/train_wav2vec2_pretrain.yaml") == 5 and "train_subnet" in first
     for part, number in ((first, 0), (second, 3), (third, 0)):
         assert part.count("--pretrained exp/xlsr_pretrain") == number
     assert "lors.bin.importance" not in second and "lors.bin.importance" in third
     assert second.count("--config conf/train_wav2vec2.yaml") == 4
-    assert "--base_model ../lors1/exp/base_wav2vec2/base --langs de\\ es" in second
+    # All have the vocabulary of the first, also with less data.
+    assert "--base_model ../lors1/exp/base_wav2vec2/base --langs de\\ es" in first
+    for part in (second, third):
+        assert "--base_model exp/xlsr_pretrain/base --langs de\\ es" in part
+    assert [re.findall(r"--out (\S+)/stats ", part) for part in (first, second, third)] == [
+        *(["exp/xlsr_pretrain"], ["exp/xlsr_adapted"], ["exp/xlsr"]),
+    ]
+
+
+@needs_transformers
+@pytest.mark.parametrize("expdir", [["--expdir", "exp/seed2"], ["--expdir=exp/seed2"]])
+def test_options_for_all_three_runs_and_experiments_of_another_name(xlsr, expdir):
+    done = xlsr("--dry_run", "--langs", "de", *expdir, "--seed", "2", "--base_model", "own")
+    assert done.status == 0, done.stderr
+    first, second, third = done.stdout.split("local/data.sh")[1:]
+    assert "--base_model own" in first and "exp/xlsr" not in done.stdout
+    assert all("--seed 2" in part and "--seed 1" not in part for part in (first, second, third))
+    assert "--pretrained exp/seed2_pretrain" in second and "--out exp/seed2_adapted/" in second
+    assert "--base_model exp/seed2_pretrain/base" in third and "--out exp/seed2/" in third
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["--stop_stage", "base"], ["--train_config=conf/x.yaml"], ["--pretrained", "x"]),
+        *(["--s3net-config", "x"], ["--lora_config", "x"], ["--model_family", "whisper"]),
+        *(["--submit"], ["--expdir"], ["--expdir="]),
+    ],
+)
+def test_options_that_the_three_runs_set_are_refused(xlsr, words):
+    done = xlsr("--dry_run", "--seed", "2", *words)
+    assert (done.status, done.stdout) == (2, "")
+    assert words[0].rstrip("=") in done.stderr
+
+
+def test_help_of_the_three_runs(xlsr):
+    for word in ("--help", "-h"):
+        done = xlsr(word)
+        assert done.status == 0 and "--expdir exp/xlsr" in done.stdout
+        assert done.stdout.count("--s3net_config") == 1 and "shellcheck" not in done.stdout
+
+
+# --- wrong options ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

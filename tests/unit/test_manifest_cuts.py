@@ -113,6 +113,17 @@ def test_other_names_of_translations_and_languages(tmp_path):
     assert first.lang == "de"
 
 
+def test_a_split_of_another_partition_is_left_alone(tmp_path):
+    """The split is that of the manifest; the field of lhotse's recipes has names of the corpus."""
+    cuts = corpus(tmp_path)
+    for part in cuts.values():
+        for number, cut in enumerate(part):
+            owner = cut.supervisions[0] if number else cut
+            owner.custom = {**(owner.custom or {}), "split": "train-clean"}
+    (report,) = run(tmp_path, *write_all(tmp_path, cuts))
+    assert {s: report["splits"][s]["clips"] for s in SPLITS} == dict.fromkeys(SPLITS, 3)
+
+
 def test_several_languages_and_a_plain_file(tmp_path, capsys):
     cuts = {split: [*corpus(tmp_path)[split], *corpus(tmp_path / "es", "es")[split]]
             for split in SPLITS}  # fmt: skip

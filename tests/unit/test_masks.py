@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lors.bin import pack_subnets
 from lors.checkpoint.masks import Masks, write_masks, write_model_with_masks, write_subnetwork
 from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.safetensors_file import HEADER
@@ -84,6 +85,25 @@ def test_model_with_all_masks_in_one_file(path, base, given, tmp_path):
     opened = Checkpoint.open(out)
     assert set(opened.names()) == set(base.names())
     assert opened.fingerprint() == base.fingerprint()
+
+
+def test_dtype_of_all_packed_files(path, base, given, tmp_path):
+    trained, out = tmp_path / "trained", tmp_path / "packed"
+    trained.mkdir()
+    torch.save(base_state(base), trained / "model.pth")
+    (trained / "masks.safetensors").write_bytes(path.read_bytes())
+    words = ["--model", str(trained), "--out", str(out), "--langs", "de", "--dtype", "float16"]
+    assert pack_subnets.main(words) == 0
+    assert_masks(Masks(out / "all/subnetwork.safetensors"), given)
+    for name in ("de", "all"):
+        opened = Checkpoint.open(out / name / "subnetwork.safetensors")
+        for tensor in base.names():
+            value = base.tensor(tensor)
+            if name == "de" and tensor in NAMES:
+                value = value.masked_fill(~given["de"][tensor], 0)
+            expected = value.half() if value.is_floating_point() else value
+            assert torch.equal(opened.tensor(tensor), expected), (name, tensor)
+            assert opened.dtype(tensor) == expected.dtype
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float16])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +14,19 @@ from scipy.stats import norm
 
 from lors.checkpoint.adapter_base import hash_of_weights
 from lors.checkpoint.expert import open_model
-from lors.checkpoint.nf4 import BLOCK, VALUES, Nf4, dequantise_by_torch, quantise
+from lors.checkpoint.nf4 import (
+    BLOCK,
+    VALUES,
+    Nf4,
+    bitsandbytes_dequantise,
+    dequantise,
+    dequantise_by_torch,
+    quantise,
+)
 from lors.checkpoint.quantised import open_quantised, write_quantised
 from lors.checkpoint.reader import QUANTISED, Checkpoint
 from lors.errors import UsageError
+from tests.devices import DEVICES
 from tests.refusal import refusal
 
 SHAPES = [(64, 64), (7, 13), (16, 5, 3), (1, 1), (3, 64), (65,)]
@@ -103,6 +115,78 @@ def test_first_code_is_in_the_upper_half():
     packed = quantise(torch.tensor([-1.0, 1.0, 0.0]))
     assert packed.codes.tolist() == [0x0F, 0x77]
     assert dequantise_by_torch(packed.codes, packed.absmax, BLOCK, 3).tolist() == [-1, 1, 0]
+
+
+# --- devices ------------------------------------------------------------------------------------
+
+
+def moved(packed, device):
+    """Return the same codes and scales on a device."""
+    parts = {f.name: getattr(packed, f.name) for f in dataclasses.fields(packed)}
+    tensors = {name: part.to(device) for name, part in parts.items() if torch.is_tensor(part)}
+    return dataclasses.replace(packed, **tensors)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_device_gives_the_same_weights(shape, double, device):
+    packed = quantise(weights(shape), double=double)
+    there = moved(packed, device)
+    found = there.dequantised()
+    assert found.device.type == device
+    assert torch.equal(found.cpu(), packed.dequantised())
+    by_torch = dequantise_by_torch(there.codes, there.scales(), BLOCK, found.numel())
+    assert torch.equal(by_torch, found.view(-1))
+    if len(shape) == 2:
+        rows = torch.tensor([0, shape[0] - 1])
+        assert torch.equal(there.rows(rows.to(device)), found[rows.to(device)])
+    if not double:  # the mean of the scales may be summed up in another order
+        made = quantise(weights(shape).to(device))
+        assert torch.equal(made.codes.cpu(), packed.codes)
+        assert torch.equal(made.absmax.cpu(), packed.absmax)
+
+
+@pytest.fixture
+def bitsandbytes(monkeypatch):
+    """A stand-in for bitsandbytes that works on the devices in a list, and counts its calls."""
+    stand_in = SimpleNamespace(devices=[], calls=[], error=None)
+
+    def operator(codes, scales, block, kind, shape, dtype):
+        stand_in.calls.append(codes.device.type)
+        if codes.device.type not in stand_in.devices:
+            raise RuntimeError("no kernel for this device")
+        values = dequantise_by_torch(codes, scales, block, shape[1]).view(shape)
+        return values + (stand_in.error or 0)
+
+    monkeypatch.setitem(sys.modules, "bitsandbytes", SimpleNamespace())
+    operators = SimpleNamespace(dequantize_4bit=operator)
+    monkeypatch.setattr(torch.ops, "bitsandbytes", operators, raising=False)
+    bitsandbytes_dequantise.cache_clear()
+    yield stand_in
+    bitsandbytes_dequantise.cache_clear()
+
+
+def test_bitsandbytes_is_tried_on_each_device(bitsandbytes):
+    bitsandbytes.devices = ["cpu"]
+    packed = quantise(weights((4, 64)))
+    expected = dequantise_by_torch(packed.codes, packed.absmax, BLOCK, 256).view(4, 64)
+    assert torch.equal(packed.dequantised(), expected)
+    assert bitsandbytes.calls == ["cpu", "cpu"]  # the trial, and the work
+    # A device without its kernels has torch, whatever the CPU could do.
+    there = moved(packed, "meta")
+    assert dequantise(there.codes, there.absmax, BLOCK, (4, 64)).shape == (4, 64)
+    assert bitsandbytes_dequantise("meta") is None
+    assert bitsandbytes_dequantise("cpu") is not None
+    assert bitsandbytes.calls.count("cpu") == 2
+
+
+def test_bitsandbytes_with_other_values_is_not_used(bitsandbytes):
+    bitsandbytes.devices, bitsandbytes.error = ["cpu"], 0.1
+    packed = quantise(weights((4, 64)))
+    packed.dequantised()
+    packed.dequantised()
+    assert bitsandbytes.calls == ["cpu"] and bitsandbytes_dequantise("cpu") is None
 
 
 # --- files --------------------------------------------------------------------------------------

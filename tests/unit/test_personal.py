@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from lors.bin.quantise import main as quantise_main
 from lors.bin.share_adapters import main
@@ -187,6 +188,33 @@ def test_what_cannot_be_quantised(exp, tmp_path):
         quantise_directory(exp.root / "quantised", tmp_path / "q2")
     with refusal("out.bin", kind=UsageError):
         write_quantised(open_model(exp.base / "model.pth"), [NAME], tmp_path / "out.bin")
+
+
+def test_only_the_model_of_a_directory_is_quantised(exp, tmp_path, capsys):
+    """Another checkpoint of a training is not the model beside it."""
+    (exp.base / "3epoch.pth").write_bytes((exp.base / "model.pth").read_bytes())
+    quantise = ["--out", str(tmp_path / "q"), "--model"]
+    assert quantise_main([*quantise, str(exp.base / "3epoch.pth")]) == 2
+    error = capsys.readouterr().err
+    assert "3epoch.pth" in error and "model.pth" in error
+    assert not (tmp_path / "q").exists()
+    for model in (exp.base, exp.base / "model.pth"):
+        assert quantise_main(["--model", str(model), "--out", str(exp.base)]) == 2
+        assert "--out" in capsys.readouterr().err
+    assert not (exp.base / "model.safetensors").exists()
+    assert quantise_main([*quantise, str(exp.base / "model.pth")]) == 0
+    assert open_quantised(tmp_path / "q").quantised_names() == [NAME, CONV]
+
+
+def test_other_weights_beside_a_base_model_are_not_quantised_ones(exp):
+    """A full model stays the base, whatever lies beside it; a task vector is no model in 4 bits."""
+    vector = {"x": torch.ones(2)}
+    save_file(vector, exp.base / "model.safetensors")
+    found = fine_tuning_config(exp.base, {}, PAIRS)
+    assert found["init_param"] == [str(exp.base / "model.pth")] and "quantised_base" not in found
+    quantised = exp.root / "quantised"
+    save_file(vector, quantised / "model.safetensors")
+    assert "quantised_base" not in fine_tuning_config(quantised, {}, PAIRS)
 
 
 def test_sizes(exp):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from lors.bin import find_masks, inspect
 from lors.checkpoint.masks import Masks
 from lors.checkpoint.reader import Checkpoint
 from lors.config import build
+from lors.done_marker import DoneMarker
 from lors.errors import UsageError
 from lors.fileio import read_json, write_json
 from lors.plots.overlap import overlap_figure, overlap_points
@@ -137,6 +139,30 @@ def test_units_of_a_run(tmp_path, monkeypatch):
     subnet = ["python", "-m", "lors.bin.train_subnet", "--systems", *SUBNETS, "--only", "1"]
     write_log("log/train_subnet.1.log", [*subnet, "--out", "exp"])
     assert set(latest_jobs("exp", "exp")) == {"importance/es", SUBNETS[0]} <= set(keys)
+
+
+def test_status_follows_the_masks_that_were_found_again(tmp_path, monkeypatch):
+    """The masks of the trained model count for its overlap, as in the program."""
+    monkeypatch.chdir(tmp_path)
+    exp, system = ExpDir("exp"), SUBNETS[1]
+    run = build(type(RUN), {**vars(RUN), "script": "s3net", "systems": (system,)}, "run")
+
+    def progress(stage):
+        return {unit.key: unit.progress() for unit in units_of(run, "exp") if unit.stage == stage}
+
+    assert progress("subnets") == {system: ""} and exp.latest_masks(system) == exp.masks(system)
+    files = [exp.masks(system), exp.root / "overlap.json", exp.subnet(system) / "masks.safetensors"]
+    for age, file in enumerate(files):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        os.utime(file, (1e9 + age, 1e9 + age))
+        assert progress("overlap")["overlap.json"] == ("done" if age == 1 else "")
+    assert exp.latest_masks(system) == files[-1]
+    # The first half of a training in two rounds.
+    exp.half(system).base.mkdir(parents=True)
+    assert progress("subnets") == {f"half/{system}/base": "", system: ""}
+    DoneMarker(exp.half(system).base / ".done", {}).mark()
+    assert progress("subnets") == {f"half/{system}/base": "done", system: ""}
 
 
 # --- masks of an experiment ---------------------------------------------------------------------

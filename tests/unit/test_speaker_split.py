@@ -62,7 +62,7 @@ def test_every_run_gives_the_same_and_other_settings_are_refused(source, tmp_pat
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.rglob("*") if p.is_file()}
     assert split_speakers(source, ["de"], out, rule) == ["de-x-anna"]
     assert before == {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in before}
-    with refusal("adapt", "8", "7"):
+    with refusal("adapt", "8", "7", "--speakerdir"):
         split_speakers(source, ["de"], out, SpeakerRule(adapt=7, dev=4, least_test=8))
     split_speakers(source, ["de"], tmp_path / "again", rule)
     for path, (_, content) in before.items():
@@ -79,6 +79,25 @@ def test_named_speakers_keep_the_splits_of_the_corpus(source, tmp_path):
     assert ids(out / "de" / "train") == ids(source / "de" / "train")
     assert ids(out / "de" / "dev") == ids(source / "de" / "dev")
     assert not (out / "fr").exists() and (out / "pretraining").read_text() == "de\n"
+
+
+def test_few_other_speakers_stay_in_the_pre_training(tmp_path, caplog):
+    """Nine utterances or fewer have a dev set too; a language that is left out is named."""
+    few = {
+        "de": {"anna": (9, 0, 0), "bert": (9, 0, 0)},
+        "fr": {"june": (9, 0, 0), "luc": (2, 0, 0)},
+        "es": {"ana": (9, 0, 0), "eva": (1, 0, 0)},
+        "it": {"carlo": (9, 0, 0)},
+    }
+    source, out = write(tmp_path / "dump", few), tmp_path / "speakers"
+    split_speakers(source, [*few], out, SpeakerRule(adapt=4, dev=2, least_test=3))
+    assert (out / "pretraining").read_text() == "de\nfr\n"
+    parts = {lang: [len(ids(out / lang / s)) for s in ("train", "dev")] for lang in ("de", "fr")}
+    assert parts == {"de": [8, 1], "fr": [1, 1]}
+    assert ids(out / "fr/dev") == ["luc-train01"]
+    left_out = [record.args[0] for record in caplog.records if record.levelname == "WARNING"]
+    assert left_out == ["es", "it"]
+    assert not (out / "es").exists() and (out / "es-x-ana").exists()
 
 
 def test_too_few_utterances_name_every_speaker(source, tmp_path):

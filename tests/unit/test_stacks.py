@@ -9,17 +9,7 @@ from lors.linalg.low_rank import Ratio, low_rank_factors
 from lors.linalg.sparsify import low_rank_plus_sparse, top_k_of_each
 from lors.merge.plan import MergePlan, open_inputs
 from lors.merge.run import iter_merged, merged_delta
-
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[
-            pytest.mark.gpu,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use"),
-        ],
-    ),
-]
+from tests.devices import DEVICES
 
 
 @pytest.fixture(autouse=True)

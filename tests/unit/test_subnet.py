@@ -17,6 +17,7 @@ from lors.subnet.find import (
 )
 from lors.subnet.overlap import mask_findings, overlap_tables
 from lors.subnet.training import SubnetworkTraining
+from tests.devices import DEVICES
 from tests.refusal import refusal
 from tests.unit.merge_models import write_models
 
@@ -186,18 +187,26 @@ OPTIMIZERS = {
 }
 
 
-def train_step(model, optimizer, utterance, seed):
+def train_step(model, optimizer, utterance, seed, noise=0.0):
+    """Train on a batch; noise is added to the gradients as by ESPnet's grad_noise."""
     x = torch.randn(4, 6, generator=torch.Generator().manual_seed(seed))
-    loss = model(x, utt_id=[utterance])
+    device = next(model.parameters()).device
+    loss = model(x.to(device), utt_id=[utterance])
     loss.backward()
+    if noise:
+        for parameter in model.parameters():
+            parameter.grad += noise * torch.randn(parameter.shape).to(device)
     optimizer.step()
     optimizer.zero_grad()
     return loss.item()
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("noise", [0.0, 0.1])
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_entries_outside_keep_value_and_state_bit_by_bit(toy, kind):
+def test_entries_outside_keep_value_and_state_bit_by_bit(toy, kind, noise, device):
     model, masks = toy
+    model.to(device)
     optimizer = OPTIMIZERS[kind](model.parameters())
     training = SubnetworkTraining(model, masks, UTTERANCES)
     training.guard(optimizer)
@@ -210,7 +219,7 @@ def test_entries_outside_keep_value_and_state_bit_by_bit(toy, kind):
             for n, p in parameters.items()
             if p in optimizer.state
         }
-        train_step(model, optimizer, utterance, step)
+        train_step(model, optimizer, utterance, step, noise)
         after = model.state_dict()
         for name in masks.shapes:
             inside = masks.mask(lang, name)

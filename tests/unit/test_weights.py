@@ -13,18 +13,13 @@ from lors.page.sweep_charts import sweep_panels
 from lors.plots.sweep import sweep_figure
 from lors.recipe.expdir import ExpDir
 from lors.recipe.grid import Grid, read_grid
-from lors.recipe.halving import Halving
+from lors.recipe.halving import Halving, full_evaluations, room_for
 from lors.recipe.merge_tuned import merge_tuned
 from lors.recipe.replay import replay_all
 from lors.recipe.report import render_text
 from lors.recipe.sweeps import read_sweep, read_sweeps
 from lors.recipe.tune import tune
-from lors.recipe.weights import (
-    contribution_sections,
-    coordinate_search,
-    full_evaluations,
-    room_for,
-)
+from lors.recipe.weights import contribution_sections, coordinate_search
 from lors.tasks import Pair
 from tests.refusal import refusal
 
@@ -123,6 +118,18 @@ def test_further_settings_count_in_the_budget(tmp_path):
 def test_wrong_numbers_of_further_settings(tmp_path, number):
     with refusal("tune.yaml: lors: each_expert", kind=UsageError):
         grid_of(tmp_path, f"lors: {{scaling_coef: [1], each_expert: {number}}}\n")
+
+
+def test_a_budget_without_room_for_further_settings(tmp_path):
+    """With halving one setting of four costs less than an evaluation on all of dev."""
+    text = "a: {method: lors, scaling_coef: [1, 2, 3], each_expert: %d}\nties: {rank: [1]}\n"
+    halving = "halving: {first: 0.25, keep: 0.5}\n"
+    with refusal("tune.yaml: a: each_expert", "2 or more", "grid of 3", kind=UsageError):
+        grid_of(tmp_path, halving + text % 1)
+    assert grid_of(tmp_path, halving + text % 2).each_expert == {"a": 2}
+    assert grid_of(tmp_path, text % 1).each_expert == {"a": 1}
+    (tmp_path / "tune.yaml").write_text(halving + text % 1)
+    assert read_grid(tmp_path / "tune.yaml", ["ties"]).each_expert == {}
 
 
 # --- the search ----------------------------------------------------------------------------------

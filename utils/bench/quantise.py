@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from lors.checkpoint.nf4 import bitsandbytes_dequantise
-from lors.checkpoint.quantised import FILE_NAME, open_quantised
+from lors.checkpoint.places import RECIPE_MODEL, RECIPE_VECTOR
+from lors.checkpoint.quantised import open_quantised
 from lors.data.datadir import read_text
 from lors.log import run_main
 from lors.models import family_of, open_recogniser
@@ -45,7 +46,7 @@ def measure(model: Path, data: Path | None, utterances: int) -> list[dict[str, A
     """Return a row for full precision and for each kind of quantisation."""
     full = {
         "weights": "float32",
-        "disk": (model / "model.pth").stat().st_size,
+        "disk": (model / RECIPE_MODEL).stat().st_size,
         "memory": bytes_in_memory(open_recogniser(model).model),
     }
     rows = [{**full, **decoded(model, data, utterances)}]
@@ -62,7 +63,7 @@ def measure(model: Path, data: Path | None, utterances: int) -> list[dict[str, A
             rows.append(
                 {
                     "weights": name,
-                    "disk": (directory / FILE_NAME).stat().st_size,
+                    "disk": (directory / RECIPE_VECTOR).stat().st_size,
                     "memory": bytes_in_memory(open_recogniser(directory).model),
                     "in_4_bits": in_4_bits,
                     "smaller_in_4_bits": 4 * numel / in_4_bits,
@@ -96,7 +97,7 @@ def decoded(directory: Path, data: Path | None, utterances: int) -> dict[str, fl
 
 def work(args: argparse.Namespace) -> None:
     rows = measure(args.model, args.data, args.utterances)
-    backend = "torch" if bitsandbytes_dequantise() is None else "bitsandbytes"
+    backend = "torch" if bitsandbytes_dequantise("cpu") is None else "bitsandbytes"
     print(f"{args.model}, dequantised by {backend}")
     keys = list(dict.fromkeys(key for row in rows for key in row))
     for key in keys:

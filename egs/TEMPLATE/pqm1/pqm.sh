@@ -77,6 +77,7 @@ stages=(data format speakers base quantise stats sat adapt inference score)
 training=(base quantise stats sat adapt)
 # Makes arrays of the options that are lists, completes base_model and inference_config, and sets:
 declare -a systems import_options speaker_options quantise_options
+declare -a speakers others personal # test speakers, pairs of the pre-training, pairs of test speakers
 check_options pqm
 training_clips=() report_options=(--compare_to base)
 inference_gpu=() # what a job of inference asks for
@@ -86,21 +87,6 @@ recorded=(--expdir "$expdir" --data "$datadir" --dump "$dumpdir"
     --systems "${systems[@]}")
 start_run
 
-# Set the pairs that stage speakers has chosen: `others`, of the pre-training, and `personal`.
-read_speakers() {
-    speakers=(SPEAKERS) other_langs=("${langs[@]}")
-    if [ "$dry_run" = false ]; then
-        mapfile -t speakers <"$speakerdir/speakers"
-        mapfile -t other_langs <"$speakerdir/pretraining"
-    fi
-    local lang task
-    others=() personal=()
-    for task in "${tasks[@]}"; do
-        for lang in "${other_langs[@]}"; do others+=("${lang}_$task"); done
-        for lang in "${speakers[@]}"; do personal+=("${lang}_$task"); done
-    done
-}
-
 stage_data
 stage_format "${splits[@]}"
 
@@ -108,6 +94,7 @@ if begin speakers "data of each speaker in $speakerdir"; then
     run_cpu 1 "$expdir/log/speakers.log" \
         "$python" -m lors.bin.split_speakers --data "$dumpdir" --langs "${langs[@]}" \
         --out "$speakerdir" "${speaker_options[@]}"
+    if [ "$dry_run" = false ]; then check_options pqm; fi # the lists of the speakers that are there now
 fi
 
 stage_base
@@ -119,7 +106,6 @@ if begin quantise "4 bits in $expdir/quantised"; then
 fi
 
 if begin stats "shapes of the training data"; then
-    read_speakers
     run "${train_cmd[@]}" --num_threads "$cores" "$expdir/log/stats.log" \
         "$python" -m lors.bin.train --base "$expdir/quantised" \
         --pairs "${others[@]}" "${personal[@]}" --dump "$speakerdir" --config "$sat_config" \
@@ -127,7 +113,6 @@ if begin stats "shapes of the training data"; then
 fi
 
 if begin sat "an adapter for all speakers"; then
-    read_speakers
     run "${train_cmd[@]}" --gpu "$ngpu" --num_nodes "$num_nodes" --num_threads "$cores" \
         "$expdir/log/train_sat.log" \
         "$python" -m lors.bin.train --base "$expdir/quantised" --pairs "${others[@]}" \
@@ -137,7 +122,6 @@ if begin sat "an adapter for all speakers"; then
 fi
 
 if begin adapt "adapters of the test speakers"; then
-    read_speakers
     for system in quantised_sat_speaker quantised_speaker; do
         from=()
         if [ "$system" = quantised_sat_speaker ]; then from=(--adapter "$expdir/quantised_sat"); fi
@@ -152,14 +136,12 @@ if begin adapt "adapters of the test speakers"; then
 fi
 
 if begin inference "test sets by ${systems[*]}"; then
-    read_speakers
     run "$python" -m lors.bin.share_adapters --expdir "$expdir" --langs "${speakers[@]}" \
         --tasks "${tasks[@]}"
     infer "$speakerdir" "${speakers[@]}"
 fi
 
 if begin score "scores, $expdir/RESULTS.md"; then
-    read_speakers
     score "$speakerdir" "${speakers[@]}"
 fi
 

@@ -1,20 +1,66 @@
 #!/usr/bin/env bash
+# Usage: ./run_xlsr.sh [--expdir exp/xlsr] [options of run.sh]
+#
 # S3Net as in its paper, on a self-supervised encoder with the architecture of XLSR: language-adaptive
 # pre-training under the masks of the languages, then multi-lingual CTC fine-tuning; compared with plain
-# continued pre-training, and with no further pre-training.
+# continued pre-training, and with no further pre-training. Experiments: EXPDIR_pretrain, EXPDIR_adapted
+# and EXPDIR.
 #
 #   (cd ../lors1 && local/train_base.sh --model_family wav2vec2 --expdir exp/base_wav2vec2)
-#   ./run_xlsr.sh                          # options are those of run.sh, for all three runs
+#   ./run_xlsr.sh                          # other options go to all three calls of run.sh
 #   ./run_xlsr.sh --criteria taylor --methods average
+#   ./run_xlsr.sh --seed 2 --expdir exp/xlsr_seed2
+#   ./run_xlsr.sh --base_model facebook/wav2vec2-xls-r-300m
+#
+# shellcheck source-path=SCRIPTDIR
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-common=(--model_family wav2vec2 --base_model ../lors1/exp/base_wav2vec2/base --lora_config "" "$@")
+. utils/log.sh
+
+expdir=exp/xlsr given=()
+while [ $# -gt 0 ]; do
+    name=
+    if [ "$1" = -h ]; then name=help; fi
+    if [[ $1 =~ ^--([a-z0-9_-]+)(=.*)?$ ]]; then name=${BASH_REMATCH[1]//-/_}; fi
+    case $name in
+    help)
+        sed -n '2,/^# shellcheck/{/^# shellcheck/d;s/^# \{0,1\}//p}' run_xlsr.sh
+        exec ./run.sh --help
+        ;;
+    expdir)
+        if [[ $1 != *=* ]]; then
+            if [ $# -lt 2 ]; then die -2 "--expdir needs a value"; fi
+            expdir=$2
+            shift
+        else
+            expdir=${1#*=}
+        fi
+        ;;
+    model_family | train_config | s3net_config | lora_config | pretrained | stop_stage | submit)
+        die -2 "an option that cannot be given here" "where: $1" \
+            "expected: --expdir, or an option of run.sh that all three runs can have" \
+            "what to do: call ./run.sh as the last lines of run_xlsr.sh do"
+        ;;
+    *) given+=("$1") ;;
+    esac
+    shift
+done
+if [ -z "$expdir" ]; then die -2 "--expdir needs a value"; fi
+
 contrastive=conf/train_wav2vec2_pretrain.yaml ctc=conf/train_wav2vec2.yaml
 
+# Run ./run.sh; what the script sets comes after what the user has given.
+recipe() {
+    ./run.sh --base_model ../lors1/exp/base_wav2vec2/base "${given[@]}" \
+        --model_family wav2vec2 --lora_config "" "$@"
+}
+
 # Masks by the contrastive loss; joint: plain continued pre-training; s3net_*: language-adaptive.
-./run.sh "${common[@]}" --train_config "$contrastive" --s3net_config "$contrastive" \
-    --expdir exp/xlsr_pretrain --stop_stage subnets
-# Fine-tuning of both; a row s3net_* keeps its masks.
-./run.sh "${common[@]}" --s3net_config "$ctc" --pretrained exp/xlsr_pretrain --expdir exp/xlsr_adapted
+recipe --train_config "$contrastive" --s3net_config "$contrastive" \
+    --expdir "${expdir}_pretrain" --stop_stage subnets
+# Fine-tuning of both; a row s3net_* keeps its masks. The base model is that of the pre-training, whose
+# CTC layer has the characters of its data: less data may lack some.
+recipe --s3net_config "$ctc" --pretrained "${expdir}_pretrain" --base_model "" \
+    --expdir "${expdir}_adapted"
 # The same without further pre-training: masks by the CTC loss.
-./run.sh "${common[@]}" --s3net_config "$ctc" --expdir exp/xlsr
+recipe --s3net_config "$ctc" --base_model "${expdir}_pretrain/base" --expdir "$expdir"
