@@ -217,7 +217,7 @@ def test_a_mirror_that_never_answers(mirror, folder, no_apt_get, monkeypatch):
 
 def test_a_connection_that_stays_open(mirror, folder, no_apt_get, monkeypatch):
     """The package is whole, whether the mirror closes the connection or not."""
-    monkeypatch.setattr(download, "_PATIENCE", 1)
+    monkeypatch.setattr(download, "_PATIENCE", 10)
     content, end = (mirror / FILE).read_bytes(), threading.Event()
 
     def answer(file):
