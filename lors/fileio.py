@@ -44,12 +44,15 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     binary = "b" in mode
     descriptor, temporary = _open_temporary(path)
-    with os.fdopen(
-        descriptor,
-        mode,
-        encoding=None if binary else "utf-8",
-        newline=None if binary else "\n",
-    ) as handle:
+    with (
+        full_disk_names(path),
+        os.fdopen(
+            descriptor,
+            mode,
+            encoding=None if binary else "utf-8",
+            newline=None if binary else "\n",
+        ) as handle,
+    ):
         try:
             yield handle
             handle.flush()
@@ -63,9 +66,18 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
                 handle.close()
             if isinstance(error, UnicodeEncodeError):
                 raise _not_utf8(path, error) from None
-            if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
-                error.filename = str(path)  # write() names no file
             raise
+
+
+@contextlib.contextmanager
+def full_disk_names(path: str | os.PathLike) -> Iterator[None]:
+    """Name `path` in an error of a full disk: write() itself names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def _not_utf8(path: Path, error: UnicodeEncodeError) -> LorsError:

@@ -12,7 +12,7 @@ import subprocess
 import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import soundfile
@@ -208,11 +208,21 @@ def deb(data: bytes, name: str = "data.tar.xz") -> bytes:
 
 
 def tar(files: Mapping[str, bytes]) -> bytes:
-    """Return an xz-compressed tar archive of files; their names begin with ``./``, as dpkg's do."""
+    """Return an xz-compressed tar archive of files and their folders, as dpkg writes it.
+
+    Names begin with ``./``, and a folder comes before its content. A name that leads outside is as
+    it is, without folders.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:xz", preset=0) as archive:
+        inside = {name for name in files if not name.startswith("/") and ".." not in name}
+        parents = {parent for name in inside for parent in PurePosixPath(name).parents}
+        for parent in sorted(parents | {PurePosixPath()}):
+            member = tarfile.TarInfo("./" if parent == PurePosixPath() else f"./{parent}")
+            member.type, member.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(member)
         for name, content in files.items():
-            member = tarfile.TarInfo(name if name.startswith(("/", "..")) else f"./{name}")
+            member = tarfile.TarInfo(f"./{name}" if name in inside else name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return buffer.getvalue()

@@ -21,6 +21,7 @@ from lors.data.clips import SAMPLE_RATE, ClipConversion, ConvertedClip
 from lors.data.pieces import agree
 from lors.data.sound import SoundError, read_clip
 from lors.errors import LorsError
+from lors.fileio import full_disk_names
 from lors.log import show_progress
 from lors.processes import end_with_parent, starting_workers
 
@@ -158,10 +159,14 @@ def _write_flac(clip: ClipConversion, samples: np.ndarray) -> None:
     """
     clip.target.parent.mkdir(parents=True, exist_ok=True)
     temporary = clip.target.with_name(f".{clip.target.name}.tmp")
-    temporary.write_bytes(encode_flac(samples, clip.origin))
-    source_time = Path(file_of(clip.source)).stat().st_mtime_ns
-    os.utime(temporary, ns=(source_time, source_time))
-    temporary.replace(clip.target)
+    try:
+        with full_disk_names(clip.target):
+            temporary.write_bytes(encode_flac(samples, clip.origin))
+        source_time = Path(file_of(clip.source)).stat().st_mtime_ns
+        os.utime(temporary, ns=(source_time, source_time))
+        temporary.replace(clip.target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _finished_duration(clip: ClipConversion) -> float | None:

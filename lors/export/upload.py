@@ -28,7 +28,7 @@ from lors.checkpoint.places import (
     PACK_RECORD,
 )
 from lors.errors import LorsError, UsageError, shortened
-from lors.fileio import scratch_directory, write_text
+from lors.fileio import full_disk_names, scratch_directory, write_text
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,8 @@ def files_of(model: Path) -> Iterator[dict[str, Path]]:
         wrong = [name for name in names if name.startswith("/") or ".." in name.split("/")]
         if wrong:
             raise LorsError("paths that leave the package", where=model, got=shortened(wrong))
-        archive.extractall(folder)
+        with full_disk_names(model.parent):
+            archive.extractall(folder)
         packed = packed_files(folder)
         missing = [path.name for path in packed or () if not path.is_file()]
         if packed is None or missing:

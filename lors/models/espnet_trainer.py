@@ -132,7 +132,7 @@ def atomic_saves() -> Iterator[None]:
 
     def atomic_save(obj: object, f: Any, *args: Any, **kwargs: Any) -> None:
         if isinstance(f, str | os.PathLike):
-            with atomic_write(f, "wb") as handle:
+            with atomic_write(f, "wb") as handle, _errors_of_writing():
                 save(obj, handle, *args, **kwargs)
         else:
             save(obj, f, *args, **kwargs)
@@ -142,6 +142,17 @@ def atomic_saves() -> Iterator[None]:
         yield
     finally:
         torch.save = save
+
+
+@contextlib.contextmanager
+def _errors_of_writing() -> Iterator[None]:
+    """Raise the error of write() that ``torch.save`` replaces by one of its zip archive."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def read_checkpoint(path: Path) -> tuple[Mapping[str, Tensor], Reporter]:
@@ -180,7 +191,7 @@ def complete_epoch(
     """
     epoch = reporter.get_epoch()
     # Written even if it exists: it may be incomplete, or from an earlier training.
-    with atomic_write(out / _model(epoch), "wb") as handle:
+    with atomic_write(out / _model(epoch), "wb") as handle, _errors_of_writing():
         torch.save(model, handle)
     replace_link(out / "latest.pth", _model(epoch))
     kept = options.keep_nbest_models

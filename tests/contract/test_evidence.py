@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib
+import itertools
 import json
 import re
 import shutil
@@ -44,8 +45,8 @@ class Commands:
             path.unlink(missing_ok=True)
             path.write_text(recorder)
             path.chmod(0o755)
-        for name in ("base", "expert", "stats"):
-            (self.recipe.exp / "seed1" / name).mkdir(parents=True)
+        for seed, name in itertools.product(("seed1", "seed2"), ("base", "expert", "stats")):
+            (self.recipe.exp / seed / name).mkdir(parents=True)
         done = self.recipe.run(
             *options, program="evidence.sh", environment={"LORS_PYTHON": str(folder / "python")}
         )
@@ -122,6 +123,32 @@ def test_curves_of_the_learning_rate(commands):
         expected = copy.deepcopy(published)
         del expected["optim_conf"]["lr"], expected["scheduler_conf"]["max_lr"]
         assert config == expected
+
+
+def test_curves_are_of_the_first_seed(tmp_path):
+    """Their experts are compared with those of that seed."""
+    options = ("--parts", "curves", "--seeds", "2 3", "--leading", "tsv_m")
+    commands = Commands(tmp_path, *options)
+    assert {words[words.index("--seed") + 1] for words in commands.runs} == {"2"}
+    assert len(commands.runs) == 3 + 1 + 2 + 2
+    expert = commands.recipe.exp / "curves/2_languages/expert"
+    assert expert.resolve() == (commands.recipe.exp / "seed2/expert").resolve()
+
+
+def test_merges_of_the_leading_methods_are_changed(tmp_path):
+    commands = Commands(tmp_path, "--parts", "extend", "--leading", "tsv_m lors")
+    merges = commands.parsed("lors.bin.merge")
+    made = [str(merge.out).split("/")[-2] for merge in merges]
+    assert made == ["lors.added_ru", "lors.removed_it"]
+    (evaluation,) = commands.parsed("lors.bin.evaluate")
+    assert len(evaluation.models) == 3 + 4
+
+
+def test_no_leading_method_can_be_changed(tmp_path):
+    recipe = Recipe(tmp_path / "voice_prompts", "voice_prompts")
+    done = recipe.run("--leading", "tsv_m actmat", program="evidence.sh")
+    assert done.status == 2 and re.search(r"--leading tsv_m actmat.*lors", done.stderr, re.DOTALL)
+    assert not recipe.exp.exists()
 
 
 def test_an_unknown_part(tmp_path):

@@ -31,6 +31,7 @@ from lors.recipe.subnetworks import LanguageModels, find_masks_of
 from lors.recipe.training_config import fine_tuning_config
 from lors.subnet.find import find_masks as find
 from lors.tasks import pairs_of
+from tests.full_disk import largest_file
 from tests.integration.tiny_wav2vec2 import PACKAGES, environment, make_wav2vec2
 from tests.refusal import refusal
 
@@ -133,6 +134,14 @@ def test_base_model_of_the_hub(project, hub, tmp_path):
     assert source == f"hf://org/xlsr@{hub.repos['org/xlsr'].refs['main']}"
     with refusal("no such model directory", str(tmp_path / "none"), kind=LorsError):
         FAMILIES["wav2vec2"].import_base(str(tmp_path / "none"), tmp_path / "no", options)
+
+
+def test_a_full_disk_while_importing(project, tmp_path):
+    (tmp_path / "dump").symlink_to(project / "dump")
+    half = (project / "base/model.pth").stat().st_size // 2
+    with refusal("model.pth", "File too large"), largest_file(half):
+        imported(project / "published", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["dump"]
 
 
 def test_base_model_with_another_ctc_layer(project, tmp_path):

@@ -7,8 +7,10 @@ import pytest
 import soundfile
 from cv_corpus import tone, write_mp3
 
-from lors.data.conversion import encode_flac
+from lors.data.clips import ClipConversion
+from lors.data.conversion import convert_clip, encode_flac
 from lors.data.sound import SoundError, read_clip
+from tests.full_disk import largest_file
 from tests.refusal import refusal
 
 
@@ -82,3 +84,12 @@ def test_flac_is_exact_to_16_bit_and_clips_what_is_too_loud(tmp_path):
     assert soundfile.read(tmp_path / "x.flac", dtype="int16")[0].tolist() == [
         0, 8192, -8192, 32767, -32768, 1,
     ]  # fmt: skip
+
+
+def test_a_full_disk_is_told_with_the_file_and_leaves_nothing(tmp_path):
+    soundfile.write(tmp_path / "x.wav", tone(16_000, 2.0), 16_000)
+    clip = ClipConversion("x", str(tmp_path / "x.wav"), tmp_path / "out" / "x.flac", 0.0, 10.0)
+    with pytest.raises(OSError) as caught, largest_file(1000):
+        convert_clip(clip)
+    assert caught.value.filename == str(clip.target)
+    assert list(clip.target.parent.iterdir()) == []

@@ -31,6 +31,7 @@ from lors.models.espnet_trainer import (
     read_checkpoint,
 )
 from lors.models.subnetworks import Options
+from tests.full_disk import largest_file
 from tests.refusal import refusal
 
 pytestmark = pytest.mark.espnet
@@ -192,6 +193,14 @@ def test_saving_that_fails_leaves_the_old_file(tmp_path):
     with pytest.raises((AttributeError, pickle.PicklingError)), atomic_saves():
         torch.save(obj={"a": torch.zeros(3), "b": lambda: None}, f=path)
     assert torch.load(path)["a"].tolist() == [1, 1, 1] and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    """torch.save has a RuntimeError of its own for it."""
+    path = tmp_path / "x.pth"
+    with pytest.raises(OSError) as caught, largest_file(1000), atomic_saves():
+        torch.save({"a": torch.zeros(10_000)}, path)
+    assert caught.value.filename == str(path) and list(tmp_path.iterdir()) == []
 
 
 class Code:

@@ -17,6 +17,7 @@ from lors.fileio import (
     atomic_directory,
     atomic_write,
     file_digest,
+    full_disk_names,
     hash_of,
     locked,
     path_component,
@@ -27,6 +28,7 @@ from lors.fileio import (
     write_json,
     write_text,
 )
+from tests.full_disk import largest_file
 from tests.refusal import refusal
 from tests.unit.killed import kill_within
 
@@ -60,6 +62,15 @@ def test_full_disk_is_told_with_the_file(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
     assert f"OSError: [Errno 27] File too large: '{path}'" in done.stderr
     assert names(tmp_path) == []
+
+
+def test_a_plain_write_to_a_full_disk_gets_a_name(tmp_path):
+    with pytest.raises(OSError) as caught, largest_file(1000), full_disk_names("their/name"):
+        (tmp_path / "part").write_bytes(b"x" * 2000)
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, "their/name")
+    with pytest.raises(FileNotFoundError) as caught, full_disk_names("their/name"):
+        (tmp_path / "nothing").read_bytes()
+    assert caught.value.filename == str(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("name", ["de", "sv-SE", "ä.b_c", "a|b", "می\u200cخواهم", ".x", "x" * 240])

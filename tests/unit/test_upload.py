@@ -13,6 +13,7 @@ from lors.bin.lors import main
 from lors.export.upload import is_edited, marked, repo_called
 from lors.recipe.card import model_card, scores_of
 from lors.recipe.expdir import ExpDir
+from tests.full_disk import largest_file
 from tests.hub_server import OTHER_TOKEN, TOKEN, Fault
 from tests.refusal import refusal
 from tests.unit.merge_models import model
@@ -252,6 +253,15 @@ def test_a_package_of_espnet(merged, owner, tmp_path, capsys):
         wrong = package(tmp_path / "wrong.zip", **changes)
         assert upload(wrong, *record, repo="org/other") == 1
         assert fact in capsys.readouterr().err and "org/other" not in owner.repos
+
+
+def test_a_full_disk_is_told_with_its_folder(merged, owner, tmp_path, capsys):
+    path = package(tmp_path / "lors.asr.zip", **{"exp/model.pth": b"x" * 5000})
+    with largest_file(1000):
+        assert upload(path, "--record", "merged/merge.yaml") == 1
+    message = capsys.readouterr().err
+    assert "File too large" in message and f"where: {tmp_path}" in message
+    assert not [*tmp_path.glob(".*.unpacked")]
 
 
 def test_wrong_models_and_names(merged, owner, tmp_path, capsys):

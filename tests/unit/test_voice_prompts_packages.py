@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import http.server
 import io
-import os
+import re
 import shutil
 import subprocess
 import tarfile
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,15 +23,17 @@ from cv_corpus import tone
 from lors.bin import format_audio, prepare_voice_prompts
 from lors.data.conversion import encode_flac
 from lors.data.datadir import read_data_dir
-from lors.data.voice_prompts import archives, download
+from lors.data.voice_prompts import archives, corpus, download, read_russian
 from lors.data.voice_prompts.archives import unpack
 from lors.data.voice_prompts.download import get_packages
 from lors.data.voice_prompts.packages import load_release
 from lors.data.voice_prompts.read_russian import read_sentences
 from lors.errors import UsageError
+from tests.full_disk import largest_file
 from tests.prompt_packages import (
     deb,
     encode_g722,
+    sha256,
     small_prompts,
     spoken,
     tar,
@@ -73,6 +78,38 @@ def no_apt_get(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
 
 
+@contextlib.contextmanager
+def serving(handler):
+    """Serve by this class of handlers; return the address."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}/debian"
+        running.shutdown()
+
+
+@contextlib.contextmanager
+def answering(answer, length=None):
+    """Answer every request by ``answer(socket file)``, with a Content-Length; return the address.
+
+    Without a length not even the head is sent.
+    """
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if length is not None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(length))
+                self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                answer(self.wfile)
+
+        def log_message(self, *_):
+            pass
+
+    with serving(Handler) as address:
+        yield address
+
+
 @pytest.fixture
 def server(mirror):
     """Serve the packages as Debian's archive does; return the address and the paths asked for."""
@@ -87,11 +124,8 @@ def server(mirror):
         def log_message(self, *_):
             pass
 
-    handler = functools.partial(Handler, directory=str(mirror))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}/debian", asked
-        running.shutdown()
+    with serving(functools.partial(Handler, directory=str(mirror))) as address:
+        yield address, asked
 
 
 def french(mirror):
@@ -158,6 +192,73 @@ def test_an_answer_that_does_not_end_is_cut(mirror, folder, server, no_apt_get):
     assert left_in(folder) == []
 
 
+def test_an_answer_that_is_cut(mirror, folder, no_apt_get):
+    content = (mirror / FILE).read_bytes()
+    half = content[: len(content) // 2]
+    sums = (french(mirror).sha256, sha256(half), f"{len(half)} of {len(content)} bytes")
+    with (
+        answering(lambda file: file.write(half), len(content)) as address,
+        refusal(NAME, f"{address}/pool/main/s/sounds/{FILE}", *sums) as caught,
+    ):
+        get_packages(folder, [french(mirror)], archive=address)
+    assert ".download.tmp" not in str(caught.value) and "remove" not in str(caught.value)
+    assert left_in(folder) == []
+
+
+def test_a_mirror_that_never_answers(mirror, folder, no_apt_get, monkeypatch):
+    monkeypatch.setattr(download, "_PATIENCE", 0.2)
+    end = threading.Event()
+    with answering(lambda _: end.wait(20)) as address:
+        with refusal(FILE, address, "timed out"):
+            get_packages(folder, [french(mirror)], archive=address)
+        end.set()
+    assert left_in(folder) == []
+
+
+def test_a_connection_that_stays_open(mirror, folder, no_apt_get, monkeypatch):
+    """The package is whole, whether the mirror closes the connection or not."""
+    monkeypatch.setattr(download, "_PATIENCE", 10)
+    content, end = (mirror / FILE).read_bytes(), threading.Event()
+
+    def answer(file):
+        file.write(content)
+        end.wait(20)
+
+    with answering(answer, len(content)) as address:
+        get_packages(folder, [french(mirror)], archive=address)
+        end.set()
+    assert (folder / FILE).read_bytes() == content
+
+
+def test_a_slow_mirror_has_a_limit(mirror, folder, no_apt_get, monkeypatch):
+    """It answers often enough, but would need hours."""
+    monkeypatch.setattr(download, "_LONGEST", 0.3)
+
+    def answer(file):
+        for _ in range(250):
+            file.write(b"x")
+            time.sleep(0.02)
+
+    with (
+        answering(answer, french(mirror).bytes) as address,
+        refusal(FILE, address, "0.3 seconds"),
+    ):
+        get_packages(folder, [french(mirror)], archive=address)
+    assert left_in(folder) == []
+
+
+def test_all_ways_have_one_limit(mirror, folder, server, apt_get, monkeypatch):
+    monkeypatch.setattr(download, "_LONGEST", 0.3)
+    apt_get("exec sleep 20")
+    with refusal("0.3 seconds") as caught:
+        get_packages(folder, [french(mirror)], archive=server[0])
+    assert [problem.split(": ")[0] for problem in caught.value.got] == [
+        "apt-get",
+        f"{server[0]}/pool/main/s/sounds/{FILE}",
+    ]
+    assert left_in(folder) == []
+
+
 @pytest.mark.parametrize("archive", ["no address", "ftp://127.0.0.1:9/debian", "http://"])
 def test_a_wrong_address(mirror, folder, no_apt_get, archive):
     with refusal(FILE):
@@ -181,9 +282,18 @@ def test_a_download_goes_on_where_it_stopped(mirror, folder, server, no_apt_get,
 
 def test_a_downloaded_package_with_a_wrong_sum(mirror, folder, apt_get):
     apt_get(f"echo other >{FILE}")
-    with refusal(NAME, french(mirror).sha256, "SHA-256", "remove"):
-        get_packages(folder, [french(mirror)])
+    sums = (french(mirror).sha256, f"SHA-256 {sha256(b'other' + bytes([10]))}")
+    # Nothing is left to remove: the file of apt-get is gone.
+    with refusal(NAME, *sums, "apt-get", "127.0.0.1:9", "elsewhere") as caught:
+        get_packages(folder, [french(mirror)], archive="http://127.0.0.1:9")
+    assert "remove" not in str(caught.value)
     assert left_in(folder) == []
+
+
+def test_after_a_wrong_file_of_apt_get_comes_the_address(mirror, folder, server, apt_get):
+    apt_get(f"echo other >{FILE}")
+    get_packages(folder, [french(mirror)], archive=server[0])
+    assert (folder / FILE).read_bytes() == (mirror / FILE).read_bytes()
 
 
 def test_a_truncated_package_is_named_as_such(mirror, folder):
@@ -217,12 +327,59 @@ def test_a_recording_that_was_changed(mirror, tmp_path, capsys):
     assert prepare(mirror, tmp_path / "data", mirror / "packages.yaml") == 1
     message = capsys.readouterr().err
     assert all(fact in message for fact in (str(path.parent), NAME, "20 recordings"))
+    # The folder to remove is that of the package, and removing it helps.
+    package = mirror / f"{NAME}_1-1"
+    assert re.search(rf"{re.escape(str(package))}(?!/|_)", message)
+    shutil.rmtree(package)
+    assert prepare(mirror, tmp_path / "data", mirror / "packages.yaml") == 0
+
+
+def test_content_that_is_missing(mirror, tmp_path, capsys):
+    assert prepare(mirror, tmp_path / "data", mirror / "packages.yaml") == 0
+    package = mirror / f"{NAME}_1-1"
+    shutil.rmtree(package / "usr/share/asterisk")
+    assert prepare(mirror, tmp_path / "data", mirror / "packages.yaml") == 1
+    message = capsys.readouterr().err
+    assert message.count(str(package)) == 2  # the missing folder, and the one to remove
+    assert re.search(rf"{re.escape(str(package))}(?!/|_)", message)
+    shutil.rmtree(package)
+    assert prepare(mirror, tmp_path / "data", mirror / "packages.yaml") == 0
+
+
+def test_nothing_is_written_if_the_last_language_is_damaged(mirror, tmp_path, capsys):
+    packages, langs = mirror / "packages.yaml", ["en", "ru"]
+    assert prepare(mirror, tmp_path / "good", packages, langs=langs) == 0
+    [path] = mirror.rglob("ru_RU_f_IvrvoiceRU/added.g722")
+    path.write_bytes(b"other")
+    assert prepare(mirror, tmp_path / "data", packages, langs=langs) == 1
+    assert str(path.parent) in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
+def test_no_data_are_without_their_licence(mirror, tmp_path, monkeypatch):
+    """The disk is full at the last language."""
+    write = corpus.write_data_dirs
+
+    def write_but_russian(directories):
+        if any("ru" in path.parts for path in directories):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(directories)
+
+    monkeypatch.setattr(corpus, "write_data_dirs", write_but_russian)
+    out = tmp_path / "data"
+    assert prepare(mirror, out, mirror / "packages.yaml", langs=["en", "ru"]) == 1
+    assert (out / "en/train/wav.scp").is_file() and not (out / "ru/train").exists()
+    assert (out / "LICENSE").is_file() and "IvrvoiceRU" in (out / "CREDITS").read_text()
 
 
 def test_a_folder_without_the_content(mirror, folder, tmp_path, capsys):
     (folder / "usr").mkdir()  # so nothing is downloaded
     assert prepare(folder, tmp_path / "data", mirror / "packages.yaml") == 1
-    assert "core-sounds-en.txt.gz" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "core-sounds-en.txt.gz" in message and str(folder) in message
+    # The folder is the user's: nothing in it is to be removed.
+    assert "remove" not in message and "--folder" in message and "db.sh" in message
+    assert message.count("core-sounds-en.txt.gz") == 1
 
 
 def test_a_list_of_packages_without_english(mirror):
@@ -279,6 +436,23 @@ def test_unpacking_gives_what_dpkg_gives(mirror, tmp_path):
     for file in files:
         if (tmp_path / "own" / file).is_file():
             assert (tmp_path / "own" / file).read_bytes() == (tmp_path / "dpkg" / file).read_bytes()
+
+
+@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="compares with dpkg-deb")
+def test_packages_of_the_tests_have_the_layout_of_dpkgs(mirror, tmp_path):
+    def content(package):
+        listed = ["dpkg-deb", "--contents", package]
+        lines = subprocess.run(listed, check=True, capture_output=True, text=True).stdout
+        return sorted((line[0], line.split()[-1]) for line in lines.splitlines())
+
+    unpack(mirror / FILE, tmp_path / "tree")
+    (tmp_path / "tree/DEBIAN").mkdir()
+    (tmp_path / "tree/DEBIAN/control").write_text(
+        f"Package: {NAME}\nVersion: 1-1\nArchitecture: all\nMaintainer: a\nDescription: b\n"
+    )
+    build = ["dpkg-deb", "--build", tmp_path / "tree", tmp_path / "theirs.deb"]
+    subprocess.run(build, check=True, capture_output=True)
+    assert content(mirror / FILE) == content(tmp_path / "theirs.deb")
 
 
 @pytest.mark.parametrize("name", ["../outside", "usr/../../outside"])
@@ -339,20 +513,41 @@ def test_a_package_that_expands_without_end(tmp_path, monkeypatch):
     assert left_in(tmp_path) == ["x.deb"]
 
 
-@pytest.mark.parametrize("step", ["download", "unpack"])
-def test_no_space_leaves_nothing(mirror, folder, server, no_apt_get, monkeypatch, capsys, step):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "file"))
+@pytest.mark.parametrize(("step", "suffix"), [("download", ".deb"), ("unpack", ".gz")])
+def test_no_space_leaves_nothing(
+    mirror, folder, server, no_apt_get, monkeypatch, capsys, step, suffix
+):
+    """Files of one kind have no space; write() itself fails, after the file was made."""
+    opened = Path.open
 
-    if step == "download":
-        monkeypatch.setattr(download, "_by_address", full)
-    else:
-        monkeypatch.setattr(archives, "_extract", full)
+    def full(path, mode="r", *rest, **more):
+        file = opened(path, mode, *rest, **more)
+        if mode != "wb" or path.suffix != suffix:
+            return file
+        file.close()
+        return opened(Path("/dev/full"), mode)
+
+    monkeypatch.setattr(Path, "open", full)
     packages = mirror / "packages.yaml"
     code = prepare(folder, folder / "data", packages, "--archive", server[0])
     message = capsys.readouterr().err
     assert code == 1 and "No space left" in message and "free some space" in message
+    place = folder / "asterisk-core-sounds-en_1-1"
+    named = f"{place}_all.deb" if step == "download" else place
+    assert f"where: {named}\n" in message
     assert all(name.endswith(".deb") for name in left_in(folder))
+
+
+@pytest.mark.parametrize("step", ["download", "unpack"])
+def test_files_that_are_written_in_part_are_removed(mirror, folder, server, no_apt_get, step):
+    place = folder / FILE
+    if step == "unpack":
+        shutil.copy(mirror / FILE, folder)
+        place = folder / f"{NAME}_1-1"
+    with pytest.raises(OSError) as caught, largest_file(1000):
+        get_packages(folder, [french(mirror)], archive=server[0])
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(place))
+    assert left_in(folder) == ([] if step == "download" else [FILE])
 
 
 # --- the Russian sentences ----------------------------------------------------------------------
@@ -385,6 +580,20 @@ def test_read_russian_is_a_corpus_of_its_own(mirror, tmp_path, capsys):
         ["extra", "no_transcript"],
         ["ru_0020", "no_recording"],
     ]
+    assert (out / "LICENSE").is_file() and "nsh" in (out / "CREDITS").read_text()
+
+
+def test_the_read_sentences_are_never_without_their_licence(mirror, tmp_path, monkeypatch):
+    sounds = {f"ru_{number:04}": encode_flac(tone(16_000, 0.5)) for number in range(1, 21)}
+    packages = write_read_russian(mirror, LINES, sounds)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(read_russian, "write_json", full)
+    out = tmp_path / "data_read"
+    assert prepare(mirror, out, packages, "--read_russian", langs=["ru"]) == 1
+    assert (out / "ru/train/wav.scp").is_file()
     assert (out / "LICENSE").is_file() and "nsh" in (out / "CREDITS").read_text()
 
 

@@ -49,6 +49,14 @@ for part in $parts; do
 done
 read -ra seeds_a <<<"$seeds"
 read -ra leading_a <<<"$leading"
+extended=() # leading methods that are sums: part extend changes their merges
+for method in task_arithmetic lors; do
+    if [[ " $leading " == *" $method "* ]]; then extended+=("$method"); fi
+done
+if [[ " $parts " == *" extend "* ]] && [ "${#extended[@]}" -eq 0 ]; then
+    die -2 "no leading method whose merges part extend can change" "where: --leading $leading" \
+        "expected: task_arithmetic or lors among them" "what to do: leave extend out of --parts"
+fi
 first=$expdir/seed${seeds_a[0]}
 inference=conf/inference_whisper.yaml
 
@@ -143,7 +151,7 @@ merge() {
 part_extend() {
     local method models=(base="$first/base" "expert=$first/expert/{lang}_asr" joint="$first/joint")
     local out=$expdir/extend/models
-    for method in task_arithmetic lors; do
+    for method in "${extended[@]}"; do
         merge "$method" "$out/$method.added_ru" --experts "$first/expert/ru_asr/model.pth" \
             --weights 1 --onto "$expdir/reach/models/$method.without_ru/model.pth"
         merge "$method" "$out/$method.removed_it" --experts "$first/expert/it_asr/model.pth" \
@@ -177,11 +185,12 @@ part_curves() {
     done
 }
 
-# Run the recipe for recognition in EXPDIR/curves/NAME: curve NAME [option ...]
+# Run the recipe for recognition in EXPDIR/curves/NAME, with the first seed, whose experts it is
+# compared with: curve NAME [option ...]
 curve() {
     local out=$expdir/curves/$1
     shift
-    recipe --expdir "$out" --tasks asr --baselines "" --methods "$leading" "$@"
+    recipe --seed "${seeds_a[0]}" --expdir "$out" --tasks asr --baselines "" --methods "$leading" "$@"
 }
 
 # The same with the experts of the first seed.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from lors.errors import LorsError
-from lors.fileio import atomic_directory
+from lors.fileio import atomic_directory, full_disk_names
 
 _MAGIC = b"!<arch>\n"
 _HEADER = 60  # bytes: name (16), times and owners (32), size (10), end (2)
@@ -29,7 +29,11 @@ def unpack(package: Path, target: Path) -> None:
             or a name that leads outside; nothing is left of it.
     """
     try:
-        with package.open("rb") as file, atomic_directory(target) as folder:
+        with (
+            package.open("rb") as file,
+            full_disk_names(target),
+            atomic_directory(target) as folder,
+        ):
             mode = _find_data(file)
             with tarfile.open(fileobj=file, mode=mode) as archive:
                 _extract(archive, folder)

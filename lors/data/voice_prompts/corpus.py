@@ -101,7 +101,8 @@ def prepare_voice_prompts(
 
     Raises:
         UsageError: a language that is not in the release, or limits out of range.
-        LorsError: packages cannot be had, or a split has no prompt left.
+        LorsError: packages cannot be had, or a split has no prompt left. Every package is checked
+            before anything is written.
     """
     limits = limits or Limits()
     check_limits(limits)
@@ -112,26 +113,26 @@ def prepare_voice_prompts(
     packages += [voice.recordings for voice in voices.values()]
     if not (folder / "usr").is_dir():
         get_packages(folder, packages, archive)
-    roots = [folder.resolve() / package.unpacked for package in packages] + [folder.resolve()]
 
     rules = load_rules()
     cleaned = {
         lang: clean_list(
-            read_transcripts(transcripts_of(roots, lang, voice.transcripts)), lang, rules
+            read_transcripts(transcripts_of(folder, lang, voice.transcripts)), lang, rules
         )
         for lang, voice in release.languages.items()
     }
     groups = Groups(
         (name, lang, text) for lang, own in cleaned.items() for name, text in own.texts.items()
     )
+    recordings = {lang: recordings_of(folder, voice) for lang, voice in voices.items()}
+    # First, so that no data are ever without their licence, whatever fails later.
+    write_licence(out, copyright_of(folder, release.languages[TARGET].transcripts), voices)
     reports = []
     for lang, voice in voices.items():
-        recordings = recordings_of(roots, voice)
         english = None if lang == TARGET else cleaned[TARGET].texts
-        selected = _select(lang, voice, recordings, cleaned[lang], english, groups, limits)
+        selected = _select(lang, voice, recordings[lang], cleaned[lang], english, groups, limits)
         reports.append(_write(out / lang, lang, voice, selected, cleaned[lang], groups))
         log.info("%s: data directories written to %s", lang, out / lang)
-    write_licence(out, copyright_of(roots, release.languages[TARGET].transcripts), voices)
     return reports
 
 

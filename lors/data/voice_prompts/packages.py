@@ -128,13 +128,24 @@ def load_release(path: Path = PINNED) -> Release:
     return release
 
 
-def transcripts_of(roots: Iterable[Path], lang: str, package: Package) -> Path:
-    """Return the list of transcripts of a language in the first of `roots` that has it.
+def root_of(folder: Path, package: Package) -> Path:
+    """Return the folder with the content of a package, ``usr/share/...``.
+
+    Args:
+        folder: of the packages, with the package unpacked; or one of the user with the content.
+        package: the package.
+    """
+    unpacked = folder.resolve() / package.unpacked
+    return unpacked if unpacked.is_dir() else folder.resolve()
+
+
+def transcripts_of(folder: Path, lang: str, package: Package) -> Path:
+    """Return the list of transcripts of a language below `folder` (:func:`root_of`).
 
     Raises:
-        LorsError: no root has it, or its content is not the pinned one.
+        LorsError: it is missing, or its content is not the pinned one.
     """
-    path = _first(roots, f"{_DOCUMENTS}/{package.name}/core-sounds-{lang}.txt.gz", package)
+    path = _find(folder, f"{_DOCUMENTS}/{package.name}/core-sounds-{lang}.txt.gz", package)
     digest = hashlib.sha256()
     try:
         with gzip.open(path) as file:
@@ -145,44 +156,46 @@ def transcripts_of(roots: Iterable[Path], lang: str, package: Package) -> Path:
             "a list of transcripts that cannot be read",
             where=path,
             got=error,
-            hint="remove the unpacked folder and run the same command again",
+            hint=_remedy(folder, package),
         ) from None
-    _check_contents(digest.hexdigest(), package, path)
+    _check_contents(digest.hexdigest(), folder, package, path)
     return path
 
 
-def recordings_of(roots: Iterable[Path], voice: Voice) -> Path:
-    """Return the folder with the recordings of a voice in the first of `roots` that has it.
+def recordings_of(folder: Path, voice: Voice) -> Path:
+    """Return the folder with the recordings of a voice below `folder` (:func:`root_of`).
 
     Raises:
-        LorsError: no root has it, or its content is not the pinned one.
+        LorsError: it is missing, or its content is not the pinned one.
     """
-    folder = _first(roots, f"{_SOUNDS}/{voice.voice}", voice.recordings)
-    names = recording_names(folder)
+    found = _find(folder, f"{_SOUNDS}/{voice.voice}", voice.recordings)
+    names = recording_names(found)
     files = sorted(f"{name}{EXTENSION}" for name in names)
-    _check_contents(
-        list_digest(folder, files), voice.recordings, folder, f"{len(names)} recordings"
-    )
-    return folder
+    what = f"{len(names)} recordings"
+    _check_contents(list_digest(found, files), folder, voice.recordings, found, what)
+    return found
 
 
-def sentences_of(roots: Iterable[Path], voice: ReadVoice) -> Path:
+def sentences_of(folder: Path, voice: ReadVoice) -> Path:
     """Return the folder of the Russian voice: ``etc/txt.done.data`` and ``wav/*.wav``.
 
     Raises:
-        LorsError: no root has it, or its content is not the pinned one.
+        LorsError: it is missing, or its content is not the pinned one.
     """
-    folder = _first(roots, f"{_VOICES}/{voice.voice}", voice.sentences)
-    files = sorted(
-        ["etc/txt.done.data", *(f"wav/{path.name}" for path in folder.glob("wav/*.wav"))]
-    )
-    _check_contents(list_digest(folder, files), voice.sentences, folder, f"{len(files) - 1} sounds")
-    return folder
+    found = _find(folder, f"{_VOICES}/{voice.voice}", voice.sentences)
+    files = sorted(["etc/txt.done.data", *(f"wav/{path.name}" for path in found.glob("wav/*.wav"))])
+    what = f"{len(files) - 1} sounds"
+    _check_contents(list_digest(found, files), folder, voice.sentences, found, what)
+    return found
 
 
-def copyright_of(roots: Iterable[Path], package: Package) -> Path:
-    """Return the copyright file of a package."""
-    return _first(roots, f"{_DOCUMENTS}/{package.name}/copyright", package)
+def copyright_of(folder: Path, package: Package) -> Path:
+    """Return the copyright file of a package.
+
+    Raises:
+        LorsError: it is missing.
+    """
+    return _find(folder, f"{_DOCUMENTS}/{package.name}/copyright", package)
 
 
 def recording_names(folder: Path) -> list[str]:
@@ -205,27 +218,40 @@ def list_digest(folder: Path, files: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _first(roots: Iterable[Path], name: str, package: Package) -> Path:
-    roots = list(roots)
-    for root in roots:
-        if (root / name).exists():
-            return root / name
-    raise LorsError(
-        f"{package.name} {package.version} has not the expected content",
-        where=[root / name for root in roots],
-        got="no such file or folder",
-        hint="remove the folder it was unpacked to, and run the same command again",
-    )
+def _find(folder: Path, name: str, package: Package) -> Path:
+    path = root_of(folder, package) / name
+    if not path.exists():
+        raise LorsError(
+            f"{package.name} {package.version} has not the expected content",
+            where=path,
+            got="no such file or folder",
+            hint=_remedy(folder, package),
+        )
+    return path
 
 
-def _check_contents(found: str, package: Package, where: Path, what: str = "a list") -> None:
+def _check_contents(
+    found: str, folder: Path, package: Package, where: Path, what: str = "a list"
+) -> None:
     if found != package.contents:
         raise LorsError(
             f"other prompts than those of {package.name} {package.version}",
             where=where,
             expected=f"content with the SHA-256 {package.contents}",
             got=f"{what} with {found}",
-            hint="results would not be comparable. Remove this folder to get the pinned version; "
-            "for another version write a file like lors/data/voice_prompts/packages.yaml and "
-            "name it by --packages",
+            hint=f"results would not be comparable; {_remedy(folder, package)}; for another "
+            "version write a file like lors/data/voice_prompts/packages.yaml and name it by "
+            "--packages",
         )
+
+
+def _remedy(folder: Path, package: Package) -> str:
+    """Return how to get the pinned content of a package."""
+    root = root_of(folder, package)
+    if root != folder.resolve():
+        return f"remove the folder {root} and run the same command again"
+    # Never tell a user to remove files of the system: nothing is downloaded to such a folder.
+    return (
+        f"{root} has its own usr, which is used as it is: unpack {package.file} there, or name an "
+        "empty folder (--folder; VOICE_PROMPTS in a recipe's db.sh) and run the same command again"
+    )

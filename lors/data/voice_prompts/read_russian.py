@@ -54,12 +54,12 @@ def prepare_read_russian(
         raise LorsError("the list of packages has no read_russian", hint="see packages.yaml")
     if not (folder / "usr").is_dir():
         get_packages(folder, [voice.sentences], archive)
-    roots = [folder.resolve() / voice.sentences.unpacked, folder.resolve()]
-    source = sentences_of(roots, voice)
+    source = sentences_of(folder, voice)
     listed, malformed = read_sentences(source / "etc" / "txt.done.data")
     splits, drops = _select(source, voice, listed, limits)
     drops = malformed_drops(malformed) + drops
 
+    write_licence(out, copyright_of(folder, voice.sentences), {LANG: voice})
     directory = out / LANG
     write_drops(directory / "dropped.tsv", drops)
     check_splits(LANG, splits, directory / "dropped.tsv")
@@ -73,7 +73,6 @@ def prepare_read_russian(
     }
     write_data_dirs({directory / split: splits[split] for split in SPLITS})
     write_json(directory / "report.json", report)
-    write_licence(out, copyright_of(roots, voice.sentences), {LANG: voice})
     return report
 
 

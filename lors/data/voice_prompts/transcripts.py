@@ -100,7 +100,7 @@ def read_transcripts(path: Path) -> TranscriptList:
             "a list of transcripts without any",
             where=path,
             expected="lines of the form name: text",
-            hint="unpack the package again",
+            hint="name a version with transcripts in the list of packages (--packages)",
         )
     return TranscriptList(texts, contradictory, malformed)
 
@@ -125,7 +125,7 @@ def read_lines(path: Path) -> list[str]:
         "a list of transcripts that cannot be read",
         where=path,
         got=cause,
-        hint="remove the unpacked folder and run the same command again",
+        hint="check the disk, and the list of packages (--packages) if it is your own",
     )
 
 
