@@ -1,7 +1,8 @@
 """Fenced blocks of the pages of the documentation.
 
-The tests run every block of commands (``bash``) and of ``python``, unless the line before it says
-why not: ``<!-- not run: needs a cluster -->``.
+The tests run every block of commands (``bash``) and of ``python`` of :func:`pages`, unless the line
+before it says why not: ``<!-- not run: needs a cluster -->``. The blocks of :func:`recipe_pages`
+take hours; their programs and options are looked up.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 RUN = ("bash", "python")
 """Languages of the blocks to run."""
+LANGUAGES = {*RUN, "yaml", "text", "mermaid"}
 FENCE = re.compile(r"^(```+)([^\n`]*)\n(.*?)^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"<!-- not run:(.*?)-->", re.DOTALL)
 
@@ -55,6 +57,13 @@ def pages() -> list[str]:
     """Return the paths of README.md and of the pages in docs/."""
     docs = sorted((ROOT / "docs").rglob("*.md"))
     return ["README.md", *(path.relative_to(ROOT).as_posix() for path in docs)]
+
+
+def recipe_pages() -> list[str]:
+    """Return the paths of the other pages of the site: results, contributing, and all recipes."""
+    recipes = sorted(ROOT.glob("egs/*/*1/README.md"))
+    found = [path.relative_to(ROOT).as_posix() for path in recipes]
+    return ["RESULTS.md", "CONTRIBUTING.md", "lors/data/espeak/grammar/README.md", *found]
 
 
 def to_run(page: str) -> list[Block]:

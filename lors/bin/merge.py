@@ -14,7 +14,7 @@ from lors.log import run_main
 from lors.merge.decompositions import decompositions_for
 from lors.merge.describe import describe_methods, describe_plan
 from lors.merge.plan import MergePlan
-from lors.merge.plan_options import plan_from
+from lors.merge.plan_options import fingerprints_from, plan_from
 from lors.merge.record import RECORD_NAME
 from lors.merge.run import check_merge, run_merge
 
@@ -151,14 +151,15 @@ def work(args: argparse.Namespace) -> None:
         print(describe_methods())
         return
     plan = plan_from(args.config, vars(args))
+    fingerprints = fingerprints_from(args.config, vars(args))
     if args.dry_run:
-        inputs = check_merge(plan, args.out, args.nj, args.names, args.device)
+        inputs = check_merge(plan, args.out, args.nj, args.names, args.device, fingerprints)
         print(describe_plan(plan, inputs))
         return
     if args.out is None:
         raise UsageError("no place for the merged model", where="--out", expected="a file name")
     cache = decompositions_for(plan.merge_method, args.cache)
-    run_merge(plan, args.out, args.nj, cache, args.names, args.device)
+    run_merge(plan, args.out, args.nj, cache, args.names, args.device, fingerprints)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

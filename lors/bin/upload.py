@@ -15,6 +15,7 @@ from lors.log import run_main
 from lors.recipe.card import model_card, scores_of
 from lors.recipe.expdir import ExpDir
 from lors.recipe.names import check_names
+from lors.tasks import TASKS
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -40,13 +41,24 @@ def get_parser() -> argparse.ArgumentParser:
         "--langs", nargs="+", help="languages for the card (default: those of the scores)"
     )
     parser.add_argument(
+        "--tasks",
+        nargs="+",
+        choices=tuple(TASKS),
+        help="tasks for the card (default: those of the scores; without scores asr)",
+    )
+    parser.add_argument(
         "--license",
         help="licence for the card, as the Hub writes it: apache-2.0 (default: the one that all "
         "merged models have)",
     )
-    parser.add_argument("--command", help="the command of the recipe, for the card")
     parser.add_argument(
-        "--private", action="store_true", help="make a new model visible to its owners only"
+        "--command",
+        help="the command of the recipe, for the card, which has no absolute path of it",
+    )
+    parser.add_argument(
+        "--private",
+        action="store_true",
+        help="make a new model visible to its owners only; refuse a public one that is there",
     )
     parser.add_argument(
         "--keep_card",
@@ -73,13 +85,17 @@ def work(args: argparse.Namespace) -> None:
     scores = scores_of(ExpDir(args.expdir), args.merged) if args.expdir else None
     record, library = _record(args, model), "transformers" if model.is_dir() else "espnet"
     with files_of(model) as files:  # before the Hub is asked for licences
-        sizes = {name: path.stat().st_size for name, path in files.items()}
-    card = model_card(record, repo, library, scores, args.langs or (), args.license, args.command)
-    if args.dry_run:
-        print(card)
-        print("\n".join(f"{name}  {size / 1e6:.1f} MB" for name, size in sizes.items()))
-        return
-    print(f"uploaded: {upload(model, card, Target(repo, args.private, args.keep_card))}")
+        card = model_card(
+            *(record, repo, library, scores, args.langs or (), args.license, args.command),
+            tasks=args.tasks or (),
+        )
+        if args.dry_run:
+            print(card)
+            for name, path in files.items():
+                print(f"{name}  {path.stat().st_size / 1e6:.1f} MB")
+            return
+        target = Target(repo, args.private, args.keep_card)
+        print(f"uploaded: {upload(model, files, card, target)}")
 
 
 def _record(args: argparse.Namespace, model: Path) -> Mapping[str, Any]:

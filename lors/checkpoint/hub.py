@@ -108,8 +108,7 @@ def hub_name(source: str | os.PathLike) -> HubName | None:
     if text.endswith(MODEL_SUFFIXES):
         return None
     if exists(Path(text)):
-        if not name.path:
-            _tell_of_local(text)
+        _tell_of_local(text)
         return None
     return name
 
@@ -133,7 +132,12 @@ def local_path(source: str | os.PathLike) -> Path:
             cannot be reached and the cache has no copy; or huggingface_hub is not installed.
     """
     name = hub_name(source)
-    return Path(source) if name is None else _fetched(name)
+    if name is not None:
+        return _fetched(name)
+    path = Path(source)
+    # Path makes org/x of ./org/x, and other functions would take that for a name.
+    is_changed = os.fspath(path) != os.fspath(source)
+    return path.absolute() if is_changed and _is_like_a_name(os.fspath(path)) else path
 
 
 def origin_of(path: str | os.PathLike) -> str | None:
@@ -153,6 +157,19 @@ def origin_of(path: str | os.PathLike) -> str | None:
 def recorded(source: str | os.PathLike) -> str:
     """Return what a record says of a model: its path as given; or its name, with the commit."""
     return origin_of(local_path(source)) or os.fspath(source)
+
+
+def source_in_record(text: str) -> str:
+    """Return the source that :func:`recorded` has written as `text`.
+
+    A name on the Hub is recorded with ``hf://``. Any other text is the path of a local model, and
+    gets a form that :func:`hub_name` takes for a path, whether or not the model is still there.
+    """
+    return f"./{text}" if _is_like_a_name(text) else text
+
+
+def _is_like_a_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None and not text.endswith(MODEL_SUFFIXES)
 
 
 @functools.cache

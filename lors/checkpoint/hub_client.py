@@ -155,6 +155,17 @@ def told(repo: str, revision: str | None = None) -> Iterator[None]:
             hint="check the network, then run the same command again: a download goes on where it "
             "ended",
         ) from error
+    except RuntimeError as error:
+        if type(error) is not RuntimeError:  # RecursionError and the like are faults of a program
+            raise
+        # The storage Xet raises nothing more precise, at a refused connection as at a full disk.
+        raise Unreachable(
+            "a transfer from or to the Hugging Face Hub has failed",
+            where=repo,
+            got=_first_line(error) or "RuntimeError",
+            hint="check the network and the free space on this disk, then run the same command "
+            "again",
+        ) from error
 
 
 def _answer(errors: ModuleType, error: Any, repo: str, revision: str | None) -> LorsError:

@@ -7,6 +7,7 @@ somebody has edited is never replaced.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import hashlib
 import logging
 import os
@@ -27,6 +28,7 @@ from lors.checkpoint.places import (
     MODEL_SUFFIXES,
     PACK_RECORD,
 )
+from lors.config import read_yaml
 from lors.errors import LorsError, UsageError, shortened
 from lors.fileio import full_disk_names, scratch_directory, write_text
 
@@ -34,6 +36,14 @@ log = logging.getLogger(__name__)
 
 MERGE_RECORD = "merge.yaml"
 """Not uploaded: it has the paths of this machine, and the card has the plan."""
+BESIDE_WEIGHTS = (
+    *("*config.json", "tokenizer*.json", "*tokens*.json", "vocab*", "merges.txt", "*.model"),
+    *("*.tiktoken", "normalizer.json", "*.jinja", "LICENSE*", "LICENCE*", "NOTICE*"),
+)
+"""Patterns of the files that are uploaded with the weights of a directory: what loads the model.
+The files of its training (optimizer.pt, training_args.bin) are large, or have paths in them."""
+TOKEN_LIST = "token_list"
+"""Key of the configurations of ESPnet's S2T task; ESPnet loads no other package by its name."""
 _MARK = re.compile(r"<!-- lors upload: ([0-9a-f]{64}) -->\s*\Z")
 
 
@@ -43,7 +53,7 @@ class Target:
 
     Args:
         repo: organisation and model.
-        private: whether a new model is visible to the organisation only.
+        private: whether the model is visible to the organisation only, a new one or an old one.
         keep_card: leave a card alone that somebody has edited, and upload the rest.
     """
 
@@ -103,8 +113,11 @@ def files_of(model: Path) -> Iterator[dict[str, Path]]:
         model: a directory of Hugging Face, or a zip file of ``espnet2.bin.pack``, whose files are
             on this disk during the ``with`` block.
 
+    Files of a directory that do not belong to the model are left out, with a warning.
+
     Raises:
-        LorsError: the directory or the package is not complete, or no such thing.
+        LorsError: the directory or the package is not complete, or no such thing; or no program
+            loads the package.
     """
     if model.is_dir():
         yield _directory(model)
@@ -137,15 +150,20 @@ def files_of(model: Path) -> Iterator[dict[str, Path]]:
                 got=missing or shortened(names),
                 hint="pack the model again: espnet2.bin.pack",
             )
+        if TOKEN_LIST not in read_yaml(packed[1]):
+            raise LorsError(
+                "ESPnet cannot load this package by its name: it holds another kind of model",
+                where=model,
+                expected=f"a model of ESPnet's S2T task, with {TOKEN_LIST} in its configuration",
+                hint="a Whisper is uploaded as a directory of lors export-whisper; models of "
+                "wav2vec 2.0 cannot be uploaded",
+            )
         yield {name: folder / name for name in names if name != CARD}
 
 
 def _directory(model: Path) -> dict[str, Path]:
-    files = {
-        path.name: path
-        for path in sorted(model.iterdir())
-        if path.is_file() and not path.name.startswith(".")
-    }
+    found = sorted(path for path in model.iterdir() if not path.name.startswith("."))
+    files = {path.name: path for path in found if path.is_file()}
     weights = [name for name in DIRECTORY_FILES if name in files]
     if not weights or "config.json" not in files:
         raise LorsError(
@@ -155,40 +173,58 @@ def _directory(model: Path) -> dict[str, Path]:
             got=shortened(files, 20) or "no files",
             hint="lors export-whisper writes such a directory",
         )
-    return {name: path for name, path in files.items() if name not in (CARD, MERGE_RECORD)}
+    from lors.checkpoint.reader import Checkpoint  # torch is slow to import
+
+    # Opened, so that a shard that is missing, or half of a file, is found here. Its list has files
+    # that would be read in place of the weights, too. An absolute path is never a name on the Hub.
+    held = {file.name for file in Checkpoint.open(files[weights[0]].absolute()).files()}
+    held -= {*DIRECTORY_FILES} - {weights[0]}
+    kept = {
+        name: path
+        for name, path in files.items()
+        if name in held or any(fnmatch.fnmatchcase(name, known) for known in BESIDE_WEIGHTS)
+    }
+    others = [path.name for path in found if path.name not in (*kept, CARD, MERGE_RECORD)]
+    if others:
+        log.warning(
+            "not uploaded, because they do not belong to the model in %s: %s",
+            *(model, ", ".join(shortened(others, 20))),
+        )
+    return kept
 
 
-def upload(model: Path, card: str, target: Target) -> str:
+def upload(model: Path, files: dict[str, Path], card: str, target: Target) -> str:
     """Upload a model with its card; return the address of the commit.
 
     The card is also written beside the model (:func:`local_card`).
 
     Args:
         model: as for :func:`files_of`.
+        files: its files, from that function.
         card: the text of the card, without its mark.
         target: the place.
 
     Raises:
-        UsageError: a card that is there was edited, and `keep_card` is false.
-        LorsError: as :func:`files_of`; the Hub refuses the upload, or the connection breaks.
+        UsageError: a card that is there was edited, and `keep_card` is false; or the model on the
+            Hub is public, and `private` is true.
+        LorsError: the Hub refuses the upload, or the connection breaks.
     """
     repo, own = target.repo, local_card(model)
-    with files_of(model) as files:
-        beside = own.read_text(encoding="utf-8", errors="replace") if own.is_file() else None
-        _check_card(beside, own, target)
-        parent, others = _head(target, create=False)
-        online = _card_online(repo, parent) if CARD in others else None
-        _check_card(online, f"{repo} on the Hub", target)
-        if parent is None:
-            parent, others = _head(target, create=True)
-        _warn_of_others(repo, [*others], [*files])
-        if beside is None or not is_edited(beside):
-            write_text(own, marked(card))
-        if online is not None and is_edited(online):
-            log.info("the card of %s stays as it is", repo)
-        else:
-            files = {**files, CARD: own}
-        return _commit(repo, files, parent)
+    beside = own.read_text(encoding="utf-8", errors="replace") if own.is_file() else None
+    _check_card(beside, own, target)
+    parent, others = _head(target, create=False)
+    online = _card_online(repo, parent) if CARD in others else None
+    _check_card(online, f"{repo} on the Hub", target)
+    if parent is None:
+        parent, others = _head(target, create=True)
+    _warn_of_others(repo, [*others], [*files])
+    if beside is None or not is_edited(beside):
+        write_text(own, marked(card))
+    if online is not None and is_edited(online):
+        log.info("the card of %s stays as it is", repo)
+    else:
+        files = {**files, CARD: own}
+    return _commit(repo, files, parent)
 
 
 def _check_card(card: str | None, where: object, target: Target) -> None:
@@ -213,6 +249,13 @@ def _head(target: Target, create: bool) -> tuple[str | None, list[str]]:
             if create:
                 raise
             return None, []
+        if target.private and not info.private:
+            raise UsageError(
+                "this model on the Hub is public, and an upload does not make it private",
+                where=f"{repo} on the Hub",
+                expected="a private model, or a new one",
+                hint="make it private in its settings on the Hub, or leave --private out",
+            )
         return info.sha, [file.rfilename for file in info.siblings or []]
 
 

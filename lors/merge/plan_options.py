@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lors.checkpoint.hub import source_in_record
 from lors.config import REQUIRED, build, keys_of, parse_assignments, read_yaml
 from lors.errors import UsageError
 from lors.merge.plan import MergePlan
 from lors.merge.record import is_name_only
+
+MODELS = {"base", "experts", "onto"}
+"""Keys of a plan whose values are models."""
 
 
 def plan_from(config: str | None, options: Mapping[str, Any]) -> MergePlan:
@@ -56,9 +60,35 @@ def _read_plan(path: Path) -> dict[str, Any]:
             expected="a plan",
             got=f"model: {values['model']}",
         )
-    if "fingerprints" in values and isinstance(values.get("plan"), dict):
-        return values["plan"]
-    return values
+    return _plan_in(values) if _is_record(values) else values
+
+
+def _is_record(values: Mapping[str, Any]) -> bool:
+    return "fingerprints" in values and isinstance(values.get("plan"), dict)
+
+
+def _plan_in(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the plan in a record, in which a path stays a path."""
+    plan = dict(record["plan"])
+    for name in MODELS & plan.keys():  # the plan refuses values of another type
+        value = plan[name]
+        if isinstance(value, list):
+            plan[name] = [source_in_record(v) if isinstance(v, str) else v for v in value]
+        elif isinstance(value, str):
+            plan[name] = source_in_record(value)
+    return plan
+
+
+def fingerprints_from(config: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fingerprints in a record, without those of models that an option replaces.
+
+    Args:
+        config, options: as for :func:`plan_from`; a file that is no record has no fingerprints.
+    """
+    values = read_yaml(Path(config)) if config else {}
+    found = values.get("fingerprints") if _is_record(values) else None
+    found = found if isinstance(found, dict) else {}
+    return {name: value for name, value in found.items() if options.get(name) is None}
 
 
 def _refuse_other_options(config: str | None, names: list[str]) -> None:

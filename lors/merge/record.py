@@ -47,6 +47,38 @@ def record_of(plan: MergePlan, inputs: MergeInputs, out: Path, history: dict | N
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
+def check_fingerprints(inputs: MergeInputs, fingerprints: Mapping[str, Any]) -> None:
+    """Check that the models of a merge are those of a record.
+
+    Args:
+        inputs: the open files of the plan in the record.
+        fingerprints: entries ``base`` and ``experts`` of the record's fingerprints; a missing one
+            is not compared.
+
+    Raises:
+        LorsError: a model has other values than in the merge that was recorded.
+    """
+    models = {"base": [inputs.base], "experts": inputs.experts}
+    changed = []
+    for name in models.keys() & fingerprints.keys():
+        expected = fingerprints[name] if name == "experts" else [fingerprints[name]]
+        found = [model.fingerprint() for model in models[name]]
+        if not isinstance(expected, list) or len(expected) != len(found):
+            changed.append(f"{name}: {len(found)}, and not as many fingerprints")
+            continue
+        changed += [
+            f"{model.path}: fingerprint {own}, recorded {other}"
+            for model, own, other in zip(models[name], found, expected, strict=True)
+            if own != other
+        ]
+    if changed:
+        raise LorsError(
+            "these are not the models of the recorded merge",
+            got=changed,
+            hint="put those models back; or, to merge these, give them by --base and --experts",
+        )
+
+
 def unfinished_record(out: Path) -> str:
     """Return the record to write before a merge replaces the model: the name of the model only.
 

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,12 @@ from lors.log import show_progress
 from lors.merge.decompositions import Decompositions
 from lors.merge.engine import Merger
 from lors.merge.plan import MergeInputs, MergePlan, open_inputs
-from lors.merge.record import RECORD_NAME, record_of, unfinished_record
+from lors.merge.record import (
+    RECORD_NAME,
+    check_fingerprints,
+    record_of,
+    unfinished_record,
+)
 from lors.merge.target import check_target
 from lors.merge.task_vector import add_delta
 
@@ -117,6 +123,7 @@ def run_merge(
     cache: Decompositions | None = None,
     names: str | None = None,
     device: str | None = None,
+    fingerprints: Mapping[str, Any] | None = None,
 ) -> None:
     """Merge and write the model to `out`, with its record and the model configuration beside it.
 
@@ -133,17 +140,18 @@ def run_merge(
         names: naming scheme of the tensors (:func:`lors.checkpoint.naming.schemes`); by
             default the names of the base model, and OpenAI's names in a ``.pt``.
         device: as for :func:`iter_merged`.
+        fingerprints: as for :func:`lors.merge.record.check_fingerprints`; None: any models.
 
     Raises:
         UsageError: as :func:`iter_merged`; a ``.pt`` with other names than OpenAI's; or `out` is a
             file of an input or one that no merge wrote, or its directory holds another model.
-        LorsError: as :func:`iter_merged`; a tensor has no name in the scheme; the plan's `onto` has
-            another base model or one of the experts already; or writing fails.
+        LorsError: as :func:`iter_merged`; another fingerprint; a tensor has no name in the scheme;
+            `onto` has another base model or one of the experts already; or writing fails.
     """
     out = Path(out)
     experts = "1 expert" if len(plan.experts) == 1 else f"{len(plan.experts)} experts"
     logging.info("reading the base model and %s", experts)
-    inputs = open_inputs(plan)
+    inputs = _opened(plan, fingerprints)
     target = check_target(plan, inputs, out, names)
     merger = Merger(plan, inputs, nj, cache, device)
 
@@ -170,17 +178,24 @@ def run_merge(
     logging.info("merged %s into %s", experts, out)
 
 
+def _opened(plan: MergePlan, fingerprints: Mapping[str, Any] | None) -> MergeInputs:
+    inputs = open_inputs(plan)
+    check_fingerprints(inputs, fingerprints or {})
+    return inputs
+
+
 def check_merge(
     plan: MergePlan,
     out: str | os.PathLike | None = None,
     nj: int = 1,
     names: str | None = None,
     device: str | None = None,
+    fingerprints: Mapping[str, Any] | None = None,
 ) -> MergeInputs:
     """Check everything that :func:`run_merge` checks before it merges; nothing is written.
 
     Args:
-        plan, nj, names, device: as for :func:`run_merge`.
+        plan, nj, names, device, fingerprints: as for :func:`run_merge`.
         out: as for :func:`run_merge`; None if the place is not known yet.
 
     Returns:
@@ -189,7 +204,7 @@ def check_merge(
     Raises:
         LorsError: as :func:`run_merge`.
     """
-    inputs = open_inputs(plan)
+    inputs = _opened(plan, fingerprints)
     if out is not None:
         check_target(plan, inputs, Path(out), names)
     Merger(plan, inputs, nj, device=device)

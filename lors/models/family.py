@@ -104,6 +104,8 @@ class Family(ABC):
     quantised: ClassVar[Sequence[str]] = ()
     """Names of the weights that are quantised to 4 bits; ``*`` matches any text, dots included.
     Empty: models of this family cannot be quantised."""
+    uploadable: ClassVar[bool] = False
+    """Whether another program loads the files that the recipes upload of a merged model."""
     import_options: ClassVar[Mapping[str, str]] = {}
     """Options of the recipes that :meth:`import_base` takes -> their help."""
 

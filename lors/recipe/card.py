@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from lors.config import read_yaml
 from lors.errors import LorsError, UsageError
 from lors.merge.methods import method_called
 from lors.models.espnet_s2t.prompts import ISO_639_3, language_symbol, task_symbol
+from lors.models.whisper.conf import ENGLISH, OFFICIAL
+from lors.models.whisper.prompts import TASK_NAMES, language_code
 from lors.recipe.comparison import SAMPLES
 from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, ExpDir, tasks_of
 from lors.recipe.report import Section, render_markdown
@@ -26,7 +29,7 @@ from lors.recipe.results import test_set_section, with_unit
 from lors.recipe.score_tree import ScoreTable, read_scores
 from lors.recipe.significance import Significance, significance_of
 from lors.score.significance import SEED
-from lors.tasks import ASR, Pair, spoken, task_called
+from lors.tasks import ASR, ST, Pair, pairs_of, spoken, task_called
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,19 @@ PAPER = "https://arxiv.org/abs/2502.17380"
 NEWER_NAMES = {"large": "large-v3", "turbo": "large-v3-turbo", "large-v1": "large"}
 """OpenAI's name of a Whisper -> the end of its name on the Hub, where the two differ."""
 UNKNOWN = "unknown"
+PIPELINE = "automatic-speech-recognition"
+"""The pipeline of transformers, and the tag of the Hub, for recognition and for translation of
+speech, which has none of its own."""
+PLACE = "PATH"
+"""The word for an absolute path in the command of a card."""
+_ROOT = r"(?:file:/*|~[\w.-]*)?/"
+_QUOTED = re.compile(rf"""'{_ROOT}[^']*'(?:\\''[^']*')*|"{_ROOT}[^"]*\"""")
+_PATH = re.compile(
+    # No URL, and no part of a relative path; to the end of the word.
+    rf"""(?:(?<![\w.:/~$*?%@+}})\]-])|(?<=:)(?!//)){_ROOT}(?:\\.|[^\s'";|&<>()\\])*"""
+)
+"""An absolute path in a command, which may begin with ~ or file:; all of a word in quotation marks,
+and the part of a word."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +118,11 @@ def model_card(
     langs: Sequence[str] = (),
     licence: str | None = None,
     command: str | None = None,
+    tasks: Sequence[str] = (),
 ) -> str:
     """Return the card of a merged model.
 
-    Logs a warning if the licences of the merged models are not known, or differ; then the card has
-    none.
+    Logs a warning if the merged models have no known common licence; then the card has none.
 
     Args:
         record: the content of its ``merge.yaml``.
@@ -115,7 +131,8 @@ def model_card(
         scores: its scores, if there are any.
         langs: its languages; by default those of the scores and of the cards of merged models.
         licence: its licence; by default the one that all merged models have.
-        command: a command of a recipe that made it.
+        command: a command of a recipe that made it; absolute paths in it are left out.
+        tasks: names of its tasks; by default those of the scores, or else recognition.
 
     Raises:
         LorsError: the record holds no plan; or huggingface_hub is not installed.
@@ -127,12 +144,13 @@ def model_card(
         )
     sources = sources_of(plan)
     languages = _languages(sources, scores, langs)
+    examples = _examples(tasks, scores, languages)
     data = client(title).ModelCardData(
         language=languages or None,
         license=licence or _common_licence(sources),
         library_name=library,
-        pipeline_tag="automatic-speech-recognition",
-        tags=["merge", "lors", "speech"],
+        pipeline_tag=PIPELINE,
+        tags=_tags(examples),
         base_model=list(dict.fromkeys(s.name.repo for s in sources if s.name)) or None,
         base_model_relation="merge",
         metrics=_metrics(scores) or None,
@@ -142,36 +160,55 @@ def model_card(
         f"A merge of {len(sources) - 1} models by the method `{method.name}` of LoRS "
         f"{record.get('lors_version', '')} ([paper]({PAPER})). {method.summary}"
     )
-    sections = [_model_section(sources, plan)]
-    body = render_markdown([*sections, *_score_sections(scores)], title, about)
+    sections = [_model_section(sources, plan), *_score_sections(scores)]
+    body = render_markdown(sections, title, about)
     blocks = [
-        ("How to use it", "python", _usage(library, title, (*languages, "en")[0])),
+        ("How to use it", "python", _usage(library, title, examples)),
         ("Plan", "yaml", _public_plan(record, plan, sources)),
-        ("Command", "bash", "\n".join(filter(None, [_command(record, plan, sources), command]))),
+        ("Command", "bash", _command(record, plan, sources) + _public_command(command)),
     ]
     text = [f"---\n{data.to_yaml()}\n---\n", body.rstrip()]
     text += [f"## {head}\n\n```{kind}\n{block.rstrip()}\n```" for head, kind, block in blocks]
     return "\n\n".join(text) + "\n"
 
 
-def _usage(library: str, name: str, lang: str) -> str:
-    """Return lines of Python that load a model and recognise a file."""
+def _examples(tasks: Sequence[str], scores: Scores | None, languages: Sequence[str]) -> list[Pair]:
+    """Return a language for each task of a model, to show how it is used."""
+    names = tasks or ([ASR.name] if scores is None else scores.table.tasks)
+    scored = () if scores is None else scores.table.pairs
+    known = [*scored, *pairs_of(languages, names), *(Pair("en", name) for name in names)]
+    return [next(pair for pair in known if pair.task == name) for name in names]
+
+
+def _tags(examples: Iterable[Pair]) -> list[str]:
+    translates = any(pair.task == ST.name for pair in examples)
+    return ["merge", "lors", "speech", *(["speech-translation"] if translates else [])]
+
+
+def _usage(library: str, name: str, examples: Sequence[Pair]) -> str:
+    """Return lines of Python that load a model, and use it for each of its tasks."""
     if library == "transformers":
-        return f"""\
-from transformers import pipeline
-
-recogniser = pipeline("automatic-speech-recognition", model="{name}")
-print(recogniser("speech.wav", generate_kwargs={{"language": "{lang}", "task": "transcribe"}}))
-"""
-    code = next((code for code in ISO_639_3 if code.split("-")[0] == lang), "en")
-    symbols = f'lang_sym="{language_symbol(code)}", task_sym="{task_symbol(ASR.name)}"'
-    return f"""\
-import soundfile
-from espnet2.bin.s2t_inference import Speech2Text
-
-recogniser = Speech2Text.from_pretrained("{name}", {symbols})
-print(recogniser(soundfile.read("speech.wav")[0])[0][0])
-"""
+        lines = [
+            "from transformers import pipeline\n",
+            f'recogniser = pipeline("{PIPELINE}", model="{name}")',
+        ]
+        for pair in examples:
+            lang, task = language_code(pair.lang), TASK_NAMES[pair.task]
+            options = f'{{"language": "{lang}", "task": "{task}"}}'
+            lines.append(f'print(recogniser("speech.wav", generate_kwargs={options}))')
+        return "\n".join(lines)
+    lines = [
+        "import soundfile",
+        "from espnet2.bin.s2t_inference import Speech2Text\n",
+        f'recogniser = Speech2Text.from_pretrained("{name}")',
+        'speech = soundfile.read("speech.wav")[0]',
+    ]
+    for pair in examples:
+        lang = spoken(pair.lang)
+        code = next((code for code in ISO_639_3 if lang in (code, code.split("-")[0])), "en")
+        symbols = f'lang_sym="{language_symbol(code)}", task_sym="{task_symbol(pair.task)}"'
+        lines.append(f"print(recogniser(speech, {symbols})[0][0])")
+    return "\n".join(lines)
 
 
 def sources_of(plan: Mapping[str, Any]) -> list[Source]:
@@ -183,7 +220,8 @@ def sources_of(plan: Mapping[str, Any]) -> list[Source]:
 
 
 def _source(role: str, path: str) -> Source:
-    name = hub_name(path) or _imported_from(Path(path).parent)
+    # Records have the names of the Hub in this form; any other text is a path, also if it is gone.
+    name = hub_name(path) if path.startswith(SCHEME) else _imported_from(Path(path).parent)
     if name is None:
         return Source(role, _end_of(Path(path)), None, None, ())
     try:
@@ -206,7 +244,7 @@ def _imported_from(directory: Path) -> HubName | None:
     official, source = str(values.get("base_model", "")), str(values.get("source", ""))
     if source.startswith(SCHEME):
         return hub_name(source)
-    if "/" in official or "." in official or Path(official).exists():
+    if official not in (*OFFICIAL, *ENGLISH) or not source or Path(source).is_absolute():
         return None  # a file of the user
     return HubName(f"openai/whisper-{NEWER_NAMES.get(official, official)}")
 
@@ -318,6 +356,11 @@ def _public_plan(
 ) -> str:
     content = {"plan": _public(plan, sources), "fingerprints": record.get("fingerprints")}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _public_command(command: str | None) -> str:
+    """Return a line without absolute paths, which would tell of the machine and its users."""
+    return "\n" + _PATH.sub(PLACE, _QUOTED.sub(PLACE, command)) if command else ""
 
 
 def _command(record: Mapping[str, Any], plan: Mapping[str, Any], sources: Sequence[Source]) -> str:

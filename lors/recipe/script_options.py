@@ -183,7 +183,19 @@ class LorsOptions(ComparisonOptions):
     def lists(self, stages: Collection[str]) -> Lists:
         if "upload" in stages and self.upload_repo:
             repo_called(self.upload_repo)
+            self._check_upload()
         return {**super().lists(stages), "upload_opts": self.upload_opts}
+
+    def _check_upload(self) -> None:
+        if not self.family.uploadable:
+            known = sorted(name for name, family in FAMILIES.items() if family.uploadable)
+            raise UsageError(
+                "models of this family cannot be uploaded: no other program loads them",
+                where="--upload_repo",
+                expected=f"--model_family {' or '.join(known)}",
+                got=self.model_family,
+                hint="leave --upload_repo out; stage pack makes a file of each model",
+            )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 from collections.abc import Iterator
@@ -11,9 +12,8 @@ from urllib.parse import unquote
 import pytest
 
 from lors.recipe import expdir
-from tests.blocks import FENCE, MARK, ROOT, RUN, Block, blocks_of, pages
+from tests.blocks import FENCE, LANGUAGES, MARK, ROOT, RUN, Block, blocks_of, pages
 
-LANGUAGES = {*RUN, "yaml", "text", "mermaid"}
 LINK = re.compile(r"\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)\)")
 PRODUCTS = {"downloads", "data", "dump", "exp", ".venv", "build"}
 
@@ -90,6 +90,18 @@ def test_the_page_of_methods_is_that_of_the_code():
     program = runpy.run_path(str(ROOT / "utils/methods_page.py"))
     page = program["page_of"](program["RESULTS"].read_text("utf-8"))
     assert program["PAGE"].read_text("utf-8") == page, "to mend it: utils/methods_page.py --write"
+
+
+def test_every_extra_is_on_the_page_of_the_start():
+    setup = ast.parse((ROOT / "setup.py").read_text("utf-8"))
+    [extras] = [
+        node.value
+        for node in setup.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "EXTRAS"
+    ]
+    page = (ROOT / "docs/start.md").read_text("utf-8")
+    shown = re.findall(r"^\| `pip install \.\[(\w+)\]` \|", page, re.MULTILINE)
+    assert sorted(shown) == sorted(ast.literal_eval(key) for key in extras.keys)
 
 
 def markdown_files() -> Iterator[Path]:

@@ -128,6 +128,28 @@ def test_dry_run_prints_the_uploads(tmp_path):
     ]
 
 
+def test_an_old_export_is_made_again_before_an_upload(tmp_path):
+    """A merge that was made again is newer; a card beside the old export is kept."""
+    recipe = Recipe(tmp_path / "mini_covost")
+    for number, scope in enumerate(("asr_st", "asr", "st")):
+        for file in (f"merged/lors.{scope}/model.pth", f"packed/lors.{scope}.hf/config.json"):
+            (recipe.exp / file).parent.mkdir(parents=True)
+            (recipe.exp / file).touch()
+            os.utime(recipe.exp / file, (1000 + number, 1000 + number))
+    card = recipe.exp / "packed/lors.asr.hf/README.md"  # an upload has made the directory newer
+    card.touch()
+    os.utime(recipe.exp / "packed/lors.asr_st.hf/config.json", (2000, 2000))
+    os.utime(recipe.exp / "merged/lors.st/model.pth", (900, 900))
+    words = ["--dry_run", "--langs", "de es", "--stage", "upload", "--upload_repo", "org/speech"]
+    done = run(recipe, *words, "--model_family", "whisper", "--base_model", "small")
+    assert done.returncode == 0, done.stdout
+    old = "exp/packed/lors.asr.hf"
+    calls = [line.split() for line in done.stdout.splitlines() if old in line]
+    moves = [["mv", f"{old}/README.md", f"{old}.README.md"], ["rm", "-rf", old]]
+    assert calls[:2] == moves and calls[2][2] == "lors.bin.export_whisper"
+    assert calls[3][2] == "lors.bin.upload" and done.stdout.count("export_whisper") == 1
+
+
 def on_slurm(recipe, *options):
     """Call a recipe with Slurm as the backend of its jobs."""
     environment = {**os.environ, "LORS_PYTHON": sys.executable, "LORS_CMD_BACKEND": "slurm"}

@@ -144,6 +144,20 @@ def test_a_full_disk_while_importing(project, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["dump"]
 
 
+def test_base_model_of_a_recipe_on_the_hub(project, hub, tmp_path):
+    """Its files are those of a recipe; an optimizer beside them is not downloaded."""
+    files = {path.name: path.read_bytes() for path in (project / "base").glob("[!.]*")}
+    hub.add("org/recipe", {**files, "optimizer.bin": b"junk"})
+    options = {"langs": " ".join(LANGS), "dumpdir": str(project / "dump")}
+    FAMILIES["wav2vec2"].import_base("org/recipe", tmp_path / "base", options)
+    found, local = state(tmp_path / "base"), state(project / "base")
+    assert all(torch.equal(found[name], value) for name, value in local.items())
+    assert family_of(tmp_path / "base").conf == family_of(project / "base").conf
+    source = read_yaml(tmp_path / "base/source.yaml")
+    assert source["source"] == f"hf://org/recipe@{hub.repos['org/recipe'].refs['main']}/model.pth"
+    assert source["new tensors"] == [] and "optimizer.bin" not in hub.fetched()
+
+
 def test_base_model_with_another_ctc_layer(project, tmp_path):
     """A fine-tuned model of others: its CTC layer is replaced, the pre-training head is new."""
     make_wav2vec2(tmp_path / "ctc", ctc=True)

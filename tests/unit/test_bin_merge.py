@@ -106,6 +106,34 @@ def test_a_record_makes_the_same_model_again(files, tmp_path):
     assert again.with_name("merge.yaml").read_text() == written.read_text()
 
 
+@pytest.mark.parametrize("changed", [0, 1, 2])
+def test_a_record_of_models_that_have_changed(files, tmp_path, capsys, changed):
+    assert main(arguments(files, tmp_path, "--method", "average")) == 0
+    written, again = tmp_path / "m" / "merge.yaml", tmp_path / "n" / "n.pth"
+    replay = ["--config", str(written), "--out", str(again)]
+    state = torch.load(files[changed], weights_only=True)
+    state["ctc.ctc_lo.bias"] += 1
+    torch.save(state, files[changed])
+    for more in ([], ["--dry_run"]):
+        assert main([*replay, *more]) == 1
+        error = capsys.readouterr().err
+        assert [name for name in files if f"{name}: fingerprint" in error] == [files[changed]]
+        assert not again.parent.exists()
+    # Models that are given are those that are meant.
+    given = ["--base", files[0]] if changed == 0 else ["--experts", *files[1:]]
+    assert main([*replay, *given]) == 0
+
+
+def test_a_record_with_too_few_fingerprints(files, tmp_path, capsys):
+    assert main(arguments(files, tmp_path, "--method", "average")) == 0
+    place = tmp_path / "m" / "merge.yaml"
+    content = yaml.safe_load(place.read_text())
+    content["fingerprints"]["experts"].pop()
+    place.write_text(yaml.safe_dump(content))
+    assert main(["--config", str(place), "--out", str(tmp_path / "n" / "n.pth")]) == 1
+    assert "experts: 2" in capsys.readouterr().err
+
+
 def test_a_record_of_a_merge_that_did_not_end(files, tmp_path, capsys):
     unfinished = tmp_path / "merge.yaml"
     unfinished.write_text("model: model.pth\n")

@@ -121,6 +121,24 @@ def test_a_local_path_of_the_same_name_wins(models, tmp_path, monkeypatch, caplo
     assert torch.equal(open_model("hf://org/base").tensor(PRUNED), model(0)[PRUNED])
 
 
+def test_a_local_folder_of_the_same_name_wins(models, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org/de/best").mkdir(parents=True)
+    (tmp_path / "org/de/best/model.safetensors").write_bytes(tensors(model(7)))
+    caplog.set_level(logging.INFO)
+    names._tell_of_local.cache_clear()
+    assert torch.equal(open_model("org/de/best").tensor(PRUNED), model(7)[PRUNED])
+    assert "hf://org/de/best" in caplog.text and not models.requests
+
+
+@pytest.mark.parametrize("text", ["./org/base", "org//base", "org/base/", "./org/de/best"])
+def test_a_path_in_another_form_stays_a_path(text, models, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with refusal("checkpoint not found", tmp_path):
+        open_expert(open_model("hf://org/base"), text)
+    assert not any("org/de" in path for path in models.paths())
+
+
 def test_merge_by_names(models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "merged/model.pth"
@@ -151,6 +169,27 @@ def test_the_record_makes_the_same_model_after_the_hub_has_changed(models, tmp_p
     names._fetched.cache_clear()
     assert main(["merge", "--config", str(out.with_name("merge.yaml")), "--out", str(again)]) == 0
     assert out.read_bytes() == again.read_bytes()
+
+
+def test_a_local_model_in_a_record_is_never_one_of_the_hub(models, tmp_path, monkeypatch, capsys):
+    """Another directory than that of the merge: the record has a path relative to the former."""
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    folder = tmp_path / "here/org/de/best"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(tensors(model(1)))
+    out = tmp_path / "merged/model.pth"
+    assert merge(out, "--base", "org/base", "--experts", "org/de/best") == 0
+    content = out.read_bytes()
+    replay = ["merge", "--config", str(out.with_name("merge.yaml")), "--out"]
+    assert main([*replay, str(tmp_path / "again/model.pth")]) == 0
+    assert (tmp_path / "again/model.pth").read_bytes() == content
+    monkeypatch.chdir(tmp_path / "there")
+    models.requests.clear()
+    assert main([*replay, str(tmp_path / "third/model.pth")]) == 1
+    assert "org/de/best" in capsys.readouterr().err
+    assert not any("org/de" in path for path in models.paths())
 
 
 def test_a_second_merge_downloads_nothing(models, tmp_path):
@@ -373,6 +412,23 @@ def test_a_connection_that_is_cut_goes_on_where_it_ended(models):
     found = open_model("org/base")
     assert torch.equal(found.tensor(PRUNED), model(0)[PRUNED])
     assert len([path for path in models.paths() if path.startswith("/lfs/")]) == 2
+
+
+def test_an_error_of_the_storage_without_a_class_of_its_own(models, monkeypatch):
+    """The storage Xet raises RuntimeError; a derived class is a fault of a program."""
+    import huggingface_hub
+
+    error = RuntimeError("Data processing error: file reconstruction error\nmore")
+
+    def broken(*_, **__):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", broken)
+    with refusal("org/base", "reconstruction", kind=names.Unreachable):
+        open_model("org/base")
+    error = RecursionError("too deep")
+    with pytest.raises(RecursionError):
+        open_model("org/base")
 
 
 def test_a_damaged_download(models):

@@ -10,6 +10,7 @@ import pytest
 
 from lors.bin import check_recipe
 from lors.errors import LorsError, UsageError
+from lors.models.wav2vec2.family import Wav2Vec2
 from lors.recipe.option_text import group_languages
 from lors.recipe.options import resolve
 from tests.refusal import refusal
@@ -86,6 +87,15 @@ def test_places_of_uploads():
     with refusal("org/x@main", kind=UsageError):
         lists(upload_repo="org/x@main")
     lists(STAGES[:-1], upload_repo="org/x@main")
+
+
+def test_a_family_that_no_other_program_loads_is_not_uploaded(monkeypatch):
+    monkeypatch.setattr(Wav2Vec2, "check_options", lambda options: None)
+    given = {"model_family": "wav2vec2", "base_model": "xlsr", "tasks": "asr"}
+    with refusal("--upload_repo", "wav2vec2", "espnet_s2t or whisper", kind=UsageError):
+        lists(**given, upload_repo="org/x")
+    assert lists(**given)["packed"] == ["lors.asr"]
+    lists(STAGES[:-1], **given, upload_repo="org/x")
 
 
 def test_base_models_of_the_hub():

@@ -1,5 +1,6 @@
 """lors upload: the card of a merged model, and its upload to a Hub on loopback."""
 
+import json
 import re
 import shlex
 import zipfile
@@ -11,7 +12,7 @@ from score_trees import make_experiment, make_scores
 
 from lors.bin.lors import main
 from lors.export.upload import is_edited, marked, repo_called
-from lors.recipe.card import model_card, scores_of
+from lors.recipe.card import model_card, scores_of, sources_of
 from lors.recipe.expdir import ExpDir
 from tests.full_disk import largest_file
 from tests.hub_server import OTHER_TOKEN, TOKEN, Fault
@@ -166,6 +167,50 @@ def test_the_intervals_are_those_of_the_report(owner, tmp_path, monkeypatch):
     assert "100 samples" in text
 
 
+def test_the_card_of_a_model_for_translation(merged, owner, tmp_path, capsys):
+    exp = make_scores(tmp_path / "exp")
+    place = exp / "merged/lors.st"
+    place.mkdir(parents=True)
+    (place / "merge.yaml").write_text((tmp_path / "merged/merge.yaml").read_text())
+    options = ["--expdir", "exp", "--license", "mit", "--merged", "lors.st"]
+    assert upload(merged, *options) == 0
+    data, body = card_of(owner)
+    assert "speech-translation" in data["tags"] and "transcribe" not in body
+    assert '{"language": "de", "task": "translate"}' in body  # not English, the target
+
+    package(tmp_path / "lors.st.zip")
+    record = ("--record", "merged/merge.yaml", "--license", "mit", "--dry_run")
+    assert upload(tmp_path / "lors.st.zip", *record, "--tasks", "st", "--langs", "en", "fr") == 0
+    told = capsys.readouterr().out
+    assert 'lang_sym="<fra>", task_sym="<st_eng>"' in told and "<asr>" not in told
+    assert upload(merged, *record, "--tasks", "asr", "st", "--langs", "nb-NO") == 0
+    told = capsys.readouterr().out
+    assert '"task": "transcribe"' in told and '"task": "translate"' in told
+
+
+@pytest.mark.parametrize(
+    ("command", "kept"),
+    [
+        ("./run.sh --expdir /scratch/anna/exp --nj 2", "./run.sh --expdir PATH --nj 2"),
+        ("./run.sh --expdir='/home/an'\\''na/x y'", "./run.sh --expdir=PATH"),
+        (
+            "./run.sh --data_opts '--corpus /home/anna/cv --archive https://x.org/anna'",
+            "./run.sh --data_opts '--corpus PATH --archive https://x.org/anna'",
+        ),
+        ('./run.sh --base_model "~anna/a b.pt" ~/x', "./run.sh --base_model PATH PATH"),
+        ("cd /home/anna; ./run.sh", "cd PATH; ./run.sh"),
+        (
+            "./run.sh --base_model org/x --datadir ../lors1/data --expdir exp/a",
+            "./run.sh --base_model org/x --datadir ../lors1/data --expdir exp/a",
+        ),
+    ],
+)
+def test_the_command_on_the_card_has_no_absolute_path(command, kept, merged, owner):
+    assert upload(merged, "--license", "mit", "--command", command) == 0
+    block = re.search(r"```bash\n(.*?)\n```", card_of(owner)[1], re.DOTALL)[1]
+    assert block.splitlines()[-1] == kept
+
+
 def test_a_dry_run_writes_nothing(merged, owner, capsys):
     assert upload(merged, "--license", "mit", "--dry_run") == 0
     told = capsys.readouterr().out
@@ -264,6 +309,51 @@ def test_a_full_disk_is_told_with_its_folder(merged, owner, tmp_path, capsys):
     assert not [*tmp_path.glob(".*.unpacked")]
 
 
+@pytest.mark.parametrize("config", ["whisper_conf: {}\n", "wav2vec2_conf: {}\n"])
+def test_a_package_that_espnet_does_not_load(config, merged, owner, tmp_path, capsys):
+    path = package(tmp_path / "lors.asr.zip", **{"exp/config.yaml": config})
+    assert upload(path, "--record", "merged/merge.yaml", "--license", "mit") == 1
+    told = capsys.readouterr().err
+    assert str(path) in told and "token_list" in told and "export-whisper" in told
+    assert not owner.requests
+
+
+def test_a_sharded_model(merged, owner, capsys):
+    state = model(7)
+    (merged / "model.safetensors").unlink()
+    shards = {f"model-{n}-of-2.safetensors": {k: state[k]} for n, k in enumerate(list(state)[:2])}
+    for name, held in shards.items():
+        (merged / name).write_bytes(tensors(held))
+    index = {"weight_map": {key: name for name, held in shards.items() for key in held}}
+    (merged / "model.safetensors.index.json").write_text(json.dumps(index))
+    first = next(iter(shards))
+    content = (merged / first).read_bytes()
+    for damage in (content[:-8], None):
+        (merged / first).unlink()
+        if damage is not None:
+            (merged / first).write_bytes(damage)
+        assert upload(merged, "--license", "mit") == 1
+        assert first in capsys.readouterr().err and REPO not in owner.repos
+    (merged / first).write_bytes(content)
+    assert upload(merged, "--license", "mit") == 0
+    assert {*shards, "model.safetensors.index.json"} <= owner.repos[REPO].files.keys()
+
+
+def test_files_that_do_not_belong_to_the_model(merged, owner, capsys):
+    others = ["optimizer.pt", "training_args.bin", "trainer_state.json", "pytorch_model.bin"]
+    for name in others:
+        (merged / name).write_bytes(b"x")
+    (merged / "checkpoint-9").mkdir()
+    kept = ["generation_config.json", "tokenizer.json", "vocab.json", "merges.txt", "LICENSE"]
+    for name in kept:
+        (merged / name).write_text("{}")
+    assert upload(merged, "--license", "mit") == 0
+    told = capsys.readouterr().err
+    files = owner.repos[REPO].files.keys()
+    assert files >= set(kept) and files.isdisjoint(others)
+    assert all(told.count(name) == 1 for name in (*others, "checkpoint-9"))
+
+
 def test_wrong_models_and_names(merged, owner, tmp_path, capsys):
     for name in ("merged", "org/merged@main", "org/merged/x", "org", "a b/c"):
         with pytest.raises(Exception, match="organisation/model"):
@@ -289,6 +379,30 @@ def test_refused_uploads(merged, owner, monkeypatch, capsys):
     assert upload(merged, "--license", "mit") == 1 and REPO not in owner.repos
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert upload(merged, "--license", "mit", "--private") == 0 and owner.repos[REPO].private
+
+
+def test_a_private_upload_to_a_public_model(merged, owner, capsys):
+    repo = owner.add(REPO, {"x.txt": b"x"})
+    assert upload(merged, "--license", "mit", "--private") == 2
+    assert f"{REPO} on the Hub" in capsys.readouterr().err
+    assert repo.files.keys() == {"x.txt"} and not (merged / "README.md").exists()
+    repo.private = True
+    assert upload(merged, "--license", "mit", "--private") == 0
+    assert "config.json" in repo.files
+
+
+@pytest.mark.parametrize("where", ["create_commit", "model_info"])
+def test_an_error_of_the_storage_without_a_class_of_its_own(where, merged, monkeypatch, capsys):
+    """The storage Xet raises RuntimeError, without a cause."""
+    import huggingface_hub
+
+    def broken(*_, **__):
+        raise RuntimeError("Data processing error: connection reset\nmore")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, where, broken)
+    assert upload(merged, "--license", "mit") == 1
+    told = capsys.readouterr().err
+    assert REPO in told and "connection reset" in told and "Traceback" not in told
 
 
 def test_an_upload_that_breaks_leaves_the_model_as_it_was(merged, owner, capsys):
@@ -353,6 +467,40 @@ def test_the_base_model_of_a_recipe(owner, tmp_path, monkeypatch):
         data = yaml.safe_load(text.split("---\n")[1])
         assert data.get("base_model") == (None if expected is None else [expected])
         assert "anna" not in text and "de_asr" in text
+
+
+@pytest.mark.parametrize(
+    ("base_model", "source", "expected"),
+    [
+        ("tiny.en", "https://openai/tiny.en.pt", "openai/whisper-tiny.en"),
+        ("base", "a-package 1.0.0, another 1.0.0", "openai/whisper-base"),
+        ("base", "/home/anna/base", None),  # a directory of this name
+        ("xls-r-300m", "/home/anna/xls-r-300m", None),
+        ("xls-r-300m", "xls-r-300m", None),
+    ],
+)
+def test_only_official_whispers_are_named(
+    base_model, source, expected, owner, tmp_path, monkeypatch
+):
+    """Whether or not the local model is still there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exp/base").mkdir(parents=True)
+    record = {"base_model": base_model, "source": source}
+    (tmp_path / "exp/base/source.yaml").write_text(yaml.safe_dump(record))
+    [found, _] = sources_of({"base": "exp/base/model.pth", "experts": ["de.pth"]})
+    assert (found.name and found.name.repo) == expected
+
+
+def test_local_paths_are_not_taken_for_models_of_the_hub(owner, tmp_path, monkeypatch):
+    """Another directory than that of the merge, or models that are gone."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("experts/whisper-de", "experts/base"):
+        owner.add(name, {"README.md": card("mit")})
+    plan = {"base": "experts/base", "experts": ["experts/whisper-de"], "onto": "experts/x/y"}
+    found = sources_of(plan)
+    assert [source.title for source in found] == ["base", "whisper-de", "y"]
+    assert {(source.name, source.licence) for source in found} == {(None, None)}
+    assert not owner.requests
 
 
 def test_records_without_a_plan(owner, tmp_path):

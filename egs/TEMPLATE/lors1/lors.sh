@@ -122,10 +122,15 @@ if begin upload "models on the Hub: ${upload_repo:-none, --upload_repo is empty}
         model=$expdir/packed/$name.zip
         if [ "$model_family" = whisper ]; then
             model=$expdir/packed/$name.hf
-            if [ ! -e "$model" ]; then
+            card=$model.README.md # during an export; it may have been edited by hand
+            # The card is written again later than the weights: their age is that of config.json.
+            if [ ! "$model/config.json" -nt "$expdir/merged/$name/model.pth" ]; then
+                if [ -e "$model/README.md" ]; then run mv "$model/README.md" "$card"; fi
+                run rm -rf "$model"
                 run "$python" -m lors.bin.export_whisper \
                     --model "$expdir/merged/$name/model.pth" --out "$model"
             fi
+            if [ -e "$card" ]; then run mv "$card" "$model/README.md"; fi
         fi
         run "$python" -m lors.bin.upload "$model" "$upload_repo-${name#*.}" --expdir "$expdir" \
             --merged "$name" --command "$command_line" "${upload_opts[@]}"

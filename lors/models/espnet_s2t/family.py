@@ -39,6 +39,7 @@ class EspnetS2T(Family):
         "text_ctc": ("text_ctc", "text"),
     }
     model_keys = MODEL_KEYS
+    uploadable = True  # as a package of ESPnet
     inference_options = S2TOptions
     defaults = {  # noqa: RUF012 - a constant, as the base class says
         "base_model": "base",

@@ -103,20 +103,22 @@ def _transcripts(langs: Sequence[str], dump: Path) -> Iterator[str]:
 
 def _opened(base_model: Path) -> tuple[Wav2Vec2Conf, Mapping[str, Tensor]]:
     """Return the configuration and the weights of a model."""
-    if not base_model.is_dir():
+    # The only model in a directory on the Hub is a file, and so is one that is given by its file.
+    weights = base_model if base_model.is_file() else base_model / RECIPE_MODEL
+    own = weights.with_name("config.yaml")
+    if not base_model.is_dir() and not own.is_file():
         raise LorsError(
             "no such model directory",
             where=base_model,
             expected="a directory with config.json and weights of wav2vec 2.0, one of a recipe, or "
             "the name of one on the Hugging Face Hub",
         )
-    own = base_model / "config.yaml"
     if own.is_file():
         described = read_yaml(own)
         if "wav2vec2_conf" not in described:
             raise LorsError("a model of another family", where=own, expected="wav2vec2_conf")
         conf = build(Wav2Vec2Conf, described["wav2vec2_conf"], f"{own}: wav2vec2_conf")
-        checkpoint = Checkpoint.open(own.with_name(RECIPE_MODEL))
+        checkpoint = Checkpoint.open(weights)
         return conf, {name: checkpoint.tensor(name) for name in checkpoint.names()}
     model, found = _loaded(base_model)
     return _published_conf(base_model, model.config), found

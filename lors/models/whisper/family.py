@@ -39,6 +39,7 @@ class Whisper(Family):
         "text": ("text", "text"),
     }
     model_keys = ("whisper_conf",)
+    uploadable = True  # as a directory of Hugging Face
     inference_options = WhisperOptions
     defaults = {  # noqa: RUF012 - a constant, as the base class says
         "base_model": "",
