@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
@@ -67,6 +68,36 @@ def published(tmp_path):
 
 def import_into(published, out):
     return import_base.main(["--base_model", str(published), "--out", str(out)])
+
+
+class Renamed(torch.nn.Module):
+    """A model of an ESPnet that has another name for a tensor of older versions."""
+
+    def __init__(self, path):
+        super().__init__()
+        values = torch.load(path, weights_only=True)["encoder.embed.out.0.weight"]
+        self.encoder = torch.nn.Module()
+        self.encoder.embed = torch.nn.Module()
+        self.encoder.embed.out = torch.nn.Linear(3, 2, bias=False)
+        self.encoder.embed.out.weight.data = values
+
+
+def test_import_takes_the_names_of_the_installed_espnet(published, tmp_path, monkeypatch):
+    """Otherwise an expert would have a tensor that the base model has under another name."""
+    values, out = torch.arange(6.0).reshape(2, 3), tmp_path / "base"
+    torch.save({"encoder.embed.out.0.weight": values}, published / "model.pth")
+    tasks = types.ModuleType("espnet2.tasks.s2t")
+    tasks.S2TTask = types.SimpleNamespace(
+        build_model_from_file=lambda config, file, device: (Renamed(file), None)
+    )
+    monkeypatch.setitem(sys.modules, "espnet2.tasks.s2t", tasks)
+    assert import_into(published, out) == 0
+    state = torch.load(out / "model.pth", weights_only=True)
+    assert list(state) == ["encoder.embed.out.weight"]
+    assert torch.equal(state["encoder.embed.out.weight"], values)
+    made = (out / "model.pth").stat().st_mtime_ns
+    assert import_into(published, out) == 0
+    assert (out / "model.pth").stat().st_mtime_ns == made
 
 
 def test_import_copies_the_model_and_points_its_config_at_the_copies(published, tmp_path):

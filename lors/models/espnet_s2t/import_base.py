@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import yaml
@@ -42,6 +43,8 @@ MODEL_KEYS = (
     "model_conf",
 )
 """Keys of ``config.yaml`` that set a model's structure and vocabulary, not its training."""
+RENAMED = ("*.embed.out.0.*", "*.embed.out.1.*")
+"""Tensors that ESPnet 202611 renames when it loads a model of an older ESPnet."""
 log = logging.getLogger(__name__)
 
 
@@ -90,14 +93,37 @@ def import_espnet_s2t(base_model: str | os.PathLike, out: str | os.PathLike) -> 
         return
     from lors.checkpoint.reader import Checkpoint  # torch is slow to import
 
-    Checkpoint.open(model).fingerprint()  # reads and checks all values
+    checkpoint = Checkpoint.open(model)
+    checkpoint.fingerprint()  # reads and checks all values
     with marker.work():
         for name, path in files.items():
             if path != described:
                 copy_file(path, out / name)
         with atomic_write(out / "config.yaml") as handle:
             yaml.safe_dump(config, handle, sort_keys=False, allow_unicode=True)
+        if any(fnmatchcase(name, old) for name in checkpoint.names() for old in RENAMED):
+            _take_names_of_espnet(out)
         if origin := origin_of(source):
             record = {"base_model": os.fspath(base_model), "source": origin}
             write_text(out / "source.yaml", yaml.safe_dump(record, sort_keys=False))
     log.info("base model %s copied to %s", source, out)
+
+
+def _take_names_of_espnet(directory: Path) -> None:
+    """Name the tensors of a model as the installed ESPnet does: its experts are named so too."""
+    from espnet2.tasks.s2t import S2TTask
+
+    from lors.checkpoint.reader import Checkpoint
+    from lors.checkpoint.writer import CheckpointWriter
+
+    model, _ = S2TTask.build_model_from_file(
+        str(directory / "config.yaml"), str(directory / "model.pth"), "cpu"
+    )
+    state = model.state_dict()
+    if set(state) == set(Checkpoint.open(directory / "model.pth").names()):
+        return
+    spec = {name: (tuple(value.shape), value.dtype) for name, value in state.items()}
+    with CheckpointWriter(directory / "model.pth", spec) as writer:
+        for name, value in state.items():
+            writer.add(name, value)
+    log.info("tensors of %s renamed as in the installed ESPnet", directory / "model.pth")
