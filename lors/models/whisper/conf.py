@@ -41,8 +41,8 @@ class ImportOptions:
             saves computation and uses only the first positions of the encoder. auto: 30 s, with
             one position of the encoder for many in the silence after the speech.
         st_language: language in the prompt of a translation.
-        base_window: window of the base model's own inference, in seconds; None for `window`. What
-            is trained or merged from the base model has `window`.
+        base_window: window of the base model's own inference, in seconds; None for `window`.
+            Models that are trained or merged from the base model have `window`.
     """
 
     window: WindowValue = 30.0
