@@ -48,7 +48,8 @@ STAGES = {
 OPTIONS = """
 stage stop_stage skip_train dry_run submit langs group groups tasks methods compare_to baselines
 train_hours train_subset seed dev_utterances datadir dumpdir expdir nj ngpu num_nodes device
-model_family base_model window st_language train_config inference_config tune_config data_opts
+model_family base_model window base_window st_language
+train_config inference_config tune_config data_opts
 upload_repo upload_opts
 """
 BASE_STAGES = ("data", "format", "tokens", "stats", "train")

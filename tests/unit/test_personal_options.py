@@ -20,7 +20,13 @@ OPTIONS = {
     **{"adapt_utterances": "60", "speaker_dev": "10", "least_test": "10", "seed": "1"},
     **{"dev_utterances": "1000", "datadir": "data", "dumpdir": "dump", "speakerdir": "speakers"},
     **{"expdir": "exp", "nj": "2", "ngpu": "0", "num_nodes": "1", "device": "cpu"},
-    **{"model_family": "espnet_s2t", "base_model": "", "window": "30", "st_language": "source"},
+    **{
+        "model_family": "espnet_s2t",
+        "base_model": "",
+        "window": "30",
+        "base_window": "",
+        "st_language": "source",
+    },
     **{"double": "false", "sat_config": "conf/train_sat.yaml", "inference_config": ""},
     **{"train_config": "conf/train_speaker.yaml", "data_opts": ""},
 }

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -67,20 +69,11 @@ def import_whisper(
     if dims["n_vocab"] != ENGLISH_ONLY:
         whisper_tokens(dims, model.path)
     conf = WhisperConf(dims, options.window, options.st_language)
-    longest = Window(AUTO, dims["n_audio_ctx"]).longest
-    for option in ("window", "base_window"):
-        value = getattr(options, option)
-        if value not in (None, AUTO) and value > longest:
-            raise UsageError(
-                "the window is longer than the model's",
-                where=f"--{option}",
-                expected=f"at most {longest:g} s for {path}",
-                got=f"{value:g} s",
-            )
+    _check_windows(options, dims, path)
     # Form and dtype of the file do not matter: the same weights from OpenAI, from Hugging Face or
     # from a package are the same base model.
     kept = {"whisper_conf": dataclasses.asdict(conf)}
-    inputs = {"model": hash_of_weights(model), **kept}
+    inputs: dict[str, Any] = {"model": hash_of_weights(model), **kept}
     if options.base_window is not None:
         inputs["base_window"] = options.base_window
     if DoneMarker(out / ".done", inputs).is_done():
@@ -96,3 +89,16 @@ def import_whisper(
         write_text(folder / "source.yaml", yaml.safe_dump(origin, sort_keys=False))
         DoneMarker(folder / ".done", inputs).mark()
     log.info("base model %s written to %s", path, out)
+
+
+def _check_windows(options: ImportOptions, dims: Mapping[str, int], path: Path) -> None:
+    longest = Window(AUTO, dims["n_audio_ctx"]).longest
+    for option in ("window", "base_window"):
+        value = getattr(options, option)
+        if value not in (None, AUTO) and value > longest:
+            raise UsageError(
+                "the window is longer than the model's",
+                where=f"--{option}",
+                expected=f"at most {longest:g} s for {path}",
+                got=f"{value:g} s",
+            )
