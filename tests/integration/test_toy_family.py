@@ -74,7 +74,8 @@ OPTIONS = {
     **{"train_hours": "", "train_subset": ""},
     **{"seed": "1", "dev_utterances": "9", "datadir": "data", "dumpdir": "dump"},
     **{"expdir": "exp", "nj": "1", "ngpu": "0", "num_nodes": "1", "device": "cpu"},
-    **{"model_family": "toy", "base_model": "", "st_language": "source", "data_opts": ""},
+    **{"model_family": "toy", "base_model": "", "base_window": ""},
+    **{"st_language": "source", "data_opts": ""},
     **{"train_config": "train.yaml", "inference_config": "inference.yaml"},
     **{"tune_config": "tune.yaml", "upload_repo": "", "upload_opts": ""},
 }

@@ -12,7 +12,7 @@ from lors.bin import import_base
 from lors.errors import UsageError
 from lors.models import family_of, open_recogniser
 from lors.models.quantise import quantise_directory
-from lors.models.whisper.conf import ImportOptions, WhisperOptions
+from lors.models.whisper.conf import WhisperOptions
 from lors.models.whisper.import_base import import_whisper
 from lors.models.whisper.window import Window
 from lors.tasks import Pair
@@ -40,7 +40,7 @@ def same(first, second):
 
 
 def test_openais_file(official, state, tmp_path):
-    import_whisper(str(official), tmp_path / "base", ImportOptions(window=10.0))
+    import_whisper(str(official), tmp_path / "base", window=10.0)
     assert same(imported(tmp_path / "base"), state)
     config = yaml.safe_load((tmp_path / "base" / "config.yaml").read_text())
     assert config == {"whisper_conf": {"dims": DIMS, "window": 10.0, "st_language": "source"}}
@@ -139,14 +139,14 @@ def test_window_longer_than_the_model(tmp_path):
     with refusal("--window", "10 s", "30 s", path, kind=UsageError):
         import_whisper(str(path), tmp_path / "base")
     with refusal("--base_window", "20 s", "10 s", path, kind=UsageError):
-        import_whisper(str(path), tmp_path / "base", ImportOptions(10.0, base_window=20.0))
-    import_whisper(str(path), tmp_path / "base", ImportOptions(window=10.0))
+        import_whisper(str(path), tmp_path / "base", 10.0, base_window=20.0)
+    import_whisper(str(path), tmp_path / "base", window=10.0)
 
 
 def test_window_of_the_base_model_alone(official, tmp_path):
     out = tmp_path / "base"
-    import_whisper(str(official), out, ImportOptions("auto", base_window=10.0))
-    import_whisper(str(official), tmp_path / "short", ImportOptions(10.0))
+    import_whisper(str(official), out, "auto", base_window=10.0)
+    import_whisper(str(official), tmp_path / "short", window=10.0)
     base, short = open_recogniser(out), open_recogniser(tmp_path / "short")
     assert base.window == short.window == Window(10.0, DIMS["n_audio_ctx"])
     waveforms = [torch.randn(samples).numpy() for samples in (8000, 20000)]
@@ -156,12 +156,12 @@ def test_window_of_the_base_model_alone(official, tmp_path):
     base.load_state(imported(out))
     assert base.window.is_auto and family_of(out).conf.window == "auto"
     with refusal(out, "base_window: 10.0 -> 5.0"):
-        import_whisper(str(official), out, ImportOptions("auto", base_window=5.0))
+        import_whisper(str(official), out, "auto", base_window=5.0)
 
 
 def test_window_of_the_base_model_in_4_bits(official, tmp_path):
     out, quantised = tmp_path / "base", tmp_path / "quantised"
-    import_whisper(str(official), out, ImportOptions("auto", base_window=10.0))
+    import_whisper(str(official), out, "auto", base_window=10.0)
     quantise_directory(out, quantised)
     recogniser = open_recogniser(quantised)
     assert recogniser.window.value == 10.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -90,7 +91,7 @@ class Whisper(Family):
         from lors.models.whisper.import_base import import_whisper  # torch is slow to import
 
         checked = cls._import_options(options)
-        import_whisper(base_model, out, checked)
+        import_whisper(base_model, out, **dataclasses.asdict(checked))
 
     @classmethod
     def _import_options(cls, options: Mapping[str, str]) -> ImportOptions:

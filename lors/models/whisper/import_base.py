@@ -15,6 +15,7 @@ import yaml
 from lors.checkpoint.adapter_base import hash_of_weights
 from lors.checkpoint.hub import hub_name, local_path, recorded
 from lors.checkpoint.places import OWN_INFERENCE
+from lors.config import build
 from lors.done_marker import DoneMarker
 from lors.errors import UsageError
 from lors.export.whisper import open_whisper, write_weights
@@ -22,7 +23,6 @@ from lors.export.whisper_tokenizer import ENGLISH_ONLY
 from lors.export.whisper_vocabulary import whisper_tokens
 from lors.fileio import atomic_directory, write_text
 from lors.models.whisper.conf import (
-    ImportOptions,
     OwnInference,
     WhisperConf,
     check_base_model,
@@ -31,14 +31,15 @@ from lors.models.whisper.conf import (
 from lors.models.whisper.download import find_official
 from lors.models.whisper.window import AUTO, Window
 
-DEFAULTS = ImportOptions()
 log = logging.getLogger(__name__)
 
 
 def import_whisper(
     base_model: str,
     out: str | os.PathLike,
-    options: ImportOptions = DEFAULTS,
+    window: float | str = 30.0,
+    st_language: str = "source",
+    base_window: float | None = None,
 ) -> None:
     """Write a model directory: ``model.pth`` (float32, OpenAI's names) and ``config.yaml``.
 
@@ -50,7 +51,7 @@ def import_whisper(
             :func:`lors.models.whisper.download.find_official`, or a name on the Hugging Face Hub
             (:mod:`lors.checkpoint.hub`).
         out: the model directory to make.
-        options: window and language of the prompt.
+        window, st_language, base_window: as in :class:`lors.models.whisper.conf.ImportOptions`.
 
     Raises:
         UsageError: there is no such model, its window is shorter, or `out` holds other files.
@@ -68,22 +69,23 @@ def import_whisper(
     check_dims(dims, path, english=True)
     if dims["n_vocab"] != ENGLISH_ONLY:
         whisper_tokens(dims, model.path)
-    conf = WhisperConf(dims, options.window, options.st_language)
-    _check_windows(options, dims, path)
+    values = {"dims": dims, "window": window, "st_language": st_language}
+    conf = build(WhisperConf, values, "--window")
+    _check_windows({"window": window, "base_window": base_window}, dims, path)
     # Form and dtype of the file do not matter: the same weights from OpenAI, from Hugging Face or
     # from a package are the same base model.
     kept = {"whisper_conf": dataclasses.asdict(conf)}
     inputs: dict[str, Any] = {"model": hash_of_weights(model), **kept}
-    if options.base_window is not None:
-        inputs["base_window"] = options.base_window
+    if base_window is not None:
+        inputs["base_window"] = base_window
     if DoneMarker(out / ".done", inputs).is_done():
         return
     # The directory appears whole, or not at all: a part of it would block the next import.
     with atomic_directory(out) as folder:
         write_weights(model, dims, "openai", folder / "model.pth", torch.float32)
         write_text(folder / "config.yaml", yaml.safe_dump(kept, sort_keys=False))
-        if options.base_window is not None:
-            own = dataclasses.asdict(OwnInference(options.base_window))
+        if base_window is not None:
+            own = dataclasses.asdict(OwnInference(base_window))
             write_text(folder / OWN_INFERENCE, yaml.safe_dump(own))
         origin = {"base_model": base_model, "source": source}
         write_text(folder / "source.yaml", yaml.safe_dump(origin, sort_keys=False))
@@ -91,10 +93,9 @@ def import_whisper(
     log.info("base model %s written to %s", path, out)
 
 
-def _check_windows(options: ImportOptions, dims: Mapping[str, int], path: Path) -> None:
+def _check_windows(windows: Mapping[str, Any], dims: Mapping[str, int], path: Path) -> None:
     longest = Window(AUTO, dims["n_audio_ctx"]).longest
-    for option in ("window", "base_window"):
-        value = getattr(options, option)
+    for option, value in windows.items():
         if value not in (None, AUTO) and value > longest:
             raise UsageError(
                 "the window is longer than the model's",
