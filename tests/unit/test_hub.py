@@ -109,26 +109,23 @@ def test_no_names(text):
         hub_name(text)
 
 
-def test_a_local_path_of_the_same_name_wins(models, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("name", ["org/base", "org/de/best"])
+def test_a_local_path_of_the_same_name_wins(name, models, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir(parents=True)
+    (tmp_path / name / "model.safetensors").write_bytes(tensors(model(7)))
+    caplog.set_level(logging.INFO)
+    names._tell_of_local.cache_clear()
+    local = open_model(name)
+    assert torch.equal(local.tensor(PRUNED), model(7)[PRUNED]) and not models.requests
+    assert f"hf://{name}" in caplog.text
+
+
+def test_a_name_with_its_scheme_is_not_that_of_a_local_path(models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "org/base").mkdir(parents=True)
     (tmp_path / "org/base/model.safetensors").write_bytes(tensors(model(7)))
-    caplog.set_level(logging.INFO)
-    names._tell_of_local.cache_clear()
-    local = open_model("org/base")
-    assert torch.equal(local.tensor(PRUNED), model(7)[PRUNED]) and not models.requests
-    assert "hf://org/base" in caplog.text
     assert torch.equal(open_model("hf://org/base").tensor(PRUNED), model(0)[PRUNED])
-
-
-def test_a_local_folder_of_the_same_name_wins(models, tmp_path, monkeypatch, caplog):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "org/de/best").mkdir(parents=True)
-    (tmp_path / "org/de/best/model.safetensors").write_bytes(tensors(model(7)))
-    caplog.set_level(logging.INFO)
-    names._tell_of_local.cache_clear()
-    assert torch.equal(open_model("org/de/best").tensor(PRUNED), model(7)[PRUNED])
-    assert "hf://org/de/best" in caplog.text and not models.requests
 
 
 @pytest.mark.parametrize("text", ["./org/base", "org//base", "org/base/", "./org/de/best"])

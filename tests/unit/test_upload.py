@@ -125,11 +125,15 @@ def test_the_licence_of_all_models(owner, tmp_path, monkeypatch, capsys):
     assert "org/fr: cc-by-nc-4.0" in told and "--license" in told
 
 
-def test_the_scores_of_an_experiment(merged, owner, tmp_path, capsys):
-    exp = make_scores(tmp_path / "exp")
-    place = exp / "merged/lors.asr_st"
+def scored(folder, name):
+    """Make an experiment with scores in which a merged model has the record of the fixture's."""
+    place = make_scores(folder / "exp") / "merged" / name
     place.mkdir(parents=True)
-    (place / "merge.yaml").write_text((tmp_path / "merged/merge.yaml").read_text())
+    (place / "merge.yaml").write_text((folder / "merged/merge.yaml").read_text())
+
+
+def test_the_scores_of_an_experiment(merged, owner, tmp_path, capsys):
+    scored(tmp_path, "lors.asr_st")
     options = ["--expdir", "exp", "--license", "mit", "--command", "./run.sh --nj 2"]
     assert upload(merged, *options, "--merged", "lors.asr_st") == 0
     data, body = card_of(owner)
@@ -168,10 +172,7 @@ def test_the_intervals_are_those_of_the_report(owner, tmp_path, monkeypatch):
 
 
 def test_the_card_of_a_model_for_translation(merged, owner, tmp_path, capsys):
-    exp = make_scores(tmp_path / "exp")
-    place = exp / "merged/lors.st"
-    place.mkdir(parents=True)
-    (place / "merge.yaml").write_text((tmp_path / "merged/merge.yaml").read_text())
+    scored(tmp_path, "lors.st")
     options = ["--expdir", "exp", "--license", "mit", "--merged", "lors.st"]
     assert upload(merged, *options) == 0
     data, body = card_of(owner)
