@@ -13,7 +13,7 @@ from lors.checkpoint.hub import hub_name
 from lors.checkpoint.lora_files import PEFT_PREFIX
 from lors.checkpoint.naming import names_in
 from lors.checkpoint.places import PEFT_CONFIG, PEFT_MODEL
-from lors.checkpoint.writer import CheckpointWriter
+from lors.checkpoint.writer import write_tensors
 from lors.errors import LorsError, shortened
 from lors.fileio import write_json
 
@@ -81,10 +81,7 @@ def write_peft(
         for letter, factor in padded.items():
             name = f"{PEFT_PREFIX}{module}.lora_{letter}{WEIGHT}"
             tensors[name] = factor.float().contiguous()
-    spec = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
-    with CheckpointWriter(directory / PEFT_MODEL, spec) as writer:
-        for name, tensor in tensors.items():
-            writer.add(name, tensor)
+    write_tensors(directory / PEFT_MODEL, tensors)
     config = {
         "base_model_name_or_path": base,
         "bias": "none",

@@ -25,7 +25,7 @@ from lors.checkpoint.lora_files import from_description
 from lors.checkpoint.naming import counterparts
 from lors.checkpoint.reader import Checkpoint, Spec
 from lors.checkpoint.vector_parts import delta_of, problem_of
-from lors.checkpoint.writer import CheckpointWriter
+from lors.checkpoint.writer import write_tensors
 from lors.config import Range
 from lors.errors import LorsError, shortened
 
@@ -181,11 +181,7 @@ def write_vector(
         LorsError: the disk is too small, or writing fails.
     """
     values = {**asdict(description), "content": _Parts(Path(path), parts).fingerprint()}
-    spec = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in parts.items()}
-    text = json.dumps(values, ensure_ascii=False, allow_nan=False)
-    with CheckpointWriter(path, spec, metadata={KEY: text}) as writer:
-        for name, tensor in parts.items():
-            writer.add(name, tensor)
+    write_tensors(path, parts, {KEY: json.dumps(values, ensure_ascii=False, allow_nan=False)})
 
 
 class _Parts(Checkpoint):

@@ -30,6 +30,23 @@ def size_of(spec: Spec) -> int:
     return sum(math.prod(shape) * dtype.itemsize for shape, dtype in spec.values())
 
 
+def write_tensors(
+    path: str | os.PathLike,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write tensors that are in memory, in their order.
+
+    Args:
+        path, metadata: as for :class:`CheckpointWriter`; raises as it does.
+        tensors: name -> tensor.
+    """
+    spec = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    with CheckpointWriter(path, spec, metadata=metadata) as writer:
+        for name, tensor in tensors.items():
+            writer.add(name, tensor)
+
+
 class CheckpointWriter:
     """Write a model file, one tensor at a time; it appears under its name when complete.
 

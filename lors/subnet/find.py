@@ -26,7 +26,7 @@ from lors.checkpoint.finite import check_finite
 from lors.checkpoint.masks import write_masks
 from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.safetensors_file import SafetensorsFile
-from lors.checkpoint.writer import CheckpointWriter
+from lors.checkpoint.writer import write_tensors
 from lors.errors import LorsError, UsageError
 from lors.linalg.combine import mean_of
 from lors.linalg.sparsify import GlobalThreshold, top_k_of_each
@@ -86,10 +86,7 @@ def taylor_scores(base: Checkpoint, path: str | os.PathLike) -> Scores:
 
 def write_scores(path: str | os.PathLike, base: Checkpoint, scores: Mapping[str, Tensor]) -> None:
     """Write the scores of all matrices, with the fingerprint of the base model."""
-    spec = {name: (tuple(score.shape), score.dtype) for name, score in scores.items()}
-    with CheckpointWriter(path, spec, metadata={BASE_KEY: base.fingerprint()}) as writer:
-        for name, score in scores.items():
-            writer.add(name, score)
+    write_tensors(path, scores, {BASE_KEY: base.fingerprint()})
 
 
 def find_masks(

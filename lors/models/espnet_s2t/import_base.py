@@ -114,7 +114,7 @@ def _take_names_of_espnet(directory: Path) -> None:
     from espnet2.tasks.s2t import S2TTask
 
     from lors.checkpoint.reader import Checkpoint
-    from lors.checkpoint.writer import CheckpointWriter
+    from lors.checkpoint.writer import write_tensors
 
     model, _ = S2TTask.build_model_from_file(
         str(directory / "config.yaml"), str(directory / "model.pth"), "cpu"
@@ -122,8 +122,5 @@ def _take_names_of_espnet(directory: Path) -> None:
     state = model.state_dict()
     if set(state) == set(Checkpoint.open(directory / "model.pth").names()):
         return
-    spec = {name: (tuple(value.shape), value.dtype) for name, value in state.items()}
-    with CheckpointWriter(directory / "model.pth", spec) as writer:
-        for name, value in state.items():
-            writer.add(name, value)
+    write_tensors(directory / "model.pth", state)
     log.info("tensors of %s renamed as in the installed ESPnet", directory / "model.pth")

@@ -18,7 +18,7 @@ from xxhash import xxh3_128
 from lors.checkpoint.hub import local_path, origin_of
 from lors.checkpoint.places import RECIPE_MODEL
 from lors.checkpoint.reader import Checkpoint, bytes_of
-from lors.checkpoint.writer import CheckpointWriter
+from lors.checkpoint.writer import write_tensors
 from lors.config import build, read_yaml
 from lors.data.datadir import read_data_dir
 from lors.done_marker import DoneMarker
@@ -77,10 +77,7 @@ def import_wav2vec2(
     if DoneMarker(out / ".done", inputs).is_done():
         return
     with atomic_directory(out) as folder:
-        spec = {name: (tuple(value.shape), value.dtype) for name, value in state.items()}
-        with CheckpointWriter(folder / RECIPE_MODEL, spec) as writer:
-            for name, value in state.items():
-                writer.add(name, value)
+        write_tensors(folder / RECIPE_MODEL, state)
         text = yaml.safe_dump(described, sort_keys=False, allow_unicode=True)
         write_text(folder / "config.yaml", text)
         where = origin_of(source) or str(source.resolve())
