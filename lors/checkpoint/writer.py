@@ -38,8 +38,12 @@ def write_tensors(
     """Write tensors that are in memory, in their order.
 
     Args:
-        path, metadata: as for :class:`CheckpointWriter`; raises as it does.
+        path: the target file, as for :class:`CheckpointWriter`.
         tensors: name -> tensor.
+        metadata: texts for the header of a ``.safetensors`` file.
+
+    Raises:
+        UsageError, LorsError: as :class:`CheckpointWriter`.
     """
     spec = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
     with CheckpointWriter(path, spec, metadata=metadata) as writer:
