@@ -1,14 +1,18 @@
-"""Look into task vectors: spectra, sparsity, and how experts interfere."""
+"""Look into task vectors (spectra, sparsity, interference), masks, and quantised models."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tqdm import tqdm
 
+from lors.checkpoint.expert import open_model
 from lors.checkpoint.masks import Masks
+from lors.checkpoint.quantised import open_quantised
+from lors.checkpoint.quantised_findings import quantised_findings, quantised_tables
 from lors.errors import UsageError
 from lors.fileio import write_json
 from lors.log import run_main, show_progress
@@ -35,6 +39,11 @@ def get_parser() -> argparse.ArgumentParser:
         "keeps, and how they overlap",
     )
     parser.add_argument(
+        "--quantised",
+        help="model in 4 bits, in place of --experts: its sizes and, with --base, how far its "
+        "weights are from that model's",
+    )
+    parser.add_argument(
         "--labels", nargs="+", help="short names of the experts (default: from the file names)"
     )
     parser.add_argument("--rank", type=int, default=7, help="rank of low-rank parts (default: 7)")
@@ -46,15 +55,31 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
-    if (args.masks is None) == (args.base is None or not args.experts):
+    kinds = [bool(args.experts), args.masks is not None, args.quantised is not None]
+    if sum(kinds) != 1 or (args.experts and not args.base) or (args.masks and args.base):
         raise UsageError(
             "nothing to inspect, or too much",
             where="the command line",
-            expected="--base and --experts, or --masks",
+            expected="--base and --experts, or --masks, or --quantised (with or without --base)",
+        )
+    if args.plots and not args.experts:
+        raise UsageError(
+            "only task vectors are plotted here",
+            where="--plots",
+            expected="--experts",
         )
     if args.masks is not None:
-        _inspect_masks(args)
-        return
+        findings = mask_findings(Masks(args.masks))
+        _show(overlap_tables(findings), findings, args)
+    elif args.quantised is not None:
+        base = None if args.base is None else open_model(args.base)
+        findings = quantised_findings(open_quantised(args.quantised), base)
+        _show(quantised_tables(findings), findings, args)
+    else:
+        _inspect_experts(args)
+
+
+def _inspect_experts(args: argparse.Namespace) -> None:
     plan = MergePlan(args.base, tuple(args.experts), "task_arithmetic", policy=args.policy)
     labels = labels_of(args.experts, args.labels)
     check_places(plan, args.out, args.plots)
@@ -67,20 +92,19 @@ def work(args: argparse.Namespace) -> None:
             disable=not show_progress(),
         )
     )
-    tables = summary_tables(matrices, labels, args.rank)
-    print("\n\n".join("\n".join(aligned(table)) for table in tables))
-    if args.out:
-        content = {"base": args.base, "experts": dict(zip(labels, args.experts, strict=True))}
-        write_json(args.out, {**content, "rank": args.rank, "matrices": matrices})
-        print(f"written: {args.out}")
+    content = {"base": args.base, "experts": dict(zip(labels, args.experts, strict=True))}
+    findings = {**content, "rank": args.rank, "matrices": matrices}
+    _show(summary_tables(matrices, labels, args.rank), findings, args)
     if args.plots:
         for path in write_inspection_plots(matrices, labels, args.plots):
             print(f"written: {path}")
 
 
-def _inspect_masks(args: argparse.Namespace) -> None:
-    findings = mask_findings(Masks(args.masks))
-    print("\n\n".join("\n".join(aligned(table)) for table in overlap_tables(findings)))
+def _show(
+    tables: Sequence[Sequence[Sequence[str]]], findings: Mapping[str, Any], args: argparse.Namespace
+) -> None:
+    """Print tables, and write the findings to ``--out``."""
+    print("\n\n".join("\n".join(aligned(table)) for table in tables))
     if args.out:
         write_json(args.out, findings)
         print(f"written: {args.out}")

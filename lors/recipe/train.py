@@ -148,14 +148,14 @@ def estimate_importance(
 ) -> None:
     """Write the Taylor scores of a base model on the data of `pairs` to ``out/importance``.
 
-    The scores are summed over ``num_iters_per_epoch`` batches for each pair. The arguments are
-    those of :func:`train`.
+    The scores are summed over all data of the pairs once, whatever ``num_iters_per_epoch`` is. The
+    arguments are those of :func:`train`.
 
     Raises:
         LorsError: `out` was made with other settings, or the program failed.
     """
     out = Path(out)
-    config = training_config(config, len(pairs), seed)
+    config = training_config({**config, "num_iters_per_epoch": None}, len(pairs), seed)
     family = family_from(config, out)
     ids = write_data(family, pairs, dump, out, dev)
     marker = DoneMarker(out / ".done", _inputs(pairs, config, family, out))

@@ -72,7 +72,7 @@ def project(request, tmp_path_factory):
         training.estimate_importance(
             pairs_of([lang], TASKS),
             root / "dump",
-            config(root, request.param),
+            config(root, request.param, batch_size=2),
             root / "importance" / lang,
             stats=root / "stats",
             seed=1,
@@ -142,6 +142,11 @@ def test_each_batch_has_one_language(project, trained):
         lines = (trained / f"data/{split}/utt2category").read_text().split()
         assert dict(zip(lines[::2], lines[1::2], strict=True)).keys()
         assert {name.split("-")[1] for name in lines[::2]} == set(LANGS) == set(lines[1::2])
+
+
+def test_taylor_scores_are_summed_over_all_data(project):
+    for lang in LANGS:  # 12 utterances; 2 batches of each pair would be 4
+        assert "on 6 batches" in (project / f"importance/{lang}/train.log").read_text()
 
 
 def test_taylor_scores_of_every_matrix_and_language(project):

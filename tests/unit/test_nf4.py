@@ -12,6 +12,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
+from lors.bin import inspect
 from lors.checkpoint.adapter_base import hash_of_weights
 from lors.checkpoint.expert import open_model
 from lors.checkpoint.nf4 import (
@@ -216,6 +217,46 @@ def test_file_of_a_quantised_model(model, tmp_path, double):
         assert torch.equal(read.tensor(name), model.tensor(name))
     assert read.header.base == hash_of_weights(model)
     assert hash_of_weights(read) != read.header.base
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_inspect_shows_sizes_and_errors(model, tmp_path, double, capsys):
+    file, out = tmp_path / "q" / "model.safetensors", tmp_path / "found.json"
+    write_quantised(model, ["a.weight", "b.weight"], file, double)
+    assert inspect.main(["--quantised", str(file.parent), "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert found["error"] is None and "relative error" not in capsys.readouterr().out
+    words = ["--quantised", str(file), "--base", str(tmp_path / "model.pth"), "--out", str(out)]
+    assert inspect.main(words) == 0
+    printed, found = capsys.readouterr().out, json.loads(out.read_text())
+    assert all(fact in printed for fact in ("32 x 64", "in 4 bits", hash_of_weights(model)))
+    read = open_quantised(file)
+    packed = {name: read.nf4(name) for name in read.quantised_names()}
+    assert found["parameters"] == {"file": 2149, "quantised": 2083, "whole": 66}
+    assert found["bytes"]["quantised"] == sum(nf4.nbytes for nf4 in packed.values())
+    assert found["bytes"]["whole"] == 65 * 4 + 8
+    assert found["bytes"]["file"] == file.stat().st_size
+    lost = energy = 0.0
+    for name, nf4 in packed.items():
+        weight, kept = model.tensor(name).double().numpy(), nf4.dequantised().double().numpy()
+        error = np.linalg.norm(weight - kept) / np.linalg.norm(weight)
+        assert found["matrices"][name]["error"] == pytest.approx(error, rel=1e-9)
+        assert found["matrices"][name]["bits"] == 8 * nf4.nbytes / weight.size
+        lost, energy = lost + ((weight - kept) ** 2).sum(), energy + (weight**2).sum()
+    assert found["error"] == pytest.approx((lost / energy) ** 0.5, rel=1e-9)
+    assert 0.05 < found["error"] < 0.15
+
+
+def test_inspect_refuses_another_base_and_plots(model, tmp_path, capsys):
+    file = tmp_path / "q" / "model.safetensors"
+    write_quantised(model, ["a.weight"], file)
+    torch.save({name: model.tensor(name) + 1 for name in model.names()}, tmp_path / "other.pth")
+    assert inspect.main(["--quantised", str(file), "--base", str(tmp_path / "other.pth")]) == 1
+    error = capsys.readouterr().err
+    assert all(fact in error for fact in ("other.pth", hash_of_weights(model), "was quantised"))
+    assert inspect.main(["--quantised", str(file), "--plots", str(tmp_path / "plots")]) == 2
+    assert "--plots" in capsys.readouterr().err
+    assert inspect.main(["--quantised", str(file), "--masks", "masks.safetensors"]) == 2
 
 
 def test_full_precision_is_asked_for(model, tmp_path):
