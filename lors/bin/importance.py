@@ -18,7 +18,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lors.bin.importance",
         description="Write |w dL/dw|, summed over all batches of a language's training data, for "
-        "every matrix of a base model: first-order Taylor scores, to OUT/<lang>/importance.safetensors.",
+        "every matrix of a base model: first-order Taylor scores, to "
+        "OUT/<lang>/importance.safetensors.",
     )
     parser.add_argument("--base", required=True, help="model directory (config.yaml, model.pth)")
     parser.add_argument("--langs", nargs="+", required=True, help="Common Voice codes")

@@ -1,4 +1,4 @@
-"""Overlap of the masks of two languages, against the loss of merging the experts of the two."""
+"""Overlap of two languages' masks, loss of merging their experts, and sizes of the systems."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from lors.recipe.grid import read_grid
 from lors.recipe.mask_overlap import overlap_sections, write_overlap
 from lors.recipe.names import check_names
 from lors.recipe.report import render_text
-from lors.tasks import TASKS
+from lors.recipe.subnet_sizes import subnet_size_sections, write_subnet_sizes
+from lors.tasks import TASKS, pairs_of
 
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lors.bin.mask_overlap",
         description="Write EXPDIR/overlap.json: for every two languages the overlap (Jaccard) of "
-        "their masks, and what the average of their experts loses on dev.",
+        "their masks, and what the average of their experts loses on dev; and EXPDIR/"
+        "parameters.json: sizes of the systems.",
     )
     parser.add_argument("--expdir", required=True, help="experiment directory")
     parser.add_argument("--dump", required=True, help="data directories <lang>/dev")
@@ -41,7 +43,9 @@ def work(args: argparse.Namespace) -> None:
     write_overlap(
         expdir, args.systems, args.langs, args.tasks, args.dump, options, limit, args.device
     )
-    print(render_text(overlap_sections([args.expdir]), "Masks", args.expdir))
+    write_subnet_sizes(expdir, args.systems, pairs_of(args.langs, args.tasks))
+    sections = overlap_sections([args.expdir]) + subnet_size_sections([args.expdir])
+    print(render_text(sections, "Masks", args.expdir))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,7 +12,9 @@ from lors.checkpoint.reader import Checkpoint
 from lors.errors import LorsError
 
 
-def quantised_findings(model: QuantisedCheckpoint, base: Checkpoint | None = None) -> dict[str, Any]:
+def quantised_findings(
+    model: QuantisedCheckpoint, base: Checkpoint | None = None
+) -> dict[str, Any]:
     """Measure a quantised model.
 
     Args:

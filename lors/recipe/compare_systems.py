@@ -162,7 +162,7 @@ def comparison_section(metric: Metric, found: Sequence[Comparison], seed: int) -
     ]
     name = metric.name
     header = [
-        *("language", "system", "compared with", name, f"its {name}", "difference"),
+        *("language", "system", "compared with", name, f"its {name}", "difference", "relative, %"),
         *("95 % interval", *p_values, "verdict"),
     ]
     rows = []
@@ -176,6 +176,7 @@ def comparison_section(metric: Metric, found: Sequence[Comparison], seed: int) -
                 f"{comparison.score:.2f}",
                 f"{comparison.reference_score:.2f}",
                 f"{difference.value:+.2f}",
+                _relative_text(difference.value, comparison.reference_score),
                 f"{difference.low:+.2f} to {difference.high:+.2f}",
                 *([_matched_pairs_text(test)] if is_tested else []),
                 p_text(difference.p),
@@ -198,6 +199,10 @@ def comparison_section(metric: Metric, found: Sequence[Comparison], seed: int) -
             "these p-values and intervals may be too small."
         )
     return Section(title, header, rows, labels=3, below=below)
+
+
+def _relative_text(difference: float, reference: float) -> str:
+    return f"{100 * difference / reference:+.1f}" if reference else "-"
 
 
 def _matched_pairs_text(test: MatchedPairs | None) -> str:

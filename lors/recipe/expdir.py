@@ -16,6 +16,7 @@
 | ``s3net_<criterion>_<rate>/`` | a model trained under these masks, and a copy of them |
 | ``half/<system>/`` | the model after half of the training as ``base/``, and masks found on it |
 | ``overlap.json`` | overlap of the masks of two languages, and the loss of merging their experts |
+| ``parameters.json`` | parameters and bytes of systems with and without sub-networks |
 | ``packed/<system>/<lang>/`` | a language's sub-network as a model of its own; ``all``: of all |
 | ``quantised/`` | the base model in 4 bits |
 | ``{quantised,full}_sat/`` | the adapter of all speakers of the pre-training |

@@ -19,6 +19,7 @@ from lors.recipe.personal import size_sections
 from lors.recipe.report import Section, relative_to, render_markdown, render_text
 from lors.recipe.score_tree import ScoreTable, read_scores
 from lors.recipe.significance import Significance, kept_significance, significance_sections
+from lors.recipe.subnet_sizes import subnet_size_sections
 from lors.recipe.sweeps import (
     SCALING,
     Sweep,
@@ -84,7 +85,7 @@ def write_results(
     sweeps = [sweep for sweep in read_sweeps(expdirs) if not systems or sweep.method in methods]
     significance = kept_significance(table, compare_to, out)
     sections, runs = make_report(table, sweeps, significance), describe_runs(table)
-    sections += overlap_sections(expdirs)
+    sections += overlap_sections(expdirs) + subnet_size_sections(expdirs)
     figures = draw(table, sweeps) if draw else []
     links = [(caption, relative_to(path, Path(out).parent)) for caption, path in figures]
     write_text(out, render_markdown(sections, title, runs, links, command))

@@ -5,8 +5,8 @@ Two criteria give every entry a score; the smallest scores are pruned:
 - ``magnitude``, the lottery ticket: the magnitude of the weight after fine-tuning on the language.
   The weights themselves are rewound: training begins at the base model again. With several experts
   of a language, one for each task, the score is the mean of their magnitudes.
-- ``taylor``: |w dL/dw| summed over all batches of the language's data, which is to first order the change of
-  the loss if the entry becomes zero.
+- ``taylor``: |w dL/dw| summed over all batches of the language's data, which is to first order the
+  change of the loss if the entry becomes zero.
 
 Both are the criteria of S3Net (arXiv 2203.04583) as we know them; see the README of the recipe.
 """

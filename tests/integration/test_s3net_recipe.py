@@ -109,6 +109,8 @@ def test_results_have_a_row_for_every_system(finished):
     found = content["masks"][SYSTEMS[0]]["jaccard"][0][1]
     assert overlap[0][SYSTEMS[0]] == f"{found:.2f}" and 0 < found < 1
     assert [loss["langs"] for loss in content["merging"]] == [LANGS]
+    sizes = [row["system"] for row in report["Sizes of the systems"]]
+    assert sizes == ["joint", *SYSTEMS, "lora", "expert"]
 
 
 def test_packed_subnetworks(finished):

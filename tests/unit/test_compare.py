@@ -1,6 +1,7 @@
 """Comparison of systems: tables, JSON, and which systems can be compared."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -51,6 +52,9 @@ def test_every_language_and_all_together_for_every_metric(expdir, tmp_path):
     assert list(tables) == ["WER", "BLEU", "chrF"]
     for metric, rows in tables.items():
         assert metric in text
+        for row in rows:  # relative to the other system's score
+            relative = 100 * (row["score"] / row["reference_score"] - 1)
+            assert f"{row['difference']['value']:+.2f}  {relative:+.1f}" in re.sub(" +", "  ", text)
         task = "asr" if metric == "WER" else "st"
         groups = [[f"de_{task}"], [f"es_{task}"], [f"de_{task}", f"es_{task}"]]
         assert [row["pairs"] for row in rows] == [g for g in groups for _ in range(2)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 from pathlib import Path
@@ -23,6 +24,7 @@ from lors.recipe.expdir import ExpDir
 from lors.recipe.mask_overlap import overlap_sections
 from lors.recipe.mask_rounds import halves
 from lors.recipe.options import resolve
+from lors.recipe.subnet_sizes import subnet_size_sections, write_subnet_sizes
 from lors.recipe.subnetworks import find_masks_of
 from lors.recipe.unit_jobs import latest_jobs
 from lors.recipe.units import SCRIPTS, TRAINING, stages_of, units_of
@@ -210,6 +212,40 @@ def test_masks_of_an_experiment(exp, tmp_path, capsys):
     assert all(fact in printed for fact in ("de", "es", "1.000", str(out)))
     assert inspect.main(["--masks", str(files[0]), "--base", "base.pth", "--experts", "e.pth"]) == 2
     assert inspect.main([]) == 2
+
+
+def test_sizes_of_the_systems(exp):
+    find_masks_of(exp, LANGS, TASKS, "taylor", 30, "matrix")
+    system, pairs = "s3net_taylor_30", pairs_of(LANGS, TASKS)
+    assert subnet_size_sections([exp.root]) == []
+    write_subnet_sizes(exp, [system], pairs)
+    [section] = subnet_size_sections([exp.root])
+    assert [row[0] for row in section.rows] == [system, "expert"]  # all that there is
+    exp.joint.mkdir()
+    torch.save(model(5), exp.joint / "model.pth")
+    for number, pair in enumerate(pairs, 1):
+        adapter = exp.model("lora", pair, ()) / "model.pth"
+        adapter.parent.mkdir(parents=True)
+        torch.save({"a": torch.zeros(number, 7), "b": torch.zeros(3)}, adapter)
+    write_subnet_sizes(exp, [system], pairs)
+    [section] = subnet_size_sections([exp.root])
+    found = json.loads((exp.root / "parameters.json").read_text())["systems"]
+    assert list(found) == [row[0] for row in section.rows] == ["joint", system, "lora", "expert"]
+    total = sum(value.numel() for value in model(0).values())
+    masks = Masks(exp.masks(system))
+    bits = [sum(int(masks.mask(lang, n).sum()) for n in masks.shapes) for lang in LANGS]
+    assert found["joint"]["parameters"] == found["joint"]["used"] == total
+    assert found[system]["parameters"] == total
+    assert found[system]["used"] == pytest.approx(total - masks.entries + sum(bits) / 2, abs=1)
+    assert found["lora"]["parameters"] == total + 7 * (1 + 2 + 3 + 4) + 4 * 3
+    assert found["lora"]["used"] == total + (7 * 10 + 12) // 4
+    assert found["expert"]["parameters"] == 4 * total
+    size = (exp.base / "model.pth").stat().st_size
+    on_disk = masks.path.stat().st_size
+    assert found[system]["bytes"] == size + on_disk
+    assert found[system]["bytes_of_a_further_language"] == round(on_disk / 2)
+    experts = sum(exp.expert(pair).joinpath("model.pth").stat().st_size for pair in pairs)
+    assert found["expert"]["bytes_of_a_further_language"] == round(experts / 2)
 
 
 def test_masks_of_a_pre_training(exp, tmp_path, capsys):
