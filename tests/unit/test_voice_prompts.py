@@ -326,6 +326,10 @@ def test_licence_and_credits_lie_beside_the_data(tmp_path):
     ):
         assert fact in credits
     assert "the packager" not in credits
+    # A further language keeps the credits of the others.
+    assert prepare(tmp_path / "in", tmp_path / "data", langs=["es"]) == 0
+    again = (tmp_path / "data" / "CREDITS").read_text()
+    assert all(f"\n{lang}: " in again for lang in ("es", "it", "ru"))
 
 
 def test_no_prompt_left(tmp_path, capsys):
