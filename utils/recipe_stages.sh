@@ -67,10 +67,10 @@ stage_baselines() {
 stage_tune() {
     if begin tune "merges of scope ${scopes[*]} on dev"; then
         run "${infer_cmd[@]}" "${inference_gpu[@]}" --num_threads "$array_cores" \
-            --max_jobs_run "$nj" JOB=1:${#scopes[@]} "$expdir/log/tune.JOB.log" \
+            --max_jobs_run "$nj" JOB=1:${#searches[@]} "$expdir/log/tune.JOB.log" \
             "$python" -m lors.bin.tune --expdir "$expdir" --dump "$dumpdir" --langs "${langs[@]}" \
             --tasks "${tasks[@]}" --methods "${methods[@]}" --grid "$tune_config" \
-            --inference_config "$inference_config" --device "$device" --only JOB
+            --inference_config "$inference_config" --device "$device" --jobs "$nj" --only JOB
     fi
 }
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from lors.config import load_config
+from lors.config import Range, check_number, load_config
 from lors.errors import UsageError
 from lors.log import run_main
 from lors.models import family_of
-from lors.recipe.expdir import ExpDir, scopes_of, tasks_of
+from lors.recipe.expdir import ExpDir, searches_of, tasks_of
 from lors.recipe.grid import read_grid
 from lors.recipe.names import check_names
 from lors.recipe.tune import tune
@@ -32,7 +32,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--methods", nargs="+", help="merge methods; default: all of the grid")
     parser.add_argument("--inference_config", required=True, help="conf/inference_*.yaml")
     parser.add_argument(
-        "--only", type=int, help="only this scope, from 1, the widest first (a job of an array)"
+        "--jobs",
+        type=int,
+        default=1,
+        help="divide the methods if there are several jobs for each scope; default: %(default)s",
+    )
+    parser.add_argument(
+        "--only", type=int, help="only this job, from 1, the widest scope first (of an array)"
     )
     parser.add_argument("--device", default="cpu", help="torch device; default: %(default)s")
     return parser
@@ -42,16 +48,18 @@ def work(args: argparse.Namespace) -> None:
     check_names(vars(args))
     expdir = ExpDir(args.expdir)
     options = load_config(family_of(expdir.base).inference_options, args.inference_config)
-    grid = read_grid(args.grid, args.methods)
-    scopes = scopes_of(args.tasks)
+    check_number(args.jobs, Range(1), "--jobs")
+    methods = args.methods or list(read_grid(args.grid).points)
+    read_grid(args.grid, methods)  # all together: they have one budget
+    searches = searches_of(args.tasks, methods, args.jobs)
     if args.only is not None:
-        if not 1 <= args.only <= len(scopes):
-            expected = f"1 to {len(scopes)}"
-            raise UsageError("no such scope", where="--only", expected=expected, got=args.only)
-        scopes = [scopes[args.only - 1]]
-    for scope in scopes:
+        if not 1 <= args.only <= len(searches):
+            expected = f"1 to {len(searches)}"
+            raise UsageError("no such job", where="--only", expected=expected, got=args.only)
+        searches = [searches[args.only - 1]]
+    for scope, own in searches:
         pairs = [pair for task in tasks_of(scope) for pair in pairs_of(args.langs, [task])]
-        tune(expdir, pairs, args.dump, grid, options, args.device)
+        tune(expdir, pairs, args.dump, read_grid(args.grid, own), options, args.device)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -96,12 +96,27 @@ def tasks_of(scope: str) -> list[str]:
 def scopes_of(tasks: Iterable[str]) -> list[str]:
     """Return the scopes of an experiment: all tasks together, then each task alone.
 
-    A scope names the tasks whose experts are merged, e.g. ``asr_st``; one task has one scope. Job k
-    of the search on dev has the k-th scope. The scope of all tasks comes first, because its search
-    takes as long as all others together.
+    A scope names the tasks whose experts are merged, e.g. ``asr_st``; one task has one scope. The
+    scope of all tasks comes first, because its search takes as long as all others together.
     """
     tasks = sorted(set(tasks))
     return [scope_of(tasks), *tasks] if len(tasks) > 1 else tasks
+
+
+def searches_of(
+    tasks: Iterable[str], methods: Sequence[str], jobs: int = 1
+) -> list[tuple[str, Sequence[str]]]:
+    """Return the scope and the merge methods of each job of the search on dev.
+
+    Args:
+        tasks: all tasks of the experiment.
+        methods: the merge methods.
+        jobs: number of jobs at the same time; with two or more for each scope the methods of a
+            scope are divided among them.
+    """
+    scopes = scopes_of(tasks)
+    parts = max(1, min(jobs // len(scopes), len(methods)))
+    return [(scope, methods[part::parts]) for scope in scopes for part in range(parts)]
 
 
 def inference_units(

@@ -12,7 +12,7 @@ from lors.errors import LorsError, UsageError, unknown_name
 from lors.export.upload import repo_called
 from lors.models import FAMILIES
 from lors.models.family import Family
-from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, scopes_of
+from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, scopes_of, searches_of
 from lors.recipe.grid import read_grid
 from lors.recipe.option_text import group_languages
 from lors.tasks import SPLITS, TASKS, pairs_of
@@ -143,6 +143,7 @@ class ComparisonOptions(ScriptOptions):
             "report_options": ["--compare_to", self.compare_to] if self.compare_to else [],
             "pairs": [str(pair) for pair in pairs_of(langs, self.tasks)],
             "scopes": scopes,
+            "searches": [scope for scope, _ in searches_of(self.tasks, self.methods, self.nj)],
             "systems": self._systems(),
             "packed": [f"lors.{scope}" for scope in scopes if "lors" in self.methods],
         }

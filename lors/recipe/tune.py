@@ -63,7 +63,7 @@ def tune(
     todo = _unfinished(expdir, pairs, Path(dump), grid, options)
     scope = scope_of(pair.task for pair in pairs)
     if not todo:
-        remove_tree(_decompositions(expdir, scope))  # left by an interruption
+        remove_tree(_decompositions(expdir, scope, grid))  # left by an interruption
         return
     from lors.merge import Decompositions  # torch is slow to import: only if there is work
     from lors.recipe.search import Search
@@ -82,7 +82,7 @@ def tune(
     total += sum(searches[name].room.most for name in todo)
     with (
         tqdm(total=total, unit="merge", desc=scope, disable=not show_progress()) as progress,
-        scratch_directory(_decompositions(expdir, scope)) as kept,
+        scratch_directory(_decompositions(expdir, scope, grid)) as kept,
     ):
         cache = Decompositions(kept, _largest_rank(settings))
         for name, marker in todo.items():
@@ -177,6 +177,7 @@ def _digests(directory: Path) -> dict[str, str]:
     return {path.name: file_digest(path) for path in files if path.exists()}
 
 
-def _decompositions(expdir: ExpDir, scope: str) -> Path:
-    """Return the directory of the decompositions that the methods of a scope share."""
-    return expdir.root / "tune" / f".{scope}.decompositions"
+def _decompositions(expdir: ExpDir, scope: str, grid: Grid) -> Path:
+    """Return the directory of the decompositions that the methods of a job share."""
+    first = next(iter(grid.points), "")  # no two jobs of a scope have a method in common
+    return expdir.root / "tune" / f".{first}.{scope}.decompositions"

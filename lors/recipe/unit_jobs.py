@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lors.errors import LorsError
-from lors.recipe.expdir import ExpDir, inference_units, scopes_of, sequential_steps
+from lors.recipe.expdir import ExpDir, inference_units, searches_of, sequential_steps
 from lors.recipe.job_log import JobLog, read_job_log
 from lors.tasks import Pair, pairs_of
 
@@ -61,8 +61,10 @@ def _keys_of(log: JobLog, expdir: str) -> tuple[str, ...]:
             scopes, methods = log.option("scopes"), log.option("methods")
             return tuple(f"merged/{method}.{scope}" for scope in scopes for method in methods)
         if log.module == "lors.bin.tune":
-            scope = _only(scopes_of(log.option("tasks")), log)
-            return tuple(f"tune/{method}.{scope}" for method in log.option("methods"))
+            jobs = int((log.option("jobs") or ["1"])[0])
+            searches = searches_of(log.option("tasks"), log.option("methods"), jobs)
+            scope, methods = _only(searches, log)
+            return tuple(f"tune/{method}.{scope}" for method in methods)
         if log.module == "lors.bin.inference":
             langs, tasks, systems = map(log.option, ("langs", "tasks", "systems"))
             if len(langs) * len(tasks) * len(systems) > MOST_UNITS:

@@ -380,6 +380,17 @@ def test_tune_all_scopes_or_one(tuning, expdir):
     assert set(of_asr["grid"][0]["scores"]) == {"de_asr", "es_asr"}
 
 
+def test_tune_jobs_of_one_scope(tuning, expdir):
+    options = [*tuning, "--methods", "task_arithmetic", "average", "--jobs", "6"]
+    found = []
+    for job in ("3", "4"):
+        assert tune.main([*options, "--only", job]) == 0
+        found.append({path.name for path in (expdir.root / "tune").iterdir()})
+    assert found == [{"task_arithmetic.asr"}, {"task_arithmetic.asr", "average.asr"}]
+    assert tune.main([*options, "--only", "7"]) == 2
+    assert tune.main([*options, "--jobs", "0"]) == 2
+
+
 def test_tune_some_of_the_methods(tuning, expdir, capsys):
     assert tune.main([*tuning, "--only", "2", "--methods", "task_arithmetic"]) == 0
     assert [path.name for path in (expdir.root / "tune").iterdir()] == ["task_arithmetic.asr"]

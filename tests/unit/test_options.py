@@ -11,6 +11,7 @@ import pytest
 from lors.bin import check_recipe
 from lors.errors import LorsError, UsageError
 from lors.models.wav2vec2.family import Wav2Vec2
+from lors.recipe.expdir import searches_of
 from lors.recipe.option_text import group_languages
 from lors.recipe.options import resolve
 from tests.refusal import refusal
@@ -74,12 +75,26 @@ def test_lists_of_lors():
         "upload_opts": [],
         "pairs": ["de_asr", "de_st", "es_asr", "es_st"],
         "scopes": ["asr_st", "asr", "st"],
+        "searches": ["asr_st", "asr", "st"],
         "systems": [
             *("base", "expert", "joint", "average.langs", "lors.langs"),
             *("average.langs_tasks", "lors.langs_tasks"),
         ],
         "packed": ["lors.asr_st", "lors.asr", "lors.st"],
     }
+
+
+def test_jobs_of_the_search():
+    assert lists(nj="6")["searches"] == ["asr_st", "asr_st", "asr", "asr", "st", "st"]
+    for nj, jobs in (("1", 1), ("2", 2), ("40", 2)):  # two methods
+        assert lists(nj=nj, tasks="asr")["searches"] == ["asr"] * jobs
+    methods = ["a", "b", "c"]
+    assert searches_of(["asr"], methods) == [("asr", methods)]
+    assert searches_of(["asr"], methods, 2) == [("asr", ["a", "c"]), ("asr", ["b"])]
+    by_scope = {scope: [] for scope in ("asr_st", "asr", "st")}
+    for scope, own in searches_of(["st", "asr"], methods, 7):
+        by_scope[scope] += own
+    assert all(sorted(own) == methods for own in by_scope.values())
 
 
 def test_places_of_uploads():

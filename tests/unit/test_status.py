@@ -343,6 +343,15 @@ def test_search_on_dev_takes_the_widest_scope_first(exp):
     }
 
 
+def test_methods_of_a_scope_are_divided_among_its_jobs(exp):
+    record(tasks=("asr",), systems=("base", "expert", "average.langs", "lors.langs"))
+    words = ["python", "-m", "lors.bin.tune", "--tasks", "asr", "--methods", *RUN.methods]
+    for method in RUN.methods:
+        begin(exp.root / f"tune/{method}.asr/.done")
+    write_log("log/tune.2.log", [*words, "--jobs", "2", "--only", "2"], on=alive())
+    assert states("tune") == {"average.asr": "interrupted", "lors.asr": "running"}
+
+
 def test_test_sets_of_a_job(exp):
     units = inference_units(SYSTEMS, PAIRS)
     first, second = units[::2], units[1::2]

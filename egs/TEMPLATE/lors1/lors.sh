@@ -78,7 +78,7 @@ no_more_arguments "$@"
 stages=(data format base stats experts baselines tune merge inference score pack upload)
 training=(base stats experts baselines)
 # Makes arrays of the options that are lists, completes base_model and the configurations, and sets:
-declare -a pairs scopes systems packed import_options training_clips report_options
+declare -a pairs scopes searches systems packed import_options training_clips report_options
 check_options lors
 inference_gpu=() # what a job of inference asks for
 if [ "$device" = cuda ]; then inference_gpu=(--gpu 1); fi

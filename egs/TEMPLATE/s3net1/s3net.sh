@@ -87,7 +87,7 @@ stages=(data format base stats experts baselines importance masks subnets
     tune merge inference overlap score pack)
 training=(base stats experts baselines importance masks subnets)
 # Makes arrays of the options that are lists, completes base_model and the configurations, and sets:
-declare -a pairs scopes systems subnets masked scored from_pretrained
+declare -a pairs scopes searches systems subnets masked scored from_pretrained
 declare -a import_options training_clips report_options
 check_options s3net
 inference_gpu=() # what a job of inference asks for
