@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lors.checkpoint.adapter_base import hash_of_weights
@@ -51,30 +51,34 @@ def quantised_findings(
             norm = float(weight.square().sum())
             matrices[name]["error"] = math.sqrt(error / norm) if norm else 0.0
             lost, energy = lost + error, energy + norm
-    sizes = {name: math.prod(shape) for name, (shape, _) in model.spec().items()}
-    parameters = sum(sizes[name] for name in matrices)
-    whole = sum(
-        sizes[name] * dtype.itemsize
-        for name, (_, dtype) in model.spec().items()
-        if name not in matrices
-    )
     return {
         "kind": header.kind,
         "block": header.block,
         "double": header.double,
         "base": header.base,
+        **_sizes(model, matrices, int(quantised_bytes)),
+        "matrices": matrices,
+        "error": math.sqrt(lost / energy) if energy else None,
+    }
+
+
+def _sizes(
+    model: QuantisedCheckpoint, matrices: Collection[str], quantised_bytes: int
+) -> dict[str, dict[str, int]]:
+    """Return bytes and parameters of the file, of its matrices in 4 bits, and of the others."""
+    sizes = {name: math.prod(shape) for name, (shape, _) in model.spec().items()}
+    whole = {n: dtype.itemsize for n, (_, dtype) in model.spec().items() if n not in matrices}
+    return {
         "bytes": {
             "file": model.path.stat().st_size,
-            "quantised": int(quantised_bytes),
-            "whole": whole,
+            "quantised": quantised_bytes,
+            "whole": sum(sizes[name] * itemsize for name, itemsize in whole.items()),
         },
         "parameters": {
             "file": sum(sizes.values()),
-            "quantised": parameters,
-            "whole": sum(sizes.values()) - parameters,
+            "quantised": sum(sizes[name] for name in matrices),
+            "whole": sum(sizes[name] for name in whole),
         },
-        "matrices": matrices,
-        "error": math.sqrt(lost / energy) if energy else None,
     }
 
 

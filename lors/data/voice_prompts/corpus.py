@@ -126,10 +126,8 @@ def prepare_voice_prompts(
     )
     recordings = {lang: recordings_of(folder, voice) for lang, voice in voices.items()}
     # First, so that no data are ever without their licence, whatever fails later.
-    # Languages of earlier calls keep their credits.
-    credited = {lang: of for lang, of in release.languages.items() if (out / lang).is_dir()}
     source = copyright_of(folder, release.languages[TARGET].transcripts)
-    write_licence(out, source, credited | voices)
+    write_licence(out, source, release.languages | voices, voices)
     reports = []
     for lang, voice in voices.items():
         english = None if lang == TARGET else cleaned[TARGET].texts

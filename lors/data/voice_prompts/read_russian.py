@@ -59,7 +59,7 @@ def prepare_read_russian(
     splits, drops = _select(source, voice, listed, limits)
     drops = malformed_drops(malformed) + drops
 
-    write_licence(out, copyright_of(folder, voice.sentences), {LANG: voice})
+    write_licence(out, copyright_of(folder, voice.sentences), {LANG: voice}, [LANG])
     directory = out / LANG
     write_drops(directory / "dropped.tsv", drops)
     check_splits(LANG, splits, directory / "dropped.tsv")
