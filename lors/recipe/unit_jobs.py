@@ -63,8 +63,8 @@ def _keys_of(log: JobLog, expdir: str) -> tuple[str, ...]:
         if log.module == "lors.bin.tune":
             jobs = int((log.option("jobs") or ["1"])[0])
             searches = searches_of(log.option("tasks"), log.option("methods"), jobs)
-            scope, methods = _only(searches, log)
-            return tuple(f"tune/{method}.{scope}" for method in methods)
+            scope, own = _only(searches, log)
+            return tuple(f"tune/{method}.{scope}" for method in own)
         if log.module == "lors.bin.inference":
             langs, tasks, systems = map(log.option, ("langs", "tasks", "systems"))
             if len(langs) * len(tasks) * len(systems) > MOST_UNITS:
