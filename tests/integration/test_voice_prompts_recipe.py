@@ -9,7 +9,7 @@ from tests.integration.recipe import Ended, Recipe, derive_config, stages_of
 from tests.integration.tiny_whisper import make_whisper
 from tests.prompt_packages import small_prompts, spoken, write_packages
 
-pytestmark = [pytest.mark.espnet, pytest.mark.slow]
+pytestmark = pytest.mark.espnet
 
 LANGS = ["en", "es"]
 PAIRS = ["en_asr", "es_asr", "es_st"]
