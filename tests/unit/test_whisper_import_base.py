@@ -148,13 +148,21 @@ def test_window_of_the_base_model_alone(official, tmp_path):
     import_whisper(str(official), out, "auto", base_window=10.0)
     import_whisper(str(official), tmp_path / "short", window=10.0)
     base, short = open_recogniser(out), open_recogniser(tmp_path / "short")
-    assert base.window == short.window == Window(10.0, DIMS["n_audio_ctx"])
+    assert base.window(8000) == short.window(8000) == Window(10.0, DIMS["n_audio_ctx"])
     waveforms = [torch.randn(samples).numpy() for samples in (8000, 20000)]
     pair, options = Pair("de", "asr"), WhisperOptions(max_tokens=8)
     assert base.transcribe(waveforms, pair, options) == short.transcribe(waveforms, pair, options)
+    # Longer speech has the window of config.yaml: nothing is cut off.
+    long = torch.randn(12 * 16000).numpy()
+    import_whisper(str(official), tmp_path / "auto", "auto")
+    whole = open_recogniser(tmp_path / "auto").transcribe([long], pair, options)
+    mixed = [waveforms[0], long, waveforms[1]]
+    assert base.window(len(long)).is_auto and short.transcribe([long], pair, options) != whole
+    expected = short.transcribe(waveforms, pair, options)
+    assert base.transcribe(mixed, pair, options) == [expected[0], *whole, expected[1]]
     # A model that is trained or merged has the window of config.yaml.
     base.load_state(imported(out))
-    assert base.window.is_auto and family_of(out).conf.window == "auto"
+    assert base.window(8000).is_auto and family_of(out).conf.window == "auto"
     with refusal(out, "base_window: 10.0 -> 5.0"):
         import_whisper(str(official), out, "auto", base_window=5.0)
 
@@ -164,9 +172,9 @@ def test_window_of_the_base_model_in_4_bits(official, tmp_path):
     import_whisper(str(official), out, "auto", base_window=10.0)
     quantise_directory(out, quantised)
     recogniser = open_recogniser(quantised)
-    assert recogniser.window.value == 10.0
+    assert recogniser.window(8000).value == 10.0
     recogniser.adapt({})
-    assert recogniser.window.is_auto
+    assert recogniser.window(8000).is_auto
 
 
 @pytest.mark.parametrize("window", ["-3", "0", "40", "nan"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -152,21 +152,23 @@ class WhisperModel(LoadedModel):
         else:
             self.load_file()
         self.model.to(self.device)
-        if own is not None:
-            self.model.encoder.window = Window(own.window, prompts.conf.dims["n_audio_ctx"])
+        self.own_window = own and Window(own.window, prompts.conf.dims["n_audio_ctx"])
 
-    @property
-    def window(self) -> Window:
-        return self.model.encoder.window
+    def window(self, samples: int) -> Window:
+        """Return the window for an utterance: that of the weights alone, unless it is too short."""
+        own, common = self.own_window, self.prompts.conf.speech_window
+        if own and (samples <= own.longest * SAMPLING_RATE or own.longest >= common.longest):
+            return own
+        return common
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         super().load_state(state)
-        self.model.encoder.window = self.prompts.conf.speech_window
+        self.own_window = None
 
     def adapt(self, factors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Add an adapter to a quantised model (:func:`lors.models.nf4_layers.adapt`)."""
         adapt(self.model, factors)
-        self.model.encoder.window = self.prompts.conf.speech_window
+        self.own_window = None
 
     @torch.inference_mode()
     def transcribe(
@@ -182,8 +184,8 @@ class WhisperModel(LoadedModel):
             options.dtype == "auto" and self.device.type == "cuda"
         )
         self._set_half(half)
-        longest = self.window.longest
         lengths = [len(waveform) for waveform in waveforms]
+        longest = self.window(max(lengths, default=0)).longest
         longer = sum(length > longest * SAMPLING_RATE for length in lengths)
         if longer:
             log.warning(
@@ -203,14 +205,21 @@ class WhisperModel(LoadedModel):
             fp16=half,
         )
         texts: dict[int, str] = {}
-        by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
-        for start in range(0, len(by_length), options.batch_size):
-            batch = by_length[start : start + options.batch_size]
+        for batch in self._batches(lengths, options.batch_size):
             encoded = self._encode([waveforms[i] for i in batch])
             most = [options.most_tokens(lengths[i] / SAMPLING_RATE) for i in batch]
             results = BatchDecoding(self.model, decoding, torch.tensor(most)).run(encoded)
             texts.update((i, result.text) for i, result in zip(batch, results, strict=True))
         return [texts[i] for i in range(len(waveforms))]
+
+    def _batches(self, lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+        """Yield the numbers of utterances in batches of one window and of similar lengths."""
+        by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
+        for window, group in groupby(by_length, lambda i: self.window(lengths[i])):
+            self.model.encoder.window = window
+            utterances = list(group)
+            for start in range(0, len(utterances), size):
+                yield utterances[start : start + size]
 
     def _encode(self, waveforms: Sequence[np.ndarray]) -> Tensor:
         """Encode utterances in ascending order of length; set the bias of their positions.
@@ -222,9 +231,10 @@ class WhisperModel(LoadedModel):
         """
         encoded: list[Tensor] = []
         bias: list[Tensor] = []
-        for _, group in groupby(waveforms, lambda waveform: self.window.samples(len(waveform))):
-            speech, samples = pad(list(group), self.window)
-            mel = features(speech.to(self.device), self.window, self.model.dims.n_mels)
+        window = self.model.encoder.window
+        for _, group in groupby(waveforms, lambda waveform: window.samples(len(waveform))):
+            speech, samples = pad(list(group), window)
+            mel = features(speech.to(self.device), window, self.model.dims.n_mels)
             encoded.extend(self.model.encoder(mel.half() if self._half else mel, samples))
             if self.model.encoder.key_bias.value is not None:
                 bias.extend(self.model.encoder.key_bias.value)
