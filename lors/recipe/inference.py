@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lors.checkpoint.places import MASKS
+from lors.checkpoint.places import MASKS, OWN_INFERENCE
 from lors.data.datadir import read_text, write_kaldi_text
 from lors.done_marker import DoneMarker
 from lors.fileio import file_digest, remove_tree
@@ -21,6 +21,8 @@ from lors.recipe.expdir import check_data, check_models, hypothesis_marker, mode
 from lors.recipe.subnetworks import LanguageModels
 from lors.tasks import Pair
 
+BESIDE = {"masks": MASKS, "own_inference": OWN_INFERENCE}
+"""Files beside a model that change its hypotheses, under their names in a done marker."""
 SHARD = 1000
 """Number of utterances after which an interrupted inference can go on."""
 log = logging.getLogger(__name__)
@@ -60,7 +62,11 @@ def infer(
             hypothesis_marker(out),
             {
                 "model": model_digest_of(model_dir),
-                **({"masks": file_digest(masks)} if (masks := model_dir / MASKS).exists() else {}),
+                **{
+                    name: file_digest(model_dir / file)
+                    for name, file in BESIDE.items()
+                    if (model_dir / file).exists()
+                },
                 "data": file_digest(directory / "utt2dur"),
                 "options": options.settings(),
             },

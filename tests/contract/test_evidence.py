@@ -105,6 +105,13 @@ def test_reports_are_of_all_seeds(commands):
     assert list(map(str, page.expdirs)) == ["exp/seed1", "exp/seed2"]
 
 
+def test_every_method_is_searched_and_scored(tmp_path):
+    commands = Commands(tmp_path, "--parts", "seeds", "--seeds", "1", "--methods", "ties tsv_m")
+    of = [words for words in commands.runs if words[words.index("--methods") + 1] == "ties tsv_m"]
+    assert [words[words.index("--tasks") + 1] for words in of] == ["asr", "st"]
+    assert {words[words.index("--stop_stage") + 1] for words in of} == {"score"}
+
+
 def test_the_quick_experiment_is_one_run(tmp_path):
     commands = Commands(tmp_path, "--experiment", "quick")
     (words,) = commands.runs

@@ -190,13 +190,23 @@ def other_data(expdir, dump, options):
     return options
 
 
+def other_own_options(expdir, dump, options):
+    (expdir.base / "inference.yaml").write_text("window: 10\n")
+    return options
+
+
 def other_options(expdir, dump, options):
     return S2TOptions(beam_size=2)
 
 
 @pytest.mark.parametrize(
     ("change", "shown"),
-    [(other_model, "model:"), (other_data, "data:"), (other_options, "beam_size: 1 -> 2")],
+    [
+        (other_model, "model:"),
+        (other_own_options, "own_inference:"),
+        (other_data, "data:"),
+        (other_options, "beam_size: 1 -> 2"),
+    ],
 )
 def test_hypotheses_of_other_settings_are_not_overwritten(calls, dump, work, expdir, change, shown):
     infer(work[:1], dump, "test", GREEDY)

@@ -159,6 +159,7 @@ def work(args: argparse.Namespace) -> None:
             model = open_recogniser(args.model, args.device)
             family = family_of(args.model).name
             if family == "whisper":
+                model.own_window = None  # the window of trained and merged models
                 systems = whisper_systems(model, args, Path(folder))
             else:
                 systems = espnet_systems(model, args)

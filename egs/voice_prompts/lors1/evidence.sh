@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Usage: ./evidence.sh [options]
 #
-# Compare merge methods on the voice prompts: the figures of RESULTS.md. After an interruption call
-# the same command again; what is finished is not done again.
+# Compare merge methods on the voice prompts. After an interruption call the same command again; what
+# is finished is not done again. The section voice_prompts of RESULTS.md has the commands of its
+# figures, which are some of these.
 #
 # Parts:
 #   seeds   for each seed: experts, joint and sequential model, search on dev, test, significance
@@ -14,7 +15,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-experiment=full # full, or quick: one seed, three methods, six settings of each, part seeds
+experiment=full # full, or quick: one seed, three methods, five settings of each, part seeds
 parts=""     # parts to run (full: all)
 seeds=""     # seeds of the training (full: 1 2 3)
 methods=""   # methods of the first seed, over languages (full: all of conf/tune_full.yaml)
@@ -86,7 +87,7 @@ part_seeds() {
         if [ "$seed" = "${seeds_a[0]}" ] && [ "$methods" != "$leading" ]; then
             for task in asr st; do
                 recipe --seed "$seed" --expdir "$first" --tasks "$task" --methods "$methods" \
-                    --stage tune --stop_stage inference
+                    --stage tune --stop_stage score
             done
             recipe --seed "$seed" --expdir "$first" --methods "$leading" --stage score
         fi

@@ -77,7 +77,8 @@ def _download(package: Package, scratch: Path, archive: str, path: Path) -> Path
         expected=f"{package.bytes} bytes with the SHA-256 {package.sha256}",
         got=problems,
         hint="check the network, and refresh the lists of packages (apt-get update), then run the "
-        f"same command again; or get {package.file} elsewhere and put it there",
+        f"same command again; or get {package.file} elsewhere and put it there. Debian keeps old "
+        "versions: --archive https://snapshot.debian.org/archive/debian/20240601T000000Z",
     )
 
 
