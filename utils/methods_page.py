@@ -36,12 +36,14 @@ together. A method for *matrices* changes the tensors that the policy prunes; th
 the other tensors are summed for a sum, and averaged for a joint method. [Merging](merging.md)
 describes the command.
 """
+ALL_METHODS = "### All merge methods"
+"""Beginning of the headings in RESULTS.md of tables of all methods, by one task."""
 FIGURES = """\
 ## Figures
 
 Normalised performance over all pairs of language and task (0 is the base model, 1 the experts),
 from the tables of [RESULTS.md](../RESULTS.md), which say how much each experiment can tell. Methods
-that are not here have no figure there.
+that are not here have no figure there. [Which one?](merging.md#which-one) says which to take.
 """
 WORDS = re.compile(r"\S*`[^`]*`\S*|\S+")
 MATHS = re.compile(r"\w_[\w{]|\^|\||^delta$|^[=<>]+$")
@@ -72,12 +74,18 @@ class Figure:
 
 
 def figures_of(results: str) -> dict[str, list[Figure]]:
-    """Return system -> its figures in the tables that have a column for all pairs."""
+    """Return system -> its figures.
+
+    They are in the tables with a column for all pairs, and in those below a heading `ALL_METHODS`.
+    """
     found: dict[str, list[Figure]] = {}
-    experiment, columns = "", []
+    chapter, experiment, columns, value = "", "", [], ""
     for line in results.splitlines():
         if line.startswith("## "):
-            experiment = line[3:]
+            chapter = line[3:]
+        if line.startswith(("## ", "### ")):
+            of_all = line.startswith(ALL_METHODS)
+            experiment, value = (line[4:], "norm. perf.") if of_all else (chapter, "all pairs")
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
         if not line.startswith("|"):
             columns = []
@@ -85,10 +93,10 @@ def figures_of(results: str) -> dict[str, list[Figure]]:
             continue
         elif not columns:
             columns = cells
-        elif {"system", "merged over", "all pairs"} <= set(columns) and len(cells) == len(columns):
+        elif {"system", "merged over", value} <= set(columns) and len(cells) == len(columns):
             row = dict(zip(columns, cells, strict=True))
             system = row["system"].replace("\\_", "_")
-            figure = Figure(experiment, row["merged over"], row["all pairs"])
+            figure = Figure(experiment, row["merged over"], row[value])
             found.setdefault(system, []).append(figure)
     return found
 

@@ -77,4 +77,22 @@ def test_figures_are_those_over_all_pairs():
         ("languages", "0.20 ± 0.01"),
         ("languages and tasks", "0.30"),
     ]
+    more = """
+### All merge methods, recognition
+
+| system | merged over | de | norm. perf. |
+| :-- | :-- | --: | --: |
+| ties | languages | 1.0 | 0.40 |
+
+### Normalised performance
+
+| system | merged over | norm. perf. | all pairs |
+| :-- | :-- | --: | --: |
+| mp | languages | 0.1 | 0.50 |
+"""
+    found = figures_of(RESULTS + more)
+    assert [(f.experiment, f.value) for f in found["ties"]] == [
+        ("All merge methods, recognition", "0.40")
+    ]
+    assert [(f.experiment, f.value) for f in found["mp"]] == [("other", "0.50")]
     assert found["dare_ties"][0].link == "[one corpus, twice](../RESULTS.md#one-corpus-twice)"
