@@ -185,7 +185,10 @@ class LorsOptions(ComparisonOptions):
         if "upload" in stages and self.upload_repo:
             repo_called(self.upload_repo)
             self._check_upload()
-        return {**super().lists(stages), "upload_opts": self.upload_opts}
+        found = super().lists(stages)
+        if "upload" in stages and self.upload_repo and not found["packed"]:
+            raise self._nothing_to_upload()
+        return {**found, "upload_opts": self.upload_opts}
 
     def _check_upload(self) -> None:
         if not self.family.uploadable:
@@ -197,6 +200,16 @@ class LorsOptions(ComparisonOptions):
                 got=self.model_family,
                 hint="leave --upload_repo out; stage pack makes a file of each model",
             )
+
+    def _nothing_to_upload(self) -> UsageError:
+        return UsageError(
+            "no model to upload: stage upload takes those of the method lors alone",
+            where="--upload_repo and --methods",
+            expected="lors among the methods",
+            got=" ".join(self.methods) or "no method",
+            hint="add lors to --methods; or leave --upload_repo out, and upload the model of "
+            "another method by hand: lors upload ... --merged (docs/export.md)",
+        )
 
 
 @dataclass(frozen=True)

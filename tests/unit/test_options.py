@@ -104,6 +104,21 @@ def test_places_of_uploads():
     lists(STAGES[:-1], upload_repo="org/x@main")
 
 
+def test_an_upload_without_the_models_that_it_takes():
+    given = {"methods": "average task_arithmetic", "upload_repo": "org/x"}
+    for stages in (STAGES, ["upload"]):
+        facts = (
+            "--upload_repo",
+            "--methods",
+            "average task_arithmetic",
+            "lors upload ... --merged",
+        )
+        with refusal(*facts, kind=UsageError):
+            lists(stages, **given)
+    assert lists(STAGES[:-1], **given)["packed"] == []
+    assert lists(**{**given, "upload_repo": ""})["packed"] == []
+
+
 def test_a_family_that_no_other_program_loads_is_not_uploaded(monkeypatch):
     monkeypatch.setattr(Wav2Vec2, "check_options", lambda options: None)
     given = {"model_family": "wav2vec2", "base_model": "xlsr", "tasks": "asr"}
