@@ -123,6 +123,20 @@ def test_the_licence_of_all_models(owner, tmp_path, monkeypatch, capsys):
     assert "license" not in data()
     told = capsys.readouterr().err
     assert "org/fr: cc-by-nc-4.0" in told and "--license" in told
+    for name in ("base", "de", "fr"):  # two licences without a name on the Hub may differ
+        owner.repos[f"org/{name}"].commit({"README.md": card("other")})
+    models = [f"hf://org/{name}" for name in ("base", "de", "fr")]
+    record["plan"].update(base=models[0], experts=models[1:])
+    assert "license" not in data()
+    told = capsys.readouterr().err
+    assert "org/base: other" in told and "--license" in told
+
+
+@pytest.mark.parametrize(("experts", "told"), [(1, "1 model by"), (2, "2 models by")])
+def test_the_number_of_merged_models(experts, told, owner):
+    plan = {"base": "b.pth", "experts": ["e.pth"] * experts, "method": "lors", "params": {}}
+    text = model_card({"plan": plan}, REPO, "espnet", licence="mit")
+    assert f"A merge of {told} the method" in text
 
 
 def scored(folder, name):
@@ -287,7 +301,9 @@ def test_a_package_of_espnet(merged, owner, tmp_path, capsys):
     assert files["exp/model.pth"] == b"weights" and "meta.yaml" in files
     data, body = card_of(owner)
     assert data["library_name"] == "espnet" and f'from_pretrained("{REPO}"' in body
-    assert 'lang_sym="<swe>", task_sym="<asr>"' in body
+    assert 'lang_sym="<swe>", task_sym="<asr>")[0][3])' in body  # the text without the prompt
+    usage = re.search(r"```python\n(.*?)```", body, re.DOTALL)[1]
+    assert usage.startswith("# pip install espnet espnet_model_zoo; speech.wav: 16 kHz, mono\n")
     assert is_edited(files["README.md"].decode()) is False
     assert (tmp_path / "lors.asr.README.md").read_bytes() == files["README.md"]
     assert not [*tmp_path.glob(".*.unpacked")]
