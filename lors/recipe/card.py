@@ -157,14 +157,8 @@ def model_card(
         base_model_relation="merge",
         metrics=_metrics(scores) or None,
     )
-    method = method_called(str(plan["method"]))
-    merged = "1 model" if len(sources) == 2 else f"{len(sources) - 1} models"
-    about = (
-        f"A merge of {merged} by the method `{method.name}` of LoRS "
-        f"{record.get('lors_version', '')} ([paper]({PAPER})). {method.summary}"
-    )
     sections = [_model_section(sources, plan), *_score_sections(scores)]
-    body = render_markdown(sections, title, about)
+    body = render_markdown(sections, title, _about(record, plan, len(sources) - 1))
     blocks = [
         ("How to use it", "python", _usage(library, title, examples)),
         ("Plan", "yaml", _public_plan(record, plan, sources)),
@@ -173,6 +167,14 @@ def model_card(
     text = [f"---\n{data.to_yaml()}\n---\n", body.rstrip()]
     text += [f"## {head}\n\n```{kind}\n{block.rstrip()}\n```" for head, kind, block in blocks]
     return "\n\n".join(text) + "\n"
+
+
+def _about(record: Mapping[str, Any], plan: Mapping[str, Any], count: int) -> str:
+    method, models = method_called(str(plan["method"])), "model" if count == 1 else "models"
+    return (
+        f"A merge of {count} {models} by the method `{method.name}` of LoRS "
+        f"{record.get('lors_version', '')} ([paper]({PAPER})). {method.summary}"
+    )
 
 
 def _examples(tasks: Sequence[str], scores: Scores | None, languages: Sequence[str]) -> list[Pair]:
