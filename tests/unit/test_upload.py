@@ -442,6 +442,28 @@ def test_an_upload_that_breaks_leaves_the_model_as_it_was(merged, owner, capsys)
     assert repo.files["model.safetensors"] == tensors(model(8)) and repo.files["other"] == b"x"
 
 
+def test_an_upload_that_is_cut(merged, owner, capsys):
+    """The files have arrived, and the answer to the commit has not."""
+    owner.faults.append(Fault("POST .*/commit/", 0))
+    assert upload(merged, "--license", "mit") == 1
+    told = capsys.readouterr().err
+    assert REPO in told and "what has arrived is not sent again" in told
+    assert "a download" not in told
+    sent = len(owner.paths("PUT"))
+    assert sent and upload(merged, "--license", "mit") == 0
+    assert len(owner.paths("PUT")) == sent
+    assert owner.repos[REPO].files["model.safetensors"] == tensors(model(7))
+
+
+def test_the_record_of_the_directory_in_which_the_command_is_called(
+    merged, owner, monkeypatch, capsys
+):
+    (merged / "merge.yaml").unlink()  # that of the merged model is in the folder above
+    monkeypatch.chdir(merged)
+    assert upload(".", "--license", "mit", "--dry_run") == 0
+    assert "base_model_relation: merge" in capsys.readouterr().out
+
+
 def test_metadata_that_the_hub_refuses(merged, owner, capsys):
     (merged / "README.md").write_text("---\nlicense: [mit]\n---\n# Mine\n")
     assert upload(merged, "--license", "mit", "--keep_card") == 1
