@@ -317,6 +317,19 @@ def test_a_package_of_espnet(merged, owner, tmp_path, capsys):
         assert fact in capsys.readouterr().err and "org/other" not in owner.repos
 
 
+def test_a_package_with_absolute_paths(merged, owner, tmp_path, capsys):
+    """As espnet2.bin.pack makes it of files outside of its directory."""
+    described = {
+        "files": {"s2t_model_file": "/scratch/exp/model.pth"},
+        "yaml_files": {"s2t_train_config": "/scratch/exp/config.yaml"},
+    }
+    path = package(tmp_path / "lors.asr.zip", **{"meta.yaml": yaml.safe_dump(described)})
+    assert upload(path, "--record", "merged/merge.yaml", "--license", "mit") == 1
+    told = capsys.readouterr().err
+    assert "/scratch/exp/model.pth" in told and "pack it again" in told
+    assert REPO not in owner.repos
+
+
 def test_a_full_disk_is_told_with_its_folder(merged, owner, tmp_path, capsys):
     path = package(tmp_path / "lors.asr.zip", **{"exp/model.pth": b"x" * 5000})
     with largest_file(1000):
