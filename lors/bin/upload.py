@@ -104,7 +104,7 @@ def _record(args: argparse.Namespace, model: Path) -> Mapping[str, Any]:
     Raises:
         UsageError: there is none.
     """
-    places = [model / MERGE_RECORD, model.parent / MERGE_RECORD]
+    places = [model / MERGE_RECORD, model.resolve().parent / MERGE_RECORD]
     if args.merged:
         places.insert(0, Path(args.expdir) / "merged" / args.merged / MERGE_RECORD)
     if args.record:

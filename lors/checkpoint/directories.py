@@ -26,13 +26,22 @@ def packed_files(directory: Path) -> tuple[Path, Path] | None:
     if not record.is_file():
         return None
     content = read_yaml(record)
-    found = []
+    found, absolute = [], []
     for section, suffix in (("files", "_model_file"), ("yaml_files", "_train_config")):
         entries = content.get(section)
         entries = entries if isinstance(entries, dict) else {}
         named = [value for key, value in entries.items() if str(key).endswith(suffix)]
         paths = [Path(value) for value in named if isinstance(value, str)]
+        absolute += [path for path in paths if path.is_absolute()]
         found += [path for path in paths if not path.is_absolute() and ".." not in path.parts]
+    if absolute and len(found) < 2:
+        raise LorsError(
+            "this package names its files by absolute paths of the machine that has packed it",
+            where=record,
+            expected="paths inside of the package",
+            got=shortened(map(str, absolute)),
+            hint="pack it again from inside of the recipe's directory, which holds the experiment",
+        )
     if len(found) != 2:
         raise LorsError(
             "the record of this package does not name one model and one configuration",

@@ -123,12 +123,13 @@ def cached_snapshot(repo: str, revision: str | None) -> Path | None:
 
 
 @contextlib.contextmanager
-def told(repo: str, revision: str | None = None) -> Iterator[None]:
+def told(repo: str, revision: str | None = None, uploads: bool = False) -> Iterator[None]:
     """Raise errors of huggingface_hub as LorsError.
 
     Args:
         repo: the model that is asked for.
         revision: its revision.
+        uploads: whether files are sent to the Hub, and not fetched from it.
     """
     errors = client(repo).errors
     try:
@@ -148,12 +149,14 @@ def told(repo: str, revision: str | None = None) -> Iterator[None]:
     except (errors.HTTPError, OSError, getattr(errors, "XetDownloadError", OSError)) as error:
         if isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError):
             raise from_os_error(error) from None
+        again = "a download goes on where it ended"
+        if uploads:
+            again = "what has arrived is not sent again"
         raise Unreachable(
             "the Hugging Face Hub cannot be reached",
             where=repo,
             got=f"{type(error).__name__}: {_first_line(error)}",
-            hint="check the network, then run the same command again: a download goes on where it "
-            "ended",
+            hint=f"check the network, then run the same command again: {again}",
         ) from error
     except RuntimeError as error:
         if type(error) is not RuntimeError:  # RecursionError and the like are faults of a program

@@ -240,7 +240,7 @@ def _check_card(card: str | None, where: object, target: Target) -> None:
 def _head(target: Target, create: bool) -> tuple[str | None, list[str]]:
     """Return the newest commit of the model on the Hub, and its files; None if it is not there."""
     hub, repo = client(target.repo), target.repo
-    with told(repo):
+    with told(repo, uploads=True):
         if create:
             api(repo).create_repo(repo, private=target.private or None, exist_ok=True)
         try:
@@ -283,7 +283,7 @@ def _commit(repo: str, files: dict[str, Path], parent: str | None) -> str:
     hub = client(repo)
     operation, errors = hub.CommitOperationAdd, hub.errors
     log.info("uploading %d files to %s", len(files), repo)
-    with told(repo):
+    with told(repo, uploads=True):
         try:
             done = api(repo).create_commit(
                 repo,

@@ -105,7 +105,16 @@ def open_whisper(
         LorsError: the file cannot be read, or is not a complete Whisper model.
     """
     described = open_model(path if base is None else base)
-    name_of = {new: old for old, new in names_in("openai", described.names()).items()}
+    try:
+        name_of = {new: old for old, new in names_in("openai", described.names()).items()}
+    except LorsError as error:
+        raise LorsError(
+            "not a Whisper: it has tensors that no Whisper has",
+            where=described.path,
+            expected=error.expected,
+            got=error.got,
+            hint="give a Whisper; recipes take other kinds of models by another --model_family",
+        ) from None
     dims = whisper_dims(RenamedCheckpoint(described, name_of))
     model = described if base is None else open_expert(described, path)
     model = RenamedCheckpoint(model, name_of)

@@ -37,6 +37,8 @@ PAPER = "https://arxiv.org/abs/2502.17380"
 NEWER_NAMES = {"large": "large-v3", "turbo": "large-v3-turbo", "large-v1": "large"}
 """OpenAI's name of a Whisper -> the end of its name on the Hub, where the two differ."""
 UNKNOWN = "unknown"
+OTHER = "other"
+"""Licence of the Hub for any that it has no name for: two of them may differ."""
 PIPELINE = "automatic-speech-recognition"
 """The pipeline of transformers, and the tag of the Hub, for recognition and for translation of
 speech, which has none of its own."""
@@ -155,13 +157,8 @@ def model_card(
         base_model_relation="merge",
         metrics=_metrics(scores) or None,
     )
-    method = method_called(str(plan["method"]))
-    about = (
-        f"A merge of {len(sources) - 1} models by the method `{method.name}` of LoRS "
-        f"{record.get('lors_version', '')} ([paper]({PAPER})). {method.summary}"
-    )
     sections = [_model_section(sources, plan), *_score_sections(scores)]
-    body = render_markdown(sections, title, about)
+    body = render_markdown(sections, title, _about(record, plan, len(sources) - 1))
     blocks = [
         ("How to use it", "python", _usage(library, title, examples)),
         ("Plan", "yaml", _public_plan(record, plan, sources)),
@@ -170,6 +167,14 @@ def model_card(
     text = [f"---\n{data.to_yaml()}\n---\n", body.rstrip()]
     text += [f"## {head}\n\n```{kind}\n{block.rstrip()}\n```" for head, kind, block in blocks]
     return "\n\n".join(text) + "\n"
+
+
+def _about(record: Mapping[str, Any], plan: Mapping[str, Any], count: int) -> str:
+    method, models = method_called(str(plan["method"])), "model" if count == 1 else "models"
+    return (
+        f"A merge of {count} {models} by the method `{method.name}` of LoRS "
+        f"{record.get('lors_version', '')} ([paper]({PAPER})). {method.summary}"
+    )
 
 
 def _examples(tasks: Sequence[str], scores: Scores | None, languages: Sequence[str]) -> list[Pair]:
@@ -198,6 +203,7 @@ def _usage(library: str, name: str, examples: Sequence[Pair]) -> str:
             lines.append(f'print(recogniser("speech.wav", generate_kwargs={options}))')
         return "\n".join(lines)
     lines = [
+        "# pip install espnet espnet_model_zoo; speech.wav: 16 kHz, mono",
         "import soundfile",
         "from espnet2.bin.s2t_inference import Speech2Text\n",
         f'recogniser = Speech2Text.from_pretrained("{name}")',
@@ -207,7 +213,7 @@ def _usage(library: str, name: str, examples: Sequence[Pair]) -> str:
         lang = spoken(pair.lang)
         code = next((code for code in ISO_639_3 if lang in (code, code.split("-")[0])), "en")
         symbols = f'lang_sym="{language_symbol(code)}", task_sym="{task_symbol(pair.task)}"'
-        lines.append(f"print(recogniser(speech, {symbols})[0][0])")
+        lines.append(f"print(recogniser(speech, {symbols})[0][3])")  # without the prompt
     return "\n".join(lines)
 
 
@@ -259,7 +265,7 @@ def _common_licence(sources: Iterable[Source]) -> str | None:
     """Return the licence of all models; log a warning if it is not the same, or not known."""
     found = {source.title: source.licence or UNKNOWN for source in sources}
     licences = set(found.values())
-    if len(licences) == 1 and UNKNOWN not in licences:
+    if len(licences) == 1 and licences.isdisjoint((UNKNOWN, OTHER)):
         return licences.pop()
     log.warning(
         "the card has no licence, because those of the merged models are not all known and the "

@@ -121,7 +121,11 @@ def test_nothing_is_loaded_from_other_hosts(site, pages):
 
 
 def test_the_docstrings_are_in_the_site(site):
-    assert "run_merge" in (site / "api/merge.html").read_text("utf-8")
+    for page, name in (
+        *(("merge", "lors.merge.run_merge"), ("merge", "lors.merge.extract.extract")),
+        ("checkpoint", "lors.checkpoint.vector_file.write_vector"),
+    ):
+        assert f'id="{name}"' in (site / f"api/{page}.html").read_text("utf-8"), name
     assert not re.search(r":(func|class|mod):", (site / "api/merge.html").read_text("utf-8"))
     assert "<svg viewBox" in (site / "architecture.html").read_text("utf-8")
     assert "mermaid" not in (site / "architecture.html").read_text("utf-8")

@@ -133,6 +133,7 @@ def test_import_names_every_missing_file(published, tmp_path, capsys):
         (published / name).unlink()
     assert import_into(published, tmp_path / "base") == 1
     error = capsys.readouterr().err
+    assert "config.yaml and model.pth, or a package of ESPnet" in error
     for name in ("model.pth", "bpe.model", "feats_stats.npz"):
         assert str(published / name) in error
     assert "local/train_base.sh" in error and not (tmp_path / "base").exists()

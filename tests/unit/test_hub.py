@@ -215,9 +215,15 @@ def test_without_a_network_the_cache_is_used(how, models, tmp_path, offline, cap
     assert f"commit {commit} of hf://org/base is in the cache" in capsys.readouterr().err
 
 
-def test_without_a_network_and_a_copy(models, offline):
-    offline()
-    with refusal("org/base", "HF_HUB_OFFLINE", kind=names.Unreachable):
+@pytest.mark.parametrize("how", ["offline mode", "no network"])
+def test_without_a_network_and_a_copy(how, models, offline):
+    if how == "offline mode":
+        offline()
+        facts = ["HF_HUB_OFFLINE"]
+    else:
+        models.stop()  # a refused connection
+        facts = ["cannot be reached", "network"]
+    with refusal("org/base", *facts, kind=names.Unreachable):
         open_model("org/base")
 
 

@@ -123,6 +123,20 @@ def test_the_licence_of_all_models(owner, tmp_path, monkeypatch, capsys):
     assert "license" not in data()
     told = capsys.readouterr().err
     assert "org/fr: cc-by-nc-4.0" in told and "--license" in told
+    for name in ("base", "de", "fr"):  # two licences without a name on the Hub may differ
+        owner.repos[f"org/{name}"].commit({"README.md": card("other")})
+    models = [f"hf://org/{name}" for name in ("base", "de", "fr")]
+    record["plan"].update(base=models[0], experts=models[1:])
+    assert "license" not in data()
+    told = capsys.readouterr().err
+    assert "org/base: other" in told and "--license" in told
+
+
+@pytest.mark.parametrize(("experts", "told"), [(1, "1 model by"), (2, "2 models by")])
+def test_the_number_of_merged_models(experts, told, owner):
+    plan = {"base": "b.pth", "experts": ["e.pth"] * experts, "method": "lors", "params": {}}
+    text = model_card({"plan": plan}, REPO, "espnet", licence="mit")
+    assert f"A merge of {told} the method" in text
 
 
 def scored(folder, name):
@@ -287,7 +301,9 @@ def test_a_package_of_espnet(merged, owner, tmp_path, capsys):
     assert files["exp/model.pth"] == b"weights" and "meta.yaml" in files
     data, body = card_of(owner)
     assert data["library_name"] == "espnet" and f'from_pretrained("{REPO}"' in body
-    assert 'lang_sym="<swe>", task_sym="<asr>"' in body
+    assert 'lang_sym="<swe>", task_sym="<asr>")[0][3])' in body  # the text without the prompt
+    usage = re.search(r"```python\n(.*?)```", body, re.DOTALL)[1]
+    assert usage.startswith("# pip install espnet espnet_model_zoo; speech.wav: 16 kHz, mono\n")
     assert is_edited(files["README.md"].decode()) is False
     assert (tmp_path / "lors.asr.README.md").read_bytes() == files["README.md"]
     assert not [*tmp_path.glob(".*.unpacked")]
@@ -299,6 +315,19 @@ def test_a_package_of_espnet(merged, owner, tmp_path, capsys):
         wrong = package(tmp_path / "wrong.zip", **changes)
         assert upload(wrong, *record, repo="org/other") == 1
         assert fact in capsys.readouterr().err and "org/other" not in owner.repos
+
+
+def test_a_package_with_absolute_paths(merged, owner, tmp_path, capsys):
+    """As espnet2.bin.pack makes it of files outside of its directory."""
+    described = {
+        "files": {"s2t_model_file": "/scratch/exp/model.pth"},
+        "yaml_files": {"s2t_train_config": "/scratch/exp/config.yaml"},
+    }
+    path = package(tmp_path / "lors.asr.zip", **{"meta.yaml": yaml.safe_dump(described)})
+    assert upload(path, "--record", "merged/merge.yaml", "--license", "mit") == 1
+    told = capsys.readouterr().err
+    assert "/scratch/exp/model.pth" in told and "pack it again" in told
+    assert REPO not in owner.repos
 
 
 def test_a_full_disk_is_told_with_its_folder(merged, owner, tmp_path, capsys):
@@ -424,6 +453,28 @@ def test_an_upload_that_breaks_leaves_the_model_as_it_was(merged, owner, capsys)
     assert repo.files["other"] == b"x" and repo.files["model.safetensors"] != tensors(model(8))
     assert upload(merged, "--license", "mit") == 0
     assert repo.files["model.safetensors"] == tensors(model(8)) and repo.files["other"] == b"x"
+
+
+def test_an_upload_that_is_cut(merged, owner, capsys):
+    """The files have arrived, and the answer to the commit has not."""
+    owner.faults.append(Fault("POST .*/commit/", 0))
+    assert upload(merged, "--license", "mit") == 1
+    told = capsys.readouterr().err
+    assert REPO in told and "what has arrived is not sent again" in told
+    assert "a download" not in told
+    sent = len(owner.paths("PUT"))
+    assert sent and upload(merged, "--license", "mit") == 0
+    assert len(owner.paths("PUT")) == sent
+    assert owner.repos[REPO].files["model.safetensors"] == tensors(model(7))
+
+
+def test_the_record_of_the_directory_in_which_the_command_is_called(
+    merged, owner, monkeypatch, capsys
+):
+    (merged / "merge.yaml").unlink()  # that of the merged model is in the folder above
+    monkeypatch.chdir(merged)
+    assert upload(".", "--license", "mit", "--dry_run") == 0
+    assert "base_model_relation: merge" in capsys.readouterr().out
 
 
 def test_metadata_that_the_hub_refuses(merged, owner, capsys):

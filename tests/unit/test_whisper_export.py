@@ -180,7 +180,8 @@ def test_all_that_is_missing_or_wrong_is_listed(tmp_path, capsys):
 def test_models_that_are_no_whisper_are_refused(tmp_path, capsys):
     torch.save({"encoder.embed.weight": torch.zeros(2, 2)}, tmp_path / "s2t.pth")
     assert export(tmp_path / "s2t.pth", tmp_path / "hf") == 1
-    assert "encoder.embed.weight" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "encoder.embed.weight" in told and f"where: {tmp_path / 's2t.pth'}" in told
     part = {n: value for n, value in state_of().items() if n.startswith("encoder.blocks")}
     torch.save(part, tmp_path / "part.pth")
     assert export(tmp_path / "part.pth", tmp_path / "hf") == 1

@@ -130,8 +130,9 @@ def test_an_english_only_model(tmp_path):
 
 def test_no_whisper_at_all(tmp_path):
     torch.save({"encoder.weight": torch.zeros(2, 2)}, tmp_path / "model.pth")
-    with refusal("encoder.weight", "openai"):
-        import_whisper(str(tmp_path / "model.pth"), tmp_path / "base")
+    path = tmp_path / "model.pth"
+    with refusal("encoder.weight", "openai", f"where: {path}", "--model_family"):
+        import_whisper(str(path), tmp_path / "base")
 
 
 def test_window_longer_than_the_model(tmp_path):

@@ -83,6 +83,7 @@ def import_espnet_s2t(base_model: str | os.PathLike, out: str | os.PathLike) -> 
         raise LorsError(
             "files of the base model are missing",
             where=source,
+            expected="config.yaml and model.pth, or a package of ESPnet",
             got=missing,
             hint="give --base_model the directory or the name of a model, or train one: "
             "egs/mini_covost/lors1/local/train_base.sh",
