@@ -51,12 +51,12 @@ done
 read -ra seeds_a <<<"$seeds"
 read -ra leading_a <<<"$leading"
 extended=() # leading methods that are sums: part extend changes their merges
-for method in task_arithmetic lors; do
+for method in task_arithmetic lors lors_paper; do
     if [[ " $leading " == *" $method "* ]]; then extended+=("$method"); fi
 done
 if [[ " $parts " == *" extend "* ]] && [ "${#extended[@]}" -eq 0 ]; then
     die -2 "no leading method whose merges part extend can change" "where: --leading $leading" \
-        "expected: task_arithmetic or lors among them" "what to do: leave extend out of --parts"
+        "expected: task_arithmetic, lors or lors_paper among them" "what to do: leave extend out of --parts"
 fi
 first=$expdir/seed${seeds_a[0]}
 inference=conf/inference_whisper.yaml
