@@ -22,6 +22,7 @@ import json, os, sys
 from pathlib import Path
 words = sys.argv[1:]
 programs = ["lors.bin.merge", "lors.bin.evaluate", "lors.bin.results", "lors.bin.report"]
+programs += ["lors.bin.score_expdir"]
 name = os.path.basename(sys.argv[0])
 if name != "run.sh" and (words[:1] != ["-m"] or words[1] not in programs):
     os.execv({python!r}, [{python!r}, *words])
@@ -109,7 +110,9 @@ def test_every_method_is_searched_and_scored(tmp_path):
     commands = Commands(tmp_path, "--parts", "seeds", "--seeds", "1", "--methods", "ties tsv_m")
     of = [words for words in commands.runs if words[words.index("--methods") + 1] == "ties tsv_m"]
     assert [words[words.index("--tasks") + 1] for words in of] == ["asr", "st"]
-    assert {words[words.index("--stop_stage") + 1] for words in of} == {"score"}
+    assert {words[words.index("--stop_stage") + 1] for words in of} == {"inference"}
+    (scoring,) = commands.parsed("lors.bin.score_expdir")
+    assert scoring.systems == ["ties.langs", "tsv_m.langs"] and scoring.tasks == ["asr", "st"]
 
 
 def test_the_quick_experiment_is_one_run(tmp_path):

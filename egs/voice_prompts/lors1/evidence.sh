@@ -50,6 +50,7 @@ for part in $parts; do
 done
 read -ra seeds_a <<<"$seeds"
 read -ra leading_a <<<"$leading"
+read -ra methods_a <<<"$methods"
 extended=() # leading methods that are sums: part extend changes their merges
 for method in task_arithmetic lors lors_paper; do
     if [[ " $leading " == *" $method "* ]]; then extended+=("$method"); fi
@@ -87,8 +88,10 @@ part_seeds() {
         if [ "$seed" = "${seeds_a[0]}" ] && [ "$methods" != "$leading" ]; then
             for task in asr st; do
                 recipe --seed "$seed" --expdir "$first" --tasks "$task" --methods "$methods" \
-                    --stage tune --stop_stage score
+                    --stage tune --stop_stage inference
             done
+            "$python" -m lors.bin.score_expdir --expdir "$first" --dump dump --split test \
+                --langs "${langs[@]}" --tasks asr st --systems "${methods_a[@]/%/.langs}"
             recipe --seed "$seed" --expdir "$first" --methods "$leading" --stage score
         fi
     done
