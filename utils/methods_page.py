@@ -36,8 +36,8 @@ together. A method for *matrices* changes the tensors that the policy prunes; th
 the other tensors are summed for a sum, and averaged for a joint method. [Merging](merging.md)
 describes the command.
 """
-ALL_METHODS = "### All merge methods"
-"""Beginning of the headings in RESULTS.md of tables of all methods, by one task."""
+MORE_METHODS = "### More merge methods"
+"""Beginning of the headings in RESULTS.md of tables of further methods, by one task."""
 FIGURES = """\
 ## Figures
 
@@ -76,7 +76,7 @@ class Figure:
 def figures_of(results: str) -> dict[str, list[Figure]]:
     """Return system -> its figures.
 
-    They are in the tables with a column for all pairs, and in those below a heading `ALL_METHODS`.
+    They are in the tables with a column for all pairs, and in those below a heading `MORE_METHODS`.
     """
     found: dict[str, list[Figure]] = {}
     chapter, experiment, columns, value = "", "", [], ""
@@ -84,8 +84,8 @@ def figures_of(results: str) -> dict[str, list[Figure]]:
         if line.startswith("## "):
             chapter = line[3:]
         if line.startswith(("## ", "### ")):
-            of_all = line.startswith(ALL_METHODS)
-            experiment, value = (line[4:], "norm. perf.") if of_all else (chapter, "all pairs")
+            is_more = line.startswith(MORE_METHODS)
+            experiment, value = (line[4:], "norm. perf.") if is_more else (chapter, "all pairs")
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
         if not line.startswith("|"):
             columns = []

@@ -78,7 +78,7 @@ def test_figures_are_those_over_all_pairs():
         ("languages and tasks", "0.30"),
     ]
     more = """
-### All merge methods, recognition
+### More merge methods, recognition
 
 | system | merged over | de | norm. perf. |
 | :-- | :-- | --: | --: |
@@ -92,7 +92,7 @@ def test_figures_are_those_over_all_pairs():
 """
     found = figures_of(RESULTS + more)
     assert [(f.experiment, f.value) for f in found["ties"]] == [
-        ("All merge methods, recognition", "0.40")
+        ("More merge methods, recognition", "0.40")
     ]
     assert [(f.experiment, f.value) for f in found["mp"]] == [("other", "0.50")]
     assert found["dare_ties"][0].link == "[one corpus, twice](../RESULTS.md#one-corpus-twice)"
