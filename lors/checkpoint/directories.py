@@ -40,7 +40,7 @@ def packed_files(directory: Path) -> tuple[Path, Path] | None:
             where=record,
             expected="paths inside of the package",
             got=shortened(map(str, absolute)),
-            hint="pack it again from inside of the recipe's directory, which holds the experiment",
+            hint="pack it again: python -m lors.bin.pack",
         )
     if len(found) != 2:
         raise LorsError(

@@ -1,1 +1,1 @@
-"""Export Whisper models for other programs."""
+"""Export merged models for other programs; upload them to the Hugging Face Hub."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from lors.config import LARGEST_COUNT, MOST_PROCESSES, SEED, Range, load_config, read_yaml
@@ -13,7 +11,6 @@ from lors.data.subset import hours_of
 from lors.errors import LorsError, UsageError, unknown_name
 from lors.export.upload import repo_called
 from lors.models import FAMILIES
-from lors.models.espnet_s2t.family import EspnetS2T
 from lors.models.family import Family
 from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, scopes_of, searches_of
 from lors.recipe.grid import read_grid
@@ -191,8 +188,6 @@ class LorsOptions(ComparisonOptions):
         found = super().lists(stages)
         if "upload" in stages and self.upload_repo and not found["packed"]:
             raise self._nothing_to_upload()
-        if "pack" in stages and found["packed"] and self.family is EspnetS2T:
-            self._check_place_of_packages()
         return {**found, "upload_opts": self.upload_opts}
 
     def _check_upload(self) -> None:
@@ -205,27 +200,6 @@ class LorsOptions(ComparisonOptions):
                 got=self.model_family,
                 hint="leave --upload_repo out; stage pack makes a file of each model",
             )
-
-    def _check_place_of_packages(self) -> None:
-        """Check that packages will open elsewhere.
-
-        ESPnet names the files in a package by their real paths, relative to the directory of the
-        recipe if they are in there. Its configuration is adapted to another place only if it has
-        the same names, and they begin with `expdir`.
-        """
-        real = Path(os.path.relpath(os.path.realpath(self.expdir)))
-        is_inside = os.pardir not in real.parts
-        if is_inside and Path(self.expdir) == real:
-            return
-        inside = f"--expdir {real}" if is_inside else "an experiment in the recipe's directory"
-        raise UsageError(
-            "packages of this experiment would open nowhere else: they would have absolute paths",
-            where="--expdir",
-            expected="a path relative to the directory of the recipe, in there, and no symbolic "
-            "link, for stage pack",
-            got=self.expdir,
-            hint=f"end before stage pack: --stop_stage score; or choose {inside}",
-        )
 
     def _nothing_to_upload(self) -> UsageError:
         return UsageError(

@@ -42,7 +42,7 @@ STAGES = {
     "merge": ["lors.bin.merge_tuned"],
     "inference": ["utils/run.py", "lors.bin.inference", "--split test"],
     "score": ["lors.bin.score_expdir", "lors.bin.results"],
-    "pack": ["espnet2.bin.pack s2t", "lors.asr_st"],
+    "pack": ["lors.bin.pack --model exp/merged/lors.asr_st", "--out exp/packed/lors.asr_st.zip"],
     "upload": [],
 }
 OPTIONS = """

@@ -104,26 +104,6 @@ def test_places_of_uploads():
     lists(STAGES[:-1], upload_repo="org/x@main")
 
 
-def test_the_place_of_an_experiment_to_pack(recipe, tmp_path_factory):
-    """ESPnet's packages open elsewhere only if they have relative paths."""
-    (recipe / "disk").mkdir()
-    (recipe / "link").symlink_to(tmp_path_factory.mktemp("other disk"))
-    (recipe / "near").symlink_to("disk")
-    outside = ["link", "../exp", "/tmp/exp", "link/exp"]
-    inside = {str(recipe / "exp"): "exp", "near": "disk", f"../{recipe.name}/exp": "exp"}
-    for expdir in outside:
-        with refusal("--expdir", expdir, "--stop_stage score", kind=UsageError):
-            lists(expdir=expdir)
-    for expdir, real in inside.items():
-        with refusal(f"--expdir {real}", "--stop_stage score", kind=UsageError):
-            lists(expdir=expdir)
-    for expdir in (*outside, *inside):
-        assert lists(STAGES[:-2], expdir=expdir) and lists(methods="average", expdir=expdir)
-        assert lists(expdir=expdir, model_family="whisper", base_model="tiny")
-    for expdir in ("exp/small", "./exp/", "disk/exp"):
-        assert lists(expdir=expdir)
-
-
 def test_an_upload_without_the_models_that_it_takes():
     given = {"methods": "average task_arithmetic", "upload_repo": "org/x"}
     for stages in (STAGES, ["upload"]):

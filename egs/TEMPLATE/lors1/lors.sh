@@ -103,17 +103,10 @@ stage_inference
 stage_score
 
 if begin pack "ESPnet zip files in $expdir/packed"; then
-    more=() # files that config.yaml names
-    for file in "$expdir"/base/{bpe.model,feats_stats.npz}; do
-        if [ -e "$file" ]; then more+=(--option "$file"); fi
-    done
     for name in "${packed[@]}"; do # lors.asr ...
         if [ "$expdir/packed/$name.zip" -nt "$expdir/merged/$name/model.pth" ]; then continue; fi
-        run_cpu 1 "$expdir/log/pack.$name.log" "$python" -m espnet2.bin.pack s2t \
-            --s2t_train_config "$expdir/merged/$name/config.yaml" \
-            --s2t_model_file "$expdir/merged/$name/model.pth" "${more[@]}" \
-            --outpath "$expdir/packed/$name.part.zip"
-        run mv "$expdir/packed/$name.part.zip" "$expdir/packed/$name.zip"
+        run_cpu 1 "$expdir/log/pack.$name.log" "$python" -m lors.bin.pack \
+            --model "$expdir/merged/$name" --base "$expdir/base" --out "$expdir/packed/$name.zip"
     done
 fi
 
