@@ -72,7 +72,7 @@ def test_a_second_run_makes_nothing_again(run):
 
 def test_results(results):
     recipe, ended = results
-    assert stages_of(ended.stderr) == ["tune", "merge", "inference", "score", "pack"]
+    assert stages_of(ended.stderr) == ["tune", "merge", "inference", "score", "pack", "upload"]
     text = (recipe.exp / "RESULTS.md").read_text(encoding="utf-8").replace("\\", "")
     for row in ("base | -", "expert | -", "joint | -", "sequential | -", "lors | languages"):
         assert f"| {row} |" in text
