@@ -9,6 +9,7 @@ from typing import Any
 from lors.checkpoint.adapter_base import hash_of_weights
 from lors.checkpoint.quantised import QuantisedCheckpoint
 from lors.checkpoint.reader import Checkpoint
+from lors.checkpoint.writer import size_of
 from lors.errors import LorsError
 
 
@@ -32,12 +33,12 @@ def quantised_findings(
         LorsError: `base` is another model than the one that was quantised.
     """
     header = model.header
-    if base is not None and hash_of_weights(base) != header.base:
+    if base is not None and (found := hash_of_weights(base)) != header.base:
         raise LorsError(
             "this model is not the one that was quantised",
             where=base.path,
             expected=f"hash of the weights {header.base}",
-            got=hash_of_weights(base),
+            got=found,
         )
     matrices: dict[str, dict[str, Any]] = {}
     quantised_bytes = lost = energy = 0.0
@@ -66,18 +67,17 @@ def _sizes(
     model: QuantisedCheckpoint, matrices: Collection[str], quantised_bytes: int
 ) -> dict[str, dict[str, int]]:
     """Return bytes and parameters of the file, of its matrices in 4 bits, and of the others."""
-    sizes = {name: math.prod(shape) for name, (shape, _) in model.spec().items()}
-    whole = {n: dtype.itemsize for n, (_, dtype) in model.spec().items() if n not in matrices}
+    others = {name: form for name, form in model.spec().items() if name not in matrices}
     return {
         "bytes": {
             "file": model.path.stat().st_size,
             "quantised": quantised_bytes,
-            "whole": sum(sizes[name] * itemsize for name, itemsize in whole.items()),
+            "whole": size_of(others),
         },
         "parameters": {
-            "file": sum(sizes.values()),
-            "quantised": sum(sizes[name] for name in matrices),
-            "whole": sum(sizes[name] for name in whole),
+            "file": model.numel(),
+            "quantised": model.numel(matrices),
+            "whole": model.numel(others),
         },
     }
 

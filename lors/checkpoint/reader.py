@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import abc
+import math
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,10 @@ class Checkpoint(abc.ABC):
     def spec(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Return the shape and dtype of every tensor, in the order of the file."""
         return {name: (self.shape(name), self.dtype(name)) for name in self.names()}
+
+    def numel(self, names: Iterable[str] | None = None) -> int:
+        """Return the number of entries of the tensors with these names; by default of all."""
+        return sum(math.prod(self.shape(n)) for n in (self.names() if names is None else names))
 
     def fingerprint(self) -> str:
         """Return the XXH3 hash (128 bits, hex) of all names, shapes, dtypes and values.

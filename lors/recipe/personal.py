@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lors.checkpoint.places import RECIPE_MODEL
 from lors.errors import LorsError
@@ -69,16 +67,16 @@ def write_sizes(expdir: ExpDir, pairs: Sequence[Pair]) -> None:
         {
             "base": {
                 "bytes": _bytes(expdir.base / RECIPE_MODEL),
-                "parameters": _numel(base, base.names()),
+                "parameters": base.numel(),
             },
             "quantised": {
                 "bytes": _bytes(quantised.path),
-                "parameters": _numel(base, names),
+                "parameters": base.numel(names),
                 "bytes_in_4_bits": sum(quantised.nf4(name).nbytes for name in names),
             },
             "adapter": {
                 "bytes": max(map(_bytes, adapters)),
-                "parameters": _numel(factors, factors.names()),
+                "parameters": factors.numel(),
                 "speakers": len(pairs),
             },
         },
@@ -87,10 +85,6 @@ def write_sizes(expdir: ExpDir, pairs: Sequence[Pair]) -> None:
 
 def _bytes(path: Path) -> int:
     return path.stat().st_size  # of the file that a link leads to
-
-
-def _numel(model: Any, names: Iterable[str]) -> int:
-    return sum(math.prod(model.shape(name)) for name in names)
 
 
 def size_sections(expdirs: Sequence[str]) -> list[Section]:

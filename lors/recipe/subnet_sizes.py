@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lors.checkpoint.places import RECIPE_MODEL
 from lors.fileio import read_json_object, write_json
 from lors.recipe.expdir import LORA, ExpDir
 from lors.recipe.report import Section
 from lors.tasks import Pair
-
-if TYPE_CHECKING:
-    from lors.checkpoint.reader import Checkpoint
 
 FILE = "parameters.json"
 NOTE = (
@@ -40,7 +36,7 @@ def write_subnet_sizes(expdir: ExpDir, systems: Sequence[str], pairs: Sequence[P
     from lors.checkpoint.reader import Checkpoint
 
     base_file = expdir.base / RECIPE_MODEL
-    base, base_bytes = _numel(open_model(base_file)), base_file.stat().st_size
+    base, base_bytes = open_model(base_file).numel(), base_file.stat().st_size
     langs = list(dict.fromkeys(pair.lang for pair in pairs))
     found: dict[str, dict[str, float]] = {}
     if (expdir.joint / RECIPE_MODEL).exists():
@@ -54,7 +50,7 @@ def write_subnet_sizes(expdir: ExpDir, systems: Sequence[str], pairs: Sequence[P
         found[system] = _sizes(base, used, base_bytes + size, size / len(masks.languages))
     adapters = [expdir.model(LORA, pair, ()) / RECIPE_MODEL for pair in pairs]
     if all(file.exists() for file in adapters):
-        parameters = [_numel(Checkpoint.open(file)) for file in adapters]
+        parameters = [Checkpoint.open(file).numel() for file in adapters]
         size = sum(file.stat().st_size for file in adapters)
         used = base + round(sum(parameters) / len(pairs))
         found[LORA] = _sizes(base + sum(parameters), used, base_bytes + size, size / len(langs))
@@ -63,10 +59,6 @@ def write_subnet_sizes(expdir: ExpDir, systems: Sequence[str], pairs: Sequence[P
         size = sum(file.stat().st_size for file in experts)
         found["expert"] = _sizes(base * len(pairs), base, size, size / len(langs))
     write_json(expdir.root / FILE, {"langs": langs, "systems": found})
-
-
-def _numel(model: Checkpoint) -> int:
-    return sum(math.prod(model.shape(name)) for name in model.names())
 
 
 def _sizes(parameters: int, used: int, size: int, further: float) -> dict[str, float]:

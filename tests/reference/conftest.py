@@ -10,10 +10,16 @@ PACKAGES = Path(__file__).parents[2] / ".test_packages"  # of tests/run.sh
 
 
 @pytest.fixture(scope="module")
-def peft():
+def packages():
+    """Let the packages of the tests alone be imported."""
     sys.path.append(str(PACKAGES))
-    yield pytest.importorskip("peft", reason="peft is not installed")
+    yield
     sys.path.remove(str(PACKAGES))
+
+
+@pytest.fixture(scope="module")
+def peft(packages):
+    return pytest.importorskip("peft", reason="peft is not installed")
 
 
 @pytest.fixture(scope="module")

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from lors.checkpoint.nf4 import dequantise_by_torch, quantise
 
-PACKAGES = Path(__file__).parents[2] / ".test_packages"  # of tests/run.sh
 SHAPES = [(512, 512), (7, 13), (64, 80, 3), (1, 1), (33, 64)]
 
 
 @pytest.fixture(scope="module")
-def functional():
-    sys.path.append(str(PACKAGES))
-    yield pytest.importorskip("bitsandbytes.functional", reason="bitsandbytes is not installed")
-    sys.path.remove(str(PACKAGES))
+def functional(packages):
+    return pytest.importorskip("bitsandbytes.functional", reason="bitsandbytes is not installed")
 
 
 def weights(shape, scale):

@@ -36,10 +36,8 @@ def merge(name, deltas, **params):
 
 
 @pytest.fixture(scope="module")
-def peft():
-    sys.path.append(str(PACKAGES))
-    yield pytest.importorskip("peft.utils.merge_utils", reason="peft is not installed")
-    sys.path.remove(str(PACKAGES))
+def peft(packages):
+    return pytest.importorskip("peft.utils.merge_utils", reason="peft is not installed")
 
 
 @pytest.mark.parametrize("shape", [(40, 30), (64, 64)])
