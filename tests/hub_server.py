@@ -100,6 +100,11 @@ class Hub:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
+    def environment(self, home):
+        """Return the variables with which another process asks this Hub, as the owner of `home`."""
+        variables = {"HF_ENDPOINT": self.url, "HF_TOKEN": TOKEN, "HF_HOME": str(home)}
+        return {**variables, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+
     def add(self, name, files, **options):
         """Add a model with one commit; return its Repo."""
         repo = self.repos[name] = Repo(**options)

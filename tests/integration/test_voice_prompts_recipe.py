@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+import torch
+from transformers import WhisperForConditionalGeneration
 
 from lors.config import read_yaml
-from tests.integration.recipe import Ended, Recipe, derive_config, stages_of
+from lors.recipe.score_tree import read_scores
+from lors.tasks import ASR, Pair
+from tests.integration.recipe import Ended, Recipe, derive_config, stages_of, state
 from tests.integration.tiny_whisper import make_whisper
 from tests.prompt_packages import small_prompts, spoken, write_packages
 
@@ -77,3 +83,29 @@ def test_results(results):
     for row in ("base | -", "expert | -", "joint | -", "sequential | -", "lors | languages"):
         assert f"| {row} |" in text
     assert (recipe.exp / "report.html").exists() and (recipe.exp / "plots/sweep.png").exists()
+
+
+def test_upload(results, hub, tmp_path):
+    """Stage upload: the merged Whisper in the form of Hugging Face, with the scores of the run."""
+    recipe, _ = results
+    options = [*OPTIONS, "--tasks", "asr", "--stage", "upload", "--upload_repo", "org/prompts"]
+    options += ["--upload_opts", "--license cc-by-sa-3.0"]
+    exported = recipe.exp / "packed/lors.asr.hf"
+    times = []
+    for _ in range(2):  # the second call exports nothing again
+        ended = recipe.run(*options, environment=hub.environment(tmp_path / "home"))
+        assert ended.status == 0, ended.stderr
+        times.append((exported / "model.safetensors").stat().st_mtime_ns)
+    assert times[0] == times[1]
+    assert [*hub.repos] == ["org/prompts-asr"]
+
+    model = WhisperForConditionalGeneration.from_pretrained("org/prompts-asr").state_dict()
+    merged = state(recipe.exp / "merged/lors.asr")["encoder.blocks.0.attn.query.weight"]
+    assert torch.equal(model["model.encoder.layers.0.self_attn.q_proj.weight"], merged)
+    card = hub.repos["org/prompts-asr"].files["README.md"].decode()
+    assert "license: cc-by-sa-3.0\n" in card and "--upload_repo org/prompts" in card
+    scores = read_scores([recipe.exp], systems=["base", "lors.langs"])
+    for system, row in (("base", "base"), ("lors.langs", "this model")):
+        wers = [scores.values(system, pair, ASR.metric)[0] for pair in map(Pair.parse, PAIRS[:2])]
+        cells = "".join(rf" {value:.1f} \([^|]*\) +\|" for value in wers)
+        assert re.search(rf"\| {row} +\|{cells}", card.replace("\\", "")), card
