@@ -60,10 +60,10 @@ fi
 mkdir "$new/conf"
 ln "${link_options[@]}" "$template"/{lors,path,cmd}.sh "$root/utils" "$new"
 ln "${link_options[@]}" "$root"/local/*.sh "$new/local"
-# Shared configurations, and those of the mini recipe that have no shared one; without those of
-# local/train_base.sh, which the mini recipe alone has.
-for config in "$root"/conf/* "$root"/egs/mini_covost/lors1/conf/*.yaml; do
-    if [[ -e $new/conf/${config##*/} || $config == *_base.yaml ]]; then continue; fi
+# Shared configurations, the search of covost2 for models of real size, and those of the mini recipe
+# that no other has; without those of local/train_base.sh and of its small matrices.
+for config in "$root"/conf/* "$root"/egs/{covost2,mini_covost}/lors1/conf/*.yaml; do
+    if [[ -e $new/conf/${config##*/} || $config == *_base.yaml || $config == */tune_full.yaml ]]; then continue; fi
     ln "${link_options[@]}" "$config" "$new/conf"
 done
 chmod 755 "$new"

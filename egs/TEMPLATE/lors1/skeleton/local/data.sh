@@ -10,6 +10,7 @@ set -euo pipefail
 langs="de es" # languages to write
 out=data      # data directories to write
 strict=true   # refuse the corpus for one bad row; false: leave bad rows out
+rename=""     # columns with other names: "text=sentence,speaker=client_id"
 # shellcheck disable=SC2034  # lors.sh gives --nj to every data.sh
 nj=2          # processes, for a preparation that needs several
 
@@ -18,5 +19,6 @@ no_more_arguments "$@"
 . ./db.sh
 
 read -ra langs_a <<<"$langs"
+read -ra rename_a <<<"${rename//,/ }"
 local/prepare_manifest.sh --manifest "${MANIFEST[@]}" --langs "${langs_a[@]}" --out "$out" \
-    --strict "$strict"
+    --strict "$strict" ${rename:+--rename "${rename_a[@]}"}
