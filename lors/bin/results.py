@@ -35,7 +35,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--systems",
         nargs="+",
         metavar="SYSTEM",
-        help="the rows, e.g. base expert lors.langs (default: all that have scores)",
+        help="the rows, e.g. base expert lors.langs (default: all that have scores, with "
+        "--sweeps_only all merges that have a search)",
     )
     parser.add_argument(
         "--sweeps_only",
@@ -49,7 +50,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     if args.sweeps_only:
-        print(write_sweeps(args.expdirs, args.out, args.title, args.command))
+        print(write_sweeps(args.expdirs, args.out, args.title, args.command, args.systems))
         return
     draw = functools.partial(write_plots, folder=args.plots) if args.plots else None
     report = write_results(
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the program; return the exit code."""
     parser = get_parser()
     args = parser.parse_args(argv)
-    for option in ("plots", "compare_to", "systems"):
+    for option in ("plots", "compare_to"):
         if args.sweeps_only and getattr(args, option):
             parser.error(f"--{option} is about test scores, which --sweeps_only leaves out")
     return run_main(parser, work, argv)

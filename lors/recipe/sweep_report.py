@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from lors.errors import LorsError
+from lors.errors import LorsError, unknown_name
 from lors.fileio import write_text
-from lors.recipe.expdir import tasks_of
+from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, tasks_of
 from lors.recipe.report import Section, render_markdown, render_text
 from lors.recipe.results import (
     DEFINITION,
@@ -31,6 +31,7 @@ def write_sweeps(
     out: str | os.PathLike,
     title: str,
     command: str | None = None,
+    systems: Collection[str] | None = None,
 ) -> str:
     """Write the report of the searches in some experiment directories as Markdown.
 
@@ -39,14 +40,16 @@ def write_sweeps(
         out: Markdown file to write.
         title: its heading.
         command: the command that made the searches.
+        systems: the merges to report, e.g. ``lors.langs``; by default all with a search.
 
     Returns:
         The same report as plain text, then a line for the file.
 
     Raises:
         LorsError: a directory has no search, or a malformed one.
+        UsageError: one of `systems` has no search.
     """
-    sweeps = read_sweeps(expdirs)
+    sweeps = _of_systems(read_sweeps(expdirs), systems)
     if without := [str(e) for e in expdirs if str(e) not in {sweep.expdir for sweep in sweeps}]:
         raise LorsError(
             "no search to report",
@@ -61,6 +64,15 @@ def write_sweeps(
     runs = f"Scores on dev; experiments: {', '.join(map(str, expdirs))}."
     write_text(out, render_markdown(sections, title, runs, command=command))
     return "\n".join([render_text(sections, title, runs), f"written: {out}"])
+
+
+def _of_systems(sweeps: Sequence[Sweep], systems: Collection[str] | None) -> Sequence[Sweep]:
+    """Return the sweeps of some systems, by default all."""
+    over = {True: OVER_LANGS, False: OVER_LANGS_TASKS}
+    names = [f"{sweep.method}.{over[len(tasks_of(sweep.scope)) == 1]}" for sweep in sweeps]
+    if unknown := [name for name in systems or () if name not in names]:
+        raise unknown_name("merge with a search on dev", unknown, set(names), "--systems")
+    return [sweep for sweep, name in zip(sweeps, names, strict=True) if name in (systems or names)]
 
 
 def _experiments(sweeps: Sequence[Sweep], expdirs: Sequence[str]) -> Section:

@@ -3,7 +3,7 @@
 import pytest
 
 from lors.bin import results as results_main
-from lors.errors import LorsError
+from lors.errors import LorsError, UsageError
 from lors.recipe.sweep_report import write_sweeps
 from tests.refusal import refusal
 from tests.unit.score_trees import change, error_rates, make_sweeps, put, translation_scores
@@ -111,9 +111,18 @@ def test_an_experiment_without_a_search(tmp_path):
     assert not (tmp_path / "SWEEPS.md").exists()
 
 
-@pytest.mark.parametrize(
-    "option", [["--plots", "plots"], ["--compare_to", "lors"], ["--systems", "base"]]
-)
+def test_some_of_the_merges(tmp_path):
+    exp = make_sweeps(tmp_path / "exp")
+    options = ["--systems", "lors.langs", "average.langs_tasks"]
+    [[_, *rows]] = report_of(tmp_path, exp, options=options).values()
+    assert {tuple(row[:2]) for row in rows} == {
+        ("lors", "asr"), ("lors", "st"), ("average", "asr + st"),
+    }  # fmt: skip
+    with refusal("lors.lang", "did you mean lors.langs", kind=UsageError):
+        write_sweeps([exp], tmp_path / "x.md", "Results", systems=["lors.lang"])
+
+
+@pytest.mark.parametrize("option", [["--plots", "plots"], ["--compare_to", "lors"]])
 def test_options_about_test_scores(option, tmp_path, capsys):
     exp = make_sweeps(tmp_path / "exp")
     words = ["--sweeps_only", "--expdirs", str(exp), "--out", str(tmp_path / "x.md"), *option]
