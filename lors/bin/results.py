@@ -10,6 +10,7 @@ from lors.log import run_main
 from lors.plots.report import write_plots
 from lors.recipe.results import write_results
 from lors.recipe.significance import DEFAULT
+from lors.recipe.sweep_report import write_sweeps
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -17,7 +18,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lors.bin.results",
         description="Report the test scores in <expdir>/scores and the dev sweeps in "
-        "<expdir>/tune. Several experiment directories are repetitions with different seeds.",
+        "<expdir>/tune. Several experiment directories are repetitions with different seeds; with "
+        "--sweeps_only they are different experiments.",
     )
     parser.add_argument("--expdirs", required=True, nargs="+", help="experiment directories")
     parser.add_argument("--out", required=True, help="Markdown file to write (RESULTS.md)")
@@ -33,13 +35,23 @@ def get_parser() -> argparse.ArgumentParser:
         "--systems",
         nargs="+",
         metavar="SYSTEM",
-        help="the rows, e.g. base expert lors.langs (default: all that have scores)",
+        help="the rows, e.g. base expert lors.langs (default: all that have scores, with "
+        "--sweeps_only all merges that have a search)",
+    )
+    parser.add_argument(
+        "--sweeps_only",
+        action="store_true",
+        help="report every setting that was tried on dev, and no test scores: after a run that "
+        "ended with stage tune",
     )
     parser.add_argument("--command", help="command that made the results, shown with them")
     return parser
 
 
 def work(args: argparse.Namespace) -> None:
+    if args.sweeps_only:
+        print(write_sweeps(args.expdirs, args.out, args.title, args.command, args.systems))
+        return
     draw = functools.partial(write_plots, folder=args.plots) if args.plots else None
     report = write_results(
         *(args.expdirs, args.out, args.title, args.command, draw, args.compare_to, args.systems)
@@ -49,7 +61,12 @@ def work(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return the exit code."""
-    return run_main(get_parser(), work, argv)
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    for option in ("plots", "compare_to"):
+        if args.sweeps_only and getattr(args, option):
+            parser.error(f"--{option} is about test scores, which --sweeps_only leaves out")
+    return run_main(parser, work, argv)
 
 
 if __name__ == "__main__":

@@ -124,8 +124,9 @@ def cost_sections(sweeps: Sequence[Sweep]) -> list[Section]:
         "CPU seconds of the process, all threads together. One merge: with the chosen parameters, "
         "from and to files. An evaluation is a dev utterance of a language and task for one "
         "setting; the plain grid evaluates every setting on all of dev. The methods of a search "
-        "share decompositions, which count for the first method that needs them, and decode "
-        "models with the same values once.",
+        "that approximate each task vector by one of low rank (lors, svp, lors_actmat) share its "
+        "decompositions, which count for the first of them; all methods decode models with the "
+        "same values once.",
     ]
     return [Section("Cost of merging", header, rows, 3, above)] if is_measured else []
 

@@ -23,6 +23,7 @@ from lors.recipe.subnet_sizes import subnet_size_sections
 from lors.recipe.sweeps import (
     SCALING,
     Sweep,
+    Trial,
     default_params,
     incomparable_sweeps,
     read_sweeps,
@@ -271,14 +272,14 @@ def parameter_section(table: ScoreTable, sweeps: Sequence[Sweep]) -> Section:
     if not sweeps:
         above = ["No sweep files: nothing was tuned on dev."]
         return Section("Merge parameters", above=above, below=below)
-    below += [*_undefined_searches(sweeps), *_other_settings(table, sweeps)]
+    below += [*undefined_searches(sweeps), *_other_settings(table, sweeps)]
     varied = {s.method: varied_params([t for t in sweeps if t.method == s.method]) for s in sweeps}
     rows = [
         [
             sweep.method,
             " + ".join(tasks_of(sweep.scope)),
             sweep.expdir,
-            _chosen_params(sweep, varied[sweep.method]),
+            shown_params(sweep, sweep.chosen, varied[sweep.method]),
             UNDEFINED if sweep.undefined else f"{sweep.chosen.objective:.3f}",
             str(len(sweep.grid)),
         ]
@@ -291,7 +292,7 @@ def parameter_section(table: ScoreTable, sweeps: Sequence[Sweep]) -> Section:
     return Section("Merge parameters", header, rows, 4, above, below)
 
 
-def _undefined_searches(sweeps: Sequence[Sweep]) -> list[str]:
+def undefined_searches(sweeps: Sequence[Sweep]) -> list[str]:
     """Return a note for each run and scope in which settings were chosen by another measure."""
     found = {(s.expdir, s.scope): s.undefined for s in sweeps if s.undefined}
     return [
@@ -314,9 +315,9 @@ def _other_settings(table: ScoreTable, sweeps: Sequence[Sweep]) -> list[str]:
     ]
 
 
-def _chosen_params(sweep: Sweep, varied: Collection[str]) -> str:
+def shown_params(sweep: Sweep, trial: Trial, varied: Collection[str]) -> str:
     """Return scaling_coef and the parameters that vary or do not have their default, as text."""
-    params, defaults = sweep.chosen.params, sweep.defaults
+    params, defaults = trial.params, sweep.defaults
     if defaults is None:
         defaults = default_params(sweep.merge_method)
     names = [

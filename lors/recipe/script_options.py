@@ -122,7 +122,7 @@ class ComparisonOptions(ScriptOptions):
         if "tune" in stages:
             checks.append(lambda: read_grid(self.tune_config, self.methods))
         if {"tune", "merge"}.intersection(stages):
-            checks.append(self._check_methods)
+            checks += [self._check_methods, lambda: self._check_scopes(langs)]
         if {"tune", "inference"}.intersection(stages):
             options, config = self.family.inference_options, self.completed("inference_config")
             checks.append(lambda: load_config(options, config))
@@ -155,6 +155,20 @@ class ComparisonOptions(ScriptOptions):
                 where="--methods",
                 hint="give one, or end before stage tune: --stop_stage baselines",
             )
+
+    def _check_scopes(self, langs: Sequence[str]) -> None:
+        """Check that each task has an expert to merge."""
+        empty = [task for task in self.tasks if not pairs_of(langs, [task])]
+        if not empty:
+            return
+        others = " ".join(task for task in self.tasks if task not in empty)
+        raise UsageError(
+            "no expert to merge for a task, because English is not translated into itself",
+            where="--langs and --tasks",
+            expected=f"another language than English for {' '.join(empty)}",
+            got=f"--langs '{' '.join(langs)}' --tasks '{' '.join(self.tasks)}'",
+            hint="add a language" + (f", or give --tasks {others}" if others else ""),
+        )
 
     def _check_comparison(self) -> None:
         known = {*self.methods, *self._systems()}

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from lors.merge.methods import METHODS
 from lors.recipe import expdir
 from tests.blocks import FENCE, LANGUAGES, MARK, ROOT, RUN, Block, blocks_of, pages
 
@@ -90,6 +91,18 @@ def test_the_page_of_methods_is_that_of_the_code():
     program = runpy.run_path(str(ROOT / "utils/methods_page.py"))
     page = program["page_of"](program["RESULTS"].read_text("utf-8"))
     assert program["PAGE"].read_text("utf-8") == page, "to mend it: utils/methods_page.py --write"
+
+
+def test_methods_that_share_decompositions():
+    known = {name for name, method in METHODS.items() if method.decomposes}
+    places = {
+        "docs/search.md": r"((?:`\w+`(?:, | and )?)+), which approximate each task vector",
+        "lors/recipe/cost.py": r"one of low rank \((.*?)\) share its",
+        "lors/bin/merge.py": r"further merges of the same experts \(([^)]*)\)",
+    }
+    for place, sentence in places.items():
+        [named] = re.findall(sentence, (ROOT / place).read_text("utf-8"))
+        assert set(re.findall(r"\w+", named)) - {"and"} == known, place
 
 
 def test_every_extra_is_on_the_page_of_the_start():

@@ -4,22 +4,73 @@ from __future__ import annotations
 
 import argparse
 import copy
+import csv
+import functools
 import importlib
 import itertools
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+import torch
 
 from lors.config import read_yaml
+from lors.merge import MergePlan, run_merge
+from lors.merge.methods import METHODS as MERGE_METHODS
+from lors.recipe.grid import read_grid
+from tests.blocks import ROOT
 from tests.integration.recipe import Recipe, run
+from tests.unit.merge_models import model
 
 METHODS = ("task_arithmetic", "lors")
+WEIGHTS = (1.0, 0.5, 1.5, 2.0, 0.25)
+"""Weights of a merge of five languages with searched weights."""
+LOG = "[host] {} (trainer:811) INFO: message\n"
 RECORDER = """#!{python}
-import json, os, sys
+# Stands for Python and for run.sh: records its words, and makes the files that are read later.
+import json, os, sys, time
 from pathlib import Path
+
+def write(path, text=""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+def finish(path, text=""):
+    if not path.exists():
+        write(path, text)
+
+def run_recipe(options):
+    exp, tasks = Path(options["--expdir"]), options.get("--tasks", "asr st").split()
+    last = options.get("--stop_stage", "upload")
+    if "--stage" not in options and last not in ("data", "format"):
+        for name in ["base", "joint"] + ["expert/" + lang + "_asr" for lang in LANGS]:
+            finish(exp / name / "model.pth")
+            finish(exp / name / "run.sh", "export OMP_NUM_THREADS=2 MKL_NUM_THREADS=2\\n")
+            for log, text in LOGS.items():
+                finish(exp / name / log, text)
+    for method in options["--methods"].split() if last not in ("format", "tune") else ():
+        for task in tasks:
+            merged = exp / "merged" / (method + "." + task)
+            finish(merged / "model.pth")
+            finish(merged / "merge.yaml", RECORDS[method.endswith("_weights")])
+
+def check(paths):
+    missing = [path for path in paths if not Path(path).exists()]
+    if missing:
+        sys.exit("not there: " + " ".join(missing))
+
+def values(option):
+    after = words[words.index(option) + 1:] if option in words else []
+    return after[:next((i for i, w in enumerate(after) if w.startswith("--")), len(after))]
+
+LANGS, LOGS, RECORDS = {langs!r}, {logs!r}, {records!r}
 words = sys.argv[1:]
 programs = ["lors.bin.merge", "lors.bin.evaluate", "lors.bin.results", "lors.bin.report"]
 programs += ["lors.bin.score_expdir"]
@@ -28,38 +79,94 @@ if name != "run.sh" and (words[:1] != ["-m"] or words[1] not in programs):
     os.execv({python!r}, [{python!r}, *words])
 with open({record!r}, "a") as file:
     print(json.dumps([name, *words] if name == "run.sh" else words[1:]), file=file)
-if "--out" in words and words[1] == "lors.bin.merge":
-    out = Path(words[words.index("--out") + 1])
-    out.parent.mkdir(parents=True)
-    out.touch()
+if name == "run.sh" and "--expdir" in words:
+    run_recipe(dict(zip(words[::2], words[1::2])))
+elif words[1] == "lors.bin.merge":
+    check(values("--config") + values("--experts") + values("--onto"))
+    time.sleep(0.1)
+    print("merging is done", file=sys.stderr)
+    write(Path(values("--out")[0]))
+elif words[1] == "lors.bin.evaluate":
+    places = [word.split("=", 1)[1] for word in values("--models")]
+    every = [place.replace("{{lang}}", lang) for place in places for lang in values("--langs")]
+    check([place + "/model.pth" for place in every])
 """
 
 
-class Commands:
-    """The commands of a run of evidence.sh, none of which was carried out."""
+@functools.cache
+def record_of(weights: tuple[float, ...]) -> str:
+    """Return ``merge.yaml`` of a merge of small models with these weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [f"{folder}/{number}.pth" for number in range(1 + len(weights))]
+        for number, file in enumerate(files):
+            torch.save(model(number), file)
+        params = {"rank": 2, "density": 0.1}
+        out = Path(folder, "merged/model.pth")
+        run_merge(MergePlan(files[0], tuple(files[1:]), "lors", params, weights=weights), out)
+        return out.with_name("merge.yaml").read_text(encoding="utf-8")
 
-    def __init__(self, folder, *options: str):
+
+def options_of(words: Sequence[str]) -> dict[str, str]:
+    """Return option -> value of words in pairs."""
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+class Commands:
+    """The commands of a run of evidence.sh, none of which was carried out.
+
+    Args:
+        folder: where the recipe is copied to.
+        options: those of evidence.sh. Without the part `seeds` there are models of two seeds.
+    """
+
+    def __init__(self, folder: Path, *options: str):
         self.recipe = Recipe(folder / "voice_prompts", "voice_prompts")
-        record = folder / "commands"
-        recorder = RECORDER.format(python=sys.executable, record=str(record))
-        for path in (folder / "python", self.recipe / "run.sh"):
+        self.record, self.python, self.options = folder / "commands", folder / "python", options
+        recorder = RECORDER.format(
+            python=sys.executable,
+            record=str(self.record),
+            langs=["en", "es", "fr", "it", "ru"],
+            logs={
+                "train.1.log": f"start\n{LOG.format('2026-11-29 23:59:30,500')}",
+                "train.log": LOG.format("2026-11-30 08:00:00,000")
+                + LOG.format("2026-11-30 08:01:40,999"),
+            },
+            records=[record_of((1.0,) * len(WEIGHTS)), record_of(WEIGHTS)],
+        )
+        for path in (self.python, self.recipe / "run.sh"):
             path.unlink(missing_ok=True)
             path.write_text(recorder)
             path.chmod(0o755)
         for seed, name in itertools.product(("seed1", "seed2"), ("base", "expert", "stats")):
             (self.recipe.exp / seed / name).mkdir(parents=True)
-        done = self.recipe.run(
-            *options, program="evidence.sh", environment={"LORS_PYTHON": str(folder / "python")}
-        )
+        given = options_of(options)
+        if "seeds" not in given.get("--parts", "seeds"):
+            methods = given.get("--leading", "task_arithmetic tsv_m lors")
+            for seed in ("seed1", "seed2"):
+                words = ["--expdir", f"exp/{seed}", "--methods", methods]
+                subprocess.run([self.recipe / "run.sh", *words], cwd=self.recipe / ".", check=True)
+        self.again()
+
+    def again(self) -> Commands:
+        """Run evidence.sh; the commands are then those of this run only."""
+        self.record.unlink(missing_ok=True)
+        environment = {"LORS_PYTHON": str(self.python)}
+        done = self.recipe.run(*self.options, program="evidence.sh", environment=environment)
         assert done.status == 0, done.stderr
-        commands = list(map(json.loads, record.read_text().splitlines()))
+        self.stderr = done.stderr
+        commands = list(map(json.loads, self.record.read_text().splitlines()))
         self.runs = [words for program, *words in commands if program == "run.sh"]
         self.programs = [(name, words) for name, *words in commands if name != "run.sh"]
+        return self
 
     def parsed(self, program: str) -> list[argparse.Namespace]:
         """Return the options of all calls of a program."""
         parser = importlib.import_module(program).get_parser()
         return [parser.parse_args(words) for name, words in self.programs if name == program]
+
+    def merged(self) -> list[str]:
+        """Return the names of the merges that were made."""
+        return [Path(merge.out).parent.name for merge in self.parsed("lors.bin.merge")]
 
 
 @pytest.fixture(scope="module")
@@ -71,37 +178,27 @@ def commands(tmp_path_factory) -> Commands:
 def test_the_recipe_takes_the_options(commands, tmp_path):
     recipe = Recipe(tmp_path / "voice_prompts", "voice_prompts")
     shutil.copytree(commands.recipe.exp / "curves", recipe.exp / "curves")
-    assert len(commands.runs) == 2 + 3 + 1 + 3 + 1 + 2 + 2
+    assert len(commands.runs) == 2 + 3 + 1 + 1 + 3 + 1 + 2 + 2
     for words in commands.runs:
         done = run(recipe, *words, "--dry_run", "true")
         assert done.returncode == 0, (words, done.stdout[-2000:])
 
 
 def test_every_model_is_made_before_it_is_read(commands):
-    trained = {f"expert/{lang}_asr" for lang in ("en", "es", "fr", "it", "ru")}
-    trained |= {"base", "joint", *(f"merged/{m}.{task}" for m in METHODS for task in ("asr", "st"))}
-    made = {f"exp/seed1/{name}" for name in trained}
+    """The recorder refuses a merge and an evaluation of a model that no command has made."""
     merges = commands.parsed("lors.bin.merge")
     assert len(merges) == 2 * (5 + 2)  # five left out, one added, one taken away
     for merge in merges:
-        read = [*(merge.experts or []), *([merge.onto] if merge.onto else [])]
-        read = [str(path).removesuffix("/model.pth") for path in read]
-        assert set(read) <= made, merge.out
         assert len(merge.weights) == len(merge.experts)
-        made.add(str(merge.out).removesuffix("/model.pth"))
-    evaluations = commands.parsed("lors.bin.evaluate")
-    assert len(evaluations) == 5
-    for evaluation in evaluations:
-        for model in evaluation.models:
-            place = model.split("=", 1)[1]
-            langs = evaluation.langs if "{lang}" in place else [""]
-            assert {place.replace("{lang}", lang) for lang in langs} <= made, model
+    assert len(commands.parsed("lors.bin.evaluate")) == 5
+    assert commands.stderr.count("merging is done") == len(merges)
 
 
 def test_reports_are_of_all_seeds(commands):
     first, *others = commands.parsed("lors.bin.results")
     assert list(map(str, first.expdirs)) == ["exp/seed1", "exp/seed2"]
-    assert "lors.langs_tasks" in first.systems and len(others) == 5
+    assert "lors.langs_tasks" in first.systems
+    assert [report.sweeps_only for report in others] == [False] * 5 + [True] * 2
     (page,) = commands.parsed("lors.bin.report")
     assert list(map(str, page.expdirs)) == ["exp/seed1", "exp/seed2"]
 
@@ -145,13 +242,120 @@ def test_curves_are_of_the_first_seed(tmp_path):
     assert expert.resolve() == (commands.recipe.exp / "seed2/expert").resolve()
 
 
-def test_merges_of_the_leading_methods_are_changed(tmp_path):
+def test_searches_of_the_curves_are_reported(commands):
+    """The settings, whose run ends with the search, and all experiments side by side."""
+    settings, together = [r for r in commands.parsed("lors.bin.results") if r.sweeps_only]
+    assert list(map(str, settings.expdirs)) == ["exp/curves/settings"]
+    runs = {options_of(words).get("--expdir", "") for words in commands.runs}
+    curves = {expdir for expdir in runs if "/curves/" in expdir} - {"exp/curves/settings"}
+    assert len(curves) == 3 + 2 + 2
+    assert set(map(str, together.expdirs)) == {"exp/seed1", *curves}
+    assert together.systems == ["task_arithmetic.langs", "lors.langs"]
+
+
+def test_a_language_is_added_to_a_merge_that_was_tuned_without_it(tmp_path):
+    """Nothing but the models of the first seed is there before."""
     commands = Commands(tmp_path, "--parts", "extend", "--leading", "tsv_m lors")
-    merges = commands.parsed("lors.bin.merge")
-    made = [str(merge.out).split("/")[-2] for merge in merges]
-    assert made == ["lors.added_ru", "lors.removed_it"]
+    (words,) = commands.runs
+    options = options_of(words)
+    assert options["--langs"] == "en es fr it" and options["--methods"] == "lors"
+    assert options["--stage"] == "tune" and options["--stop_stage"] == "merge"
+    assert options["--expdir"] == "exp/curves/4_languages"
+    added, removed = commands.parsed("lors.bin.merge")
+    four, five = "exp/curves/4_languages/merged/lors.asr", "exp/seed1/merged/lors.asr"
+    for merge, start, expert, weight in ((added, four, "ru", 1), (removed, five, "it", -1)):
+        assert merge.config == f"{start}/merge.yaml" and merge.onto == f"{start}/model.pth"
+        assert merge.experts == [f"exp/seed1/expert/{expert}_asr/model.pth"]
+        assert merge.weights == [weight]
+    assert commands.merged() == ["lors.added_ru", "lors.removed_it"]
     (evaluation,) = commands.parsed("lors.bin.evaluate")
-    assert len(evaluation.models) == 3 + 4
+    assert len(evaluation.models) == 3 + 4 and f"lors_before_ru={four}" in evaluation.models
+
+
+def test_costs_of_added_languages(tmp_path):
+    commands = Commands(tmp_path, "--parts", "extend", "--leading", "lors")
+    with (commands.recipe.exp / "extend/cost.tsv").open(encoding="utf-8") as file:
+        rows = {row["work"]: row for row in csv.DictReader(file, delimiter="\t")}
+    assert list(rows) == [
+        *("training expert/ru_asr", "training joint"),
+        *("merging lors.added_ru", "merging lors.removed_it"),
+    ]
+    # one line in the first log, 100 seconds in the second one, two threads
+    for name in ("training expert/ru_asr", "training joint"):
+        assert (rows[name]["wall_s"], rows[name]["cpu_s"]) == ("100", "200")
+    for name in ("merging lors.added_ru", "merging lors.removed_it"):
+        assert 0.1 <= float(rows[name]["wall_s"]) < 60 and float(rows[name]["cpu_s"]) >= 0
+    for log in (commands.recipe.exp / "seed1/joint").glob("train*.log"):
+        log.unlink()
+    commands.again()
+    assert "training joint\tn/a\tn/a\n" in (commands.recipe.exp / "extend/cost.tsv").read_text()
+
+
+def test_weights_of_the_experts_are_kept(tmp_path):
+    leading = ("--leading", "lors lors_weights")
+    commands = Commands(tmp_path, "--parts", "reach extend", *leading)
+    weights = {Path(m.out).parent.name: m.weights for m in commands.parsed("lors.bin.merge")}
+    assert weights["lors.without_es"] == [1.0] * 4
+    assert weights["lors_weights.without_en"] == [0.5, 1.5, 2.0, 0.25]
+    assert weights["lors_weights.without_fr"] == [1.0, 0.5, 2.0, 0.25]
+    assert weights["lors_weights.without_ru"] == [1.0, 0.5, 1.5, 2.0]
+    assert weights["lors_weights.removed_it"] == [-2.0]
+
+
+def test_merges_are_made_again_if_their_models_are_newer(tmp_path):
+    commands = Commands(tmp_path, "--parts", "reach extend", "--leading", " ".join(METHODS))
+    exp = commands.recipe.exp
+    assert len(commands.merged()) == 2 * (5 + 2)
+    assert commands.again().merged() == []
+
+    def made_after(change) -> set[str]:
+        change()
+        return set(commands.again().merged())
+
+    languages = ("en", "es", "fr", "it", "ru")
+    without = {f"lors.without_{lang}" for lang in languages}
+    record = exp / "seed1/merged/lors.asr/merge.yaml"
+    assert made_after(lambda: os.utime(record)) == without | {"lors.removed_it"}
+    expert = exp / "seed1/expert/es_asr/model.pth"
+    others = {f"{m}.without_{lang}" for m in METHODS for lang in languages if lang != "es"}
+    assert made_after(lambda: os.utime(expert)) == others
+    # A kill between the model and its record leaves a model, which is not taken for finished.
+    finished = exp / "reach/models/lors.without_fr/seconds"
+    assert finished.with_name("model.pth").exists()
+    assert made_after(finished.unlink) == {"lors.without_fr"}
+
+
+def test_merges_that_can_be_extended():
+    """The list in evidence.sh is that of the sums in the full search."""
+    text = (ROOT / "egs/voice_prompts/lors1/evidence.sh").read_text(encoding="utf-8")
+    listed = re.search(r"^sums=\((.*?)\)", text, re.MULTILINE | re.DOTALL)[1].split()
+    grid = read_grid(ROOT / "egs/voice_prompts/lors1/conf/tune_full.yaml")
+    changed = {"svc", "boost", "masks"}
+    sums = [
+        name
+        for name, points in grid.points.items()
+        if MERGE_METHODS[grid.method(name)].is_sum
+        and not MERGE_METHODS[grid.method(name)].draws
+        and not any(changed & point.keys() for point in points)
+    ]
+    assert sorted(listed) == sorted(sums)
+
+
+def test_without_models_of_the_first_seed(tmp_path):
+    recipe = Recipe(tmp_path / "voice_prompts", "voice_prompts")
+    done = recipe.run("--parts", "extend", program="evidence.sh")
+    assert done.status == 1 and re.search(r"exp/seed1.*part seeds", done.stderr, re.DOTALL)
+    assert not recipe.exp.exists()
+
+
+def test_help_names_the_training_configuration(commands):
+    done = commands.recipe.run("--help", program="evidence.sh")
+    used = {options_of(words).get("--train_config", "") for words in commands.runs}
+    published = {config for config in used if config.startswith("conf/")}
+    assert published == {"conf/train_quick.yaml"}
+    assert published | {"conf/train_full.yaml"} <= set(
+        re.findall(r"conf/train_\w+\.yaml", done.stdout)
+    )
 
 
 def test_no_leading_method_can_be_changed(tmp_path):

@@ -97,6 +97,18 @@ def test_jobs_of_the_search():
     assert all(sorted(own) == methods for own in by_scope.values())
 
 
+def test_a_task_without_a_language():
+    """It is refused before the training, not by the search after it."""
+    facts = ("--langs 'en'", "--tasks 'asr st'", "--tasks asr")
+    with refusal(*facts, kind=UsageError):
+        lists(langs="en")
+    with refusal("--langs 'en'", "--tasks 'st'", kind=UsageError):
+        lists(langs="en", tasks="st")
+    assert lists(langs="en", tasks="asr")["pairs"] == ["en_asr"]
+    assert lists(langs="en es")["pairs"] == ["en_asr", "es_asr", "es_st"]
+    assert lists(STAGES[:2], langs="en")["pairs"] == ["en_asr"]  # only the data
+
+
 def test_places_of_uploads():
     assert lists(upload_repo="org/x", upload_opts="--private")["upload_opts"] == ["--private"]
     with refusal("org/x@main", kind=UsageError):

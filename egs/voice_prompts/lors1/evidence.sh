@@ -5,11 +5,16 @@
 # is finished is not done again. The section voice_prompts of RESULTS.md has the commands of its
 # figures, which are some of these.
 #
-# Parts:
+# Parts (all but seeds need the models of the first seed):
 #   seeds   for each seed: experts, joint and sequential model, search on dev, test, significance
 #   reach   test scores of what was not merged: the other task, read Russian, a language left out
-#   extend  Russian added to a merge of the other languages, and Italian taken away
+#   extend  Russian added to a merge that was tuned without it, Italian taken from a merge of all,
+#           and the cost beside that of joint training
 #   curves  by the number of languages, the settings of a merge, training hours, and learning rate
+#
+# All models are trained by conf/train_quick.yaml, like those of RESULTS.md. conf/train_full.yaml takes
+# almost three times as long: all parts together train for a hundred experts' time (joint and sequential
+# model, three seeds, curves), under two hours on two cores, which would become about five.
 #
 # shellcheck source-path=SCRIPTDIR disable=SC2034,SC2154 # options and what cmd.sh sets
 set -euo pipefail
@@ -51,15 +56,22 @@ done
 read -ra seeds_a <<<"$seeds"
 read -ra leading_a <<<"$leading"
 read -ra methods_a <<<"$methods"
-extended=() # leading methods that are sums: part extend changes their merges
-for method in task_arithmetic lors lors_paper; do
-    if [[ " $leading " == *" $method "* ]]; then extended+=("$method"); fi
+# The searches of conf/tune_full.yaml whose merges have a term for each expert, and no other: a sum that
+# is not calibrated or boosted, without random numbers.
+sums=(breadcrumbs lors lors_global lors_independent lors_keep_norm lors_paper lors_sparse_first
+    lors_weights lors+lines mp star svp task_arithmetic task_arithmetic_weights task_arithmetic+lines)
+extended=() # leading methods whose merges part extend changes
+for method in "${leading_a[@]}"; do
+    if [[ " ${sums[*]} " == *" $method "* ]]; then extended+=("$method"); fi
 done
 if [[ " $parts " == *" extend "* ]] && [ "${#extended[@]}" -eq 0 ]; then
     die -2 "no leading method whose merges part extend can change" "where: --leading $leading" \
-        "expected: task_arithmetic, lors or lors_paper among them" "what to do: leave extend out of --parts"
+        "expected: one of ${sums[*]}" "what to do: leave extend out of --parts"
 fi
 first=$expdir/seed${seeds_a[0]}
+if [[ " $parts " != *" seeds "* && ! -e $first/expert ]]; then
+    die "no models of the first seed" "where: $first" "what to do: run the part seeds first"
+fi
 inference=conf/inference_whisper.yaml
 
 # Run ./run.sh with the configurations of the experiment.
@@ -118,15 +130,21 @@ part_reach() {
     part_left_out
 }
 
-# Every language recognised by the merge of the others, with the factor of the whole merge.
+# Every language recognised by the merge of the others, with the settings of the whole merge.
 part_left_out() {
-    local lang method out rest models # rest: experts
-    models=(base="$first/base" "expert=$first/expert/{lang}_asr")
+    local left lang method out all experts weights
+    local models=(base="$first/base" "expert=$first/expert/{lang}_asr")
     for method in "${leading_a[@]}"; do
-        for lang in "${langs[@]}"; do
-            mapfile -t rest < <(experts_without "$lang")
-            out=$expdir/reach/models/$method.without_$lang
-            merge "$method" "$out" --experts "${rest[@]}" --weights "${rest[@]/*/1}"
+        all=$first/merged/$method.asr
+        for left in "${langs[@]}"; do
+            experts=() weights=()
+            for lang in "${langs[@]}"; do
+                if [ "$lang" = "$left" ]; then continue; fi
+                experts+=("$first/expert/${lang}_asr/model.pth")
+                weights+=("$(weight_of "$lang" "$all")")
+            done
+            out=$expdir/reach/models/$method.without_$left
+            merge "$all" "$out" --experts "${experts[@]}" --weights "${weights[@]}"
         done
         models+=("$method=$expdir/reach/models/$method.without_{lang}")
     done
@@ -134,51 +152,100 @@ part_left_out() {
         --models "${models[@]}"
 }
 
-# Print the recognition experts of all languages but one.
-experts_without() {
-    local lang
-    for lang in "${langs[@]}"; do
-        if [ "$lang" != "$1" ]; then echo "$first/expert/${lang}_asr/model.pth"; fi
+# Print the weight of a language in a recognition merge of all languages: weight_of LANG MERGE
+weight_of() {
+    local index weights
+    mapfile -t weights < <(sed -n '/^  weights:$/,/^  [a-z]/s/^  - //p' "$2/merge.yaml")
+    for index in "${!langs[@]}"; do
+        if [ "${langs[index]}" = "$1" ]; then echo "${weights[index]}"; fi
     done
 }
 
-# Merge like METHOD.asr of the first seed, with other options: merge METHOD OUT [option ...]
+# Merge like MERGE, with other options, unless the merge is finished and newer than all that it is made
+# from: merge MERGE OUT [option ...]. OUT/seconds has the wall time, and the CPU time of user and system.
 merge() {
-    local method=$1 out=$2
+    local record=$1/merge.yaml out=$2 file is_current=true TIMEFORMAT='%R %U %S'
     shift 2
-    if [ -e "$out/model.pth" ]; then return; fi
-    "$python" -m lors.bin.merge --config "$first/merged/$method.asr/merge.yaml" \
-        --out "$out/model.pth" "$@"
+    if [ ! -e "$out/seconds" ]; then is_current=false; fi
+    for file in "$record" "$@"; do # options and numbers are no files
+        if [[ -e $file && ! $out/seconds -nt $file ]]; then is_current=false; fi
+    done
+    if [ "$is_current" = true ]; then return; fi
+    mkdir -p "$out"
+    rm -f "$out/seconds"
+    {
+        time "$python" -m lors.bin.merge --config "$record" --out "$out/model.pth" "$@" 2>&3
+    } 3>&2 2>"$out/seconds.part"
+    mv "$out/seconds.part" "$out/seconds"
 }
 
-# Sums only: the merge is changed, and the other experts are not needed.
+# A merge of four languages with the settings that are best for these, then the fifth: its expert is
+# added, and neither the search nor the other experts are needed again.
 part_extend() {
-    local method models=(base="$first/base" "expert=$first/expert/{lang}_asr" joint="$first/joint")
-    local out=$expdir/extend/models
+    local method four=$expdir/curves/4_languages out=$expdir/extend/models
+    local models=(base="$first/base" "expert=$first/expert/{lang}_asr" joint="$first/joint")
+    merges_of_languages 4 --methods "${extended[*]}" --stop_stage merge
     for method in "${extended[@]}"; do
-        merge "$method" "$out/$method.added_ru" --experts "$first/expert/ru_asr/model.pth" \
-            --weights 1 --onto "$expdir/reach/models/$method.without_ru/model.pth"
-        merge "$method" "$out/$method.removed_it" --experts "$first/expert/it_asr/model.pth" \
-            --weights -1 --onto "$first/merged/$method.asr/model.pth"
+        merge "$four/merged/$method.asr" "$out/$method.added_ru" --weights 1 \
+            --experts "$first/expert/ru_asr/model.pth" --onto "$four/merged/$method.asr/model.pth"
+        merge "$first/merged/$method.asr" "$out/$method.removed_it" \
+            --weights "-$(weight_of it "$first/merged/$method.asr")" \
+            --experts "$first/expert/it_asr/model.pth" --onto "$first/merged/$method.asr/model.pth"
         models+=("$method=$first/merged/$method.asr"
-            "${method}_before_ru=$expdir/reach/models/$method.without_ru"
+            "${method}_before_ru=$four/merged/$method.asr"
             "${method}_added_ru=$out/$method.added_ru"
             "${method}_removed_it=$out/$method.removed_it")
     done
+    write_costs >"$expdir/extend/cost.tsv"
+    log "seconds of merging and of training: $expdir/extend/cost.tsv"
     evaluate "$expdir/extend" --dump dump --tasks asr --langs "${langs[@]}" --models "${models[@]}"
 }
 
+# Print a table of what the merges of part extend cost, and the trainings that they stand beside.
+write_costs() {
+    local name
+    printf 'work\twall_s\tcpu_s\n'
+    for name in expert/ru_asr joint; do
+        printf 'training %s\t%s\n' "$name" "$(seconds_of_training "$first/$name")"
+    done
+    for name in "${extended[@]/%/.added_ru}" "${extended[@]/%/.removed_it}"; do
+        awk -v name="$name" '{printf "merging %s\t%.1f\t%.1f\n", name, $1, $2 + $3}' \
+            "$expdir/extend/models/$name/seconds"
+    done
+}
+
+# Print the wall time of a training by its logs, those before an interruption included, and this time
+# for each of its threads: the CPU time, unless the machine had other work or a GPU.
+seconds_of_training() {
+    local log times total=0 threads
+    for log in "$1"/train*.log; do
+        if [ ! -e "$log" ]; then continue; fi
+        mapfile -t times < <(sed -n 's/^\[[^]]*\] \([-0-9]* [0-9:]*\),.*/\1/p' "$log")
+        if [ "${#times[@]}" -eq 0 ]; then continue; fi
+        total=$((total + $(date -d "${times[-1]}" +%s) - $(date -d "${times[0]}" +%s)))
+    done
+    if [ "$total" -eq 0 ]; then
+        printf 'n/a\tn/a' # models without their logs, for example from an archive
+        return
+    fi
+    threads=$(sed -n 's/.*\<OMP_NUM_THREADS=\([0-9]*\).*/\1/p' "$1/run.sh")
+    printf '%s\t%s' "$total" $((total * ${threads:-1}))
+}
+
 part_curves() {
-    local number hours rate config
+    local number hours rate config names=({2,3,4}_languages)
     for number in 2 3 4; do
-        curve_of_merges "${number}_languages" --langs "${langs[*]: -number}"
+        merges_of_languages "$number"
     done
     curve_of_merges settings --tune_config conf/tune_curves.yaml --stop_stage tune \
         --methods "task_arithmetic lors_paper lors_rank lors_density tsv_m actmat"
+    report_searches "$expdir/curves/settings" "$expdir/curves/settings"
     for hours in 0.05 0.1; do
+        names+=("${hours}_hours")
         curve "${hours}_hours" --train_hours "$hours" --dumpdir "dump_${hours}_hours"
     done
     for rate in 0.000005 0.00002; do
+        names+=("rate_$rate")
         config=$expdir/curves/train_$rate.yaml
         mkdir -p "$expdir/curves"
         sed "s/lr: 0\.00001$/lr: $rate/" "$train" >"$config"
@@ -187,6 +254,19 @@ part_curves() {
         fi
         curve "rate_$rate" --train_config "$config"
     done
+    report_searches "$expdir/curves" "$first" "${names[@]/#/$expdir/curves/}" \
+        --systems "${leading_a[@]/%/.langs}"
+}
+
+# Write tables of the searches of some experiments to OUT/SWEEPS.md: report_searches OUT EXPDIR ...
+report_searches() {
+    "$python" -m lors.bin.results --sweeps_only --out "$1/SWEEPS.md" \
+        --title "Searches on dev" --expdirs "${@:2}"
+}
+
+# Tune and merge the experts of the first languages: merges_of_languages NUMBER [option ...]
+merges_of_languages() {
+    curve_of_merges "${1}_languages" --langs "${langs[*]:0:$1}" "${@:2}"
 }
 
 # Run the recipe for recognition in EXPDIR/curves/NAME, with the first seed, whose experts it is

@@ -28,16 +28,17 @@ def ace(
 ) -> Tensor:
     """actmat with centred task vectors, a small ridge and a prior shared by all experts.
 
-    With the mean row subtracted from every row of tau_t, let K_t = tau_t' tau_t and
-    C_t = K_t + epsilon I. delta = (sum_t tau_t C_t) (sum_t C_t + 1 c')^-1; c is the mean row of
+    Let Z_t be tau_t with its mean row subtracted from every row, K_t = Z_t' Z_t and
+    C_t = K_t + epsilon I. delta = (sum_t Z_t C_t) (sum_t C_t + 1 c')^-1; c is the mean row of
     sum_t K_t, added to every row (Xu et al., "ACE-Merging: Data-Free Model Merging with Adaptive
     Covariance Estimation", CVPR 2026; where its text leaves room we follow the formulas of the
     authors' released code).
 
     If the norms of the experts differ much, i.e. var_t(l_t) > 0.3 * mean_t(l_t)^2 with
-    l_t = log |tau_t|^2, every C_t is divided by the trace of K_t, and c by mean_t |tau_t|^2. Then
-    s P is added to delta: P is the product of the leading left and right singular vectors of
-    delta + sum_t tau_t (C_t - mean_t C_t), and s is the mean of their singular values.
+    l_t = log |tau_t|^2, every K_t and every C_t is divided by the trace of K_t, and c by
+    mean_t |tau_t|^2. Then s P is added to delta: P is the product of the leading left and right
+    singular vectors of delta + sum_t tau_t (K_t - mean_t C_t), and s is the mean of their singular
+    values. As in the authors' code, epsilon I is in the mean only.
 
     Experts that did not change the matrix, or all its rows alike, are left out. Tensors that the
     policy does not prune are averaged.
