@@ -11,6 +11,11 @@ from lors.plots.report import write_plots
 from lors.recipe.results import write_results
 from lors.recipe.significance import DEFAULT
 
+SYSTEMS_HELP = (
+    "the rows, all of whose scores must be there, e.g. base expert lors.langs (default: all that "
+    "have scores; those that are missing are marked)"
+)
+
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the command line of ``python -m lors.bin.results``."""
@@ -29,12 +34,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="method or system that every other row is compared with, with tests of significance "
         f"(default: {DEFAULT})",
     )
-    parser.add_argument(
-        "--systems",
-        nargs="+",
-        metavar="SYSTEM",
-        help="the rows, e.g. base expert lors.langs (default: all that have scores)",
-    )
+    parser.add_argument("--systems", nargs="+", metavar="SYSTEM", help=SYSTEMS_HELP)
     parser.add_argument("--command", help="command that made the results, shown with them")
     return parser
 
