@@ -10,10 +10,12 @@ import json
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
 from lors.config import read_yaml
+from lors.recipe.significance import significance_file
 from tests.integration.recipe import Recipe, run
 
 METHODS = ("task_arithmetic", "lors")
@@ -104,6 +106,10 @@ def test_reports_are_of_all_seeds(commands):
     assert "lors.langs_tasks" in first.systems and len(others) == 5
     (page,) = commands.parsed("lors.bin.report")
     assert list(map(str, page.expdirs)) == ["exp/seed1", "exp/seed2"]
+    assert page.systems == first.systems
+    assert Path(page.significance) == significance_file(first.out)
+    written = [name for name, _ in commands.programs]
+    assert written.index("lors.bin.results") < written.index("lors.bin.report")
 
 
 def test_every_method_is_searched_and_scored(tmp_path):
