@@ -41,6 +41,13 @@ if ! PATH=$PATH:/usr/lib/sctk/bin type -P sclite sc_stats >/dev/null; then
         log "sctk cannot be installed; its tests will be skipped"
 fi
 
+# A browser for the tests of the page and of the site, all of them slow; with its libraries 300 MB.
+browsers=(chromium chromium-browser google-chrome chrome chromium-headless-shell)
+if [[ "$*" != *"not slow"* ]] && [ -z "$(type -P "${browsers[@]}")" ]; then
+    utils/install.sh --system_packages chromium-headless-shell >/dev/null ||
+        log "Chromium cannot be installed; its tests will be skipped"
+fi
+
 # transformers and other packages that load exported models, and mkdocs; without them a few tests are
 # skipped.
 packages=$root/.test_packages

@@ -12,6 +12,11 @@ from lors.recipe.results import write_results
 from lors.recipe.significance import DEFAULT
 from lors.recipe.sweep_report import write_sweeps
 
+SYSTEMS_HELP = (
+    "the rows, all of whose scores must be there, e.g. base expert lors.langs (default: all that "
+    "have scores; those that are missing are marked; with --sweeps_only all that have a search)"
+)
+
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the command line of ``python -m lors.bin.results``."""
@@ -31,13 +36,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="method or system that every other row is compared with, with tests of significance "
         f"(default: {DEFAULT})",
     )
-    parser.add_argument(
-        "--systems",
-        nargs="+",
-        metavar="SYSTEM",
-        help="the rows, e.g. base expert lors.langs (default: all that have scores, with "
-        "--sweeps_only all merges that have a search)",
-    )
+    parser.add_argument("--systems", nargs="+", metavar="SYSTEM", help=SYSTEMS_HELP)
     parser.add_argument(
         "--sweeps_only",
         action="store_true",

@@ -64,7 +64,7 @@ class Summary:
     Attributes:
         chosen: the best merge on dev over languages and the one over languages and tasks, the
             better first; empty without sweeps.
-        baselines: name of a system -> its name in a sentence.
+        baselines: name of a system with all scores -> its name in a sentence.
         measures: scores on test.
         header: heads of the table.
         rows: rows of the table.
@@ -80,9 +80,12 @@ class Summary:
 def summarise(
     table: ScoreTable, sweeps: Sequence[Sweep], significance: Significance | None
 ) -> Summary:
-    """Return the key figures. Test scores have no part in the choice of a merge."""
+    """Return the key figures, of systems with all scores: means over other runs differ by the runs.
+
+    Test scores have no part in the choice of a merge.
+    """
     chosen = best_on_dev(table, sweeps)
-    baselines = {system: WORDS[system] for system in BASELINES if system in table.systems}
+    baselines = {s: WORDS[s] for s in BASELINES if s in table.systems and _is_full(table, s)}
     systems = {**baselines, **{of.system: of.words for of in chosen}}
     measures, columns = [], []
     for task in table.tasks:
@@ -110,20 +113,28 @@ def _average_interval(significance: Significance | None, task: str, system: str)
 
 
 def best_on_dev(table: ScoreTable, sweeps: Sequence[Sweep]) -> list[Chosen]:
-    """Return the best merge on dev for each kind of merge, the better kind first."""
+    """Return the best merge on dev for each kind of merge, the better kind first.
+
+    The choice is among the merges with all scores and with a sweep in every run.
+    """
     found: dict[str, list[Chosen]] = {}
     for system in table.systems:
-        dev = dev_performance(system, table, sweeps)
+        dev = dev_performance(system, table, sweeps) if _is_full(table, system) else None
         if dev is not None:
             found.setdefault(split_system(system)[1], []).append(Chosen(system, dev))
     best = [max(of, key=lambda chosen: chosen.dev) for of in found.values()]
     return sorted(best, key=lambda chosen: -chosen.dev)
 
 
-def dev_performance(system: str, table: ScoreTable, sweeps: Sequence[Sweep]) -> float | None:
-    """Return the normalised performance of a merge on dev, mean over the runs that have it.
+def _is_full(table: ScoreTable, system: str) -> bool:
+    return all(table.is_complete(system, task) for task in table.tasks)
 
-    None if no run has all sweeps of the merge, or it is undefined in all of them.
+
+def dev_performance(system: str, table: ScoreTable, sweeps: Sequence[Sweep]) -> float | None:
+    """Return the normalised performance of a merge on dev, mean over the runs.
+
+    Runs where it is undefined for a merge of the same scope have no part. None if a run lacks a
+    sweep of the merge, or if it is undefined in all runs.
 
     A merge over languages has a sweep for each task: their mean is weighted by the pairs.
     """
@@ -131,11 +142,14 @@ def dev_performance(system: str, table: ScoreTable, sweeps: Sequence[Sweep]) -> 
     if merged_over not in MERGED_OVER:
         return None
     scopes = table.tasks if merged_over == OVER_LANGS else [scope_of(table.tasks)]
+    undefined = {s.expdir for s in sweeps if s.undefined and s.scope in scopes}
     values = []
     for expdir in table.expdirs:
         of_run = [s for s in sweeps if (s.expdir, s.method) == (expdir, method)]
-        trials = {s.scope: s.chosen for s in of_run if not s.undefined}
-        if all(scope in trials for scope in scopes):
+        trials = {s.scope: s.chosen for s in of_run}
+        if not all(scope in trials for scope in scopes):
+            return None
+        if expdir not in undefined:
             weights = [len(trials[scope].scores) or 1 for scope in scopes]
             objectives = [trials[scope].objective for scope in scopes]
             values.append(statistics.fmean(objectives, weights))

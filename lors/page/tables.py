@@ -12,6 +12,7 @@ from lors.recipe.report import Section
 from lors.recipe.results import (
     cell,
     normalised_cell,
+    runs_column,
     system_cells,
     undefined_notes,
     unhelpful_notes,
@@ -122,21 +123,28 @@ def score_table(
 
 
 def _score_column(table: ScoreTable, metric: Metric, values: Values) -> list[Cell]:
-    return best_marked(table, values, 1, metric.lower_is_better)
+    return best_marked(table, values, 1, metric.lower_is_better, len(table.expdirs))
 
 
-def best_marked(table: ScoreTable, values: Values, digits: int, lower: bool) -> list[Cell]:
+def best_marked(
+    table: ScoreTable, values: Values, digits: int, lower: bool, runs: int
+) -> list[Cell]:
     """Return a column of all systems, the best merge marked if there are several merges.
+
+    Merges with values of fewer runs are not marked: the runs differ, so a mean over some of them
+    may be better by the choice of these runs.
 
     Args:
         table: the scores.
         values: values of a system.
         digits: digits after the point.
         lower: whether lower values are better.
+        runs: number of runs that a system can have values of.
     """
     found = {system: values(system) for system in table.systems}
     cells = {system: Cell(cell(of, digits)) for system, of in found.items()}
-    means = {s: statistics.fmean(of) for s, of in found.items() if of and is_merge(s)}
+    full = {system: of for system, of in found.items() if of and len(of) == runs}
+    means = {system: statistics.fmean(of) for system, of in full.items() if is_merge(system)}
     if len(means) > 1:
         best = (min if lower else max)(means.values())
         shown = f"{best:.{digits}f}"
@@ -163,11 +171,7 @@ def _with_intervals(
 
 
 def _runs_column(table: ScoreTable, tasks: Sequence[str]) -> list[Cell]:
-    """Return the number of runs with all scores of each system; empty if all have all runs."""
-    counts = [len(table.complete_runs(system, tasks)) for system in table.systems]
-    all_runs = len(table.expdirs)
-    differ = all_runs > 1 and min(counts) < all_runs
-    return [Cell(str(count)) for count in counts] if differ else []
+    return [Cell(text) for text in runs_column(table, tasks)]
 
 
 def normalised_table(table: ScoreTable, definition: str) -> Table:
@@ -183,7 +187,8 @@ def normalised_table(table: ScoreTable, definition: str) -> Table:
 
 
 def _normalised_column(table: ScoreTable, tasks: Sequence[str]) -> list[Cell]:
-    cells = best_marked(table, partial(table.normalised, tasks=tasks), 2, False)
+    values = partial(table.normalised, tasks=tasks)
+    cells = best_marked(table, values, 2, False, len(values("base")))
     return [
         replace(of_system, text=normalised_cell(table, system, tasks))
         for system, of_system in zip(table.systems, cells, strict=True)
@@ -199,7 +204,8 @@ def _system_table(
     below: Sequence[str],
 ) -> Table:
     if any(one.is_best for column in columns for one in column):
-        above = [*above, "Bold: the best merge of a column."]
+        among = " among those with all runs" if header[-1] == "runs" else ""
+        above = [*above, f"Bold: the best merge of a column{among}."]
     rows = [
         [*map(Cell, system_cells(system)), *cells]
         for system, *cells in zip(table.systems, *columns, strict=True)

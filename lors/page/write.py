@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +19,32 @@ from lors.page.summary import summarise
 from lors.page.sweep_charts import scopes_of_sweeps, sweep_panels
 from lors.page.tables import Table, normalised_table, of_section, score_table
 from lors.page.texts import first_two, read_texts, utterance_files
+from lors.recipe.cost import cost_files, cost_sections
 from lors.recipe.expdir import ExpDir
 from lors.recipe.made_from import MadeFrom
+from lors.recipe.parameters import parameter_section
 from lors.recipe.results import (
     DEFINITION,
+    MISSING_NOTE,
     describe_runs,
     descriptions,
     error_section,
-    parameter_section,
+    read_report,
     test_set_section,
 )
-from lors.recipe.score_tree import ScoreTable, read_scores
+from lors.recipe.score_tree import ScoreTable
 from lors.recipe.significance import (
     Significance,
     compared_section,
     read_significance,
     significance_file,
 )
-from lors.recipe.sweeps import Sweep, read_sweeps
+from lors.recipe.sweeps import Sweep
 from lors.recipe.weights import contribution_sections
 from lors.tasks import ASR, task_called
 
 TEMPLATES = Path(__file__).parent
+TITLE = "Results"
 FILES = ("page.html", "plots.html", "page.css", "page.js")
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 """Characters that HTML does not allow; each is shown as U+FFFD."""
@@ -49,60 +53,79 @@ UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufff
 def write_page(
     expdirs: Sequence[str | os.PathLike],
     out: str | os.PathLike,
-    title: str = "Results",
+    title: str = TITLE,
     significance: str | os.PathLike | None = None,
+    systems: Collection[str] | None = None,
 ) -> list[str]:
     """Write the page of some experiment directories, unless it is there and nothing has changed.
 
     Args:
-        expdirs: experiment directories, one for each seed; systems and scores may be missing.
+        expdirs: experiment directories, one for each seed.
         out: HTML file to write.
         title: its heading.
         significance: file with intervals and comparisons; by default that of ``RESULTS.md`` in
             the first directory, if it exists.
+        systems: as of :func:`lors.recipe.results.read_report`.
 
     Returns:
         Remarks: whether the file was written, and what was left out.
 
     Raises:
         LorsError: there are no scores, or a file is malformed; `significance` does not exist.
+        UsageError: one of `systems` has no scores.
     """
     out = Path(out)
-    table = read_scores(expdirs, partial=True)
-    sweeps, provenance = read_sweeps(table.expdirs), read_provenance(table.expdirs)
+    table, sweeps = read_report(expdirs, systems)
+    provenance = read_provenance(table.expdirs)
     path = Path(significance or significance_file(Path(table.expdirs[0]) / "RESULTS.md"))
     has_significance = path.exists() or significance is not None
     sources = [*_sources(table, sweeps), *provenance.sources]
     sources += [path] if has_significance else []
-    settings = {"title": title, "expdirs": [*table.expdirs], "commands": dict(provenance.commands)}
+    command = _command(table, out, title, significance, systems)
+    settings = {"title": title, "command": command, "commands": dict(provenance.commands)}
     record = MadeFrom(out.with_name(f".{out.name}.made_from"), sources, [out], settings)
     if record.is_current():
         return [f"up to date: {out}"]
     found = read_significance(table, path) if has_significance else None
     remarks = []
     if has_significance and found is None:
+        report = out.with_name("RESULTS.md")
+        results = ["python", "-m", "lors.bin.results", "--expdirs", *table.expdirs]
+        results += [*_systems_option(systems), "--out", str(report)]
         remarks.append(
-            f"left out: {path}, which is not of these scores; call python -m lors.bin.results "
-            f"--expdirs {shlex.join(table.expdirs)} --out {path.with_name('RESULTS.md')}"
+            f"left out: {path}, which is not of these scores; call {shlex.join(results)}, then "
+            f"report again with --significance {shlex.quote(str(significance_file(report)))}"
         )
-    command = ["python", "-m", "lors.bin.report", "--expdirs", *table.expdirs, "--out", out.name]
-    write_text(out, render(table, sweeps, found, provenance, title, shlex.join(command)))
+    write_text(out, render(table, sweeps, found, provenance, title, command))
     record.record()
     return [*remarks, f"written: {out}"]
 
 
+def _command(
+    table: ScoreTable,
+    out: Path,
+    title: str,
+    significance: str | os.PathLike | None,
+    systems: Collection[str] | None,
+) -> str:
+    """Return the command that writes the page."""
+    words = ["python", "-m", "lors.bin.report", "--expdirs", *table.expdirs]
+    words += _systems_option(systems)
+    words += ["--title", title] if title != TITLE else []
+    words += ["--significance", str(significance)] if significance is not None else []
+    return shlex.join([*words, "--out", out.name])
+
+
+def _systems_option(systems: Collection[str] | None) -> list[str]:
+    return [] if systems is None else ["--systems", *systems]
+
+
 def _sources(table: ScoreTable, sweeps: Sequence[Sweep]) -> list[Path]:
     """Return the files that the page is made from, also those of the templates."""
-    scores = [
-        path
-        for expdir in table.expdirs
-        for system in table.systems
-        for pair in table.pairs
-        if (path := ExpDir(expdir).score(table.split, system, pair)).exists()
-    ]
     texts = [path for of in utterance_files(table).values() for path in of.values()]
     tuned = [ExpDir(s.expdir).sweep(s.method, s.scope) for s in sweeps]
-    return [*scores, *texts, *tuned, *(TEMPLATES / name for name in FILES)]
+    costs = [path for path in cost_files(sweeps) if path.exists()]
+    return [*table.files(), *texts, *tuned, *costs, *(TEMPLATES / name for name in FILES)]
 
 
 def render(
@@ -138,7 +161,8 @@ def render(
         style_hash=_csp_hash(style),
         script_hash=_csp_hash(script),
         runs=describe_runs(table),
-        missing=_missing(table),
+        missing=table.missing(),
+        missing_note=MISSING_NOTE,
         summary=summary,
         tasks=[_task(table, task, significance) for task in table.tasks],
         normalised=normalised_table(table, DEFINITION) if table.can_normalise else None,
@@ -149,6 +173,7 @@ def render(
         has_intervals=significance is not None and not significance.problem,
         parameters=of_section(parameter_section(table, sweeps)),
         contributions=[of_section(section) for section in contribution_sections(sweeps)],
+        costs=[of_section(section) for section in cost_sections(sweeps)],
         errors=of_section(error_section(table)) if ASR.name in table.tasks else None,
         compared=_compared(table, significance),
         texts=read_texts(table),
@@ -168,24 +193,6 @@ def _printable(value: Any) -> Any:
 def _csp_hash(text: str) -> str:
     """Return the source expression of Content-Security-Policy that allows this text alone."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _missing(table: ScoreTable) -> list[str]:
-    """Return a line for the systems that a run lacks, and one for each with some of the scores."""
-    found = []
-    for index, expdir in enumerate(table.expdirs):
-        gaps = {
-            system: [pair for pair in table.pairs if table.scores[system][pair][index] is None]
-            for system in table.systems
-        }
-        if absent := [s for s, pairs in gaps.items() if len(pairs) == len(table.pairs)]:
-            found.append(f"{expdir} has no scores of {', '.join(absent)}.")
-        for system, pairs in gaps.items():
-            if pairs and system not in absent:
-                found.append(
-                    f"{expdir} has no scores of {system} for {', '.join(map(str, pairs))}."
-                )
-    return found
 
 
 def _task(table: ScoreTable, task: str, significance: Significance | None) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def bar_figure(table: ScoreTable, task: str) -> Any:
         _draw_groups(axes, table, task, groups[row * a_row : (row + 1) * a_row])
         axes.set_xlim(-0.5, a_row - 0.5)
         axes.set_ylabel(f"{metric.name}{' (%)' if metric.lower_is_better else ''}")
-    if not any(bar.get_height() for axes in panels for bar in axes.patches):
+    if not any(bar.get_height() > 0 for axes in panels for bar in axes.patches):
         panels[0].set_ylim(0, 1)  # around a constant 0, the axis would have negative scores
     panels[0].set_title(f"{better} is better", loc="left", fontsize=8, color="#555555")
     _bar_legend(figure, table.systems)
@@ -79,8 +79,10 @@ def _draw_groups(axes: Any, table: ScoreTable, task: str, groups: Sequence[str])
             else table.values(system, Pair(group, task), metric)
             for group in groups
         ]
-        means = [statistics.fmean(of_group) for of_group in values]
-        spread = [statistics.stdev(of) for of in values] if len(table.expdirs) > 1 else None
+        means = [statistics.fmean(of) if of else math.nan for of in values]  # no bar if missing
+        spread = None
+        if len(table.expdirs) > 1:
+            spread = [statistics.stdev(of) if len(of) > 1 else math.nan for of in values]
         places = [group + (i - (bars - 1) / 2) * width for group in range(len(groups))]
         axes.bar(places, means, width * 0.92, yerr=spread, error_kw=error, **styles[system])
     if groups[-1] == "average" and len(groups) > 1:

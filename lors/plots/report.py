@@ -66,13 +66,7 @@ def write_plots(
 
 
 def _sources(table: ScoreTable, sweeps: Sequence[Sweep]) -> list[Path]:
-    scores = [
-        ExpDir(expdir).score(table.split, system, pair)
-        for expdir in table.expdirs
-        for system in table.systems
-        for pair in table.pairs
-    ]
-    return scores + [ExpDir(s.expdir).sweep(s.method, s.scope) for s in sweeps]
+    return table.files() + [ExpDir(s.expdir).sweep(s.method, s.scope) for s in sweeps]
 
 
 def _bars(table: ScoreTable, task: str, folder: Path) -> ReportFigure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import re
 import shlex
@@ -100,15 +99,13 @@ def scores_of(expdir: ExpDir, merged: str) -> Scores:
     system = f"{method}.{OVER_LANGS_TASKS if len(tasks) > 1 else OVER_LANGS}"
     there = {path.name for path in (expdir.root / "scores" / "test").glob("*")}
     systems = [*(name for name in ("base", "expert") if name in there), system]
-    table = read_scores([expdir.root], systems=systems)
-    pairs = tuple(pair for pair in table.pairs if pair.task in tasks)
-    if not pairs:
+    table = read_scores([expdir.root], systems=systems, tasks=tasks)
+    if not table.pairs:
         raise UsageError(
             "no scores of this merged model",
             where=f"{expdir.root}: {merged}",
             expected=f"scores of {' and '.join(tasks)}",
         )
-    table = dataclasses.replace(table, pairs=pairs)
     return Scores(system, table, significance_of(table))
 
 

@@ -187,7 +187,7 @@ def comparison_section(metric: Metric, found: Sequence[Comparison], seed: int) -
         )
     better = "lower" if metric.lower_is_better else "higher"
     title = f"{name}{' in %' if metric.lower_is_better else ''} ({better} is better)"
-    below = [f"Signature: {signature(metric, seed)}"]
+    below = [f"Signature: {signature(found, seed)}"]
     if any(c.matched_pairs and c.matched_pairs.is_undefined for c in found):
         below.append(
             "MAPSSWE p is undefined where all segments have the same difference; there the "
@@ -243,7 +243,7 @@ def _content(
         "tables": [
             {
                 "metric": metric.name,
-                "signature": signature(metric, seed),
+                "signature": signature(found, seed),
                 "comparisons": [comparison.to_json() for comparison in found],
             }
             for metric, found in tables

@@ -344,9 +344,10 @@ def pooled_score(
     return float(UTTERANCES[pairs[0].task].scores(metric, totals).mean())
 
 
-def signature(metric: Metric, seed: int = SEED) -> str:
-    """Return one line with all settings of the tests of a metric."""
-    tests = ["test:mapsswe", "align:sclite", "good:2"] if metric == ASR.metric else []
+def signature(found: Sequence[Comparison], seed: int = SEED) -> str:
+    """Return one line with all settings of the tests of some comparisons."""
+    is_tested = any(comparison.matched_pairs for comparison in found)
+    tests = ["test:mapsswe", "align:sclite", "good:2"] if is_tested else []
     bootstrap = [f"bs:{SAMPLES}", f"seed:{seed}", "ci:95", "correction:holm"]
     return "|".join([*tests, *bootstrap, f"lors:{lors.__version__}"])
 

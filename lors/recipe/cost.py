@@ -97,6 +97,20 @@ def _is_cost(content: Any) -> bool:
     )
 
 
+def _directories(sweep: Sweep) -> tuple[Path, Path]:
+    """Return the directories of the merge with the chosen parameters, and of the search."""
+    exp = ExpDir(sweep.expdir)
+    return (
+        exp.merged(sweep.method, sweep.scope),
+        exp.sweep(sweep.method, sweep.scope).parent,
+    )
+
+
+def cost_files(sweeps: Sequence[Sweep]) -> list[Path]:
+    """Return the files that :func:`cost_sections` reads; some may be missing."""
+    return [directory / FILE for sweep in sweeps for directory in _directories(sweep)]
+
+
 def cost_sections(sweeps: Sequence[Sweep]) -> list[Section]:
     """Return the table of costs; nothing if no cost was measured.
 
@@ -105,9 +119,7 @@ def cost_sections(sweeps: Sequence[Sweep]) -> list[Section]:
     """
     rows, is_measured = [], False
     for sweep in sweeps:
-        exp = ExpDir(sweep.expdir)
-        merge = Cost.read(exp.merged(sweep.method, sweep.scope))
-        search = Cost.read(exp.sweep(sweep.method, sweep.scope).parent)
+        merge, search = map(Cost.read, _directories(sweep))
         is_measured = is_measured or merge is not None or search is not None
         share = sweep.evaluations / (sweep.plain_evaluations or 1)
         rows.append(

@@ -48,7 +48,7 @@ class MadeFrom:
             return False
         if not all(path.exists() for path in (*self.sources, *self.products)):
             return False
-        newest_source = max(path.stat().st_mtime_ns for path in self.sources)
+        newest_source = max((path.stat().st_mtime_ns for path in self.sources), default=0)
         oldest_product = min(path.stat().st_mtime_ns for path in self.products)
         return newest_source <= oldest_product and recorded == self._content()
 

@@ -7,6 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+MISSING = "missing"
+"""Text of a cell without a score."""
+UNDEFINED = "undefined"
+"""Text of a cell whose scores give no number; a note below the table has the reason."""
+
 
 @dataclass(frozen=True)
 class Section:

@@ -6,6 +6,7 @@ each seed) a cell is the mean and the sample standard deviation over them.
 
 from __future__ import annotations
 
+import logging
 import os
 import statistics
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -13,27 +14,28 @@ from pathlib import Path
 
 from lors.fileio import write_text
 from lors.recipe.cost import cost_sections
-from lors.recipe.expdir import MERGED_OVER, OVER_LANGS, scope_of, split_system, tasks_of
+from lors.recipe.expdir import MERGED_OVER, split_system
 from lors.recipe.mask_overlap import overlap_sections
+from lors.recipe.parameters import parameter_section
 from lors.recipe.personal import size_sections
-from lors.recipe.report import Section, relative_to, render_markdown, render_text
+from lors.recipe.report import (
+    MISSING,
+    UNDEFINED,
+    Section,
+    relative_to,
+    render_markdown,
+    render_text,
+)
 from lors.recipe.score_tree import ScoreTable, read_scores
 from lors.recipe.significance import Significance, kept_significance, significance_sections
 from lors.recipe.subnet_sizes import subnet_size_sections
-from lors.recipe.sweeps import (
-    SCALING,
-    Sweep,
-    Trial,
-    default_params,
-    incomparable_sweeps,
-    read_sweeps,
-    selected_params,
-    varied_params,
-)
+from lors.recipe.sweeps import Sweep, read_sweeps
 from lors.recipe.weights import contribution_sections
 from lors.score import ErrorRates
 from lors.score.normalised import unhelpful_experts
 from lors.tasks import ASR, TASKS, Metric, Pair, task_called
+
+log = logging.getLogger(__name__)
 
 _ERROR_RATES = ", ".join(t.metric.name for t in TASKS.values() if t.metric.lower_is_better)
 DEFINITION = (
@@ -43,10 +45,9 @@ DEFINITION = (
     "weighted by their numbers of languages."
 )
 
-MISSING = "missing"
-"""Text of a cell without a score."""
-UNDEFINED = "undefined"
-"""Text of a cell whose scores give no number; a note below the table has the reason."""
+MISSING_NOTE = (
+    "An average or a normalised performance is over the runs that have all scores it needs."
+)
 
 DrawFigures = Callable[[ScoreTable, Sequence[Sweep]], Sequence[tuple[str, str]]]
 """Draws the figures of a report; returns the caption and the path of each."""
@@ -72,7 +73,7 @@ def write_results(
         compare_to: the method or system that the others are compared with
             (:func:`lors.recipe.significance.significance_of`). The intervals and comparisons are
             kept beside the report.
-        systems: the systems to report; by default all that have scores.
+        systems: as of :func:`read_report`.
 
     Returns:
         The same report as plain text, then a line for each file of it.
@@ -81,9 +82,9 @@ def write_results(
         LorsError: scores are missing or malformed.
         UsageError: `compare_to` is not in the report, or one of `systems` has no scores.
     """
-    table = read_scores(expdirs, systems=systems)
-    methods = {split_system(system)[0] for system in table.systems}
-    sweeps = [sweep for sweep in read_sweeps(expdirs) if not systems or sweep.method in methods]
+    table, sweeps = read_report(expdirs, systems)
+    for line in table.missing():
+        log.warning("%s", line)
     significance = kept_significance(table, compare_to, out)
     sections, runs = make_report(table, sweeps, significance), describe_runs(table)
     sections += overlap_sections(expdirs) + subnet_size_sections(expdirs)
@@ -94,11 +95,30 @@ def write_results(
     return "\n".join([render_text(sections, title, runs), *files])
 
 
+def read_report(
+    expdirs: Sequence[str | os.PathLike], systems: Collection[str] | None
+) -> tuple[ScoreTable, list[Sweep]]:
+    """Read what a report is made of.
+
+    Args:
+        expdirs: experiment directories, one for each seed.
+        systems: the systems to report, all of whose scores must be there; by default all that have
+            scores. Some of those may be missing: another run may have scored only one task, or may
+            not have come to its end.
+    """
+    table = read_scores(expdirs, partial=systems is None, systems=systems)
+    methods = {split_system(system)[0] for system in table.systems}
+    sweeps = read_sweeps(table.expdirs)
+    return table, [sweep for sweep in sweeps if systems is None or sweep.method in methods]
+
+
 def make_report(
     table: ScoreTable, sweeps: Sequence[Sweep], significance: Significance | None = None
 ) -> list[Section]:
     """Return the sections of the report."""
-    sections = [_task_section(table, task, significance) for task in table.tasks]
+    missing = table.missing()
+    sections = [Section("Missing scores", above=[MISSING_NOTE, *missing])] if missing else []
+    sections += [_task_section(table, task, significance) for task in table.tasks]
     if table.can_normalise and len(table.tasks) > 1:
         sections.append(_normalised_section(table))
     if significance is not None:
@@ -151,6 +171,20 @@ def _score_header(table: ScoreTable, task: str) -> list[str]:
     return ["system", "merged over", *table.languages(task), "average"]
 
 
+def runs_column(table: ScoreTable, tasks: Sequence[str]) -> list[str]:
+    """Return the number of runs with all scores of each system; empty if all have all runs."""
+    counts = [len(table.complete_runs(system, tasks)) for system in table.systems]
+    all_runs = len(table.expdirs)
+    return [*map(str, counts)] if all_runs > 1 and min(counts) < all_runs else []
+
+
+def _append(header: list[str], rows: list[list[str]], head: str, cells: Iterable[str]) -> None:
+    """Append a column to a table."""
+    header.append(head)
+    for row, text in zip(rows, cells, strict=True):
+        row.append(text)
+
+
 def with_unit(metric: Metric) -> str:
     """Return ``WER in %``, or ``BLEU``, which has no unit."""
     return f"{metric.name} in %" if metric.lower_is_better else metric.name
@@ -160,17 +194,17 @@ def _task_section(table: ScoreTable, task: str, significance: Significance | Non
     metric = task_called(task).metric
     header, rows = _score_header(table, task), _score_rows(table, task, metric)
     if table.can_normalise:
-        header.append("norm. perf.")
-        for system, row in zip(table.systems, rows, strict=True):
-            row.append(normalised_cell(table, system, [task]))
+        normalised = (normalised_cell(table, system, [task]) for system in table.systems)
+        _append(header, rows, "norm. perf.", normalised)
         below = [*unhelpful_notes(table, task), *undefined_notes(table, [task])]
     else:
         below = ["No normalised performance: it needs scores of both base and expert."]
     if significance is not None and (verdicts := significance.verdicts(task)):
-        header.append(f"vs. {significance.compared_with}")
-        for system, row in zip(table.systems, rows, strict=True):
-            row.append(verdicts.get(system, "-"))
+        marks = (verdicts.get(system, "-") for system in table.systems)
+        _append(header, rows, f"vs. {significance.compared_with}", marks)
         below = [*below, significance.note(task)]
+    if runs := runs_column(table, [task]):
+        _append(header, rows, "runs", runs)
     better = "lower" if metric.lower_is_better else "higher"
     title = f"{task_called(task).title}: {with_unit(metric)} ({better} is better)"
     return Section(title, header, rows, labels=2, below=below)
@@ -219,6 +253,8 @@ def _normalised_section(table: ScoreTable) -> Section:
     ]
     metrics = [task_called(task).metric.name for task in table.tasks]
     header = ["system", "merged over", *metrics, "all pairs"]
+    if runs := runs_column(table, table.tasks):
+        _append(header, rows, "runs", runs)
     title = "Normalised performance (higher is better)"
     below = undefined_notes(table, table.tasks)
     return Section(title, header, rows, labels=2, above=[DEFINITION], below=below)
@@ -226,8 +262,10 @@ def _normalised_section(table: ScoreTable) -> Section:
 
 def _second_metric_section(table: ScoreTable, task: str) -> Section:
     metric = task_called(task).metrics[1]
-    rows = _score_rows(table, task, metric)
-    return Section(with_unit(metric), _score_header(table, task), rows, labels=2)
+    header, rows = _score_header(table, task), _score_rows(table, task, metric)
+    if runs := runs_column(table, [task]):
+        _append(header, rows, "runs", runs)
+    return Section(with_unit(metric), header, rows, labels=2)
 
 
 def error_section(table: ScoreTable) -> Section:
@@ -263,86 +301,6 @@ def _error_cells(score: ErrorRates) -> tuple[float | None, ...]:
     sentences = score.sentence_errors
     wrong_sentences = None if sentences is None else 100 * sentences / score.utterances
     return (score.utterances, score.ref_words, *shares, wrong_sentences)
-
-
-def parameter_section(table: ScoreTable, sweeps: Sequence[Sweep]) -> Section:
-    """Return the settings that were chosen on dev."""
-    untuned = _untuned(table, sweeps)
-    below = [f"Without a sweep on dev: {', '.join(untuned)}."] if untuned else []
-    if not sweeps:
-        above = ["No sweep files: nothing was tuned on dev."]
-        return Section("Merge parameters", above=above, below=below)
-    below += [*undefined_searches(sweeps), *_other_settings(table, sweeps)]
-    varied = {s.method: varied_params([t for t in sweeps if t.method == s.method]) for s in sweeps}
-    rows = [
-        [
-            sweep.method,
-            " + ".join(tasks_of(sweep.scope)),
-            sweep.expdir,
-            shown_params(sweep, sweep.chosen, varied[sweep.method]),
-            UNDEFINED if sweep.undefined else f"{sweep.chosen.objective:.3f}",
-            str(len(sweep.grid)),
-        ]
-        for sweep in sweeps
-    ]
-    header = ["method", "tasks", "run", "parameters", "dev norm. perf.", "settings tried"]
-    above = ["Chosen on dev by normalised performance; parameters not shown have their defaults."]
-    if any(sweep.variant_of for sweep in sweeps):
-        above.append("A variant of a method has the name of the method before its parameters.")
-    return Section("Merge parameters", header, rows, 4, above, below)
-
-
-def undefined_searches(sweeps: Sequence[Sweep]) -> list[str]:
-    """Return a note for each run and scope in which settings were chosen by another measure."""
-    found = {(s.expdir, s.scope): s.undefined for s in sweeps if s.undefined}
-    return [
-        f"Normalised performance on dev is undefined for {' + '.join(tasks_of(scope))} in {expdir} "
-        f"({reason}): settings were chosen by the average gain over the base model."
-        for (expdir, scope), reason in found.items()
-    ]
-
-
-def _other_settings(table: ScoreTable, sweeps: Sequence[Sweep]) -> list[str]:
-    """List sweeps whose dev scores and the scores of the table differ in normaliser or version."""
-    scores = {pair: table.example(pair) for pair in table.pairs}
-    names = [f"{s.method}.{s.scope} in {s.expdir}" for s in incomparable_sweeps(sweeps, scores)]
-    if not names:
-        return []
-    return [
-        "Caution: these parameters were chosen by scores with another normaliser or another "
-        f"version of a scorer: {', '.join(names)}. To choose again, remove their folders in "
-        "<expdir>/tune and run the recipe from stage tune."
-    ]
-
-
-def shown_params(sweep: Sweep, trial: Trial, varied: Collection[str]) -> str:
-    """Return scaling_coef and the parameters that vary or do not have their default, as text."""
-    params, defaults = trial.params, sweep.defaults
-    if defaults is None:
-        defaults = default_params(sweep.merge_method)
-    names = [
-        name
-        for name, value in params.items()
-        if name == SCALING or name in varied or name not in defaults or value != defaults[name]
-    ]
-    text = selected_params(params, names) or ("the defaults" if params else "none")
-    return text if sweep.variant_of is None else f"{sweep.variant_of}: {text}"
-
-
-def _untuned(table: ScoreTable, sweeps: Iterable[Sweep]) -> list[str]:
-    """List merges of the table without a sweep file, as ``method.scope in expdir``."""
-    tuned = {(sweep.expdir, sweep.method, sweep.scope) for sweep in sweeps}
-    missing = []
-    for system in table.systems:
-        method, merged_over = split_system(system)
-        if merged_over not in MERGED_OVER:
-            continue
-        scopes = table.tasks if merged_over == OVER_LANGS else [scope_of(table.tasks)]
-        for expdir in table.expdirs:
-            for scope in scopes:
-                if (expdir, method, scope) not in tuned:
-                    missing.append(f"{method}.{scope} in {expdir}")
-    return missing
 
 
 def test_set_section(table: ScoreTable) -> Section:

@@ -66,6 +66,34 @@ class ScoreTable:
             if all(of_system[pair][index] is not None for pair in pairs)
         ]
 
+    def is_complete(self, system: str, task: str) -> bool:
+        """Return whether every expdir has all scores of a system for a task."""
+        return len(self.complete_runs(system, [task])) == len(self.expdirs)
+
+    def files(self) -> list[Path]:
+        """Return the score files that are there."""
+        return [
+            ExpDir(expdir).score(self.split, system, pair)
+            for index, expdir in enumerate(self.expdirs)
+            for system in self.systems
+            for pair in self.pairs
+            if self.scores[system][pair][index] is not None
+        ]
+
+    def missing(self) -> list[str]:
+        """Return a line for the systems that lack the same scores in an expdir."""
+        lines = []
+        for index, expdir in enumerate(self.expdirs):
+            lacking: dict[tuple[Pair, ...], list[str]] = {}
+            for system in self.systems:
+                gaps = tuple(p for p in self.pairs if self.scores[system][p][index] is None)
+                lacking.setdefault(gaps, []).append(system)
+            for gaps, systems in lacking.items():
+                of = "" if gaps == self.pairs else f" for {', '.join(map(str, gaps))}"
+                if gaps:
+                    lines.append(f"{expdir} has no scores of {', '.join(systems)}{of}.")
+        return lines
+
     def averages(self, system: str, task: str, metric: Metric) -> list[float]:
         """Return the mean over the languages of a task, one value for each expdir with all."""
         runs = [
@@ -144,24 +172,23 @@ def read_scores(
     split: str = "test",
     partial: bool = False,
     systems: Collection[str] | None = None,
+    tasks: Collection[str] | None = None,
 ) -> ScoreTable:
-    """Read the scores of `expdirs`: all, or those of some systems.
+    """Read the scores of `expdirs`: all, or those of some systems or tasks.
 
     All experiment directories must have the same systems and the same language-task pairs, and
     every system must have a score for every pair, unless `partial` is set.
 
     Raises:
-        LorsError: no scores; missing or malformed score files (all of them are listed); scores of
-            one pair from different test sets or with different settings.
+        LorsError: an experiment directory without scores; missing or malformed score files (all of
+            them are listed); scores of one pair from different test sets or with different
+            settings.
         UsageError: one of `systems` has no scores.
     """
     if len({Path(d).resolve() for d in expdirs}) < len(expdirs):
         raise LorsError("an experiment directory is given twice", got=[*expdirs])
     roots = [Path(d) / "scores" / split for d in expdirs]
-    found = {path for root in roots for path in root.glob("*/*.json")}
-    if not found:
-        expected = "<system>/<lang>_<task>.json"
-        raise LorsError("no scores found", where=", ".join(map(str, roots)), expected=expected)
+    found = _files_in(roots)
     names = {path.parent.name for path in found}
     if systems is not None:
         if unknown := [name for name in systems if name not in names]:
@@ -169,7 +196,7 @@ def read_scores(
         names = set(systems)
         found = {path for path in found if path.parent.name in names}
     systems = sorted(names, key=system_order)
-    pairs = _pairs(found)
+    pairs = [pair for pair in _pairs(found) if tasks is None or pair.task in tasks]
     files = {
         (system, pair): [ExpDir(d).score(split, system, pair) for d in expdirs]
         for system in systems
@@ -182,7 +209,8 @@ def read_scores(
             expected=f"<lang>_<task>.json of the pairs {', '.join(map(str, pairs))} for each "
             f"system ({', '.join(systems)}) in every experiment directory",
             got=missing,
-            hint="finish the inference and scoring stages; or choose the rows by --systems",
+            hint="finish the inference and scoring stages; python -m lors.bin.results without "
+            "--systems reports what is there",
         )
     scores = read_score_files(
         [(path, pair) for (_, pair), paths in files.items() for path in paths if path in found]
@@ -193,6 +221,19 @@ def read_scores(
         for system in systems
     }
     return ScoreTable(split, tuple(map(str, expdirs)), tuple(systems), tuple(pairs), table)
+
+
+def _files_in(roots: Sequence[Path]) -> set[Path]:
+    """Return the score files in some directories, each of which must have one."""
+    found = {root: [*root.glob("*/*.json")] for root in roots}
+    if empty := [root for root, paths in found.items() if not paths]:
+        raise LorsError(
+            "no scores found",
+            where=", ".join(map(str, empty)),
+            expected="<system>/<lang>_<task>.json",
+            hint="check the name of the directory, or finish the inference and scoring stages",
+        )
+    return {path for paths in found.values() for path in paths}
 
 
 def _pairs(files: Iterable[Path]) -> list[Pair]:

@@ -161,6 +161,8 @@ def _record(table: ScoreTable, compare_to: str | None, path: Path) -> MadeFrom:
 def significance_of(table: ScoreTable, compare_to: str | None = None) -> Significance:
     """Compute intervals and comparisons for the main metric of each task.
 
+    A system without all scores of a task has none there.
+
     Args:
         table: the scores.
         compare_to: a method, or the name of a system; by default `DEFAULT`. A merge is compared
@@ -169,8 +171,7 @@ def significance_of(table: ScoreTable, compare_to: str | None = None) -> Signifi
     Raises:
         UsageError: `compare_to` is given and not in the table.
     """
-    partners = _partners(table.systems, compare_to or DEFAULT)
-    if compare_to and not partners:
+    if compare_to and not _partners(table.systems, compare_to):
         methods = {split_system(system)[0] for system in table.systems}
         raise unknown_name("system", compare_to, methods | {*table.systems}, "--compare_to")
     try:
@@ -178,28 +179,37 @@ def significance_of(table: ScoreTable, compare_to: str | None = None) -> Signifi
     except LorsError as error:
         log.warning("no intervals and no comparisons of systems in the report: %s", error)
         return Significance(None, {}, {}, f"Without intervals and comparisons: {error.what}.")
-    intervals, comparisons = {}, {}
+    intervals = {}
+    comparisons: dict[str, list[Comparison]] = {}
     for task in table.tasks:
         metric = task_called(task).metric
         pairs = [Pair(lang, task) for lang in table.languages(task)]
-        resampled = Resampled(outputs, metric, pairs)
-        for system in table.systems:
+        comparisons[task] = []
+        complete = {system: of for system, of in outputs.items() if pairs[0] in of}
+        if not complete:
+            continue
+        resampled = Resampled(complete, metric, pairs)
+        for system in complete:
             scores = [resampled.pooled(system, [pair]) for pair in pairs]
             scores.append(resampled.averages(system, pairs))
             intervals[task, system] = [interval(samples) for samples in scores]
+        partners = _partners([*complete], compare_to or DEFAULT)
         requests = [(system, partner, pairs) for system, partner in partners.items()]
-        comparisons[task] = compare(outputs, metric, requests, resampled)
-    return Significance(compare_to or DEFAULT if partners else None, intervals, comparisons)
+        comparisons[task] = compare(complete, metric, requests, resampled)
+    compared_with = compare_to or (DEFAULT if any(comparisons.values()) else None)
+    return Significance(compared_with, intervals, comparisons)
 
 
 def _files(table: ScoreTable) -> dict[str, dict[Pair, list[Path]]]:
-    """Return system -> pair -> its score files."""
+    """Return system -> pair -> its score files, of the tasks whose scores are all there."""
+    complete = {s: [t for t in table.tasks if table.is_complete(s, t)] for s in table.systems}
     return {
         system: {
             pair: [ExpDir(d).score(table.split, system, pair) for d in table.expdirs]
             for pair in table.pairs
+            if pair.task in tasks
         }
-        for system in table.systems
+        for system, tasks in complete.items()
     }
 
 
@@ -227,8 +237,9 @@ def significance_sections(table: ScoreTable, found: Significance) -> list[Sectio
     for task in table.tasks:
         metric = task_called(task).metric
         rows = [
-            [system, *(_interval_text(ends) for ends in found.intervals[task, system])]
+            [system, *map(_interval_text, ends)]
             for system in table.systems
+            if (ends := found.intervals.get((task, system)))
         ]
         sections.append(
             Section(

@@ -12,15 +12,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from lors.errors import LorsError, unknown_name
 from lors.fileio import write_text
 from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, tasks_of
-from lors.recipe.report import Section, render_markdown, render_text
-from lors.recipe.results import (
-    DEFINITION,
-    MISSING,
-    UNDEFINED,
-    shown_params,
-    undefined_searches,
-    with_unit,
-)
+from lors.recipe.parameters import shown_params, undefined_searches
+from lors.recipe.report import MISSING, UNDEFINED, Section, render_markdown, render_text
+from lors.recipe.results import DEFINITION, with_unit
 from lors.recipe.sweeps import Sweep, Trial, read_sweeps, varied_params
 from lors.score import Score
 from lors.tasks import TASKS, Pair, task_called

@@ -25,6 +25,7 @@ from lors.config import read_yaml
 from lors.merge import MergePlan, run_merge
 from lors.merge.methods import METHODS as MERGE_METHODS
 from lors.recipe.grid import read_grid
+from lors.recipe.significance import significance_file
 from tests.blocks import ROOT
 from tests.integration.recipe import Recipe, run
 from tests.unit.merge_models import model
@@ -201,6 +202,10 @@ def test_reports_are_of_all_seeds(commands):
     assert [report.sweeps_only for report in others] == [False] * 5 + [True] * 2
     (page,) = commands.parsed("lors.bin.report")
     assert list(map(str, page.expdirs)) == ["exp/seed1", "exp/seed2"]
+    assert page.systems == first.systems
+    assert Path(page.significance) == significance_file(first.out)
+    written = [name for name, _ in commands.programs]
+    assert written.index("lors.bin.results") < written.index("lors.bin.report")
 
 
 def test_every_method_is_searched_and_scored(tmp_path):

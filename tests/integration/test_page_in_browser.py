@@ -4,7 +4,7 @@ import pytest
 
 from lors.page.write import write_page
 from tests.chromium import NAMES, Chromium, find_chromium
-from tests.unit.score_trees import make_experiment
+from tests.unit.score_trees import compare_few, make_sweeps, make_texts
 
 pytestmark = pytest.mark.slow
 
@@ -71,16 +71,23 @@ LOW_CONTRAST = """(() => {
   return { texts, marks: marks.length, found };
 })()"""
 CELLS = """[...document.querySelectorAll("#asr table")[0].tBodies[0].rows]
-  .map((row) => parseFloat(row.cells[2].textContent))"""
+  .map((row) => parseFloat(row.cells[2].textContent))
+  .map((value) => (Number.isNaN(value) ? null : value))"""
 SHOWN = """[...document.querySelectorAll("article")[0].querySelectorAll("[data-system]")]
   .filter((e) => e.checkVisibility()).map((e) => e.dataset.system)"""
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("browser") / "exp"
-    make_experiment(folder)
-    write_page([folder], folder / "report.html", title="A title with a long-long-word " * 4)
+    """The page of two runs, with a score that both lack and one that the second lacks."""
+    folder = tmp_path_factory.mktemp("browser")
+    runs = [make_sweeps(make_texts(folder / f"seed{k}", str(k))) for k in (1, 2)]
+    for run in runs:
+        (run / "scores/test/average.langs/de_asr.json").unlink()
+    (runs[1] / "scores/test/lors.langs_tasks/es_asr.json").unlink()
+    compare_few(runs, folder / "RESULTS.md")
+    significance, title = folder / "RESULTS.significance.json", "A title with a long-long-word " * 4
+    write_page(runs, folder / "report.html", title, significance)
     return folder / "report.html"
 
 
@@ -103,6 +110,9 @@ def test_console_requests_width_and_contrast(browser, page, width, scheme):
     assert browser.run(OVERFLOWING) == []
     contrast = browser.run(LOW_CONTRAST)
     assert contrast["texts"] > 500 and contrast["marks"] > 50
+    assert browser.run('document.querySelectorAll(".mark .run").length') > 50
+    assert browser.run('document.querySelectorAll(".mark .interval").length') > 20
+    assert "missing" in browser.run('document.querySelector("#asr svg").textContent')
     assert contrast["found"] == []
     dark = browser.run('matchMedia("(prefers-color-scheme: dark)").matches')
     assert dark == (scheme == "dark")
@@ -113,12 +123,15 @@ def test_console_requests_width_and_contrast(browser, page, width, scheme):
 def test_a_click_on_a_head_sorts_the_rows(browser, page):
     browser.open(page, 1400, "light")
     before = browser.run(CELLS)
-    assert len(before) == 5 and before != sorted(before)
+    assert len(before) == 5 and before.count(None) == 1 and before[-1] is not None
+    known = [value for value in before if value is not None]
+    numbers = sorted(known)
+    assert known not in (numbers, numbers[::-1])
     browser.click("#asr thead button", 2)
-    assert browser.run(CELLS) == sorted(before)
+    assert browser.run(CELLS) == [*numbers, None]
     assert browser.run('document.querySelector("#asr [aria-sort]").ariaSort') == "ascending"
     browser.click("#asr thead button", 2)
-    assert browser.run(CELLS) == sorted(before, reverse=True)
+    assert browser.run(CELLS) == [*reversed(numbers), None]
     assert browser.run('document.querySelectorAll("#asr [aria-sort]").length') == 1
 
 

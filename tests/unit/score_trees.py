@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -146,12 +146,16 @@ def make_texts(expdir: Path, seed: str = "", rates: Mapping[str, float] = RATES)
     return expdir
 
 
-def make_experiment(expdir: Path) -> Path:
+def make_experiment(expdir: Path, seed: str = "") -> Path:
     """Write an experiment with texts, sweeps, and comparisons of few samples; return its folder."""
-    make_sweeps(make_texts(expdir))
+    make_sweeps(make_texts(expdir, seed))
+    compare_few([expdir], expdir / "RESULTS.md")
+    return expdir
+
+
+def compare_few(expdirs: Sequence[Path], out: Path) -> None:
+    """Write a report, whose comparisons have few samples."""
     with pytest.MonkeyPatch.context() as patch:
         for module in ("comparison", "significance"):
             patch.setattr(f"lors.recipe.{module}.SAMPLES", 100)
-        out = expdir / "RESULTS.md"
-        assert results_main.main(["--expdirs", str(expdir), "--out", str(out)]) == 0
-    return expdir
+        assert results_main.main(["--expdirs", *map(str, expdirs), "--out", str(out)]) == 0

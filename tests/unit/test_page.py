@@ -5,16 +5,18 @@ import csv
 import hashlib
 import json
 import re
+import shlex
 import shutil
 from html.parser import HTMLParser
 
 import pytest
 
 from lors.bin import report as report_main
+from lors.bin import results as results_main
 from lors.errors import LorsError
 from lors.fileio import read_json
 from lors.page.charts import ticks_between
-from lors.page.summary import best_on_dev
+from lors.page.summary import best_on_dev, dev_performance
 from lors.page.texts import UTTERANCES_SHOWN
 from lors.page.write import write_page
 from lors.recipe.score_tree import read_scores
@@ -23,6 +25,7 @@ from lors.tasks import Pair
 from tests.refusal import refusal
 from tests.unit.score_trees import (
     change,
+    error_rates,
     make_experiment,
     make_scores,
     make_sweeps,
@@ -379,10 +382,106 @@ def test_systems_with_fewer_runs(tmp_path):
     assert found["base", "-"] == ["41.0 ± 1.4", "61.0 ± 1.4", "51.0 ± 1.4", "0.00 ± 0.00", "2"]
 
 
+def test_nothing_is_marked_as_best_by_its_runs(tmp_path):
+    """A merge with the easier run alone is not the best of a column, nor of the key figures."""
+    dirs = [make_scores(tmp_path / f"seed{k}", shift) for k, shift in enumerate((0.0, 20.0))]
+    make_sweeps(dirs[0])
+    page = write(tmp_path / "r.html", *dirs)
+    assert "No merge was chosen on dev" in next(page.all("p")).text  # no sweeps of one run
+    make_sweeps(dirs[1])
+    before = write(tmp_path / "r.html", *dirs)
+    lead = next(before.all("p")).text
+    assert "best merge on dev is lors over languages " in lead and "WER 37.5 ± 14.1 %" in lead
+    assert "joint training has 36.0 ± 14.1 %" in lead
+    for system in ("lors.langs", "joint"):
+        shutil.rmtree(dirs[1] / "scores/test" / system)
+    page = write(tmp_path / "r.html", *dirs)
+    lead = next(page.all("p")).text
+    assert "among those with all scores is lors over languages and tasks" in lead
+    assert "joint training" not in lead and "WER 45.0 ± 14.1 %" in lead
+    wer = "Speech recognition: WER in % (lower is better)"
+    assert best_of(before, wer) == best_of(before, "Normalised performance") == {"lors languages"}
+    assert best_of(page, "Normalised performance") == {"lors languages and tasks"}
+    assert best_of(page, wer) == {"lors languages and tasks", "average languages"}  # equal in de
+    assert "Bold: the best merge of a column among those with all runs." in page.text
+    assert "Bold: the best merge of a column." in before.text
+
+
+def best_of(page, label):
+    """Return the merges with a cell that is marked as the best of its column."""
+    rows = [row.children for row in next(table_of(page, label).all("tbody")).all("tr")]
+    marked = [row for row in rows if any("best" in c.attributes.get("class", "") for c in row)]
+    return {f"{method.text} {over.text}" for method, over, *_ in marked}
+
+
+def test_runs_where_dev_is_undefined_have_no_part_in_the_choice(tmp_path):
+    dirs = [make_sweeps(make_scores(tmp_path / f"seed{k}")) for k in (1, 2)]
+    for method, scores in (("average", (0.5, 0.9)), ("lors", (0.6, 0.1))):
+        for folder, objective in zip(dirs, scores, strict=True):
+            for scope in ("asr", "st"):
+                grid = [{"params": {}, "objective": objective, "scores": {}}]
+                change(folder / f"tune/{method}.{scope}/sweep.json", grid=grid, best=0)
+    expected = {"average.langs": 0.7, "lors.langs": 0.35}
+    table = read_scores(dirs)
+    found = {s: dev_performance(s, table, read_sweeps(dirs)) for s in expected}
+    assert found == pytest.approx(expected)
+    rates = {k: {"de_asr": error_rates(50.0).to_json()} for k in ("base", "expert")}
+    change(dirs[1] / "tune/average.asr/sweep.json", **rates)
+    assert [s.method for s in read_sweeps(dirs) if s.undefined] == ["average"]
+    found = {s: dev_performance(s, table, read_sweeps(dirs)) for s in expected}
+    assert found == pytest.approx({"average.langs": 0.5, "lors.langs": 0.6})
+
+
+def test_comparisons_of_several_seeds(tmp_path):
+    """The page of evidence.sh: chosen rows, of experiments that have others too."""
+    dirs = [make_experiment(tmp_path / f"seed{k}", str(k)) for k in (1, 2)]
+    shutil.rmtree(dirs[1] / "scores/test/average.langs")
+    systems = ["base", "expert", "lors.langs"]
+    words = ["--expdirs", *map(str, dirs), "--systems", *systems]
+    report, out = tmp_path / "RESULTS.md", tmp_path / "report.html"
+    assert results_main.main([*words, "--out", str(report)]) == 0
+    file = tmp_path / "RESULTS.significance.json"
+    words += ["--title", "T", "--significance", str(file)]
+    assert report_main.main([*words, "--out", str(out)]) == 0
+    page = page_of(out)
+    compared = rows_of(table_of(page, "WER compared with lors"))
+    assert [row[1] for row in compared] == ["base", "expert"]
+    table = table_of(page, "Speech recognition: WER in % (lower is better)")
+    assert [row[0] for row in rows_of(table)] == ["base", "expert", "lors"]
+    ends = [i["languages_and_average"] for i in read_json(file)["intervals"] if i["task"] == "asr"]
+    notes = [note.text for note in table.all("small")]
+    assert notes == [f"{low:.1f} to {high:.1f}" for of in ends for low, high in of]
+    assert head_of(table)[-1] == "vs. lors" and "average" not in next(page.all("nav")).text
+    (command,) = (p.text for p in page.all("pre") if "lors.bin.report" in p.text)
+    assert shlex.split(command)[3:] == [*words, "--out", "report.html"]
+    with refusal("average.langs"):
+        write_page(dirs, out, systems=["base", "average.langs"])
+
+
+def test_cost_of_merging(expdir, tmp_path):
+    out = tmp_path / "r.html"
+    assert "Cost of merging" not in write(out, expdir).text
+    cost = {"merging": {"cpu_s": 12.34, "wall_s": 7.0}, "decoded": 0}
+    put(expdir / "merged/lors.st/cost.json", cost)
+    rows = rows_of(table_of(write(out, expdir), "Cost of merging"))
+    (row,) = (row for row in rows if row[:2] == ["lors", "st"])
+    assert row[3] == "12.3" and row[4] == "n/a"
+    cost["merging"]["cpu_s"] = 45.6
+    put(expdir / "merged/lors.st/cost.json", cost)
+    assert "45.6" in table_of(write(out, expdir), "Cost of merging").text
+
+
+def test_a_directory_without_scores_is_refused(expdir, tmp_path, capsys):
+    out, mistyped = tmp_path / "r.html", str(tmp_path / "seed22")
+    assert report_main.main(["--expdirs", str(expdir), mistyped, "--out", str(out)]) == 1
+    assert mistyped in capsys.readouterr().err and not out.exists()
+
+
 def test_comparisons_of_other_scores_are_left_out(texts, tmp_path):
     copy = shutil.copytree(texts, tmp_path / "exp")
     out = tmp_path / "r.html"
     remarks = write_page([copy], out)
+    assert f"--significance {tmp_path / 'RESULTS.significance.json'}" in remarks[0]
     assert "RESULTS.significance.json" in remarks[0] and remarks[1] == f"written: {out}"
     assert not [*page_of(out).all("section", id="compared")]
     path = copy / "RESULTS.significance.json"

@@ -1,6 +1,7 @@
 """The figures of a report."""
 
 import json
+import math
 import shutil
 import struct
 
@@ -219,6 +220,19 @@ def test_bar_figure_has_a_bar_for_each_system_and_language_in_as_many_rows_as_ne
             source = expdir / "scores/test/lors.langs"
             shutil.copytree(source, expdir / f"scores/test/m{i}.{merged_over}")
     assert len(bar_figure(read_scores([expdir]), "asr").axes) == 3
+
+
+def test_a_missing_score_has_no_bar(expdir, tmp_path):
+    other = make_scores(tmp_path / "seed2", 2.0)
+    (other / "scores/test/joint/de_asr.json").unlink()
+    for folder in (expdir, other):
+        (folder / "scores/test/lors.langs/de_asr.json").unlink()
+    axes = bar_figure(read_scores([expdir, other], partial=True), "asr").axes[0]
+    bars = [[bar.get_height() for bar in group.patches] for group in axes.containers[1::2]]
+    systems = dict(zip(SCORES, bars, strict=True))
+    assert systems["base"] == [41.0, 61.0, 51.0] and systems["joint"] == [24.0, 29.0, 26.0]
+    de, sv, average = systems["lors.langs"]
+    assert math.isnan(de) and math.isnan(average) and sv == 31.0
 
 
 def test_scores_of_zero_have_no_negative_axis(expdir):

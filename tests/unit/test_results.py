@@ -7,10 +7,15 @@ import pytest
 from lors.bin import results as results_main
 from lors.errors import UsageError
 from lors.fileio import read_json
-from lors.recipe.report import render_markdown, render_text
-from lors.recipe.results import DEFINITION, UNDEFINED, cell, describe_runs, make_report
+from lors.recipe.report import UNDEFINED, render_markdown, render_text
+from lors.recipe.results import DEFINITION, cell, describe_runs, make_report, read_report
 from lors.recipe.score_tree import read_scores
-from lors.recipe.significance import kept_significance, significance_of
+from lors.recipe.significance import (
+    kept_significance,
+    read_significance,
+    significance_file,
+    significance_of,
+)
 from lors.recipe.sweeps import read_sweeps
 from tests.refusal import refusal
 from tests.unit.score_trees import change, error_rates, make_scores, make_sweeps, make_texts, put
@@ -55,6 +60,23 @@ def test_table_by_hand_for_one_run(expdir):
     assert row_of(section(sections, "CER"), "lors", "languages") == ["12.5", "15.0", "13.8"]
     assert row_of(section(sections, "chrF"), "joint", "-") == ["46.0", "48.0", "47.0"]
     assert str(expdir) in describe_runs(table)
+
+
+def test_systems_with_fewer_runs_have_their_number(tmp_path):
+    dirs = [make_scores(tmp_path / f"seed{k}", shift) for k, shift in enumerate((0.0, 2.0))]
+    (dirs[1] / "scores/test/joint/sv-SE_st.json").unlink()
+    sections = make_report(*read_report(dirs, None))
+    assert f"{dirs[1]} has no scores of joint for sv-SE_st." in sections[0].above
+    for start in ("Speech translation", "chrF", "Normalised performance"):
+        part = section(sections, start)
+        assert part.header[-1] == "runs"
+        assert {row[0]: row[-1] for row in part.rows if row[1] == "-"} == {
+            "base": "2", "expert": "2", "joint": "1",
+        }  # fmt: skip
+    assert row_of(section(sections, "Speech translation"), "joint", "-")[:3] == [
+        "27.0 ± 1.4", "28.0", "27.0",
+    ]  # fmt: skip
+    assert section(sections, "Speech recognition").header[-1] == "norm. perf."
 
 
 def test_several_seeds_give_mean_and_sample_standard_deviation(tmp_path):
@@ -172,6 +194,16 @@ def test_parameters_with_their_defaults_are_not_shown(expdir, defaults, params, 
     put(path, {"method": "lors", "scope": "asr", "defaults": defaults, "grid": [trial], "best": 0})
     part = section(make_report(read_scores([expdir]), read_sweeps([expdir])), "Merge parameters")
     assert part.rows[0][3] == shown
+
+
+def test_a_merge_of_one_task_needs_no_sweep_of_the_other(expdir):
+    for path in expdir.glob("scores/test/average.langs/*_st.json"):
+        path.unlink()
+    shutil.rmtree(expdir / "tune")
+    part = section(make_report(*read_report([expdir], None)), "Merge parameters")
+    untuned = part.below[0].removeprefix("Without a sweep on dev: ").rstrip(".").split(", ")
+    assert f"average.asr in {expdir}" in untuned and f"lors.st in {expdir}" in untuned
+    assert f"average.st in {expdir}" not in untuned
 
 
 def test_variant_is_shown_with_its_method(expdir):
@@ -323,11 +355,77 @@ def test_without_lors_there_are_intervals_only(tmp_path):
     assert section(sections, "Speech recognition").header[-1] == "average"
 
 
+@pytest.fixture
+def partly_scored(texts):
+    """Two more methods: one scored for recognition only, scoring of the other was stopped."""
+    scores = texts / "scores/test"
+    for method, ends in (("ties", ("_st.*",)), ("tsv_m", ("_st.*", "es_asr.*"))):
+        shutil.copytree(scores / "average.langs", scores / f"{method}.langs")
+        for path in [p for end in ends for p in scores.glob(f"{method}.langs/*{end}")]:
+            path.unlink()
+    return texts
+
+
+def test_scores_of_other_calls_are_reported_as_far_as_they_are_there(partly_scored, capsys):
+    out = partly_scored / "RESULTS.md"
+    command = ["--expdirs", str(partly_scored), "--out", str(out), "--plots", f"{out}.plots"]
+    assert results_main.main(command) == 0
+    lines = [
+        f"{partly_scored} has no scores of ties.langs for de_st, es_st.",
+        f"{partly_scored} has no scores of tsv_m.langs for de_st, es_asr, es_st.",
+    ]
+    warnings, report = capsys.readouterr().err, out.read_text().replace("\\", "")
+    assert all(line in warnings and line in report for line in lines)
+
+
+def test_rows_without_all_scores_of_a_task_have_no_interval_there(partly_scored):
+    table, sweeps = read_report([partly_scored], None)
+    sections = make_report(table, sweeps, significance_of(table))
+    asr = section(sections, "Speech recognition")
+    first, ties, half = (row_of(asr, m, "languages") for m in ("average", "ties", "tsv_m"))
+    assert ties == first and ties[-1] == "worse"
+    assert half == [first[0], "missing", "missing", "missing", "-"] and first[0] != "missing"
+    st = section(sections, "Speech translation")
+    assert row_of(st, "ties", "languages") == ["missing"] * 4 + ["-"]
+    intervals = section(sections, "95 % intervals of WER").rows
+    assert [row[0] for row in intervals] == [s for s in table.systems if s != "tsv_m.langs"]
+    rows = {m: [r[1] for r in section(sections, f"{m} compared").rows] for m in ("WER", "BLEU")}
+    assert rows["BLEU"] == ["base", "expert", "average.langs"]
+    assert rows["WER"] == [*rows["BLEU"], "ties.langs"]
+
+
+def test_intervals_are_made_again_when_scores_are_complete(partly_scored, tmp_path):
+    out = tmp_path / "RESULTS.md"
+    table, _ = read_report([partly_scored], None)
+    assert ("st", "ties.langs") not in kept_significance(table, None, out).intervals
+    assert read_significance(table, significance_file(out))
+    for path in (partly_scored / "scores/test/average.langs").iterdir():
+        shutil.copy(path, partly_scored / "scores/test/ties.langs")
+    table, _ = read_report([partly_scored], None)
+    assert read_significance(table, significance_file(out)) is None
+    assert ("st", "ties.langs") in kept_significance(table, None, out).intervals
+
+
+def test_no_system_has_all_scores_of_a_task(tmp_path):
+    expdir = make_texts(tmp_path / "exp", rates={"base": 0.5, "lors.langs": 0.2})
+    for name in ("base/de", "lors.langs/es"):
+        for path in [*expdir.glob(f"scores/test/{name}_*.json")]:
+            path.unlink()
+    for _ in range(2):  # the second time from the file
+        table, sweeps = read_report([expdir], None)
+        found = kept_significance(table, None, tmp_path / "RESULTS.md")
+        assert not found.intervals and not any(found.comparisons.values())
+        sections = make_report(table, sweeps, found)
+        assert row_of(section(sections, "Speech recognition"), "base", "-")[0] == "missing"
+
+
 def test_several_seeds_are_compared_by_the_bootstrap_of_their_means(texts, tmp_path):
     other = make_texts(tmp_path / "other", "other")
     sections = report_of(texts, other)
     part = section(sections, "WER compared with lors")
     assert "MAPSSWE p" not in part.header and "seeds" in part.above[0]
+    assert "bs:500" in part.below[0] and "mapsswe" not in part.below[0]
+    assert "mapsswe" in section(report_of(texts), "WER compared").below[0]
     scores = [section(report_of(d), "WER compared").rows[0][3] for d in (texts, other)]
     assert float(part.rows[0][3]) == pytest.approx(sum(map(float, scores)) / 2, abs=0.01)
     assert "±" in section(sections, "Speech recognition").rows[0][2]
@@ -396,10 +494,13 @@ def test_report_is_the_same_every_time(expdir, tmp_path):
     assert len(texts) == 1
 
 
-def test_command_writes_nothing_if_a_score_is_missing(expdir, tmp_path, capsys):
+def test_command_writes_nothing_if_a_score_of_the_asked_rows_is_missing(expdir, tmp_path, capsys):
     gone = expdir / "scores/test/joint/sv-SE_st.json"
     gone.unlink()
     out = tmp_path / "RESULTS.md"
-    assert results_main.main(["--expdirs", str(expdir), "--out", str(out)]) == 1
+    command = ["--expdirs", str(expdir), "--out", str(out)]
+    assert results_main.main([*command, "--systems", "base", "joint", "lors.langs"]) == 1
     assert str(gone) in capsys.readouterr().err
     assert not out.exists()
+    assert results_main.main([*command, "--systems", "base", "lors.langs"]) == 0
+    assert "| missing" not in out.read_text(encoding="utf-8")

@@ -88,6 +88,36 @@ def test_no_scores_at_all_and_a_directory_given_twice(expdir, tmp_path):
         read_scores([expdir, expdir / ".." / expdir.name])
 
 
+@pytest.mark.parametrize("partial", [False, True])
+def test_one_directory_without_scores_is_refused(expdir, tmp_path, partial):
+    with pytest.raises(LorsError) as caught:
+        read_scores([expdir, tmp_path / "seed22"], partial=partial)
+    assert caught.value.where == str(tmp_path / "seed22/scores/test")
+
+
+def test_systems_that_lack_the_same_scores_are_named_together(expdir, tmp_path):
+    other = make_scores(tmp_path / "seed2")
+    for system in ("joint", "lors.langs"):
+        (other / f"scores/test/{system}/de_st.json").unlink()
+    shutil.rmtree(other / "scores/test/average.langs")
+    table = read_scores([expdir, other], partial=True)
+    assert table.missing() == [
+        f"{other} has no scores of joint, lors.langs for de_st.",
+        f"{other} has no scores of average.langs.",
+    ]
+    assert table.is_complete("joint", "asr") and not table.is_complete("joint", "st")
+    assert read_scores([expdir]).missing() == []
+
+
+def test_chosen_tasks_of_systems_with_different_ones(expdir):
+    for path in expdir.glob("scores/test/lors.langs/*_st.json"):
+        path.unlink()
+    table = read_scores([expdir], systems=["base", "lors.langs"], tasks=["asr"])
+    assert [str(pair) for pair in table.pairs] == ["de_asr", "sv-SE_asr"]
+    with refusal(expdir / "scores/test/lors.langs/de_st.json"):
+        read_scores([expdir], systems=["base", "lors.langs"], tasks=["asr", "st"])
+
+
 def test_malformed_score_files_are_all_named(expdir):
     folder = expdir / "scores/test"
     change(folder / "base/de_asr.json", wer=None)

@@ -20,8 +20,9 @@ from lors.recipe.expdir import ExpDir
 from lors.recipe.grid import Grid
 from lors.recipe.halving import Halving, clip_order
 from lors.recipe.merge_tuned import merge_tuned
+from lors.recipe.parameters import parameter_section
 from lors.recipe.replay import replay, replay_all
-from lors.recipe.results import UNDEFINED, parameter_section
+from lors.recipe.report import UNDEFINED
 from lors.recipe.score_tree import read_scores
 from lors.recipe.sweeps import read_sweeps
 from lors.recipe.tune import tune

@@ -168,6 +168,18 @@ def test_the_scores_of_an_experiment(merged, owner, tmp_path, capsys):
     assert upload(merged, *options, "--merged", "../x", "--dry_run") == 2
 
 
+def test_a_method_that_has_no_scores_of_the_other_task(merged, owner, tmp_path, capsys):
+    scored(tmp_path, "lors.asr")
+    for path in (tmp_path / "exp/scores/test/lors.langs").glob("*_st.json"):
+        path.unlink()
+    options = ["--expdir", "exp", "--license", "mit", "--dry_run"]
+    assert upload(merged, *options, "--merged", "lors.asr") == 0
+    assert re.search(r"\| this model \| 25\.0 \| 30\.0 \| 27\.5 \|", capsys.readouterr().out)
+    (tmp_path / "exp/scores/test/lors.langs/de_asr.json").unlink()
+    assert upload(merged, *options, "--merged", "lors.asr") == 1
+    assert "lors.langs/de_asr.json" in capsys.readouterr().err
+
+
 def test_the_intervals_are_those_of_the_report(owner, tmp_path, monkeypatch):
     exp = make_experiment(tmp_path / "exp")
     for module in ("comparison", "significance", "card"):

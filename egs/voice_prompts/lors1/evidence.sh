@@ -112,7 +112,8 @@ part_seeds() {
     local dirs=("${seeds_a[@]/#/$expdir/seed}")
     "$python" -m lors.bin.results --expdirs "${dirs[@]}" --systems "${systems[@]}" \
         --out "$expdir/RESULTS.md" --plots "$expdir/plots"
-    "$python" -m lors.bin.report --expdirs "${dirs[@]}" --out "$expdir/report.html"
+    "$python" -m lors.bin.report --expdirs "${dirs[@]}" --systems "${systems[@]}" \
+        --significance "$expdir/RESULTS.significance.json" --out "$expdir/report.html"
 }
 
 part_reach() {
