@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from lors.data.clips import SAMPLE_RATE
 from lors.data.datadir import Utterance, read_data_dir
 from lors.errors import LorsError
+from lors.fileio import file_digest
 from lors.models.family import InferenceOptions, Recogniser
 from lors.tasks import TASKS, Pair, SpeechTask
 
@@ -100,6 +102,17 @@ def read_eval_set(directory: str | os.PathLike, limit: int | None = None) -> Eva
         AudioFiles([u.wav for u in utterances]),
         {name: _references(utterances, task) for name, task in TASKS.items()},
     )
+
+
+def digests_of(directory: Path) -> dict[str, str]:
+    """Return the digests of a data directory's references and durations, which stand for the audio.
+
+    Returns:
+        Name of a file that is there -> digest.
+    """
+    names = ["utt2dur", *(task.reference_file for task in TASKS.values())]
+    files = [directory / name for name in names]
+    return {path.name: file_digest(path) for path in files if path.exists()}
 
 
 def _references(utterances: Sequence[Utterance], task: SpeechTask) -> dict[str, str]:

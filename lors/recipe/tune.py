@@ -20,15 +20,16 @@ from tqdm import tqdm
 
 from lors.done_marker import DoneMarker
 from lors.errors import UsageError
-from lors.fileio import file_digest, remove_tree, scratch_directory
+from lors.fileio import remove_tree, scratch_directory
 from lors.log import show_progress
 from lors.models.family import InferenceOptions
+from lors.recipe.eval_set import digests_of
 from lors.recipe.expdir import ExpDir, check_data, check_models, scope_of
 from lors.recipe.grid import Grid
 from lors.recipe.subnetworks import masks_used
 from lors.recipe.sweeps import write_sweep
 from lors.score.normalised import undefined_because
-from lors.tasks import TASKS, Pair
+from lors.tasks import Pair
 
 if TYPE_CHECKING:
     from lors.recipe.tuner import Tuner
@@ -151,7 +152,7 @@ def _unfinished(
     check_data(dev.values())
     common: dict[str, Any] = {
         "models": expdir.digests(models),
-        "data": {lang: _digests(directory) for lang, directory in dev.items()},
+        "data": {lang: digests_of(directory) for lang, directory in dev.items()},
         "limit": grid.limit,
         "options": options.greedy().settings(),
     }
@@ -168,13 +169,6 @@ def _unfinished(
         if not marker.is_done():
             todo[name] = marker
     return todo
-
-
-def _digests(directory: Path) -> dict[str, str]:
-    """Return the digests of the references and of the durations, which stand for the audio."""
-    names = ["utt2dur", *(task.reference_file for task in TASKS.values())]
-    files = [directory / name for name in names]
-    return {path.name: file_digest(path) for path in files if path.exists()}
 
 
 def _decompositions(expdir: ExpDir, scope: str, grid: Grid) -> Path:

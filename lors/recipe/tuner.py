@@ -17,6 +17,7 @@ from lors.checkpoint.reader import bytes_of
 from lors.merge import Decompositions, MergePlan, apply_delta, merged_delta, open_inputs
 from lors.models import family_of, open_recogniser
 from lors.models.family import InferenceOptions, Recogniser
+from lors.recipe.ends import Ends, in_any_order
 from lors.recipe.eval_set import EvalSet, hypotheses_of, read_eval_set
 from lors.recipe.expdir import ExpDir
 from lors.recipe.grid import PLAN_OPTIONS
@@ -105,22 +106,48 @@ class Tuner:
             for of in [self.dev[pair.lang]]
         }
         self.inputs = open_inputs(plan_of(expdir, pairs, "average", {}))
-        self.expert = {
-            pair: self.score(open_recogniser(expdir.expert(pair), device), pair)
-            for pair in self.pairs
-        }
+        self._ends = Ends(expdir, Path(dump), self.options)
+        self.expert = self._scores_of_experts(device)
         self.model = open_recogniser(expdir.base, device)
-        self.base = {pair: self.score(self.model, pair) for pair in self.pairs}
+        self.base = self._scores_of_base()
         self._plan: MergePlan | None = None
         self._delta: dict[str, Tensor] | None = None
         self._state: dict[str, Tensor] | None = None
         self._known: dict[str, Point] = {}
 
+    def _scores_of_experts(self, device: str) -> dict[Pair, Score]:
+        """Return the dev score of each expert; those that are not kept are decoded."""
+
+        def decode(directory: Path, pair: Pair) -> dict[str, str]:
+            return self._hypotheses(open_recogniser(directory, device), pair)
+
+        found = {}
+        for pair in in_any_order(self.pairs):
+            directory, dev = self.expdir.expert(pair), self.dev[pair.lang]
+            texts = self._ends.hypotheses(
+                directory, pair, dev, functools.partial(decode, directory, pair)
+            )
+            found[pair] = self._scored(pair, texts)
+        return {pair: found[pair] for pair in self.pairs}
+
+    def _scores_of_base(self) -> dict[Pair, Score]:
+        """Return the dev scores of the base model; those that are not kept are decoded."""
+        found = {}
+        for pair in in_any_order(self.pairs):
+            decode = functools.partial(self._hypotheses, self.model, pair)
+            texts = self._ends.hypotheses(self.expdir.base, pair, self.dev[pair.lang], decode)
+            found[pair] = self._scored(pair, texts)
+        return {pair: found[pair] for pair in self.pairs}
+
     def score(self, model: Recogniser, pair: Pair) -> Score:
         """Return the score of a model on the dev utterances of a pair."""
-        eval_set = self.dev[pair.lang]
-        hypotheses = hypotheses_of(model, eval_set, pair, self.options)
-        return score_pair(pair, eval_set.references[pair.task], hypotheses)
+        return self._scored(pair, self._hypotheses(model, pair))
+
+    def _hypotheses(self, model: Recogniser, pair: Pair) -> dict[str, str]:
+        return hypotheses_of(model, self.dev[pair.lang], pair, self.options)
+
+    def _scored(self, pair: Pair, hypotheses: Mapping[str, str]) -> Score:
+        return score_pair(pair, self.dev[pair.lang].references[pair.task], hypotheses)
 
     def clips(self, share: float) -> dict[Pair, Sequence[str]]:
         """Return pair -> ids of this share of its dev utterances."""
