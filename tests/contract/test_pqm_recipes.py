@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lors.checkpoint.expert import open_model
 from lors.config import load_config, read_yaml
 from lors.data.speaker_split import read_partition
 from lors.models import FAMILIES
@@ -189,6 +190,27 @@ def test_configurations_of_adapters(name):
         assert (conf["rank"], conf["alpha"], conf["dropout_rate"]) == (4, 64, 0.2), path
         assert config["use_adapter"] and config["save_strategy"] == "adapter_only"
         assert "freeze_param" not in config and "specaug" not in config
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "whole"),
+    [
+        ("mini_covost", None, 0),
+        # Whisper-base: width 512; attention of 6 + 6 layers, and cross-attention of 6.
+        ("voice_prompts", [(512, 512)] * 4 * 18, 72.6e6),
+    ],
+)
+def test_share_of_an_adapter_that_the_pages_have(name, shapes, whole):
+    conf = read_yaml(RECIPES[name] / "conf/train_speaker.yaml")["adapter_conf"]
+    if shapes is None:
+        base = open_model(RECIPES[name] / "base/model.pth")
+        ends = tuple(f"{module}.weight" for module in conf["target_modules"])
+        shapes, whole = [base.shape(n) for n in base.names() if n.endswith(ends)], base.numel()
+    numbers = sum(conf["rank"] * (rows + columns) for rows, columns in shapes)
+    share = f"{100 * numbers / whole:.1f} %"
+    assert f"{numbers:,}" in (RECIPES[name] / "README.md").read_text(encoding="utf-8")
+    for page in ("mini_covost", "voice_prompts"):
+        assert share in (RECIPES[page] / "README.md").read_text(encoding="utf-8"), share
 
 
 def test_speakers_of_librispeech():
