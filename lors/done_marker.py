@@ -89,7 +89,7 @@ class DoneMarker:
         """
         for marker in (self.path, self.started):
             if marker.exists():
-                self._check(recorded_inputs(marker))
+                self.check(recorded_inputs(marker))
         if not self.path.exists():
             return False
         self.started.unlink(missing_ok=True)  # left by a process that was killed in mark()
@@ -110,7 +110,12 @@ class DoneMarker:
         started = _is_valid(marker.started)
         return "done" if _is_valid(marker.path) else "started" if started else ""
 
-    def _check(self, previous: Mapping[str, Any]) -> None:
+    def check(self, previous: Mapping[str, Any]) -> None:
+        """Check that work with the inputs `previous` is that of this marker.
+
+        Raises:
+            LorsError: the inputs differ; the message shows the differences.
+        """
         if previous == self.inputs:
             return
         raise LorsError(

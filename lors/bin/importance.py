@@ -10,6 +10,7 @@ from lors.bin.train import add_training_options, complete_config
 from lors.errors import UsageError
 from lors.log import run_main
 from lors.recipe.names import check_names
+from lors.recipe.subnetworks import check_own
 from lors.recipe.train import estimate_importance
 from lors.tasks import TASKS, pairs_of
 
@@ -34,6 +35,7 @@ def work(args: argparse.Namespace) -> None:
     if not 1 <= args.only <= len(args.langs):
         expected = f"1 to {len(args.langs)}"
         raise UsageError("no such language", where="--only", expected=expected, got=args.only)
+    check_own(Path(args.out))
     lang = args.langs[args.only - 1]
     pairs = pairs_of([lang], args.tasks)
     estimate_importance(

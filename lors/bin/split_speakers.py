@@ -26,14 +26,18 @@ def get_parser() -> argparse.ArgumentParser:
     chosen.add_argument(
         "--number",
         type=count,
-        default=rule.number,
-        help="test speakers of each language, those with the most utterances (%(default)s)",
+        help=f"test speakers of each language, those with the most utterances ({rule.number})",
     )
-    chosen.add_argument("--speakers", nargs="+", default=(), help="ids of the test speakers")
     chosen.add_argument(
+        "--speakers",
+        nargs="+",
+        default=(),
+        help="ids of the test speakers; with --partition, some of its speakers",
+    )
+    parser.add_argument(
         "--partition",
         help="YAML file of test speakers, each with its first and last dev utterance: those before "
-        "adapt, those behind test",
+        "adapt, those behind test; in place of --number, --adapt and --dev",
     )
     parser.add_argument("--adapt", type=count, default=rule.adapt, help="(%(default)s)")
     parser.add_argument("--dev", type=count, default=rule.dev, help="(%(default)s)")
@@ -44,7 +48,9 @@ def get_parser() -> argparse.ArgumentParser:
         help="fewest test utterances of a speaker (%(default)s)",
     )
     parser.add_argument(
-        "--own_splits", action="store_true", help="keep the train, dev and test of the corpus"
+        "--own_splits",
+        action="store_true",
+        help="keep the train, dev and test of the corpus; in place of --adapt and --dev",
     )
     return parser
 
@@ -52,7 +58,7 @@ def get_parser() -> argparse.ArgumentParser:
 def work(args: argparse.Namespace) -> None:
     check_names({"data": args.data, "langs": args.langs, "out": args.out})
     rule = SpeakerRule(
-        number=args.number,
+        number=args.number or SpeakerRule.number,
         speakers=tuple(args.speakers),
         adapt=args.adapt,
         dev=args.dev,
@@ -65,7 +71,11 @@ def work(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_main(get_parser(), work, argv)
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    if args.number and args.partition:
+        parser.error("--number is not for --partition, which names the speakers")
+    return run_main(parser, work, argv)
 
 
 if __name__ == "__main__":

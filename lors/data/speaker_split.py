@@ -18,13 +18,14 @@ from pathlib import Path
 
 from lors.config import read_yaml
 from lors.data.datadir import Utterance, read_data_dir, write_data_dirs
-from lors.done_marker import DoneMarker
-from lors.errors import LorsError, UsageError, shortened
+from lors.done_marker import DoneMarker, recorded_inputs
+from lors.errors import LorsError, UsageError, shortened, unknown_name
 from lors.fileio import file_digest, name_problem, write_text
 from lors.tasks import SPEAKERS_FILE, SPLITS, of_speaker
 
 log = logging.getLogger(__name__)
 
+MARKER, OPTION = ".done", "--speakerdir"
 PRETRAINING_FILE = "pretraining"
 """File with the codes of the languages that have other speakers."""
 DEV_OF_TEN = 10
@@ -37,14 +38,17 @@ class SpeakerRule:
 
     Attributes:
         number: test speakers of each language, those with the most utterances; not used if
-            `speakers` names them.
-        speakers: ids of the test speakers.
+            `speakers` or `partition` names them.
+        speakers: ids of the test speakers; with a partition, some of its speakers.
         adapt, dev: utterances of a test speaker to adapt and for the choice of the epoch; the rest
             are for tests.
         least_test: fewest test utterances of a speaker.
         own_splits: keep the corpus's own splits, in place of `adapt` and `dev`.
         partition: speaker -> the first and the last dev utterance; those before adapt, those behind
-            are for tests. In place of `speakers`, `adapt` and `dev`.
+            are for tests. In place of `adapt` and `dev`.
+
+    Raises:
+        UsageError: a partition beside the corpus's own splits, or speakers that it does not have.
     """
 
     number: int = 1
@@ -54,6 +58,19 @@ class SpeakerRule:
     least_test: int = 10
     own_splits: bool = False
     partition: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.partition and self.own_splits:
+            raise UsageError(
+                "two ways to split the utterances of a speaker",
+                where="--partition and --own_splits",
+                expected="the dev utterances of the partition, or the splits of the corpus",
+                hint="leave one of the two out",
+            )
+        unknown = [name for name in self.speakers if name not in self.partition]
+        if self.partition and unknown:
+            where = "the test speakers, which are chosen from those of --partition"
+            raise unknown_name("speaker", unknown, self.partition, where)
 
 
 @dataclass(frozen=True)
@@ -95,12 +112,13 @@ def split_speakers(
     """
     source, out = Path(source), Path(out)
     directories = [d for lang in langs for s in SPLITS if (d := source / lang / s).is_dir()]
-    if not directories:
-        raise LorsError("no data directories", where=source, got=[*langs], hint="run stage format")
+    there = {directory.parent.name for directory in directories}
+    if missing := [lang for lang in langs if lang not in there]:
+        raise LorsError("no data directories", where=source, got=missing, hint="run stage format")
     files = [d / name for d in directories for name in ("utt2spk", "wav.scp", "text")]
     digests = {str(f.relative_to(source)): file_digest(f) for f in files if f.exists()}
     inputs = {"data": digests, "rule": dataclasses.asdict(rule)}
-    marker = DoneMarker(out / ".done", inputs, "--speakerdir")
+    marker = DoneMarker(out / MARKER, inputs, OPTION)
     if marker.is_done():
         return (out / SPEAKERS_FILE).read_text(encoding="utf-8").split()
     found = [speaker for lang in langs for speaker in _speakers_of(source, lang)]
@@ -122,6 +140,37 @@ def split_speakers(
         kept = dict.fromkeys(path.parent.name for path in pretraining)
         write_text(out / PRETRAINING_FILE, "".join(f"{lang}\n" for lang in kept))
     return codes
+
+
+def check_split(out: str | os.PathLike, langs: Sequence[str], rule: SpeakerRule) -> None:
+    """Check that the data directories in `out`, if they are finished, are those of a rule.
+
+    Args:
+        out: directory that :func:`split_speakers` wrote.
+        langs: languages.
+        rule: choice of speakers and utterances.
+
+    Raises:
+        LorsError: they were made of other languages, or by another rule.
+    """
+    marker = Path(out) / MARKER
+    if marker.exists():
+        made = recorded_inputs(marker)
+        of = sorted({Path(file).parts[0] for file in made.get("data", {})})
+        wanted = {"langs": sorted({*langs}), "rule": dataclasses.asdict(rule)}
+        DoneMarker(marker, wanted, OPTION).check({"langs": of, "rule": made.get("rule")})
+
+
+def chosen_speakers(out: str | os.PathLike) -> tuple[list[str], list[str]] | None:
+    """Return the codes of the test speakers, and the languages that have other speakers.
+
+    None until :func:`split_speakers` has written all of `out`.
+    """
+    if DoneMarker.progress(Path(out) / MARKER) != "done":
+        return None
+    files = [Path(out) / name for name in (SPEAKERS_FILE, PRETRAINING_FILE)]
+    speakers, pretraining = (file.read_text(encoding="utf-8").split() for file in files)
+    return speakers, pretraining
 
 
 def read_partition(path: str | os.PathLike) -> dict[str, tuple[str, str]]:
@@ -170,7 +219,7 @@ def _speakers_of(source: Path, lang: str) -> list[_Spoken]:
 
 def _choose(found: Sequence[_Spoken], langs: Sequence[str], rule: SpeakerRule) -> list[_Spoken]:
     """Return the test speakers, in the order of languages and names."""
-    named = tuple(rule.partition) or rule.speakers
+    named = rule.speakers or tuple(rule.partition)
     if named:
         known = {speaker.speaker for speaker in found}
         if unknown := [name for name in named if name not in known]:

@@ -16,10 +16,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lors.done_marker import DoneMarker, recorded_inputs
 from lors.errors import LorsError
 from lors.recipe.expdir import ExpDir
 from lors.recipe.subnetworks import find_masks_of
 from lors.recipe.train import estimate_importance, train
+from lors.recipe.training_config import training_config
 from lors.tasks import Pair
 
 
@@ -52,15 +54,17 @@ def train_in_two_rounds(
             ``ngpu``, ``dev``.
 
     Raises:
-        LorsError: as :func:`lors.recipe.train.train`; or a training of one epoch.
+        LorsError: as :func:`lors.recipe.train.train`; a training of one epoch; or the system was
+            trained in another way, for example in one round.
     """
     from lors.checkpoint.masks import Masks  # torch is slow to import
 
     half, (first, second) = expdir.half(system), halves(config)
     training = {**options, "num_nodes": num_nodes}
     found = Masks(masks).settings
-    train(pairs, dump, first, half.base, masks=masks, **training)
     start = {"init_param": [str(half.base / "model.pth")]}
+    _check_second_half(pairs, {**second, **start}, expdir.subnet(system), options["seed"])
+    train(pairs, dump, first, half.base, masks=masks, **training)
     langs = list(dict.fromkeys(pair.lang for pair in pairs))
     if found["criterion"] == "taylor":
         for lang in langs:
@@ -73,6 +77,22 @@ def train_in_two_rounds(
     find_masks_of(half, langs, tasks, found["criterion"], found["rate"], found["scope"])
     again = half.masks(system)
     train(pairs, dump, {**second, **start}, expdir.subnet(system), masks=again, **training)
+
+
+def _check_second_half(
+    pairs: Sequence[Pair], config: Mapping[str, Any], out: Path, seed: int
+) -> None:
+    """Check a training that is there before the first half takes its hours.
+
+    Raises:
+        LorsError: `out` was trained on other pairs or with another configuration.
+    """
+    known = {"pairs": [*map(str, pairs)], "config": training_config(config, len(pairs), seed)}
+    marker = DoneMarker(out / ".done", known)
+    for path in (marker.path, marker.started):
+        if path.exists():
+            made = recorded_inputs(path)
+            marker.check({key: made.get(key) for key in known})
 
 
 def halves(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

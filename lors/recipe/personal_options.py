@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lors.config import load_config, read_yaml
-from lors.data.speaker_split import PRETRAINING_FILE, read_partition
+from lors.data.speaker_split import SpeakerRule, check_split, chosen_speakers, read_partition
 from lors.errors import LorsError, UsageError
 from lors.models import FAMILIES
 from lors.recipe.expdir import PERSONAL
@@ -21,12 +20,15 @@ from lors.recipe.script_options import (
     check_all,
     words_of,
 )
-from lors.tasks import SPEAKERS_FILE, pairs_of
+from lors.recipe.training_config import adapter_differences
+from lors.tasks import pairs_of
 
 SPEAKERS = "SPEAKERS"
 """Stands for the codes of the test speakers until stage speakers has chosen them."""
 OF_SPEAKERS = frozenset({"stats", "sat", "adapt", "inference", "score"})
 """Stages that need the choice of the speakers."""
+TEST_SPEAKERS = 2
+"""Test speakers of each language, if neither their names nor their number is given."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class PqmOptions(ScriptOptions):
     tasks: tuple[TaskName, ...]
     splits: tuple[SplitName, ...]
     device: Literal["cpu", "cuda"]
-    num_speakers: Count
+    num_speakers: Count | None
     test_speakers: tuple[str, ...]
     partition: str
     own_splits: bool
@@ -55,15 +57,13 @@ class PqmOptions(ScriptOptions):
     speakerdir: str
 
     def lists(self, stages: Collection[str]) -> Lists:
-        speakers, pretraining = self._speakers(stages)
-        others, personal = (pairs_of(codes, self.tasks) for codes in (pretraining, speakers))
         checks: list[Callable[[], Any]] = [
             lambda: self.check_family(self.langs, "base" in stages),
             lambda: self.check_tasks(self.tasks),
             self._check_quantised,
         ]
-        if "speakers" in stages and self.partition:
-            checks.append(lambda: read_partition(self.partition))
+        if {"speakers", *OF_SPEAKERS}.intersection(stages):
+            checks.append(self._check_choice)
         if {"stats", "sat"}.intersection(stages):
             checks.append(lambda: read_yaml(self.sat_config))
         if "adapt" in stages:
@@ -72,6 +72,10 @@ class PqmOptions(ScriptOptions):
             options, config = self.family.inference_options, self.completed("inference_config")
             checks.append(lambda: load_config(options, config))
         check_all(checks)
+        if {"sat", "adapt"} <= {*stages}:
+            self._check_adapters()
+        speakers, pretraining = self._speakers(stages)
+        others, personal = (pairs_of(codes, self.tasks) for codes in (pretraining, speakers))
         if OF_SPEAKERS.intersection(stages) and not (others and personal):
             raise UsageError(
                 "nothing to train on: English speech is not translated into English",
@@ -104,16 +108,51 @@ class PqmOptions(ScriptOptions):
                 got=self.model_family,
             )
 
+    def _check_choice(self) -> None:
+        """Check the choice of the speakers, also against the one that stage speakers has made."""
+        if self.num_speakers and (self.test_speakers or self.partition):
+            raise UsageError(
+                "a number of test speakers beside their names",
+                where="--num_speakers",
+                expected="no number beside --test_speakers or --partition",
+                got=self.num_speakers,
+                hint="leave --num_speakers out; if the recipe names the speakers, give "
+                '--test_speakers "" or --partition "", or choose some of them by --test_speakers',
+            )
+        rule = SpeakerRule(
+            speakers=self.test_speakers,
+            adapt=self.adapt_utterances,
+            dev=self.speaker_dev,
+            least_test=self.least_test,
+            own_splits=self.own_splits,
+            partition=read_partition(self.partition) if self.partition else {},
+        )
+        if not (self.test_speakers or self.partition):
+            rule = replace(rule, number=self.num_speakers or TEST_SPEAKERS)
+        if not self.dry_run:
+            check_split(self.speakerdir, self.langs, rule)
+
+    def _check_adapters(self) -> None:
+        """Check that the training on a speaker can begin with the adapter of all speakers."""
+        sat, own = read_yaml(self.sat_config), read_yaml(self.train_config)
+        if differences := adapter_differences(sat, own):
+            raise UsageError(
+                "the adapters of the two configurations differ: a speaker's training begins with "
+                "the adapter of all speakers",
+                where=f"adapter_conf of {self.sat_config} and of {self.train_config}",
+                expected="one rank, one alpha and the same target_modules",
+                got=differences,
+                hint="give both, --sat_config and --train_config",
+            )
+
     def _speakers(self, stages: Collection[str]) -> tuple[list[str], list[str]]:
         """Return the test speakers and the languages of the pre-training, as stage speakers chose.
 
         Before that stage, and in a dry run, one name stands for all test speakers.
         """
-        files = [Path(self.speakerdir) / name for name in (SPEAKERS_FILE, PRETRAINING_FILE)]
         if not self.dry_run:
-            if all(file.is_file() for file in files):
-                speakers, pretraining = (file.read_text(encoding="utf-8").split() for file in files)
-                return speakers, pretraining
+            if found := chosen_speakers(self.speakerdir):
+                return found
             if "speakers" not in stages and OF_SPEAKERS.intersection(stages):
                 raise LorsError(
                     "no speakers have been chosen",
@@ -128,8 +167,8 @@ class PqmOptions(ScriptOptions):
         counts["least_test"] = self.least_test
         words = [word for name, count in counts.items() for word in (f"--{name}", str(count))]
         words += ["--own_splits"] if self.own_splits else []
-        if self.partition:
-            return [*words, "--partition", self.partition]
+        words += ["--partition", self.partition] if self.partition else []
         if self.test_speakers:
             return [*words, "--speakers", *self.test_speakers]
-        return [*words, "--number", str(self.num_speakers)]
+        number = str(self.num_speakers or TEST_SPEAKERS)
+        return words if self.partition else [*words, "--number", number]

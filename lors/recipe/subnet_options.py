@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from lors.config import Range, read_yaml
@@ -11,6 +13,7 @@ from lors.errors import UsageError
 from lors.recipe.expdir import LORA, SUBNETS, ExpDir, subnet_system
 from lors.recipe.grid import read_grid
 from lors.recipe.script_options import ComparisonOptions, Lists, check_all
+from lors.recipe.subnetworks import OF_MASKS, OF_SCORES, check_own
 from lors.tasks import pairs_of
 
 RATES = frozenset(str(rate) for rate in range(10, 91))
@@ -46,6 +49,9 @@ class S3netOptions(ComparisonOptions):
             checks.append(lambda: read_yaml(self.lora_config))
         if "tune" in stages:
             checks.append(self._check_masks_of_merges)
+        if {"importance", "masks", "subnets"}.intersection(stages) and not self.pretrained:
+            for name in (OF_MASKS, OF_SCORES):
+                checks.append(partial(check_own, Path(self.expdir) / name))
         check_all(checks)
         subnets = self._subnets()
         # English alone has nothing to translate into English.

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+OF_MASKS, OF_SCORES = "masks", "importance"
+"""Directories of an experiment; those of a pre-training are links."""
+
 
 def find_masks_of(
     expdir: ExpDir,
@@ -41,9 +44,11 @@ def find_masks_of(
         criterion, rate, scope: as for :func:`lors.subnet.find.find_masks`.
 
     Raises:
-        LorsError: models or scores are missing, or masks with other settings are there.
+        LorsError: models or scores are missing, or masks with other settings or of a pre-training
+            are there.
         UsageError: a wrong rate.
     """
+    check_own(expdir.root / OF_MASKS)
     out = expdir.masks(subnet_system(criterion, rate)).parent
     if criterion == "magnitude":
         sources = {
@@ -85,6 +90,22 @@ def _check_scores(files: Sequence[Path]) -> None:
         )
 
 
+def check_own(directory: Path) -> None:
+    """Check that masks or scores written to a directory do not end in another experiment.
+
+    Raises:
+        LorsError: the directory is a link, as :func:`take_masks` makes it.
+    """
+    if directory.is_symlink():
+        raise LorsError(
+            "the masks of this experiment are those of a pre-training",
+            where=directory,
+            expected="a directory of its own",
+            got=f"a link to {directory.resolve()}",
+            hint="give the --pretrained of the earlier call, or choose another --expdir",
+        )
+
+
 def take_masks(
     expdir: ExpDir, pretrained: ExpDir, systems: Sequence[str], langs: Sequence[str], scope: Scope
 ) -> None:
@@ -118,7 +139,7 @@ def take_masks(
                 got=masks.settings.get("scope"),
                 hint="give the --mask_scope of the pre-training",
             )
-    for name in ("masks", "importance"):
+    for name in (OF_MASKS, OF_SCORES):
         source, link = pretrained.root / name, expdir.root / name
         if link.is_dir() and not link.is_symlink():
             raise LorsError(

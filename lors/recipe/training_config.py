@@ -16,6 +16,8 @@ from lors.tasks import Pair
 
 QUANTISED_BASE = "quantised_base"
 """Option of LoRS's ESPnet tasks: the quantised model that adapters are trained on."""
+LORA_DEFAULTS = {"rank": 8, "alpha": 8, "target_modules": ["query"]}
+"""ESPnet's defaults of those keys of ``adapter_conf`` that make the adapter what it is."""
 
 
 def fine_tuning_config(
@@ -33,8 +35,8 @@ def fine_tuning_config(
         adapter: directory of an adapter of the base model, to start from.
 
     Raises:
-        LorsError: `config` sets keys that belong to the base model, or the base model does not know
-            a language or a task of `pairs`.
+        LorsError: `config` sets keys that belong to the base model, the base model does not know
+            a language or a task of `pairs`, or `adapter` is of another base model or another kind.
     """
     source = Path(base) / "config.yaml"
     base_config = read_yaml(source)
@@ -49,7 +51,7 @@ def fine_tuning_config(
         )
     keys = (key for key in family.model_keys if base_config.get(key) is not None)
     model = {key: base_config[key] for key in keys}
-    started = [] if adapter is None else [_checked_adapter(base, adapter)]
+    started = [] if adapter is None else [_checked_adapter(base, adapter, config)]
     quantised = Path(base) / RECIPE_VECTOR
     if quantised.exists() and _is_quantised(base):
         return {**config, **model, "init_param": started, QUANTISED_BASE: str(quantised)}
@@ -92,11 +94,39 @@ def _is_quantised(base: str | os.PathLike) -> bool:
     return is_quantised(base)
 
 
-def _checked_adapter(base: str | os.PathLike, adapter: str | os.PathLike) -> str:
+def adapter_differences(start: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """Return why an adapter of one configuration cannot be trained on by another.
+
+    Another rank or other layers do not fit; another alpha would scale the adapter anew.
+
+    Args:
+        start: configuration that the adapter was trained with.
+        config: configuration that it shall be trained on with.
+
+    Returns:
+        A line ``rank: 4 -> 8`` for each key of ``adapter_conf`` that differs.
+    """
+    before, now = _lora_of(start), _lora_of(config)
+    return [f"{key}: {before[key]} -> {now[key]}" for key in before if before[key] != now[key]]
+
+
+def _lora_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    given = config.get("adapter_conf")
+    found = {**LORA_DEFAULTS, **(given if isinstance(given, Mapping) else {})}
+    modules = found["target_modules"]
+    if isinstance(modules, list):  # their order means nothing
+        found["target_modules"] = sorted(map(str, modules))
+    return {key: found[key] for key in LORA_DEFAULTS}
+
+
+def _checked_adapter(
+    base: str | os.PathLike, adapter: str | os.PathLike, config: Mapping[str, Any]
+) -> str:
     """Return the file of an adapter.
 
     Raises:
-        LorsError: it is missing, no adapter, or the adapter of another base model.
+        LorsError: it is missing, no adapter, the adapter of another base model, or of another rank,
+            alpha or other layers than those of `config`.
     """
     from lors.checkpoint.adapter import open_adapter  # torch is slow to import
     from lors.checkpoint.lora_files import is_adapter
@@ -108,6 +138,15 @@ def _checked_adapter(base: str | os.PathLike, adapter: str | os.PathLike) -> str
     if not is_adapter(opened):
         raise LorsError("not an adapter", where=file, expected="a checkpoint with LoRA factors")
     open_adapter(open_base(model_in(Path(base))), opened)
+    trained_with = Path(adapter) / "config.yaml"
+    if differences := adapter_differences(read_yaml(trained_with), config):
+        raise LorsError(
+            "the training begins with an adapter of another kind",
+            where=f"adapter_conf of {trained_with}, and of the training configuration",
+            expected="one rank, one alpha and the same target_modules",
+            got=differences,
+            hint="train both with the same adapter_conf",
+        )
     return str(file)
 
 

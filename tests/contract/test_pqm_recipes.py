@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lors.checkpoint.expert import open_model
 from lors.config import load_config, read_yaml
 from lors.data.speaker_split import read_partition
 from lors.models import FAMILIES
@@ -108,6 +109,11 @@ def test_stage_speakers_and_other_speakers_in_the_same_place(tmp_path):
         (["--num_speakers", "3"], "--adapt 60 --dev 10 --least_test 10 --number 3"),
         (["--test_speakers", "a b", "--own_splits"], "--own_splits --speakers a b"),
         (["--partition", "conf/list.yaml", "--least_test", "1"], "--partition conf/list.yaml"),
+        (
+            ["--partition", "conf/list.yaml", "--test_speakers", "a"],
+            "--partition conf/list.yaml --speakers a",
+        ),
+        ([], "--least_test 10 --number 2"),
     ],
 )
 def test_choice_of_speakers(options, words, tmp_path):
@@ -133,6 +139,40 @@ def test_wrong_value_is_told_before_the_first_stage(option, value, tmp_path):
     assert not (recipe / "downloads").exists() and not (recipe / "exp").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "facts"),
+    [
+        ("librispeech", ["--num_speakers", "3"], ("--num_speakers", "--partition")),
+        ("librispeech", ["--test_speakers", "84"], ("84", "115", "--partition")),
+        ("librispeech", ["--own_splits"], ("--own_splits", "--partition")),
+        ("voice_prompts", ["--num_speakers", "1"], ("--num_speakers", "--test_speakers")),
+    ],
+)
+def test_what_the_recipe_names_is_not_chosen_by_number(name, options, facts, tmp_path):
+    recipe = Recipe(tmp_path / name, name, "pqm1")
+    done = run(recipe, *options)
+    assert done.returncode == 2 and all(fact in done.stdout for fact in facts), done.stdout
+    assert not (recipe / "data").exists()
+
+
+def test_some_of_the_ten_speakers_of_librispeech(tmp_path):
+    recipe = Recipe(tmp_path / "librispeech", "librispeech", "pqm1")
+    done = run(recipe, "--dry_run", "--test_speakers", "115 829")
+    assert done.returncode == 0, done.stdout
+    assert "--partition conf/speakers.yaml --speakers 115 829" in done.stdout
+
+
+def test_adapters_of_another_kind_for_all_speakers(tmp_path):
+    recipe = Recipe(tmp_path / "voice_prompts", "voice_prompts", "pqm1")
+    linear = "conf/train_whisper_pqm_linear.yaml"
+    done = run(recipe, "--sat_config", linear)
+    assert done.returncode == 2, done.stdout
+    assert all(fact in done.stdout for fact in (linear, "target_modules", "mlp.0"))
+    both = ["--sat_config", linear, "--train_config", linear]
+    assert run(recipe, "--dry_run", *both).returncode == 0
+    assert not recipe.exp.exists()
+
+
 def test_double_quantisation(tmp_path):
     recipe = Recipe(tmp_path / "mini_covost", "mini_covost", "pqm1")
     for options, there in (([], False), (["--double", "true"], True)):
@@ -150,6 +190,27 @@ def test_configurations_of_adapters(name):
         assert (conf["rank"], conf["alpha"], conf["dropout_rate"]) == (4, 64, 0.2), path
         assert config["use_adapter"] and config["save_strategy"] == "adapter_only"
         assert "freeze_param" not in config and "specaug" not in config
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "whole"),
+    [
+        ("mini_covost", None, 0),
+        # Whisper-base: width 512; attention of 6 + 6 layers, and cross-attention of 6.
+        ("voice_prompts", [(512, 512)] * 4 * 18, 72.6e6),
+    ],
+)
+def test_share_of_an_adapter_that_the_pages_have(name, shapes, whole):
+    conf = read_yaml(RECIPES[name] / "conf/train_speaker.yaml")["adapter_conf"]
+    if shapes is None:
+        base = open_model(RECIPES[name] / "base/model.pth")
+        ends = tuple(f"{module}.weight" for module in conf["target_modules"])
+        shapes, whole = [base.shape(n) for n in base.names() if n.endswith(ends)], base.numel()
+    numbers = sum(conf["rank"] * (rows + columns) for rows, columns in shapes)
+    share = f"{100 * numbers / whole:.1f} %"
+    assert f"{numbers:,}" in (RECIPES[name] / "README.md").read_text(encoding="utf-8")
+    for page in ("mini_covost", "voice_prompts"):
+        assert share in (RECIPES[page] / "README.md").read_text(encoding="utf-8"), share
 
 
 def test_speakers_of_librispeech():

@@ -19,6 +19,7 @@ from lors.merge.run import MergePlan
 from lors.models import FAMILIES
 from lors.recipe import status
 from lors.recipe.grid import METHOD, PLAN_OPTIONS, read_grid
+from lors.recipe.units import SCRIPTS
 from tests.integration.recipe import Recipe, run, told_to_go_on
 from tests.integration.tiny_wav2vec2 import PACKAGES, environment
 
@@ -556,3 +557,19 @@ def test_every_configuration_is_of_a_known_kind():
     """One of the tests above checks each kind."""
     kinds = {"train", "inference", "tune", "merge", "slurm"}
     assert {kind_of(path) for path in CONFIGS.values()} <= kinds
+
+
+@pytest.mark.parametrize(
+    "recipe", sorted(f"{p.parent.name}/{p.name}" for p in ROOT.glob("egs/*/*1"))
+)
+def test_stages_before_the_launch_of_a_training_or_an_inference(recipe):
+    """The header of a configuration counts the stages of each recipe that has it, by links too."""
+    [stages] = [
+        SCRIPTS[name] for name in ("lors", "s3net", "pqm") if Path(recipe).name.startswith(name)
+    ]
+    for path in (ROOT / "egs" / recipe).glob("conf/*.yaml"):
+        header = path.read_text(encoding="utf-8").partition("# override:")[0]
+        before = re.search(r"^# prerequisite: .*\bstages 1-(\d+)", header, re.MULTILINE)
+        first = re.search(r"^# launch: .* --stage (\w+)", header, re.MULTILINE)
+        if before and first and path.name.startswith(("train", "inference")):
+            assert stages[int(before[1])] == first[1], path

@@ -13,7 +13,7 @@ from lors.config import read_yaml
 from lors.recipe.grid import read_grid
 from lors.recipe.units import SCRIPTS
 from lors.subnet.find import pruned_matrices
-from tests.integration.recipe import Recipe, run
+from tests.integration.recipe import Recipe, run, stages_of
 from tests.integration.tiny_wav2vec2 import PACKAGES, environment
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +68,21 @@ def test_dry_run_prints_the_commands_of_every_stage(name, tmp_path):
     for stage, words in STAGES.items():
         assert all(word in printed[stage] for word in words), (stage, printed[stage])
     assert sorted(recipe.directory.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("ngpu", "asked"), [("0", "0"), ("1", "1"), ("4", "1")])
+def test_scores_of_a_language_ask_for_the_gpu_that_they_use(ngpu, asked, tmp_path):
+    recipe = Recipe(tmp_path / "mini", "mini_covost", "s3net1")
+    done = run(
+        recipe, "--dry_run", "--ngpu", ngpu, "--stage", "baselines", "--stop_stage", "subnets"
+    )
+    assert done.returncode == 0, done.stdout
+    commands = {
+        name: next(line for line in done.stdout.splitlines() if f"log/{name}.JOB.log" in line)
+        for name in ("train_baseline", "importance", "train_subnet")
+    }
+    found = {name: re.search(r" --gpu (\S+) ", line)[1] for name, line in commands.items()}
+    assert found == {"train_baseline": ngpu, "importance": asked, "train_subnet": ngpu}
 
 
 def test_help_has_every_stage_and_option(tmp_path):
@@ -164,6 +179,23 @@ def test_options_that_the_three_runs_set_are_refused(xlsr, words):
     done = xlsr("--dry_run", "--seed", "2", *words)
     assert (done.status, done.stdout) == (2, "")
     assert words[0].rstrip("=") in done.stderr
+
+
+@needs_transformers
+@pytest.mark.parametrize(
+    ("options", "fact"),
+    [
+        # Wrong in the second and third call only: the first has no stage tune, inference or score.
+        (["--rates", "50"], "taylor_30"),
+        (["--compare_to", "nobody"], "nobody"),
+        (["--inference_config", "conf/none.yaml"], "conf/none.yaml"),
+    ],
+)
+def test_slips_in_options_of_a_later_run_are_told_before_the_first(xlsr, options, fact):
+    done = xlsr("--langs", "de es", *options)
+    assert done.status == (1 if "none.yaml" in fact else 2), done.stderr
+    assert fact in done.stderr and done.stdout == ""
+    assert stages_of(done.stderr) == []
 
 
 def test_help_of_the_three_runs(xlsr):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 import yaml
@@ -18,7 +20,11 @@ from lors.merge.run import MergePlan, run_merge
 from lors.recipe.expdir import ON_FULL, PERSONAL, ExpDir, check_models
 from lors.recipe.personal import share_adapters, size_sections, write_sizes
 from lors.recipe.score_tree import system_order
-from lors.recipe.training_config import fine_tuning_config
+from lors.recipe.training_config import (
+    LORA_DEFAULTS,
+    adapter_differences,
+    fine_tuning_config,
+)
 from lors.tasks import Pair, of_speaker, pairs_of, spoken
 from tests.refusal import refusal
 from tests.unit.stand_ins import BASE_CONFIG
@@ -26,13 +32,14 @@ from tests.unit.stand_ins import BASE_CONFIG
 NAME = "encoder.encoders.0.self_attn.linear_q.weight"
 CONV = "encoder.embed.conv.0.weight"
 SHAPES = {NAME: (64, 64), CONV: (64, 4, 3), "encoder.after_norm.bias": (64,)}
+LORA = {"adapter_conf": {"rank": 2, "alpha": 8, "target_modules": ["linear_q", "conv.0"]}}
 PAIRS = [Pair("de-x-anna", "asr"), Pair("de-x-bert", "asr")]
 
 
 def write_adapter(out, base, seed):
     """Write random factors of rank 2 with a scale of 4, as ESPnet's trainer does."""
     out.mkdir(parents=True)
-    (out / "config.yaml").write_text(yaml.safe_dump({"adapter_conf": {"rank": 2, "alpha": 8}}))
+    (out / "config.yaml").write_text(yaml.safe_dump(LORA))
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for name, shape in SHAPES.items():
@@ -165,16 +172,46 @@ def test_training_starts_from_the_quantised_model_and_an_adapter(exp):
     assert found["quantised_base"] == str(quantised / "model.safetensors")
     assert found["init_param"] == []
     sat = exp.root / "quantised_sat"
-    found = fine_tuning_config(quantised, {}, PAIRS, sat)
+    found = fine_tuning_config(quantised, LORA, PAIRS, sat)
     assert found["init_param"] == [str(sat / "model.pth")]
     with refusal(exp.base / "model.pth", "LoRA"):
-        fine_tuning_config(quantised, {}, PAIRS, exp.base)
+        fine_tuning_config(quantised, LORA, PAIRS, exp.base)
     other = exp.root / "other"
     other.mkdir()
     torch.save({name: torch.zeros(shape) for name, shape in SHAPES.items()}, other / "model.pth")
     (other / "config.yaml").write_text(yaml.safe_dump(BASE_CONFIG))
     with refusal(sat / "model.pth", other / "model.pth"):
-        fine_tuning_config(other, {}, PAIRS, sat)
+        fine_tuning_config(other, LORA, PAIRS, sat)
+
+
+@pytest.mark.parametrize(("key", "value"), [("rank", 4), ("alpha", 4), ("target_modules", ["key"])])
+def test_training_does_not_start_from_an_adapter_of_another_kind(exp, key, value):
+    """Another rank does not load; another alpha would load, at another scale."""
+    sat, conf = exp.root / "quantised_sat", LORA["adapter_conf"]
+    changed = {"adapter_conf": {**conf, key: value}}
+    before = sorted(conf[key]) if key == "target_modules" else conf[key]
+    with refusal(sat / "config.yaml", f"{key}: {before} -> {value}"):
+        fine_tuning_config(exp.root / "quantised", changed, PAIRS, sat)
+
+
+def test_differences_of_adapters():
+    assert adapter_differences(LORA, LORA) == []
+    more = {"adapter_conf": {**LORA["adapter_conf"], "dropout_rate": 0.5}, "max_epoch": 9}
+    assert adapter_differences(LORA, more) == []
+    default = {"adapter_conf": {"rank": 8, "alpha": 8, "target_modules": ["query"]}}
+    assert adapter_differences({"adapter_conf": None}, default) == []
+    layers = [{"adapter_conf": {"target_modules": names}} for names in (["a", "b"], ["b", "a"])]
+    assert adapter_differences(*layers) == []
+    assert adapter_differences({}, LORA) == [
+        "rank: 8 -> 2",
+        "target_modules: ['query'] -> ['conv.0', 'linear_q']",
+    ]
+
+
+def test_defaults_of_adapters_are_those_of_espnet():
+    create = pytest.importorskip("espnet2.layers.create_adapter_fn").create_lora_adapter
+    parameters = inspect.signature(create).parameters
+    assert {key: parameters[key].default for key in LORA_DEFAULTS} == LORA_DEFAULTS
 
 
 def test_what_cannot_be_quantised(exp, tmp_path):

@@ -11,21 +11,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from lors.bin import find_masks, inspect
+from lors.bin import find_masks, importance, inspect
 from lors.checkpoint.masks import Masks
 from lors.checkpoint.reader import Checkpoint
 from lors.config import build
 from lors.done_marker import DoneMarker
-from lors.errors import UsageError
+from lors.errors import LorsError, UsageError
 from lors.fileio import read_json, write_json
 from lors.plots.overlap import overlap_figure, overlap_points
 from lors.plots.style import save_figures
+from lors.recipe import mask_rounds
 from lors.recipe.expdir import ExpDir
 from lors.recipe.mask_overlap import overlap_sections
-from lors.recipe.mask_rounds import halves
+from lors.recipe.mask_rounds import halves, train_in_two_rounds
 from lors.recipe.options import resolve
 from lors.recipe.subnet_sizes import subnet_size_sections, write_subnet_sizes
 from lors.recipe.subnetworks import find_masks_of
+from lors.recipe.training_config import training_config
 from lors.recipe.unit_jobs import latest_jobs
 from lors.recipe.units import SCRIPTS, TRAINING, stages_of, units_of
 from lors.subnet.find import pruned_matrices, write_scores
@@ -87,6 +89,18 @@ def test_lists_after_a_pre_training(recipe):
         lists(pretrained="exp/JOB")
 
 
+@pytest.mark.parametrize("name", ["masks", "importance"])
+def test_masks_of_a_pre_training_without_it(recipe, name):
+    """Told before the stages that would write them into the pre-training."""
+    Path("exp/pretrain/masks").mkdir(parents=True)
+    (Path("exp") / name).symlink_to("pretrain/masks")
+    for stages in (("importance",), ("masks",), ("subnets",), SCRIPTS["s3net"]):
+        with refusal(f"exp/{name}", "exp/pretrain/masks", "--pretrained"):
+            lists(stages)
+        lists(stages, pretrained="exp/pretrain", base_model="base")
+    lists(("score",))
+
+
 @pytest.mark.parametrize(
     ("options", "facts"),
     [
@@ -115,6 +129,38 @@ def test_halves_of_a_training():
     for wrong in ({}, {"max_epoch": 1}):
         with refusal("max_epoch", "--mask_rounds 1"):
             halves(wrong)
+
+
+@pytest.mark.parametrize("marker", [".done", ".done.started"])
+def test_two_rounds_where_one_has_been_trained(exp, monkeypatch, marker):
+    """Refused before the first half; a second half of the same settings is not."""
+    find_masks_of(exp, LANGS, TASKS, "taylor", 30, "matrix")
+    system, pairs = SUBNETS[1], pairs_of(LANGS, TASKS)
+    config = {"max_epoch": 4, "init_param": [str(exp.base / "model.pth")]}
+    trained = []
+
+    def train(pairs, dump, config, out, **options):
+        trained.append((out, training_config(config, len(pairs), options["seed"])))
+        raise LorsError("stopped")
+
+    def two_rounds():
+        masks = exp.masks(system)
+        train_in_two_rounds(system, pairs, "dump", config, exp, masks, stats="stats", seed=1)
+
+    def record(config):
+        names = [str(pair) for pair in pairs]
+        write_json(exp.subnet(system) / marker, {"inputs": {"pairs": names, "config": config}})
+
+    monkeypatch.setattr(mask_rounds, "train", train)
+    record(training_config(config, len(pairs), seed=1))
+    with refusal(exp.subnet(system), "config.max_epoch: 4 -> 2", "config.init_param"):
+        two_rounds()
+    assert not trained
+    start = [str(exp.half(system).base / "model.pth")]
+    record({**halves(config)[1], "init_param": start, "seed": 1})
+    with refusal("stopped"):
+        two_rounds()
+    assert trained == [(exp.half(system).base, {**halves(config)[0], "seed": 1})]
 
 
 # --- status -------------------------------------------------------------------------------------
@@ -261,6 +307,16 @@ def test_masks_of_a_pre_training(exp, tmp_path, capsys):
     assert (other.importance("de") / "importance.safetensors").is_file()
     assert find_masks.main([*taken, "--scope", "global"]) == 1
     assert "--mask_scope" in capsys.readouterr().err
+    # Without --pretrained nothing is written through the links into the pre-training.
+    assert find_masks.main([*taken[:-2], "--rates", "50"]) == 1
+    message = capsys.readouterr().err
+    assert str(other.root / "masks") in message and "--pretrained" in message
+    words = ["--base", str(other.base), "--langs", "fr", "--tasks", "asr", "--only", "1"]
+    words += ["--dump", str(tmp_path), "--config", "none.yaml", "--stats", str(tmp_path)]
+    assert importance.main([*words, "--out", str(other.root / "importance")]) == 1
+    message = capsys.readouterr().err
+    assert str(other.root / "importance") in message and "--pretrained" in message
+    assert not exp.masks("s3net_taylor_50").exists() and not exp.importance("fr").exists()
     torch.save(model(5), other.base / "model.pth")
     assert find_masks.main(taken) == 1
     assert Masks(exp.masks(SUBNETS[1])).base in capsys.readouterr().err

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from lors.bin.split_speakers import main
 from lors.data.datadir import Utterance, read_data_dir, validate_data_dir, write_data_dir
-from lors.data.speaker_split import SpeakerRule, read_partition, split_speakers
+from lors.data.speaker_split import (
+    SpeakerRule,
+    check_split,
+    chosen_speakers,
+    read_partition,
+    split_speakers,
+)
 from lors.errors import UsageError
 from tests.refusal import refusal
 
@@ -114,8 +122,29 @@ def test_unknown_speakers_and_nobody_left(source, tmp_path):
     rule = SpeakerRule(number=1, adapt=4, dev=2, least_test=2)
     with refusal("pre-train", "1 test speakers of 1"):
         split_speakers(source, ["fr"], tmp_path / "o", rule)
-    with refusal("it"):
-        split_speakers(source, ["it"], tmp_path / "o", rule)
+    for langs in (["it"], ["de", "it"]):
+        with refusal(source, "it", "stage format") as caught:
+            split_speakers(source, langs, tmp_path / "o", rule)
+        assert caught.value.facts == ["it"]
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_choice_is_compared_with_the_one_that_was_made(source, tmp_path):
+    out = tmp_path / "speakers"
+    rule = SpeakerRule(speakers=("anna", "fr-june"), adapt=4, dev=2, least_test=2)
+    check_split(out, ["de"], rule)  # nothing is there yet
+    assert chosen_speakers(out) is None
+    split_speakers(source, ["de", "fr"], out, rule)
+    assert chosen_speakers(out) == (["de-x-anna", "fr-x-june"], ["de"])
+    check_split(out, ["fr", "de"], rule)
+    for langs in (["de"], ["de", "fr", "es"]):
+        with refusal(out, "langs", "'de', 'fr'", "--speakerdir"):
+            check_split(out, langs, rule)
+    for changes in ({"speakers": ("bert",)}, {"adapt": 5}, {"own_splits": True}):
+        with refusal(out, *changes, "--speakerdir"):
+            check_split(out, ["de", "fr"], dataclasses.replace(rule, **changes))
+    (out / ".done").rename(out / ".done.started")  # as a kill leaves it
+    assert chosen_speakers(out) is None
 
 
 def test_an_utterance_in_two_splits(source, tmp_path):
@@ -143,6 +172,23 @@ def test_partition_by_a_list(source, tmp_path):
         split_speakers(source, ["de"], tmp_path / "o", rule)
 
 
+def test_some_speakers_of_a_partition(source, tmp_path):
+    ends = {"anna": ("anna-train02", "anna-train05"), "bert": ("bert-train02", "bert-train03")}
+    rule = SpeakerRule(partition=ends, speakers=("bert",), least_test=1)
+    assert split_speakers(source, ["de"], tmp_path / "out", rule) == ["de-x-bert"]
+    assert ids(tmp_path / "out/de-x-bert/dev") == ["bert-train02", "bert-train03"]
+    others = {u.speaker for u in read_data_dir(tmp_path / "out/de/train")}
+    assert others == {"anna", "carl"}
+    with refusal("carl", "anna, bert", "--partition", kind=UsageError):
+        SpeakerRule(partition=ends, speakers=("carl",))
+
+
+def test_a_partition_beside_the_splits_of_the_corpus():
+    ends = {"anna": ("anna-train02", "anna-train05")}
+    with refusal("--partition", "--own_splits", kind=UsageError):
+        SpeakerRule(partition=ends, own_splits=True)
+
+
 @pytest.mark.parametrize("content", ["anna: x\n", "anna: [a]\n", "anna: [1, 2]\n", "{}\n"])
 def test_malformed_partition(content, tmp_path):
     path = tmp_path / "partition.yaml"
@@ -158,3 +204,12 @@ def test_program(source, tmp_path, capsys):
     assert main([*options[:-1], str(tmp_path / "p"), "--speakers", "nobody"]) == 2
     assert main([*options[:-1], str(tmp_path / "p"), "--adapt", "50"]) == 1
     assert "anna (de)" in capsys.readouterr().err
+    list_ = tmp_path / "partition.yaml"
+    list_.write_text("anna: [anna-train02, anna-train05]\nbert: [bert-train02, bert-train03]\n")
+    named = [*options[:-1], str(tmp_path / "q"), "--partition", str(list_), "--least_test", "1"]
+    assert main([*named, "--speakers", "bert"]) == 0
+    assert capsys.readouterr().out == "de-x-bert\n"
+    assert main([*named, "--own_splits"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main([*named, "--number", "1"])
+    assert "--number" in capsys.readouterr().err

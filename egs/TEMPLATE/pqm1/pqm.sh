@@ -13,7 +13,7 @@
 #    7 sat        an adapter trained on the other speakers (speaker adaptive training)
 #    8 adapt      adapters of each test speaker, from that one and from nothing
 #    9 inference  hypotheses of the test sets
-#   10 score      WER of each speaker, significance, sizes: RESULTS.md, plots and report.html
+#   10 score      WER of each speaker, significance: RESULTS.md (with sizes), plots, report.html
 #
 # A finished stage is not done again: after an interruption (Ctrl-C, kill -9) call the same command
 # again. Results made with other settings are never overwritten; choose another --expdir.
@@ -32,10 +32,10 @@ submit=false # run this script itself as a batch job, so that no terminal has to
 langs="de es fr" # languages (Common Voice codes)
 tasks=asr    # asr (recognition), st (translation into English), or both
 splits="train dev test" # splits that local/data.sh makes
-num_speakers=2 # test speakers of each language: those with the most utterances
-test_speakers="" # ids of the test speakers, in place of --num_speakers
-partition="" # test speakers and their dev utterances as a YAML file, in place of --num_speakers
-own_splits=false # keep the train, dev and test of the corpus for every speaker
+num_speakers="" # test speakers of each language: those with the most utterances (default: 2)
+test_speakers="" # ids of the test speakers, in place of --num_speakers; with --partition: some of its speakers
+partition="" # test speakers and their dev utterances as a YAML file, in place of --num_speakers, --adapt_utterances and --speaker_dev
+own_splits=false # keep the train, dev and test of the corpus for every speaker, in place of --adapt_utterances and --speaker_dev
 adapt_utterances=60 # utterances of a test speaker to adapt
 speaker_dev=10 # utterances of a test speaker to choose the best epoch; the rest are for tests
 least_test=10 # fewest test utterances of a speaker

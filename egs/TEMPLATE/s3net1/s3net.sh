@@ -110,7 +110,8 @@ stage_baselines "${from_pretrained[@]}"
 
 if begin importance "Taylor scores of the base model: ${scored[*]:-none}"; then
     if [ ${#scored[@]} -gt 0 ]; then
-        run "${train_cmd[@]}" --gpu "$ngpu" --num_threads "$array_cores" --max_jobs_run "$nj" \
+        # The program uses one GPU.
+        run "${train_cmd[@]}" --gpu $((ngpu > 0)) --num_threads "$array_cores" --max_jobs_run "$nj" \
             JOB=1:${#scored[@]} "$expdir/log/importance.JOB.log" \
             "$python" -m lors.bin.importance --base "$expdir/base" --langs "${scored[@]}" \
             --tasks "${tasks[@]}" --dump "$dumpdir" --config "$s3net_config" \

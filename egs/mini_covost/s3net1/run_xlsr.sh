@@ -55,12 +55,28 @@ recipe() {
         --model_family wav2vec2 --lora_config "" "$@"
 }
 
-# Masks by the contrastive loss; joint: plain continued pre-training; s3net_*: language-adaptive.
-recipe --train_config "$contrastive" --s3net_config "$contrastive" \
-    --expdir "${expdir}_pretrain" --stop_stage subnets
-# Fine-tuning of both; a row s3net_* keeps its masks. The base model is that of the pre-training, whose
-# CTC layer has the characters of its data: less data may lack some.
-recipe --s3net_config "$ctc" --pretrained "${expdir}_pretrain" --base_model "" \
-    --expdir "${expdir}_adapted"
-# The same without further pre-training: masks by the CTC loss.
-recipe --s3net_config "$ctc" --base_model "${expdir}_pretrain/base" --expdir "$expdir"
+# Only check the options of a call.
+check() {
+    local said status=0
+    said=$(recipe "$@" --dry_run true 2>&1 >/dev/null) || status=$?
+    if [ "$status" -ne 0 ]; then
+        printf '%s\n' "$said" >&2
+        exit "$status"
+    fi
+}
+
+# Call $1 for each of the three experiments.
+experiments() {
+    # Masks by the contrastive loss; joint: plain continued pre-training; s3net_*: language-adaptive.
+    "$1" --train_config "$contrastive" --s3net_config "$contrastive" \
+        --expdir "${expdir}_pretrain" --stop_stage subnets
+    # Fine-tuning of both; a row s3net_* keeps its masks. The base model is that of the pre-training,
+    # whose CTC layer has the characters of its data: less data may lack some.
+    "$1" --s3net_config "$ctc" --pretrained "${expdir}_pretrain" --base_model "" \
+        --expdir "${expdir}_adapted"
+    # The same without further pre-training: masks by the CTC loss.
+    "$1" --s3net_config "$ctc" --base_model "${expdir}_pretrain/base" --expdir "$expdir"
+}
+
+experiments check # a slip in an option of the third call costs no hours of the first
+experiments recipe
