@@ -2,9 +2,11 @@
 
 import pytest
 
+from lors.bin import results as results_main
 from lors.page.write import write_page
+from lors.recipe.significance import significance_file
 from tests.chromium import NAMES, Chromium, find_chromium
-from tests.unit.score_trees import compare_few, make_sweeps, make_texts
+from tests.unit.score_trees import few_samples, make_sweeps, make_texts
 
 pytestmark = pytest.mark.slow
 
@@ -85,10 +87,12 @@ def page(tmp_path_factory):
     for run in runs:
         (run / "scores/test/average.langs/de_asr.json").unlink()
     (runs[1] / "scores/test/lors.langs_tasks/es_asr.json").unlink()
-    compare_few(runs, folder / "RESULTS.md")
-    significance, title = folder / "RESULTS.significance.json", "A title with a long-long-word " * 4
-    write_page(runs, folder / "report.html", title, significance)
-    return folder / "report.html"
+    report, page = folder / "RESULTS.md", folder / "report.html"
+    with few_samples():
+        assert results_main.main(["--expdirs", *map(str, runs), "--out", str(report)]) == 0
+        title = "A title with a long-long-word " * 4
+        assert write_page(runs, page, title, significance_file(report)) == [f"written: {page}"]
+    return page
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +116,7 @@ def test_console_requests_width_and_contrast(browser, page, width, scheme):
     assert contrast["texts"] > 500 and contrast["marks"] > 50
     assert browser.run('document.querySelectorAll(".mark .run").length') > 50
     assert browser.run('document.querySelectorAll(".mark .interval").length') > 20
-    assert "missing" in browser.run('document.querySelector("#asr svg").textContent')
+    assert "missing" in browser.run('document.querySelector("#asr figure").textContent')
     assert contrast["found"] == []
     dark = browser.run('matchMedia("(prefers-color-scheme: dark)").matches')
     assert dark == (scheme == "dark")

@@ -1,8 +1,9 @@
 """Scores, score files and sweep files for tests of tuning and of the report."""
 
+import contextlib
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -149,13 +150,16 @@ def make_texts(expdir: Path, seed: str = "", rates: Mapping[str, float] = RATES)
 def make_experiment(expdir: Path, seed: str = "") -> Path:
     """Write an experiment with texts, sweeps, and comparisons of few samples; return its folder."""
     make_sweeps(make_texts(expdir, seed))
-    compare_few([expdir], expdir / "RESULTS.md")
+    with few_samples():
+        out = expdir / "RESULTS.md"
+        assert results_main.main(["--expdirs", str(expdir), "--out", str(out)]) == 0
     return expdir
 
 
-def compare_few(expdirs: Sequence[Path], out: Path) -> None:
-    """Write a report, whose comparisons have few samples."""
+@contextlib.contextmanager
+def few_samples() -> Iterator[None]:
+    """Make and read comparisons of 100 samples."""
     with pytest.MonkeyPatch.context() as patch:
         for module in ("comparison", "significance"):
             patch.setattr(f"lors.recipe.{module}.SAMPLES", 100)
-        assert results_main.main(["--expdirs", *map(str, expdirs), "--out", str(out)]) == 0
+        yield
