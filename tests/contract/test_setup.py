@@ -7,10 +7,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from test_links import find_links, problem_of
 from test_recipes import STAGES
 
+from lors.config import read_yaml
 from lors.data.datadir import read_data_dir
 from tests.integration.recipe import run
 from tests.unit.kaldi_dirs import write_dirs
@@ -32,7 +35,8 @@ def setup(checkout: Path, *words: object, cwd: Path | None = None) -> subprocess
 def checkout(tmp_path) -> Path:
     """A copy of the shared parts, to make recipes in."""
     copy = tmp_path / "check out"
-    for part in ("egs/TEMPLATE", "egs/mini_covost/lors1/conf", "conf", "local", "utils", "lors"):
+    configs = [f"egs/{name}/lors1/conf" for name in ("covost2", "mini_covost")]
+    for part in ("egs/TEMPLATE", *configs, "conf", "local", "utils", "lors"):
         shutil.copytree(
             ROOT / part, copy / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
         )
@@ -50,7 +54,9 @@ def check_files(recipe: Path) -> None:
     configs = {file.name for file in (recipe / "conf").iterdir()}
     assert {"train_expert.yaml", "train_whisper_full.yaml", "tune.yaml"} <= configs
     assert {"inference_greedy.yaml", "inference_whisper.yaml"} <= configs
-    assert not [name for name in configs if name.endswith("_base.yaml")]
+    assert not [name for name in configs if name.endswith(("_base.yaml", "tune_full.yaml"))]
+    tune = read_yaml(recipe / "conf/tune.yaml")
+    assert tune == read_yaml(ROOT / "egs/covost2/lors1/conf/tune.yaml")
 
 
 @pytest.mark.parametrize("where", ["checkout", "egs", "elsewhere"])
@@ -106,6 +112,25 @@ def test_a_recipe_of_data_directories(tmp_path):
         assert [u.text for u in made] == [u.split(" ", 1)[1] for u in
                                           (path / "text").read_text().splitlines()]  # fmt: skip
         assert all(u.translations["en"].startswith("Sentence ") for u in made)
+
+
+def test_columns_of_other_names(tmp_path):
+    recipe = tmp_path / "my_corpus/lors1"
+    assert setup(ROOT, recipe).returncode == 0
+    (recipe / "downloads").mkdir()
+    rows = ["audio\tlang\twho\tsentence\tsplit"]
+    for number, split in enumerate(("train", "dev", "test")):
+        noise = np.random.default_rng(number).normal(0, 0.1, 8000)
+        soundfile.write(recipe / f"downloads/{split}.wav", noise, 16000)
+        rows.append(f"{split}.wav\tde\tanna\tein Satz\t{split}")
+    (recipe / "downloads/manifest.tsv").write_text("\n".join(rows) + "\n")
+    options = ["--langs", "de", "--tasks", "asr", "--stop_stage", "data"]
+    done = run(recipe, *options)
+    assert done.returncode == 1 and "--rename text=sentence" in done.stdout
+    done = run(recipe, *options, "--data_opts", "--rename text=sentence,speaker=who")
+    assert done.returncode == 0, done.stdout
+    (made,) = read_data_dir(recipe / "data/de/train")
+    assert (made.text, made.speaker) == ("ein Satz", "anna")
 
 
 @pytest.mark.parametrize(
