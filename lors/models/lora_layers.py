@@ -1,7 +1,8 @@
-"""LoRA for one-dimensional convolutions, which ESPnet and loralib do not have."""
+"""What ESPnet and loralib lack for LoRA: one-dimensional convolutions, and names without doubt."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,6 +31,7 @@ class LoraConv1d(nn.Conv1d, loralib.LoRALayer):
         same = {name: getattr(layer, name) for name in ("stride", "padding", "dilation")}
         nn.Conv1d.__init__(self, *sizes, **same, bias=layer.bias is not None)
         loralib.LoRALayer.__init__(self, rank, alpha, dropout_rate, merge_weights=False)
+        dropout_as_function(self)
         self.weight, self.bias = layer.weight, layer.bias
         inputs = layer.in_channels * layer.kernel_size[0]
         self.lora_A = nn.Parameter(torch.empty(rank, inputs))
@@ -63,3 +65,21 @@ def convolutions_to_lora(
             if module.groups == 1 and module.padding_mode == "zeros":
                 new = LoraConv1d(module, rank, alpha, dropout_rate).to(module.weight.device)
                 setattr(model.get_submodule(parent), child, new)
+
+
+def dropout_as_function(model: nn.Module) -> None:
+    """Make the dropout of LoRA layers a function, which is no module with a name of its own.
+
+    ESPnet looks for target modules by the ends of their names, and once more in a model that has
+    adapters already: ``out``, a layer of Whisper's attention, is the end of ``lora_dropout`` too.
+    """
+    for layer in list(model.modules()):
+        dropout = layer._modules.get("lora_dropout")
+        if isinstance(dropout, nn.Dropout):
+            del layer.lora_dropout
+            # torch declares tensors and modules as the only attributes of a module.
+            layer.lora_dropout = functools.partial(_dropped, layer, dropout.p)  # type: ignore[assignment]
+
+
+def _dropped(layer: nn.Module, rate: float, x: Tensor) -> Tensor:
+    return functional.dropout(x, rate, layer.training)

@@ -10,7 +10,7 @@ from espnet2.tasks.abs_task import AbsTask
 
 from lors.checkpoint.quantised import open_quantised
 from lors.errors import UsageError
-from lors.models.lora_layers import convolutions_to_lora
+from lors.models.lora_layers import convolutions_to_lora, dropout_as_function
 from lors.models.nf4_layers import load_quantised
 
 
@@ -47,6 +47,7 @@ class QuantisedTask(AbsTask):
         # ESPnet has no LoRA for convolutions, and leaves layers with LoRA as they are.
         convolutions_to_lora(model, **args.adapter_conf)
         create_adapter(model, args.adapter, args.adapter_conf)
+        dropout_as_function(model)  # ESPnet calls create_adapter on this model again
         args.freeze_param = []  # all but the adapters is frozen; this would freeze these
         load_quantised(model, open_quantised(path))
         return model

@@ -19,6 +19,7 @@ from lors.models import family_of, open_recogniser
 from lors.models.nf4_layers import Nf4Weight, bytes_in_memory, load_quantised
 from lors.models.quantise import quantise_directory
 from lors.tasks import Pair
+from tests.integration.recipe import ROOT
 from tests.integration.tiny_s2t import make_model
 from tests.integration.tiny_whisper import make_whisper
 from tests.refusal import refusal
@@ -207,6 +208,47 @@ def training_model(root: Path, name: str):
         if hasattr(module, "merged"):
             module.merge_weights, module.merged = False, False
     return model
+
+
+MODES = {
+    "whisper": sorted((ROOT / "conf").glob("train_whisper_pqm*.yaml")),
+    "espnet_s2t": [ROOT / "egs/mini_covost/pqm1/conf/train_sat.yaml"],
+}
+
+
+def test_every_mode_of_adapters_as_espnet_builds_it(models):
+    """ESPnet adds adapters once more to the model that has them: to no other layer."""
+    import argparse
+
+    from espnet2.layers.create_adapter import create_adapter
+
+    config = yaml.safe_load((models / "base" / "config.yaml").read_text())
+    found = []
+    for path in MODES[kind(models)]:
+        conf = yaml.safe_load(path.read_text())["adapter_conf"]
+        assert conf["dropout_rate"] > 0
+        options = {"use_adapter": True, "adapter": "lora", "adapter_conf": conf}
+        options["quantised_base"] = str(models / "quantised" / "model.safetensors")
+        args = argparse.Namespace(**{"model_conf": {}, **config}, **options)
+        model = task_of(models).build_model(args)
+        adapted = {name for name, _ in model.named_parameters() if ".lora_" in name}
+        create_adapter(model, args.adapter, args.adapter_conf)
+        assert {name for name, _ in model.named_parameters() if ".lora_" in name} == adapted
+        layers = {name.rpartition(".lora_")[0] for name in adapted}
+        assert layers and all(name.endswith(tuple(conf["target_modules"])) for name in layers)
+        found.append(layers)
+        for name, parameter in model.named_parameters():
+            if name.endswith("lora_B"):
+                torch.nn.init.normal_(parameter, std=0.1)
+        with torch.no_grad():
+            for training, same in ((False, True), (True, False)):
+                model.train(training)
+                losses = []
+                for seed in (1, 2):
+                    torch.manual_seed(seed)
+                    losses.append(loss_of(models, model))
+                assert torch.equal(*losses) == same, (path, training)
+    assert len({*map(frozenset, found)}) == len(found)
 
 
 def loss_of(root: Path, model):
