@@ -1,4 +1,4 @@
-"""What ESPnet and loralib lack for LoRA: one-dimensional convolutions, and names without doubt."""
+"""LoRA layers that ESPnet and loralib lack (one-dimensional convolutions), and exact names."""
 
 from __future__ import annotations
 
