@@ -68,7 +68,7 @@ class ResumableTrainer(Trainer):
             if not options.ngpu:
                 keep_freed_memory()
                 if options.use_amp:
-                    stack.enter_context(cpu_autocast())
+                    stack.enter_context(cpu_autocast(arguments["model"]))
             writes = not distributed.distributed or distributed.dist_rank == 0
             if writes:
                 stack.enter_context(locked(out / ".training.lock", OTHER_TRAINING_SECONDS))
@@ -84,19 +84,24 @@ class ResumableTrainer(Trainer):
             super().run(**{**arguments, "trainer_options": options})
 
 
-def cpu_autocast() -> contextlib.AbstractContextManager:
+def cpu_autocast(model: torch.nn.Module) -> contextlib.AbstractContextManager:
     """Return the context of mixed precision on a CPU; ESPnet's ``use_amp`` concerns GPUs only.
 
     Matrices are multiplied in bfloat16 if the CPU has instructions for it: training Whisper-base
     then takes 0.6 times as long. Weights, their updates and the loss stay in float32.
+
+    Args:
+        model: the model that is trained. Each of its forward passes converts the weights anew.
     """
     supported = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     if not any(getattr(torch.cpu, name, bool)() for name in supported):
         log.info("use_amp: this CPU has no bfloat16; training in float32")
         return contextlib.nullcontext()
     log.info("use_amp: training in bfloat16 and float32")
-    # Without the cache, which would keep the converted weights of the first step.
-    return torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False)
+    # ESPnet's context for GPUs, inside this one, turns the cache of converted weights on. Only the
+    # end of the outermost context empties it: all steps would compute with the first weights.
+    model.register_forward_pre_hook(lambda *_: torch.clear_autocast_cache())
+    return torch.autocast("cpu", dtype=torch.bfloat16)
 
 
 def keep_freed_memory() -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -267,6 +268,31 @@ def test_loaded_adapters_are_not_taken_for_added_up():
     assert torch.equal(model[0].weight, weight)
     model.eval()
     torch.testing.assert_close(model[0].weight, weight + 2 * model[0].lora_B @ model[0].lora_A)
+
+
+class Matrix(Model):
+    """A matrix that is a parameter; each forward pass keeps it as it is and as it is used."""
+
+    seen: ClassVar[list] = []
+
+    def forward(self, x, **_):
+        used = torch.nn.functional.linear(torch.eye(3), self.lora_A)
+        self.seen.append((self.lora_A.detach().clone(), used.detach().T))
+        loss, *rest = super().forward(x)
+        return loss + used.float().sum(), *rest
+
+
+def test_mixed_precision_uses_the_weights_of_the_step(tmp_path, monkeypatch):
+    """In training and on dev; ESPnet's own context inside that for CPUs keeps converted weights."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(sys.modules[__name__], "Model", Matrix)
+    monkeypatch.setattr(Matrix, "seen", [])
+    train(tmp_path / "out", use_amp=True, max_epoch=2)
+    assert len(Matrix.seen) == 2 * 2 * STEPS
+    for weights, used in Matrix.seen:
+        assert used.dtype == torch.bfloat16
+        assert torch.equal(used, weights.bfloat16())
+    assert not torch.equal(Matrix.seen[0][1], Matrix.seen[-1][1])
 
 
 STEPS_WITH_LARGE_BLOCKS = """
