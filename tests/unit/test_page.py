@@ -514,6 +514,13 @@ def test_overlap_of_masks_beside_the_loss_of_merging(expdir, tmp_path):
     assert middle == pytest.approx((between + left) / 2, abs=0.2) and down == equal
     assert (right - between) / (between - left) == pytest.approx(0.5, abs=0.01)
     assert (below_zero - equal) / (below_zero - up) == pytest.approx(0.375 / 0.625, abs=0.01)
+    assert left < between < right and up < equal < below_zero  # a larger loss is higher up
+    ticks = {"middle": {}, "end": {}}
+    for text in panels[systems[1]].all("text"):
+        axis = text.attributes["class"].split()[1]
+        ticks[axis][text.text] = float(text.attributes["x" if axis == "middle" else "y"])
+    assert ticks["middle"]["0.8"] == pytest.approx(left + 0.8 * (right - left), abs=0.2)
+    assert ticks["end"]["0.2"] - 4 == pytest.approx(up + 0.48 * (below_zero - up), abs=0.2)
     (square,) = panels[systems[1]].all("rect")
     assert float(square.attributes["x"]) + 2.8 == pytest.approx(left)
     for panel in panels.values():

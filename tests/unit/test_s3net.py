@@ -350,6 +350,7 @@ def test_overlap_in_the_report(tmp_path):
     }
     merging = [{"langs": ["de", "es"], "task": "asr", "loss": 0.25}]
     merging.append({"langs": ["de", "es"], "task": "st", "loss": None})
+    merging.append({"langs": ["de", "fr"], "task": "asr", "loss": 0.5})  # fr has no mask
     write_json(tmp_path / "overlap.json", {"masks": {"s3net_x_50": masks}, "merging": merging})
     [section] = overlap_sections([tmp_path])
     assert section.rows == [["es de", "0.60", "0.25", "-"], ["at random", "0.33", "-", "-"]]
