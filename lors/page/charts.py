@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lors.page.tables import is_merge
 from lors.recipe.expdir import MERGED_OVER, split_system
@@ -105,6 +106,33 @@ class Panel:
     bottom: float
     ticks: Sequence[tuple[float, str]]
     dots: Sequence[Dot]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A small plot with two axes of numbers.
+
+    Attributes:
+        title: heading.
+        about: description for readers who do not see the plot.
+        x_ticks, y_ticks: place and text of each tick.
+        zero: place of 0 on the vertical axis, if it is in the field.
+        width, height: size.
+        left, right, top, bottom: edges of the field.
+    """
+
+    width: ClassVar[float] = 260
+    height: ClassVar[float] = 170
+    left: ClassVar[float] = 36
+    right: ClassVar[float] = 250
+    top: ClassVar[float] = 8
+    bottom: ClassVar[float] = 146
+
+    title: str
+    about: str
+    x_ticks: Sequence[tuple[float, str]]
+    y_ticks: Sequence[tuple[float, str]]
+    zero: float | None
 
 
 def ticks_between(low: float, high: float, most: int = 5) -> list[float]:

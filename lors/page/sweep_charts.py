@@ -6,14 +6,11 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lors.page.charts import scale, tick_text, ticks_between
+from lors.page.charts import Field, scale, tick_text, ticks_between
 from lors.plots.sweep import all_objectives, lowest_shown, objectives_of, scope_title
 from lors.recipe.expdir import tasks_of
 from lors.recipe.results import cell
 from lors.recipe.sweeps import SCALING, Sweep, selected_params, varied_params
-
-WIDTH, HEIGHT = 260, 170
-LEFT, RIGHT, TOP, BOTTOM = 36, 250, 8, 146
 
 
 @dataclass(frozen=True)
@@ -44,31 +41,18 @@ class Level:
 
 
 @dataclass(frozen=True)
-class SweepPanel:
-    """A plot of the search for one method.
+class SweepPanel(Field):
+    """A plot of the search for one method; its title is the method, 0 is the base model.
 
     Attributes:
-        title: the method.
-        x_ticks, y_ticks: place and text of each tick.
         lines: number of the scope and points of the line through the best settings.
         trials: all settings.
         levels: methods without scaling_coef.
-        zero: place of the base model, if it is in the field.
     """
 
-    title: str
-    x_ticks: Sequence[tuple[float, str]]
-    y_ticks: Sequence[tuple[float, str]]
     lines: Sequence[tuple[int, str]]
     trials: Sequence[Trial]
     levels: Sequence[Level]
-    zero: float | None
-    width: float = WIDTH
-    height: float = HEIGHT
-    left: float = LEFT
-    right: float = RIGHT
-    top: float = TOP
-    bottom: float = BOTTOM
 
 
 def scopes_of_sweeps(sweeps: Sequence[Sweep]) -> dict[str, str]:
@@ -83,13 +67,13 @@ def sweep_panels(sweeps: Sequence[Sweep]) -> list[SweepPanel]:
         return []
     low, high = lowest_shown(sweeps), max(all_objectives(sweeps))
     margin = 0.06 * (high - low) or 0.1
-    y = scale(low - margin, high + margin, BOTTOM, TOP)
+    y = scale(low - margin, high + margin, Field.bottom, Field.top)
     coefficients = [
         trial.params[SCALING] for s in sweeps for trial in s.grid if SCALING in trial.params
     ]
     left, right = min([0.0, *coefficients]), max([0.0, *coefficients])
     right = right if right > left else 1.0
-    x = scale(left, right + 0.05 * (right - left), LEFT, RIGHT)
+    x = scale(left, right + 0.05 * (right - left), Field.left, Field.right)
     x_ticks = [(x(t), tick_text(t)) for t in ticks_between(left, right)]
     y_ticks = [(y(t), tick_text(t)) for t in ticks_between(low - margin, high + margin)]
     zero = y(0) if low - margin < 0 < high + margin else None
@@ -106,7 +90,9 @@ def sweep_panels(sweeps: Sequence[Sweep]) -> list[SweepPanel]:
             levels += [level for level in found.values() if isinstance(level, Level)]
             if line := _line(found):
                 lines.append((kind, line))
-        panels.append(SweepPanel(method, x_ticks, y_ticks, lines, trials, levels, zero))
+        about = f"Normalised performance on dev against {SCALING}, {method}"
+        field = (method, about, x_ticks, y_ticks, zero)
+        panels.append(SweepPanel(*field, lines, trials, levels))
     return panels
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import lors
 from lors.fileio import write_text
 from lors.page.charts import normalised_panels, score_panels
+from lors.page.overlap_charts import overlap_plots
 from lors.page.provenance import Provenance, read_provenance
 from lors.page.summary import summarise
 from lors.page.sweep_charts import scopes_of_sweeps, sweep_panels
@@ -22,7 +23,9 @@ from lors.page.texts import first_two, read_texts, utterance_files
 from lors.recipe.cost import cost_files, cost_sections
 from lors.recipe.expdir import ExpDir
 from lors.recipe.made_from import MadeFrom
+from lors.recipe.mask_overlap import overlap_files, overlap_sections
 from lors.recipe.parameters import parameter_section
+from lors.recipe.personal import size_files, size_sections
 from lors.recipe.results import (
     DEFINITION,
     MISSING_NOTE,
@@ -39,6 +42,7 @@ from lors.recipe.significance import (
     read_significance,
     significance_file,
 )
+from lors.recipe.subnet_sizes import subnet_size_files, subnet_size_sections
 from lors.recipe.sweeps import Sweep
 from lors.recipe.weights import contribution_sections
 from lors.tasks import ASR, task_called
@@ -125,7 +129,10 @@ def _sources(table: ScoreTable, sweeps: Sequence[Sweep]) -> list[Path]:
     texts = [path for of in utterance_files(table).values() for path in of.values()]
     tuned = [ExpDir(s.expdir).sweep(s.method, s.scope) for s in sweeps]
     costs = [path for path in cost_files(sweeps) if path.exists()]
-    return [*table.files(), *texts, *tuned, *costs, *(TEMPLATES / name for name in FILES)]
+    of_dirs = (overlap_files, size_files, subnet_size_files)
+    measured = [path for files_of in of_dirs for path in files_of(table.expdirs)]
+    templates = [TEMPLATES / name for name in FILES]
+    return [*table.files(), *texts, *tuned, *costs, *measured, *templates]
 
 
 def render(
@@ -174,6 +181,9 @@ def render(
         parameters=of_section(parameter_section(table, sweeps)),
         contributions=[of_section(section) for section in contribution_sections(sweeps)],
         costs=[of_section(section) for section in cost_sections(sweeps)],
+        overlaps=[of_section(section) for section in overlap_sections(table.expdirs)],
+        overlap_plots=overlap_plots(overlap_files(table.expdirs)),
+        sizes=_sizes(table),
         errors=of_section(error_section(table)) if ASR.name in table.tasks else None,
         compared=_compared(table, significance),
         texts=read_texts(table),
@@ -205,6 +215,11 @@ def _task(table: ScoreTable, task: str, significance: Significance | None) -> di
         "panels": score_panels(table, task, significance),
         "tables": [score_table(table, task, m, significance) for m in speech_task.metrics],
     }
+
+
+def _sizes(table: ScoreTable) -> list[Table]:
+    sections = [*size_sections(table.expdirs), *subnet_size_sections(table.expdirs)]
+    return [of_section(section) for section in sections]
 
 
 def _compared(table: ScoreTable, significance: Significance | None) -> list[Table]:

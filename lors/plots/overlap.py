@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lors.plots.style import legend_beside, method_colours, new_figure
+from lors.recipe.mask_overlap import Overlap
 
 MARKERS = ("o", "s", "^", "D")
 
 
-def overlap_points(contents: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[tuple]]:
+Point = tuple[float, float, str]
+"""Overlap, loss, and the names of the two languages."""
+
+
+def overlap_points(overlaps: Sequence[Overlap]) -> dict[tuple[str, str], list[Point]]:
     """Return the points of the figure.
 
     Args:
-        contents: the content of the ``overlap.json`` of each experiment.
+        overlaps: the ``overlap.json`` of each experiment.
 
     Returns:
-        (system, task) -> (overlap, loss, names of the two languages) of each two languages.
+        (system, task) -> the point of each two languages where both values are known.
     """
-    points: dict[tuple[str, str], list[tuple]] = {}
-    for content in contents:
-        for (system, of), loss in itertools.product(content["masks"].items(), content["merging"]):
-            one, other = (of["languages"].index(lang) for lang in loss["langs"])
-            overlap = of["jaccard"][one][other]
-            if overlap is not None and loss["loss"] is not None:
-                point = (overlap, loss["loss"], " ".join(loss["langs"]))
-                points.setdefault((system, loss["task"]), []).append(point)
+    points: dict[tuple[str, str], list[Point]] = {}
+    for content in overlaps:
+        for (system, of), loss in itertools.product(content.masks.items(), content.merging):
+            overlap = of.overlap(*loss.langs)
+            if overlap is not None and loss.loss is not None:
+                point = (overlap, loss.loss, " ".join(loss.langs))
+                points.setdefault((system, loss.task), []).append(point)
     return points
 
 
-def overlap_figure(contents: Sequence[Mapping[str, Any]]) -> Any:
+def overlap_figure(overlaps: Sequence[Overlap]) -> Any:
     """Return the figure: a point for each two languages, a colour for each system under masks."""
-    points = overlap_points(contents)
+    points = overlap_points(overlaps)
     systems = list(dict.fromkeys(system for system, _ in points))
     tasks = list(dict.fromkeys(task for _, task in points))
     colours = method_colours(systems)

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lors.fileio import read_json_object
 from lors.plots.bars import bar_figure
 from lors.plots.overlap import overlap_figure, overlap_points
 from lors.plots.style import LOOK, save_figures
 from lors.plots.sweep import all_objectives, lowest_shown, sweep_figure
 from lors.recipe.expdir import ExpDir
 from lors.recipe.made_from import MadeFrom
-from lors.recipe.mask_overlap import overlap_files
+from lors.recipe.mask_overlap import Overlap, overlap_files, read_overlap
 from lors.recipe.score_tree import ScoreTable
 from lors.recipe.sweeps import Sweep
 from lors.tasks import task_called
@@ -51,13 +50,14 @@ def write_plots(
     figures = [_bars(table, task, folder) for task in table.tasks]
     if plotted := [sweep for sweep in sweeps if not sweep.undefined]:
         figures.append(_sweep(table, plotted, folder))
-    overlaps = overlap_files(table.expdirs)
-    if overlaps and overlap_points(list(map(read_json_object, overlaps))):
+    files = overlap_files(table.expdirs)
+    overlaps = [read_overlap(file) for file in files]
+    if overlap_points(overlaps):
         figures.append(_overlap(overlaps, folder))
     paths = [figure.path for figure in figures]
     captions = {figure.path.name: figure.caption for figure in figures}
     settings = {"captions": captions, "look": LOOK}
-    sources = [*_sources(table, sweeps), *overlaps]
+    sources = [*_sources(table, sweeps), *files]
     record = MadeFrom(folder / ".made_from", sources, paths, settings)
     if not record.is_current():
         save_figures({figure.path: figure.draw for figure in figures})
@@ -74,10 +74,9 @@ def _bars(table: ScoreTable, task: str, folder: Path) -> ReportFigure:
     return ReportFigure(folder / f"bars_{task}.png", caption, lambda: bar_figure(table, task))
 
 
-def _overlap(files: Sequence[Path], folder: Path) -> ReportFigure:
+def _overlap(overlaps: Sequence[Overlap], folder: Path) -> ReportFigure:
     caption = "Overlap of the masks of two languages against the loss of merging their experts"
-    contents = [read_json_object(file) for file in files]
-    return ReportFigure(folder / "overlap.png", caption, lambda: overlap_figure(contents))
+    return ReportFigure(folder / "overlap.png", caption, lambda: overlap_figure(overlaps))
 
 
 def _sweep(table: ScoreTable, sweeps: Sequence[Sweep], folder: Path) -> ReportFigure:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lors.fileio import read_json_object, write_json
+from lors.fileio import write_json
 from lors.recipe.expdir import ExpDir, check_models, model_digest
 from lors.recipe.made_from import MadeFrom
+from lors.recipe.measured import CountOrZero, Finite, Fraction, read_measured
 from lors.recipe.report import Section
 from lors.score import normalised_performance
 from lors.score.normalised import UndefinedPerformanceError
@@ -26,6 +28,82 @@ NOTE = (
     "good as the experts, 1 as the base model; a dash: not measured, or undefined, because these "
     "experts are not better than the base model."
 )
+
+
+@dataclass(frozen=True)
+class MaskFindings:
+    """Measurements of the masks of a system (:func:`lors.subnet.overlap.mask_findings`)."""
+
+    languages: tuple[str, ...]
+    matrices: CountOrZero
+    entries: CountOrZero
+    settings: dict[str, Any]
+    density: dict[str, Fraction]
+    jaccard: tuple[tuple[Fraction | None, ...], ...]
+    shared: dict[str, Fraction]
+
+    def overlap(self, one: str, other: str) -> float | None:
+        """Return the overlap of the masks of two languages; None if one has none."""
+        if one not in self.languages or other not in self.languages:
+            return None
+        return self.jaccard[self.languages.index(one)][self.languages.index(other)]
+
+    @property
+    def chance(self) -> float:
+        """Expected overlap of two random masks of the mean density d: d / (2 - d)."""
+        density = sum(self.density.values()) / len(self.density)
+        return density / (2 - density)
+
+
+@dataclass(frozen=True)
+class MergingLoss:
+    """Loss of merging the experts of two languages.
+
+    Attributes:
+        langs: the two languages.
+        task: the task of the experts.
+        loss: 1 - normalised performance on dev; None if it is undefined.
+    """
+
+    langs: tuple[str, ...]
+    task: str
+    loss: Finite | None
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """The content of ``overlap.json``.
+
+    Attributes:
+        masks: system -> measurements of its masks.
+        merging: the loss of every two languages and each task.
+    """
+
+    masks: dict[str, MaskFindings]
+    merging: tuple[MergingLoss, ...]
+
+
+def read_overlap(path: Path) -> Overlap:
+    """Read an ``overlap.json``.
+
+    Raises:
+        LorsError: the file is missing or malformed; all problems are listed.
+    """
+    return read_measured(Overlap, path, "overlap", _problems)
+
+
+def _problems(overlap: Overlap) -> list[str]:
+    problems = []
+    for system, of in overlap.masks.items():
+        size = len(of.languages)
+        if len(of.jaccard) != size or any(len(row) != size for row in of.jaccard):
+            problems.append(f"masks.{system}.jaccard: not {size} x {size}, as there are languages")
+        if not of.density:
+            problems.append(f"masks.{system}.density: empty")
+    for index, loss in enumerate(overlap.merging):
+        if len(loss.langs) != 2:
+            problems.append(f"merging[{index}].langs: {len(loss.langs)} languages, not 2")
+    return problems
 
 
 def write_overlap(
@@ -102,7 +180,11 @@ def _losses(
 
 
 def overlap_sections(expdirs: Sequence[str | os.PathLike]) -> list[Section]:
-    """Return a section for each experiment that has an ``overlap.json``."""
+    """Return a section for each experiment that has an ``overlap.json``.
+
+    Raises:
+        LorsError: such a file is malformed.
+    """
     return [_section(file) for file in overlap_files(expdirs)]
 
 
@@ -113,34 +195,21 @@ def overlap_files(expdirs: Sequence[str | os.PathLike]) -> list[Path]:
 
 
 def _section(file: Path) -> Section:
-    content = read_json_object(file)
-    masks, merging = content["masks"], content["merging"]
-    tasks = list(dict.fromkeys(loss["task"] for loss in merging))
+    overlap = read_overlap(file)
+    masks, merging = overlap.masks, overlap.merging
+    tasks = list(dict.fromkeys(loss.task for loss in merging))
     # The masks of a pre-training may have the languages in another order.
-    losses = {(frozenset(loss["langs"]), loss["task"]): loss["loss"] for loss in merging}
-    langs = list(dict.fromkeys(lang for of in masks.values() for lang in of["languages"]))
+    losses = {(frozenset(loss.langs), loss.task): loss.loss for loss in merging}
+    langs = list(dict.fromkeys(lang for of in masks.values() for lang in of.languages))
     rows = []
     for one, other in itertools.combinations(langs, 2):
-        overlaps = [_overlap(of, one, other) for of in masks.values()]
+        overlaps = [of.overlap(one, other) for of in masks.values()]
         found = [losses.get((frozenset((one, other)), task)) for task in tasks]
         rows.append([f"{one} {other}", *map(_text, [*overlaps, *found])])
-    chance = [_chance(of) for of in masks.values()]
+    chance = [of.chance for of in masks.values()]
     rows.append(["at random", *map(_text, chance), *("-" for _ in tasks)])
     header = ["languages", *masks, *(f"loss of merging, {task}" for task in tasks)]
     return Section(f"Overlap of masks in {file.parent}", header, rows, above=[NOTE])
-
-
-def _overlap(of: Mapping[str, Any], one: str, other: str) -> float | None:
-    langs = of["languages"]
-    if one not in langs or other not in langs:
-        return None
-    return of["jaccard"][langs.index(one)][langs.index(other)]
-
-
-def _chance(of: Mapping[str, Any]) -> float:
-    """Return the expected overlap of two random masks of the mean density d: d / (2 - d)."""
-    density = sum(of["density"].values()) / len(of["density"])
-    return density / (2 - density)
 
 
 def _text(value: float | None) -> str:

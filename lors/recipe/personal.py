@@ -2,18 +2,68 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lors.checkpoint.places import RECIPE_MODEL
 from lors.errors import LorsError
-from lors.fileio import read_json, replace_link, write_json
+from lors.fileio import replace_link, write_json
 from lors.recipe.expdir import ON_FULL, ON_QUANTISED, ExpDir
+from lors.recipe.measured import Count, read_measured
 from lors.recipe.report import Section
 from lors.tasks import Pair
 
 SIZES = "sizes.json"
+
+
+@dataclass(frozen=True)
+class FullSizes:
+    """Sizes of the base model in full precision: its file and its parameters."""
+
+    bytes: Count
+    parameters: Count
+
+
+@dataclass(frozen=True)
+class QuantisedSizes:
+    """Sizes of the quantised model.
+
+    Attributes:
+        bytes: size of its file.
+        parameters: number of those in 4 bits.
+        bytes_in_4_bits: size of these.
+    """
+
+    bytes: Count
+    parameters: Count
+    bytes_in_4_bits: Count
+
+
+@dataclass(frozen=True)
+class AdapterSizes:
+    """Sizes of an adapter.
+
+    Attributes:
+        bytes: size of the largest file of an adapter.
+        parameters: number of its parameters.
+        speakers: number of speakers with an adapter.
+    """
+
+    bytes: Count
+    parameters: Count
+    speakers: Count
+
+
+@dataclass(frozen=True)
+class PersonalSizes:
+    """The content of ``sizes.json``."""
+
+    base: FullSizes
+    quantised: QuantisedSizes
+    adapter: AdapterSizes
 
 
 def share_adapters(expdir: ExpDir, pairs: Sequence[Pair]) -> None:
@@ -62,51 +112,50 @@ def write_sizes(expdir: ExpDir, pairs: Sequence[Pair]) -> None:
     names = quantised.quantised_names()
     adapters = [expdir.model(ON_QUANTISED[-1], pair, ()) / RECIPE_MODEL for pair in pairs]
     factors = Checkpoint.open(adapters[0])
-    write_json(
-        expdir.root / SIZES,
-        {
-            "base": {
-                "bytes": _bytes(expdir.base / RECIPE_MODEL),
-                "parameters": base.numel(),
-            },
-            "quantised": {
-                "bytes": _bytes(quantised.path),
-                "parameters": base.numel(names),
-                "bytes_in_4_bits": sum(quantised.nf4(name).nbytes for name in names),
-            },
-            "adapter": {
-                "bytes": max(map(_bytes, adapters)),
-                "parameters": factors.numel(),
-                "speakers": len(pairs),
-            },
-        },
+    in_4_bits = sum(quantised.nf4(name).nbytes for name in names)
+    sizes = PersonalSizes(
+        FullSizes(_bytes(expdir.base / RECIPE_MODEL), base.numel()),
+        QuantisedSizes(_bytes(quantised.path), base.numel(names), in_4_bits),
+        AdapterSizes(max(map(_bytes, adapters)), factors.numel(), len(pairs)),
     )
+    write_json(expdir.root / SIZES, dataclasses.asdict(sizes))
 
 
 def _bytes(path: Path) -> int:
     return path.stat().st_size  # of the file that a link leads to
 
 
-def size_sections(expdirs: Sequence[str]) -> list[Section]:
-    """Return the section on the sizes of models and adapters, from the first experiment."""
+def size_files(expdirs: Sequence[str]) -> list[Path]:
+    """Return the ``sizes.json`` of the first experiment, if it has one."""
     path = Path(expdirs[0]) / SIZES
-    if not path.exists():
-        return []
-    sizes = read_json(path)
-    base, quantised, adapter = (sizes[name] for name in ("base", "quantised", "adapter"))
+    return [path] if path.exists() else []
+
+
+def size_sections(expdirs: Sequence[str]) -> list[Section]:
+    """Return the section on the sizes of models and adapters, from the first experiment.
+
+    Raises:
+        LorsError: the file is malformed.
+    """
+    return [_section(file) for file in size_files(expdirs)]
+
+
+def _section(file: Path) -> Section:
+    sizes = read_measured(PersonalSizes, file, "inference")
+    base, quantised, adapter = sizes.base, sizes.quantised, sizes.adapter
 
     def row(name: str, size: int, parameters: int, before: int) -> list[str]:
         smaller = f"{before / size:.2f}" if before else "-"
-        share = f"{100 * parameters / base['parameters']:.2f}"
+        share = f"{100 * parameters / base.parameters:.2f}"
         return [name, f"{size / 1e6:.3f}", smaller, str(parameters), share]
 
-    in_4_bits = quantised["parameters"]
+    in_4_bits = quantised.parameters
     rows = [
-        row("full precision", base["bytes"], base["parameters"], base["bytes"]),
-        row("quantised", quantised["bytes"], base["parameters"], base["bytes"]),
-        row("its weights in 4 bits", quantised["bytes_in_4_bits"], in_4_bits, 4 * in_4_bits),
-        row("adapter of a speaker", adapter["bytes"], adapter["parameters"], 0),
+        row("full precision", base.bytes, base.parameters, base.bytes),
+        row("quantised", quantised.bytes, base.parameters, base.bytes),
+        row("its weights in 4 bits", quantised.bytes_in_4_bits, in_4_bits, 4 * in_4_bits),
+        row("adapter of a speaker", adapter.bytes, adapter.parameters, 0),
     ]
     header = ["part", "MB", "times smaller", "parameters", "% of parameters"]
     note = "Bytes on disk, and against float32."
-    return [Section("Sizes", header, rows, above=[note])]
+    return Section("Sizes", header, rows, above=[note])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lors.checkpoint.places import RECIPE_MODEL
-from lors.fileio import read_json_object, write_json
+from lors.fileio import write_json
 from lors.recipe.expdir import LORA, ExpDir
+from lors.recipe.measured import Count, CountOrZero, read_measured
 from lors.recipe.report import Section
 from lors.tasks import Pair
 
@@ -18,6 +20,36 @@ NOTE = (
     "Used: parameters that compute for a language and task. A further language: its mask, "
     "adapters or experts. MB of files as they are trained; packed sub-networks are smaller."
 )
+
+
+@dataclass(frozen=True)
+class SystemSizes:
+    """Sizes of a system.
+
+    Attributes:
+        parameters: number of parameters that are trained.
+        used: number of those that compute for a language and task.
+        bytes: size of its files.
+        bytes_of_a_further_language: size of the files that each language has of its own.
+    """
+
+    parameters: Count
+    used: Count
+    bytes: Count
+    bytes_of_a_further_language: CountOrZero
+
+
+@dataclass(frozen=True)
+class SubnetSizes:
+    """The content of ``parameters.json``.
+
+    Attributes:
+        langs: the languages.
+        systems: system -> its sizes.
+    """
+
+    langs: tuple[str, ...]
+    systems: dict[str, SystemSizes]
 
 
 def write_subnet_sizes(expdir: ExpDir, systems: Sequence[str], pairs: Sequence[Pair]) -> None:
@@ -38,56 +70,62 @@ def write_subnet_sizes(expdir: ExpDir, systems: Sequence[str], pairs: Sequence[P
     base_file = expdir.base / RECIPE_MODEL
     base, base_bytes = open_model(base_file).numel(), base_file.stat().st_size
     langs = list(dict.fromkeys(pair.lang for pair in pairs))
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, SystemSizes] = {}
     if (expdir.joint / RECIPE_MODEL).exists():
-        found["joint"] = _sizes(base, base, base_bytes, 0)
+        found["joint"] = SystemSizes(base, base, base_bytes, 0)
     for system in systems:
         file = expdir.latest_masks(system)
         masks = Masks(file)
         kept = sum(masks.density(lang) for lang in langs) / len(langs) * masks.entries
         size = file.stat().st_size
         used = base - masks.entries + round(kept)
-        found[system] = _sizes(base, used, base_bytes + size, size / len(masks.languages))
+        found[system] = SystemSizes(
+            *(base, used, base_bytes + size, round(size / len(masks.languages)))
+        )
     adapters = [expdir.model(LORA, pair, ()) / RECIPE_MODEL for pair in pairs]
     if all(file.exists() for file in adapters):
         parameters = [Checkpoint.open(file).numel() for file in adapters]
         size = sum(file.stat().st_size for file in adapters)
         used = base + round(sum(parameters) / len(pairs))
-        found[LORA] = _sizes(base + sum(parameters), used, base_bytes + size, size / len(langs))
+        found[LORA] = SystemSizes(
+            *(base + sum(parameters), used, base_bytes + size, round(size / len(langs)))
+        )
     experts = [expdir.expert(pair) / RECIPE_MODEL for pair in pairs]
     if all(file.exists() for file in experts):
         size = sum(file.stat().st_size for file in experts)
-        found["expert"] = _sizes(base * len(pairs), base, size, size / len(langs))
-    write_json(expdir.root / FILE, {"langs": langs, "systems": found})
+        further = round(size / len(langs))
+        found["expert"] = SystemSizes(base * len(pairs), base, size, further)
+    write_json(expdir.root / FILE, dataclasses.asdict(SubnetSizes(tuple(langs), found)))
 
 
-def _sizes(parameters: int, used: int, size: int, further: float) -> dict[str, float]:
-    return {
-        "parameters": parameters,
-        "used": used,
-        "bytes": size,
-        "bytes_of_a_further_language": round(further),
-    }
+def subnet_size_files(expdirs: Sequence[str | os.PathLike]) -> list[Path]:
+    """Return the ``parameters.json`` of the first experiment, if it has one."""
+    path = Path(expdirs[0]) / FILE
+    return [path] if path.exists() else []
 
 
 def subnet_size_sections(expdirs: Sequence[str | os.PathLike]) -> list[Section]:
-    """Return the section on the sizes of the first experiment, if it has them."""
-    path = Path(expdirs[0]) / FILE
-    if not path.exists():
-        return []
-    content = read_json_object(path)
+    """Return the section on the sizes of the first experiment, if it has them.
+
+    Raises:
+        LorsError: the file is malformed.
+    """
+    return [_section(file) for file in subnet_size_files(expdirs)]
+
+
+def _section(file: Path) -> Section:
+    sizes = read_measured(SubnetSizes, file, "overlap")
     header = ["system", "parameters, million", "used", "% used", "MB", "MB of a further language"]
-    rows = [_row(system, sizes) for system, sizes in content["systems"].items()]
-    return [Section("Sizes of the systems", header, rows, above=[NOTE])]
+    rows = [_row(system, of) for system, of in sizes.systems.items()]
+    return Section("Sizes of the systems", header, rows, above=[NOTE])
 
 
-def _row(system: str, sizes: dict[str, Any]) -> list[str]:
-    used = sizes["used"] / sizes["parameters"]
+def _row(system: str, sizes: SystemSizes) -> list[str]:
     return [
         system,
-        f"{sizes['parameters'] / 1e6:.3f}",
-        f"{sizes['used'] / 1e6:.3f}",
-        f"{100 * used:.1f}",
-        f"{sizes['bytes'] / 1e6:.2f}",
-        f"{sizes['bytes_of_a_further_language'] / 1e6:.2f}",
+        f"{sizes.parameters / 1e6:.3f}",
+        f"{sizes.used / 1e6:.3f}",
+        f"{100 * sizes.used / sizes.parameters:.1f}",
+        f"{sizes.bytes / 1e6:.2f}",
+        f"{sizes.bytes_of_a_further_language / 1e6:.2f}",
     ]

@@ -9,17 +9,27 @@ import pytest
 from lors.bin import compare as compare_main
 from lors.bin import score as score_main
 from lors.errors import LorsError
+from lors.page.overlap_charts import overlap_plots
 from lors.plots.sweep import sweep_figure
+from lors.recipe.mask_overlap import overlap_sections
+from lors.recipe.personal import size_sections
 from lors.recipe.report import render_markdown
 from lors.recipe.results import make_report
 from lors.recipe.score_tree import read_scores
+from lors.recipe.subnet_sizes import subnet_size_sections
 from lors.recipe.sweeps import read_sweeps
 from lors.score import score_asr
 from lors.score.text import get_normaliser
 from lors.score.utterances import UTTERANCES
 from lors.tasks import TASKS
 from tests.fuzz.mutate import mutated_bytes, mutated_value, seeds
-from tests.unit.score_trees import make_scores, make_sweeps, make_texts
+from tests.unit.score_trees import (
+    make_overlap,
+    make_scores,
+    make_sizes,
+    make_sweeps,
+    make_texts,
+)
 from tests.unit.test_words import ALPHABETS, LANGUAGES, folded, is_word
 
 SECONDS = 0.5
@@ -166,6 +176,26 @@ def test_score_files_and_sweep_files(request, tmp_path):
         except LorsError as error:
             assert str(path) in str(error) or "exp" in str(error)
         path.write_bytes(originals[path])
+
+
+def test_files_of_measurements(request, tmp_path):
+    expdir = make_sizes(make_overlap(tmp_path / "exp"))
+    originals = {path: path.read_bytes() for path in sorted(expdir.iterdir())}
+    assert [path.name for path in originals] == ["overlap.json", "parameters.json", "sizes.json"]
+    readers = (overlap_sections, subnet_size_sections, size_sections)
+    reported = 0
+    for rng in seeds(request, 200):
+        path = rng.choice([*originals])
+        path.write_bytes(mutated_json(rng, json.loads(originals[path])))
+        try:
+            sections = [section for read in readers for section in read([expdir])]
+            render_markdown(sections, "T", "")
+            overlap_plots([expdir / "overlap.json"])
+            reported += 1
+        except LorsError as error:
+            assert str(path) in str(error)
+        path.write_bytes(originals[path])
+    assert reported
 
 
 def test_files_of_utterances(request, tmp_path, capsys):

@@ -128,7 +128,8 @@ def test_scores_of_every_system_and_speaker(finished, speakers):
     assert all(text in report for text in (*speakers, "Sizes", "7.11", "vs. base"))
     sizes = read_json(recipe.exp / "sizes.json")
     assert sizes["adapter"]["parameters"] == 32768 and sizes["adapter"]["speakers"] == 2
-    assert (recipe.exp / "report.html").exists()
+    page = (recipe.exp / "report.html").read_text(encoding="utf-8")
+    assert '<section id="sizes">' in page and "32768" in page
 
 
 def test_status_and_a_run_again(finished, speakers):

@@ -111,6 +111,8 @@ def test_results_have_a_row_for_every_system(finished):
     assert [loss["langs"] for loss in content["merging"]] == [LANGS]
     sizes = [row["system"] for row in report["Sizes of the systems"]]
     assert sizes == ["joint", *SYSTEMS, "lora", "expert"]
+    page = (recipe.exp / "report.html").read_text(encoding="utf-8")
+    assert '<section id="overlap">' in page and '<section id="sizes">' in page
 
 
 def test_packed_subnetworks(finished):

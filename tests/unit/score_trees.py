@@ -3,7 +3,7 @@
 import contextlib
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -65,6 +65,16 @@ def change(path: Path, **values) -> None:
     put(path, {**json.loads(path.read_text(encoding="utf-8")), **values})
 
 
+def change_at(path: Path, keys: Sequence[str | int], value) -> None:
+    """Change the value that these keys and indices lead to."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    place = content
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    put(path, content)
+
+
 def make_scores(expdir: Path, shift: float = 0.0) -> Path:
     for system, (de, sv, de_st, sv_st) in SCORES.items():
         folder = expdir / "scores" / "test" / system
@@ -95,6 +105,48 @@ def make_sweeps(expdir: Path, coefficient: float = 0.4) -> Path:
         for method, grid, index in (("lors", lors, chosen), ("average", average, 0)):
             content = {"method": method, "scope": scope, "grid": grid, "best": index}
             put(expdir / "tune" / f"{method}.{scope}" / "sweep.json", content)
+    return expdir
+
+
+MASKS = {
+    "languages": ["sv-SE", "de", "fr"],  # those of a pre-training, in its order
+    "matrices": 2,
+    "entries": 100,
+    "settings": {"criterion": "taylor", "rate": 50, "scope": "matrix"},
+    "density": {"sv-SE": 0.4, "de": 0.5, "fr": 0.6},
+    "jaccard": [[1.0, 0.625, 0.25], [0.625, 1.0, None], [0.25, None, 1.0]],
+    "shared": {"0": 0.1, "1": 0.2, "2": 0.3, "3": 0.4},
+}
+"""Measurements of the masks of a system, with an overlap that is not defined."""
+
+
+def make_overlap(expdir: Path, loss: float = 0.25) -> Path:
+    """Write the overlap of masks of two systems, with a loss of merging that is not defined."""
+    closer = [[1.0, 0.875, 0.75], [0.875, 1.0, 0.5], [0.75, 0.5, 1.0]]
+    masks = {"s3net_taylor_50": MASKS, "s3net_magnitude_50": {**MASKS, "jaccard": closer}}
+    merging = [
+        {"langs": ["de", "sv-SE"], "task": "asr", "loss": loss},
+        {"langs": ["de", "fr"], "task": "asr", "loss": 0.5},
+        {"langs": ["sv-SE", "fr"], "task": "asr", "loss": -0.125},
+        {"langs": ["de", "sv-SE"], "task": "st", "loss": None},
+        {"langs": ["de", "fr"], "task": "st", "loss": 0.375},
+    ]
+    put(expdir / "overlap.json", {"masks": masks, "merging": merging})
+    return expdir
+
+
+def make_sizes(expdir: Path) -> Path:
+    """Write the sizes of systems with sub-networks, and those of models of speakers."""
+    keys = ("parameters", "used", "bytes", "bytes_of_a_further_language")
+    sizes = {"joint": (2500000, 2500000, 10020000, 0), "lora": (2600000, 2525000, 10420000, 200000)}
+    systems = {name: dict(zip(keys, of, strict=True)) for name, of in sizes.items()}
+    put(expdir / "parameters.json", {"langs": ["de", "sv-SE"], "systems": systems})
+    parts = {
+        "base": {"bytes": 8000000, "parameters": 2000000},
+        "quantised": {"bytes": 2000000, "parameters": 1600000, "bytes_in_4_bits": 800000},
+        "adapter": {"bytes": 164000, "parameters": 40000, "speakers": 2},
+    }
+    put(expdir / "sizes.json", parts)
     return expdir
 
 

@@ -25,9 +25,12 @@ from lors.tasks import Pair
 from tests.refusal import refusal
 from tests.unit.score_trees import (
     change,
+    change_at,
     error_rates,
     make_experiment,
+    make_overlap,
     make_scores,
+    make_sizes,
     make_sweeps,
     put,
     put_score,
@@ -276,6 +279,12 @@ def test_hostile_texts_stay_texts(tmp_path):
         expdir / "tune/lors.st/sweep.json",
         {"method": "lors", "scope": "st", "grid": grid, "best": 0},
     )
+    make_overlap(expdir)
+    written = (expdir / "overlap.json").read_text().replace("s3net_taylor_50", "HOSTILE")
+    masks = json.loads(
+        written.replace('"de"', '"HOSTILE"').replace('"HOSTILE"', json.dumps(HOSTILE))
+    )
+    put(expdir / "overlap.json", masks)
     out = tmp_path / "report.html"
     page = write(out, expdir, title=HOSTILE)
     assert len([*page.all("script")]) == 1 and len([*page.all("style")]) == 1
@@ -469,6 +478,154 @@ def test_cost_of_merging(expdir, tmp_path):
     cost["merging"]["cpu_s"] = 45.6
     put(expdir / "merged/lors.st/cost.json", cost)
     assert "45.6" in table_of(write(out, expdir), "Cost of merging").text
+
+
+def test_overlap_of_masks_beside_the_loss_of_merging(expdir, tmp_path):
+    page = write(tmp_path / "r.html", make_overlap(expdir))
+    table = table_of(page, f"Overlap of masks in {expdir}")
+    systems = ["s3net_taylor_50", "s3net_magnitude_50"]
+    losses = ["loss of merging, asr", "loss of merging, st"]
+    assert head_of(table) == ["languages", *systems, *losses]
+    assert rows_of(table) == [
+        ["sv-SE de", "0.62", "0.88", "0.25", "-"],
+        ["sv-SE fr", "0.25", "0.75", "-0.12", "-"],
+        ["de fr", "-", "0.50", "0.50", "0.38"],
+        ["at random", "0.33", "0.33", "-", "-"],
+    ]
+    section = next(page.all("section", id="overlap"))
+    panels = {next(figure.all("figcaption")).text: figure for figure in section.all("figure")}
+    assert {name: [t.text for t in of.all("title")] for name, of in panels.items()} == {
+        systems[0]: [
+            "de sv-SE, asr: overlap 0.62, loss 0.25",
+            "sv-SE fr, asr: overlap 0.25, loss -0.12",
+        ],
+        systems[1]: [
+            "de sv-SE, asr: overlap 0.88, loss 0.25",
+            "de fr, asr: overlap 0.50, loss 0.50",
+            "sv-SE fr, asr: overlap 0.75, loss -0.12",
+            "de fr, st: overlap 0.50, loss 0.38",
+        ],
+    }
+    legend = next(section.all("p", **{"class": "legend"}))
+    assert [name.text for name in legend.all("span")] == ["asr", "st"]
+    # The axes are those of both systems: 0.625 is in the middle of 0.75 and 0.5.
+    (middle, down), _ = circles(panels[systems[0]])
+    (right, equal), (left, up), (between, below_zero) = circles(panels[systems[1]])
+    assert middle == pytest.approx((between + left) / 2, abs=0.2) and down == equal
+    assert (right - between) / (between - left) == pytest.approx(0.5, abs=0.01)
+    assert (below_zero - equal) / (below_zero - up) == pytest.approx(0.375 / 0.625, abs=0.01)
+    assert left < between < right and up < equal < below_zero  # a larger loss is higher up
+    ticks = {"middle": {}, "end": {}}
+    for text in panels[systems[1]].all("text"):
+        axis = text.attributes["class"].split()[1]
+        ticks[axis][text.text] = float(text.attributes["x" if axis == "middle" else "y"])
+    assert ticks["middle"]["0.8"] == pytest.approx(left + 0.8 * (right - left), abs=0.2)
+    assert ticks["end"]["0.2"] - 4 == pytest.approx(up + 0.48 * (below_zero - up), abs=0.2)
+    (square,) = panels[systems[1]].all("rect")
+    assert float(square.attributes["x"]) + 2.8 == pytest.approx(left)
+    for panel in panels.values():
+        (zero,) = panel.all("path", **{"class": "zero"})
+        place = float(re.match(r"M36 ([0-9.]+)H250$", zero.attributes["d"])[1])
+        assert (below_zero - place) / (below_zero - equal) == pytest.approx(1 / 3, abs=0.01)
+
+
+def circles(panel):
+    """Return the places of the marks of the first task."""
+    return [(float(c.attributes["cx"]), float(c.attributes["cy"])) for c in panel.all("circle")]
+
+
+def test_overlap_of_several_seeds(tmp_path):
+    dirs = [make_overlap(make_scores(tmp_path / f"seed{k}"), k / 4) for k in (1, 2)]
+    page = write(tmp_path / "r.html", *dirs)
+    for folder, loss in zip(dirs, ("0.25", "0.50"), strict=True):
+        assert rows_of(table_of(page, f"Overlap of masks in {folder}"))[0][3] == loss
+        title = f"de sv-SE, asr: overlap 0.88, loss {loss} ({folder})"
+        assert title in [t.text for t in page.all("title")]
+    assert len([*next(page.all("section", id="overlap")).all("title")]) == 12
+
+
+@pytest.mark.parametrize("loss", [0.0, 1e-9, 1e30, -1e30])
+def test_equal_values_have_a_plot(expdir, tmp_path, loss):
+    content = read_json(make_overlap(expdir) / "overlap.json")
+    content["masks"].pop("s3net_taylor_50")
+    put(expdir / "overlap.json", {**content, "merging": [{**content["merging"][0], "loss": loss}]})
+    section = next(write(tmp_path / "r.html", expdir).all("section", id="overlap"))
+    (panel,) = section.all("figure")
+    assert circles(panel) == [(143.0, 77.0)]  # the middle of the field
+    assert 2 <= len([t for t in panel.all("text") if "end" in t.attributes["class"]]) <= 6
+
+
+def test_overlap_without_a_loss_has_no_plot(expdir, tmp_path):
+    content = read_json(make_overlap(expdir) / "overlap.json")
+    put(expdir / "overlap.json", {**content, "merging": []})
+    page = write(tmp_path / "r.html", expdir)
+    assert rows_of(table_of(page, f"Overlap of masks in {expdir}"))[0] == [
+        "sv-SE de",
+        "0.62",
+        "0.88",
+    ]
+    assert not [*next(page.all("section", id="overlap")).all("svg")]
+
+
+def test_sizes_of_models_adapters_and_systems(expdir, tmp_path):
+    page = write(tmp_path / "r.html", make_sizes(expdir))
+    assert rows_of(table_of(page, "Sizes")) == [
+        ["full precision", "8.000", "1.00", "2000000", "100.00"],
+        ["quantised", "2.000", "4.00", "2000000", "100.00"],
+        ["its weights in 4 bits", "0.800", "8.00", "1600000", "80.00"],
+        ["adapter of a speaker", "0.164", "-", "40000", "2.00"],
+    ]
+    assert rows_of(table_of(page, "Sizes of the systems")) == [
+        ["joint", "2.500", "2.500", "100.0", "10.02", "0.00"],
+        ["lora", "2.600", "2.525", "97.1", "10.42", "0.20"],
+    ]
+    assert [h.text for h in next(page.all("section", id="sizes")).all("h2")] == [
+        "Sizes",
+        "Sizes of the systems",
+    ]
+
+
+def test_measurements_are_those_of_the_report(expdir, tmp_path):
+    report, out = tmp_path / "RESULTS.md", tmp_path / "report.html"
+    words = ["--expdirs", str(make_sizes(make_overlap(expdir)))]
+    assert results_main.main([*words, "--out", str(report)]) == 0
+    page = write(out, expdir)
+    sections = report.read_text(encoding="utf-8").replace("\\", "").split("\n## ")
+    for title in ("Sizes", "Sizes of the systems", f"Overlap of masks in {expdir}"):
+        (own,) = (section for section in sections if section.startswith(f"{title}\n"))
+        lines = [line.strip("| ").split(" | ") for line in own.splitlines() if line[:1] == "|"]
+        head, _, *rows = lines
+        table = table_of(page, title)
+        assert head_of(table) == head and rows_of(table) == rows and len(rows) > 1
+
+
+def test_pages_follow_their_measurements(expdir, tmp_path):
+    out = tmp_path / "r.html"
+    before = {s.attributes.get("id") for s in write(out, expdir).all("section")}
+    assert not before & {"overlap", "sizes"}
+    make_overlap(expdir)
+    page = write(out, expdir)
+    links = [link.attributes["href"] for link in next(page.all("nav")).all("a")]
+    assert "#overlap" in links and "#sizes" not in links
+    make_sizes(expdir)
+    page = write(out, expdir)
+    links = [link.attributes["href"] for link in next(page.all("nav")).all("a")]
+    assert "#overlap" in links and "#sizes" in links
+    assert write_page([expdir], out) == [f"up to date: {out}"]
+    for name, keys, value, text in (
+        ("overlap.json", ("masks", "s3net_taylor_50", "density", "de"), 0.1, "0.22"),
+        ("parameters.json", ("systems", "lora", "bytes"), 77_000_000, "77.00"),
+        ("sizes.json", ("adapter", "bytes"), 78_000_000, "78.000"),
+    ):
+        assert text not in [cell.text for cell in page.all("td")]
+        change_at(expdir / name, keys, value)
+        assert text in [cell.text for cell in write(out, expdir).all("td")]
+        put(expdir / name, {"unknown": 1})
+        with refusal(expdir / name, "unknown"):
+            write_page([expdir], out)
+        (expdir / name).unlink()
+        page = write(out, expdir)
+    assert {s.attributes.get("id") for s in page.all("section")} == before
 
 
 def test_a_directory_without_scores_is_refused(expdir, tmp_path, capsys):

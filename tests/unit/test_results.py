@@ -7,6 +7,8 @@ import pytest
 from lors.bin import results as results_main
 from lors.errors import UsageError
 from lors.fileio import read_json
+from lors.recipe.mask_overlap import overlap_sections
+from lors.recipe.personal import size_sections
 from lors.recipe.report import UNDEFINED, render_markdown, render_text
 from lors.recipe.results import DEFINITION, cell, describe_runs, make_report, read_report
 from lors.recipe.score_tree import read_scores
@@ -16,9 +18,20 @@ from lors.recipe.significance import (
     significance_file,
     significance_of,
 )
+from lors.recipe.subnet_sizes import subnet_size_sections
 from lors.recipe.sweeps import read_sweeps
 from tests.refusal import refusal
-from tests.unit.score_trees import change, error_rates, make_scores, make_sweeps, make_texts, put
+from tests.unit.score_trees import (
+    change,
+    change_at,
+    error_rates,
+    make_overlap,
+    make_scores,
+    make_sizes,
+    make_sweeps,
+    make_texts,
+    put,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -480,9 +493,74 @@ def test_command_writes_report_and_plots_and_prints_the_tables(expdir, tmp_path,
     assert results_main.main([*arguments, "--title", "mini", "--command", "./run.sh"]) == 0
     markdown, printed = out.read_text(encoding="utf-8"), capsys.readouterr().out
     assert markdown.startswith("# mini\n") and "40.5 ± 0.7" in markdown and "40.5 ± 0.7" in printed
-    for name in ("bars_asr.png", "bars_st.png", "sweep.png"):
+    names = ("bars_asr.png", "bars_st.png", "sweep.png")
+    assert sorted(path.name for path in plots.glob("*.png")) == sorted(names)
+    make_overlap(expdir)
+    assert results_main.main(arguments) == 0
+    markdown, printed = out.read_text(encoding="utf-8"), capsys.readouterr().out
+    for name in (*names, "overlap.png"):
         assert f"(plots/{name})" in markdown and str(plots / name) in printed
         assert (plots / name).exists()
+
+
+MALFORMED = [
+    ("overlap.json", ["masks"], [], ["masks"]),
+    (
+        "overlap.json",
+        ["masks", "s3net_taylor_50", "jaccard", 2],
+        [0.25, None],
+        ["jaccard", "3 x 3"],
+    ),
+    ("overlap.json", ["masks", "s3net_taylor_50", "jaccard", 0, 1], 1.5, ["jaccard[0][1]", "1.5"]),
+    ("overlap.json", ["masks", "s3net_taylor_50", "density"], {}, ["s3net_taylor_50.density"]),
+    (
+        "overlap.json",
+        ["masks", "s3net_taylor_50", "languages"],
+        None,
+        ["s3net_taylor_50.languages"],
+    ),
+    ("overlap.json", ["merging", 1, "loss"], "half", ["merging[1].loss", "half"]),
+    ("overlap.json", ["merging", 2, "langs"], ["de"], ["merging[2].langs"]),
+    (
+        "parameters.json",
+        ["systems", "joint"],
+        {},
+        ["systems.joint.parameters", "systems.joint.used"],
+    ),
+    ("parameters.json", ["systems", "lora", "parameters"], 0, ["systems.lora.parameters"]),
+    ("parameters.json", ["systems", "lora", "bytes"], 1.5, ["systems.lora.bytes", "1.5"]),
+    ("sizes.json", ["quantised"], None, ["quantised"]),
+    ("sizes.json", ["quantised", "bytes"], 0, ["quantised.bytes"]),
+    ("sizes.json", ["adapter", "parameters"], "40000", ["adapter.parameters"]),
+]
+"""File of measurements, keys of a value, the value in its place, facts of the refusal."""
+
+
+MEASURED = {
+    "overlap.json": overlap_sections,
+    "parameters.json": subnet_size_sections,
+    "sizes.json": size_sections,
+}
+"""File of measurements -> its sections of the report."""
+
+
+@pytest.mark.parametrize(("name", "keys", "value", "facts"), MALFORMED)
+def test_malformed_measurements(tmp_path, name, keys, value, facts):
+    path = make_sizes(make_overlap(tmp_path)) / name
+    assert len(MEASURED[name]([tmp_path])) == 1
+    change_at(path, keys, value)
+    with refusal(path, *facts):
+        MEASURED[name]([tmp_path])
+
+
+def test_all_problems_of_measurements_are_listed(expdir, tmp_path, capsys):
+    path, out = make_overlap(expdir) / "overlap.json", tmp_path / "RESULTS.md"
+    change_at(path, ["merging", 0, "langs"], ["de"])
+    change_at(path, ["masks", "s3net_magnitude_50", "density"], {})
+    assert results_main.main(["--expdirs", str(expdir), "--out", str(out)]) == 1
+    message = capsys.readouterr().err
+    facts = (str(path), "merging[0].langs", "s3net_magnitude_50.density", "stage overlap")
+    assert [fact for fact in facts if fact not in message] == [] and not out.exists()
 
 
 def test_report_is_the_same_every_time(expdir, tmp_path):

@@ -17,12 +17,12 @@ from lors.checkpoint.reader import Checkpoint
 from lors.config import build
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError, UsageError
-from lors.fileio import read_json, write_json
+from lors.fileio import write_json
 from lors.plots.overlap import overlap_figure, overlap_points
 from lors.plots.style import save_figures
 from lors.recipe import mask_rounds
 from lors.recipe.expdir import ExpDir
-from lors.recipe.mask_overlap import overlap_sections
+from lors.recipe.mask_overlap import overlap_sections, read_overlap
 from lors.recipe.mask_rounds import halves, train_in_two_rounds
 from lors.recipe.options import resolve
 from lors.recipe.subnet_sizes import subnet_size_sections, write_subnet_sizes
@@ -341,19 +341,24 @@ def test_overlap_in_the_report(tmp_path):
     assert overlap_sections([tmp_path]) == []
     masks = {
         "languages": ["es", "de"],  # those of a pre-training, in its order
+        "matrices": 1,
+        "entries": 80,
+        "settings": {"criterion": "taylor", "rate": 50, "scope": "matrix"},
         "jaccard": [[1.0, 0.6], [0.6, 1.0]],
         "density": {"de": 0.5, "es": 0.5},
+        "shared": {"0": 0.4, "1": 0.2, "2": 0.4},
     }
     merging = [{"langs": ["de", "es"], "task": "asr", "loss": 0.25}]
     merging.append({"langs": ["de", "es"], "task": "st", "loss": None})
+    merging.append({"langs": ["de", "fr"], "task": "asr", "loss": 0.5})  # fr has no mask
     write_json(tmp_path / "overlap.json", {"masks": {"s3net_x_50": masks}, "merging": merging})
     [section] = overlap_sections([tmp_path])
     assert section.rows == [["es de", "0.60", "0.25", "-"], ["at random", "0.33", "-", "-"]]
     assert section.header[1] == "s3net_x_50"
-    content = read_json(tmp_path / "overlap.json")
-    assert overlap_points([content]) == {("s3net_x_50", "asr"): [(0.6, 0.25, "de es")]}
+    overlap = read_overlap(tmp_path / "overlap.json")
+    assert overlap_points([overlap]) == {("s3net_x_50", "asr"): [(0.6, 0.25, "de es")]}
     pytest.importorskip("matplotlib")
-    save_figures({tmp_path / "overlap.png": lambda: overlap_figure([content])})
+    save_figures({tmp_path / "overlap.png": lambda: overlap_figure([overlap])})
     assert (tmp_path / "overlap.png").stat().st_size > 5000
 
 
