@@ -51,9 +51,18 @@ METHODS = {
     "lors_actmat": ("lors_actmat", {"rank": 7, "density": 0.2, "ridge": 1.0}),
     "ace": ("ace", {}),
     "cart": ("cart", {"rank": "{ratio: 0.08}"}),
+    "svp": ("svp", {"rank": 7}),
+    "centred_lors": ("centred_lors", {"rank": "{ratio: 0.08}", "density": 0.1}),
+    "star": ("star", {"eta": 0.4}),
+    "tsv_m": ("tsv_m", {}),
+    "boosted_tsv_m": ("boosted_tsv_m", {"beta": 0.9}),
+    "iso_c": ("iso_c", {}),
+    "iso_cts": ("iso_cts", {"common_fraction": 0.8}),
+    "wudi": ("wudi", {}),
+    "svc": ("task_arithmetic", {}),
     "boost": ("task_arithmetic", {}),
 }
-OPTIONS = {"boost": ["--boost", "0.01"]}
+OPTIONS = {"svc": ["--svc", "1"], "boost": ["--boost", "0.01"]}
 """Further options of a case."""
 # The grid is searched on 33 M pruned parameters. A plain merge takes the same time for any density
 # and scaling_coef, so one plain merge for each rank is measured and counts 25 times.

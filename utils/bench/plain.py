@@ -36,25 +36,114 @@ def largest(tau: Tensor, density: float) -> Tensor:
     return torch.where(magnitudes >= threshold, tau, 0)
 
 
-def regression(taus: list[Tensor], roots: list[Tensor], hermitian: bool = False) -> Tensor:
+def regression(
+    taus: list[Tensor], roots: list[Tensor], ridge: float = 1.0, hermitian: bool = False
+) -> Tensor:
     stack, root = torch.stack(taus), torch.stack(roots)
     covariances = root.mT @ root
-    inverse = torch.linalg.pinv(covariances.sum(0), hermitian=hermitian)
-    return (stack @ covariances).sum(0) @ inverse
+    target, total = (stack @ covariances).sum(0), covariances.sum(0)
+    if ridge == 0:
+        return target @ torch.linalg.pinv(total, hermitian=hermitian)
+    total.diagonal().add_(ridge * total.diagonal().mean())
+    return target @ torch.linalg.inv(total)
 
 
 def lors_actmat(taus: list[Tensor]) -> Tensor:
     return regression(taus, [lors([tau], 7, 0.2, full=False) for tau in taus])
 
 
+def ace(taus: list[Tensor]) -> Tensor:
+    """For experts with norms of about the same size."""
+    centred = torch.stack(taus) - torch.stack(taus).mean(1, keepdim=True)
+    grams = centred.mT @ centred
+    covariances = grams + 0.01 * torch.eye(grams.shape[-1])
+    prior = grams.sum(0).mean(0, keepdim=True)
+    return (centred @ covariances).sum(0) @ torch.linalg.inv(covariances.sum(0) + prior)
+
+
+def truncated(tau: Tensor, rank: int) -> Tensor:
+    u, s, v = torch.linalg.svd(tau, full_matrices=False)
+    return (u[:, :rank] * s[:rank]) @ v[:rank]
+
+
+def svp(taus: list[Tensor]) -> Tensor:
+    return sum(truncated(tau, 7) for tau in taus) / len(taus)
+
+
+def star(taus: list[Tensor]) -> Tensor:
+    total = torch.zeros_like(taus[0])
+    for tau in taus:
+        u, s, v = torch.linalg.svd(tau, full_matrices=False)
+        rank = 1 + int((s.cumsum(0) < 0.4 * s.sum()).sum())
+        total += (u[:, :rank] * (s[:rank] * s.sum() / s[:rank].sum())) @ v[:rank]
+    return total / len(taus)
+
+
+def polar(matrix: Tensor) -> Tensor:
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    return u @ v
+
+
+def tsv_m(taus: list[Tensor], beta: float = 1.0) -> Tensor:
+    lefts, spectra, rights = [], [], []
+    for tau in taus:
+        u, s, v = torch.linalg.svd(tau, full_matrices=False)
+        energy = s.square().cumsum(0)
+        if beta < 1:
+            s = s.clamp(min=float(s[(energy >= beta * energy[-1]).nonzero()[0]]))
+        keep = len(s) // len(taus)
+        lefts, spectra = [*lefts, u[:, :keep]], [*spectra, s[:keep]]
+        rights.append(v[:keep])
+    return (polar(torch.cat(lefts, 1)) * torch.cat(spectra)) @ polar(torch.cat(rights))
+
+
+def iso_c(taus: list[Tensor]) -> Tensor:
+    u, s, v = torch.linalg.svd(sum(taus), full_matrices=False)
+    return s.mean() / len(taus) * (u @ v)
+
+
+def iso_cts(taus: list[Tensor]) -> Tensor:
+    u, s, v = torch.linalg.svd(sum(taus), full_matrices=False)
+    own = (len(s) - int(len(s) * 0.8)) // len(taus)
+    common = len(s) - own * len(taus)
+    lefts, spectra, rights = [u[:, :common]], [s[:common]], [v[:common]]
+    for tau in taus:
+        u, s, v = torch.linalg.svd(tau - lefts[0] @ (lefts[0].T @ tau), full_matrices=False)
+        lefts, spectra = [*lefts, u[:, :own]], [*spectra, s[:own]]
+        rights.append(v[:own])
+    mean = torch.cat(spectra).mean() / len(taus)
+    return mean * (polar(torch.cat(lefts, 1)) @ polar(torch.cat(rights)))
+
+
+def wudi(taus: list[Tensor]) -> Tensor:
+    merged = torch.nn.Parameter(sum(taus))
+    optimiser = torch.optim.Adam([merged], lr=1e-5)
+    for _ in range(300):
+        optimiser.zero_grad()
+        sum(((merged - tau) @ tau.T).square().sum() / tau.square().sum() for tau in taus).backward()
+        optimiser.step()
+    return merged.detach()
+
+
 def cart(taus: list[Tensor]) -> Tensor:
     mean = sum(taus) / len(taus)
-    merged = mean.clone()
+    rank = int(min(mean.shape) * 0.08)
+    return mean + sum(truncated(tau - mean, rank) for tau in taus)
+
+
+def centred_lors(taus: list[Tensor]) -> Tensor:
+    mean = sum(taus) / len(taus)
+    rank = int(min(mean.shape) * 0.08)
+    return mean + sum(lors([tau - mean], rank, 0.1, full=False) for tau in taus)
+
+
+def calibrated_sum(taus: list[Tensor]) -> Tensor:
+    u, s, v = torch.linalg.svd(sum(taus), full_matrices=False)
+    coefficients = torch.zeros_like(s)
     for tau in taus:
-        u, s, v = torch.linalg.svd(tau - mean, full_matrices=False)
-        rank = int(len(s) * 0.08)
-        merged += (u[:, :rank] * s[:rank]) @ v[:rank]
-    return merged
+        rows = u.T @ tau
+        coefficients += (s * (rows * v).sum(1) / rows.square().sum(1)).clamp(min=1.0)
+    return (u * (s * len(taus) / coefficients)) @ v / len(taus)
 
 
 def boosted_sum(taus: list[Tensor]) -> Tensor:
@@ -86,7 +175,7 @@ def pcb(taus: list[Tensor]) -> Tensor:
 
 def _clamped(values: Tensor, low: float, high: float) -> Tensor:
     ordered, size = torch.sort(values, dim=1).values, values.shape[1]
-    first, last = ordered[:, int(size * low)], ordered[:, int(size * (1 - high)) - 1]
+    first, last = ordered[:, int(size * low)], ordered[:, size - 1 - int(size * high)]
     return torch.clamp(values, first[:, None], last[:, None])
 
 
@@ -98,11 +187,22 @@ def _scaled(values: Tensor) -> Tensor:
 FORMULAS: dict[str, Formula] = {
     "lors_plain": functools.partial(lors, rank=7, density=0.2, full=True),
     "lors_rank76_plain": functools.partial(lors, rank=76, density=0.1, full=False),
+    "svp_plain": svp,
+    "centred_lors_plain": centred_lors,
+    "cart_plain": cart,
+    "star_plain": star,
+    "tsv_m_plain": tsv_m,
+    "boosted_tsv_m_plain": functools.partial(tsv_m, beta=0.9),
+    "iso_c_plain": iso_c,
+    "iso_cts_plain": iso_cts,
+    "wudi_plain": wudi,
     "actmat_plain": lambda taus: regression(taus, taus),
-    "actmat_hermitian_plain": lambda taus: regression(taus, taus, hermitian=True),
+    "actmat_pinv_plain": lambda taus: regression(taus, taus, ridge=0),
+    "actmat_pinv_hermitian_plain": lambda taus: regression(taus, taus, ridge=0, hermitian=True),
     "tact_plain": lambda taus: regression(taus, [largest(tau, 0.2) for tau in taus]),
     "lors_actmat_plain": lors_actmat,
-    "cart_plain": cart,
+    "ace_plain": ace,
+    "svc_plain": calibrated_sum,
     "boost_plain": boosted_sum,
     "sce_plain": sce,
     "pcb_plain": pcb,
