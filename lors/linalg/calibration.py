@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 from torch import Tensor
 
-from lors.linalg.svd import as_matrix, as_tensor, numerical_rank, rounding_level, thin_svd
+from lors.linalg.svd import as_matrix, as_tensor, numerical_rank, numerical_svd, rounding_level
 
 
 def calibrate_singular_values(parts: Sequence[Tensor], alpha: float) -> Tensor:
@@ -37,7 +37,7 @@ def calibrate_singular_values(parts: Sequence[Tensor], alpha: float) -> Tensor:
     if alpha <= 0:
         raise ValueError(f"alpha must be positive, got {alpha}")
     matrices = [as_matrix(part) for part in parts]
-    left, values, right = thin_svd(functools.reduce(operator.add, matrices))
+    left, values, right = numerical_svd(functools.reduce(operator.add, matrices))
     total = np.maximum(projection_coefficients(matrices, left, values, right), alpha).sum(axis=0)
     return as_tensor((left * (values * len(matrices) / total)) @ right, parts[0])
 

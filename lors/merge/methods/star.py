@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from lors.config import Range
-from lors.linalg.svd import as_matrix, as_tensor, thin_svd
+from lors.linalg.svd import as_matrix, as_tensor, numerical_svd
 from lors.merge.methods.base import sum_method
 
 
@@ -30,7 +30,7 @@ def star(delta: Tensor, *, eta: Annotated[float, Range(0, 1)] = 0.4) -> Tensor:
     """
     if not delta.any():
         return delta
-    left, values, right = thin_svd(as_matrix(delta))
+    left, values, right = numerical_svd(as_matrix(delta))
     cumulative = np.cumsum(values)
     rank = 1 + int(np.searchsorted(cumulative, eta * cumulative[-1]))
     rank = min(rank, len(values))
