@@ -137,10 +137,10 @@ class Recipe:
             shutil.copytree(self.exp / part, other.exp / part, symlinks=True)
         return other
 
-    def status(self) -> tuple[int, dict[str, dict[str, dict]]]:
+    def status(self, expdir: str = "exp") -> tuple[int, dict[str, dict[str, dict]]]:
         """Return the exit code of ``utils/status``, and stage -> unit -> its entry there."""
         ended = subprocess.run(
-            [self / "utils/status", "--json"],
+            [self / "utils/status", expdir, "--json"],
             cwd=self.directory,
             env={**os.environ, "LORS_PYTHON": sys.executable},
             stdout=subprocess.PIPE,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
 from lors.checkpoint.masks import Masks
 from lors.checkpoint.reader import Checkpoint
+from lors.config import read_yaml
 from lors.fileio import read_json
 from lors.recipe.units import SCRIPTS
 from tests.integration.recipe import (
@@ -146,3 +149,49 @@ def test_other_masks_are_refused_in_the_same_directory(finished, options):
     ended = recipe.run(*options, "--mask_scope", "global", "--stage", "masks")
     assert ended.status == 1
     assert "magnitude_30" in ended.stderr and "global" in ended.stderr
+
+
+def test_masks_are_found_twice(finished, options, tmp_path):
+    """``--mask_rounds 2`` through the recipe, in a copy of the finished run: only what is new."""
+    first_run, _ = finished
+    shutil.copytree(first_run.directory, tmp_path / "mini_covost", symlinks=True)
+    recipe, system, kind = Recipe(tmp_path / "mini_covost"), "s3net_taylor_50", "masks/taylor_50"
+    shared = ("base", "stats", "expert", "joint", "importance", "tune/average.asr")
+    before = {part: file_times(recipe.exp / part) for part in shared}
+    ended = recipe.run(
+        *options, "--mask_rounds", "2", "--criteria", "taylor", "--rates", "50",
+        "--methods", "average", "--lora_config", "",
+        "--stage", "base",  # the audio stays where it is
+    )  # fmt: skip
+    assert ended.status == 0, ended.stderr
+    assert {part: file_times(recipe.exp / part) for part in shared} == before
+    half = recipe.exp / "half" / system
+    places = (recipe.exp / kind, half / kind, recipe.exp / system)
+    first, second, used = (Masks(place / "masks.safetensors") for place in places)
+    assert used.path.read_bytes() == second.path.read_bytes()
+    assert first.settings == second.settings and second.settings["rate"] == 50
+    models = [recipe.exp / "base", half / "base", recipe.exp / system]
+    fingerprints = [Checkpoint.open(model / "model.pth").fingerprint() for model in models]
+    assert [first.base, second.base] == fingerprints[:2] and len(set(fingerprints)) == 3
+    base, middle, final = (state(model) for model in models)
+    back = changed = 0
+    for name in used.shapes:
+        for masks, start, end in ((first, base, middle), (second, middle, final)):
+            nowhere = ~(masks.mask("de", name) | masks.mask("es", name))
+            assert torch.equal(end[name][nowhere], start[name][nowhere]), name
+        back += int((second.mask("de", name) & ~first.mask("de", name)).sum())
+        nowhere_first = ~(first.mask("de", name) | first.mask("es", name))
+        changed += int((final[name] != base[name])[nowhere_first].sum())
+    assert back and changed  # entries that the first masks left out are trained
+    epochs = [read_yaml(model / "train.yaml")["max_epoch"] for model in models[1:]]
+    assert epochs == [1, 2]
+    report = tables((recipe.exp / "RESULTS.md").read_text(encoding="utf-8"))
+    rows = report["Speech recognition: WER in % (lower is better)"]
+    earlier = {"base", "expert", "joint", "lora", *SYSTEMS, *METHODS}
+    assert {row["system"] for row in rows} == {*earlier, system}
+    whole = Checkpoint.open(models[-1] / "model.pth")
+    packed = Checkpoint.open(recipe.exp / f"packed/{system}/de/subnetwork.safetensors")
+    expected = second.restricted(whole, "de")
+    assert all(torch.equal(packed.tensor(name), value) for name, value in expected.items())
+    code, stages = recipe.status()
+    assert code == 0 and set(stages["subnets"]) == {system, f"half/{system}"}

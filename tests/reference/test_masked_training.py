@@ -1,26 +1,21 @@
 """Training under masks through ESPnet, for both model families: what changes, kills, processes."""
 
-import os
 import re
-import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 import yaml
+from torch.nn import functional
 
 from lors.bin import pack_subnets
 from lors.checkpoint.expert import open_model
 from lors.checkpoint.masks import Masks
 from lors.checkpoint.reader import Checkpoint
 from lors.config import read_yaml
-from lors.data.datadir import Utterance, write_data_dir
 from lors.errors import UsageError
-from lors.models import family_of, open_recogniser
+from lors.models import family_of, open_recogniser, subnetworks
 from lors.models.whisper.import_base import import_whisper
 from lors.recipe import train as training
 from lors.recipe.expdir import ExpDir
@@ -32,6 +27,12 @@ from lors.tasks import pairs_of
 from tests.integration.recipe import ROOT
 from tests.integration.tiny_s2t import make_model
 from tests.integration.tiny_whisper import make_whisper
+from tests.reference.small_trainings import (
+    assert_same_training,
+    kill_and_resume,
+    run_here,
+    write_noise,
+)
 from tests.refusal import refusal
 
 pytestmark = pytest.mark.espnet
@@ -55,18 +56,7 @@ def project(request, tmp_path_factory):
     else:
         conf = {"ctc_weight": 0.3, "report_cer": False, "report_wer": False}
         make_model(root / "base", model_conf=conf)
-    rng = np.random.default_rng(1)
-    for lang in LANGS:
-        for split in ("train", "dev"):
-            rows = []
-            for number in range(6):
-                path = root / "audio" / f"{lang}-{split}-{number}.flac"
-                path.parent.mkdir(exist_ok=True)
-                soundfile.write(path, rng.normal(size=16000) * 0.1, 16000)
-                name, text = f"spk{number}-{lang}-{split}", f"{lang} {number} Wort"
-                text_en = {"en": f"word {number}"}
-                rows.append(Utterance(name, str(path), f"spk{number}", lang, text, text_en, 1.0))
-            write_data_dir(root / "dump" / lang / split, rows)
+    write_noise(root, LANGS, clips=6)
     training.collect_stats(PAIRS, root / "dump", config(root, request.param), root / "stats")
     for lang in LANGS:
         training.estimate_importance(
@@ -137,11 +127,59 @@ def test_training_changes_the_subnetworks_alone(project, trained):
     assert "training 2 sub-networks" in (trained / "train.log").read_text()
 
 
-def test_each_batch_has_one_language(project, trained):
-    for split in ("train", "dev"):
-        lines = (trained / f"data/{split}/utt2category").read_text().split()
-        assert dict(zip(lines[::2], lines[1::2], strict=True)).keys()
-        assert {name.split("-")[1] for name in lines[::2]} == set(LANGS) == set(lines[1::2])
+@pytest.fixture(scope="module")
+def batches(project):
+    """Record each batch of a training: its utterances, and the entries that the model keeps.
+
+    The entries are seen in the weights as a layer computes with them, after a conversion to
+    bfloat16: outside the mask they are zero, inside no random weight is.
+    """
+    seen = []
+
+    def record(model, _, batch, __):
+        with torch.no_grad():
+            kept = {
+                name: functional.linear(torch.eye(parameter.shape[1]), parameter).T != 0
+                for name, parameter in model.named_parameters()
+                if name in masks_of(project).shapes
+            }
+        seen.append((model.training, list(batch["utt_id"]), kept))
+
+    def start(model, *arguments):
+        start_subnetworks(model, *arguments)
+        model.register_forward_hook(record, with_kwargs=True)
+
+    start_subnetworks = subnetworks.start_subnetworks
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subnetworks, "start_subnetworks", start)
+        patch.setattr(training, "run_training", run_here)
+        run(project, "recorded")
+    return seen
+
+
+def test_each_batch_has_one_language(project, batches):
+    """The language is read from the ids of the utterances, and not from the trainer's tables."""
+    masks = masks_of(project)
+    ids = {True: [], False: []}
+    languages = {True: set(), False: set()}
+    for is_training, utterances, kept in batches:
+        assert len(utterances) == SMALL["batch_size"]
+        langs = {name.split("-")[1] for name in utterances}
+        assert len(langs) == 1, utterances
+        [lang] = langs
+        assert kept.keys() == masks.shapes.keys()
+        for name, entries in kept.items():
+            assert torch.equal(entries, masks.mask(lang, name)), (lang, name)
+        languages[is_training] |= langs
+        ids[is_training] += utterances
+    for is_training, split in ((True, "train"), (False, "dev")):
+        assert languages[is_training] == set(LANGS)
+        # Each utterance occurs once in an epoch: no batch has gone unseen.
+        every = [
+            f"spk{number}-{lang}-{split}-{task}"
+            for lang in LANGS for task in TASKS for number in range(6)
+        ]  # fmt: skip
+        assert sorted(ids[is_training]) == sorted(every * SMALL["max_epoch"])
 
 
 def test_taylor_scores_are_summed_over_all_data(project):
@@ -182,16 +220,8 @@ def test_a_killed_training_goes_on_to_the_same_model(project, trained):
     settings["scheduler_conf"] |= {"total_steps": 4, "max_lr": 0.01}
     (project / "config.yaml").write_text(yaml.safe_dump(settings))
     words += ["--config", str(project / "config.yaml")]
-    with subprocess.Popen(words, start_new_session=True, stdout=subprocess.DEVNULL) as process:
-        while not (out / "checkpoint.pth").exists():
-            assert process.poll() is None
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
-    assert not (out / ".done").exists()
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-    assert "resumed using" in (out / "train.log").read_text()
-    found, expected = state(out), state(trained)
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    kill_and_resume(words, out, last=SMALL["max_epoch"])
+    assert_same_training(out, trained)
 
 
 def test_masks_are_found_again_after_half_of_the_training(project, tmp_path):
