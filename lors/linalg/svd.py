@@ -68,10 +68,10 @@ def numerical_svd(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the triplets of :func:`thin_svd` within the :func:`numerical_rank`.
 
-    They come from the eigenvectors of the Gram matrix, at about half of the cost for a square matrix
-    and a quarter for one that is four times as wide. The Gram matrix squares the spectrum, but the
-    smallest singular value within the numerical rank, 1e-6 of the largest, has a square far above
-    the rounding errors of float64.
+    They come from the eigenvectors of the Gram matrix, at about half of the cost for a square
+    matrix and a quarter for one that is four times as wide. The Gram matrix squares the spectrum,
+    but the smallest singular value within the numerical rank, 1e-6 of the largest, has a square far
+    above the rounding errors of float64.
     """
     is_tall = matrix.shape[0] >= matrix.shape[1]
     tall = matrix if is_tall else matrix.T
