@@ -61,6 +61,7 @@ class ResumableTrainer(Trainer):
             subnetworks.write_importance(arguments["model"], batches, options)
             return
         if getattr(options, "save_strategy", "all") == "adapter_only":
+            train_adapters_alone(arguments["model"], options.adapter)
             keep_adapters_apart(arguments["model"])
         if options.subnetworks:
             subnetworks.start_subnetworks(arguments["model"], arguments["optimizers"], options)
@@ -115,6 +116,25 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, -1)  # never
+
+
+def train_adapters_alone(model: torch.nn.Module, adapter: str) -> None:
+    """Freeze all that is not saved with an adapter, running means and variances too.
+
+    ESPnet trains every parameter that ``freeze_param`` does not name, and saves the adapter: what
+    the others have learnt would be lost, and the adapter would not fit the base model.
+
+    Args:
+        model: the model with its adapters.
+        adapter: ``lora`` or ``houlsby``, as in ESPnet.
+    """
+    saved = "lora_" if adapter == "lora" else "adapter"
+    for name, parameter in model.named_parameters():
+        if saved not in name:
+            parameter.requires_grad = False
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.momentum = 0.0
 
 
 def keep_adapters_apart(model: torch.nn.Module) -> None:

@@ -270,6 +270,43 @@ def test_loaded_adapters_are_not_taken_for_added_up():
     torch.testing.assert_close(model[0].weight, weight + 2 * model[0].lora_B @ model[0].lora_A)
 
 
+class More(Model):
+    """Has parameters and running statistics beside the adapter."""
+
+    def __init__(self):
+        super().__init__()
+        self.output = torch.nn.Linear(3, 3)
+        self.norm = torch.nn.BatchNorm1d(3)
+
+    def forward(self, x, **_):
+        return super().forward(self.norm(self.output(x)))
+
+
+@pytest.mark.parametrize("kind", ["whole model", "adapter"])
+def test_nothing_is_trained_that_is_not_saved(tmp_path, monkeypatch, kind):
+    before = More().state_dict()
+    monkeypatch.setattr(sys.modules[__name__], "Model", More)
+    made: list[More] = []
+    monkeypatch.setattr(More, "__init__", kept(More.__init__, made))
+    train(tmp_path, **KINDS[kind])
+    after = made[0].state_dict()
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    saved = set(torch.load(tmp_path / "5epoch.pth", weights_only=True))
+    counters = {"norm.num_batches_tracked"}
+    assert "lora_A" in changed and changed - counters <= saved
+    assert ("output.weight" in changed, "norm.running_mean" in changed) == (kind != "adapter",) * 2
+
+
+def kept(make, made: list):
+    """Return `make` that adds what it makes to a list."""
+
+    def wrapped(self):
+        make(self)
+        made.append(self)
+
+    return wrapped
+
+
 class Matrix(Model):
     """A matrix that is a parameter; each forward pass keeps it as it is and as it is used."""
 
