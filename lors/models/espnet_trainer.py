@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from espnet2.tasks.abs_task import AbsTask
 from espnet2.train.reporter import Reporter
 from espnet2.train.trainer import Trainer
 from torch import Tensor
@@ -61,7 +62,6 @@ class ResumableTrainer(Trainer):
             subnetworks.write_importance(arguments["model"], batches, options)
             return
         if getattr(options, "save_strategy", "all") == "adapter_only":
-            train_adapters_alone(arguments["model"], options.adapter)
             keep_adapters_apart(arguments["model"])
         if options.subnetworks:
             subnetworks.start_subnetworks(arguments["model"], arguments["optimizers"], options)
@@ -83,6 +83,21 @@ class ResumableTrainer(Trainer):
                     options = dataclasses.replace(options, max_epoch=reporter.get_epoch())
                 del model
             super().run(**{**arguments, "trainer_options": options})
+
+
+class ResumableTask(AbsTask):
+    """A mix-in for ESPnet tasks: the trainer of LoRS, and training of adapters alone."""
+
+    trainer = ResumableTrainer
+
+    @classmethod
+    def build_optimizers(
+        cls, args: argparse.Namespace, model: torch.nn.Module
+    ) -> list[torch.optim.Optimizer]:
+        """Return ESPnet's optimisers; what is not saved with an adapter is frozen before."""
+        if args.use_adapter and args.save_strategy == "adapter_only":
+            train_adapters_alone(model, args.adapter)
+        return super().build_optimizers(args, model)
 
 
 def cpu_autocast(model: torch.nn.Module) -> contextlib.AbstractContextManager:

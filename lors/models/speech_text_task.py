@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Collection
 
-from espnet2.tasks.abs_task import AbsTask
 from espnet2.train.class_choices import ClassChoices
 from espnet2.train.collate_fn import CommonCollateFn
 from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import str2bool
 
-from lors.models.espnet_trainer import ResumableTrainer
+from lors.models.espnet_trainer import ResumableTask
 
 PADDING = -1
 """Pads the token ids of a batch."""
 
 
-class SpeechTextTask(AbsTask):
+class SpeechTextTask(ResumableTask):
     """An ESPnet task of speech and text, trained by LoRS's trainer.
 
     Attributes:
@@ -25,7 +24,6 @@ class SpeechTextTask(AbsTask):
     """
 
     num_optimizers: int = 1
-    trainer = ResumableTrainer
     class_choices_list: list[ClassChoices] = []  # noqa: RUF012 - as ESPnet has it
     conf_options: dict[str, str] = {}  # noqa: RUF012 - a constant of each task
 

@@ -1,5 +1,6 @@
 """A training that is killed before any of its operations on files, and resumes."""
 
+import argparse
 import ctypes
 import dataclasses
 import io
@@ -26,6 +27,7 @@ from espnet2.train.distributed_utils import DistributedOption
 from espnet2.train.trainer import Trainer
 
 from lors.models.espnet_trainer import (
+    ResumableTask,
     ResumableTrainer,
     atomic_saves,
     keep_adapters_apart,
@@ -81,11 +83,13 @@ class Batches(AbsIterFactory):
 def train(out: Path, trainer=ResumableTrainer, **options) -> None:
     torch.set_num_threads(1)
     model = Model()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    args = {"optim": "adam", "optim_conf": {"lr": 0.01}, "use_adapter": False, **OPTIONS, **options}
+    args |= {"sharded_ddp": False, "exclude_weight_decay": False}
+    optimizers = ResumableTask.build_optimizers(argparse.Namespace(**args), model)
     out.mkdir(exist_ok=True)
     trainer.run(
         model=model,
-        optimizers=[optimizer],
+        optimizers=optimizers,
         schedulers=[None],
         train_iter_factory=Batches(),
         valid_iter_factory=Batches(),
