@@ -7,10 +7,9 @@ import operator
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.linalg
 from torch import Tensor
 
-from lors.linalg.svd import as_matrix, as_tensor, numerical_rank, numerical_svd, rounding_level
+from lors.linalg.svd import as_matrix, as_tensor, numerical_svd, rounding_level
 
 
 def calibrate_singular_values(parts: Sequence[Tensor], alpha: float) -> Tensor:
@@ -58,23 +57,12 @@ def boost_singular_values(delta: Tensor, beta: float) -> Tensor:
     Returns:
         The boosted delta, same shape and dtype.
     """
-    matrix = as_matrix(delta)
-    size = float(np.abs(matrix).max(initial=0.0))
-    if size == 0 or beta == 1:
+    if beta == 1 or not delta.any():
         return delta
-    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
-    tall = tall / size
-    # The eigenvectors of D'D cost half of a singular value decomposition. The directions that are
-    # not rounding errors are precise enough in float64.
-    squares, vectors = scipy.linalg.eigh(tall.T @ tall, check_finite=False)
-    values, vectors = np.sqrt(np.maximum(squares[::-1], 0)), vectors[:, ::-1]
-    rank = numerical_rank(values, matrix.shape)
-    values, vectors = values[:rank], vectors[:, :rank]
+    left, values, right = numerical_svd(as_matrix(delta))
     cumulative = np.cumsum(values)
     floor = values[np.searchsorted(cumulative, beta * cumulative[-1])]
-    ratios = np.maximum(values, floor) / values
-    boosted = size * ((tall @ vectors * ratios) @ vectors.T)
-    return as_tensor(boosted if tall.shape == matrix.shape else boosted.T, delta)
+    return as_tensor((left * np.maximum(values, floor)) @ right, delta)
 
 
 def projection_coefficients(

@@ -11,7 +11,6 @@ from lors.recipe.mask_overlap import Overlap
 
 MARKERS = ("o", "s", "^", "D")
 
-
 Point = tuple[float, float, str]
 """Overlap, loss, and the names of the two languages."""
 

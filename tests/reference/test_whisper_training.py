@@ -5,14 +5,12 @@ import re
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 import whisper
 
 from lors.checkpoint.expert import open_expert
 from lors.checkpoint.reader import Checkpoint
 from lors.config import read_yaml
-from lors.data.datadir import Utterance, write_data_dir
 from lors.merge.run import MergePlan, run_merge
 from lors.models import open_recogniser
 from lors.models.whisper.conf import WhisperConf, WhisperOptions
@@ -23,6 +21,7 @@ from lors.recipe.training_config import fine_tuning_config
 from lors.tasks import Pair
 from tests.integration.recipe import ROOT
 from tests.integration.tiny_whisper import DIMS, make_whisper
+from tests.reference.small_trainings import write_noise
 from tests.refusal import refusal
 
 pytestmark = pytest.mark.espnet
@@ -130,26 +129,7 @@ def project(tmp_path_factory, weights):
     """A base model and data of two languages and tasks."""
     root = tmp_path_factory.mktemp("project")
     import_whisper(str(weights[0]), root / "base", window=WINDOW)
-    rng = np.random.default_rng(1)
-    for lang in ("de", "es"):
-        for split in ("train", "dev"):
-            rows = []
-            for number in range(4):
-                path = root / "audio" / f"{lang}-{split}-{number}.flac"
-                path.parent.mkdir(exist_ok=True)
-                soundfile.write(path, rng.normal(size=16000) * 0.1, 16000)
-                rows.append(
-                    Utterance(
-                        f"spk{number}-{lang}-{split}",
-                        str(path),
-                        f"spk{number}",
-                        lang,
-                        f"{lang} {number} Wort",
-                        {"en": f"word {number}"},
-                        1.0,
-                    )
-                )
-            write_data_dir(root / "dump" / lang / split, rows)
+    write_noise(root, ("de", "es"), clips=4)
     return root
 
 
