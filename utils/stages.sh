@@ -26,7 +26,8 @@
 # Optional arrays:
 #   training   above check_options: names of the stages that the option --skip_train leaves out
 #   recorded   above start_run: arguments of lors.bin.record_run, which describe the run for
-#              utils/status; without them the run is not recorded
+#              utils/status; without them the run is not recorded, nor what its stages take:
+#              EXPDIR/stages.tsv has when a stage ended, its name, seconds, cores, processor, command
 #
 # shellcheck source-path=SCRIPTDIR/..
 # shellcheck disable=SC2154,SC2034 # variables of the script that sources this file
@@ -129,8 +130,23 @@ begin() {
 }
 
 end_stage() {
-    if [ -n "$current" ]; then log "stage $current took $((SECONDS - began)) s"; fi
+    if [ -z "$current" ]; then return; fi
+    local seconds=$((SECONDS - began))
+    log "stage $current took $seconds s"
+    if [ "$dry_run" = false ] && [ ${#recorded[@]} -gt 0 ]; then
+        printf '%(%FT%T)T\t%s\t%s\t%s\t%s\t%s\n' -1 "$current" "$seconds" "$(nproc)" \
+            "$(processor)" "$command_line" >>"$expdir/stages.tsv" || log "no record of this time"
+    fi
     current=
+}
+
+# Print the name of the processor, which says what the seconds of a stage mean.
+processor() {
+    local name=''
+    if [ -r /proc/cpuinfo ]; then
+        name=$(sed -n 's/^model name[^:]*: *//p;/^model name/q' /proc/cpuinfo)
+    fi
+    echo "${name:-$(uname -m)}"
 }
 
 end_run() {

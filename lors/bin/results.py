@@ -8,6 +8,7 @@ import sys
 
 from lors.log import run_main
 from lors.plots.report import write_plots
+from lors.plots.searches import write_sweep_plots
 from lors.recipe.results import write_results
 from lors.recipe.significance import DEFAULT
 from lors.recipe.sweep_report import write_sweeps
@@ -49,7 +50,8 @@ def get_parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     if args.sweeps_only:
-        print(write_sweeps(args.expdirs, args.out, args.title, args.command, args.systems))
+        draw = functools.partial(write_sweep_plots, folder=args.plots) if args.plots else None
+        print(write_sweeps(args.expdirs, args.out, args.title, args.command, args.systems, draw))
         return
     draw = functools.partial(write_plots, folder=args.plots) if args.plots else None
     report = write_results(
@@ -62,9 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the program; return the exit code."""
     parser = get_parser()
     args = parser.parse_args(argv)
-    for option in ("plots", "compare_to"):
-        if args.sweeps_only and getattr(args, option):
-            parser.error(f"--{option} is about test scores, which --sweeps_only leaves out")
+    if args.sweeps_only and args.compare_to:
+        parser.error("--compare_to is about test scores, which --sweeps_only leaves out")
     return run_main(parser, work, argv)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Sequence
@@ -12,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 from lors.fileio import write_json
 from lors.recipe.expdir import ExpDir, check_models, model_digest
 from lors.recipe.made_from import MadeFrom
-from lors.recipe.measured import CountOrZero, Finite, Fraction, read_measured
+from lors.recipe.measured import CountOrZero, Fraction, read_measured
+from lors.recipe.merging_loss import MergingLoss, losses_of_two
 from lors.recipe.report import Section
-from lors.score import normalised_performance
-from lors.score.normalised import UndefinedPerformanceError
 from lors.tasks import pairs_of
 
 if TYPE_CHECKING:
@@ -53,21 +53,6 @@ class MaskFindings:
         """Expected overlap of two random masks of the mean density d: d / (2 - d)."""
         density = sum(self.density.values()) / len(self.density)
         return density / (2 - density)
-
-
-@dataclass(frozen=True)
-class MergingLoss:
-    """Loss of merging the experts of two languages.
-
-    Attributes:
-        langs: the two languages.
-        task: the task of the experts.
-        loss: 1 - normalised performance on dev; None if it is undefined.
-    """
-
-    langs: tuple[str, ...]
-    task: str
-    loss: Finite | None
 
 
 @dataclass(frozen=True)
@@ -144,39 +129,12 @@ def write_overlap(
 
     found = {s: mask_findings(Masks(f)) for s, f in zip(systems, files, strict=True)}
     merging = [
-        loss
+        dataclasses.asdict(loss)
         for task in tasks
-        for loss in _losses(expdir, langs, task, dump, options, limit, device)
+        for loss in losses_of_two(expdir, langs, task, dump, options, limit, device)
     ]
     write_json(out, {"masks": found, "merging": merging})
     record.record()
-
-
-def _losses(
-    expdir: ExpDir,
-    langs: Sequence[str],
-    task: str,
-    dump: str | os.PathLike,
-    options: InferenceOptions,
-    limit: int | None,
-    device: str,
-) -> list[dict[str, Any]]:
-    """Return what the average of the experts of every two languages loses on dev."""
-    from lors.merge.run import iter_merged
-    from lors.recipe.tuner import Tuner, plan_of
-
-    pairs, losses = pairs_of(langs, [task]), []
-    tuner = Tuner(expdir, pairs, dump, options, limit, device)
-    for two in itertools.combinations(pairs, 2):
-        tuner.model.load_state(dict(iter_merged(plan_of(expdir, two, "average", {}))))
-        merged = {pair: tuner.score(tuner.model, pair) for pair in two}
-        try:
-            kept = normalised_performance(merged, tuner.base, tuner.expert)
-        except UndefinedPerformanceError:
-            kept = None
-        loss = None if kept is None else 1 - kept
-        losses.append({"langs": [pair.lang for pair in two], "task": task, "loss": loss})
-    return losses
 
 
 def overlap_sections(expdirs: Sequence[str | os.PathLike]) -> list[Section]:

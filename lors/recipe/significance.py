@@ -234,6 +234,7 @@ def significance_sections(table: ScoreTable, found: Significance) -> list[Sectio
     if found.problem:
         return [Section("Intervals and comparisons", above=[found.problem])]
     sections, runs = [], _of_runs(table)
+    lacking = _without_comparisons(table, found)
     for task in table.tasks:
         metric = task_called(task).metric
         rows = [
@@ -246,13 +247,20 @@ def significance_sections(table: ScoreTable, found: Significance) -> list[Sectio
                 f"95 % intervals of {metric.name}",
                 ["system", *table.languages(task), "average"],
                 rows,
-                above=[f"Bootstrap, {SAMPLES} samples, seed {SEED}.{runs} {CAPTION}"],
+                above=[f"Bootstrap, {SAMPLES} samples, seed {SEED}.{runs} {CAPTION}", *lacking],
                 below=_few_utterances(table, task),
             )
         )
         if found.comparisons[task]:
             sections.append(compared_section(table, found, task))
     return sections
+
+
+def _without_comparisons(table: ScoreTable, found: Significance) -> list[str]:
+    """Return what to do if rows could be compared and none is."""
+    if found.compared_with or len(table.systems) < 2:
+        return []
+    return [f"No comparisons: {DEFAULT} is not among the systems; --compare_to names another one."]
 
 
 def _few_utterances(table: ScoreTable, task: str) -> list[str]:

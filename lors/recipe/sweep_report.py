@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from lors.errors import LorsError, unknown_name
 from lors.fileio import write_text
 from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, tasks_of
 from lors.recipe.parameters import shown_params, undefined_searches
-from lors.recipe.report import MISSING, UNDEFINED, Section, render_markdown, render_text
+from lors.recipe.report import (
+    MISSING,
+    UNDEFINED,
+    Section,
+    relative_to,
+    render_markdown,
+    render_text,
+)
 from lors.recipe.results import DEFINITION, with_unit
 from lors.recipe.sweeps import Sweep, Trial, read_sweeps, varied_params
 from lors.score import Score
@@ -26,6 +34,7 @@ def write_sweeps(
     title: str,
     command: str | None = None,
     systems: Collection[str] | None = None,
+    draw: Callable[[Sequence[Sweep]], list[tuple[str, str]]] | None = None,
 ) -> str:
     """Write the report of the searches in some experiment directories as Markdown.
 
@@ -35,9 +44,10 @@ def write_sweeps(
         title: its heading.
         command: the command that made the searches.
         systems: the merges to report, e.g. ``lors.langs``; by default all with a search.
+        draw: writes figures and returns the caption and path of each; None for none.
 
     Returns:
-        The same report as plain text, then a line for the file.
+        The same report as plain text, then a line for each file of it.
 
     Raises:
         LorsError: a directory has no search, or a malformed one.
@@ -56,8 +66,11 @@ def write_sweeps(
     if len(expdirs) > 1:
         sections.insert(0, _experiments(sweeps, list(map(str, expdirs))))
     runs = f"Scores on dev; experiments: {', '.join(map(str, expdirs))}."
-    write_text(out, render_markdown(sections, title, runs, command=command))
-    return "\n".join([render_text(sections, title, runs), f"written: {out}"])
+    figures = draw(sweeps) if draw else []
+    links = [(caption, relative_to(path, Path(out).parent)) for caption, path in figures]
+    write_text(out, render_markdown(sections, title, runs, links, command))
+    files = [f"written: {out}", *(f"figure: {path}" for _, path in figures)]
+    return "\n".join([render_text(sections, title, runs), *files])
 
 
 def _of_systems(sweeps: Sequence[Sweep], systems: Collection[str] | None) -> Sequence[Sweep]:

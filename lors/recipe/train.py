@@ -36,6 +36,9 @@ from lors.tasks import Pair
 
 log = logging.getLogger(__name__)
 
+CHECKPOINT = "checkpoint.pth"
+"""ESPnet's file that a training is resumed from."""
+
 
 def collect_stats(
     pairs: Sequence[Pair],
@@ -117,6 +120,7 @@ def train(
     marker = DoneMarker(out / ".done", _inputs(pairs, config, family, out, masks))
     if marker.is_done():
         log.info("%s is there already", out)
+        remove_checkpoint(out)
         return
     with marker.work():
         if base and config.get("use_adapter"):
@@ -133,6 +137,7 @@ def train(
         if not best.exists():
             raise LorsError("the training left no model", where=best, hint=f"see {out / LOG}")
         replace_link(out / "model.pth", best.name)
+    remove_checkpoint(out)
 
 
 def estimate_importance(
@@ -257,13 +262,18 @@ def _record_base(base: str | os.PathLike, out: Path) -> None:
     record_base(open_base(base), out)
 
 
+def remove_checkpoint(out: Path) -> None:
+    """Remove what only an unfinished training needs: weights and moments, three times the model."""
+    (out / CHECKPOINT).unlink(missing_ok=True)
+
+
 def _discard_torn_checkpoint(out: Path) -> None:
     """Remove an incomplete checkpoint, because no training can resume from it.
 
     The trainer of LoRS writes files atomically; but a disk may fail, or another trainer may have
     written the checkpoint.
     """
-    checkpoint = out / "checkpoint.pth"
+    checkpoint = out / CHECKPOINT
     # A zip file has its directory at the end: an incomplete file has none.
     if checkpoint.exists() and not zipfile.is_zipfile(checkpoint):
         log.warning("%s is incomplete: training starts over", checkpoint)

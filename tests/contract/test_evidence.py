@@ -49,6 +49,7 @@ def finish(path, text=""):
 
 def run_recipe(options):
     exp, tasks = Path(options["--expdir"]), options.get("--tasks", "asr st").split()
+    finish(Path(options.get("--dumpdir", "dump"), ".made"))
     last = options.get("--stop_stage", "upload")
     if "--stage" not in options and last not in ("data", "format"):
         for name in ["base", "joint"] + ["expert/" + lang + "_asr" for lang in LANGS]:
@@ -74,7 +75,7 @@ def values(option):
 LANGS, LOGS, RECORDS = {langs!r}, {logs!r}, {records!r}
 words = sys.argv[1:]
 programs = ["lors.bin.merge", "lors.bin.evaluate", "lors.bin.results", "lors.bin.report"]
-programs += ["lors.bin.score_expdir"]
+programs += ["lors.bin.score_expdir", "lors.bin.replay_halving", "lors.bin.interference"]
 name = os.path.basename(sys.argv[0])
 if name != "run.sh" and (words[:1] != ["-m"] or words[1] not in programs):
     os.execv({python!r}, [{python!r}, *words])
@@ -91,6 +92,7 @@ elif words[1] == "lors.bin.evaluate":
     places = [word.split("=", 1)[1] for word in values("--models")]
     every = [place.replace("{{lang}}", lang) for place in places for lang in values("--langs")]
     check([place + "/model.pth" for place in every])
+    check([folder + "/.made" for folder in values("--dump")])
 """
 
 
@@ -200,10 +202,14 @@ def test_reports_are_of_all_seeds(commands):
     assert list(map(str, first.expdirs)) == ["exp/seed1", "exp/seed2"]
     assert "lors.langs_tasks" in first.systems
     assert [report.sweeps_only for report in others] == [False] * 5 + [True] * 2
-    (page,) = commands.parsed("lors.bin.report")
+    page, *of_parts = commands.parsed("lors.bin.report")
     assert list(map(str, page.expdirs)) == ["exp/seed1", "exp/seed2"]
     assert page.systems == first.systems
     assert Path(page.significance) == significance_file(first.out)
+    assert len(of_parts) == 5
+    for part, report in zip(of_parts, others, strict=False):
+        assert part.expdirs == report.expdirs and report.compare_to == "base"
+        assert Path(part.significance) == significance_file(report.out)
     written = [name for name, _ in commands.programs]
     assert written.index("lors.bin.results") < written.index("lors.bin.report")
 
@@ -222,6 +228,33 @@ def test_the_quick_experiment_is_one_run(tmp_path):
     (words,) = commands.runs
     assert "conf/tune_quick.yaml" in words
     assert words[words.index("--methods") + 1] == "average task_arithmetic lors"
+
+
+def test_rows_are_compared_with_one_of_them(tmp_path):
+    """The reports have comparisons whichever methods lead."""
+    options = ("--parts", "seeds reach", "--seeds", "1", "--leading", "tsv_m lors_paper")
+    commands = Commands(tmp_path, *options, "--methods", "tsv_m lors_paper")
+    of_seed = [of for of in map(options_of, commands.runs) if of["--expdir"] == "exp/seed1"]
+    assert of_seed and {of["--compare_to"] for of in of_seed} == {"lors_paper"}
+    whole, *parts = commands.parsed("lors.bin.results")
+    assert whole.compare_to == "lors_paper"
+    assert [report.compare_to for report in parts] == ["lors_paper"] * len(parts)
+
+
+def test_interference_and_halving_are_reported(commands):
+    (measured,) = commands.parsed("lors.bin.interference")
+    assert measured.expdir == "exp/seed1" and measured.tasks == ["asr"]
+    assert measured.langs == ["en", "es", "fr", "it", "ru"]
+    (replay,) = commands.parsed("lors.bin.replay_halving")
+    assert list(map(str, replay.expdirs)) == ["exp/curves/settings"]
+    grid = read_grid(ROOT / "egs/voice_prompts/lors1/conf/tune_curves.yaml")
+    assert grid.halving is None  # a search with halving cannot be replayed
+
+
+def test_times_of_the_parts(commands):
+    rows = (commands.recipe.exp / "parts.tsv").read_text().splitlines()
+    assert [row.split("\t")[1] for row in rows] == ["seeds", "reach", "extend", "curves"]
+    assert all(row.split("\t")[2].isdigit() for row in rows)
 
 
 def test_curves_of_the_learning_rate(commands):

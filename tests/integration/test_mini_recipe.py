@@ -58,6 +58,12 @@ def test_says_what_it_does_and_how_long_it_takes(reference):
     assert stages_of(reference.rest.stderr) == STAGES
     took = re.findall(r"stage \d+ \((\w+)\) took \d+ s", reference.rest.stderr)
     assert took == STAGES
+    rows = [
+        line.split("\t") for line in (reference.recipe.exp / "stages.tsv").read_text().splitlines()
+    ]
+    assert [row[1] for row in rows[-len(STAGES) :]] == re.findall(
+        r"stage (\d+ \(\w+\)) took", reference.rest.stderr
+    )
     assert re.search(r"done in \d+ s\n$", reference.rest.stderr)
     assert "Traceback" not in reference.rest.stderr
     # Logs go to stderr; stdout has the table.

@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load
 
+from lors.bin import interference
 from lors.config import read_yaml
+from lors.fileio import read_json
 from lors.recipe.score_tree import read_scores
 from lors.tasks import ASR, Pair
 from tests.integration.recipe import Ended, Recipe, derive_config, stages_of, state
@@ -55,6 +57,13 @@ def results(run) -> tuple[Recipe, Ended]:
 def test_stages_and_credits(run):
     recipe, ended = run
     assert stages_of(ended.stderr) == ["data", "format", "base", "stats", "experts", "baselines"]
+    rows = [line.split("\t") for line in (recipe.exp / "stages.tsv").read_text().splitlines()]
+    first = rows[:6]  # later stages add theirs
+    assert [(name, seconds) for _, name, seconds, *_ in first] == re.findall(
+        r"stage (\d+ \(\w+\)) took (\d+) s", ended.stderr
+    )
+    assert all(cores.isdigit() and processor for _, _, _, cores, processor, _ in first)
+    assert all("./run.sh --langs" in row[-1] for row in first)
     assert (recipe / "data/CREDITS").exists() and (recipe / "data/LICENSE").exists()
     assert read_yaml(recipe.exp / "base/config.yaml")["whisper_conf"]["window"] == "auto"
     assert read_yaml(recipe.exp / "base/inference.yaml") == {"window": 10}
@@ -83,6 +92,16 @@ def test_results(results):
     for row in ("base | -", "expert | -", "joint | -", "sequential | -", "lors | languages"):
         assert f"| {row} |" in text
     assert (recipe.exp / "report.html").exists() and (recipe.exp / "plots/sweep.png").exists()
+
+
+def test_interference(results, tmp_path):
+    recipe, _ = results
+    words = ["--expdir", str(recipe.exp), "--dump", str(recipe / "dump"), "--langs", *LANGS]
+    words += ["--tasks", "asr", "--inference_config", str(recipe / "conf/short.yaml")]
+    assert interference.main([*words, "--rank", "2", "--out", str(tmp_path / "table.md")]) == 0
+    (two,) = read_json(recipe.exp / "interference.json")["pairs"]
+    assert two["langs"] == LANGS and -1 <= two["cosine"] <= 1 and two["inflation"] > 0
+    assert "| en es | asr |" in (tmp_path / "table.md").read_text()
 
 
 def test_upload(results, hub, tmp_path):

@@ -6,11 +6,13 @@ import importlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 import torch
 
@@ -43,14 +45,29 @@ def run_here(command: Sequence[str], out: Path) -> None:
     importlib.import_module(command[2]).main(command[3:])
 
 
-def kill_and_resume(command: Sequence[str | Path], out: Path, last: int) -> None:
+KEEPING = """import sys
+from lors.recipe import train
+train.remove_checkpoint = lambda out: None
+from {module} import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def keep_checkpoints(patch: pytest.MonkeyPatch) -> None:
+    """Let trainings in this process leave their optimiser, for :func:`assert_same_training`."""
+    patch.setattr("lors.recipe.train.remove_checkpoint", lambda out: None)
+
+
+def kill_and_resume(module: str, words: Sequence[str | Path], out: Path, last: int) -> None:
     """Kill a training and all its processes with SIGKILL after an epoch, and let it go on.
 
     Args:
-        command: trains into `out`, and again resumes the training.
-        out: the training's directory.
+        module: program that trains into `out`, and resumes the training in a second call.
+        words: its command line.
+        out: the training's directory; it keeps the last checkpoint.
         last: number of its epochs.
     """
+    command = [sys.executable, "-c", KEEPING.format(module=module), *words]
     with subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:

@@ -29,6 +29,7 @@ from tests.integration.tiny_s2t import make_model
 from tests.integration.tiny_whisper import make_whisper
 from tests.reference.small_trainings import (
     assert_same_training,
+    keep_checkpoints,
     kill_and_resume,
     run_here,
     write_noise,
@@ -97,7 +98,9 @@ def run(project, out, **changes):
 
 @pytest.fixture(scope="module")
 def trained(project):
-    return run(project, SYSTEM)
+    with pytest.MonkeyPatch.context() as patch:
+        keep_checkpoints(patch)
+        return run(project, SYSTEM)
 
 
 def state(directory):
@@ -212,15 +215,15 @@ def test_a_killed_training_goes_on_to_the_same_model(project, trained):
     other.masks(SYSTEM).parent.mkdir(parents=True)
     other.masks(SYSTEM).write_bytes(masks_of(project).path.read_bytes())
     out = other.subnet(SYSTEM)
-    words = [sys.executable, "-m", "lors.bin.train_subnet", "--base", str(project / "base")]
-    words += ["--langs", *LANGS, "--tasks", *TASKS, "--dump", str(project / "dump")]
+    words = ["--base", str(project / "base"), "--dump", str(project / "dump")]
+    words += ["--langs", *LANGS, "--tasks", *TASKS]
     words += ["--stats", str(project / "stats"), "--out", str(other.root)]
     words += ["--systems", SYSTEM, "--only", "1"]
     settings = read_yaml(CONFIGS[family_of(project / "base").name]) | SMALL
     settings["scheduler_conf"] |= {"total_steps": 4, "max_lr": 0.01}
     (project / "config.yaml").write_text(yaml.safe_dump(settings))
     words += ["--config", str(project / "config.yaml")]
-    kill_and_resume(words, out, last=SMALL["max_epoch"])
+    kill_and_resume("lors.bin.train_subnet", words, out, last=SMALL["max_epoch"])
     assert_same_training(out, trained)
 
 

@@ -1,7 +1,5 @@
 """Training of adapters on a quantised Whisper through ESPnet: kills, and weights that stay."""
 
-import sys
-
 import pytest
 import torch
 import yaml
@@ -18,6 +16,7 @@ from tests.integration.recipe import ROOT
 from tests.integration.tiny_whisper import make_whisper
 from tests.reference.small_trainings import (
     assert_same_training,
+    keep_checkpoints,
     kill_and_resume,
     run_here,
     write_noise,
@@ -45,6 +44,7 @@ def one_thread():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setattr(training, "run_training", run_here)
+        keep_checkpoints(patch)
         yield
     torch.set_num_threads(threads)
 
@@ -148,5 +148,5 @@ def test_a_killed_training_goes_on_to_the_same_adapter(project, trained):
     name, expected, _ = trained
     words = of_speaker(project, name, f"killed_{name}")
     out = project / f"killed_{name}" / SPEAKER
-    kill_and_resume([sys.executable, "-m", "lors.bin.train", *words], out, SMALL["max_epoch"])
+    kill_and_resume("lors.bin.train", words, out, SMALL["max_epoch"])
     assert_same_training(out, expected)

@@ -142,6 +142,38 @@ def test_a_record_of_a_merge_that_did_not_end(files, tmp_path, capsys):
     assert str(unfinished) in error and "model.pth" in error
 
 
+@pytest.mark.parametrize("taken_away", [False, True])
+def test_another_expert_onto_a_merge_with_its_settings(files, tmp_path, taken_away):
+    """The record's settings hold for the expert that is added to its merge, or taken from it."""
+    base, one, two = files
+    out, params = (
+        tmp_path / "m" / "m.pth",
+        ["--params", "rank=2", "density=0.1", "scaling_coef=0.4"],
+    )
+    first = [one, two] if taken_away else [one]
+    words = ["--base", base, "--experts", *first, "--out", str(out), "--method", "lors", *params]
+    assert main(words) == 0
+    changed, whole = tmp_path / "n" / "n.pth", tmp_path / "w" / "w.pth"
+    more = ["--config", str(out.with_name("merge.yaml")), "--onto", str(out), "--experts", two]
+    assert main([*more, "--weights", "-1" if taken_away else "1", "--out", str(changed)]) == 0
+    expected = [one] if taken_away else [one, two]
+    words = [
+        "--base",
+        base,
+        "--experts",
+        *expected,
+        "--out",
+        str(whole),
+        "--method",
+        "lors",
+        *params,
+    ]
+    assert main(words) == 0
+    found, wanted = (torch.load(path, weights_only=True) for path in (changed, whole))
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5)
+
+
 def test_empty_params_in_the_config(files, tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text("method: average\nparams:\n")

@@ -12,6 +12,7 @@ from lors.page.sweep_charts import sweep_panels
 from lors.plots.bars import bar_figure
 from lors.plots.inspection import spectrum_figure
 from lors.plots.report import write_plots
+from lors.plots.searches import experiments_figure, settings_figure
 from lors.plots.style import method_colours
 from lors.plots.sweep import scope_title, sweep_figure
 from lors.recipe.score_tree import read_scores
@@ -80,6 +81,35 @@ def test_figures_of_other_files_are_drawn_again(expdir, tmp_path, what):
     draw(expdir, folder)
     assert ages(folder).keys() == before.keys() and ages(folder) != before
     assert png_size(folder / "bars_asr.png")
+
+
+# --- searches alone
+
+
+def test_settings_figure_has_a_curve_for_each_setting_of_each_method(expdir):
+    figure = settings_figure(read_sweeps([expdir]))
+    assert [axes.get_title() for axes in figure.axes] == [
+        scope_title(scope) for scope in ("asr", "st", "asr_st")
+    ]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "average", "lors rank=3", "lors rank=7",
+    ]  # fmt: skip
+    curve = figure.axes[0].lines[1]
+    assert list(curve.get_xdata()) == [0.2, 0.4, 0.6]
+    assert list(curve.get_ydata()) == pytest.approx([0.53, 0.57, 0.53])
+
+
+def test_experiments_figure_has_the_best_settings_in_the_order_of_the_experiments(tmp_path):
+    dirs = [str(make_sweeps(tmp_path / name)) for name in ("b", "a")]
+    file = tmp_path / "a/tune/lors.asr/sweep.json"
+    grid = read_json(file)["grid"]
+    grid[1]["objective"] = 0.55
+    change(file, grid=grid)
+    figure = experiments_figure(read_sweeps(dirs), dirs)
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["b", "a"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["average", "lors"]
+    assert list(axes.lines[1].get_ydata()) == pytest.approx([0.57, 0.55])
 
 
 # --- sweep

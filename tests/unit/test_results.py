@@ -363,7 +363,8 @@ def test_rows_can_be_compared_with_any_system(texts):
 
 def test_without_lors_there_are_intervals_only(tmp_path):
     sections = report_of(make_texts(tmp_path, rates={"base": 0.5, "ties.langs": 0.2}))
-    assert section(sections, "95 % intervals of WER").rows
+    intervals = section(sections, "95 % intervals of WER")
+    assert intervals.rows and "--compare_to" in intervals.above[-1]
     assert not [s for s in sections if "compared" in s.title]
     assert section(sections, "Speech recognition").header[-1] == "average"
 

@@ -122,10 +122,21 @@ def test_some_of_the_merges(tmp_path):
         write_sweeps([exp], tmp_path / "x.md", "Results", systems=["lors.lang"])
 
 
-@pytest.mark.parametrize("option", [["--plots", "plots"], ["--compare_to", "lors"]])
-def test_options_about_test_scores(option, tmp_path, capsys):
-    exp = make_sweeps(tmp_path / "exp")
+def test_an_option_about_test_scores(tmp_path, capsys):
+    exp, option = make_sweeps(tmp_path / "exp"), ["--compare_to", "lors"]
     words = ["--sweeps_only", "--expdirs", str(exp), "--out", str(tmp_path / "x.md"), *option]
     with pytest.raises(SystemExit) as ended:
         results_main.main(words)
     assert ended.value.code == 2 and option[0] in capsys.readouterr().err
+
+
+def test_the_figure_is_linked(tmp_path, capsys):
+    one, two = (make_sweeps(tmp_path / name) for name in ("one", "two"))
+    options = ["--plots", str(tmp_path / "plots")]
+    report_of(tmp_path, one, options=options)
+    assert "(plots/settings.png)" in (tmp_path / "SWEEPS.md").read_text()
+    report_of(tmp_path, one, two, options=options)
+    assert "(plots/experiments.png)" in (tmp_path / "SWEEPS.md").read_text()
+    assert f"figure: {tmp_path / 'plots/experiments.png'}" in capsys.readouterr().out
+    for name in ("settings", "experiments"):
+        assert (tmp_path / f"plots/{name}.png").read_bytes()[1:4] == b"PNG"

@@ -237,16 +237,33 @@ def test_digest_of_the_base_is_of_its_content(project, tmp_path):
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_checkpoint_that_is_not_whole_is_discarded(project, tmp_path, caplog, whole):
+def test_a_checkpoint_that_is_not_whole_is_discarded(project, tmp_path, caplog, monkeypatch, whole):
     out = tmp_path / "out"
     out.mkdir()
     checkpoint = out / "checkpoint.pth"
     torch.save({"model": {"a": torch.ones(1000)}}, checkpoint)
     if not whole:
         checkpoint.write_bytes(checkpoint.read_bytes()[:-700])
+    monkeypatch.setattr("lors.recipe.train.remove_checkpoint", lambda out: None)
     train(PAIRS, out=out, **project)
     assert checkpoint.exists() == whole
     assert ("training starts over" in caplog.text) != whole
+
+
+def test_a_finished_training_keeps_its_models_and_no_checkpoint(project, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    checkpoint = out / "checkpoint.pth"
+    torch.save({"model": {"a": torch.ones(10)}}, checkpoint)
+    with monkeypatch.context() as patch, refusal("valid.acc.best.pth"):
+        patch.setenv("NO_MODEL", "1")
+        train(PAIRS, out=out, **project)
+    assert checkpoint.exists()  # the same command resumes from it
+    train(PAIRS, out=out, **project)
+    assert not checkpoint.exists() and (out / "model.pth").exists()
+    torch.save({}, checkpoint)  # as if it had been killed between its last two steps
+    train(PAIRS, out=out, **project)
+    assert not checkpoint.exists() and (out / "model.pth").exists()
 
 
 def test_a_training_is_done_by_one_process_at_a_time(project, tmp_path, monkeypatch):

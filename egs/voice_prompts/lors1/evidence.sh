@@ -10,11 +10,15 @@
 #   reach   test scores of what was not merged: the other task, read Russian, a language left out
 #   extend  Russian added to a merge that was tuned without it, Italian taken from a merge of all,
 #           and the cost beside that of joint training
-#   curves  by the number of languages, the settings of a merge, training hours, and learning rate
+#   curves  by the number of languages, the settings of a merge, training hours, and learning rate;
+#           interference of two experts and the loss of merging them; what successive halving saves
 #
-# All models are trained by conf/train_quick.yaml, like those of RESULTS.md. conf/train_full.yaml takes
-# almost three times as long: all parts together train for a hundred experts' time (joint and sequential
-# model, three seeds, curves), under two hours on two cores, which would become about five.
+# conf/train_quick.yaml has trained the models of RESULTS.md. conf/train_full.yaml takes almost three times
+# as long: all parts together train for a hundred experts' time (joint and sequential model, three
+# seeds, curves), under two hours on two cores, which would become about five.
+#
+# All parts need 100 GB of disk: 0.6 GB for each of 77 trainings, 0.3 GB for each of 190 merges. What they
+# took is in EXPDIR/parts.tsv (when a part ended, its name, seconds) and EXPDIR/*/stages.tsv.
 #
 # shellcheck source-path=SCRIPTDIR disable=SC2034,SC2154 # options and what cmd.sh sets
 set -euo pipefail
@@ -26,6 +30,8 @@ seeds=""     # seeds of the training (full: 1 2 3)
 methods=""   # methods of the first seed, over languages (full: all of conf/tune_full.yaml)
 leading=""   # methods of all seeds, over languages, and over languages and tasks
 expdir=exp   # experiment directories: EXPDIR/seed1, EXPDIR/reach, ...
+train_config=conf/train_quick.yaml # fine-tuning
+compare_to="" # method or system that all rows of the reports are compared with (full: lors_paper, quick: lors)
 nj=2         # jobs at the same time
 
 . utils/log.sh
@@ -36,14 +42,14 @@ no_more_arguments "$@"
 langs=(en es fr it ru)
 case $experiment in
 quick)
-    train=conf/train_quick.yaml tune=conf/tune_quick.yaml
-    : "${parts:=seeds}" "${seeds:=1}" "${leading:=average task_arithmetic lors}"
+    tune=conf/tune_quick.yaml
+    : "${compare_to:=lors}" "${parts:=seeds}" "${seeds:=1}" "${leading:=average task_arithmetic lors}"
     : "${methods:=$leading}"
     ;;
 full)
-    train=conf/train_quick.yaml tune=conf/tune_full.yaml
-    : "${parts:=seeds reach extend curves}" "${seeds:=1 2 3}"
-    : "${leading:=average task_arithmetic tsv_m actmat lors_paper lors}"
+    tune=conf/tune_full.yaml
+    : "${compare_to:=lors_paper}" "${parts:=seeds reach extend curves}" "${seeds:=1 2 3}"
+    : "${leading:=average task_arithmetic tsv_m boosted_tsv_m actmat lors_paper lors}"
     : "${methods:=$(sed -n 's/^\([a-z][a-z0-9_+]*\):.*/\1/p' "$tune" | grep -v '^halving$' | xargs)}"
     ;;
 *) die -2 "no such experiment" "where: --experiment $experiment" "expected: quick or full" ;;
@@ -76,15 +82,21 @@ inference=conf/inference_whisper.yaml
 
 # Run ./run.sh with the configurations of the experiment.
 recipe() {
-    ./run.sh --nj "$nj" --train_config "$train" --tune_config "$tune" "$@"
+    ./run.sh --nj "$nj" --train_config "$train_config" --tune_config "$tune" \
+        --compare_to "$compare_to" "$@"
 }
 
-# Run inference with models NAME=DIR ... of a part, score it, and write a report: evaluate OUT ...
+# Run inference with models NAME=DIR ... of a part, score it, and write reports, in which all rows are
+# compared with the model --compare_to, or the base model if that is not among them: evaluate OUT ...
 evaluate() {
-    local out=$1
+    local out=$1 reference=base significance=$1/RESULTS.significance.json
     shift
+    if [[ " $* " == *" $compare_to="* ]]; then reference=$compare_to; fi
     "$python" -m lors.bin.evaluate --inference_config "$inference" --out "$out" "$@"
-    "$python" -m lors.bin.results --expdirs "$out" --out "$out/RESULTS.md" --title "${out##*/}"
+    "$python" -m lors.bin.results --expdirs "$out" --out "$out/RESULTS.md" --title "${out##*/}" \
+        --compare_to "$reference"
+    "$python" -m lors.bin.report --expdirs "$out" --significance "$significance" \
+        --out "$out/report.html"
 }
 
 # Print NAME=DIR of the merges of a scope, one for each leading method.
@@ -111,7 +123,7 @@ part_seeds() {
     for method in "${leading_a[@]}"; do systems+=("$method.langs" "$method.langs_tasks"); done
     local dirs=("${seeds_a[@]/#/$expdir/seed}")
     "$python" -m lors.bin.results --expdirs "${dirs[@]}" --systems "${systems[@]}" \
-        --out "$expdir/RESULTS.md" --plots "$expdir/plots"
+        --out "$expdir/RESULTS.md" --plots "$expdir/plots" --compare_to "$compare_to"
     "$python" -m lors.bin.report --expdirs "${dirs[@]}" --systems "${systems[@]}" \
         --significance "$expdir/RESULTS.significance.json" --out "$expdir/report.html"
 }
@@ -125,7 +137,7 @@ part_reach() {
     evaluate "$expdir/reach/translation_models_recognise" --dump dump --tasks asr \
         --langs "${langs[@]}" --models base="$first/base" "${st[@]}"
     ./run.sh --langs ru --tasks asr --datadir data_read --dumpdir dump_read --stop_stage format \
-        --data_opts "--read_russian true"
+        --expdir "$expdir/reach/data_read" --data_opts "--read_russian true"
     evaluate "$expdir/reach/read_russian" --dump dump_read --tasks asr --langs ru \
         --models base="$first/base" expert="$first/expert/ru_asr" joint="$first/joint" "${asr[@]}"
     part_left_out
@@ -241,6 +253,10 @@ part_curves() {
     curve_of_merges settings --tune_config conf/tune_curves.yaml --stop_stage tune \
         --methods "task_arithmetic lors_paper lors_rank lors_density tsv_m actmat"
     report_searches "$expdir/curves/settings" "$expdir/curves/settings"
+    "$python" -m lors.bin.replay_halving --expdirs "$expdir/curves/settings" --dump dump |
+        tee "$expdir/curves/settings/halving.txt"
+    "$python" -m lors.bin.interference --expdir "$first" --dump dump --langs "${langs[@]}" \
+        --tasks asr --inference_config "$inference" --out "$expdir/curves/INTERFERENCE.md"
     for hours in 0.05 0.1; do
         names+=("${hours}_hours")
         curve "${hours}_hours" --train_hours "$hours" --dumpdir "dump_${hours}_hours"
@@ -249,9 +265,9 @@ part_curves() {
         names+=("rate_$rate")
         config=$expdir/curves/train_$rate.yaml
         mkdir -p "$expdir/curves"
-        sed "s/lr: 0\.00001$/lr: $rate/" "$train" >"$config"
-        if cmp -s "$config" "$train"; then
-            die "no learning rate to replace" "where: $train" "expected: lr: 0.00001"
+        sed "s/lr: 0\.00001$/lr: $rate/" "$train_config" >"$config"
+        if cmp -s "$config" "$train_config"; then
+            die "no learning rate to replace" "where: $train_config" "expected: lr: 0.00001"
         fi
         curve "rate_$rate" --train_config "$config"
     done
@@ -261,7 +277,7 @@ part_curves() {
 
 # Write tables of the searches of some experiments to OUT/SWEEPS.md: report_searches OUT EXPDIR ...
 report_searches() {
-    "$python" -m lors.bin.results --sweeps_only --out "$1/SWEEPS.md" \
+    "$python" -m lors.bin.results --sweeps_only --out "$1/SWEEPS.md" --plots "$1/plots" \
         --title "Searches on dev" --expdirs "${@:2}"
 }
 
@@ -288,5 +304,8 @@ curve_of_merges() {
 
 for part in $parts; do
     log "part $part"
+    began=$SECONDS
     "part_$part"
+    printf '%(%FT%T)T\t%s\t%s\n' -1 "$part" $((SECONDS - began)) >>"$expdir/parts.tsv"
+    log "part $part took $((SECONDS - began)) s"
 done

@@ -1,0 +1,72 @@
+"""Loss of merging the experts of two languages, for what it is compared with."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lors.recipe.expdir import ExpDir
+from lors.recipe.measured import Finite
+from lors.score import normalised_performance
+from lors.score.normalised import UndefinedPerformanceError
+from lors.tasks import pairs_of
+
+if TYPE_CHECKING:
+    from lors.models.family import InferenceOptions
+
+
+@dataclass(frozen=True)
+class MergingLoss:
+    """Loss of merging the experts of two languages.
+
+    Attributes:
+        langs: the two languages.
+        task: the task of the experts.
+        loss: 1 - normalised performance on dev; None if it is undefined.
+    """
+
+    langs: tuple[str, ...]
+    task: str
+    loss: Finite | None
+
+
+def losses_of_two(
+    expdir: ExpDir,
+    langs: Sequence[str],
+    task: str,
+    dump: str | os.PathLike,
+    options: InferenceOptions,
+    limit: int | None,
+    device: str = "cpu",
+) -> list[MergingLoss]:
+    """Return what the average of the experts of every two languages loses on their dev sets.
+
+    Args:
+        expdir: the experiment, with its base model and experts.
+        langs: the languages.
+        task: the task of the experts.
+        dump: data directories ``<lang>/dev``.
+        options: settings of inference; the search is greedy.
+        limit: number of dev utterances of each language; None for all.
+        device: torch device.
+
+    Raises:
+        LorsError: a model is missing or damaged.
+    """
+    from lors.merge.run import iter_merged  # torch is slow to import
+    from lors.recipe.tuner import Tuner, plan_of
+
+    pairs, losses = pairs_of(langs, [task]), []
+    tuner = Tuner(expdir, pairs, dump, options, limit, device)
+    for two in itertools.combinations(pairs, 2):
+        tuner.model.load_state(dict(iter_merged(plan_of(expdir, two, "average", {}))))
+        merged = {pair: tuner.score(tuner.model, pair) for pair in two}
+        try:
+            loss = 1 - normalised_performance(merged, tuner.base, tuner.expert)
+        except UndefinedPerformanceError:
+            loss = None
+        losses.append(MergingLoss(tuple(pair.lang for pair in two), task, loss))
+    return losses
