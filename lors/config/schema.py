@@ -161,6 +161,8 @@ def _convert(value: Any, annotation: Any, at: str, problems: list[str]) -> Any:
     if origin is Annotated:
         return _convert_number(value, annotation, at, problems)
     if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+        if isinstance(value, annotation):  # converted before, as by dataclasses.replace()
+            return value
         return _dataclass(annotation, value, f"{at}.", problems)
     if origin in (list, tuple) and isinstance(value, (list, tuple)):
         items = (

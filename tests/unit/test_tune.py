@@ -7,6 +7,7 @@ from score_trees import put_score, references
 from stand_ins import FakeS2TModel, use_fake_models, write_audio_dump, write_model
 
 from lors.bin import replay_halving
+from lors.config import read_yaml
 from lors.data.datadir import Utterance, read_data_dir, write_data_dir
 from lors.errors import UsageError
 from lors.fileio import read_json, write_json
@@ -99,6 +100,19 @@ def test_plan_takes_options_beside_the_parameters(expdir):
 
 
 # --- the search
+
+
+@pytest.mark.parametrize("rank", [{"ratio": 0.5}, {"energy": 0.6}])
+@pytest.mark.parametrize("method", ["lors", "cart"])
+def test_ranks_by_ratio_and_by_energy(expdir, dump, method, rank):
+    points = tuple({"rank": rank, "scaling_coef": c} for c in (0.5, 1.0))
+    tune(expdir, PAIRS, dump, Grid({method: points}, None), OPTIONS)
+    sweep = read_json(expdir.sweep(method, "asr"))
+    assert [point["params"]["rank"] for point in sweep["grid"]] == [rank, rank]
+    assert merges(FakeS2TModel.calls) == 2
+    merge_tuned(expdir, [method], ["de", "es"], ["asr"])
+    record = read_yaml(expdir.merged(method, "asr") / "merge.yaml")
+    assert record["plan"]["params"] == sweep["grid"][sweep["best"]]["params"]
 
 
 def test_sweep_is_written_and_its_best_point_known(expdir, dump):
