@@ -129,12 +129,22 @@ def test_training_changes_the_subnetworks_alone(project, trained):
 
 @pytest.fixture(scope="module")
 def batches(project):
-    """Record each batch of a training: its utterances, and the entries that the model keeps.
+    """Record each batch of a training: its utterances, the entries kept, the optimiser's moments.
 
     The entries are seen in the weights as a layer computes with them, after a conversion to
-    bfloat16: outside the mask they are zero, inside no random weight is.
+    bfloat16: outside the mask they are zero, inside no random weight is. The moments are those
+    before and after the step of a training batch.
     """
-    seen = []
+    seen, steps = [], []
+
+    def moments(model, optimizer):
+        return {
+            (name, key): value.clone()
+            for name, parameter in model.named_parameters()
+            if name in masks_of(project).shapes
+            for key, value in optimizer.state.get(parameter, {}).items()
+            if value.shape == parameter.shape
+        }
 
     def record(model, _, batch, __):
         with torch.no_grad():
@@ -145,24 +155,48 @@ def batches(project):
             }
         seen.append((model.training, list(batch["utt_id"]), kept))
 
-    def start(model, *arguments):
-        start_subnetworks(model, *arguments)
+    def start(model, optimizers, options):
+        start_subnetworks(model, optimizers, options)
         model.register_forward_hook(record, with_kwargs=True)
+        [optimizer] = optimizers
+        optimizer.register_step_pre_hook(
+            lambda *_: steps.append((seen[-1][1], moments(model, optimizer)))
+        )
+        optimizer.register_step_post_hook(
+            lambda *_: steps.append((*steps.pop(), moments(model, optimizer)))
+        )
 
     start_subnetworks = subnetworks.start_subnetworks
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subnetworks, "start_subnetworks", start)
         patch.setattr(training, "run_training", run_here)
         run(project, "recorded")
-    return seen
+    return seen, steps
+
+
+def test_the_state_of_the_optimiser_outside_the_mask_stays(project, batches):
+    """Bit by bit, in every step; the first step finds no state."""
+    masks, _, steps = masks_of(project), *batches
+    assert len(steps) == SMALL["num_iters_per_epoch"] * len(PAIRS) * SMALL["max_epoch"]
+    kept = 0
+    for utterances, before, after in steps:
+        [lang] = {name.split("-")[1] for name in utterances}
+        assert len(after) == 2 * len(masks.shapes)  # Adam's two moments
+        for (name, key), found in after.items():
+            old = before.get((name, key), torch.zeros_like(found))
+            inside = masks.mask(lang, name)
+            assert torch.equal(found[~inside], old[~inside]), (lang, name, key)
+            assert not torch.equal(found[inside], old[inside]), (lang, name, key)
+            kept += int(old[~inside].count_nonzero())
+    assert kept  # the other language has left something there
 
 
 def test_each_batch_has_one_language(project, batches):
     """The language is read from the ids of the utterances, and not from the trainer's tables."""
-    masks = masks_of(project)
+    masks, seen = masks_of(project), batches[0]
     ids = {True: [], False: []}
     languages = {True: set(), False: set()}
-    for is_training, utterances, kept in batches:
+    for is_training, utterances, kept in seen:
         assert len(utterances) == SMALL["batch_size"]
         langs = {name.split("-")[1] for name in utterances}
         assert len(langs) == 1, utterances
@@ -265,7 +299,7 @@ def test_several_processes(project, monkeypatch):
         return [*launcher, "--dist_backend", "gloo"]
 
     monkeypatch.setattr(training, "training_command", two_processes)
-    out = run(project, "ddp", unused_parameters=True)
+    out = run(project, "ddp")
     assert_only_subnetworks_changed(project, out)
 
 
