@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,14 @@ def write_noise(root: Path, langs: Sequence[str], clips: int) -> None:
 def run_here(command: Sequence[str], out: Path) -> None:
     """Run the program of a training in this process, in place of ``lors.recipe.launch``."""
     importlib.import_module(command[2]).main(command[3:])
+
+
+def two_processes(module: str, options: Sequence[str], ngpu: int, num_nodes: int = 1) -> list[str]:
+    """Return the command of a training by DDP on the CPU, for ``training_command``."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launcher += ["--nnodes", "1", "--nproc_per_node", "2", "-m", module, *options]
+    launcher += ["--ngpu", "0", "--multiprocessing_distributed", "false"]
+    return [*launcher, "--dist_backend", "gloo"]
 
 
 def kill_and_resume(command: Sequence[str | Path], out: Path, last: int) -> None:

@@ -9,7 +9,7 @@ import torch
 import yaml
 from torch.nn import functional
 
-from lors.bin import pack_subnets
+from lors.bin import evaluate, pack_subnets
 from lors.checkpoint.expert import open_model
 from lors.checkpoint.masks import Masks
 from lors.checkpoint.reader import Checkpoint
@@ -31,6 +31,7 @@ from tests.reference.small_trainings import (
     assert_same_training,
     kill_and_resume,
     run_here,
+    two_processes,
     write_noise,
 )
 from tests.refusal import refusal
@@ -40,8 +41,12 @@ pytestmark = pytest.mark.espnet
 LANGS, TASKS = ["de", "es"], ["asr", "st"]
 PAIRS = pairs_of(LANGS, TASKS)
 CONFIGS = {
-    "whisper": ROOT / "egs/voice_prompts/s3net1/conf/train_s3net.yaml",
-    "espnet_s2t": ROOT / "egs/mini_covost/s3net1/conf/train_s3net.yaml",
+    "whisper": ROOT / "egs/voice_prompts/s3net1/conf/train_quick.yaml",
+    "espnet_s2t": ROOT / "egs/mini_covost/s3net1/conf/train_expert.yaml",
+}
+INFERENCE = {
+    "whisper": ROOT / "egs/mini_covost/s3net1/conf/inference_whisper.yaml",
+    "espnet_s2t": ROOT / "egs/mini_covost/s3net1/conf/inference_greedy.yaml",
 }
 SMALL = {"batch_size": 3, "num_iters_per_epoch": 2, "max_epoch": 2, "num_workers": 0}
 SYSTEM = "s3net_taylor_50"
@@ -291,13 +296,6 @@ def test_masks_are_found_again_after_half_of_the_training(project, tmp_path):
 
 def test_several_processes(project, monkeypatch):
     """DDP: all processes have a part of one batch, and so the same language."""
-
-    def two_processes(module, options, ngpu, num_nodes=1):
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        launcher += ["--nnodes", "1", "--nproc_per_node", "2", "-m", module, *options]
-        launcher += ["--ngpu", "0", "--multiprocessing_distributed", "false"]
-        return [*launcher, "--dist_backend", "gloo"]
-
     monkeypatch.setattr(training, "training_command", two_processes)
     out = run(project, "ddp")
     assert_only_subnetworks_changed(project, out)
@@ -335,12 +333,24 @@ def test_subnetworks_of_their_own(project, trained, capsys):
         saved = -2 * matrices / 8 if name == "all" else 4 * matrices / 2 - matrices / 8
         assert size < whole - saved + 20_000
     open_recogniser(out / "de")
+    # Inference with them gives the texts of the model under its masks.
+    words = ["--models", f"packed={out}/{{lang}}", f"whole={trained}", "--split", "dev"]
+    words += ["--dump", str(project / "dump"), "--langs", *LANGS, "--tasks", "asr"]
+    words += ["--inference_config", str(INFERENCE[family_of(trained).name])]
+    assert evaluate.main([*words, "--out", str(project / "evaluated")]) == 0
+    texts = project / "evaluated/inference/dev"
+    for lang in LANGS:
+        one, other = ((texts / f"{name}/{lang}_asr").read_text() for name in ("packed", "whole"))
+        assert one == other and len(one.splitlines()) == 6
     with refusal("es", "de", kind=UsageError):
         LanguageModels("cpu").model(out / "de", "es")
 
 
 def test_what_a_masked_training_refuses(project, tmp_path):
-    for changes in ({"batch_type": "unsorted"}, {"accum_grad": 2}, {"use_adapter": True}):
+    for changes in (
+        *({"batch_type": "unsorted"}, {"valid_batch_type": "unsorted"}),
+        *({"accum_grad": 2}, {"use_adapter": True}),
+    ):
         key, value = next(iter(changes.items()))
         with refusal(key, value):
             run(project, "refused", **changes)
