@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lors.checkpoint.hub import local_path
-from lors.checkpoint.places import RECIPE_MODEL
+from lors.checkpoint.places import RECIPE_MODEL, SUBNETWORK
 from lors.checkpoint.quantised import open_quantised
 from lors.checkpoint.writer import CheckpointWriter
 from lors.errors import UsageError
@@ -61,7 +61,7 @@ def _directory(model: str, out: str) -> Path:
     """
     place = local_path(model)
     if place.is_file():
-        if place.name != RECIPE_MODEL:
+        if place.name not in (RECIPE_MODEL, SUBNETWORK):
             raise UsageError(
                 "not the model of a model directory",
                 where="--model",

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from xxhash import xxh3_128
 
+from lors.checkpoint.places import MASKS, RECIPE_MODEL
 from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.safetensors_file import HEADER, PREFIX, SafetensorsFile
 from lors.checkpoint.writer import CheckpointWriter
@@ -128,6 +129,31 @@ class Masks:
         for name in self.shapes:
             state[name] = state[name].masked_fill(~self.mask(lang, name), 0)
         return state
+
+
+def check_unmasked(path: Path) -> None:
+    """Check that a model file is used whole: it has no masks, or is one packed sub-network.
+
+    A model that was trained under masks has a sub-network for each language. A program that does
+    not know of masks would use all weights together, which were never trained to be.
+
+    Raises:
+        LorsError: masks lie beside a recipe's model, or are in the file.
+    """
+    file = path.with_name(MASKS) if path.name == RECIPE_MODEL else path
+    if file.suffix != ".safetensors" or not file.is_file():
+        return
+    header = SafetensorsFile(file).masks
+    if header is None or header.packed:
+        return
+    raise LorsError(
+        "the masks of this model would be lost",
+        where=path,
+        expected="a model without masks, or the packed sub-network of one language",
+        got=f"masks of {', '.join(header.languages)} in {file}",
+        hint="give the sub-network of a language, as stage pack of the recipe writes it: "
+        "exp/packed/<system>/<lang>/subnetwork.safetensors (python -m lors.bin.pack_subnets)",
+    )
 
 
 def write_masks(

@@ -41,14 +41,18 @@ def pack_espnet(model: str | os.PathLike, base: str | os.PathLike, out: str | os
 
     Raises:
         UsageError: `out` does not end in .zip.
-        LorsError: the model, its configuration or a file that it names is missing.
+        LorsError: the model, its configuration or a file that it names is missing, or the model
+            has masks.
     """
+    from lors.checkpoint.masks import check_unmasked  # torch is slow to import
+
     model, base, out = Path(model), Path(base), Path(out)
     if out.suffix != ".zip":
         raise UsageError("a package is a zip file", where=out, expected="a name that ends in .zip")
     called = Path(os.path.abspath(model)).name  # noqa: PTH100  (a link keeps its name)
     merged, kept = Path("exp/merged", called), Path("exp/base")
     _check_files(model, base)
+    check_unmasked(model / RECIPE_MODEL)
     config = read_yaml(model / CONFIG)
     named = _named_files(config, base, model / CONFIG)
     beside = {base / name for name in BASE_FILES if (base / name).is_file()}

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from lors.checkpoint.expert import RenamedCheckpoint, open_expert, open_model
 from lors.checkpoint.finite import all_finite
 from lors.checkpoint.hub import local_path
+from lors.checkpoint.masks import check_unmasked
 from lors.checkpoint.naming import names_in
 from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.whisper_dims import whisper_dims, whisper_shapes
@@ -64,7 +65,7 @@ def export_whisper(
     Raises:
         UsageError: `out` is the model itself, exists already, or has the suffix of another file.
         LorsError: the model cannot be read, is not a complete Whisper or (for Hugging Face) not a
-            multi-lingual one, a weight is too large for `dtype`, or writing fails.
+            multi-lingual one, has masks, a weight is too large for `dtype`, or writing fails.
     """
     out = Path(out)
     if out.suffix != ".pt" and out.suffix.lower() in MODEL_FILES:
@@ -102,7 +103,8 @@ def open_whisper(
         The model under OpenAI's names, and its dimensions.
 
     Raises:
-        LorsError: the file cannot be read, or is not a complete Whisper model.
+        LorsError: the file cannot be read, is not a complete Whisper model, or has masks
+            (:func:`lors.checkpoint.masks.check_unmasked`).
     """
     described = open_model(path if base is None else base)
     try:
@@ -117,6 +119,8 @@ def open_whisper(
         ) from None
     dims = whisper_dims(RenamedCheckpoint(described, name_of))
     model = described if base is None else open_expert(described, path)
+    for opened in (described, model):
+        check_unmasked(opened.path)
     model = RenamedCheckpoint(model, name_of)
     _check_complete(model, dims)
     return model, dims

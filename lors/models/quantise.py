@@ -7,7 +7,7 @@ import os
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from lors.checkpoint.places import OWN_INFERENCE, RECIPE_MODEL, RECIPE_VECTOR
+from lors.checkpoint.places import OWN_INFERENCE, RECIPE_MODEL, RECIPE_VECTOR, SUBNETWORK
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError
 from lors.fileio import atomic_write, file_digest
@@ -24,24 +24,28 @@ def quantise_directory(
     The family of the model names the weights to quantise; the others stay in float32.
 
     Args:
-        directory: holds ``model.pth`` and ``config.yaml``: a base, fine-tuned or merged model.
+        directory: holds ``model.pth`` and ``config.yaml``: a base, fine-tuned or merged model; or
+            a packed sub-network.
         out: receives ``model.safetensors`` and a copy of ``config.yaml`` (and ``inference.yaml``).
         double: quantise the scales too.
 
     Raises:
-        LorsError: the model is missing or damaged, an adapter, or of a family without quantisation;
-            or `out` holds another model.
+        LorsError: the model is missing or damaged, an adapter, has masks, or is of a family without
+            quantisation; or `out` holds another model.
     """
     from lors.checkpoint.expert import open_model  # torch is slow to import
     from lors.checkpoint.lora_files import is_adapter
+    from lors.checkpoint.masks import check_unmasked
     from lors.checkpoint.quantised import write_quantised
 
     directory, out = Path(directory), Path(out)
     family = family_of(directory)
-    source = directory / RECIPE_MODEL
+    packed = directory / SUBNETWORK
+    source = packed if packed.is_file() else directory / RECIPE_MODEL
     config = directory / "config.yaml"
     if not source.exists():
         raise LorsError("no model to quantise", where=source, hint="run the stage that makes it")
+    check_unmasked(source)
     inputs = {"model": file_digest(source), "config": file_digest(config), "double": double}
     copied = [config]
     if (own := directory / OWN_INFERENCE).exists():

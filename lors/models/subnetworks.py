@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lors.checkpoint.expert import open_model
 from lors.checkpoint.masks import Masks
 from lors.errors import LorsError
+from lors.models import family_of
 from lors.subnet.find import pruned_matrices, write_scores
 from lors.subnet.training import SubnetworkTraining
 
@@ -93,12 +94,16 @@ def write_importance(model: nn.Module, batches: Iterable[Any], options: Options)
     Args:
         model: the model, with the weights of its base.
         batches: pairs of utterance ids and ESPnet's batch, from an iterator factory.
-        options: options of the trainer; ``init_param`` is the base model.
+        options: options of the trainer; ``init_param`` is the base model, in its directory.
+
+    Raises:
+        LorsError: the base model is damaged, or of no family.
     """
     assert options.importance is not None
-    base = open_model(options.init_param[0])
+    path = Path(options.init_param[0])
+    base, policy = open_model(path), family_of(path.parent).policy
     parameters = dict(model.named_parameters())
-    matrices = {name: parameters[name] for name in pruned_matrices(base)}
+    matrices = {name: parameters[name] for name in pruned_matrices(base, policy)}
     scores = {name: torch.zeros_like(matrix) for name, matrix in matrices.items()}
     model.eval()
     number = 0

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lors.checkpoint.places import RECIPE_MODEL, masks_in
 from lors.fileio import write_json
-from lors.recipe.expdir import ExpDir, check_models, model_digest
+from lors.recipe.expdir import SUBNETS, ExpDir, check_models, model_digest
 from lors.recipe.made_from import MadeFrom
 from lors.recipe.measured import CountOrZero, Fraction, read_measured
 from lors.recipe.merging_loss import MergingLoss, losses_of_two
@@ -89,6 +90,27 @@ def _problems(overlap: Overlap) -> list[str]:
         if len(loss.langs) != 2:
             problems.append(f"merging[{index}].langs: {len(loss.langs)} languages, not 2")
     return problems
+
+
+def systems_under_masks(expdir: ExpDir, given: Sequence[str], langs: Sequence[str]) -> list[str]:
+    """Return the given systems, and those of earlier runs that are trained for the languages.
+
+    A run with other rates measures all systems of its experiment, as the results have all.
+
+    Args:
+        expdir: the experiment.
+        given: systems trained under masks.
+        langs: languages that the masks of another system must have.
+
+    Raises:
+        LorsError: the masks of such a system are damaged.
+    """
+    from lors.checkpoint.masks import Masks  # torch is slow to import
+
+    trained = [path.parent for path in expdir.root.glob(f"{SUBNETS}*/{RECIPE_MODEL}")]
+    masked = ((path.name, masks) for path in trained if (masks := masks_in(path)))
+    others = [name for name, masks in masked if {*langs} <= {*Masks(masks).languages}]
+    return sorted({*given, *others})
 
 
 def write_overlap(

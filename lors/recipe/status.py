@@ -189,8 +189,7 @@ class _Judge:
             return status(FAILED, error=f"{progress.what}: {progress.where}")
         if isinstance(progress, OSError):
             return status(FAILED, error=str(progress))
-        # The units of a job that have not started wait for their turn.
-        is_its_turn = progress == STARTED or (job is not None and len(job.keys) == 1)
+        is_its_turn = progress == STARTED or (job is not None and self._is_next(unit.key, job))
         state = self.job_states[log.path] if log and log.status is None else GONE
         if state != GONE:
             return status(state if is_its_turn else PENDING)
@@ -199,6 +198,14 @@ class _Judge:
         if job and job.log.has_failed and (is_its_turn or self._failed_at_once(job)):
             return status(FAILED, job.log.status, error_in(job.log.path))
         return status(INTERRUPTED if progress == STARTED else PENDING)
+
+    def _is_next(self, key: str, job: Job) -> bool:
+        """Return whether a job is at this unit: the first that is not done, if none is half done.
+
+        Units that have not started wait for their turn.
+        """
+        left = [own for own in job.keys if self.progress.get(own, DONE) != DONE]
+        return left[0] == key and not any(self.progress[own] == STARTED for own in left)
 
     def _failed_at_once(self, job: Job) -> bool:
         """Return whether no unit of a failed job is half done.

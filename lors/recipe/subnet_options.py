@@ -12,8 +12,10 @@ from lors.config import Range, read_yaml
 from lors.errors import UsageError
 from lors.recipe.expdir import LORA, SUBNETS, ExpDir, subnet_system
 from lors.recipe.grid import read_grid
+from lors.recipe.mask_rounds import halves
 from lors.recipe.script_options import ComparisonOptions, Lists, check_all
 from lors.recipe.subnetworks import OF_MASKS, OF_SCORES, check_own
+from lors.recipe.training_config import check_masked_config
 from lors.tasks import pairs_of
 
 RATES = frozenset(str(rate) for rate in range(10, 91))
@@ -35,6 +37,9 @@ class S3netOptions(ComparisonOptions):
     def completed(self, name: str) -> str:
         if name == "base_model" and self.pretrained and not self.base_model:
             return str(ExpDir(self.pretrained).base)
+        if name == "s3net_config" and not self.s3net_config:
+            # The batches of experts and joint model: a fair comparison.
+            return self.completed("train_config")
         return super().completed(name)
 
     def lists(self, stages: Collection[str]) -> Lists:
@@ -44,7 +49,7 @@ class S3netOptions(ComparisonOptions):
             lambda: found.update(super(S3netOptions, self).lists(stages)),
         ]
         if {"importance", "subnets"}.intersection(stages):
-            checks.append(lambda: read_yaml(self.s3net_config))
+            checks.append(self._check_training)
         if "experts" in stages and self.lora_config:
             checks.append(lambda: read_yaml(self.lora_config))
         if "tune" in stages:
@@ -58,6 +63,7 @@ class S3netOptions(ComparisonOptions):
         masked = list(dict.fromkeys(pair.lang for pair in pairs_of(found["langs"], self.tasks)))
         return {
             **{name: words for name, words in found.items() if name != "packed"},
+            "s3net_config": [self.completed("s3net_config")],
             "criteria": self.criteria,
             "rates": self.rates,
             "subnets": subnets,
@@ -65,6 +71,14 @@ class S3netOptions(ComparisonOptions):
             "scored": masked if "taylor" in self.criteria and not self.pretrained else [],
             "from_pretrained": ["--pretrained", self.pretrained] if self.pretrained else [],
         }
+
+    def _check_training(self) -> None:
+        """Check the options of the training under masks, before the hours of other models."""
+        path = self.completed("s3net_config")
+        config = read_yaml(path)
+        check_masked_config(config, path)
+        if self.mask_rounds == 2:
+            halves(config)
 
     def _check_rates(self) -> None:
         wrong = [rate for rate in self.rates if rate not in RATES]

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lors.checkpoint.places import RECIPE_MODEL
 from lors.fileio import write_json
@@ -14,6 +15,9 @@ from lors.recipe.expdir import LORA, ExpDir
 from lors.recipe.measured import Count, CountOrZero, read_measured
 from lors.recipe.report import Section
 from lors.tasks import Pair
+
+if TYPE_CHECKING:
+    from lors.checkpoint.reader import Checkpoint
 
 FILE = "parameters.json"
 NOTE = (
@@ -65,14 +69,15 @@ def write_subnet_sizes(expdir: ExpDir, systems: Sequence[str], pairs: Sequence[P
     """
     from lors.checkpoint.expert import open_model  # torch is slow to import
     from lors.checkpoint.masks import Masks
-    from lors.checkpoint.reader import Checkpoint
 
     base_file = expdir.base / RECIPE_MODEL
-    base, base_bytes = open_model(base_file).numel(), base_file.stat().st_size
+    model, base_bytes = open_model(base_file), base_file.stat().st_size
+    base = model.numel()
     langs = list(dict.fromkeys(pair.lang for pair in pairs))
     found: dict[str, SystemSizes] = {}
-    if (expdir.joint / RECIPE_MODEL).exists():
-        found["joint"] = SystemSizes(base, base, base_bytes, 0)
+    if (joint := expdir.joint / RECIPE_MODEL).exists():
+        of_all = _sizes_of([joint], model, base_bytes, langs)
+        found["joint"] = dataclasses.replace(of_all, bytes_of_a_further_language=0)
     for system in systems:
         file = expdir.latest_masks(system)
         masks = Masks(file)
@@ -82,20 +87,33 @@ def write_subnet_sizes(expdir: ExpDir, systems: Sequence[str], pairs: Sequence[P
         found[system] = SystemSizes(
             *(base, used, base_bytes + size, round(size / len(masks.languages)))
         )
-    adapters = [expdir.model(LORA, pair, ()) / RECIPE_MODEL for pair in pairs]
-    if all(file.exists() for file in adapters):
-        parameters = [Checkpoint.open(file).numel() for file in adapters]
-        size = sum(file.stat().st_size for file in adapters)
-        used = base + round(sum(parameters) / len(pairs))
-        found[LORA] = SystemSizes(
-            *(base + sum(parameters), used, base_bytes + size, round(size / len(langs)))
-        )
-    experts = [expdir.expert(pair) / RECIPE_MODEL for pair in pairs]
-    if all(file.exists() for file in experts):
-        size = sum(file.stat().st_size for file in experts)
-        further = round(size / len(langs))
-        found["expert"] = SystemSizes(base * len(pairs), base, size, further)
+    for system in (LORA, "expert"):
+        files = [expdir.model(system, pair, ()) / RECIPE_MODEL for pair in pairs]
+        if all(file.exists() for file in files):
+            found[system] = _sizes_of(files, model, base_bytes, langs)
     write_json(expdir.root / FILE, dataclasses.asdict(SubnetSizes(tuple(langs), found)))
+
+
+def _sizes_of(
+    files: Sequence[Path], base: Checkpoint, base_bytes: int, langs: Sequence[str]
+) -> SystemSizes:
+    """Return the sizes of full models, or of the base model and adapters.
+
+    Args:
+        files: a model for each pair, or one for all.
+        base: the base model.
+        base_bytes: size of its file.
+        langs: the languages.
+    """
+    from lors.checkpoint.lora_files import is_adapter  # torch is slow to import
+    from lors.checkpoint.reader import Checkpoint
+
+    size, number = sum(file.stat().st_size for file in files), base.numel()
+    further, models = round(size / len(langs)), [Checkpoint.open(file) for file in files]
+    if not is_adapter(models[0]):
+        return SystemSizes(number * len(files), number, size, further)
+    own = sum(model.numel() for model in models)
+    return SystemSizes(number + own, number + round(own / len(files)), base_bytes + size, further)
 
 
 def subnet_size_files(expdirs: Sequence[str | os.PathLike]) -> list[Path]:

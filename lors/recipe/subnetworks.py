@@ -69,6 +69,7 @@ def find_masks_of(
     if marker.is_done():
         return
     from lors.checkpoint.expert import open_model  # torch is slow to import: only if there is work
+    from lors.models import family_of
     from lors.subnet.find import find_masks, magnitude_scores, taylor_scores
 
     with marker.work():
@@ -79,7 +80,9 @@ def find_masks_of(
             else taylor_scores(base, of[0])
             for lang, of in sources.items()
         }
-        find_masks(out / MASKS, base, scores, criterion, rate, scope)
+        # The policy of merges, whose masks these may be.
+        policy = family_of(expdir.base).policy
+        find_masks(out / MASKS, base, scores, criterion, rate, scope, policy)
     log.info("%s", out / MASKS)
 
 

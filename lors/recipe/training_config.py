@@ -19,6 +19,17 @@ QUANTISED_BASE = "quantised_base"
 LORA_DEFAULTS = {"rank": 8, "alpha": 8, "target_modules": ["query"]}
 """ESPnet's defaults of those keys of ``adapter_conf`` that make the adapter what it is."""
 
+UNDER_MASKS = {
+    # The one kind of batches that ESPnet makes by category, here by language.
+    "batch_type": ("folded",),
+    "valid_batch_type": ("folded", None),
+    "iterator_type": ("sequence",),
+    "valid_iterator_type": ("sequence", None),
+    "accum_grad": (1,),
+    "use_adapter": (False,),
+}
+"""Option of ESPnet -> its values for a training under masks, the default first."""
+
 
 def fine_tuning_config(
     base: str | os.PathLike,
@@ -213,35 +224,43 @@ def training_config(config: Mapping[str, Any], pairs: int, seed: int) -> dict[st
     return config
 
 
+def check_masked_config(config: Mapping[str, Any], where: object) -> None:
+    """Check that a model can be trained under masks with these options; no model is read.
+
+    Args:
+        config: ESPnet's options.
+        where: their file, for the error.
+
+    Raises:
+        LorsError: batches would mix languages, gradients of several batches would be added up, or
+            there are adapters.
+    """
+    problems = [
+        f"{key}: {config[key]}, expected {allowed[0]}"
+        for key, allowed in UNDER_MASKS.items()
+        if config.get(key, allowed[0]) not in allowed
+    ]
+    if problems:
+        raise LorsError(
+            "this configuration cannot train under masks",
+            where=where,
+            expected="batches of one language each, and an update after each",
+            got=problems,
+            hint="correct it, or give another one with --s3net_config",
+        )
+
+
 def check_masked_training(
     config: Mapping[str, Any], pairs: Sequence[Pair], masks: str | os.PathLike
 ) -> None:
     """Check that a model can be trained on `pairs` under masks with this configuration.
 
     Raises:
-        LorsError: batches would mix languages, gradients of several batches would be added up,
-            there are adapters, or the masks belong to another base model. A model that was trained
-            under these masks can be trained further under them.
+        LorsError: as :func:`check_masked_config`, or the masks belong to another base model. A
+            model that was trained under these masks can be trained further under them.
         UsageError: a language without a mask.
     """
-    problems = [
-        f"{key}: {config.get(key, default)}, expected {wanted}"
-        for key, wanted, default in (
-            ("batch_type", "folded", "folded"),  # the one kind that ESPnet makes by category
-            ("iterator_type", "sequence", "sequence"),
-            ("accum_grad", 1, 1),
-            ("use_adapter", False, False),
-        )
-        if config.get(key, default) != wanted
-    ]
-    if problems:
-        raise LorsError(
-            "this configuration cannot train under masks",
-            where="the training configuration",
-            expected="batches of one language each, and an update after each",
-            got=problems,
-            hint="see conf/train_s3net.yaml of a recipe s3net1",
-        )
+    check_masked_config(config, "the training configuration")
     from lors.checkpoint.expert import open_model  # torch is slow to import
     from lors.checkpoint.masks import Masks
 

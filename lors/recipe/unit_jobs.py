@@ -6,12 +6,14 @@ of another number of jobs is never taken for a log of the current work.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from lors.checkpoint.places import SUBNETWORK
 from lors.errors import LorsError
 from lors.recipe.expdir import ExpDir, inference_units, searches_of, sequential_steps
 from lors.recipe.job_log import JobLog, read_job_log
@@ -55,8 +57,8 @@ def _keys_of(log: JobLog, expdir: str) -> tuple[str, ...]:
             return tuple(os.path.relpath(out, expdir) for out in _trained(log))
         if log.module == "lors.bin.importance":
             return (f"importance/{_only(log.option('langs'), log)}",)
-        if log.module == "lors.bin.train_subnet":
-            return (_only(log.option("systems"), log),)
+        if log.module in _OF_SUBNETS:
+            return _OF_SUBNETS[log.module](log, expdir)
         if log.module == "lors.bin.merge_tuned":
             scopes, methods = log.option("scopes"), log.option("methods")
             return tuple(f"merged/{method}.{scope}" for scope in scopes for method in methods)
@@ -77,6 +79,34 @@ def _keys_of(log: JobLog, expdir: str) -> tuple[str, ...]:
     except (LorsError, ValueError, IndexError):
         pass
     return ()
+
+
+def _masks(log: JobLog, _: str) -> tuple[str, ...]:
+    criteria, rates = log.option("criteria"), log.option("rates")
+    if len(criteria) * len(rates) > MOST_UNITS:
+        return ()
+    names = itertools.product(criteria, rates)
+    return tuple(f"masks/{criterion}_{rate}" for criterion, rate in names)
+
+
+def _trained_under_masks(log: JobLog, _: str) -> tuple[str, ...]:
+    """Return a system, and before it the first half of its training if masks are found again."""
+    system = _only(log.option("systems"), log)
+    return (f"half/{system}/base", system) if log.option("mask_rounds") == ["2"] else (system,)
+
+
+def _packed(log: JobLog, expdir: str) -> tuple[str, ...]:
+    out = os.path.relpath(log.option("out")[0], expdir)
+    return tuple(f"{out}/{name}/{SUBNETWORK}" for name in (*log.option("langs"), "all"))
+
+
+_OF_SUBNETS: Mapping[str, Callable[[JobLog, str], tuple[str, ...]]] = {
+    "lors.bin.find_masks": _masks,
+    "lors.bin.train_subnet": _trained_under_masks,
+    "lors.bin.mask_overlap": lambda *_: ("overlap.json",),
+    "lors.bin.pack_subnets": _packed,
+}
+"""Program -> the keys of the units of its job, from its log and the experiment directory."""
 
 
 def _trained(log: JobLog) -> list[Path]:

@@ -30,7 +30,7 @@ from lors.checkpoint.writer import write_tensors
 from lors.errors import LorsError, UsageError
 from lors.linalg.combine import mean_of
 from lors.linalg.sparsify import GlobalThreshold, top_k_of_each
-from lors.merge.policy import find_policy
+from lors.merge.policy import find_policy, load_policy
 
 Criterion = Literal["magnitude", "taylor"]
 Scope = Literal["matrix", "global"]
@@ -43,14 +43,19 @@ BASE_KEY = "lors_base"
 """Key of the metadata with the base's fingerprint in a file of scores."""
 
 
-def pruned_matrices(model: Checkpoint) -> list[str]:
-    """Return the names of the matrices that the model's policy for merging prunes.
+def pruned_matrices(model: Checkpoint, policy: str | None = None) -> list[str]:
+    """Return the names of the matrices that a policy for merging prunes.
+
+    Args:
+        model: the model.
+        policy: name or file of the policy; by default found from the names of the tensors.
 
     Raises:
         LorsError: no policy knows the model, or it prunes nothing.
+        UsageError: there is no policy of this name.
     """
-    actions = find_policy(model.names(), where=model.path).actions(model.spec())
-    names = [name for name, action in actions.items() if action == "prune"]
+    found = load_policy(policy) if policy else find_policy(model.names(), where=model.path)
+    names = [name for name, action in found.actions(model.spec()).items() if action == "prune"]
     if not names:
         raise LorsError("the policy prunes no matrix of this model", where=model.path)
     return names
@@ -96,6 +101,7 @@ def find_masks(
     criterion: Criterion,
     rate: int,
     scope: Scope = "matrix",
+    policy: str | None = None,
 ) -> None:
     """Find the masks of some languages and write them to a file.
 
@@ -106,9 +112,10 @@ def find_masks(
         criterion: where the scores are from, for the record.
         rate: percentage of the entries that are pruned, from 10 to 90.
         scope: whether it holds for each matrix or for all together.
+        policy: as for :func:`pruned_matrices`.
 
     Raises:
-        UsageError: another rate.
+        UsageError: another rate, or no such policy.
         LorsError: scores that are NaN or infinite, or of another shape; as
             :func:`pruned_matrices`.
     """
@@ -119,7 +126,7 @@ def find_masks(
             expected=f"a whole percentage from {LOWEST_RATE} to {HIGHEST_RATE}",
             got=rate,
         )
-    names = pruned_matrices(base)
+    names = pruned_matrices(base, policy)
     prune = _prune_each if scope == "matrix" else _prune_together
     masks = {lang: prune(names, _checked(base, lang, of), rate) for lang, of in scores.items()}
     settings = {"criterion": criterion, "rate": rate, "scope": scope}

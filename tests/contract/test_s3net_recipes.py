@@ -38,6 +38,9 @@ STAGES = {
     "pack": ["lors.bin.pack_subnets", "exp/s3net_magnitude_30", "exp/s3net_taylor_30"],
 }
 
+# Stages whose models a comparison is of, and that of the scores for masks.
+TRAINED = ("experts", "baselines", "importance", "subnets")
+
 
 def test_there_are_recipes():
     assert {"mini_covost", "voice_prompts"} <= set(RECIPES)
@@ -52,8 +55,21 @@ def test_files_of_a_recipe(name):
     assert (recipe / "README.md").read_text(encoding="utf-8").startswith("# ")
     for script in ("s3net.sh", "path.sh", "cmd.sh", "utils"):
         assert (recipe / script).is_symlink(), script
-    assert read_yaml(recipe / "conf/train_s3net.yaml")["batch_type"] == "folded"
     assert {"masked_magnitude", "masked_taylor"} <= set(read_grid(recipe / "conf/tune.yaml").points)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_all_systems_are_trained_on_equal_batches(name):
+    """Experts, joint model, adapters and S3Net; else their comparison is one of the batches."""
+    configs = [read_yaml(file) for file in (RECIPES[name] / "conf").glob("train_*.yaml")]
+    keys = ("batch_type", "batch_size", "fold_length", "batch_bins")
+    batches = [{key: config.get(key) for key in keys} for config in configs]
+    assert len(batches) > 1 and all(of == batches[0] for of in batches)
+    assert batches[0]["batch_type"] == "folded" and batches[0]["batch_bins"] is None
+    [lora] = [config for config in configs if config.get("use_adapter")]
+    ours = {"mini_covost": "train_expert", "voice_prompts": "train_quick"}[name]
+    plain = read_yaml(RECIPES[name] / f"conf/{ours}.yaml")
+    assert all(lora[key] == plain[key] for key in ("num_iters_per_epoch", "max_epoch"))
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -67,7 +83,26 @@ def test_dry_run_prints_the_commands_of_every_stage(name, tmp_path):
     assert list(printed) == list(STAGES)
     for stage, words in STAGES.items():
         assert all(word in printed[stage] for word in words), (stage, printed[stage])
+    configs = {stage: re.search(r"--config (\S+)", printed[stage])[1] for stage in TRAINED}
+    assert len({*configs.values()}) == 1, configs
     assert sorted(recipe.directory.rglob("*")) == before
+
+
+def test_less_data_of_a_language(tmp_path):
+    """``--train_hours``: all stages read the same, smaller data."""
+    recipe = Recipe(tmp_path / "mini", "mini_covost", "s3net1")
+    done = run(recipe, "--dry_run", "--train_hours", "fr=0.05", "--dumpdir", "dump/low")
+    assert done.returncode == 0, done.stdout
+    commands = [line for line in done.stdout.splitlines() if "lors.bin." in line]
+    [formats] = [line for line in commands if "lors.bin.format_audio" in line]
+    assert "--dump dump/low" in formats and "--train_hours fr=0.05" in formats
+    readers = [line for line in commands if "--dump " in line]
+    assert all("--dump dump/low " in line for line in readers)
+    programs = ("train ", "importance", "train_subnet", "tune", "inference", "mask_overlap")
+    for program in programs:
+        assert any(f"lors.bin.{program}" in line for line in readers), program
+    wrong = run(recipe, "--dry_run", "--train_hours", "it=0.05")
+    assert wrong.returncode == 2 and "it" in wrong.stdout
 
 
 @pytest.mark.parametrize(("ngpu", "asked"), [("0", "0"), ("1", "1"), ("4", "1")])

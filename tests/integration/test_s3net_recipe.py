@@ -37,7 +37,7 @@ def options() -> list[str]:
     """The options of the other recipe's tests, and those of this one."""
     given = dict(zip(OPTIONS[::2], OPTIONS[1::2], strict=True)) | CHANGES
     given |= {"--tasks": "asr", "--methods": " ".join(METHODS)}
-    given |= {"--s3net_config": "conf/tiny_s3net.yaml", "--lora_config": "conf/tiny_lora.yaml"}
+    given |= {"--lora_config": "conf/tiny_lora.yaml"}
     return [word for option in given.items() for word in option]
 
 
@@ -49,7 +49,7 @@ def finished(tmp_path_factory, options):
     tiny |= {"scheduler_conf": {"max_lr": 0.005, "total_steps": 45}}
     tiny["specaug_conf"] = {"apply_time_warp": False, "num_freq_mask": 1, "num_time_mask": 1}
     tiny["specaug_conf"] |= {"freq_mask_width_range": [0, 4], "time_mask_width_range": [0, 10]}
-    for source in ("train_expert.yaml", "train_s3net.yaml", "train_lora.yaml"):
+    for source in ("train_expert.yaml", "train_lora.yaml"):
         derive_config(recipe, source, f"tiny_{source.removeprefix('train_')}", **tiny)
     derive_config(
         recipe,
@@ -189,6 +189,10 @@ def test_masks_are_found_twice(finished, options, tmp_path):
     rows = report["Speech recognition: WER in % (lower is better)"]
     earlier = {"base", "expert", "joint", "lora", *SYSTEMS, *METHODS}
     assert {row["system"] for row in rows} == {*earlier, system}
+    # Overlap and sizes are of all systems of the experiment, too.
+    assert set(read_json(recipe.exp / "overlap.json")["masks"]) == {*SYSTEMS, system}
+    sizes = [row["system"] for row in report["Sizes of the systems"]]
+    assert sizes == ["joint", *sorted([*SYSTEMS, system]), "lora", "expert"]
     whole = Checkpoint.open(models[-1] / "model.pth")
     packed = Checkpoint.open(recipe.exp / f"packed/{system}/de/subnetwork.safetensors")
     expected = second.restricted(whole, "de")

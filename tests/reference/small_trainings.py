@@ -58,6 +58,14 @@ def keep_checkpoints(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("lors.recipe.train.remove_checkpoint", lambda out: None)
 
 
+def two_processes(module: str, options: Sequence[str], ngpu: int, num_nodes: int = 1) -> list[str]:
+    """Return the command of a training by DDP on the CPU, for ``training_command``."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launcher += ["--nnodes", "1", "--nproc_per_node", "2", "-m", module, *options]
+    launcher += ["--ngpu", "0", "--multiprocessing_distributed", "false"]
+    return [*launcher, "--dist_backend", "gloo"]
+
+
 def kill_and_resume(module: str, words: Sequence[str | Path], out: Path, last: int) -> None:
     """Kill a training and all its processes with SIGKILL after an epoch, and let it go on.
 

@@ -1,7 +1,6 @@
 """Training under masks through ESPnet, for both model families: what changes, kills, processes."""
 
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import torch
 import yaml
 from torch.nn import functional
 
-from lors.bin import pack_subnets
+from lors.bin import evaluate, pack_subnets
 from lors.checkpoint.expert import open_model
 from lors.checkpoint.masks import Masks
 from lors.checkpoint.reader import Checkpoint
@@ -32,6 +31,7 @@ from tests.reference.small_trainings import (
     keep_checkpoints,
     kill_and_resume,
     run_here,
+    two_processes,
     write_noise,
 )
 from tests.refusal import refusal
@@ -41,8 +41,12 @@ pytestmark = pytest.mark.espnet
 LANGS, TASKS = ["de", "es"], ["asr", "st"]
 PAIRS = pairs_of(LANGS, TASKS)
 CONFIGS = {
-    "whisper": ROOT / "egs/voice_prompts/s3net1/conf/train_s3net.yaml",
-    "espnet_s2t": ROOT / "egs/mini_covost/s3net1/conf/train_s3net.yaml",
+    "whisper": ROOT / "egs/voice_prompts/s3net1/conf/train_quick.yaml",
+    "espnet_s2t": ROOT / "egs/mini_covost/s3net1/conf/train_expert.yaml",
+}
+INFERENCE = {
+    "whisper": ROOT / "egs/mini_covost/s3net1/conf/inference_whisper.yaml",
+    "espnet_s2t": ROOT / "egs/mini_covost/s3net1/conf/inference_greedy.yaml",
 }
 SMALL = {"batch_size": 3, "num_iters_per_epoch": 2, "max_epoch": 2, "num_workers": 0}
 SYSTEM = "s3net_taylor_50"
@@ -132,12 +136,22 @@ def test_training_changes_the_subnetworks_alone(project, trained):
 
 @pytest.fixture(scope="module")
 def batches(project):
-    """Record each batch of a training: its utterances, and the entries that the model keeps.
+    """Record each batch of a training: its utterances, the entries kept, the optimiser's moments.
 
     The entries are seen in the weights as a layer computes with them, after a conversion to
-    bfloat16: outside the mask they are zero, inside no random weight is.
+    bfloat16: outside the mask they are zero, inside no random weight is. The moments are those
+    before and after the step of a training batch.
     """
-    seen = []
+    seen, steps = [], []
+
+    def moments(model, optimizer):
+        return {
+            (name, key): value.clone()
+            for name, parameter in model.named_parameters()
+            if name in masks_of(project).shapes
+            for key, value in optimizer.state.get(parameter, {}).items()
+            if value.shape == parameter.shape
+        }
 
     def record(model, _, batch, __):
         with torch.no_grad():
@@ -148,24 +162,48 @@ def batches(project):
             }
         seen.append((model.training, list(batch["utt_id"]), kept))
 
-    def start(model, *arguments):
-        start_subnetworks(model, *arguments)
+    def start(model, optimizers, options):
+        start_subnetworks(model, optimizers, options)
         model.register_forward_hook(record, with_kwargs=True)
+        [optimizer] = optimizers
+        optimizer.register_step_pre_hook(
+            lambda *_: steps.append((seen[-1][1], moments(model, optimizer)))
+        )
+        optimizer.register_step_post_hook(
+            lambda *_: steps.append((*steps.pop(), moments(model, optimizer)))
+        )
 
     start_subnetworks = subnetworks.start_subnetworks
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subnetworks, "start_subnetworks", start)
         patch.setattr(training, "run_training", run_here)
         run(project, "recorded")
-    return seen
+    return seen, steps
+
+
+def test_the_state_of_the_optimiser_outside_the_mask_stays(project, batches):
+    """Bit by bit, in every step; the first step finds no state."""
+    masks, _, steps = masks_of(project), *batches
+    assert len(steps) == SMALL["num_iters_per_epoch"] * len(PAIRS) * SMALL["max_epoch"]
+    kept = 0
+    for utterances, before, after in steps:
+        [lang] = {name.split("-")[1] for name in utterances}
+        assert len(after) == 2 * len(masks.shapes)  # Adam's two moments
+        for (name, key), found in after.items():
+            old = before.get((name, key), torch.zeros_like(found))
+            inside = masks.mask(lang, name)
+            assert torch.equal(found[~inside], old[~inside]), (lang, name, key)
+            assert not torch.equal(found[inside], old[inside]), (lang, name, key)
+            kept += int(old[~inside].count_nonzero())
+    assert kept  # the other language has left something there
 
 
 def test_each_batch_has_one_language(project, batches):
     """The language is read from the ids of the utterances, and not from the trainer's tables."""
-    masks = masks_of(project)
+    masks, seen = masks_of(project), batches[0]
     ids = {True: [], False: []}
     languages = {True: set(), False: set()}
-    for is_training, utterances, kept in batches:
+    for is_training, utterances, kept in seen:
         assert len(utterances) == SMALL["batch_size"]
         langs = {name.split("-")[1] for name in utterances}
         assert len(langs) == 1, utterances
@@ -260,15 +298,8 @@ def test_masks_are_found_again_after_half_of_the_training(project, tmp_path):
 
 def test_several_processes(project, monkeypatch):
     """DDP: all processes have a part of one batch, and so the same language."""
-
-    def two_processes(module, options, ngpu, num_nodes=1):
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        launcher += ["--nnodes", "1", "--nproc_per_node", "2", "-m", module, *options]
-        launcher += ["--ngpu", "0", "--multiprocessing_distributed", "false"]
-        return [*launcher, "--dist_backend", "gloo"]
-
     monkeypatch.setattr(training, "training_command", two_processes)
-    out = run(project, "ddp", unused_parameters=True)
+    out = run(project, "ddp")
     assert_only_subnetworks_changed(project, out)
 
 
@@ -304,12 +335,24 @@ def test_subnetworks_of_their_own(project, trained, capsys):
         saved = -2 * matrices / 8 if name == "all" else 4 * matrices / 2 - matrices / 8
         assert size < whole - saved + 20_000
     open_recogniser(out / "de")
+    # Inference with them gives the texts of the model under its masks.
+    words = ["--models", f"packed={out}/{{lang}}", f"whole={trained}", "--split", "dev"]
+    words += ["--dump", str(project / "dump"), "--langs", *LANGS, "--tasks", "asr"]
+    words += ["--inference_config", str(INFERENCE[family_of(trained).name])]
+    assert evaluate.main([*words, "--out", str(project / "evaluated")]) == 0
+    texts = project / "evaluated/inference/dev"
+    for lang in LANGS:
+        one, other = ((texts / f"{name}/{lang}_asr").read_text() for name in ("packed", "whole"))
+        assert one == other and len(one.splitlines()) == 6
     with refusal("es", "de", kind=UsageError):
         LanguageModels("cpu").model(out / "de", "es")
 
 
 def test_what_a_masked_training_refuses(project, tmp_path):
-    for changes in ({"batch_type": "unsorted"}, {"accum_grad": 2}, {"use_adapter": True}):
+    for changes in (
+        *({"batch_type": "unsorted"}, {"valid_batch_type": "unsorted"}),
+        *({"accum_grad": 2}, {"use_adapter": True}),
+    ):
         key, value = next(iter(changes.items()))
         with refusal(key, value):
             run(project, "refused", **changes)

@@ -24,6 +24,7 @@ from lors.merge.run import run_merge
 from lors.models import FAMILIES, family_of, open_recogniser
 from lors.models.wav2vec2.conf import Wav2Vec2Options
 from lors.models.wav2vec2.vocabulary import decode
+from lors.recipe import launch
 from lors.recipe import train as training
 from lors.recipe.expdir import ExpDir
 from lors.recipe.mask_rounds import train_in_two_rounds
@@ -32,7 +33,9 @@ from lors.recipe.training_config import fine_tuning_config
 from lors.subnet.find import find_masks as find
 from lors.tasks import pairs_of
 from tests.full_disk import largest_file
+from tests.integration.recipe import ROOT
 from tests.integration.tiny_wav2vec2 import PACKAGES, environment, make_wav2vec2
+from tests.reference.small_trainings import two_processes
 from tests.refusal import refusal
 
 pytestmark = pytest.mark.espnet
@@ -406,6 +409,20 @@ def test_language_adaptive_pre_training(project, pretrained):
         for directory in (out, packed / "de")
     )
     assert all(torch.equal(own[name], value) for name, value in whole.items())
+
+
+def test_several_processes_under_masks(project, stats, tmp_path, monkeypatch):
+    """DDP by the shipped configuration: layers of the other loss get no gradient."""
+    masks, base = tmp_path / "masks.safetensors", open_model(project / "base/model.pth")
+    find(masks, base, {"de": base.tensor, "es": lambda n: -base.tensor(n)}, "magnitude", 60)
+    monkeypatch.setattr(training, "run_training", launch.run_training)
+    monkeypatch.setattr(training, "training_command", two_processes)
+    shipped = read_yaml(ROOT / "egs/mini_covost/s3net1/conf/train_wav2vec2.yaml")
+    small = {"batch_size": 3, "num_iters_per_epoch": 2, "max_epoch": 1, "num_workers": 0}
+    given = fine_tuning_config(project / "base", shipped | small, PAIRS)
+    out = tmp_path / "ddp"
+    training.train(PAIRS, project / "dump", given, out, stats=stats, seed=1, masks=masks)
+    assert_only_subnetworks_changed(Masks(masks), state(project / "base"), state(out))
 
 
 def test_fine_tuning_after_pre_training(project, pretrained, tmp_path, capsys):

@@ -6,11 +6,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lors.bin import pack_subnets
+from lors.bin import pack_subnets, quantise
 from lors.checkpoint.masks import Masks, write_masks, write_model_with_masks, write_subnetwork
+from lors.checkpoint.quantised import open_quantised
 from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.safetensors_file import HEADER
 from lors.errors import UsageError
+from lors.export.espnet import pack_espnet
+from lors.export.whisper import export_whisper
+from lors.models.quantise import quantise_directory
+from lors.models.whisper.import_base import import_whisper
+from lors.subnet.find import find_masks
+from tests.integration.tiny_whisper import make_whisper
 from tests.refusal import refusal
 from tests.unit.checkpoint_files import file_names
 from tests.unit.merge_models import model
@@ -150,6 +157,49 @@ def test_masks_are_no_model_and_a_model_has_no_masks(path, base, tmp_path):
     with refusal("--out", "masks.bin", kind=UsageError):
         write_masks(tmp_path / "masks.bin", base, NAMES, {}, SETTINGS)
     assert "masks.bin" not in file_names(tmp_path)
+
+
+@pytest.fixture
+def masked(tmp_path):
+    """A Whisper with the masks of two languages, and its packed files."""
+    directory = tmp_path / "s3net_taylor_50"
+    import_whisper(str(make_whisper(tmp_path / "tiny.pt")), directory, window=2.0)
+    model = Checkpoint.open(directory / "model.pth")
+    scores = {"de": model.tensor, "es": lambda name: -model.tensor(name)}
+    find_masks(directory / "masks.safetensors", model, scores, "taylor", 50)
+    words = ["--model", str(directory), "--out", str(tmp_path / "packed/s3net_taylor_50")]
+    assert pack_subnets.main(words) == 0
+    return directory
+
+
+@pytest.mark.parametrize("name", ["model.pth", "all/subnetwork.safetensors"])
+def test_a_model_whose_masks_would_be_lost(masked, tmp_path, name):
+    file = (masked if name == "model.pth" else tmp_path / "packed/s3net_taylor_50") / name
+    facts = (file, "de, es", "exp/packed/<system>/<lang>")
+    with refusal(*facts):
+        export_whisper(file, tmp_path / "out.pt")
+    with refusal(*facts):
+        import_whisper(str(file), tmp_path / "base", window=2.0)
+    with refusal(*facts):
+        quantise_directory(file.parent, tmp_path / "quantised")
+    if name == "model.pth":
+        with refusal(*facts):
+            pack_espnet(masked, masked, tmp_path / "out.zip")
+    assert not {"out.pt", "base", "quantised", "out.zip"} & {p.name for p in tmp_path.iterdir()}
+
+
+def test_a_packed_subnetwork_is_exported_and_quantised(masked, tmp_path):
+    packed, masks = tmp_path / "packed/s3net_taylor_50/de", Masks(masked / "masks.safetensors")
+    export_whisper(packed / "subnetwork.safetensors", tmp_path / "de.pt")
+    words = ["--model", str(packed / "subnetwork.safetensors"), "--out", str(tmp_path / "4bit")]
+    assert quantise.main(words) == 0
+    whole = Checkpoint.open(masked / "model.pth")
+    exported = Checkpoint.open(tmp_path / "de.pt")
+    quantised = open_quantised(tmp_path / "4bit/model.safetensors")
+    for name, expected in masks.restricted(whole, "de").items():
+        assert torch.equal(exported.tensor(name), expected), name
+        if name in masks.shapes:
+            assert not quantised.tensor(name)[~masks.mask("de", name)].any(), name
 
 
 def base_state(base):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import shutil
@@ -10,14 +11,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
-from lors.bin import find_masks, importance, inspect
+from lors.bin import find_masks, importance, inspect, mask_overlap
 from lors.checkpoint.masks import Masks
 from lors.checkpoint.reader import Checkpoint
-from lors.config import build
+from lors.config import build, read_yaml
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError, UsageError
 from lors.fileio import write_json
+from lors.merge import open_inputs
+from lors.models import FAMILIES
 from lors.plots.overlap import overlap_figure, overlap_points
 from lors.plots.style import save_figures
 from lors.recipe import mask_rounds
@@ -25,25 +29,29 @@ from lors.recipe.expdir import ExpDir
 from lors.recipe.mask_overlap import overlap_sections, read_overlap
 from lors.recipe.mask_rounds import halves, train_in_two_rounds
 from lors.recipe.options import resolve
+from lors.recipe.run_record import begin_stage
+from lors.recipe.status import read_status
 from lors.recipe.subnet_sizes import subnet_size_sections, write_subnet_sizes
 from lors.recipe.subnetworks import find_masks_of
 from lors.recipe.training_config import training_config
+from lors.recipe.tuner import plan_of
 from lors.recipe.unit_jobs import latest_jobs
 from lors.recipe.units import SCRIPTS, TRAINING, stages_of, units_of
 from lors.subnet.find import pruned_matrices, write_scores
 from lors.tasks import pairs_of
 from tests.refusal import refusal
-from tests.unit.merge_models import model
+from tests.unit.merge_models import PRUNED, model
 from tests.unit.test_options import COMPARISON
-from tests.unit.test_status import RUN, write_log
+from tests.unit.test_status import HERE, RUN, write_log
 
 ROOT = Path(__file__).parents[2]
 OWN = {
     **{"criteria": "magnitude taylor", "rates": "30", "mask_scope": "matrix"},
     **{"mask_rounds": "1", "pretrained": ""},
-    **{"s3net_config": "conf/train_s3net.yaml", "lora_config": ""},
+    **{"s3net_config": "", "lora_config": ""},
     "stop_stage": "15",
 }
+CRITERIA, RUNS = ["magnitude", "taylor"], ["python", "-m"]
 SUBNETS = ["s3net_magnitude_30", "s3net_taylor_30"]
 LANGS, TASKS = ["de", "es"], ["asr", "st"]
 
@@ -99,6 +107,52 @@ def test_masks_of_a_pre_training_without_it(recipe, name):
             lists(stages)
         lists(stages, pretrained="exp/pretrain", base_model="base")
     lists(("score",))
+
+
+def test_training_under_masks_is_like_that_of_the_joint_model(recipe):
+    """The default of ``s3net_config``: that of ``train_config``, which depends on the family."""
+    found = lists()
+    assert found["s3net_config"] == found["train_config"] == ["conf/train_expert.yaml"]
+    of_wav2vec2 = {"model_family": "wav2vec2", "tasks": "asr", "base_model": "base"}
+    of_wav2vec2 |= {"methods": "average", "inference_config": ""}
+    pytest.importorskip("transformers")
+    found = lists(**of_wav2vec2)
+    assert found["s3net_config"] == found["train_config"] == ["conf/train_wav2vec2.yaml"]
+    given = "conf/train_wav2vec2_pretrain.yaml"
+    assert lists(**of_wav2vec2, train_config=given)["s3net_config"] == [given]
+    assert lists(**of_wav2vec2, s3net_config=given)["s3net_config"] == [given]
+
+
+@pytest.mark.parametrize(
+    ("changes", "facts"),
+    [
+        ({"batch_type": "unsorted"}, ("batch_type: unsorted",)),
+        ({"valid_batch_type": "unsorted"}, ("valid_batch_type: unsorted",)),
+        ({"iterator_type": "chunk"}, ("iterator_type: chunk",)),
+        ({"valid_iterator_type": "chunk"}, ("valid_iterator_type: chunk",)),
+        ({"accum_grad": 2, "use_adapter": True}, ("accum_grad: 2", "use_adapter: True")),
+    ],
+)
+def test_training_under_masks_is_checked_before_any_stage(recipe, changes, facts):
+    """And not after the hours of the experts."""
+    own = Path("conf/own.yaml")
+    known = read_yaml("conf/train_expert.yaml")
+    own.write_text(yaml.safe_dump({**known, **changes}))
+    for stages in (SCRIPTS["s3net"], ("importance",), ("subnets",)):
+        with refusal("conf/own.yaml", *facts, "--s3net_config"):
+            lists(stages, s3net_config="conf/own.yaml")
+    lists(("experts",), s3net_config="conf/own.yaml")
+    fine = {"valid_batch_type": "folded", "valid_iterator_type": None, "accum_grad": 1}
+    own.write_text(yaml.safe_dump({**known, **fine}))
+    lists(s3net_config="conf/own.yaml")
+
+
+def test_a_training_without_halves_is_told_before_any_stage(recipe):
+    known = read_yaml("conf/train_expert.yaml")
+    Path("conf/own.yaml").write_text(yaml.safe_dump({**known, "max_epoch": 1}))
+    lists(s3net_config="conf/own.yaml")
+    with refusal("max_epoch", 1, "--mask_rounds 1"):
+        lists(s3net_config="conf/own.yaml", mask_rounds="2")
 
 
 @pytest.mark.parametrize(
@@ -182,11 +236,79 @@ def test_units_of_a_run(tmp_path, monkeypatch):
     assert of["pack"] == [f"{s}/{name}" for s in SUBNETS for name in (*LANGS, "all")]
     assert all(unit.progress() == "" for unit in units)
     # The logs of the jobs have the keys of the units.
-    importance = ["python", "-m", "lors.bin.importance", "--langs", *LANGS, "--only", "2"]
-    write_log("log/importance.2.log", importance)
-    subnet = ["python", "-m", "lors.bin.train_subnet", "--systems", *SUBNETS, "--only", "1"]
-    write_log("log/train_subnet.1.log", [*subnet, "--out", "exp"])
-    assert set(latest_jobs("exp", "exp")) == {"importance/es", SUBNETS[0]} <= set(keys)
+    for name, words in JOBS.items():
+        write_log(f"log/{name}.log", words)
+    expected = {"importance/es", SUBNETS[0], "masks/magnitude_30", "masks/taylor_30"}
+    expected |= {"overlap.json"}
+    expected |= {f"packed/{SUBNETS[1]}/{n}/subnetwork.safetensors" for n in (*LANGS, "all")}
+    assert set(latest_jobs("exp", "exp")) == expected <= set(keys)
+
+
+JOBS = {
+    "importance.2": [*RUNS, "lors.bin.importance", "--langs", *LANGS, "--only", "2"],
+    "masks": [*RUNS, "lors.bin.find_masks", "--criteria", *CRITERIA, "--rates", "30"],
+    "train_subnet.1": [*RUNS, "lors.bin.train_subnet", "--systems", *SUBNETS, "--only", "1"],
+    "overlap": [*RUNS, "lors.bin.mask_overlap", "--expdir", "exp", "--systems", *SUBNETS],
+    "pack.2": [
+        *RUNS,
+        "lors.bin.pack_subnets",
+        "--langs",
+        *LANGS,
+        "--out",
+        f"exp/packed/{SUBNETS[1]}",
+    ],
+}
+
+
+@pytest.fixture
+def running(tmp_path, monkeypatch):
+    """Record a run that is at a stage; return the state of each unit of the stage."""
+    monkeypatch.chdir(tmp_path)
+
+    def states(stage):
+        changes = {"script": "s3net", "systems": ("base", *SUBNETS), "stage": stage}
+        changes |= {"pid": os.getpid(), "status": None}
+        begin_stage(dataclasses.replace(RUN, **changes))
+        return {unit.name: unit for unit in read_status("exp", stage).units}
+
+    return states
+
+
+@pytest.mark.parametrize(
+    ("stage", "job"), [("masks", "masks"), ("overlap", "overlap"), ("pack", "pack.2")]
+)
+def test_status_names_the_log_of_a_job(running, stage, job):
+    log = write_log(f"log/{job}.log", JOBS[job], on=f"{HERE}, process {os.getpid()}")
+    found = [unit for unit in running(stage).values() if unit.log == log]
+    assert [unit.state for unit in found] == ["running", *["pending"] * (len(found) - 1)]
+    write_log(f"log/{job}.log", JOBS[job], "OSError: full", status=1)
+    again = [unit for unit in running(stage).values() if unit.log == log]
+    assert len(again) == len(found) and {unit.state for unit in again} == {"failed"}
+    assert {unit.error for unit in again} == {"OSError: full"}
+
+
+def test_status_of_a_training_in_two_rounds(running):
+    """The half-trained model and its system are units of one job, one after the other."""
+    exp, names = ExpDir("exp"), [f"half/{SUBNETS[0]}", SUBNETS[0]]
+    words = [*JOBS["train_subnet.1"], "--mask_rounds", "2"]
+    write_log("log/train_subnet.1.log", words, on=f"{HERE}, process {os.getpid()}")
+
+    def states():
+        found = running("subnets")
+        return [found[name].state for name in names if name in found]
+
+    assert states() == ["running"]
+    half, system = (
+        DoneMarker(d / ".done", {}) for d in (exp.half(names[1]).base, exp.root / names[1])
+    )
+    half.start()
+    assert states() == ["running", "pending"]
+    half.mark()  # now masks are found again
+    assert states() == ["done", "running"]
+    system.start()
+    assert states() == ["done", "running"]
+    system.mark()
+    assert states() == ["done", "done"]
 
 
 def test_status_follows_the_masks_that_were_found_again(tmp_path, monkeypatch):
@@ -224,6 +346,7 @@ def exp(tmp_path) -> ExpDir:
     for directory, seed in seeds.items():
         directory.mkdir(parents=True)
         torch.save(model(seed), directory / "model.pth")
+    (exp.base / "config.yaml").write_text("token_list: [a]\n")
     base = Checkpoint.open(exp.base / "model.pth")
     for number, lang in enumerate(LANGS):
         scores = {n: model(9 + number)[n].abs() for n in pruned_matrices(base)}
@@ -272,7 +395,7 @@ def test_sizes_of_the_systems(exp):
     for number, pair in enumerate(pairs, 1):
         adapter = exp.model("lora", pair, ()) / "model.pth"
         adapter.parent.mkdir(parents=True)
-        torch.save({"a": torch.zeros(number, 7), "b": torch.zeros(3)}, adapter)
+        torch.save(adapter_of(number), adapter)
     write_subnet_sizes(exp, [system], pairs)
     [section] = subnet_size_sections([exp.root])
     found = json.loads((exp.root / "parameters.json").read_text())["systems"]
@@ -292,6 +415,56 @@ def test_sizes_of_the_systems(exp):
     assert found[system]["bytes_of_a_further_language"] == round(on_disk / 2)
     experts = sum(exp.expert(pair).joinpath("model.pth").stat().st_size for pair in pairs)
     assert found["expert"]["bytes_of_a_further_language"] == round(experts / 2)
+
+
+def adapter_of(number):
+    """Return an adapter with 7 * number + 3 parameters."""
+    return {"a.lora_A": torch.zeros(number, 7), "a.lora_B": torch.zeros(3, 1)}
+
+
+def test_sizes_of_experts_and_a_joint_model_that_are_adapters(exp):
+    """All of them share the base model."""
+    pairs = pairs_of(LANGS, TASKS)
+    for number, pair in enumerate(pairs, 1):
+        torch.save(adapter_of(number), exp.expert(pair) / "model.pth")
+        exp.model("lora", pair, ()).mkdir(parents=True)
+        torch.save(adapter_of(number), exp.model("lora", pair, ()) / "model.pth")
+    exp.joint.mkdir()
+    torch.save(adapter_of(5), exp.joint / "model.pth")
+    write_subnet_sizes(exp, [], pairs)
+    found = json.loads((exp.root / "parameters.json").read_text())["systems"]
+    total = sum(value.numel() for value in model(0).values())
+    assert found["expert"] == found["lora"]
+    assert found["expert"]["parameters"] == total + 7 * (1 + 2 + 3 + 4) + 3 * 4
+    files = [path / "model.pth" for path in (exp.base, exp.joint)]
+    assert found["joint"] == {
+        **{"parameters": total + 7 * 5 + 3, "used": total + 7 * 5 + 3},
+        **{"bytes": sum(file.stat().st_size for file in files), "bytes_of_a_further_language": 0},
+    }
+
+
+def test_a_run_with_other_rates_measures_all_systems(exp, monkeypatch):
+    """Those with a model, and with a mask of each language."""
+    for rate, langs in ((30, LANGS), (50, LANGS), (70, LANGS), (90, LANGS[:1])):
+        find_masks_of(exp, langs, TASKS, "taylor", rate, "matrix")
+        system = f"s3net_taylor_{rate}"
+        if rate != 70:  # not trained yet
+            exp.subnet(system).mkdir()
+            shutil.copy2(exp.base / "model.pth", exp.subnet(system))
+            shutil.copy2(exp.masks(system), exp.subnet(system))
+    measured = []
+    monkeypatch.setattr(
+        mask_overlap, "write_overlap", lambda _, systems, *__: measured.append(systems)
+    )
+    conf = ROOT / "egs/mini_covost/s3net1/conf"
+    words = ["--expdir", str(exp.root), "--dump", "dump", "--langs", *LANGS, "--tasks", *TASKS]
+    words += ["--grid", str(conf / "tune.yaml")]
+    words += ["--inference_config", str(conf / "inference_greedy.yaml")]
+    for given, expected in (("50", ["30", "50"]), ("70", ["30", "50", "70"])):
+        assert mask_overlap.main([*words, "--systems", f"s3net_taylor_{given}"]) == 0
+        systems = [f"s3net_taylor_{rate}" for rate in expected]
+        found = json.loads((exp.root / "parameters.json").read_text())["systems"]
+        assert measured.pop() == systems == [name for name in found if name != "expert"]
 
 
 def test_masks_of_a_pre_training(exp, tmp_path, capsys):
@@ -362,6 +535,27 @@ def test_overlap_in_the_report(tmp_path):
     assert (tmp_path / "overlap.png").stat().st_size > 5000
 
 
+@pytest.fixture
+def own_policy(tmp_path, monkeypatch):
+    """A family from outside with a policy of its own, which prunes one matrix."""
+    rules = [{"action": "prune", "patterns": [PRUNED]}, {"action": "copy", "patterns": ["*"]}]
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(yaml.safe_dump({"family": "own", "detect": [PRUNED], "rules": rules}))
+    matches = classmethod(lambda cls, config: "own_conf" in config)
+    own = {"name": "own", "policy": str(policy), "matches": matches}
+    monkeypatch.setitem(FAMILIES, "own", type("Own", (FAMILIES["espnet_s2t"],), own))
+    return "own_conf: {}\n"
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_masks_have_the_matrices_that_merges_prune(exp, own_policy, criterion):
+    (exp.base / "config.yaml").write_text(own_policy)
+    find_masks_of(exp, LANGS, TASKS, criterion, 30, "matrix")
+    assert list(Masks(exp.masks(f"s3net_{criterion}_30")).shapes) == [PRUNED]
+    actions = open_inputs(plan_of(exp, pairs_of(LANGS, TASKS), "average", {})).actions
+    assert [name for name, action in actions.items() if action == "prune"] == [PRUNED]
+
+
 # --- Taylor scores ------------------------------------------------------------------------------
 
 
@@ -386,7 +580,7 @@ class Model(torch.nn.Module):
 
 
 @pytest.mark.espnet
-def test_scores_are_the_first_order_changes_of_the_loss(tmp_path):
+def test_scores_are_the_first_order_changes_of_the_loss(tmp_path, own_policy):
     pytest.importorskip("espnet2")
     from lors.models.subnetworks import write_importance
 
@@ -398,8 +592,13 @@ def test_scores_are_the_first_order_changes_of_the_loss(tmp_path):
     out = tmp_path / "scores.safetensors"
     options = argparse.Namespace(init_param=[str(tmp_path / "base.pth")], ngpu=0)
     options.importance = str(out)
+    (tmp_path / "config.yaml").write_text("token_list: [a]\n")
     write_importance(Model(state), batches, options)
     found = Checkpoint.open(out)
+    assert set(found.names()) == set(names) != {PRUNED}
     for name in names:
         expected = sum(abs(x) for x in values) * state[name].abs()
         torch.testing.assert_close(found.tensor(name), expected)
+    (tmp_path / "config.yaml").write_text(own_policy)
+    write_importance(Model(state), batches, options)
+    assert Checkpoint.open(out).names() == [PRUNED]

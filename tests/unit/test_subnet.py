@@ -183,6 +183,7 @@ OPTIMIZERS = {
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.3),
     "adam with decay": lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.3, amsgrad=True),
     "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
+    "fused": lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.3, fused=True),
     "for loop": lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.3, foreach=False),
 }
 

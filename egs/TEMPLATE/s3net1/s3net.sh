@@ -69,7 +69,7 @@ st_language=source # whisper: language in the prompt of a translation: source or
 ## Configurations; the defaults of empty ones depend on --model_family
 train_config="" # fine-tuning (conf/train_expert.yaml, conf/train_whisper_full.yaml)
 lora_config="" # adapters beside the experts, for the comparison (default: none)
-s3net_config=conf/train_s3net.yaml # training under masks, and the batches of stage importance
+s3net_config="" # training under masks, and the batches of stage importance (default: that of train_config)
 inference_config="" # inference (conf/inference_greedy.yaml, conf/inference_whisper.yaml)
 tune_config=conf/tune.yaml # settings of each merge method to try on dev
 ## For local/data.sh

@@ -47,8 +47,6 @@ while [ $# -gt 0 ]; do
 done
 if [ -z "$expdir" ]; then die -2 "--expdir needs a value"; fi
 
-contrastive=conf/train_wav2vec2_pretrain.yaml ctc=conf/train_wav2vec2.yaml
-
 # Run ./run.sh; what the script sets comes after what the user has given.
 recipe() {
     ./run.sh --base_model ../lors1/exp/base_wav2vec2/base "${given[@]}" \
@@ -68,14 +66,14 @@ check() {
 # Call $1 for each of the three experiments.
 experiments() {
     # Masks by the contrastive loss; joint: plain continued pre-training; s3net_*: language-adaptive.
-    "$1" --train_config "$contrastive" --s3net_config "$contrastive" \
-        --expdir "${expdir}_pretrain" --stop_stage subnets
-    # Fine-tuning of both; a row s3net_* keeps its masks. The base model is that of the pre-training,
-    # whose CTC layer has the characters of its data: less data may lack some.
-    "$1" --s3net_config "$ctc" --pretrained "${expdir}_pretrain" --base_model "" \
-        --expdir "${expdir}_adapted"
+    "$1" --train_config conf/train_wav2vec2_pretrain.yaml --expdir "${expdir}_pretrain" \
+        --stop_stage subnets
+    # CTC fine-tuning of both (conf/train_wav2vec2.yaml); a row s3net_* keeps its masks. The base model
+    # is that of the pre-training, whose CTC layer has the characters of its data: less data may lack
+    # some.
+    "$1" --pretrained "${expdir}_pretrain" --base_model "" --expdir "${expdir}_adapted"
     # The same without further pre-training: masks by the CTC loss.
-    "$1" --s3net_config "$ctc" --base_model "${expdir}_pretrain/base" --expdir "$expdir"
+    "$1" --base_model "${expdir}_pretrain/base" --expdir "$expdir"
 }
 
 experiments check # a slip in an option of the third call costs no hours of the first

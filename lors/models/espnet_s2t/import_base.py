@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def import_espnet_s2t(base_model: str | os.PathLike, out: str | os.PathLike) -> 
         out: the model directory to make.
 
     Raises:
-        LorsError: files are missing, ``model.pth`` is damaged, or `out` holds another model.
+        LorsError: files are missing, ``model.pth`` is damaged or has masks, or `out` holds another
+            model.
     """
     source, out = local_path(base_model), Path(out)
     packed = packed_files(source) if source.is_dir() else None
@@ -79,21 +81,15 @@ def import_espnet_s2t(base_model: str | os.PathLike, out: str | os.PathLike) -> 
             # A package has its files at the paths of its configuration.
             files[name] = source / str(section[key]) if packed else folder / name
             section[key] = str(out / name)
-    if missing := [path for path in files.values() if not path.exists()]:
-        raise LorsError(
-            "files of the base model are missing",
-            where=source,
-            expected="config.yaml and model.pth, or a package of ESPnet",
-            got=missing,
-            hint="give --base_model the directory or the name of a model, or train one: "
-            "egs/mini_covost/lors1/local/train_base.sh",
-        )
+    _check_there(source, files.values())
     digests = {name: file_digest(path) for name, path in files.items()}
     marker = DoneMarker(out / ".done", digests)
     if marker.is_done():
         return
-    from lors.checkpoint.reader import Checkpoint  # torch is slow to import
+    from lors.checkpoint.masks import check_unmasked  # torch is slow to import
+    from lors.checkpoint.reader import Checkpoint
 
+    check_unmasked(model)
     checkpoint = Checkpoint.open(model)
     checkpoint.fingerprint()  # reads and checks all values
     with marker.work():
@@ -108,6 +104,18 @@ def import_espnet_s2t(base_model: str | os.PathLike, out: str | os.PathLike) -> 
             record = {"base_model": os.fspath(base_model), "source": origin}
             write_text(out / "source.yaml", yaml.safe_dump(record, sort_keys=False))
     log.info("base model %s copied to %s", source, out)
+
+
+def _check_there(source: Path, files: Iterable[Path]) -> None:
+    if missing := [path for path in files if not path.exists()]:
+        raise LorsError(
+            "files of the base model are missing",
+            where=source,
+            expected="config.yaml and model.pth, or a package of ESPnet",
+            got=missing,
+            hint="give --base_model the directory or the name of a model, or train one: "
+            "egs/mini_covost/lors1/local/train_base.sh",
+        )
 
 
 def _take_names_of_espnet(directory: Path) -> None:
