@@ -17,6 +17,7 @@ from lors.checkpoint.quantised import open_quantised, write_quantised
 from lors.checkpoint.reader import Checkpoint
 from lors.errors import UsageError
 from lors.merge.run import MergePlan, run_merge
+from lors.models.adapter_conf import ESPNET_DEFAULTS
 from lors.recipe.expdir import ON_FULL, PERSONAL, ExpDir, check_models
 from lors.recipe.personal import share_adapters, size_sections, write_sizes
 from lors.recipe.score_tree import system_order
@@ -212,6 +213,8 @@ def test_defaults_of_adapters_are_those_of_espnet():
     create = pytest.importorskip("espnet2.layers.create_adapter_fn").create_lora_adapter
     parameters = inspect.signature(create).parameters
     assert {key: parameters[key].default for key in LORA_DEFAULTS} == LORA_DEFAULTS
+    parser = pytest.importorskip("espnet2.tasks.s2t").S2TTask.get_parser()
+    assert {key: parser.get_default(key) for key in ESPNET_DEFAULTS} == ESPNET_DEFAULTS
 
 
 def test_what_cannot_be_quantised(exp, tmp_path):
