@@ -7,7 +7,7 @@ import os
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from lors.checkpoint.places import OWN_INFERENCE, RECIPE_MODEL, RECIPE_VECTOR
+from lors.checkpoint.places import OWN_INFERENCE, RECIPE_MODEL, RECIPE_VECTOR, SUBNETWORK
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError
 from lors.fileio import atomic_write, file_digest
@@ -30,7 +30,7 @@ def quantise_directory(
 
     Raises:
         LorsError: the model is missing or damaged, an adapter, or of a family without quantisation;
-            or `out` holds another model.
+            or `out` holds another model, which would be used in place of the quantised one.
     """
     from lors.checkpoint.expert import open_model  # torch is slow to import
     from lors.checkpoint.lora_files import is_adapter
@@ -42,6 +42,13 @@ def quantise_directory(
     config = directory / "config.yaml"
     if not source.exists():
         raise LorsError("no model to quantise", where=source, hint="run the stage that makes it")
+    if others := [out / name for name in (RECIPE_MODEL, SUBNETWORK) if (out / name).exists()]:
+        raise LorsError(
+            "the directory for the quantised model holds another model",
+            where=out,
+            got=others,
+            hint="choose a directory without a model",
+        )
     inputs = {"model": file_digest(source), "config": file_digest(config), "double": double}
     copied = [config]
     if (own := directory / OWN_INFERENCE).exists():

@@ -246,6 +246,22 @@ def test_only_the_model_of_a_directory_is_quantised(exp, tmp_path, capsys):
     assert open_quantised(tmp_path / "q").quantised_names() == [NAME, CONV]
 
 
+@pytest.mark.parametrize("file", ["model.pth", "subnetwork.safetensors"])
+def test_a_model_is_not_quantised_beside_another(exp, file, capsys):
+    """The other model would be read in its place."""
+    out = exp.root / "taken"
+    quantise = ["--model", str(exp.base), "--out", str(out)]
+    out.mkdir()
+    (out / file).write_bytes(b"another model")
+    assert quantise_main(quantise) == 1
+    assert str(out / file) in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == [file]
+    (out / file).unlink()
+    assert quantise_main(quantise) == 0
+    (out / file).write_bytes(b"another model")
+    assert quantise_main(quantise) == 1
+
+
 def test_other_weights_beside_a_base_model_are_not_quantised_ones(exp):
     """A full model stays the base, whatever lies beside it; a task vector is no model in 4 bits."""
     vector = {"x": torch.ones(2)}
