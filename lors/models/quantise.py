@@ -44,10 +44,9 @@ def quantise_directory(
         raise LorsError("no model to quantise", where=source, hint="run the stage that makes it")
     if others := [out / name for name in (RECIPE_MODEL, SUBNETWORK) if (out / name).exists()]:
         raise LorsError(
-            "the directory for the quantised model holds another model",
-            where=out,
-            got=others,
-            hint="choose a directory without a model",
+            "a quantised model beside another model, which is used in its place",
+            where=others,
+            hint="choose another directory",
         )
     inputs = {"model": file_digest(source), "config": file_digest(config), "double": double}
     copied = [config]

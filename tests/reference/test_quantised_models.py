@@ -16,6 +16,8 @@ from lors.checkpoint.expert import open_model
 from lors.checkpoint.quantised import open_quantised
 from lors.checkpoint.reader import Checkpoint
 from lors.errors import UsageError
+from lors.merge.extract import METHOD_OF, extract
+from lors.merge.run import MergePlan, run_merge
 from lors.models import family_of, open_recogniser
 from lors.models.nf4_layers import Nf4Weight, bytes_in_memory, load_quantised
 from lors.models.quantise import quantise_directory
@@ -62,12 +64,12 @@ def options(root: Path, **changes):
     return family_of(root / "base").inference_options(**values, **changes)
 
 
-def make_adapter(root: Path, out: Path, base) -> Path:
+def make_adapter(root: Path, out: Path, base, seed: int = 5) -> Path:
     """Write an adapter with random factors, as ESPnet's trainer does."""
     out.mkdir()
     conf = {"rank": 2, "alpha": 8, "target_modules": TARGETS[kind(root)]}
     (out / "config.yaml").write_text(yaml.safe_dump({"adapter_conf": conf}))
-    generator = torch.Generator().manual_seed(5)
+    generator = torch.Generator().manual_seed(seed)
     state = {}
     for name in base.names():
         shape = base.shape(name)
@@ -113,6 +115,32 @@ def test_adapter_on_a_quantised_model(models, tmp_path, beam_size):
     full.load_state({name: adapted.tensor(name) for name in adapted.names()})
     assert texts == full.transcribe(WAVES, PAIR, chosen)
     assert texts != open_recogniser(models / "quantised").transcribe(WAVES, PAIR, chosen)
+
+
+def test_adapter_of_a_group_on_a_quantised_model(models, tmp_path, monkeypatch):
+    """Two adapters merged in full precision, extracted, and added to the model in 4 bits."""
+    linear = [name for name in TARGETS[kind(models)] if not name.startswith("conv")]
+    monkeypatch.setitem(TARGETS, kind(models), linear)
+    quantised, base = open_quantised(models / "quantised"), models / "base" / "model.pth"
+    speakers = [make_adapter(models, tmp_path / f"{s}", quantised, s) / "model.pth" for s in (1, 2)]
+    merged, group, policy = tmp_path / "merged" / "model.pth", tmp_path / "group", kind(models)
+    sums = {"scaling_coef": 1.0}
+    run_merge(MergePlan(str(base), (*map(str, speakers),), "average", sums, policy), merged)
+    plan = MergePlan(str(base), (str(merged),), METHOD_OF["lora"], {"rank": 4}, policy)
+    extract(plan, "lora", group, quantised_base=models / "quantised")
+    adapted = [open_adapter(quantised, Checkpoint.open(path)) for path in speakers]
+    state = {name: quantised.tensor(name) for name in quantised.names()}
+    changed = {n: [a.delta(n) for a in adapted] for n in state if adapted[0].factors(n) is not None}
+    state |= {name: state[name] + sum(deltas) / 2 for name, deltas in changed.items()}
+    recogniser = open_recogniser(group)
+    layers = {f"{name}.weight": layer for name, layer in recogniser.model.named_modules()}
+    assert changed and all(isinstance(layers[name], Nf4Weight) for name in changed)
+    for name in changed:
+        assert torch.allclose(layers[name].weight, state[name], atol=1e-4), name
+    expected = open_recogniser(models / "rounded")
+    expected.load_state(state)
+    texts = recogniser.transcribe(WAVES, PAIR, options(models))
+    assert texts == expected.transcribe(WAVES, PAIR, options(models)) and any(texts)
 
 
 def test_adapter_fits_the_full_model_and_no_other(models, tmp_path):

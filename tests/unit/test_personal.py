@@ -9,10 +9,12 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from lors.bin.extract import main as extract_main
+from lors.bin.merge import main as merge_main
 from lors.bin.quantise import main as quantise_main
 from lors.bin.share_adapters import main
-from lors.checkpoint.adapter_base import record_base
-from lors.checkpoint.expert import open_model
+from lors.checkpoint.adapter_base import record_base, recorded_base
+from lors.checkpoint.expert import open_expert, open_model
 from lors.checkpoint.quantised import open_quantised, write_quantised
 from lors.checkpoint.reader import Checkpoint
 from lors.errors import UsageError
@@ -155,6 +157,42 @@ def test_a_speaker_from_two_others_by_a_merge(exp):
     (out.parent / "config.yaml").write_text(yaml.safe_dump(BASE_CONFIG))
     assert quantise_main(["--model", str(out.parent), "--out", str(exp.root / "again")]) == 0
     assert open_quantised(exp.root / "again").quantised_names() == [NAME, CONV]
+
+
+def group_of(exp, base, out):
+    """Merge the adapters of both speakers on `base`, and extract the change as an adapter."""
+    adapters = [str(exp.model("quantised_speaker", pair, ()) / "model.pth") for pair in PAIRS]
+    merged = str(out.with_name(f"{out.name}_merged") / "model.pth")
+    words = ["--method", "average", "--policy", "espnet_s2t", "--params", "scaling_coef=1"]
+    words += ["--base", str(base), "--experts", *adapters, "--out", merged]
+    assert merge_main(words) == 0
+    words = ["--base", str(base), "--expert", merged, "--as", "lora", "--rank", "4"]
+    words += ["--policy", "espnet_s2t", "--out", str(out)]
+    return [*words, "--quantised_base", str(exp.root / "quantised")]
+
+
+def test_adapter_of_a_group_on_the_quantised_model(exp, capsys):
+    """The rank of the sum is at most the sum of the ranks; the factors hold all of it."""
+    quantised, rounded = open_quantised(exp.root / "quantised"), exp.root / "rounded.pth"
+    restore = ["--restore", "--model", str(quantised.path), "--out", str(rounded)]
+    assert quantise_main(restore) == 0
+    full = exp.base / "model.pth"
+    delta = sum(product(exp.model("quantised_speaker", pair, ()), NAME) for pair in PAIRS) / 2
+    for base in (full, rounded):
+        out = exp.root / f"group_on_{base.stem}"
+        words = group_of(exp, base, out)
+        assert extract_main(words) == 0 and extract_main(words) == 0  # the same command
+        assert recorded_base(out / "adapter_model.safetensors") == quantised.path
+        group = open_expert(quantised, out)
+        assert torch.allclose(group.tensor(NAME), quantised.tensor(NAME) + delta, atol=1e-5)
+        open_expert(open_model(full), out)  # it fits the model that was quantised, too
+        assert extract_main(words[:-2]) == 2
+    write_quantised(open_model(rounded), [NAME], exp.root / "other" / "model.safetensors")
+    capsys.readouterr()
+    words = [*words[:1], str(full), *words[2:-1], str(exp.root / "other")]
+    assert extract_main(words) == 1
+    error = capsys.readouterr().err
+    assert str(exp.root / "other" / "model.safetensors") in error and str(full) in error
 
 
 def test_a_merge_needs_full_precision(exp):
