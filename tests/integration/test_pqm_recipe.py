@@ -182,4 +182,7 @@ def test_librispeech_to_the_data_of_its_ten_speakers(tmp_path):
     for speaker, ends in partition.items():
         dev = read_data_dir(recipe / f"speakers/en-x-{speaker}/dev")
         assert [u.id for u in dev] == list(ends)
+    # The authors' order is that of texts: chapter 130127 adapts, and 13247 is behind it.
+    adapt = read_data_dir(recipe / "speakers/en-x-3389/train")
+    assert [u.id for u in adapt] == ["3389-130127-0000", "3389-13247-0021"]
     assert recipe.run(*options, "--langs", "de", "--datadir", "d2").status == 2
