@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lors.checkpoint.hub import local_path
 from lors.config import parse_assignments
 from lors.errors import UsageError
 from lors.log import run_main
@@ -56,6 +57,24 @@ def get_parser() -> argparse.ArgumentParser:
         help="new directory (lora) or .safetensors file (lors); an older one is replaced only if "
         "the same command wrote it",
     )
+    _add_parameters(parser)
+    parser.add_argument(
+        "--quantised_base",
+        metavar="DIR",
+        help="only for lora: the base model in 4 bits (lors quantise), to which inference adds the "
+        "adapter in place of --base",
+    )
+    parser.add_argument("--policy", help="as for lors merge")
+    parser.add_argument(
+        "--nj",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="threads; the result does not depend on it (default: %(default)s)",
+    )
+    return parser
+
+
+def _add_parameters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rank",
         help="rank of the low-rank part (default: 32 for lora, 7 for lors); for lors also "
@@ -72,19 +91,12 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="only for lors: further parameters of the merge method (order, threshold, keep_norm)",
     )
-    parser.add_argument("--policy", help="as for lors merge")
-    parser.add_argument(
-        "--nj",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="threads; the result does not depend on it (default: %(default)s)",
-    )
-    return parser
 
 
 def work(args: argparse.Namespace) -> None:
     plan = plan_of(args)
-    held = extract(plan, args.form, args.out, args.nj)
+    quantised = args.quantised_base and local_path(args.quantised_base)
+    held = extract(plan, args.form, args.out, args.nj, quantised)
     print("\n".join(aligned(energy_table(held))))
     print(f"written: {args.out} ({size_of_files(Path(args.out)) / 1e6:.1f} MB)")
 
@@ -111,6 +123,12 @@ def plan_of(args: argparse.Namespace) -> MergePlan:
                 expected="a whole number, 1 or more",
                 got=args.rank,
             )
+    elif args.quantised_base:
+        raise UsageError(
+            "a task vector cannot be added to a quantised model",
+            where="--quantised_base",
+            expected="only with --as lora",
+        )
     if args.density is not None:
         given["density"] = args.density
     more = parse_assignments(args.params or [], "--params")

@@ -1,9 +1,9 @@
 """Data for the adaptation to speakers, from data directories with several speakers.
 
 A test speaker has data directories of its own, ``<lang>-x-<speaker>/{train,dev,test}``; the others
-are those that a model is pre-trained on, together in ``<lang>/{train,dev}``. Utterances are split
-in the order of their ids: the first ones adapt, the next ones choose the epoch, the rest tests.
-Every run gives the same parts.
+are those that a model is pre-trained on, together in ``<lang>/{train,dev}``; a test speaker is not
+among them in any language. Utterances are split in the order of their ids: the first ones adapt,
+the next ones choose the epoch, the rest tests. Every run gives the same parts.
 """
 
 from __future__ import annotations
@@ -83,8 +83,13 @@ class _Spoken:
     split_of: Mapping[str, str]
 
     @property
+    def name(self) -> str:
+        """The speaker's id without the language, which some corpora write before it."""
+        return self.speaker.removeprefix(f"{self.lang}-")
+
+    @property
     def code(self) -> str:
-        return of_speaker(self.lang, self.speaker.removeprefix(f"{self.lang}-"))
+        return of_speaker(self.lang, self.name)
 
     def of(self, split: str) -> list[Utterance]:
         return [u for u in self.utterances if self.split_of[u.id] == split]
@@ -124,8 +129,7 @@ def split_speakers(
     found = [speaker for lang in langs for speaker in _speakers_of(source, lang)]
     chosen = _choose(found, langs, rule)
     made = _parts_of(chosen, rule, out)
-    others = [s for s in found if s not in chosen]
-    pretraining = _pretraining(others, langs, rule, out)
+    pretraining = _pretraining(_others(found, chosen), langs, rule, out)
     if not pretraining:
         raise LorsError(
             "no speaker is left to pre-train on",
@@ -289,6 +293,20 @@ def _split(speaker: _Spoken, rule: SpeakerRule) -> dict[str, list[Utterance]]:
     else:
         start, end = rule.adapt, rule.adapt + rule.dev
     return {"train": utterances[:start], "dev": utterances[start:end], "test": utterances[end:]}
+
+
+def _others(found: Sequence[_Spoken], chosen: Sequence[_Spoken]) -> list[_Spoken]:
+    """Return the speakers that are not tested in any language."""
+    tested = {speaker.name for speaker in chosen}
+    codes = {speaker.code for speaker in chosen}
+    # The model would hear the voice of a test speaker in the pre-training.
+    left_out = [s.code for s in found if s.name in tested and s.code not in codes]
+    if left_out:
+        log.warning(
+            "not in the pre-training: %d test speakers in other languages (%s)",
+            *(len(left_out), ", ".join(shortened(left_out))),
+        )
+    return [speaker for speaker in found if speaker.name not in tested]
 
 
 def _pretraining(

@@ -19,9 +19,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lors.checkpoint.adapter_base import base_record, record_base
+from lors.checkpoint.adapter_base import base_record, hash_of_weights, record_base
 from lors.checkpoint.hub import local_path, origin_of
 from lors.checkpoint.peft_writer import base_name_for_peft, check_linear, write_peft
+from lors.checkpoint.quantised import QuantisedCheckpoint, open_quantised
+from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.vector_file import VERSION, Description, write_vector
 from lors.checkpoint.vector_parts import delta_of, reduced_parts, whole_parts
 from lors.errors import LorsError, shortened
@@ -66,7 +68,13 @@ def held_share(tensors: list[Held]) -> float | None:
     return 1 - math.fsum(held.lost for held in tensors) / energy if energy else None
 
 
-def extract(plan: MergePlan, form: Form, out: str | os.PathLike, nj: int = 1) -> dict[str, Held]:
+def extract(
+    plan: MergePlan,
+    form: Form,
+    out: str | os.PathLike,
+    nj: int = 1,
+    quantised_base: str | os.PathLike | None = None,
+) -> dict[str, Held]:
     """Write a small expert.
 
     Args:
@@ -77,6 +85,7 @@ def extract(plan: MergePlan, form: Form, out: str | os.PathLike, nj: int = 1) ->
         out: a directory for ``lora``, a ``.safetensors`` file for ``lors``. An older result of the
             same command is replaced.
         nj: number of threads; the result does not depend on it.
+        quantised_base: for ``lora``: the base model in 4 bits, to record as that of the adapter.
 
     Returns:
         The energy that is held, for each tensor that is merged.
@@ -85,19 +94,20 @@ def extract(plan: MergePlan, form: Form, out: str | os.PathLike, nj: int = 1) ->
         UsageError: `out` is there and is not from the same command, or has a wrong name; or `nj` is
             less than 1.
         LorsError: as :func:`lors.merge.plan.open_inputs`; NaN or infinite values; for ``lora`` a
-            pruned tensor is not the weight of a linear layer, or no matrix has changed; or writing
-            fails.
+            pruned tensor is not the weight of a linear layer, no matrix has changed, or
+            `quantised_base` is made from another model; or writing fails.
     """
     out = Path(out)
     inputs = open_inputs(plan)
-    made_from = _options(plan, form, inputs, out)
+    quantised = None if quantised_base is None else _quantised(inputs.base, quantised_base)
+    made_from = _options(plan, form, inputs, out, quantised)
     check_place(out, form, inputs, made_from)
     if form == "lora":
         spec = inputs.base.spec()
         check_linear({name: spec[name][0] for name in inputs.names("prune")}, plan.base)
     _warn_of_copied(inputs)
     merger = Merger(plan, inputs, nj)
-    work = _Lora(merger) if form == "lora" else _Lors(merger)
+    work = _Lora(merger, quantised) if form == "lora" else _Lors(merger)
     held: dict[str, Held] = {}
     for name, found in tqdm(
         merger.run(work.extract),
@@ -142,7 +152,15 @@ class _Form:
 
 
 class _Lora(_Form):
-    """The factors of each pruned matrix."""
+    """The factors of each pruned matrix.
+
+    Attributes:
+        recorded: the base model that inference adds them to.
+    """
+
+    def __init__(self, merger: Merger, quantised: QuantisedCheckpoint | None):
+        super().__init__(merger)
+        self.recorded: Checkpoint = quantised or self.inputs.base
 
     def reduce(
         self, name: str, delta: Tensor, action: Action
@@ -162,11 +180,11 @@ class _Lora(_Form):
                 expected=f"a change of one or more of {len(self.inputs.names('prune'))} matrices",
                 hint="extract --as lors, which holds the changes of all tensors",
             )
-        base, names = self.inputs.base, self.inputs.base.names()
+        names = self.inputs.base.names()
         with atomic_directory(out, replace=True) as folder:
             rank = self.plan.params["rank"]
             write_peft(folder, factors, rank, names, base_name_for_peft(self.plan.base))
-            record_base(base, folder)
+            record_base(self.recorded, folder)
             shares = {name: held[name].share for name in held}
             write_json(folder / RECORD, {"made_from": made_from, "energy": shares})
 
@@ -208,15 +226,40 @@ class _Lors(_Form):
         write_vector(out, parts, description)
 
 
-def _options(plan: MergePlan, form: Form, inputs: MergeInputs, out: Path) -> dict[str, Any]:
+def _quantised(base: Checkpoint, quantised: str | os.PathLike) -> QuantisedCheckpoint:
+    """Open a quantised model; LorsError if it is neither `base` in 4 bits nor the same weights."""
+    model = open_quantised(quantised)
+    weights = hash_of_weights(base)
+    if weights not in (model.full_precision, hash_of_weights(model)):
+        raise LorsError(
+            "this quantised model is made from another base model",
+            where=model.path,
+            expected=f"{base.path} in 4 bits",
+            got=f"made from a model with the fingerprint {model.full_precision}, not {weights}",
+            hint="quantise the base model: lors quantise",
+        )
+    return model
+
+
+def _options(
+    plan: MergePlan,
+    form: Form,
+    inputs: MergeInputs,
+    out: Path,
+    quantised: QuantisedCheckpoint | None,
+) -> dict[str, Any]:
     """Return the options of the command that makes `out`; paths are relative to its place."""
-    return {
+    options: dict[str, Any] = {
         "as": form,
         "base": _recorded(plan.base, out.parent),
         "expert": _recorded(plan.experts[0], out.parent),
         "params": plan.plain_params,
         "policy": plan.policy or inputs.policy.name,
     }
+    if form == "lora":
+        place = None if quantised is None else _recorded(str(quantised.path), out.parent)
+        options["quantised_base"] = place
+    return options
 
 
 def _recorded(source: str, directory: Path) -> str:

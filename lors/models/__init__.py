@@ -6,15 +6,21 @@ import os
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lors.checkpoint.places import model_in
 from lors.config import read_yaml
-from lors.errors import LorsError
+from lors.errors import LorsError, shortened
 from lors.models.espnet_s2t import family as _espnet_s2t  # noqa: F401 - registers its family
 from lors.models.family import FAMILIES, Family, Recogniser
 from lors.models.wav2vec2 import family as _wav2vec2  # noqa: F401 - registers its family
 from lors.models.whisper import family as _whisper  # noqa: F401 - registers its family
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lors.checkpoint.quantised import QuantisedCheckpoint
+    from lors.checkpoint.reader import Checkpoint
 
 for _entry in entry_points(group="lors.model_families"):
     _entry.load()
@@ -66,26 +72,43 @@ def open_recogniser(directory: str | os.PathLike, device: str = "cpu") -> Recogn
     """Load the model of a directory for inference; a small expert is added to its base model.
 
     Raises:
-        LorsError: a file is missing or damaged.
+        LorsError: a file is missing or damaged, or the base model is quantised and the expert is
+            more than an adapter of its weights in 4 bits.
     """
     from lors.checkpoint.expert import open_expert  # torch is slow to import
-    from lors.checkpoint.quantised import is_quantised, open_base
+    from lors.checkpoint.quantised import QuantisedCheckpoint, open_base
 
-    base = _base_of(directory)
-    if base is None:
+    place = _base_of(directory)
+    if place is None:
         return family_of(directory).recogniser(directory, device)
-    recogniser = family_of(base.parent).recogniser(base.parent, device)
-    expert = open_expert(open_base(base), model_in(Path(directory)))
-    if not is_quantised(base.parent):
+    recogniser = family_of(place.parent).recogniser(place.parent, device)
+    base = open_base(place)
+    expert = open_expert(base, model_in(Path(directory)))
+    if isinstance(base, QuantisedCheckpoint):
+        recogniser.adapt(_factors(base, expert))
+    else:
         recogniser.load_state({name: expert.tensor(name) for name in expert.names()})
-        return recogniser
+    return recogniser
+
+
+def _factors(base: QuantisedCheckpoint, expert: Checkpoint) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the factors of an adapter of a quantised model.
+
+    Raises:
+        LorsError: the expert is no adapter, or changes weights without factors.
+    """
     found = ((name, expert.factors(name)) for name in expert.names())
     factors = {name: of for name, of in found if of is not None}
-    if not factors:
+    whole = {*expert.names()} - {*base.quantised_names(), *factors}
+    changed = [
+        n for n in sorted(whole) if (expert.tensor(n).float() != base.tensor(n).float()).any()
+    ]
+    if changed or not factors:
         raise LorsError(
             "only adapters can be added to a quantised model",
-            where=directory,
+            where=expert.path,
+            got=shortened((f"{name}: another weight, without factors" for name in changed), 20)
+            or "no factors",
             hint="add this expert to the model in full precision",
         )
-    recogniser.adapt(factors)
-    return recogniser
+    return factors

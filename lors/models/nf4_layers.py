@@ -160,13 +160,27 @@ def adapt(model: nn.Module, factors: Mapping[str, tuple[Tensor, Tensor]]) -> Non
     Args:
         model: a model from :func:`load_quantised`.
         factors: name of a weight -> factors (B, A), scale included; an earlier adapter is replaced.
+
+    Raises:
+        LorsError: factors of a weight that is not in 4 bits.
     """
-    for name, layer in model.named_modules():
-        if isinstance(layer, Nf4Weight):
-            up, down = factors.get(f"{name}.weight", (None, None))
-            device = layer.nf4_codes.device
-            layer.nf4_up = None if up is None else up.to(device)
-            layer.nf4_down = None if down is None else down.to(device)
+    layers = {
+        f"{name}.weight": layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, Nf4Weight)
+    }
+    if others := [name for name in factors if name not in layers]:
+        raise LorsError(
+            "an adapter of layers whose weights are not in 4 bits",
+            expected="factors of weights in 4 bits only",
+            got=shortened(others, 20),
+            hint="add this adapter to the model in full precision",
+        )
+    for name, layer in layers.items():
+        up, down = factors.get(name, (None, None))
+        device = layer.nf4_codes.device
+        layer.nf4_up = None if up is None else up.to(device)
+        layer.nf4_down = None if down is None else down.to(device)
 
 
 def bytes_in_memory(model: nn.Module) -> int:

@@ -31,7 +31,7 @@ def quantise_directory(
 
     Raises:
         LorsError: the model is missing or damaged, an adapter, has masks, or is of a family without
-            quantisation; or `out` holds another model.
+            quantisation; or `out` holds another model, which would be used in its place.
     """
     from lors.checkpoint.expert import open_model  # torch is slow to import
     from lors.checkpoint.lora_files import is_adapter
@@ -46,6 +46,12 @@ def quantise_directory(
     if not source.exists():
         raise LorsError("no model to quantise", where=source, hint="run the stage that makes it")
     check_unmasked(source)
+    if others := [out / name for name in (RECIPE_MODEL, SUBNETWORK) if (out / name).exists()]:
+        raise LorsError(
+            "a quantised model beside another model, which is used in its place",
+            where=others,
+            hint="choose another directory",
+        )
     inputs = {"model": file_digest(source), "config": file_digest(config), "double": double}
     copied = [config]
     if (own := directory / OWN_INFERENCE).exists():

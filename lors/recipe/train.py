@@ -21,6 +21,7 @@ from lors.done_marker import DoneMarker
 from lors.errors import LorsError
 from lors.fileio import atomic_write, copy_file, file_digest, replace_link, write_text
 from lors.models import family_from
+from lors.models.adapter_conf import not_alone
 from lors.models.family import Family
 from lors.recipe.expdir import IMPORTANCE, sequential_steps
 from lors.recipe.launch import LOG, run_training, training_command
@@ -196,15 +197,13 @@ def check_sequence(config: Mapping[str, Any]) -> None:
     Raises:
         LorsError: adapters that are saved together with other weights.
     """
-    strategy = config.get("save_strategy", "all")  # ESPnet's default
     # ESPnet adds the LoRA adapter to the weights for validation, and saves the sum. The next step
     # loads weights and adapter: the adapter would count twice.
-    if config.get("use_adapter") and strategy != "adapter_only":
+    if config.get("use_adapter") and (problems := not_alone(config)):
         raise LorsError(
             "the sequential baseline needs adapters that are saved without other weights",
-            where="save_strategy of the training configuration",
-            expected="adapter_only",
-            got=strategy,
+            where="the training configuration",
+            got=problems,
             hint="write save_strategy: adapter_only, or leave 'sequential' out of --baselines",
         )
 

@@ -53,7 +53,7 @@ def latest_jobs(expdir: str | os.PathLike, recorded_expdir: str) -> dict[str, Jo
 def _keys_of(log: JobLog, expdir: str) -> tuple[str, ...]:
     """Return the keys of the units of a job; none for a command that no recipe calls."""
     try:
-        if log.module in ("lors.bin.train", "lors.bin.import_base"):
+        if log.module in ("lors.bin.train", "lors.bin.import_base", "lors.bin.quantise"):
             return tuple(os.path.relpath(out, expdir) for out in _trained(log))
         if log.module == "lors.bin.importance":
             return (f"importance/{_only(log.option('langs'), log)}",)

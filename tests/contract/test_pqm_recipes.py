@@ -192,6 +192,30 @@ def test_configurations_of_adapters(name):
         assert "freeze_param" not in config and "specaug" not in config
 
 
+def test_modes_of_the_authors():
+    """Six files that differ in the layers with adapters, and nothing else."""
+    attention = ["query", "key", "value", "out"]
+    blocks = [f"encoder.blocks.{number}.attn" for number in range(32)]  # those of Whisper-large
+    layers = {
+        "": attention,
+        "_conv_alone": ["conv1", "conv2"],
+        "_conv": [*attention, "conv1", "conv2"],
+        "_encoder": [f"{block}.{name}" for block in blocks for name in attention],
+        "_linear": [*attention, "mlp.0", "mlp.2"],
+        "_linear_conv": [*attention, "mlp.0", "mlp.2", "conv1", "conv2"],
+    }
+    files = {mode: f"train_whisper_pqm{mode}.yaml" for mode in layers}
+    assert {path.name for path in (ROOT / "conf").glob("train_whisper_pqm*")} == {*files.values()}
+    configs = {mode: read_yaml(ROOT / "conf" / file) for mode, file in files.items()}
+    found = {mode: conf["adapter_conf"].pop("target_modules") for mode, conf in configs.items()}
+    assert found == layers and all(conf == configs[""] for conf in configs.values())
+    assert configs[""]["grad_clip"] >= 1e9  # ESPnet would clip at 5
+    for recipe in ("voice_prompts", "librispeech"):
+        for file in files.values():
+            path = RECIPES[recipe] / "conf" / file
+            assert path.is_symlink() and path.resolve() == ROOT / "conf" / file
+
+
 @pytest.mark.parametrize(
     ("name", "shapes", "whole"),
     [

@@ -15,8 +15,9 @@ from test_recipes import STAGES
 
 from lors.config import read_yaml
 from lors.data.datadir import read_data_dir
+from lors.recipe.units import SCRIPTS
 from tests.integration.recipe import run
-from tests.unit.kaldi_dirs import write_dirs
+from tests.unit.kaldi_dirs import SPLITS, write_dir, write_dirs
 
 ROOT = Path(__file__).parents[2]
 SHARED = ("lors.sh", "path.sh", "cmd.sh", "utils")
@@ -35,7 +36,8 @@ def setup(checkout: Path, *words: object, cwd: Path | None = None) -> subprocess
 def checkout(tmp_path) -> Path:
     """A copy of the shared parts, to make recipes in."""
     copy = tmp_path / "check out"
-    configs = [f"egs/{name}/lors1/conf" for name in ("covost2", "mini_covost")]
+    recipes = ("covost2/lors1", "mini_covost/lors1", "mini_covost/pqm1")
+    configs = [f"egs/{recipe}/conf" for recipe in recipes]
     for part in ("egs/TEMPLATE", *configs, "conf", "local", "utils", "lors"):
         shutil.copytree(
             ROOT / part, copy / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
@@ -112,6 +114,33 @@ def test_a_recipe_of_data_directories(tmp_path):
         assert [u.text for u in made] == [u.split(" ", 1)[1] for u in
                                           (path / "text").read_text().splitlines()]  # fmt: skip
         assert all(u.translations["en"].startswith("Sentence ") for u in made)
+
+
+def test_a_recipe_for_speakers(tmp_path):
+    recipe, stages = tmp_path / "my corpus/pqm1", SCRIPTS["pqm"]
+    (tmp_path / "raw").mkdir()
+    dirs = [
+        write_dir(tmp_path / f"raw/{split}_de", clips=clips, first=first, speakers=("anna", "bert"))
+        for split, clips, first in (("train", 8, 0), ("dev", 4, 8), ("test", 4, 12))
+    ]
+    done = setup(ROOT, recipe, "--from", *dirs)
+    assert done.returncode == 0, done.stderr
+    assert all(link.exists() for link in recipe.rglob("*") if link.is_symlink())
+    assert (recipe / "pqm.sh").is_symlink() and not (recipe / "lors.sh").exists()
+    done = run(recipe, "--dry_run")
+    assert done.returncode == 0, done.stdout
+    for number, stage in enumerate(stages, 1):
+        assert f"stage {number} ({stage})" in done.stdout
+    assert done.stdout.count("--config conf/train_whisper_pqm.yaml") == 4
+    own = ["--sat_config", "conf/train_sat.yaml", "--train_config", "conf/train_speaker.yaml"]
+    few = ["--num_speakers", "1", "--adapt_utterances", "3", "--speaker_dev", "2"]
+    few += ["--least_test", "3", "--model_family", "espnet_s2t", "--base_model", str(tmp_path)]
+    done = run(recipe, *own, *few, "--stop_stage", "speakers")
+    assert done.returncode == 0, done.stdout
+    assert (recipe / "speakers/speakers").read_text() == "de-x-anna\n"
+    sizes = {s: len(read_data_dir(recipe / f"speakers/de-x-anna/{s}")) for s in SPLITS}
+    assert sizes == {"train": 3, "dev": 2, "test": 3}
+    assert {u.speaker for u in read_data_dir(recipe / "speakers/de/train")} == {"bert"}
 
 
 def test_columns_of_other_names(tmp_path):

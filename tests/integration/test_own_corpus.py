@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lors.checkpoint.quantised import open_quantised
 from lors.data.datadir import read_data_dir
 from tests.unit.test_manifest import PACKAGES
 
@@ -81,6 +82,17 @@ def test_what_the_tutorial_says_of_its_data(checkout):
     assert "broken.tsv line 2: no such file" in said and "--strict false" in said
     assert "1 missing_file" in said
     assert len(read_data_dir(recipe / "data_broken/ten")) == 10
+
+
+def test_recipe_for_speakers(checkout):
+    copy, _ = checkout
+    recipe = copy / "egs/my_corpus/pqm1"
+    codes = (recipe / "speakers/speakers").read_text().split()
+    assert [code.partition("-x-")[0] for code in codes] == ["de", "es"]
+    for code in codes:
+        parts = [read_data_dir(recipe / f"speakers/{code}/{s}") for s in ("train", "dev", "test")]
+        assert [len(part) for part in parts] == [8, 4, 5]
+    assert open_quantised(recipe / "exp/quantised").quantised_names()
 
 
 def test_recipes_of_data_that_is_there_already(checkout):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
 from lors.bin.evaluate import main as evaluate
+from lors.bin.extract import main as extract
 from lors.bin.merge import main as lors_merge
 from lors.bin.quantise import main as quantise
+from lors.bin.results import main as results
+from lors.checkpoint.expert import open_expert, open_model
 from lors.checkpoint.quantised import open_quantised
 from lors.data.datadir import read_data_dir, read_text
 from lors.fileio import read_json
@@ -148,26 +151,33 @@ def test_status_and_a_run_again(finished, speakers):
 
 
 def test_merged_speakers_and_their_cost(finished, speakers, monkeypatch):
-    """The commands of the recipe's README: a merge quantised, and a merge on rounded weights."""
+    """The commands of the recipe's README: a merge quantised, and as an adapter in 4 bits."""
     recipe, _ = finished
     monkeypatch.chdir(recipe.directory)
     experts = [f"exp/quantised_sat_speaker/{speaker}_asr/model.pth" for speaker in speakers]
-    merge = ["--method", "average", "--policy", "espnet_s2t", "--params", "scaling_coef=1"]
-    merge += ["--experts", *experts]
-    restore = ["--restore", "--model", "exp/quantised", "--out", "exp/rounded/model.pth"]
-    assert quantise(restore) == 0
-    shutil.copyfile("exp/base/config.yaml", "exp/rounded/config.yaml")
-    for base, out in (("base", "merged_de"), ("rounded", "on_quantised")):
-        files = ["--base", f"exp/{base}/model.pth", "--out", f"exp/{out}/model.pth"]
-        assert lors_merge([*merge, *files]) == 0
+    base, merged = "exp/base/model.pth", "exp/merged_de/model.pth"
+    words = ["--method", "average", "--policy", "espnet_s2t", "--params", "scaling_coef=1"]
+    assert lors_merge([*words, "--base", base, "--out", merged, "--experts", *experts]) == 0
     assert quantise(["--model", "exp/merged_de", "--out", "exp/merged_quantised"]) == 0
-    names = ("base", "quantised", "merged_de", "merged_quantised", "on_quantised")
+    words = ["--base", base, "--expert", merged, "--as", "lora", "--rank", "8"]
+    assert extract([*words, "--quantised_base", "exp/quantised", "--out", "exp/group"]) == 0
+    names = ("base", "quantised", "quantised_sat", "merged_de", "merged_quantised", "group")
     options = ["--models", *(f"{name}=exp/{name}" for name in names), "--langs", *speakers]
     options += ["--tasks", "asr", "--dump", "speakers", "--out", "exp/merge_cost"]
     assert evaluate([*options, "--inference_config", "conf/inference_greedy.yaml"]) == 0
     for name in names:
         for speaker in speakers:
             assert read_json(f"exp/merge_cost/scores/test/{name}/{speaker}_asr.json")["wer"] >= 0
+    words = ["--expdirs", "exp/merge_cost", "--out", "exp/merge_cost/RESULTS.md"]
+    assert results([*words, "--compare_to", "quantised_sat"]) == 0
+    report = Path("exp/merge_cost/RESULTS.md").read_text()
+    assert "vs. quantised" in report and all(name.replace("_", "\\_") in report for name in names)
+    # The adapter holds the whole change of the merge.
+    quantised, full = open_quantised("exp/quantised"), open_model(base)
+    group, whole = open_expert(quantised, "exp/group"), open_model(merged)
+    for name in full.names():
+        change = whole.tensor(name) - full.tensor(name)
+        assert torch.allclose(group.tensor(name) - quantised.tensor(name), change, atol=1e-5), name
 
 
 def test_librispeech_to_the_data_of_its_ten_speakers(tmp_path):
@@ -182,4 +192,7 @@ def test_librispeech_to_the_data_of_its_ten_speakers(tmp_path):
     for speaker, ends in partition.items():
         dev = read_data_dir(recipe / f"speakers/en-x-{speaker}/dev")
         assert [u.id for u in dev] == list(ends)
+    # The authors' order is that of texts: chapter 130127 adapts, and 13247 is behind it.
+    adapt = read_data_dir(recipe / "speakers/en-x-3389/train")
+    assert [u.id for u in adapt] == ["3389-130127-0000", "3389-13247-0021"]
     assert recipe.run(*options, "--langs", "de", "--datadir", "d2").status == 2

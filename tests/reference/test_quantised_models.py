@@ -15,6 +15,9 @@ from lors.checkpoint.adapter_base import record_base
 from lors.checkpoint.expert import open_model
 from lors.checkpoint.quantised import open_quantised
 from lors.checkpoint.reader import Checkpoint
+from lors.errors import UsageError
+from lors.merge.extract import METHOD_OF, extract
+from lors.merge.run import MergePlan, run_merge
 from lors.models import family_of, open_recogniser
 from lors.models.nf4_layers import Nf4Weight, bytes_in_memory, load_quantised
 from lors.models.quantise import quantise_directory
@@ -61,12 +64,12 @@ def options(root: Path, **changes):
     return family_of(root / "base").inference_options(**values, **changes)
 
 
-def make_adapter(root: Path, out: Path, base) -> Path:
+def make_adapter(root: Path, out: Path, base, seed: int = 5) -> Path:
     """Write an adapter with random factors, as ESPnet's trainer does."""
     out.mkdir()
     conf = {"rank": 2, "alpha": 8, "target_modules": TARGETS[kind(root)]}
     (out / "config.yaml").write_text(yaml.safe_dump({"adapter_conf": conf}))
-    generator = torch.Generator().manual_seed(5)
+    generator = torch.Generator().manual_seed(seed)
     state = {}
     for name in base.names():
         shape = base.shape(name)
@@ -112,6 +115,32 @@ def test_adapter_on_a_quantised_model(models, tmp_path, beam_size):
     full.load_state({name: adapted.tensor(name) for name in adapted.names()})
     assert texts == full.transcribe(WAVES, PAIR, chosen)
     assert texts != open_recogniser(models / "quantised").transcribe(WAVES, PAIR, chosen)
+
+
+def test_adapter_of_a_group_on_a_quantised_model(models, tmp_path, monkeypatch):
+    """Two adapters merged in full precision, extracted, and added to the model in 4 bits."""
+    linear = [name for name in TARGETS[kind(models)] if not name.startswith("conv")]
+    monkeypatch.setitem(TARGETS, kind(models), linear)
+    quantised, base = open_quantised(models / "quantised"), models / "base" / "model.pth"
+    speakers = [make_adapter(models, tmp_path / f"{s}", quantised, s) / "model.pth" for s in (1, 2)]
+    merged, group, policy = tmp_path / "merged" / "model.pth", tmp_path / "group", kind(models)
+    sums = {"scaling_coef": 1.0}
+    run_merge(MergePlan(str(base), (*map(str, speakers),), "average", sums, policy), merged)
+    plan = MergePlan(str(base), (str(merged),), METHOD_OF["lora"], {"rank": 4}, policy)
+    extract(plan, "lora", group, quantised_base=models / "quantised")
+    adapted = [open_adapter(quantised, Checkpoint.open(path)) for path in speakers]
+    state = {name: quantised.tensor(name) for name in quantised.names()}
+    changed = {n: [a.delta(n) for a in adapted] for n in state if adapted[0].factors(n) is not None}
+    state |= {name: state[name] + sum(deltas) / 2 for name, deltas in changed.items()}
+    recogniser = open_recogniser(group)
+    layers = {f"{name}.weight": layer for name, layer in recogniser.model.named_modules()}
+    assert changed and all(isinstance(layers[name], Nf4Weight) for name in changed)
+    for name in changed:
+        assert torch.allclose(layers[name].weight, state[name], atol=1e-4), name
+    expected = open_recogniser(models / "rounded")
+    expected.load_state(state)
+    texts = recogniser.transcribe(WAVES, PAIR, options(models))
+    assert texts == expected.transcribe(WAVES, PAIR, options(models)) and any(texts)
 
 
 def test_adapter_fits_the_full_model_and_no_other(models, tmp_path):
@@ -179,6 +208,18 @@ def task_of(root: Path):
     return S2TTask
 
 
+def training_args(root: Path, conf, **changes):
+    """Return ESPnet's options to train an adapter on the quantised model."""
+    import argparse
+
+    config = yaml.safe_load((root / "base" / "config.yaml").read_text())
+    options = {"use_adapter": True, "adapter": "lora", "save_strategy": "adapter_only"}
+    options["quantised_base"] = str(root / "quantised" / "model.safetensors")
+    return argparse.Namespace(
+        **{"model_conf": {}, **config}, **{**options, "adapter_conf": conf, **changes}
+    )
+
+
 def training_model(root: Path, name: str):
     """Return ESPnet's model with LoRA layers, the same factors in each call."""
     import argparse
@@ -189,15 +230,11 @@ def training_model(root: Path, name: str):
 
     config = yaml.safe_load((root / "base" / "config.yaml").read_text())
     conf = {"rank": 2, "alpha": 8, "dropout_rate": 0.0, "target_modules": TARGETS[kind(root)]}
-    args = argparse.Namespace(
-        **{"model_conf": {}, **config}, use_adapter=True, adapter="lora", adapter_conf=conf
-    )
     task = task_of(root)
     torch.manual_seed(0)
     if name == "quantised":
-        args.quantised_base = str(root / "quantised" / "model.safetensors")
-        return task.build_model(args)
-    model = task.build_model(args)
+        return task.build_model(training_args(root, conf))
+    model = task.build_model(argparse.Namespace(**{"model_conf": {}, **config}))
     convolutions_to_lora(model, **conf)
     create_adapter(model, "lora", conf)
     state = torch.load(root / "rounded" / "model.pth", weights_only=True)
@@ -218,18 +255,13 @@ MODES = {
 
 def test_every_mode_of_adapters_as_espnet_builds_it(models):
     """ESPnet adds adapters once more to the model that has them: to no other layer."""
-    import argparse
-
     from espnet2.layers.create_adapter import create_adapter
 
-    config = yaml.safe_load((models / "base" / "config.yaml").read_text())
     found = []
     for path in MODES[kind(models)]:
         conf = yaml.safe_load(path.read_text())["adapter_conf"]
         assert conf["dropout_rate"] > 0
-        options = {"use_adapter": True, "adapter": "lora", "adapter_conf": conf}
-        options["quantised_base"] = str(models / "quantised" / "model.safetensors")
-        args = argparse.Namespace(**{"model_conf": {}, **config}, **options)
+        args = training_args(models, conf)
         model = task_of(models).build_model(args)
         adapted = {name for name, _ in model.named_parameters() if ".lora_" in name}
         create_adapter(model, args.adapter, args.adapter_conf)
@@ -249,6 +281,69 @@ def test_every_mode_of_adapters_as_espnet_builds_it(models):
                     losses.append(loss_of(models, model))
                 assert torch.equal(*losses) == same, (path, training)
     assert len({*map(frozenset, found)}) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("use_adapter", False), ("adapter", "houlsby"), ("save_strategy", "all")]
+)
+def test_a_training_that_leaves_no_adapter_alone(models, key, value):
+    conf = {"target_modules": TARGETS[kind(models)]}
+    with refusal(f"{key}: {value}", kind=UsageError):
+        task_of(models).build_model(training_args(models, conf, **{key: value}))
+
+
+def test_an_embedding_has_no_adapter(models):
+    """It looks up rows of its weight alone: the factors would get no gradient."""
+    embedding = {"whisper": "decoder.token_embedding", "espnet_s2t": "decoder.embed.0"}[
+        kind(models)
+    ]
+    conf = {"target_modules": [*TARGETS[kind(models)], embedding]}
+    with refusal("target_modules", embedding, kind=UsageError) as caught:
+        task_of(models).build_model(training_args(models, conf))
+    assert caught.value.facts == [embedding]
+
+
+@pytest.fixture(scope="module")
+def conformer(tmp_path_factory):
+    """A model with linear layers in full precision: those of relative positions."""
+    root = tmp_path_factory.mktemp("conformer")
+    conf = {"input_layer": "linear", "output_size": 16, "attention_heads": 2, "linear_units": 32}
+    conf |= {"num_blocks": 1, "rel_pos_type": "latest", "pos_enc_layer_type": "rel_pos"}
+    conf |= {"selfattention_layer_type": "rel_selfattn", "cnn_module_kernel": 3}
+    make_model(root / "base", encoder="conformer", encoder_conf=conf)
+    quantise_directory(root / "base", root / "quantised")
+    return root
+
+
+def test_layers_in_full_precision_have_no_adapter(conformer, tmp_path, monkeypatch):
+    layer, targets = "encoder.encoders.0.self_attn.linear_pos", ["linear_q", "linear_pos"]
+    conf = {"target_modules": targets}
+    with refusal("target_modules", layer, kind=UsageError) as caught:
+        task_of(conformer).build_model(training_args(conformer, conf))
+    assert caught.value.facts == [layer]
+    monkeypatch.setitem(TARGETS, "espnet_s2t", targets)
+    base = open_model(conformer / "base" / "model.pth")
+    full = make_adapter(conformer, tmp_path / "full", base)
+    open_recogniser(full)
+    quantised = open_quantised(conformer / "quantised")
+    with refusal(f"{layer}.weight", "full precision") as caught:
+        open_recogniser(make_adapter(conformer, tmp_path / "speaker", quantised))
+    assert caught.value.facts == [f"{layer}.weight"]
+
+
+def test_weights_without_factors_are_not_left_out(models, tmp_path):
+    """An adapter file that holds a trained bias too."""
+    quantised = open_quantised(models / "quantised")
+    adapter = make_adapter(models, tmp_path / "speaker", quantised)
+    state = torch.load(adapter / "model.pth", weights_only=True)
+    bias = next(name for name in quantised.names() if name.endswith(".bias"))
+    state[bias] = quantised.tensor(bias)
+    torch.save(state, adapter / "model.pth")
+    open_recogniser(adapter)
+    state[bias] = quantised.tensor(bias) + 1
+    torch.save(state, adapter / "model.pth")
+    with refusal(adapter / "model.pth", bias, "full precision"):
+        open_recogniser(adapter)
 
 
 def loss_of(root: Path, model):

@@ -271,6 +271,7 @@ WRONG = {
     "unknown": (("lors", "v.safetensors"), ["--params", "dens=1"], ("dens", "density")),
     "twice": (("lors", "v.safetensors"), ["--params", "rank=1"], ("--rank",)),
     "scaling_coef": (("lors", "v.safetensors"), ["--params", "scaling_coef=1"], ("scaling_coef",)),
+    "base in 4 bits": (("lors", "v.safetensors"), ["--quantised_base", "q"], ("--quantised_base",)),
     "threads": (("lors", "v.safetensors"), ["--nj", "0"], ("--nj",)),
 }
 

@@ -63,7 +63,10 @@ def test_missing_parts(corpus, tmp_path):
 
 
 def write_ten_speakers(root):
-    """Write the first and the last dev utterance of each, some others, and another speaker."""
+    """Write the first and the last dev utterance of each, some others, and another speaker.
+
+    Speaker 3389 has chapter 130127 too, which is before chapter 13247 as text: it adapts.
+    """
     partition = read_partition(SPEAKERS)
     for speaker, (first, last) in partition.items():
         ends = {tuple(end.split("-")) for end in (first, last)}
@@ -73,6 +76,7 @@ def write_ten_speakers(root):
         chapter, number = last.split("-")[1:]
         utterances |= {(speaker, chapter, int(number) + 1), (speaker, "999999", 0)}
         write_chapter(root, "train-clean-360", sorted(utterances))
+    write_chapter(root, "train-clean-360", [("3389", "130127", 0)])
     write_chapter(root, "train-clean-360", [("14", "208", n) for n in range(12)])
     return partition
 
@@ -89,8 +93,11 @@ def test_ten_speakers_of_the_authors(tmp_path):
             split: [u.id for u in read_data_dir(tmp_path / f"speakers/en-x-{speaker}/{split}")]
             for split in ("train", "dev", "test")
         }
-        assert parts["dev"] == [first, last] and len(parts["train"]) == 1
+        assert parts["dev"] == [first, last]
+        assert len(parts["train"]) == (2 if speaker == "3389" else 1)
         assert len(parts["test"]) == 2 and parts["test"][-1] == f"{speaker}-999999-0000"
         assert parts["train"] < parts["dev"] < parts["test"]
+    adapt = [u.id for u in read_data_dir(tmp_path / "speakers/en-x-3389/train")]
+    assert adapt == ["3389-130127-0000", "3389-13247-0021"]
     others = {u.speaker for u in read_data_dir(tmp_path / "speakers/en/train")}
     assert others == {"14"}

@@ -9,14 +9,17 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from lors.bin.extract import main as extract_main
+from lors.bin.merge import main as merge_main
 from lors.bin.quantise import main as quantise_main
 from lors.bin.share_adapters import main
-from lors.checkpoint.adapter_base import record_base
-from lors.checkpoint.expert import open_model
+from lors.checkpoint.adapter_base import record_base, recorded_base
+from lors.checkpoint.expert import open_expert, open_model
 from lors.checkpoint.quantised import open_quantised, write_quantised
 from lors.checkpoint.reader import Checkpoint
 from lors.errors import UsageError
 from lors.merge.run import MergePlan, run_merge
+from lors.models.adapter_conf import ESPNET_DEFAULTS
 from lors.recipe.expdir import ON_FULL, PERSONAL, ExpDir, check_models
 from lors.recipe.personal import share_adapters, size_sections, write_sizes
 from lors.recipe.score_tree import system_order
@@ -156,6 +159,42 @@ def test_a_speaker_from_two_others_by_a_merge(exp):
     assert open_quantised(exp.root / "again").quantised_names() == [NAME, CONV]
 
 
+def group_of(exp, base, out):
+    """Merge the adapters of both speakers on `base`, and extract the change as an adapter."""
+    adapters = [str(exp.model("quantised_speaker", pair, ()) / "model.pth") for pair in PAIRS]
+    merged = str(out.with_name(f"{out.name}_merged") / "model.pth")
+    words = ["--method", "average", "--policy", "espnet_s2t", "--params", "scaling_coef=1"]
+    words += ["--base", str(base), "--experts", *adapters, "--out", merged]
+    assert merge_main(words) == 0
+    words = ["--base", str(base), "--expert", merged, "--as", "lora", "--rank", "4"]
+    words += ["--policy", "espnet_s2t", "--out", str(out)]
+    return [*words, "--quantised_base", str(exp.root / "quantised")]
+
+
+def test_adapter_of_a_group_on_the_quantised_model(exp, capsys):
+    """The rank of the sum is at most the sum of the ranks; the factors hold all of it."""
+    quantised, rounded = open_quantised(exp.root / "quantised"), exp.root / "rounded.pth"
+    restore = ["--restore", "--model", str(quantised.path), "--out", str(rounded)]
+    assert quantise_main(restore) == 0
+    full = exp.base / "model.pth"
+    delta = sum(product(exp.model("quantised_speaker", pair, ()), NAME) for pair in PAIRS) / 2
+    for base in (full, rounded):
+        out = exp.root / f"group_on_{base.stem}"
+        words = group_of(exp, base, out)
+        assert extract_main(words) == 0 and extract_main(words) == 0  # the same command
+        assert recorded_base(out / "adapter_model.safetensors") == quantised.path
+        group = open_expert(quantised, out)
+        assert torch.allclose(group.tensor(NAME), quantised.tensor(NAME) + delta, atol=1e-5)
+        open_expert(open_model(full), out)  # it fits the model that was quantised, too
+        assert extract_main(words[:-2]) == 2
+    write_quantised(open_model(rounded), [NAME], exp.root / "other" / "model.safetensors")
+    capsys.readouterr()
+    words = [*words[:1], str(full), *words[2:-1], str(exp.root / "other")]
+    assert extract_main(words) == 1
+    error = capsys.readouterr().err
+    assert str(exp.root / "other" / "model.safetensors") in error and str(full) in error
+
+
 def test_a_merge_needs_full_precision(exp):
     file = exp.root / "quantised" / "model.safetensors"
     adapter = str(exp.model("quantised_speaker", PAIRS[0], ()) / "model.pth")
@@ -212,6 +251,8 @@ def test_defaults_of_adapters_are_those_of_espnet():
     create = pytest.importorskip("espnet2.layers.create_adapter_fn").create_lora_adapter
     parameters = inspect.signature(create).parameters
     assert {key: parameters[key].default for key in LORA_DEFAULTS} == LORA_DEFAULTS
+    parser = pytest.importorskip("espnet2.tasks.s2t").S2TTask.get_parser()
+    assert {key: parser.get_default(key) for key in ESPNET_DEFAULTS} == ESPNET_DEFAULTS
 
 
 def test_what_cannot_be_quantised(exp, tmp_path):
@@ -241,6 +282,22 @@ def test_only_the_model_of_a_directory_is_quantised(exp, tmp_path, capsys):
     assert not (exp.base / "model.safetensors").exists()
     assert quantise_main([*quantise, str(exp.base / "model.pth")]) == 0
     assert open_quantised(tmp_path / "q").quantised_names() == [NAME, CONV]
+
+
+@pytest.mark.parametrize("file", ["model.pth", "subnetwork.safetensors"])
+def test_a_model_is_not_quantised_beside_another(exp, file, capsys):
+    """The other model would be read in its place."""
+    out = exp.root / "taken"
+    quantise = ["--model", str(exp.base), "--out", str(out)]
+    out.mkdir()
+    (out / file).write_bytes(b"another model")
+    assert quantise_main(quantise) == 1
+    assert str(out / file) in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == [file]
+    (out / file).unlink()
+    assert quantise_main(quantise) == 0
+    (out / file).write_bytes(b"another model")
+    assert quantise_main(quantise) == 1
 
 
 def test_other_weights_beside_a_base_model_are_not_quantised_ones(exp):

@@ -167,6 +167,26 @@ def test_adapters_that_cannot_be_trained_on(key, value):
     lists(sat_config="conf/other.yaml")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("use_adapter", False), ("adapter", "houlsby"), ("save_strategy", None)]
+)
+def test_a_training_that_leaves_no_adapter_alone(key, value):
+    config = read_yaml("conf/train_sat.yaml") | {key: value}
+    if value is None:
+        del config[key]  # ESPnet's default saves all
+    Path("conf/other.yaml").write_text(yaml.safe_dump(config))
+    shown = f"{key}: {value or 'all'}" if key == "save_strategy" else f"{key}: {value}"
+    for option, stage in (
+        ("sat_config", "sat"),
+        ("sat_config", "stats"),
+        ("train_config", "adapt"),
+    ):
+        for stages in ((stage,), SCRIPTS["pqm"]):
+            with refusal(f"--{option} conf/other.yaml", shown, kind=UsageError):
+                lists(stages, **{option: "conf/other.yaml"}, dry_run="true")
+        lists(("data", "quantise"), **{option: "conf/other.yaml"}, dry_run="true")
+
+
 def test_stages_after_the_choice_of_speakers_need_it():
     with refusal("speakers", "stage speakers"):
         lists(stages=("sat",))

@@ -89,6 +89,27 @@ def test_named_speakers_keep_the_splits_of_the_corpus(source, tmp_path):
     assert not (out / "fr").exists() and (out / "pretraining").read_text() == "de\n"
 
 
+@pytest.mark.parametrize(("first", "second"), [("anna", "anna"), ("de-anna", "fr-anna")])
+def test_a_test_speaker_is_not_heard_in_another_language(first, second, tmp_path, caplog):
+    both = {
+        "de": {first: (9, 0, 0), "bert": (4, 0, 0)},
+        "fr": {second: (4, 0, 0), "june": (9, 0, 0), "luc": (4, 0, 0)},
+    }
+    source, rule = write(tmp_path / "dump", both), SpeakerRule(adapt=4, dev=2, least_test=3)
+    out = tmp_path / "speakers"
+    assert split_speakers(source, ["de", "fr"], out, rule) == ["de-x-anna", "fr-x-june"]
+    parts = [(lang, split) for lang in ("de", "fr") for split in ("train", "dev")]
+    others = {u.speaker for lang, split in parts for u in read_data_dir(out / lang / split)}
+    assert others == {"bert", "luc"}
+    [warning] = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.args == (1, "fr-x-anna")
+    caplog.clear()
+    # Nobody is left out who is tested in both languages.
+    named = dataclasses.replace(rule, speakers=(first, second), adapt=1, dev=1, least_test=1)
+    found = split_speakers(source, ["de", "fr"], tmp_path / "named", named)
+    assert found == ["de-x-anna", "fr-x-anna"] and not caplog.records
+
+
 def test_few_other_speakers_stay_in_the_pre_training(tmp_path, caplog):
     """Nine utterances or fewer have a dev set too; a language that is left out is named."""
     few = {

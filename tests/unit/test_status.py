@@ -311,6 +311,15 @@ BASELINES = ["python", "-m", "lors.bin.train", "--pairs", "de_asr", "de_st", "--
 BASELINES += ["--baselines", "joint", "sequential"]
 
 
+def test_quantised_model(exp):
+    record(script="pqm", speakers="speakers", stage="quantise", systems=("base", "quantised"))
+    command = ["python", "-m", "lors.bin.quantise", "--model", "exp/base"]
+    command += ["--out", "exp/quantised"]
+    write_log("log/quantise.log", command, "prog: error: no space", status=1)
+    failed = unit("quantise", "quantised")
+    assert (failed.state, failed.error) == ("failed", "prog: error: no space")
+
+
 def test_joint_model(exp):
     begin(exp.joint / ".done")
     write_log("log/train_baseline.1.log", [*BASELINES, "--only", "1"], on=alive())

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Usage: egs/TEMPLATE/lors1/setup.sh egs/<corpus>/lors1 [--from MANIFEST ...]
+# Usage: egs/TEMPLATE/lors1/setup.sh egs/<corpus>/{lors1,pqm1} [--from MANIFEST ...]
 #  e.g.: egs/TEMPLATE/lors1/setup.sh egs/my_corpus/lors1
+#        egs/TEMPLATE/lors1/setup.sh egs/my_corpus/pqm1
 #        egs/TEMPLATE/lors1/setup.sh egs/my_corpus/lors1 --from dump/raw/{train,dev,test}_de
 #        egs/TEMPLATE/lors1/setup.sh egs/my_corpus/lors1 --from de/train=tr de/dev=cv de/test=tt
 #
-# Write a new recipe. Its db.sh names the corpus: with --from, data directories of Kaldi or ESPnet,
+# Write a new recipe: pqm1 adapts a quantised model to speakers; any other name merges. Its db.sh names the corpus: with --from, data directories of Kaldi or ESPnet,
 # cut manifests of lhotse or tables (local/prepare_manifest.sh --help); else it needs an edit. The
 # files that recipes share are links: relative ones inside the checkout, absolute ones to this
 # checkout elsewhere.
@@ -50,7 +51,15 @@ trap 'rm -rf "$new"' EXIT
 
 link_options=(-s)
 if [[ $target == "$root"/* ]]; then link_options=(-s -r); fi
+script=lors
+configs=("$root"/conf/* "$root"/egs/{covost2,mini_covost}/lors1/conf/*.yaml)
 cp -R "$template/skeleton/." "$new"
+if [ "$(basename "$target")" = pqm1 ]; then
+    script=pqm
+    configs=("$root"/conf/{slurm.conf,inference_whisper*,train_whisper_pqm*}
+        "$root"/egs/mini_covost/pqm1/conf/*.yaml)
+    cp "$root/egs/TEMPLATE/pqm1/skeleton/run.sh" "$new"
+fi
 sed -i "1s/CORPUS/${corpus//[^A-Za-z0-9_.-]/_}/" "$new/README.md"
 if [ "$corpus_lines" ]; then
     { sed '/^export MANIFEST=/,$d' "$template/skeleton/db.sh"
@@ -58,11 +67,12 @@ if [ "$corpus_lines" ]; then
       sed '1,/^export LANGS=/d' "$template/skeleton/db.sh"; } >"$new/db.sh"
 fi
 mkdir "$new/conf"
-ln "${link_options[@]}" "$template"/{lors,path,cmd}.sh "$root/utils" "$new"
+ln "${link_options[@]}" "$root/egs/TEMPLATE/${script}1/$script.sh" "$template"/{path,cmd}.sh \
+    "$root/utils" "$new"
 ln "${link_options[@]}" "$root"/local/*.sh "$new/local"
 # Shared configurations, the search of covost2 for models of real size, and those of the mini recipe
 # that no other has; without those of local/train_base.sh and of its small matrices.
-for config in "$root"/conf/* "$root"/egs/{covost2,mini_covost}/lors1/conf/*.yaml; do
+for config in "${configs[@]}"; do
     if [[ -e $new/conf/${config##*/} || $config == *_base.yaml || $config == */tune_full.yaml ]]; then continue; fi
     ln "${link_options[@]}" "$config" "$new/conf"
 done

@@ -1,0 +1,24 @@
+"""ESPnet's options of a training that leaves an adapter (LoRA) and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+ADAPTER_ALONE = {"use_adapter": True, "adapter": "lora", "save_strategy": "adapter_only"}
+ESPNET_DEFAULTS = {"use_adapter": False, "adapter": "lora", "save_strategy": "all"}
+"""ESPnet's defaults of the keys of `ADAPTER_ALONE`."""
+
+
+def not_alone(config: Mapping[str, Any]) -> list[str]:
+    """Return why a training with `config` leaves no adapter, or more than an adapter.
+
+    Returns:
+        A line ``save_strategy: all, expected adapter_only`` for each option.
+    """
+    found = {key: config.get(key, default) for key, default in ESPNET_DEFAULTS.items()}
+    return [
+        f"{key}: {found[key]}, expected {str(wanted).lower()}"
+        for key, wanted in ADAPTER_ALONE.items()
+        if found[key] != wanted
+    ]
