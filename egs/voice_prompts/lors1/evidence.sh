@@ -17,8 +17,8 @@
 # as long: all parts together train for a hundred experts' time (joint and sequential model, three
 # seeds, curves), under two hours on two cores, which would become about five.
 #
-# All parts need 100 GB of disk: 0.6 GB for each of 77 trainings, 0.3 GB for each of 190 merges. What they
-# took is in EXPDIR/parts.tsv (when a part ended, its name, seconds) and EXPDIR/*/stages.tsv.
+# All parts need 100 GB of disk: 0.6 GB for each of 77 trainings, 0.3 GB for each of 190 merges. The times
+# of a run are in EXPDIR/parts.tsv (when a part ended, its name, seconds) and EXPDIR/*/stages.tsv.
 #
 # shellcheck source-path=SCRIPTDIR disable=SC2034,SC2154 # options and what cmd.sh sets
 set -euo pipefail
