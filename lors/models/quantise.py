@@ -35,7 +35,6 @@ def quantise_directory(
     """
     from lors.checkpoint.expert import open_model  # torch is slow to import
     from lors.checkpoint.lora_files import is_adapter
-    from lors.checkpoint.masks import check_unmasked
     from lors.checkpoint.quantised import write_quantised
 
     directory, out = Path(directory), Path(out)
@@ -43,15 +42,7 @@ def quantise_directory(
     packed = directory / SUBNETWORK
     source = packed if packed.is_file() else directory / RECIPE_MODEL
     config = directory / "config.yaml"
-    if not source.exists():
-        raise LorsError("no model to quantise", where=source, hint="run the stage that makes it")
-    check_unmasked(source)
-    if others := [out / name for name in (RECIPE_MODEL, SUBNETWORK) if (out / name).exists()]:
-        raise LorsError(
-            "a quantised model beside another model, which is used in its place",
-            where=others,
-            hint="choose another directory",
-        )
+    _check_files(source, out)
     inputs = {"model": file_digest(source), "config": file_digest(config), "double": double}
     copied = [config]
     if (own := directory / OWN_INFERENCE).exists():
@@ -80,3 +71,18 @@ def quantise_directory(
             with atomic_write(out / file.name, "wb") as handle:
                 handle.write(file.read_bytes())
     log.info("%s: %d of %d tensors in NF4", out, len(names), len(model.names()))
+
+
+def _check_files(source: Path, out: Path) -> None:
+    """Check that there is a model without masks, and none yet in the directory to write."""
+    from lors.checkpoint.masks import check_unmasked
+
+    if not source.exists():
+        raise LorsError("no model to quantise", where=source, hint="run the stage that makes it")
+    check_unmasked(source)
+    if others := [out / name for name in (RECIPE_MODEL, SUBNETWORK) if (out / name).exists()]:
+        raise LorsError(
+            "a quantised model beside another model, which is used in its place",
+            where=others,
+            hint="choose another directory",
+        )

@@ -133,12 +133,17 @@ def train(
         options += shape_options(Path(stats), ids, seed, out / "data")
         _discard_torn_checkpoint(out)
         _run(family, config, out, options, ngpu, num_nodes)
-        [phase, score, *_], *_ = config.get("best_model_criterion") or [["valid", "acc"]]
-        best = out / f"{phase}.{score}.best.pth"
-        if not best.exists():
-            raise LorsError("the training left no model", where=best, hint=f"see {out / LOG}")
-        replace_link(out / "model.pth", best.name)
+        _link_best_epoch(config, out)
     remove_checkpoint(out)
+
+
+def _link_best_epoch(config: Mapping[str, Any], out: Path) -> None:
+    """Let ``model.pth`` be the epoch that is best by the first criterion."""
+    [phase, score, *_], *_ = config.get("best_model_criterion") or [["valid", "acc"]]
+    best = out / f"{phase}.{score}.best.pth"
+    if not best.exists():
+        raise LorsError("the training left no model", where=best, hint=f"see {out / LOG}")
+    replace_link(out / "model.pth", best.name)
 
 
 def estimate_importance(

@@ -31,7 +31,7 @@ methods=""   # methods of the first seed, over languages (full: all of conf/tune
 leading=""   # methods of all seeds, over languages, and over languages and tasks
 expdir=exp   # experiment directories: EXPDIR/seed1, EXPDIR/reach, ...
 train_config=conf/train_quick.yaml # fine-tuning
-compare_to="" # method or system that all rows of the reports are compared with (full: lors_paper, quick: lors)
+compare_to="" # method that rows are compared with; where it is not, the first (full: lors_paper, quick: lors)
 nj=2         # jobs at the same time
 
 . utils/log.sh
@@ -80,10 +80,15 @@ if [[ " $parts " != *" seeds "* && ! -e $first/expert ]]; then
 fi
 inference=conf/inference_whisper.yaml
 
-# Run ./run.sh with the configurations of the experiment.
+# Run ./run.sh with the configurations of the experiment: recipe METHODS [option ...]
 recipe() {
     ./run.sh --nj "$nj" --train_config "$train_config" --tune_config "$tune" \
-        --compare_to "$compare_to" "$@"
+        --compare_to "$(reference_among "$1")" --methods "$1" "${@:2}"
+}
+
+# Print the method of a list that rows are compared with: reference_among METHODS
+reference_among() {
+    if [[ " $1 " == *" $compare_to "* ]]; then echo "$compare_to"; else echo "${1%% *}"; fi
 }
 
 # Run inference with models NAME=DIR ... of a part, score it, and write reports, in which all rows are
@@ -108,22 +113,22 @@ merges() {
 part_seeds() {
     local seed task
     for seed in "${seeds_a[@]}"; do
-        recipe --seed "$seed" --expdir "$expdir/seed$seed" --methods "$leading"
+        recipe "$leading" --seed "$seed" --expdir "$expdir/seed$seed"
         if [ "$seed" = "${seeds_a[0]}" ] && [ "$methods" != "$leading" ]; then
             for task in asr st; do
-                recipe --seed "$seed" --expdir "$first" --tasks "$task" --methods "$methods" \
+                recipe "$methods" --seed "$seed" --expdir "$first" --tasks "$task" \
                     --stage tune --stop_stage inference
             done
             "$python" -m lors.bin.score_expdir --expdir "$first" --dump dump --split test \
                 --langs "${langs[@]}" --tasks asr st --systems "${methods_a[@]/%/.langs}"
-            recipe --seed "$seed" --expdir "$first" --methods "$leading" --stage score
+            recipe "$leading" --seed "$seed" --expdir "$first" --stage score
         fi
     done
     local systems=(base expert joint sequential) method
     for method in "${leading_a[@]}"; do systems+=("$method.langs" "$method.langs_tasks"); done
     local dirs=("${seeds_a[@]/#/$expdir/seed}")
     "$python" -m lors.bin.results --expdirs "${dirs[@]}" --systems "${systems[@]}" \
-        --out "$expdir/RESULTS.md" --plots "$expdir/plots" --compare_to "$compare_to"
+        --out "$expdir/RESULTS.md" --plots "$expdir/plots" --compare_to "$(reference_among "$leading")"
     "$python" -m lors.bin.report --expdirs "${dirs[@]}" --systems "${systems[@]}" \
         --significance "$expdir/RESULTS.significance.json" --out "$expdir/report.html"
 }
@@ -197,7 +202,7 @@ merge() {
 part_extend() {
     local method four=$expdir/curves/4_languages out=$expdir/extend/models
     local models=(base="$first/base" "expert=$first/expert/{lang}_asr" joint="$first/joint")
-    merges_of_languages 4 --methods "${extended[*]}" --stop_stage merge
+    merges_of_languages 4 "${extended[*]}" --stop_stage merge
     for method in "${extended[@]}"; do
         merge "$four/merged/$method.asr" "$out/$method.added_ru" --weights 1 \
             --experts "$first/expert/ru_asr/model.pth" --onto "$four/merged/$method.asr/model.pth"
@@ -248,10 +253,10 @@ seconds_of_training() {
 part_curves() {
     local number hours rate config names=({2,3,4}_languages)
     for number in 2 3 4; do
-        merges_of_languages "$number"
+        merges_of_languages "$number" "$leading"
     done
-    curve_of_merges settings --tune_config conf/tune_curves.yaml --stop_stage tune \
-        --methods "task_arithmetic lors_paper lors_rank lors_density tsv_m actmat"
+    curve_of_merges settings "task_arithmetic lors_paper lors_rank lors_density tsv_m actmat" \
+        --tune_config conf/tune_curves.yaml --stop_stage tune
     report_searches "$expdir/curves/settings" "$expdir/curves/settings"
     "$python" -m lors.bin.replay_halving --expdirs "$expdir/curves/settings" --dump dump |
         tee "$expdir/curves/settings/halving.txt"
@@ -259,7 +264,7 @@ part_curves() {
         --tasks asr --inference_config "$inference" --out "$expdir/curves/INTERFERENCE.md"
     for hours in 0.05 0.1; do
         names+=("${hours}_hours")
-        curve "${hours}_hours" --train_hours "$hours" --dumpdir "dump_${hours}_hours"
+        curve "${hours}_hours" "$leading" --train_hours "$hours" --dumpdir "dump_${hours}_hours"
     done
     for rate in 0.000005 0.00002; do
         names+=("rate_$rate")
@@ -269,7 +274,7 @@ part_curves() {
         if cmp -s "$config" "$train_config"; then
             die "no learning rate to replace" "where: $train_config" "expected: lr: 0.00001"
         fi
-        curve "rate_$rate" --train_config "$config"
+        curve "rate_$rate" "$leading" --train_config "$config"
     done
     report_searches "$expdir/curves" "$first" "${names[@]/#/$expdir/curves/}" \
         --systems "${leading_a[@]/%/.langs}"
@@ -281,17 +286,15 @@ report_searches() {
         --title "Searches on dev" --expdirs "${@:2}"
 }
 
-# Tune and merge the experts of the first languages: merges_of_languages NUMBER [option ...]
+# Tune and merge the experts of the first languages: merges_of_languages NUMBER METHODS [option ...]
 merges_of_languages() {
-    curve_of_merges "${1}_languages" --langs "${langs[*]:0:$1}" "${@:2}"
+    curve_of_merges "${1}_languages" "$2" --langs "${langs[*]:0:$1}" "${@:3}"
 }
 
 # Run the recipe for recognition in EXPDIR/curves/NAME, with the first seed, whose experts it is
-# compared with: curve NAME [option ...]
+# compared with: curve NAME METHODS [option ...]
 curve() {
-    local out=$expdir/curves/$1
-    shift
-    recipe --seed "${seeds_a[0]}" --expdir "$out" --tasks asr --baselines "" --methods "$leading" "$@"
+    recipe "$2" --seed "${seeds_a[0]}" --expdir "$expdir/curves/$1" --tasks asr --baselines "" "${@:3}"
 }
 
 # The same with the experts of the first seed.
