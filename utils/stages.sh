@@ -144,7 +144,7 @@ end_stage() {
 processor() {
     local name=''
     if [ -r /proc/cpuinfo ]; then
-        name=$(sed -n 's/^model name[^:]*: *//p;/^model name/q' /proc/cpuinfo)
+        name=$(sed -n '/^model name/{s/^[^:]*: *//p;q}' /proc/cpuinfo)
     fi
     echo "${name:-$(uname -m)}"
 }
