@@ -52,6 +52,13 @@ SMALL = {"batch_size": 3, "num_iters_per_epoch": 2, "max_epoch": 2, "num_workers
 SYSTEM = "s3net_taylor_50"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def checkpoints():
+    with pytest.MonkeyPatch.context() as patch:
+        keep_checkpoints(patch)
+        yield
+
+
 @pytest.fixture(scope="module", params=CONFIGS)
 def project(request, tmp_path_factory):
     """A base model, data of two languages and tasks, Taylor scores and masks."""
@@ -102,9 +109,7 @@ def run(project, out, **changes):
 
 @pytest.fixture(scope="module")
 def trained(project):
-    with pytest.MonkeyPatch.context() as patch:
-        keep_checkpoints(patch)
-        return run(project, SYSTEM)
+    return run(project, SYSTEM)
 
 
 def state(directory):
