@@ -31,6 +31,8 @@ MODEL_SUFFIXES = (*READ_SUFFIXES, ".bin", ".ckpt", ".pkl", ".h5", ".gguf", ".onn
 RECIPE_MODEL, RECIPE_VECTOR = "model.pth", "model.safetensors"
 """Files of the models of a recipe: a full model or an ESPnet adapter; a task vector or a model in 4
 bits."""
+TRAINING_STATE = "checkpoint.pth"
+"""ESPnet's file that a training is resumed from."""
 OWN_INFERENCE = "inference.yaml"
 """Options of inference for the model in this directory, and not for what is made from it."""
 MASKS, SUBNETWORK = "masks.safetensors", "subnetwork.safetensors"

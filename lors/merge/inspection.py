@@ -93,6 +93,11 @@ def mean_over(matrices: Mapping[str, Mapping[str, Any]], key: str) -> np.ndarray
     return defined_mean([found[key] for found in matrices.values()])
 
 
+def mean_inflations(matrices: Mapping[str, Mapping[str, Any]]) -> list[float]:
+    """Return the mean inflation of the leading directions of each matrix; NaN where undefined."""
+    return [float(defined_mean(found["inflation"] or [None])) for found in matrices.values()]
+
+
 def defined_mean(values: Sequence[Any]) -> np.ndarray:
     """Return the mean over the first dimension, leaving None out; NaN where all values are None."""
     return np.ma.filled(np.ma.masked_invalid(np.array(values, dtype=float)).mean(axis=0), np.nan)

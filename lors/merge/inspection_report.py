@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lors.errors import UsageError
-from lors.merge.inspection import defined_mean, mean_over
+from lors.merge.inspection import defined_mean, mean_inflations, mean_over
 from lors.merge.plan import MergePlan
 
 Table = list[list[str]]
@@ -157,9 +157,9 @@ def _expert_table(matrices: Mapping[str, Mapping[str, Any]], labels: Sequence[st
 
 
 def _inflation_lines(matrices: Mapping[str, Mapping[str, Any]], count: int) -> Table:
-    inflation = [float(defined_mean(m["inflation"] or [None])) for m in matrices.values()]
+    inflation = _mean_text(mean_inflations(matrices))
     return [
-        [f"inflation of the leading directions of the sum: {_mean_text(inflation)}"],
+        [f"inflation of the leading directions of the sum: {inflation}"],
         [f"(1 for orthogonal experts, {count} if all are the same; these are no bounds:"],
         [f"unrelated experts have more than 1, equal experts of different size more than {count},"],
         ["opposite experts less than 1)"],

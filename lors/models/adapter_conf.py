@@ -5,9 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lors.errors import UsageError
+
 ADAPTER_ALONE = {"use_adapter": True, "adapter": "lora", "save_strategy": "adapter_only"}
 ESPNET_DEFAULTS = {"use_adapter": False, "adapter": "lora", "save_strategy": "all"}
 """ESPnet's defaults of the keys of `ADAPTER_ALONE`."""
+
+
+def check_alone(config: Mapping[str, Any], where: str) -> None:
+    """Check that a training on a quantised model leaves an adapter and nothing else.
+
+    Raises:
+        UsageError: it leaves no adapter, or more than an adapter.
+    """
+    if problems := not_alone(config):
+        raise UsageError(
+            "a quantised model can be trained by adapters only, which are saved alone",
+            where=where,
+            got=problems,
+        )
 
 
 def not_alone(config: Mapping[str, Any]) -> list[str]:

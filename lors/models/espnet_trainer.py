@@ -25,6 +25,7 @@ from espnet2.train.reporter import Reporter
 from espnet2.train.trainer import Trainer
 from torch import Tensor
 
+from lors.checkpoint.places import TRAINING_STATE
 from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.torch_file import load_torch
 from lors.errors import LorsError
@@ -33,7 +34,6 @@ from lors.models import subnetworks
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT = "checkpoint.pth"
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from <malloc.h>
 OTHER_TRAINING_SECONDS = 60.0
 """How long to wait for a training in the same directory whose driver was killed."""
@@ -74,8 +74,8 @@ class ResumableTrainer(Trainer):
             if writes:
                 stack.enter_context(locked(out / ".training.lock", OTHER_TRAINING_SECONDS))
                 stack.enter_context(atomic_saves())
-            if options.resume and (out / CHECKPOINT).exists():
-                model, reporter = read_checkpoint(out / CHECKPOINT)
+            if options.resume and (out / TRAINING_STATE).exists():
+                model, reporter = read_checkpoint(out / TRAINING_STATE)
                 if writes:
                     complete_epoch(out, model, reporter, options)
                 if has_stopped_early(reporter, options):

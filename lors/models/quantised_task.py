@@ -12,7 +12,7 @@ from torch import nn
 
 from lors.checkpoint.quantised import open_quantised
 from lors.errors import UsageError, shortened
-from lors.models.adapter_conf import not_alone
+from lors.models.adapter_conf import check_alone
 from lors.models.lora_layers import convolutions_to_lora, dropout_as_function
 from lors.models.nf4_layers import Nf4Weight, load_quantised
 
@@ -42,12 +42,7 @@ class QuantisedTask(AbsTask):
         path = getattr(args, "quantised_base", None)
         if path is None:
             return model
-        if problems := not_alone(vars(args)):
-            raise UsageError(
-                "a quantised model can be trained by adapters only, which are saved alone",
-                where="the training configuration",
-                got=problems,
-            )
+        check_alone(vars(args), "the training configuration")
         # ESPnet has no LoRA for convolutions, and leaves layers with LoRA as they are.
         convolutions_to_lora(model, **args.adapter_conf)
         create_adapter(model, args.adapter, args.adapter_conf)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from lors.page.charts import Field, scale, tick_text, ticks_between
 from lors.plots.sweep import all_objectives, lowest_shown, objectives_of, scope_title
-from lors.recipe.expdir import tasks_of
 from lors.recipe.results import cell
-from lors.recipe.sweeps import SCALING, Sweep, selected_params, varied_params
+from lors.recipe.sweeps import SCALING, Sweep, scopes_in, selected_params, varied_params
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class SweepPanel(Field):
 
 def scopes_of_sweeps(sweeps: Sequence[Sweep]) -> dict[str, str]:
     """Return scope -> title, those of one task first."""
-    scopes = sorted({sweep.scope for sweep in sweeps}, key=lambda s: (len(tasks_of(s)), s))
+    scopes = scopes_in(sweeps)
     return {scope: scope_title(scope) for scope in scopes}
 
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from lors.plots.style import legend_beside, method_colours, new_figure, save_figures
 from lors.plots.sweep import DASHES, MARKERS, lowest_shown, objectives_of, scope_title
-from lors.recipe.expdir import tasks_of
-from lors.recipe.sweeps import SCALING, Sweep, varied_params
+from lors.recipe.sweeps import SCALING, Sweep, scopes_in, varied_params
 
 
 def write_sweep_plots(sweeps: Sequence[Sweep], folder: str | os.PathLike) -> list[tuple[str, str]]:
@@ -41,7 +40,7 @@ def write_sweep_plots(sweeps: Sequence[Sweep], folder: str | os.PathLike) -> lis
 def settings_figure(sweeps: Sequence[Sweep]) -> Any:
     """Draw a panel for each scope: a curve over scaling_coef for all other parameters' values."""
     methods = list(dict.fromkeys(sweep.method for sweep in sweeps))
-    colours, scopes = method_colours(methods), _scopes(sweeps)
+    colours, scopes = method_colours(methods), scopes_in(sweeps)
     figure = new_figure(3.2 * len(scopes) + 1, 3.4)
     panels = figure.subplots(1, len(scopes), sharey=True, squeeze=False)[0]
     shown: dict[str, Any] = {}
@@ -66,7 +65,7 @@ def settings_figure(sweeps: Sequence[Sweep]) -> Any:
 def experiments_figure(sweeps: Sequence[Sweep], expdirs: Sequence[str]) -> Any:
     """Draw a panel for each scope: a line for each method over the experiments."""
     methods = list(dict.fromkeys(sweep.method for sweep in sweeps))
-    colours, scopes = method_colours(methods), _scopes(sweeps)
+    colours, scopes = method_colours(methods), scopes_in(sweeps)
     figure = new_figure((0.5 * len(expdirs) + 1.5) * len(scopes) + 1, 3.8)
     panels = figure.subplots(1, len(scopes), sharey=True, squeeze=False)[0]
     shown: dict[str, Any] = {}
@@ -87,10 +86,6 @@ def experiments_figure(sweeps: Sequence[Sweep], expdirs: Sequence[str]) -> Any:
         axes.set_title(scope_title(scope))
     _finish(figure, panels, shown)
     return figure
-
-
-def _scopes(sweeps: Sequence[Sweep]) -> list[str]:
-    return sorted({sweep.scope for sweep in sweeps}, key=lambda s: (len(tasks_of(s)), s))
 
 
 def _curve(axes: Any, points: dict[float | None, list[float]], look: dict[str, Any]) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lors.plots.style import legend_beside, method_colours, new_figure
 from lors.recipe.expdir import tasks_of
-from lors.recipe.sweeps import SCALING, Sweep, selected_params, varied_params
+from lors.recipe.sweeps import SCALING, Sweep, scopes_in, selected_params, varied_params
 from lors.score.result import is_number
 
 MARKERS = "os^Dv<>Pd"
@@ -124,7 +124,7 @@ def scope_title(scope: str) -> str:
 
 def sweep_figure(sweeps: Sequence[Sweep]) -> Any:
     """Draw a panel for each scope with all methods; a point is the mean over the seeds."""
-    scopes = sorted({sweep.scope for sweep in sweeps}, key=lambda s: (len(tasks_of(s)), s))
+    scopes = scopes_in(sweeps)
     methods = list(dict.fromkeys(sweep.method for sweep in sweeps))
     varied = {m: varied_params([s for s in sweeps if s.method == m]) for m in methods}
     lors_styles = _lors_styles(sweeps, varied.get("lors", ()))

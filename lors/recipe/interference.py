@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lors.fileio import write_json, write_text
-from lors.recipe.expdir import ExpDir, check_models, model_digest
+from lors.fileio import write_json
+from lors.recipe.expdir import ExpDir
 from lors.recipe.made_from import MadeFrom
 from lors.recipe.measured import Finite, read_measured
-from lors.recipe.merging_loss import losses_of_two
-from lors.recipe.report import Section, render_markdown, render_text
-from lors.tasks import Pair, pairs_of
+from lors.recipe.merging_loss import inputs_of_losses, losses_of_two
+from lors.recipe.report import Section, two_digits, write_report
+from lors.tasks import Pair
 
 if TYPE_CHECKING:
     from lors.models.family import InferenceOptions
@@ -97,12 +97,7 @@ def write_interference(
         UsageError: `rank` is less than 1.
     """
     out = expdir.root / "interference.json"
-    pairs = pairs_of(langs, tasks)
-    models = [expdir.base, *map(expdir.expert, pairs)]
-    check_models(models)
-    settings = {"options": options.greedy().settings(), "limit": limit, "langs": [*langs]}
-    settings["models"] = {str(d): model_digest(d) for d in models}
-    settings |= {"tasks": [*tasks], "rank": rank}
+    settings = {**inputs_of_losses(expdir, langs, tasks, options, limit), "rank": rank}
     record = MadeFrom(out.with_name(".interference.json"), [], [out], settings)
     if record.is_current():
         return out
@@ -120,15 +115,19 @@ def _measures(
     expdir: ExpDir, langs: Sequence[str], task: str, rank: int
 ) -> dict[str, float | None]:
     """Return the measures of two experts, as means over the matrices."""
-    from lors.merge.inspection import defined_mean, inspect_matrices, mean_over
+    from lors.merge.inspection import (
+        defined_mean,
+        inspect_matrices,
+        mean_inflations,
+        mean_over,
+    )
     from lors.merge.plan import open_inputs
     from lors.recipe.tuner import plan_of
 
     two = [Pair(lang, task) for lang in langs]
     matrices = dict(inspect_matrices(open_inputs(plan_of(expdir, two, "average", {})), rank))
     found = {name: mean_over(matrices, name)[0, 1] for name in MEASURES if name != "inflation"}
-    of_each = [float(defined_mean(m["inflation"] or [None])) for m in matrices.values()]
-    found["inflation"] = defined_mean(of_each)
+    found["inflation"] = defined_mean(mean_inflations(matrices))
     return {name: None if math.isnan(value) else float(value) for name, value in found.items()}
 
 
@@ -139,15 +138,12 @@ def write_interference_report(file: Path, out: str | os.PathLike, title: str) ->
         LorsError: the file is missing or malformed.
     """
     found = read_measured(Interference, file, "experts")
-    sections = [_section(found)]
-    about = f"Experts and dev sets of {file.parent}."
-    write_text(out, render_markdown(sections, title, about))
-    return "\n".join([render_text(sections, title, about), f"written: {out}"])
+    return write_report(out, [_section(found)], title, f"Experts and dev sets of {file.parent}.")
 
 
 def _section(found: Interference) -> Section:
     rows = [
-        [" ".join(two.langs), two.task, *map(_text, _values(two)), _text(two.loss)]
+        [" ".join(two.langs), two.task, *map(two_digits, [*_values(two), two.loss])]
         for two in found.pairs
     ]
     above = [
@@ -185,7 +181,3 @@ def _correlations(found: Interference, task: str) -> list[str]:
         f"Rank correlation (Spearman) with the loss, {task}, {len(pairs)} pairs of languages: "
         f"{'; '.join(texts)}. The pairs share experts, so p is too small."
     ]
-
-
-def _text(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from lors.checkpoint.places import RECIPE_MODEL, masks_in
 from lors.fileio import write_json
-from lors.recipe.expdir import SUBNETS, ExpDir, check_models, model_digest
+from lors.recipe.expdir import SUBNETS, ExpDir
 from lors.recipe.made_from import MadeFrom
 from lors.recipe.measured import CountOrZero, Fraction, read_measured
-from lors.recipe.merging_loss import MergingLoss, losses_of_two
-from lors.recipe.report import Section
-from lors.tasks import pairs_of
+from lors.recipe.merging_loss import MergingLoss, inputs_of_losses, losses_of_two
+from lors.recipe.report import Section, two_digits
 
 if TYPE_CHECKING:
     from lors.models.family import InferenceOptions
@@ -139,11 +138,8 @@ def write_overlap(
     """
     out = expdir.root / "overlap.json"
     files = [expdir.latest_masks(system) for system in systems]
-    models = [expdir.base, *(expdir.expert(pair) for pair in pairs_of(langs, tasks))]
-    check_models(models)
-    settings = {"options": options.greedy().settings(), "limit": limit, "langs": [*langs]}
-    settings["models"] = {str(d): model_digest(d) for d in models}
-    record = MadeFrom(out.with_name(".overlap.json"), files, [out], {**settings, "tasks": [*tasks]})
+    settings = inputs_of_losses(expdir, langs, tasks, options, limit)
+    record = MadeFrom(out.with_name(".overlap.json"), files, [out], settings)
     if record.is_current():
         return
     from lors.checkpoint.masks import Masks  # torch is slow to import
@@ -185,12 +181,8 @@ def _section(file: Path) -> Section:
     for one, other in itertools.combinations(langs, 2):
         overlaps = [of.overlap(one, other) for of in masks.values()]
         found = [losses.get((frozenset((one, other)), task)) for task in tasks]
-        rows.append([f"{one} {other}", *map(_text, [*overlaps, *found])])
+        rows.append([f"{one} {other}", *map(two_digits, [*overlaps, *found])])
     chance = [of.chance for of in masks.values()]
-    rows.append(["at random", *map(_text, chance), *("-" for _ in tasks)])
+    rows.append(["at random", *map(two_digits, chance), *("-" for _ in tasks)])
     header = ["languages", *masks, *(f"loss of merging, {task}" for task in tasks)]
     return Section(f"Overlap of masks in {file.parent}", header, rows, above=[NOTE])
-
-
-def _text(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

@@ -6,9 +6,9 @@ import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lors.recipe.expdir import ExpDir
+from lors.recipe.expdir import ExpDir, check_models, model_digest
 from lors.recipe.measured import Finite
 from lors.score import normalised_performance
 from lors.score.normalised import UndefinedPerformanceError
@@ -31,6 +31,29 @@ class MergingLoss:
     langs: tuple[str, ...]
     task: str
     loss: Finite | None
+
+
+def inputs_of_losses(
+    expdir: ExpDir,
+    langs: Sequence[str],
+    tasks: Sequence[str],
+    options: InferenceOptions,
+    limit: int | None,
+) -> dict[str, Any]:
+    """Return all that the losses depend on, for the record of a file that has them.
+
+    Raises:
+        LorsError: the base model or an expert is missing.
+    """
+    models = [expdir.base, *map(expdir.expert, pairs_of(langs, tasks))]
+    check_models(models)
+    return {
+        "options": options.greedy().settings(),
+        "limit": limit,
+        "langs": [*langs],
+        "models": {str(directory): model_digest(directory) for directory in models},
+        "tasks": [*tasks],
+    }
 
 
 def losses_of_two(

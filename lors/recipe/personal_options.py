@@ -10,7 +10,7 @@ from lors.config import load_config, read_yaml
 from lors.data.speaker_split import SpeakerRule, check_split, chosen_speakers, read_partition
 from lors.errors import LorsError, UsageError
 from lors.models import FAMILIES
-from lors.models.adapter_conf import not_alone
+from lors.models.adapter_conf import check_alone
 from lors.recipe.expdir import PERSONAL
 from lors.recipe.script_options import (
     Count,
@@ -66,9 +66,9 @@ class PqmOptions(ScriptOptions):
         if {"speakers", *OF_SPEAKERS}.intersection(stages):
             checks.append(self._check_choice)
         if {"stats", "sat"}.intersection(stages):
-            checks.append(lambda: _check_adapter("--sat_config", self.sat_config))
+            checks.append(lambda: self._check_adapter("sat_config"))
         if "adapt" in stages:
-            checks.append(lambda: _check_adapter("--train_config", self.train_config))
+            checks.append(lambda: self._check_adapter("train_config"))
         if "inference" in stages:
             options, config = self.family.inference_options, self.completed("inference_config")
             checks.append(lambda: load_config(options, config))
@@ -133,6 +133,10 @@ class PqmOptions(ScriptOptions):
         if not self.dry_run:
             check_split(self.speakerdir, self.langs, rule)
 
+    def _check_adapter(self, option: str) -> None:
+        config = getattr(self, option)
+        check_alone(read_yaml(config), f"--{option} {config}")
+
     def _check_same_adapters(self) -> None:
         """Check that the training on a speaker can begin with the adapter of all speakers."""
         sat, own = read_yaml(self.sat_config), read_yaml(self.train_config)
@@ -173,13 +177,3 @@ class PqmOptions(ScriptOptions):
             return [*words, "--speakers", *self.test_speakers]
         number = str(self.num_speakers or TEST_SPEAKERS)
         return words if self.partition else [*words, "--number", number]
-
-
-def _check_adapter(option: str, config: str) -> None:
-    """Check that a training on the quantised model leaves an adapter and nothing else."""
-    if problems := not_alone(read_yaml(config)):
-        raise UsageError(
-            "a quantised model can be trained by adapters only, which are saved alone",
-            where=f"{option} {config}",
-            got=problems,
-        )

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lors.fileio import write_text
+
 MISSING = "missing"
 """Text of a cell without a score."""
 UNDEFINED = "undefined"
@@ -102,6 +104,35 @@ def aligned(rows: Sequence[Sequence[str]], labels: int = 1) -> list[str]:
         ]
         lines.append("  ".join(cells).rstrip())
     return lines
+
+
+def write_report(
+    out: str | os.PathLike,
+    sections: Sequence[Section],
+    title: str,
+    runs: str,
+    figures: Sequence[tuple[str, str]] = (),
+    command: str | None = None,
+) -> str:
+    """Write a report as Markdown.
+
+    Args:
+        out: file to write.
+        sections, title, runs, command: as of :func:`render_markdown`.
+        figures: caption and path of each figure.
+
+    Returns:
+        The same report as plain text, then a line for each file of it.
+    """
+    links = [(caption, relative_to(path, Path(out).parent)) for caption, path in figures]
+    write_text(out, render_markdown(sections, title, runs, links, command))
+    files = [f"written: {out}", *(f"figure: {path}" for _, path in figures)]
+    return "\n".join([render_text(sections, title, runs), *files])
+
+
+def two_digits(value: float | None) -> str:
+    """Return a value as text; a dash if there is none."""
+    return "-" if value is None else f"{value:.2f}"
 
 
 def relative_to(path: str | os.PathLike, folder: str | os.PathLike) -> str:

@@ -10,22 +10,13 @@ import logging
 import os
 import statistics
 from collections.abc import Callable, Collection, Iterable, Sequence
-from pathlib import Path
 
-from lors.fileio import write_text
 from lors.recipe.cost import cost_sections
 from lors.recipe.expdir import MERGED_OVER, split_system
 from lors.recipe.mask_overlap import overlap_sections
 from lors.recipe.parameters import parameter_section
 from lors.recipe.personal import size_sections
-from lors.recipe.report import (
-    MISSING,
-    UNDEFINED,
-    Section,
-    relative_to,
-    render_markdown,
-    render_text,
-)
+from lors.recipe.report import MISSING, UNDEFINED, Section, write_report
 from lors.recipe.score_tree import ScoreTable, read_scores
 from lors.recipe.significance import Significance, kept_significance, significance_sections
 from lors.recipe.subnet_sizes import subnet_size_sections
@@ -89,10 +80,7 @@ def write_results(
     sections, runs = make_report(table, sweeps, significance), describe_runs(table)
     sections += overlap_sections(expdirs) + subnet_size_sections(expdirs)
     figures = draw(table, sweeps) if draw else []
-    links = [(caption, relative_to(path, Path(out).parent)) for caption, path in figures]
-    write_text(out, render_markdown(sections, title, runs, links, command))
-    files = [f"written: {out}", *(f"figure: {path}" for _, path in figures)]
-    return "\n".join([render_text(sections, title, runs), *files])
+    return write_report(out, sections, title, runs, figures, command)
 
 
 def read_report(

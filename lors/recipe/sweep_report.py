@@ -8,20 +8,11 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from lors.errors import LorsError, unknown_name
-from lors.fileio import write_text
 from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, tasks_of
 from lors.recipe.parameters import shown_params, undefined_searches
-from lors.recipe.report import (
-    MISSING,
-    UNDEFINED,
-    Section,
-    relative_to,
-    render_markdown,
-    render_text,
-)
+from lors.recipe.report import MISSING, UNDEFINED, Section, write_report
 from lors.recipe.results import DEFINITION, with_unit
 from lors.recipe.sweeps import Sweep, Trial, read_sweeps, varied_params
 from lors.score import Score
@@ -67,10 +58,7 @@ def write_sweeps(
         sections.insert(0, _experiments(sweeps, list(map(str, expdirs))))
     runs = f"Scores on dev; experiments: {', '.join(map(str, expdirs))}."
     figures = draw(sweeps) if draw else []
-    links = [(caption, relative_to(path, Path(out).parent)) for caption, path in figures]
-    write_text(out, render_markdown(sections, title, runs, links, command))
-    files = [f"written: {out}", *(f"figure: {path}" for _, path in figures)]
-    return "\n".join([render_text(sections, title, runs), *files])
+    return write_report(out, sections, title, runs, figures, command)
 
 
 def _of_systems(sweeps: Sequence[Sweep], systems: Collection[str] | None) -> Sequence[Sweep]:

@@ -349,6 +349,11 @@ def default_params(method: str) -> dict[str, Any]:
     return METHODS[method].defaults if method in METHODS else {}
 
 
+def scopes_in(sweeps: Sequence[Sweep]) -> list[str]:
+    """Return the scopes of some sweeps, those of one task first."""
+    return sorted({sweep.scope for sweep in sweeps}, key=lambda s: (len(tasks_of(s)), s))
+
+
 def varied_params(sweeps: Sequence[Sweep]) -> tuple[str, ...]:
     """Return the parameters other than scaling_coef that do not have one value in all trials.
 

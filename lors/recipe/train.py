@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from lors.checkpoint.places import MASKS
+from lors.checkpoint.places import MASKS, TRAINING_STATE
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError
 from lors.fileio import atomic_write, copy_file, file_digest, replace_link, write_text
@@ -36,9 +36,6 @@ from lors.recipe.training_data import SPLITS, data_digests, data_options, shape_
 from lors.tasks import Pair
 
 log = logging.getLogger(__name__)
-
-CHECKPOINT = "checkpoint.pth"
-"""ESPnet's file that a training is resumed from."""
 
 
 def collect_stats(
@@ -268,7 +265,7 @@ def _record_base(base: str | os.PathLike, out: Path) -> None:
 
 def remove_checkpoint(out: Path) -> None:
     """Remove what only an unfinished training needs: weights and moments, three times the model."""
-    (out / CHECKPOINT).unlink(missing_ok=True)
+    (out / TRAINING_STATE).unlink(missing_ok=True)
 
 
 def _discard_torn_checkpoint(out: Path) -> None:
@@ -277,7 +274,7 @@ def _discard_torn_checkpoint(out: Path) -> None:
     The trainer of LoRS writes files atomically; but a disk may fail, or another trainer may have
     written the checkpoint.
     """
-    checkpoint = out / CHECKPOINT
+    checkpoint = out / TRAINING_STATE
     # A zip file has its directory at the end: an incomplete file has none.
     if checkpoint.exists() and not zipfile.is_zipfile(checkpoint):
         log.warning("%s is incomplete: training starts over", checkpoint)
