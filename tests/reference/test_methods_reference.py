@@ -140,7 +140,7 @@ def della(taus, density=0.2, epsilon=0.1):
     return elected_mean(parts)
 
 
-def breadcrumbs(taus, density=0.9, gamma=0.01):
+def breadcrumbs(taus, density=0.14, gamma=0.01):
     total = 0
     for tau in taus:
         outliers = int(tau.size * gamma)
@@ -189,7 +189,7 @@ def tsv_m(taus):
     return side_by_side([svd(tau) for tau in taus])
 
 
-def boosted_tsv_m(taus, beta=0.9):
+def boosted_tsv_m(taus, beta=0.3):
     boosted = []
     for tau in taus:
         left, values, right = svd(tau)
@@ -201,13 +201,13 @@ def boosted_tsv_m(taus, beta=0.9):
 
 def iso_c(taus):
     left, values, right = svd(np.sum(taus, axis=0))
-    return values.mean() * (left @ right) / len(taus)
+    return values.mean() * (left @ right)
 
 
 def iso_cts(taus, common_fraction=0.8):
     left, values, right = svd(np.sum(taus, axis=0))
     full = len(values)
-    own = (full - int(full * common_fraction)) // len(taus)
+    own = round((full - int(full * common_fraction)) / len(taus))
     common = full - own * len(taus)
     lefts, spectrum, rights = [left[:, :common]], list(values[:common]), [right[:common]]
     project = np.eye(len(left)) - lefts[0] @ lefts[0].T
@@ -216,7 +216,7 @@ def iso_cts(taus, common_fraction=0.8):
         lefts.append(u[:, :own])
         spectrum += list(s[:own])
         rights.append(v[:own])
-    return np.mean(spectrum) * polar(np.hstack(lefts)) @ polar(np.vstack(rights)) / len(taus)
+    return np.mean(spectrum) * polar(np.hstack(lefts)) @ polar(np.vstack(rights))
 
 
 def star(taus, eta=0.4):

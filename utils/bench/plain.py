@@ -99,20 +99,19 @@ def tsv_m(taus: list[Tensor], beta: float = 1.0) -> Tensor:
 
 def iso_c(taus: list[Tensor]) -> Tensor:
     u, s, v = torch.linalg.svd(sum(taus), full_matrices=False)
-    return s.mean() / len(taus) * (u @ v)
+    return s.mean() * (u @ v)
 
 
 def iso_cts(taus: list[Tensor]) -> Tensor:
     u, s, v = torch.linalg.svd(sum(taus), full_matrices=False)
-    own = (len(s) - int(len(s) * 0.8)) // len(taus)
+    own = round((len(s) - int(len(s) * 0.8)) / len(taus))
     common = len(s) - own * len(taus)
     lefts, spectra, rights = [u[:, :common]], [s[:common]], [v[:common]]
     for tau in taus:
         u, s, v = torch.linalg.svd(tau - lefts[0] @ (lefts[0].T @ tau), full_matrices=False)
         lefts, spectra = [*lefts, u[:, :own]], [*spectra, s[:own]]
         rights.append(v[:own])
-    mean = torch.cat(spectra).mean() / len(taus)
-    return mean * (polar(torch.cat(lefts, 1)) @ polar(torch.cat(rights)))
+    return torch.cat(spectra).mean() * (polar(torch.cat(lefts, 1)) @ polar(torch.cat(rights)))
 
 
 def wudi(taus: list[Tensor]) -> Tensor:

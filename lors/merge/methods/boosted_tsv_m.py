@@ -14,7 +14,7 @@ from lors.merge.methods.base import joint_method
 
 
 @joint_method(combines="mean", applies_to="matrices")
-def boosted_tsv_m(deltas: Sequence[Tensor], *, beta: Annotated[float, Range(0, 1)] = 0.9) -> Tensor:
+def boosted_tsv_m(deltas: Sequence[Tensor], *, beta: Annotated[float, Range(0, 1)] = 0.3) -> Tensor:
     """tsv_m of task vectors whose small singular values are raised.
 
     For each tau_t = U S V', let k be the first index at which the cumulative energy reaches the
@@ -22,8 +22,9 @@ def boosted_tsv_m(deltas: Sequence[Tensor], *, beta: Annotated[float, Range(0, 1
     directions of little weight in one expert do not collapse in the merge. Then tsv_m merges the
     task vectors; with beta 1 nothing is raised (Carvalho, Teixeira, Rolland, Abad, "Exploring the
     potential and limitations of Model Merging for Multi-Domain Adaptation in ASR", arXiv
-    2603.05354; we understand energy as the squared singular values). Tensors that the policy does
-    not prune are averaged.
+    2603.05354, with beta 0.3; we understand energy as the squared singular values, and compute the
+    polar factors of tsv_m exactly, not by Newton-Schulz steps). Tensors that the policy does not
+    prune are averaged.
 
     Singular values of 0, as in the task vector of an adapter, are not raised: nothing was learnt in
     these directions, and their vectors are arbitrary.

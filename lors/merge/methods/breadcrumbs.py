@@ -17,16 +17,17 @@ def breadcrumbs(
     *,
     stats: tuple[TopKMask, TopKMask],
     start: int,
-    density: Annotated[float, Range(0, 1)] = 0.9,
+    density: Annotated[float, Range(0, 1)] = 0.14,
     gamma: Annotated[float, Range(0, 1)] = 0.01,
 ) -> Tensor:
     """Sum of the task vectors without their largest and their smallest entries.
 
     delta = sum_t m_t * tau_t. The mask m_t drops the fraction gamma of largest magnitude as
     outliers, then the smallest entries until the fraction density is left (Davari, Belilovsky,
-    "Model Breadcrumbs: Scaling Multi-Task Model Merging with Sparse Masks", ECCV 2024; the paper
-    drops the smallest 85 % and the largest 1 %). If gamma + density is more than 1, no small entry
-    is dropped.
+    "Model Breadcrumbs: Scaling Multi-Task Model Merging with Sparse Masks", ECCV 2024; as in the
+    paper, the defaults drop the smallest 85 % and the largest 1 %). The thresholds are those of
+    the whole tensor, as in mergekit; the authors' code takes one for each row. If gamma + density
+    is more than 1, no small entry is dropped.
 
     Args:
         delta: task vector of one tensor of one expert, float32.

@@ -26,8 +26,7 @@ def iso_cts(
     The leading singular vectors of sum_t tau_t span the common subspace. The remaining directions
     are shared equally among the experts: each adds the leading singular vectors of the part of its
     tau_t outside the common subspace. The singular vectors are replaced by their polar factors U
-    and V, the singular values by their mean s: delta = (s / N) U V' (Marczak et al., ICML 2025).
-    The division by the number N of experts is ours: scaling_coef has the scale of a mean. Tensors
+    and V, the singular values by their mean s: delta = s U V' (Marczak et al., ICML 2025). Tensors
     that the policy does not prune are averaged.
 
     The mean is over min(rows, columns) singular values, even if there are fewer directions.
@@ -47,7 +46,9 @@ def iso_cts(
         total = functools.reduce(operator.add, taus)
         left, values, right = numerical_svd(total)
         full_rank = min(total.shape)
-        own = (full_rank - int(full_rank * common_fraction)) // len(taus)
+        # The authors round the share of an expert to the nearest number.
+        remaining = full_rank - int(full_rank * common_fraction)
+        own = min(round(remaining / len(taus)), full_rank // len(taus))
         common = full_rank - own * len(taus)
         lefts, spectra, rights = [left[:, :common]], [values[:common]], [right[:common]]
         if own:
@@ -58,7 +59,7 @@ def iso_cts(
                 lefts.append(left[:, :own])
                 spectra.append(values[:own])
                 rights.append(right[:own])
-        mean = np.concatenate(spectra).sum() / full_rank / len(taus)
+        mean = np.concatenate(spectra).sum() / full_rank
         return mean * (polar_factor(np.hstack(lefts)) @ polar_factor(np.vstack(rights)))
 
     return merge_matrices(deltas, merge)
