@@ -19,7 +19,8 @@ def calibrate_singular_values(parts: Sequence[Tensor], alpha: float) -> Tensor:
     the sum. For each direction u_r and part tau_t the projection coefficient is
     s_rt = <u_r' D, u_r' tau_t> / |u_r' tau_t|^2, the size of the direction in the sum relative to
     its size in the part. S_r is multiplied by T / sum_t max(alpha, s_rt). If u_r' tau_t is 0, s_rt
-    is 1.
+    is 1 (Li, Peng, Zhang, Guo, Duan, Shi, "When Shared Knowledge Hurts: Spectral Over-Accumulation
+    in Model Merging", ICML 2026, arXiv 2602.05536).
 
     Args:
         parts: the terms of the sum, one for each of T experts: tensors of one shape with two or

@@ -118,6 +118,8 @@ def test_there_is_a_configuration_that_fits(method):
     plan = MergePlan(base="b", experts=("e",), method=values["method"], params=values["params"])
     assert values["method"] == method.name
     assert set(values["params"]) == {*method.parameters, "scaling_coef"} == set(plan.params)
+    shown = {name: values["params"][name] for name in METHODS[method.name].defaults}
+    assert shown == METHODS[method.name].defaults
     head = path.read_text().split("method:")[0]
     for part in ("# Prerequisite:", "# Launch:", f"--config conf/{path.name}", "--params"):
         assert part in head, f"{path}: {part} is missing"

@@ -73,6 +73,8 @@ CASES = {
     ),
     "model_stock": ("model_stock", {}, {}),
     "karcher": ("karcher", {}, {}),
+    "multislerp": ("multislerp", {}, {"weight": 1.0}),
+    "sce": ("sce", {"density": 0.4}, {"select_topk": 0.4}),
 }
 
 
@@ -105,11 +107,13 @@ def merged_by_mergekit(tmp_path_factory):
     zeros = {name: torch.zeros(shape) for name, shape in SHAPES.items()}
     save_file(zeros, folder / "base.safetensors")
     for case, (_, _, params) in CASES.items():
-        models = [
-            {"model": str(folder / f"{number}.safetensors"), "parameters": params}
-            for number in range(COUNT)
-        ]
-        config = {"merge_method": case, "models": models, "dtype": "float32"}
+        models = [{"model": str(folder / f"{number}.safetensors")} for number in range(COUNT)]
+        config = {
+            "merge_method": case,
+            "models": models,
+            "parameters": params,
+            "dtype": "float32",
+        }
         if case not in ("linear", "karcher"):
             config["base_model"] = str(folder / "base.safetensors")
         (folder / f"{case}.yaml").write_text(yaml.safe_dump(config))

@@ -24,7 +24,8 @@ def dare_ties(
     """Drop entries at random, rescale, elect signs, and average the entries that agree.
 
     Same as ties, but trimmed as in dare_linear: k_t = m_t * tau_t / density; each entry of the mask
-    m_t is 1 with probability density, else 0 (Yu et al., ICML 2024, section on merging).
+    m_t is 1 with probability density, else 0 (Yu et al., ICML 2024, section on merging). As in
+    mergekit, magnitudes are not trimmed a second time.
 
     Args:
         deltas: task vectors of one tensor, one for each expert, float32, all of one shape.

@@ -28,7 +28,8 @@ def della(
     rank, from density - epsilon / 2 to density + epsilon / 2 (clipped to 0 and 1). A kept entry is
     divided by its probability p_t: k_t = m_t * tau_t / p_t with a mask m_t of 0 and 1. delta is
     that of ties for these k_t (Deep, Bhardwaj, Poria, "DELLA-Merging: Reducing Interference in
-    Model Merging through Magnitude-Based Sampling", arXiv 2406.11617).
+    Model Merging through Magnitude-Based Sampling", arXiv 2406.11617). epsilon is the whole range
+    of the probabilities, as window_size in the authors' code; mergekit's epsilon is half of it.
 
     Args:
         deltas: task vectors of one tensor, one for each expert, float32, all of one shape.

@@ -21,7 +21,8 @@ def karcher(deltas: Sequence[Tensor]) -> Tensor:
     delta = mean_t |tau_t| * u, where u minimises the sum of the squared angles to tau_t / |tau_t|
     (Grove, Karcher, "How to conjugate C1-close group actions", 1973; Buss, Fillmore, "Spherical
     averages", 2001, for the iteration). For two experts it is SLERP half-way (Shoemake, 1985).
-    Opposite task vectors have no such mean; the result is then 0.
+    Opposite task vectors have no such mean; the result is then 0. mergekit takes the mean of the
+    weights, not of the task vectors; the two differ unless the base model is 0.
 
     Args:
         deltas: task vectors of one tensor, one for each expert, float32, all of one shape.

@@ -28,7 +28,8 @@ def pcb(deltas: Sequence[Tensor], *, density: Annotated[float, Range(0.001, 1)] 
     al., "Parameter Competition Balancing for Model Merging", NeurIPS 2024, arXiv 2410.02396, as in
     the authors' released code, whose tanh of the product is the product itself for task vectors,
     which are far below 1). Here each tensor is merged by itself, as in ties; the authors take the
-    whole model. The 0.01 % smallest and largest magnitudes are clamped first.
+    whole model. The 0.01 % smallest and largest magnitudes are clamped first. The authors' runs
+    have densities of 0.05, 0.1 and 0.2.
 
     Args:
         deltas: task vectors of one tensor, one for each expert, float32, all of one shape.

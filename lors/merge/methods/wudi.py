@@ -25,13 +25,14 @@ def wudi(
     delta minimises sum_t |(delta - tau_t) tau_t'|^2 / |tau_t|^2 (Frobenius norms), because the rows
     of tau_t span the inputs of its training. Adam starts from the sum of all tau_t (Cheng et al.,
     "Whoever Started the Interference Should End It: Guiding Data-Free Model Merging via Task
-    Vectors", ICML 2025). Tensors that the policy does not prune are averaged.
+    Vectors", ICML 2025). Tensors that the policy does not prune are averaged; the authors leave
+    them as in the base model.
 
     Args:
         deltas: task vectors of one matrix, one for each expert, float32.
         steps: steps of Adam, at least 0.
         learning_rate: learning rate of Adam, at least 0, in units of the weights (the default is
-            the authors' value).
+            the authors' value for ViT).
 
     Returns:
         The merged delta, same shape.
