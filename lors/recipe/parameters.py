@@ -16,6 +16,7 @@ from lors.recipe.sweeps import (
     selected_params,
     varied_params,
 )
+from lors.score.result import is_number
 
 
 def parameter_section(table: ScoreTable, sweeps: Sequence[Sweep]) -> Section:
@@ -25,7 +26,7 @@ def parameter_section(table: ScoreTable, sweeps: Sequence[Sweep]) -> Section:
     if not sweeps:
         above = ["No sweep files: nothing was tuned on dev."]
         return Section("Merge parameters", above=above, below=below)
-    below += [*undefined_searches(sweeps), *_other_settings(table, sweeps)]
+    below += [*undefined_searches(sweeps), *at_edges(sweeps), *_other_settings(table, sweeps)]
     varied = {s.method: varied_params([t for t in sweeps if t.method == s.method]) for s in sweeps}
     rows = [
         [
@@ -53,6 +54,26 @@ def undefined_searches(sweeps: Sequence[Sweep]) -> list[str]:
         f"({reason}): settings were chosen by the average gain over the base model."
         for (expdir, scope), reason in found.items()
     ]
+
+
+def at_edges(sweeps: Sequence[Sweep]) -> list[str]:
+    """Return a note of the chosen values that are the smallest or the largest of their grid.
+
+    A grid of one or two values has nothing but edges and is left out.
+    """
+    found = []
+    for sweep in sweeps:
+        for name, value in sweep.chosen.params.items():
+            tried = [trial.params.get(name) for trial in sweep.grid]
+            values = {value for value in tried if is_number(value)}
+            if is_number(value) and len(values) > 2 and value in (min(values), max(values)):
+                end = "smallest" if value == min(values) else "largest"
+                found.append(
+                    f"{sweep.method}.{sweep.scope} in {sweep.expdir} ({name}={value:g}, the {end})"
+                )
+    if not found:
+        return []
+    return [f"At the edge of the grid, so a wider one may hold a better value: {', '.join(found)}."]
 
 
 def _other_settings(table: ScoreTable, sweeps: Sequence[Sweep]) -> list[str]:

@@ -4,6 +4,7 @@ import pytest
 
 from lors.fileio import read_json
 from lors.recipe.expdir import ExpDir
+from lors.recipe.parameters import at_edges
 from lors.recipe.sweeps import (
     Sweep,
     Trial,
@@ -170,3 +171,20 @@ def test_malformed_additions_to_a_sweep(expdir, values, facts):
     change(expdir / "tune/lors.asr/sweep.json", **values)
     with refusal(expdir / "tune/lors.asr/sweep.json", *facts):
         read_sweep(ExpDir(expdir), "lors", "asr")
+
+
+@pytest.mark.parametrize(
+    "best, expected",
+    [(0, ["rank=1, the smallest", "=0.3, the smallest"]), (1, []), (2, ["=0.9, the largest"])],
+)
+def test_a_choice_at_the_edge_of_its_grid(best, expected):
+    settings = [(1, 0.3), (4, 0.6), (7, 0.9), (9, 0.6)]
+    grid = tuple(
+        Trial({"rank": rank, "density": 0.2, "order": "x", "scaling_coef": coef}, 0.5, {})
+        for rank, coef in settings
+    )
+    sweep = Sweep("exp", "lors", "asr", grid, best)
+    notes = at_edges([sweep])
+    assert len(notes) == bool(expected)
+    assert all(edge in notes[0] for edge in expected)
+    assert "".join(notes).count("exp") == len(expected) and "density" not in "".join(notes)
