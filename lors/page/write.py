@@ -86,7 +86,7 @@ def write_page(
     sources = [*_sources(table, sweeps), *provenance.sources]
     sources += [path] if has_significance else []
     command = _command(table, out, title, significance, systems)
-    settings = {"title": title, "command": command, "commands": dict(provenance.commands)}
+    settings = {"title": title, "command": command, **_histories(provenance)}
     record = MadeFrom(out.with_name(f".{out.name}.made_from"), sources, [out], settings)
     if record.is_current():
         return [f"up to date: {out}"]
@@ -118,6 +118,13 @@ def _command(
     words += ["--title", title] if title != TITLE else []
     words += ["--significance", str(significance)] if significance is not None else []
     return shlex.join([*words, "--out", out.name])
+
+
+def _histories(provenance: Provenance) -> dict[str, Any]:
+    """Return what the page has of files that change after it was written, at the end of a stage."""
+    tables = (provenance.stages, provenance.evaluated)
+    rows = [[[cell.text for cell in row] for row in table.rows] for table in tables]
+    return {"commands": [list(command) for command in provenance.commands], "tables": rows}
 
 
 def _systems_option(systems: Collection[str] | None) -> list[str]:

@@ -34,6 +34,7 @@ from tests.unit.score_trees import (
     make_sweeps,
     put,
     put_score,
+    put_stages,
 )
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -650,12 +651,7 @@ def test_comparisons_of_other_scores_are_left_out(texts, tmp_path):
 
 
 def test_commands_seeds_and_settings(texts, expdir, tmp_path):
-    run = {
-        "command": "./run.sh --seed 7 --langs 'de sv-SE'", "directory": "/x", "host": "h",
-        "pid": 1, "slurm_job": "", "began": 1.0, "stage": "score", "stop_stage": 11,
-        "skip_train": False, "status": 0, "expdir": "exp", "data": "data", "dump": "dump",
-        "langs": ["de"], "tasks": ["asr"], "methods": ["lors"], "systems": ["base"],
-    }  # fmt: skip
+    run = run_of("./run.sh --seed 7 --langs 'de sv-SE'")
     put(expdir / "recipe.json", run)
     config = {"seed": 7, "max_epoch": 3, "optim_conf": {"lr": 2.5e-4}, "token_list": ["x", "y"]}
     for name, seed in (("expert/de_asr", 7), ("joint", 8)):
@@ -668,6 +664,7 @@ def test_commands_seeds_and_settings(texts, expdir, tmp_path):
         "  weights: [1.0, -0.5]\n  policy: whisper\n  seed: 5\nfingerprints: {base: c0ffee}\n"
     )
     record = next(write(tmp_path / "r.html", expdir).all("section", id="record"))
+    assert not [r for r in record.all("div", role="region") if "Stages" in str(r.attributes)]
     assert run["command"] in [pre.text for pre in record.all("pre")]
     assert "/x" not in record.text
     trained = rows_of(table_of(record, "Trained models"))
@@ -680,6 +677,56 @@ def test_commands_seeds_and_settings(texts, expdir, tmp_path):
     assert merged == [[str(merge.parent), "lors", "rank=3", "1 -0.5", "whisper", "5", "0.1.0"]]
     assert "c0ffee" in record.text and "token_list" not in record.text
     assert "nrefs:1|case:mixed|tok:13a" in record.text and "jiwer" in record.text
+
+
+def test_commands_and_times_are_those_of_all_calls(expdir, tmp_path):
+    """The latest call was stopped before it made a row."""
+    other = make_scores(tmp_path / "seed2")
+    put(expdir / "recipe.json", {**run_of("./run.sh --epochs 9"), "status": 130})
+    put(other / "recipe.json", {**run_of("./run.sh --seed 2"), "status": None})
+    stages = [
+        ("1 (data)", 19, "./run.sh --stop_stage data"),
+        ("7 (tune)", 594, "./run.sh"),
+        ("10 (score)", 6, "./run.sh"),
+        ("7 (tune)", 2, "./run.sh"),
+    ]
+    put_stages(expdir, *stages)
+    calls = [{"command": "python -m x", "models": {"base": "b", "lors": "exp/<lang>"}}]
+    put(expdir / "evaluate.json", {"calls": calls})
+    out = tmp_path / "r.html"
+    record = next(write(out, expdir, other).all("section", id="record"))
+    *commands, own = [pre.text for pre in record.all("pre")]
+    assert commands == [
+        "./run.sh --stop_stage data",
+        "./run.sh",
+        "python -m x",
+        "./run.sh --seed 2",
+    ]
+    assert "lors.bin.report" in own
+    notes = [p.text for p in record.all("p", **{"class": "note"})]
+    assert notes[:4] == [
+        f"{expdir}, stage data",
+        f"{expdir}, stages tune, score",
+        f"{expdir}, systems base, lors",
+        f"{other}, stage score",
+    ]
+    place = [str(expdir), "7 (tune)", "Intel(R)", "2"]
+    rows = rows_of(table_of(record, "Stages"))
+    assert rows[1] == [*place, "2", "596"] and [row[5] for row in rows] == ["19", "596", "6"]
+    evaluated = rows_of(table_of(record, "Evaluated models"))
+    assert evaluated == [[str(expdir), "base", "b"], [str(expdir), "lors", "exp/<lang>"]]
+    assert write_page([expdir, other], out) == [f"up to date: {out}"]
+    put_stages(expdir, *stages, ("11 (pack)", 77, "./run.sh"))
+    assert "77" in [cell.text for cell in write(out, expdir, other).all("td")]
+
+
+def run_of(command):
+    return {
+        "command": command, "directory": "/x", "host": "h", "pid": 1, "slurm_job": "",
+        "began": 1.0, "stage": "score", "stop_stage": 11, "skip_train": False, "status": 0,
+        "expdir": "exp", "data": "data", "dump": "dump", "langs": ["de"], "tasks": ["asr"],
+        "methods": ["lors"], "systems": ["base"],
+    }  # fmt: skip
 
 
 def test_utterances_with_their_differences(texts, tmp_path):

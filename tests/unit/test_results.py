@@ -274,7 +274,9 @@ def test_nothing_was_tuned(expdir):
 def test_markdown_and_text_hold_the_same_tables(expdir):
     table = read_scores([expdir])
     sections = make_report(table, read_sweeps([expdir]))
-    markdown = render_markdown(sections, "T", describe_runs(table), (), "./run.sh --seed 1")
+    markdown = render_markdown(
+        sections, "T", describe_runs(table), (), [("exp", "./run.sh --seed 1")]
+    )
     text = render_text(sections, "T", describe_runs(table))
     in_markdown = [
         [c.strip().replace("\\", "") for c in line.strip("|").split(" | ")]
@@ -285,7 +287,7 @@ def test_markdown_and_text_hold_the_same_tables(expdir):
     assert in_markdown == expected
     for row in expected:
         assert any(line.split() == " ".join(row).split() for line in text.splitlines())
-    assert "```bash\n./run.sh --seed 1\n```" in markdown
+    assert "## Commands\n\nexp:\n\n```bash\n./run.sh --seed 1\n```" in markdown
     assert "nrefs:1\\|case:mixed\\|tok:13a" in markdown and "nrefs:1|case:mixed|tok:13a" in text
     assert DEFINITION in markdown.replace("\\", "") and DEFINITION in text
 
