@@ -13,9 +13,16 @@ from lors.done_marker import recorded_inputs
 from lors.errors import LorsError
 from lors.page.tables import Cell, Table
 from lors.recipe.commands import History, read_history
+from lors.recipe.expdir import LORA, ON_QUANTISED, SUBNETS
 from lors.recipe.sweeps import format_params
 
-TRAININGS = ("expert/*/.done", "joint/.done", "sequential/*/.done")
+TRAININGS = (
+    *("expert/*/.done", f"{LORA}/*/.done", "joint/.done", "sequential/*/.done"),
+    *("half/*/base/.done", "half/*/expert/*/.done", f"{SUBNETS}*/.done"),
+    *(f"{system}/.done" for system in ON_QUANTISED if not system.endswith("_speaker")),
+    *(f"{system}/*/.done" for system in ON_QUANTISED if system.endswith("_speaker")),
+)
+"""Done markers of trainings; systems that share the adapters of others have none."""
 VOCABULARY = "token_list"
 """Key of a training configuration that is left out: it is long, and lies in ``config.yaml``."""
 
@@ -137,7 +144,7 @@ def _merges(paths: Sequence[Path]) -> tuple[Table, list[Record]]:
 
 
 def _trainings(markers: Sequence[Path]) -> tuple[Table, list[Record]]:
-    rows = []
+    rows, masks = [], []
     settings: dict[str, list[str]] = {}
     for path in markers:
         inputs = recorded_inputs(path)
@@ -160,9 +167,14 @@ def _trainings(markers: Sequence[Path]) -> tuple[Table, list[Record]]:
             " ".join(str(digest)[:16] for digest in base),
         )
         rows.append([*map(Cell, cells)])
+        masks.append(str(inputs.get("masks") or "")[:16])
     header = ["model", "pairs", "seed", "epochs", "learning rate", "configuration", "trained from"]
+    if any(masks):
+        header.append("masks")
+        rows = [[*row, Cell(digest)] for row, digest in zip(rows, masks, strict=True)]
     below = [
-        "Trained from: start of the SHA-256 of the model file. <model>/run.sh has the command."
+        f"{' and '.join(header[6:]).capitalize()}: start of the SHA-256 of the file. "
+        "<model>/run.sh has the command."
     ]
     table = Table("Trained models", header, rows, 2, (), below if rows else ())
     records = [

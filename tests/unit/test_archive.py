@@ -16,7 +16,9 @@ BULKY = (
 )
 RECORDS = (
     *("base/source.yaml", "expert/de_asr/.done", "merged/lors.asr/merge.yaml"),
-    *("recipe.json", "stages.tsv"),
+    *("recipe.json", "stages.tsv", "s3net_taylor_30/.done", "lora/de_asr/.done"),
+    *("half/s3net_taylor_30/base/.done", "half/s3net_taylor_30/expert/de_asr/.done"),
+    *("quantised_sat/.done", "quantised_speaker/de-x-anna_asr/.done"),
 )
 STAGE = "2026-11-30T11:09:44\t7 (tune)\t594\t2\tIntel(R)\t./run.sh --stop_stage tune\n"
 

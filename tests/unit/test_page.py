@@ -679,6 +679,30 @@ def test_commands_seeds_and_settings(texts, expdir, tmp_path):
     assert "nrefs:1|case:mixed|tok:13a" in record.text and "jiwer" in record.text
 
 
+def test_trainings_of_all_recipes(expdir, tmp_path):
+    """The markers lie where the layout in lors/recipe/expdir.py says."""
+    speaker = "de-x-anna_asr"
+    masked = ["half/s3net_taylor_30/base", "s3net_taylor_30"]
+    places = ["expert/de_asr", "lora/de_asr", "joint", "sequential/01_de_asr", masked[0]]
+    places += ["half/s3net_taylor_30/expert/de_asr", masked[1], "quantised_sat"]
+    places += [f"quantised_speaker/{speaker}", f"quantised_sat_speaker/{speaker}"]
+    inputs = {"pairs": ["de_asr"], "config": {"seed": 7}, "base": ["ab" * 32]}
+    for place in places:
+        masks = {"masks": "cd" * 32} if place in masked else {}
+        put(expdir / place / ".done", {"inputs": {**inputs, **masks}})
+    for other in ("importance/de", "masks/taylor_30", "quantised", "base", "stats", "sequential"):
+        put(expdir / other / ".done", {"inputs": {}})
+    page = write(tmp_path / "r.html", expdir)
+    table = table_of(page, "Trained models")
+    rows = rows_of(table)
+    assert sorted(row[0] for row in rows) == sorted(f"{expdir}/{place}" for place in places)
+    assert head_of(table)[-1] == "masks"
+    assert {row[0]: row[-1] for row in rows if row[-1]} == {
+        f"{expdir}/{place}": "cd" * 8 for place in masked
+    }
+    assert "Trained from and masks: start of the SHA-256" in page.text
+
+
 def test_commands_and_times_are_those_of_all_calls(expdir, tmp_path):
     """The latest call was stopped before it made a row."""
     other = make_scores(tmp_path / "seed2")
