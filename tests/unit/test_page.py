@@ -642,12 +642,42 @@ def test_comparisons_of_other_scores_are_left_out(texts, tmp_path):
     assert f"--significance {tmp_path / 'RESULTS.significance.json'}" in remarks[0]
     assert "RESULTS.significance.json" in remarks[0] and remarks[1] == f"written: {out}"
     assert not [*page_of(out).all("section", id="compared")]
+    assert f"{copy / 'RESULTS.significance.json'} is not of these scores" in header_of(out)
     path = copy / "RESULTS.significance.json"
     path.write_text('{"intervals": 1}')
     with refusal(path.name):
         write_page([copy], tmp_path / "s.html")
     with refusal("none.json"):
         write_page([texts], tmp_path / "s.html", significance=tmp_path / "none.json")
+
+
+def header_of(out):
+    return next(page_of(out).all("header")).text
+
+
+def test_a_page_without_intervals_says_why(texts, tmp_path):
+    copy, out = shutil.copytree(texts, tmp_path / "exp"), tmp_path / "r.html"
+    write(tmp_path / "with.html", texts)
+    assert "lors.bin.results" not in header_of(tmp_path / "with.html")
+    (copy / "RESULTS.significance.json").unlink()
+    write(out, copy, systems=["base", "lors.langs"])
+    header = header_of(out)
+    assert f"{copy / 'RESULTS.significance.json'} does not exist" in header
+    words = f"--expdirs {copy} --systems base lors.langs --out RESULTS.md"
+    assert words in header and "--significance RESULTS.significance.json" in header
+
+
+def test_a_task_without_the_row_to_compare_with_says_so(tmp_path):
+    expdir, out = make_experiment(tmp_path / "exp"), tmp_path / "r.html"
+    (expdir / "scores/test/expert/de_st.json").unlink()
+    words = ["--expdirs", str(expdir), "--out", str(expdir / "RESULTS.md")]
+    assert results_main.main([*words, "--compare_to", "expert"]) == 0
+    note = "No comparisons: expert has not all scores of this task"
+    parts = (expdir / "RESULTS.md").read_text().split("\n## ")
+    assert [part.split("\n")[0] for part in parts if note in part] == ["95 % intervals of BLEU"]
+    page = write(out, expdir)
+    assert note in next(page.all("section", id="st")).text
+    assert note not in next(page.all("section", id="asr")).text
 
 
 def test_commands_seeds_and_settings(texts, expdir, tmp_path):
