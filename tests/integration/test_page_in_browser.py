@@ -79,6 +79,15 @@ SHOWN = """[...document.querySelectorAll("article")[0].querySelectorAll("[data-s
   .filter((e) => e.checkVisibility()).map((e) => e.dataset.system)"""
 
 
+AXES = """[...document.querySelectorAll("svg .axis")].filter((e) => e.checkVisibility())
+  .map((e) => {
+    const box = e.getBoundingClientRect();
+    const others = [...e.closest("svg").querySelectorAll("text")].filter((o) => o !== e)
+      .map((o) => o.getBoundingClientRect());
+    const meets = (o) => o.left < box.right - 1 && o.right > box.left + 1
+      && o.top < box.bottom - 2 && o.bottom > box.top + 2;
+    return [e.textContent, box.height, box.right, others.filter(meets).length];
+  })"""
 STICKY = """[...document.querySelectorAll("th:first-child")]
   .filter((e) => e.checkVisibility() && getComputedStyle(e).position === "sticky")
   .map((e) => [e.getBoundingClientRect().width, e.textContent])"""
@@ -139,6 +148,15 @@ def test_a_sticky_head_leaves_room_for_the_other_columns(browser, page, width):
     assert any("quantised_sat_speaker" in text for _, text in found)
     assert any("merged/task_arithmetic+boost" in text for _, text in found)
     assert [text for wide, text in found if not 0 < wide < width / 2] == []
+
+
+def test_axes_can_be_read_on_a_narrow_screen(browser, page):
+    browser.open(page, 400, "light")
+    found = browser.run(AXES)
+    names = {"WER in %", "BLEU", "normalised performance", "scaling_coef", "norm. perf. on dev"}
+    assert {name for name, *_ in found} == names
+    for name, height, right, met in found:
+        assert height > 9 and right <= 400 and met == 0, name
 
 
 def test_a_click_on_a_head_sorts_the_rows(browser, page):

@@ -517,8 +517,9 @@ def test_overlap_of_masks_beside_the_loss_of_merging(expdir, tmp_path):
     assert (below_zero - equal) / (below_zero - up) == pytest.approx(0.375 / 0.625, abs=0.01)
     assert left < between < right and up < equal < below_zero  # a larger loss is higher up
     ticks = {"middle": {}, "end": {}}
-    for text in panels[systems[1]].all("text"):
-        axis = text.attributes["class"].split()[1]
+    marked = [text for text in panels[systems[1]].all("text") if "axis" not in class_of(text)]
+    for text in marked:
+        axis = class_of(text).split()[1]
         ticks[axis][text.text] = float(text.attributes["x" if axis == "middle" else "y"])
     assert ticks["middle"]["0.8"] == pytest.approx(left + 0.8 * (right - left), abs=0.2)
     assert ticks["end"]["0.2"] - 4 == pytest.approx(up + 0.48 * (below_zero - up), abs=0.2)
@@ -528,6 +529,34 @@ def test_overlap_of_masks_beside_the_loss_of_merging(expdir, tmp_path):
         (zero,) = panel.all("path", **{"class": "zero"})
         place = float(re.match(r"M36 ([0-9.]+)H250$", zero.attributes["d"])[1])
         assert (below_zero - place) / (below_zero - equal) == pytest.approx(1 / 3, abs=0.01)
+
+
+def class_of(element):
+    return element.attributes.get("class", "")
+
+
+def test_axes_have_their_quantities_and_units(expdir, tmp_path):
+    page = write(tmp_path / "r.html", make_overlap(expdir))
+    for name, expected in (
+        ("asr", ["WER in %"]),
+        ("st", ["BLEU"]),
+        ("normalised", ["normalised performance"]),
+        ("search", ["norm. perf. on dev", "scaling_coef"]),
+        ("overlap", ["loss of merging", "overlap (Jaccard)"]),
+    ):
+        section = next(page.all("section", id=name))
+        figures = [figure for figure in section.all("figure")]
+        for figure in figures:
+            texts = [text for text in figure.all("text") if "axis" in class_of(text)]
+            assert [text.text for text in texts] == expected
+            *_, width, height = map(float, next(figure.all("svg")).attributes["viewbox"].split())
+            for text in texts:
+                x, y = float(text.attributes["x"]), float(text.attributes["y"])
+                half = 3.1 * len(text.text) if "middle" in class_of(text) else 0
+                assert half <= x <= width - half and 11 <= y <= height - 3
+            levels = {text.attributes["y"] for text in figure.all("text") if text not in texts}
+            assert levels.isdisjoint(text.attributes["y"] for text in texts)
+        assert len(figures) >= 2
 
 
 def circles(panel):
@@ -552,7 +581,7 @@ def test_equal_values_have_a_plot(expdir, tmp_path, loss):
     put(expdir / "overlap.json", {**content, "merging": [{**content["merging"][0], "loss": loss}]})
     section = next(write(tmp_path / "r.html", expdir).all("section", id="overlap"))
     (panel,) = section.all("figure")
-    assert circles(panel) == [(143.0, 77.0)]  # the middle of the field
+    assert circles(panel) == [(143.0, 93.0)]  # the middle of the field
     assert 2 <= len([t for t in panel.all("text") if "end" in t.attributes["class"]]) <= 6
 
 
