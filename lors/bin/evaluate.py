@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from lors.config import load_config
 from lors.errors import UsageError
 from lors.log import run_main
 from lors.models import family_of
+from lors.recipe.commands import record_evaluation
 from lors.recipe.expdir import ExpDir
 from lors.recipe.inference import infer
 from lors.recipe.names import check_names
@@ -76,7 +79,7 @@ def directory_of(pattern: str, pair: Pair) -> Path:
     return Path(pattern)
 
 
-def work(args: argparse.Namespace) -> None:
+def work(args: argparse.Namespace, command: str) -> None:
     check_names(vars(args))
     models = read_models(args.models)
     warn_of_unknown(args.langs)
@@ -92,11 +95,14 @@ def work(args: argparse.Namespace) -> None:
     options = load_config(family_of(units[0][1]).inference_options, args.inference_config)
     infer(units, args.dump, args.split, options, args.device)
     score_expdir(out, args.dump, args.split, [*models], pairs, args.normaliser)
+    record_evaluation(args.out, command, models)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return the exit code."""
-    return run_main(get_parser(), work, argv)
+    words = sys.argv[1:] if argv is None else argv
+    command = shlex.join(["python", "-m", "lors.bin.evaluate", *words])
+    return run_main(get_parser(), functools.partial(work, command=command), argv)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,9 @@ def get_parser() -> argparse.ArgumentParser:
         help="report every setting that was tried on dev, and no test scores: after a run that "
         "ended with stage tune",
     )
-    parser.add_argument("--command", help="command that made the results, shown with them")
+    parser.add_argument(
+        "--command", help="command to list beside those that the directories have on record"
+    )
     return parser
 
 

@@ -15,7 +15,7 @@ from lors.recipe.score_tree import ScoreTable
 from lors.recipe.significance import Significance
 from lors.tasks import Pair, task_called
 
-ROW, TOP, BOTTOM, LEFT_PAD, RIGHT_PAD = 18, 8, 24, 12, 16
+ROW, TOP, BOTTOM, LEFT_PAD, RIGHT_PAD = 18, 8, 40, 12, 16
 LETTER = 6.2
 """Width of a letter of a label, in pixels, for the place on its left."""
 LONGEST = 30
@@ -90,6 +90,7 @@ class Panel:
     Attributes:
         title: heading.
         about: description for readers who do not see the plot.
+        axis: quantity and unit of the horizontal axis.
         width, height: size.
         left, right, top, bottom: edges of the field.
         ticks: place and text of each tick.
@@ -98,6 +99,7 @@ class Panel:
 
     title: str
     about: str
+    axis: str
     width: float
     height: float
     left: float
@@ -119,14 +121,17 @@ class Field:
         zero: place of 0 on the vertical axis, if it is in the field.
         width, height: size.
         left, right, top, bottom: edges of the field.
+        x_axis, y_axis: quantity and unit of each axis.
     """
 
+    x_axis: ClassVar[str]
+    y_axis: ClassVar[str]
     width: ClassVar[float] = 260
-    height: ClassVar[float] = 170
+    height: ClassVar[float] = 202
     left: ClassVar[float] = 36
     right: ClassVar[float] = 250
-    top: ClassVar[float] = 8
-    bottom: ClassVar[float] = 146
+    top: ClassVar[float] = 24
+    bottom: ClassVar[float] = 162
 
     title: str
     about: str
@@ -228,10 +233,11 @@ def _panel(
         text = quantity.text(f"{system}, {title}", of, ends.get(system))
         dots.append(_dot(system, text, of, ends.get(system), place, TOP + ROW * (k + 0.5)))
     ticks = [(place(t), tick_text(t)) for t in ticks_between(low, high)]
-    about = f"{quantity.name}{' in %' if quantity.unit else ''}, {title}: a row for each system"
+    axis = f"{quantity.name}{' in %' if quantity.unit else ''}"
+    about = f"{axis}, {title}: a row for each system"
     size = (round(width, 1), bottom + BOTTOM)
     edges = (round(left, 1), round(width - RIGHT_PAD, 1), TOP, bottom)
-    return Panel(title, about, *size, *edges, ticks, dots)
+    return Panel(title, about, axis, *size, *edges, ticks, dots)
 
 
 def _label(system: str) -> str:

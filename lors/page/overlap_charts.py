@@ -35,6 +35,9 @@ class OverlapPanel(Field):
         marks: all two languages, of each task and experiment.
     """
 
+    x_axis = "overlap (Jaccard)"
+    y_axis = "loss of merging"
+
     marks: Sequence[Mark]
 
 

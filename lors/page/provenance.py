@@ -12,10 +12,17 @@ from lors.config import read_yaml
 from lors.done_marker import recorded_inputs
 from lors.errors import LorsError
 from lors.page.tables import Cell, Table
-from lors.recipe.run_record import read_run, record_path
+from lors.recipe.commands import History, read_history
+from lors.recipe.expdir import LORA, ON_QUANTISED, SUBNETS
 from lors.recipe.sweeps import format_params
 
-TRAININGS = ("expert/*/.done", "joint/.done", "sequential/*/.done")
+TRAININGS = (
+    *("expert/*/.done", f"{LORA}/*/.done", "joint/.done", "sequential/*/.done"),
+    *("half/*/base/.done", "half/*/expert/*/.done", f"{SUBNETS}*/.done"),
+    *(f"{system}/.done" for system in ON_QUANTISED if not system.endswith("_speaker")),
+    *(f"{system}/*/.done" for system in ON_QUANTISED if system.endswith("_speaker")),
+)
+"""Done markers of trainings; systems that share the adapters of others have none."""
 VOCABULARY = "token_list"
 """Key of a training configuration that is left out: it is long, and lies in ``config.yaml``."""
 
@@ -38,7 +45,9 @@ class Provenance:
     """How an experiment was made.
 
     Attributes:
-        commands: experiment directory -> the recipe's command.
+        commands: what each command did, and the command.
+        stages: table of what the stages took; without rows if there is no ``stages.tsv``.
+        evaluated: table of the models of ``lors.bin.evaluate``; without rows if it has no part.
         merges: table of the merged models; without rows if there is no ``merge.yaml``.
         merge_records: their ``merge.yaml``.
         trainings: table of the trained models; without rows if there is no done marker.
@@ -46,7 +55,9 @@ class Provenance:
         sources: the files that were read.
     """
 
-    commands: Mapping[str, str]
+    commands: Sequence[tuple[str, str]]
+    stages: Table
+    evaluated: Table
     merges: Table
     merge_records: Sequence[Record]
     trainings: Table
@@ -61,13 +72,48 @@ def read_provenance(expdirs: Sequence[str]) -> Provenance:
         LorsError: a record is malformed.
     """
     roots = [Path(d) for d in expdirs]
-    commands = {d: read_run(d).command for d in expdirs if record_path(d).exists()}
+    histories = {expdir: read_history(expdir) for expdir in expdirs}
+    commands = [command for history in histories.values() for command in history.commands]
     records = [path for root in roots for path in sorted(root.glob("merged/*/merge.yaml"))]
     markers = [
         path for root in roots for pattern in TRAININGS for path in sorted(root.glob(pattern))
     ]
+    tables = _stages(histories), _evaluated(histories)
     merges, trainings = _merges(records), _trainings(markers)
-    return Provenance(commands, *merges, *trainings, [*records, *markers])
+    return Provenance(commands, *tables, *merges, *trainings, [*records, *markers])
+
+
+def _stages(histories: Mapping[str, History]) -> Table:
+    """Return the seconds of each stage on each machine."""
+    seconds: dict[tuple[str, ...], list[int]] = {}
+    for expdir, history in histories.items():
+        for run in history.stages:
+            place = (expdir, run.title, run.processor, str(run.cores))
+            seconds.setdefault(place, []).append(run.seconds)
+    rows = [
+        [*map(Cell, (*place, str(len(of)), str(sum(of))))]
+        for place, of in sorted(seconds.items(), key=lambda row: _in_order(row[0], histories))
+    ]
+    header = ["experiment", "stage", "processor", "cores", "calls", "seconds"]
+    below = ["Seconds: wall clock time of all calls together, without stages that did not end."]
+    return Table("Stages", header, rows, 3, (), below if rows else ())
+
+
+def _in_order(place: tuple[str, ...], histories: Mapping[str, History]) -> tuple[int, int]:
+    """Return the place of an experiment, and the number of a stage."""
+    expdir, title, *_ = place
+    return [*histories].index(expdir), int(title.split()[0])
+
+
+def _evaluated(histories: Mapping[str, History]) -> Table:
+    rows = dict.fromkeys(
+        (expdir, *of)
+        for expdir, history in histories.items()
+        for call in history.evaluations
+        for of in call.models.items()
+    )
+    cells = [[*map(Cell, row)] for row in rows]
+    return Table("Evaluated models", ["experiment", "system", "model"], cells, 3)
 
 
 def _merges(paths: Sequence[Path]) -> tuple[Table, list[Record]]:
@@ -98,7 +144,7 @@ def _merges(paths: Sequence[Path]) -> tuple[Table, list[Record]]:
 
 
 def _trainings(markers: Sequence[Path]) -> tuple[Table, list[Record]]:
-    rows = []
+    rows, masks = [], []
     settings: dict[str, list[str]] = {}
     for path in markers:
         inputs = recorded_inputs(path)
@@ -121,9 +167,14 @@ def _trainings(markers: Sequence[Path]) -> tuple[Table, list[Record]]:
             " ".join(str(digest)[:16] for digest in base),
         )
         rows.append([*map(Cell, cells)])
+        masks.append(str(inputs.get("masks") or "")[:16])
     header = ["model", "pairs", "seed", "epochs", "learning rate", "configuration", "trained from"]
+    if any(masks):
+        header.append("masks")
+        rows = [[*row, Cell(digest)] for row, digest in zip(rows, masks, strict=True)]
     below = [
-        "Trained from: start of the SHA-256 of the model file. <model>/run.sh has the command."
+        f"{' and '.join(header[6:]).capitalize()}: start of the SHA-256 of the file. "
+        "<model>/run.sh has the command."
     ]
     table = Table("Trained models", header, rows, 2, (), below if rows else ())
     records = [

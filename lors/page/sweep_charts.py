@@ -49,6 +49,9 @@ class SweepPanel(Field):
         levels: methods without scaling_coef.
     """
 
+    x_axis = SCALING
+    y_axis = "norm. perf. on dev"
+
     lines: Sequence[tuple[int, str]]
     trials: Sequence[Trial]
     levels: Sequence[Level]

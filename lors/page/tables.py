@@ -19,7 +19,7 @@ from lors.recipe.results import (
     with_unit,
 )
 from lors.recipe.score_tree import ScoreTable
-from lors.recipe.significance import Significance
+from lors.recipe.significance import Significance, without_comparisons
 from lors.tasks import Metric, Pair, task_called
 
 PLUS_MINUS = " ± "
@@ -114,6 +114,8 @@ def score_table(
         header.append(f"vs. {significance.compared_with}")
         columns.append([Cell(verdicts.get(system, "-")) for system in table.systems])
         below.append(significance.note(task))
+    elif is_main and significance is not None:
+        below += without_comparisons(table, significance, task)
     if runs := _runs_column(table, [task]):
         header.append("runs")
         columns.append(runs)

@@ -86,21 +86,20 @@ def write_page(
     sources = [*_sources(table, sweeps), *provenance.sources]
     sources += [path] if has_significance else []
     command = _command(table, out, title, significance, systems)
-    settings = {"title": title, "command": command, "commands": dict(provenance.commands)}
+    settings = {"title": title, "command": command, **_histories(provenance)}
     record = MadeFrom(out.with_name(f".{out.name}.made_from"), sources, [out], settings)
     if record.is_current():
         return [f"up to date: {out}"]
     found = read_significance(table, path) if has_significance else None
-    remarks = []
-    if has_significance and found is None:
-        report = out.with_name("RESULTS.md")
-        results = ["python", "-m", "lors.bin.results", "--expdirs", *table.expdirs]
-        results += [*_systems_option(systems), "--out", str(report)]
-        remarks.append(
-            f"left out: {path}, which is not of these scores; call {shlex.join(results)}, then "
-            f"report again with --significance {shlex.quote(str(significance_file(report)))}"
-        )
-    write_text(out, render(table, sweeps, found, provenance, title, command))
+    remarks, note = [], ""
+    if found is None:
+        why = "is not of these scores" if has_significance else "does not exist"
+        todo = _making_intervals(table, systems, Path("RESULTS.md"))
+        note = f"No intervals and no comparisons of systems: {path} {why}. To have them, {todo}."
+    if found is None and has_significance:
+        todo = _making_intervals(table, systems, out.with_name("RESULTS.md"))
+        remarks.append(f"left out: {path}, which is not of these scores; {todo}")
+    write_text(out, render(table, sweeps, found, note, provenance, title, command))
     record.record()
     return [*remarks, f"written: {out}"]
 
@@ -118,6 +117,23 @@ def _command(
     words += ["--title", title] if title != TITLE else []
     words += ["--significance", str(significance)] if significance is not None else []
     return shlex.join([*words, "--out", out.name])
+
+
+def _making_intervals(table: ScoreTable, systems: Collection[str] | None, results: Path) -> str:
+    """Return what to call for intervals, with the report `results`."""
+    words = ["python", "-m", "lors.bin.results", "--expdirs", *table.expdirs]
+    words += [*_systems_option(systems), "--out", str(results)]
+    return (
+        f"call {shlex.join(words)}, then report again with "
+        f"--significance {shlex.quote(str(significance_file(results)))}"
+    )
+
+
+def _histories(provenance: Provenance) -> dict[str, Any]:
+    """Return what the page has of files that change after it was written, at the end of a stage."""
+    tables = (provenance.stages, provenance.evaluated)
+    rows = [[[cell.text for cell in row] for row in table.rows] for table in tables]
+    return {"commands": [list(command) for command in provenance.commands], "tables": rows}
 
 
 def _systems_option(systems: Collection[str] | None) -> list[str]:
@@ -139,6 +155,7 @@ def render(
     table: ScoreTable,
     sweeps: Sequence[Sweep],
     significance: Significance | None,
+    without_significance: str,
     provenance: Provenance,
     title: str,
     command: str,
@@ -168,6 +185,7 @@ def render(
         style_hash=_csp_hash(style),
         script_hash=_csp_hash(script),
         runs=describe_runs(table),
+        without_significance=without_significance,
         missing=table.missing(),
         missing_note=MISSING_NOTE,
         summary=summary,

@@ -3,6 +3,8 @@
 | path | content |
 |---|---|
 | ``recipe.json`` | the latest run: its options, where it runs and how it ended |
+| ``stages.tsv`` | the stages that ended: their seconds, machine and command |
+| ``evaluate.json`` | the calls of ``lors.bin.evaluate``, if they wrote the scores |
 | ``log/`` | logs of the job arrays, one file for each job |
 | ``base/`` | the base model |
 | ``stats/`` | ESPnet's shape files |

@@ -24,7 +24,8 @@ def parameter_section(table: ScoreTable, sweeps: Sequence[Sweep]) -> Section:
     untuned = _untuned(table, sweeps)
     below = [f"Without a sweep on dev: {', '.join(untuned)}."] if untuned else []
     if not sweeps:
-        above = ["No sweep files: nothing was tuned on dev."]
+        places = ", ".join(table.expdirs)
+        above = [f"No search on dev lies in {places}; rows may have been tuned elsewhere."]
         return Section("Merge parameters", above=above, below=below)
     below += [*undefined_searches(sweeps), *at_edges(sweeps), *_other_settings(table, sweeps)]
     varied = {s.method: varied_params([t for t in sweeps if t.method == s.method]) for s in sweeps}

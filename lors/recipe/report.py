@@ -41,7 +41,7 @@ def render_markdown(
     title: str,
     runs: str,
     figures: Sequence[tuple[str, str]] = (),
-    command: str | None = None,
+    commands: Sequence[tuple[str, str]] = (),
 ) -> str:
     """Return the report as Markdown.
 
@@ -50,7 +50,7 @@ def render_markdown(
         title: heading of the file.
         runs: one line about the runs of the report.
         figures: (caption, path relative to the file) of images to show.
-        command: the command that made the results, shown in a code block.
+        commands: what each command behind the results did (may be empty), and the command.
     """
     lines = [f"# {title}", "", runs, ""]
     for section in sections:
@@ -65,8 +65,11 @@ def render_markdown(
     if figures:
         lines += ["## Plots", ""]
         lines += [text for caption, path in figures for text in (f"![{caption}]({path})", "")]
-    if command:
-        lines += ["## Command", "", "```bash", command, "```", ""]
+    if commands:
+        lines += ["## Commands", ""]
+    for note, command in commands:
+        lines += [_escape(f"{note}:"), ""] if note else []
+        lines += ["```bash", command, "```", ""]
     return "\n".join(lines)
 
 
@@ -112,20 +115,20 @@ def write_report(
     title: str,
     runs: str,
     figures: Sequence[tuple[str, str]] = (),
-    command: str | None = None,
+    commands: Sequence[tuple[str, str]] = (),
 ) -> str:
     """Write a report as Markdown.
 
     Args:
         out: file to write.
-        sections, title, runs, command: as of :func:`render_markdown`.
+        sections, title, runs, commands: as of :func:`render_markdown`.
         figures: caption and path of each figure.
 
     Returns:
         The same report as plain text, then a line for each file of it.
     """
     links = [(caption, relative_to(path, Path(out).parent)) for caption, path in figures]
-    write_text(out, render_markdown(sections, title, runs, links, command))
+    write_text(out, render_markdown(sections, title, runs, links, commands))
     files = [f"written: {out}", *(f"figure: {path}" for _, path in figures)]
     return "\n".join([render_text(sections, title, runs), *files])
 

@@ -11,6 +11,7 @@ import os
 import statistics
 from collections.abc import Callable, Collection, Iterable, Sequence
 
+from lors.recipe.commands import noted_commands
 from lors.recipe.cost import cost_sections
 from lors.recipe.expdir import MERGED_OVER, split_system
 from lors.recipe.mask_overlap import overlap_sections
@@ -59,7 +60,7 @@ def write_results(
         expdirs: experiment directories, one for each seed.
         out: Markdown file to write.
         title: its heading.
-        command: the command that made the results.
+        command: the command that makes the report, listed with those on record.
         draw: draws the figures; by default there are none.
         compare_to: the method or system that the others are compared with
             (:func:`lors.recipe.significance.significance_of`). The intervals and comparisons are
@@ -80,7 +81,8 @@ def write_results(
     sections, runs = make_report(table, sweeps, significance), describe_runs(table)
     sections += overlap_sections(expdirs) + subnet_size_sections(expdirs)
     figures = draw(table, sweeps) if draw else []
-    return write_report(out, sections, title, runs, figures, command)
+    commands = noted_commands(expdirs, command)
+    return write_report(out, sections, title, runs, figures, commands)
 
 
 def read_report(

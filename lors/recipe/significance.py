@@ -234,9 +234,9 @@ def significance_sections(table: ScoreTable, found: Significance) -> list[Sectio
     if found.problem:
         return [Section("Intervals and comparisons", above=[found.problem])]
     sections, runs = [], _of_runs(table)
-    lacking = _without_comparisons(table, found)
     for task in table.tasks:
         metric = task_called(task).metric
+        lacking = without_comparisons(table, found, task)
         rows = [
             [system, *map(_interval_text, ends)]
             for system in table.systems
@@ -256,11 +256,20 @@ def significance_sections(table: ScoreTable, found: Significance) -> list[Sectio
     return sections
 
 
-def _without_comparisons(table: ScoreTable, found: Significance) -> list[str]:
-    """Return what to do if rows could be compared and none is."""
-    if found.compared_with or len(table.systems) < 2:
+def without_comparisons(table: ScoreTable, found: Significance, task: str) -> list[str]:
+    """Return why rows of a task could be compared and none is, and what to do."""
+    name = found.compared_with
+    if found.problem or found.comparisons.get(task) or len(table.systems) < 2:
         return []
-    return [f"No comparisons: {DEFAULT} is not among the systems; --compare_to names another one."]
+    if name is None:
+        why = f"{DEFAULT} is not among the systems; --compare_to names another one"
+        return [f"No comparisons: {why}."]
+    rows = [system for system in table.systems if name in (system, split_system(system)[0])]
+    if any(table.is_complete(system, task) for system in rows):
+        return ["No comparisons: no other row has all scores of this task."]
+    return [
+        f"No comparisons: {name} has not all scores of this task; --compare_to names another one."
+    ]
 
 
 def _few_utterances(table: ScoreTable, task: str) -> list[str]:

@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from lors.errors import LorsError, unknown_name
+from lors.recipe.commands import noted_commands
 from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, tasks_of
 from lors.recipe.parameters import shown_params, undefined_searches
 from lors.recipe.report import MISSING, UNDEFINED, Section, write_report
@@ -33,7 +34,7 @@ def write_sweeps(
         expdirs: experiment directories.
         out: Markdown file to write.
         title: its heading.
-        command: the command that made the searches.
+        command: the command that makes the report, listed with those on record.
         systems: the merges to report, e.g. ``lors.langs``; by default all with a search.
         draw: writes figures and returns the caption and path of each; None for none.
 
@@ -58,7 +59,7 @@ def write_sweeps(
         sections.insert(0, _experiments(sweeps, list(map(str, expdirs))))
     runs = f"Scores on dev; experiments: {', '.join(map(str, expdirs))}."
     figures = draw(sweeps) if draw else []
-    return write_report(out, sections, title, runs, figures, command)
+    return write_report(out, sections, title, runs, figures, noted_commands(expdirs, command))
 
 
 def _of_systems(sweeps: Sequence[Sweep], systems: Collection[str] | None) -> Sequence[Sweep]:

@@ -6,7 +6,7 @@ from lors.bin import results as results_main
 from lors.page.write import write_page
 from lors.recipe.significance import significance_file
 from tests.chromium import NAMES, Chromium, find_chromium
-from tests.unit.score_trees import few_samples, make_sweeps, make_texts
+from tests.unit.score_trees import few_samples, make_sweeps, make_texts, put
 
 pytestmark = pytest.mark.slow
 
@@ -79,6 +79,20 @@ SHOWN = """[...document.querySelectorAll("article")[0].querySelectorAll("[data-s
   .filter((e) => e.checkVisibility()).map((e) => e.dataset.system)"""
 
 
+AXES = """[...document.querySelectorAll("svg .axis")].filter((e) => e.checkVisibility())
+  .map((e) => {
+    const box = e.getBoundingClientRect();
+    const others = [...e.closest("svg").querySelectorAll("text")].filter((o) => o !== e)
+      .map((o) => o.getBoundingClientRect());
+    const meets = (o) => o.left < box.right - 1 && o.right > box.left + 1
+      && o.top < box.bottom - 2 && o.bottom > box.top + 2;
+    return [e.textContent, box.height, box.right, others.filter(meets).length];
+  })"""
+STICKY = """[...document.querySelectorAll("th:first-child")]
+  .filter((e) => e.checkVisibility() && getComputedStyle(e).position === "sticky")
+  .map((e) => [e.getBoundingClientRect().width, e.textContent])"""
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """The page of two runs, with a score that both lack and one that the second lacks."""
@@ -86,6 +100,9 @@ def page(tmp_path_factory):
     runs = [make_sweeps(make_texts(folder / f"seed{k}", str(k))) for k in (1, 2)]
     for run in runs:
         (run / "scores/test/average.langs/de_asr.json").unlink()
+        inputs = {"pairs": ["de_asr"], "config": {"seed": 1}, "base": ["ab" * 32]}
+        put(run / "quantised_sat_speaker/de-x-8be98b202238_asr/.done", {"inputs": inputs})
+        put(run / "merged/task_arithmetic+boost.asr_st/merge.yaml", {"plan": {"method": "lors"}})
     (runs[1] / "scores/test/lors.langs_tasks/es_asr.json").unlink()
     report, page = folder / "RESULTS.md", folder / "report.html"
     with few_samples():
@@ -122,6 +139,24 @@ def test_console_requests_width_and_contrast(browser, page, width, scheme):
     assert dark == (scheme == "dark")
     assert browser.complaints() == []
     assert {url for url in browser.requests() if url != "data:,"} == {page.resolve().as_uri()}
+
+
+@pytest.mark.parametrize("width", [400, 900])
+def test_a_sticky_head_leaves_room_for_the_other_columns(browser, page, width):
+    browser.open(page, width, "light")
+    found = browser.run(STICKY)
+    assert any("quantised_sat_speaker" in text for _, text in found)
+    assert any("merged/task_arithmetic+boost" in text for _, text in found)
+    assert [text for wide, text in found if not 0 < wide < width / 2] == []
+
+
+def test_axes_can_be_read_on_a_narrow_screen(browser, page):
+    browser.open(page, 400, "light")
+    found = browser.run(AXES)
+    names = {"WER in %", "BLEU", "normalised performance", "scaling_coef", "norm. perf. on dev"}
+    assert {name for name, *_ in found} == names
+    for name, height, right, met in found:
+        assert height > 9 and right <= 400 and met == 0, name
 
 
 def test_a_click_on_a_head_sorts_the_rows(browser, page):

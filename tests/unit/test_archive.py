@@ -14,7 +14,13 @@ BULKY = (
     *("plots/bars_asr.png", "report.html", "expert/de_asr/run.sh"),
     *("seed2/recipe.json", "seed2/scores/test/base/de_asr.json"),  # another experiment
 )
-RECORDS = ("base/source.yaml", "expert/de_asr/.done", "merged/lors.asr/merge.yaml", "recipe.json")
+RECORDS = (
+    *("base/source.yaml", "expert/de_asr/.done", "merged/lors.asr/merge.yaml"),
+    *("recipe.json", "stages.tsv", "s3net_taylor_30/.done", "lora/de_asr/.done"),
+    *("half/s3net_taylor_30/base/.done", "half/s3net_taylor_30/expert/de_asr/.done"),
+    *("quantised_sat/.done", "quantised_speaker/de-x-anna_asr/.done"),
+)
+STAGE = "2026-11-30T11:09:44\t7 (tune)\t594\t2\tIntel(R)\t./run.sh --stop_stage tune\n"
 
 
 @pytest.fixture
@@ -24,6 +30,7 @@ def expdir(tmp_path):
         (made / name).parent.mkdir(parents=True, exist_ok=True)
         (made / name).write_text("{}")
     (made / "sequential").symlink_to("expert/de_asr")
+    (made / "stages.tsv").write_text(STAGE)
     record = {"command": "./run.sh", "directory": "/home/me/egs", "host": "mine", "pid": 7}
     (made / "recipe.json").write_text(json.dumps(record))
     return made
@@ -63,7 +70,7 @@ def test_an_unpacked_archive_gives_the_same_report(expdir, tmp_path, monkeypatch
         monkeypatch.chdir(folder)
         texts.append(report("exp/seed1", folder / "RESULTS.md"))
     assert texts[0] == texts[1]
-    assert "lors" in texts[0]
+    assert "lors" in texts[0] and "./run.sh --stop_stage tune" in texts[0]
 
 
 def test_the_same_results_give_the_same_bytes(expdir, tmp_path):

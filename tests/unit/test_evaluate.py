@@ -1,12 +1,14 @@
 """lors.bin.evaluate: any models on any data, with a stand-in for the models."""
 
 import json
+import shlex
 
 import pytest
 from stand_ins import FakeS2TModel, use_fake_models, write_audio_dump, write_model
 
 from lors.bin import evaluate
 from lors.bin.evaluate import directory_of
+from lors.recipe.commands import read_evaluations
 from lors.recipe.expdir import ExpDir
 from lors.tasks import Pair
 
@@ -41,6 +43,17 @@ def test_recognition_experts_translate(options):
     FakeS2TModel.calls.clear()
     assert evaluate.main(options) == 0
     assert FakeS2TModel.calls == []
+
+
+def test_calls_are_recorded_once(options):
+    assert evaluate.main([*options, "--models", "a=nowhere"]) == 1
+    assert read_evaluations("out") == []
+    for words in (options, [*options, "--models", "base=base"], options):
+        assert evaluate.main(words) == 0
+    first, second = read_evaluations("out")
+    assert first.models == {"base": "base", "other": "expert/{lang}_asr"}
+    assert shlex.split(first.command) == ["python", "-m", "lors.bin.evaluate", *options]
+    assert second.models == {"base": "base"} and second.command.endswith("--models base=base")
 
 
 def test_names_of_the_pair_in_a_directory():

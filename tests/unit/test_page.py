@@ -34,6 +34,7 @@ from tests.unit.score_trees import (
     make_sweeps,
     put,
     put_score,
+    put_stages,
 )
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -516,8 +517,9 @@ def test_overlap_of_masks_beside_the_loss_of_merging(expdir, tmp_path):
     assert (below_zero - equal) / (below_zero - up) == pytest.approx(0.375 / 0.625, abs=0.01)
     assert left < between < right and up < equal < below_zero  # a larger loss is higher up
     ticks = {"middle": {}, "end": {}}
-    for text in panels[systems[1]].all("text"):
-        axis = text.attributes["class"].split()[1]
+    marked = [text for text in panels[systems[1]].all("text") if "axis" not in class_of(text)]
+    for text in marked:
+        axis = class_of(text).split()[1]
         ticks[axis][text.text] = float(text.attributes["x" if axis == "middle" else "y"])
     assert ticks["middle"]["0.8"] == pytest.approx(left + 0.8 * (right - left), abs=0.2)
     assert ticks["end"]["0.2"] - 4 == pytest.approx(up + 0.48 * (below_zero - up), abs=0.2)
@@ -527,6 +529,34 @@ def test_overlap_of_masks_beside_the_loss_of_merging(expdir, tmp_path):
         (zero,) = panel.all("path", **{"class": "zero"})
         place = float(re.match(r"M36 ([0-9.]+)H250$", zero.attributes["d"])[1])
         assert (below_zero - place) / (below_zero - equal) == pytest.approx(1 / 3, abs=0.01)
+
+
+def class_of(element):
+    return element.attributes.get("class", "")
+
+
+def test_axes_have_their_quantities_and_units(expdir, tmp_path):
+    page = write(tmp_path / "r.html", make_overlap(expdir))
+    for name, expected in (
+        ("asr", ["WER in %"]),
+        ("st", ["BLEU"]),
+        ("normalised", ["normalised performance"]),
+        ("search", ["norm. perf. on dev", "scaling_coef"]),
+        ("overlap", ["loss of merging", "overlap (Jaccard)"]),
+    ):
+        section = next(page.all("section", id=name))
+        figures = [figure for figure in section.all("figure")]
+        for figure in figures:
+            texts = [text for text in figure.all("text") if "axis" in class_of(text)]
+            assert [text.text for text in texts] == expected
+            *_, width, height = map(float, next(figure.all("svg")).attributes["viewbox"].split())
+            for text in texts:
+                x, y = float(text.attributes["x"]), float(text.attributes["y"])
+                half = 3.1 * len(text.text) if "middle" in class_of(text) else 0
+                assert half <= x <= width - half and 11 <= y <= height - 3
+            levels = {text.attributes["y"] for text in figure.all("text") if text not in texts}
+            assert levels.isdisjoint(text.attributes["y"] for text in texts)
+        assert len(figures) >= 2
 
 
 def circles(panel):
@@ -551,7 +581,7 @@ def test_equal_values_have_a_plot(expdir, tmp_path, loss):
     put(expdir / "overlap.json", {**content, "merging": [{**content["merging"][0], "loss": loss}]})
     section = next(write(tmp_path / "r.html", expdir).all("section", id="overlap"))
     (panel,) = section.all("figure")
-    assert circles(panel) == [(143.0, 77.0)]  # the middle of the field
+    assert circles(panel) == [(143.0, 93.0)]  # the middle of the field
     assert 2 <= len([t for t in panel.all("text") if "end" in t.attributes["class"]]) <= 6
 
 
@@ -641,6 +671,7 @@ def test_comparisons_of_other_scores_are_left_out(texts, tmp_path):
     assert f"--significance {tmp_path / 'RESULTS.significance.json'}" in remarks[0]
     assert "RESULTS.significance.json" in remarks[0] and remarks[1] == f"written: {out}"
     assert not [*page_of(out).all("section", id="compared")]
+    assert f"{copy / 'RESULTS.significance.json'} is not of these scores" in header_of(out)
     path = copy / "RESULTS.significance.json"
     path.write_text('{"intervals": 1}')
     with refusal(path.name):
@@ -649,13 +680,37 @@ def test_comparisons_of_other_scores_are_left_out(texts, tmp_path):
         write_page([texts], tmp_path / "s.html", significance=tmp_path / "none.json")
 
 
+def header_of(out):
+    return next(page_of(out).all("header")).text
+
+
+def test_a_page_without_intervals_says_why(texts, tmp_path):
+    copy, out = shutil.copytree(texts, tmp_path / "exp"), tmp_path / "r.html"
+    write(tmp_path / "with.html", texts)
+    assert "lors.bin.results" not in header_of(tmp_path / "with.html")
+    (copy / "RESULTS.significance.json").unlink()
+    write(out, copy, systems=["base", "lors.langs"])
+    header = header_of(out)
+    assert f"{copy / 'RESULTS.significance.json'} does not exist" in header
+    words = f"--expdirs {copy} --systems base lors.langs --out RESULTS.md"
+    assert words in header and "--significance RESULTS.significance.json" in header
+
+
+def test_a_task_without_the_row_to_compare_with_says_so(tmp_path):
+    expdir, out = make_experiment(tmp_path / "exp"), tmp_path / "r.html"
+    (expdir / "scores/test/expert/de_st.json").unlink()
+    words = ["--expdirs", str(expdir), "--out", str(expdir / "RESULTS.md")]
+    assert results_main.main([*words, "--compare_to", "expert"]) == 0
+    note = "No comparisons: expert has not all scores of this task"
+    parts = (expdir / "RESULTS.md").read_text().split("\n## ")
+    assert [part.split("\n")[0] for part in parts if note in part] == ["95 % intervals of BLEU"]
+    page = write(out, expdir)
+    assert note in next(page.all("section", id="st")).text
+    assert note not in next(page.all("section", id="asr")).text
+
+
 def test_commands_seeds_and_settings(texts, expdir, tmp_path):
-    run = {
-        "command": "./run.sh --seed 7 --langs 'de sv-SE'", "directory": "/x", "host": "h",
-        "pid": 1, "slurm_job": "", "began": 1.0, "stage": "score", "stop_stage": 11,
-        "skip_train": False, "status": 0, "expdir": "exp", "data": "data", "dump": "dump",
-        "langs": ["de"], "tasks": ["asr"], "methods": ["lors"], "systems": ["base"],
-    }  # fmt: skip
+    run = run_of("./run.sh --seed 7 --langs 'de sv-SE'")
     put(expdir / "recipe.json", run)
     config = {"seed": 7, "max_epoch": 3, "optim_conf": {"lr": 2.5e-4}, "token_list": ["x", "y"]}
     for name, seed in (("expert/de_asr", 7), ("joint", 8)):
@@ -668,6 +723,7 @@ def test_commands_seeds_and_settings(texts, expdir, tmp_path):
         "  weights: [1.0, -0.5]\n  policy: whisper\n  seed: 5\nfingerprints: {base: c0ffee}\n"
     )
     record = next(write(tmp_path / "r.html", expdir).all("section", id="record"))
+    assert not [r for r in record.all("div", role="region") if "Stages" in str(r.attributes)]
     assert run["command"] in [pre.text for pre in record.all("pre")]
     assert "/x" not in record.text
     trained = rows_of(table_of(record, "Trained models"))
@@ -680,6 +736,80 @@ def test_commands_seeds_and_settings(texts, expdir, tmp_path):
     assert merged == [[str(merge.parent), "lors", "rank=3", "1 -0.5", "whisper", "5", "0.1.0"]]
     assert "c0ffee" in record.text and "token_list" not in record.text
     assert "nrefs:1|case:mixed|tok:13a" in record.text and "jiwer" in record.text
+
+
+def test_trainings_of_all_recipes(expdir, tmp_path):
+    """The markers lie where the layout in lors/recipe/expdir.py says."""
+    speaker = "de-x-anna_asr"
+    masked = ["half/s3net_taylor_30/base", "s3net_taylor_30"]
+    places = ["expert/de_asr", "lora/de_asr", "joint", "sequential/01_de_asr", masked[0]]
+    places += ["half/s3net_taylor_30/expert/de_asr", masked[1], "quantised_sat"]
+    places += [f"quantised_speaker/{speaker}", f"quantised_sat_speaker/{speaker}"]
+    inputs = {"pairs": ["de_asr"], "config": {"seed": 7}, "base": ["ab" * 32]}
+    for place in places:
+        masks = {"masks": "cd" * 32} if place in masked else {}
+        put(expdir / place / ".done", {"inputs": {**inputs, **masks}})
+    for other in ("importance/de", "masks/taylor_30", "quantised", "base", "stats", "sequential"):
+        put(expdir / other / ".done", {"inputs": {}})
+    page = write(tmp_path / "r.html", expdir)
+    table = table_of(page, "Trained models")
+    rows = rows_of(table)
+    assert sorted(row[0] for row in rows) == sorted(f"{expdir}/{place}" for place in places)
+    assert head_of(table)[-1] == "masks"
+    assert {row[0]: row[-1] for row in rows if row[-1]} == {
+        f"{expdir}/{place}": "cd" * 8 for place in masked
+    }
+    assert "Trained from and masks: start of the SHA-256" in page.text
+
+
+def test_commands_and_times_are_those_of_all_calls(expdir, tmp_path):
+    """The latest call was stopped before it made a row."""
+    other = make_scores(tmp_path / "seed2")
+    put(expdir / "recipe.json", {**run_of("./run.sh --epochs 9"), "status": 130})
+    put(other / "recipe.json", {**run_of("./run.sh --seed 2"), "status": None})
+    stages = [
+        ("1 (data)", 19, "./run.sh --stop_stage data"),
+        ("7 (tune)", 594, "./run.sh"),
+        ("10 (score)", 6, "./run.sh"),
+        ("7 (tune)", 2, "./run.sh"),
+    ]
+    put_stages(expdir, *stages)
+    calls = [{"command": "python -m x", "models": {"base": "b", "lors": "exp/<lang>"}}]
+    put(expdir / "evaluate.json", {"calls": calls})
+    out = tmp_path / "r.html"
+    record = next(write(out, expdir, other).all("section", id="record"))
+    *commands, own = [pre.text for pre in record.all("pre")]
+    assert commands == [
+        "./run.sh --stop_stage data",
+        "./run.sh",
+        "python -m x",
+        "./run.sh --seed 2",
+    ]
+    assert "lors.bin.report" in own
+    notes = [p.text for p in record.all("p", **{"class": "note"})]
+    assert notes[:4] == [
+        f"{expdir}, stage data",
+        f"{expdir}, stages tune, score",
+        f"{expdir}, systems base, lors",
+        f"{other}, stage score",
+    ]
+    place = [str(expdir), "7 (tune)", "Intel(R)", "2"]
+    rows = rows_of(table_of(record, "Stages"))
+    assert rows[1] == [*place, "2", "596"] and [row[5] for row in rows] == ["19", "596", "6"]
+    evaluated = rows_of(table_of(record, "Evaluated models"))
+    assert evaluated == [[str(expdir), "base", "b"], [str(expdir), "lors", "exp/<lang>"]]
+    assert write_page([expdir, other], out) == [f"up to date: {out}"]
+    put_stages(expdir, *stages, ("11 (pack)", 77, "./run.sh"))
+    assert "77" in [cell.text for cell in write(out, expdir, other).all("td")]
+
+
+def run_of(command):
+    return {
+        "command": command, "directory": "/x", "host": "h", "pid": 1, "slurm_job": "",
+        "began": 1.0, "stage": "score", "stop_stage": 11, "skip_train": False, "status": 0,
+        "expdir": "exp", "data": "data", "dump": "dump", "langs": ["de"], "tasks": ["asr"],
+        "methods": ["lors"], "systems": ["base"],
+    }  # fmt: skip
 
 
 def test_utterances_with_their_differences(texts, tmp_path):

@@ -268,13 +268,17 @@ def test_nothing_was_tuned(expdir):
     (note,) = part.below
     for scope in ("asr", "st", "asr_st"):
         assert f"lors.{scope} in {expdir}" in note and f"average.{scope} in {expdir}" in note
-    assert not part.rows and part.above
+    assert not part.rows and part.above == [
+        f"No search on dev lies in {expdir}; rows may have been tuned elsewhere."
+    ]
 
 
 def test_markdown_and_text_hold_the_same_tables(expdir):
     table = read_scores([expdir])
     sections = make_report(table, read_sweeps([expdir]))
-    markdown = render_markdown(sections, "T", describe_runs(table), (), "./run.sh --seed 1")
+    markdown = render_markdown(
+        sections, "T", describe_runs(table), (), [("exp", "./run.sh --seed 1")]
+    )
     text = render_text(sections, "T", describe_runs(table))
     in_markdown = [
         [c.strip().replace("\\", "") for c in line.strip("|").split(" | ")]
@@ -285,7 +289,7 @@ def test_markdown_and_text_hold_the_same_tables(expdir):
     assert in_markdown == expected
     for row in expected:
         assert any(line.split() == " ".join(row).split() for line in text.splitlines())
-    assert "```bash\n./run.sh --seed 1\n```" in markdown
+    assert "## Commands\n\nexp:\n\n```bash\n./run.sh --seed 1\n```" in markdown
     assert "nrefs:1\\|case:mixed\\|tok:13a" in markdown and "nrefs:1|case:mixed|tok:13a" in text
     assert DEFINITION in markdown.replace("\\", "") and DEFINITION in text
 
