@@ -10,7 +10,7 @@ from lors.log import run_main
 from lors.plots.report import write_plots
 from lors.plots.searches import write_sweep_plots
 from lors.recipe.results import write_results
-from lors.recipe.significance import DEFAULT
+from lors.recipe.significance import DEFAULT, MERGES
 from lors.recipe.sweep_report import write_sweeps
 
 SYSTEMS_HELP = (
@@ -37,6 +37,13 @@ def get_parser() -> argparse.ArgumentParser:
         help="method or system that every other row is compared with, with tests of significance "
         f"(default: {DEFAULT})",
     )
+    parser.add_argument(
+        "--family",
+        nargs="+",
+        metavar="SYSTEM",
+        help="the rows that are compared, which Holm's correction is over: methods, systems, or "
+        f"{MERGES} for all that are merges (default: all rows)",
+    )
     parser.add_argument("--systems", nargs="+", metavar="SYSTEM", help=SYSTEMS_HELP)
     parser.add_argument(
         "--sweeps_only",
@@ -55,7 +62,8 @@ def work(args: argparse.Namespace) -> None:
         return
     draw = functools.partial(write_plots, folder=args.plots) if args.plots else None
     report = write_results(
-        *(args.expdirs, args.out, args.title, args.command, draw, args.compare_to, args.systems)
+        *(args.expdirs, args.out, args.title, args.command, draw),
+        *(args.compare_to, args.systems, args.family),
     )
     print(report)
 
@@ -64,8 +72,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the program; return the exit code."""
     parser = get_parser()
     args = parser.parse_args(argv)
-    if args.sweeps_only and args.compare_to:
-        parser.error("--compare_to is about test scores, which --sweeps_only leaves out")
+    for option in ("compare_to", "family"):
+        if args.sweeps_only and getattr(args, option):
+            parser.error(f"--{option} is about test scores, which --sweeps_only leaves out")
     return run_main(parser, work, argv)
 
 

@@ -43,6 +43,7 @@ def compare_systems(
     tasks: Sequence[str] | None,
     seed: int,
     out: str | os.PathLike | None = None,
+    pooled: bool = False,
 ) -> str:
     """Compare the first system of the first experiment with every other system.
 
@@ -54,6 +55,7 @@ def compare_systems(
         tasks: tasks; None for all of the first system.
         seed: seed of the bootstrap samples.
         out: JSON file to write.
+        pooled: compare over all languages together alone, not for each language.
 
     Returns:
         The tables as text.
@@ -75,9 +77,8 @@ def compare_systems(
     tables = []
     for task in TASKS:
         if of_task := [pair for pair in pairs if pair.task == task]:
-            tables += [
-                (metric, _table(outputs, names, metric, of_task, seed)) for metric in tests_of(task)
-            ]
+            for metric in tests_of(task):
+                tables.append((metric, _table(outputs, names, metric, of_task, seed, pooled)))
     if out is not None:
         write_json(out, _content(names, outputs, examples, tables, split, seed))
     sections = [comparison_section(metric, found, seed) for metric, found in tables]
@@ -142,10 +143,16 @@ def _pairs(folder: Path, langs: Sequence[str] | None, tasks: Sequence[str] | Non
 
 
 def _table(
-    outputs: Outputs, names: Sequence[str], metric: Metric, pairs: Sequence[Pair], seed: int
+    outputs: Outputs,
+    names: Sequence[str],
+    metric: Metric,
+    pairs: Sequence[Pair],
+    seed: int,
+    pooled: bool,
 ) -> list[Comparison]:
     resampled = Resampled(outputs, metric, pairs, seed)
-    groups = [[pair] for pair in pairs] + ([pairs] if len(pairs) > 1 else [])
+    groups = [[pair] for pair in pairs if not pooled or len(pairs) == 1]
+    groups += [pairs] if len(pairs) > 1 else []
     requests = [(name, names[0], group) for group in groups for name in names[1:]]
     return compare(outputs, metric, requests, resampled)
 

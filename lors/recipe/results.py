@@ -52,6 +52,7 @@ def write_results(
     draw: DrawFigures | None = None,
     compare_to: str | None = None,
     systems: Collection[str] | None = None,
+    family: Sequence[str] | None = None,
 ) -> str:
     """Write the report of some experiment directories as Markdown.
 
@@ -65,18 +66,20 @@ def write_results(
             (:func:`lors.recipe.significance.significance_of`). The intervals and comparisons are
             kept beside the report.
         systems: as of :func:`read_report`.
+        family: the rows that are compared (:func:`lors.recipe.significance.significance_of`).
 
     Returns:
         The same report as plain text, then a line for each file of it.
 
     Raises:
         LorsError: scores are missing or malformed.
-        UsageError: `compare_to` is not in the report, or one of `systems` has no scores.
+        UsageError: `compare_to` or a name of `family` is not in the report, or one of `systems`
+            has no scores.
     """
     table, sweeps = read_report(expdirs, systems)
     for line in table.missing():
         log.warning("%s", line)
-    significance = kept_significance(table, compare_to, out)
+    significance = kept_significance(table, compare_to, out, family)
     sections, runs = make_report(table, sweeps, significance), describe_runs(table)
     sections += overlap_sections(expdirs) + subnet_size_sections(expdirs)
     figures = draw(table, sweeps) if draw else []
@@ -187,8 +190,8 @@ def _task_section(table: ScoreTable, task: str, significance: Significance | Non
         below = [*unhelpful_notes(table, task), *undefined_notes(table, [task])]
     else:
         below = ["No normalised performance: it needs scores of both base and expert."]
-    if significance is not None and (verdicts := significance.verdicts(task)):
-        marks = (verdicts.get(system, "-") for system in table.systems)
+    if significance is not None and significance.comparisons.get(task):
+        marks = (significance.verdict(task, system) for system in table.systems)
         _append(header, rows, f"vs. {significance.compared_with}", marks)
         below = [*below, significance.note(task)]
     if runs := runs_column(table, [task]):

@@ -147,6 +147,19 @@ def test_corrected_p_depends_on_the_number_of_comparisons(tmp_path):
     assert p_values[0][1] == pytest.approx(min(1, 3 * p_values[0][0]))
 
 
+def test_pooled_languages_are_one_comparison(expdir, tmp_path, capsys):
+    _, tables = compared([expdir], ["lors.langs", "base"], tmp_path)
+    _, pooled = compared([expdir], ["lors.langs", "base"], tmp_path, pooled=True)
+    for metric, (row,) in pooled.items():
+        assert row["corrected_p"] == row["p"] == tables[metric][-1]["p"]
+        assert row["pairs"] == tables[metric][-1]["pairs"] and len(row["pairs"]) == 2
+    arguments = ["--expdir", str(expdir), "--systems", "lors.langs", "base", "--pooled"]
+    assert compare_main.main([*arguments, "--tasks", "asr"]) == 0
+    assert len(re.findall(r"^ *all +base", capsys.readouterr().out, re.MULTILINE)) == 1
+    assert compare_main.main([*arguments, "--tasks", "asr", "--langs", "es"]) == 0
+    assert len(re.findall(r"^ *es +base", capsys.readouterr().out, re.MULTILINE)) == 1
+
+
 def test_json_says_how_the_numbers_were_made(expdir, tmp_path):
     compared([expdir], ["lors.langs", "base"], tmp_path, seed=7)
     content = json.loads((tmp_path / "out.json").read_text())

@@ -305,9 +305,9 @@ def texts(tmp_path):
     return make_texts(tmp_path / "texts")
 
 
-def report_of(*expdirs, compare_to=None):
+def report_of(*expdirs, compare_to=None, family=None):
     table = read_scores(expdirs)
-    return make_report(table, [], significance_of(table, compare_to))
+    return make_report(table, [], significance_of(table, compare_to, family))
 
 
 def test_rows_that_differ_from_lors_are_marked(texts):
@@ -398,9 +398,11 @@ def test_rows_without_all_scores_of_a_task_have_no_interval_there(partly_scored)
     asr = section(sections, "Speech recognition")
     first, ties, half = (row_of(asr, m, "languages") for m in ("average", "ties", "tsv_m"))
     assert ties == first and ties[-1] == "worse"
-    assert half == [first[0], "missing", "missing", "missing", "-"] and first[0] != "missing"
+    incomplete = "not compared: incomplete"
+    assert half == [first[0], "missing", "missing", "missing", incomplete]
+    assert first[0] != "missing" and row_of(asr, "lors", "languages")[-1] == "-"
     st = section(sections, "Speech translation")
-    assert row_of(st, "ties", "languages") == ["missing"] * 4 + ["-"]
+    assert row_of(st, "ties", "languages") == ["missing"] * 4 + [incomplete]
     intervals = section(sections, "95 % intervals of WER").rows
     assert [row[0] for row in intervals] == [s for s in table.systems if s != "tsv_m.langs"]
     rows = {m: [r[1] for r in section(sections, f"{m} compared").rows] for m in ("WER", "BLEU")}
@@ -458,7 +460,41 @@ def test_comparisons_are_kept_beside_the_report(texts, tmp_path, monkeypatch):
             file.write_text(file.read_text().replace("wrong", "false", 1))
         with pytest.raises(AttributeError):  # the stand-in returns None
             kept_significance(table, compare_to, out)
-    assert made == [(table, "expert"), (table, None)]
+    assert made == [(table, "expert", None), (table, None, None)]
+
+
+def test_rows_of_another_family_are_not_compared(texts):
+    sections = report_of(texts, family=["merges"])
+    part = section(sections, "Speech recognition")
+    assert {row[0] + row[1]: row[-1] for row in part.rows} == {
+        "base-": "not compared", "expert-": "not compared", "averagelanguages": "worse",
+        "lorslanguages": "-", "lorslanguages and tasks": "-",
+    }  # fmt: skip
+    assert "Holm's correction over 1 row: merges)" in part.below[-1]
+    (row,) = section(sections, "WER compared").rows
+    assert row[1] == "average.langs" and row[-2] == row[-4]  # MAPSSWE p is not multiplied
+    assert len(section(sections, "95 % intervals of WER").rows) == 5
+    part = section(report_of(texts, family=["average", "base"]), "Speech recognition")
+    assert "over 2 rows: average, base)" in part.below[-1]
+
+
+def test_a_family_without_a_row_to_compare_is_refused(texts):
+    with refusal("--family", "avrage", "did you mean average", kind=UsageError):
+        report_of(texts, family=["avrage"])
+    with refusal("--family", "lors", kind=UsageError):
+        report_of(texts, family=["lors"])
+
+
+def test_the_family_is_kept_with_the_comparisons(texts, tmp_path):
+    table, out = read_scores([texts]), tmp_path / "RESULTS.md"
+    command = ["--expdirs", str(texts), "--out", str(out)]
+    assert results_main.main(command) == 0
+    assert results_main.main([*command, "--family", "merges"]) == 0
+    assert "3 rows" not in out.read_text()
+    found = read_significance(table, significance_file(out))
+    assert found.family == ["merges"] and len(found.comparisons["asr"]) == 1
+    assert kept_significance(table, None, out, ["merges"]) == found
+    assert len(kept_significance(table, None, out).comparisons["asr"]) == 3
 
 
 def test_scores_without_utterances_are_reported_without_intervals(texts):
