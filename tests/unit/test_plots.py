@@ -15,9 +15,10 @@ from lors.plots.report import write_plots
 from lors.plots.searches import experiments_figure, settings_figure
 from lors.plots.style import method_colours
 from lors.plots.sweep import scope_title, sweep_figure
+from lors.recipe.expdir import PERSONAL
 from lors.recipe.score_tree import read_scores
 from lors.recipe.sweeps import Sweep, Trial, read_sweeps
-from tests.unit.score_trees import SCORES, change, make_scores, make_sweeps, put
+from tests.unit.score_trees import SCORES, change, error_rates, make_scores, make_sweeps, put
 
 
 @pytest.fixture
@@ -293,6 +294,28 @@ def test_legend_of_the_bars(expdir):
     ]  # fmt: skip
     hatches = [patch.get_hatch() for patch in legend.get_patches()]
     assert [bool(hatch) for hatch in hatches] == [False] * 6 + [True]
+
+
+@pytest.mark.parametrize(
+    "systems",
+    [
+        ["base", "joint", *PERSONAL],
+        ["base", "expert", "joint", "s3net_magnitude_30", "s3net_taylor_30", "lora", "tsv_m.langs"],
+        ["base", "lors", "lors.langs", "lors.langs_tasks"],
+    ],
+)
+def test_every_system_of_a_figure_has_a_look_of_its_own(tmp_path, systems):
+    for system in systems:
+        rates = {"task": "asr", **error_rates(20.0).to_json()}
+        put(tmp_path / "scores/test" / system / "de_asr.json", rates)
+    figure = bar_figure(read_scores([tmp_path]), "asr")
+    bars = [group.patches[0] for group in figure.axes[0].containers]
+    assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in bars}) == len(systems)
+    unmerged = [name for name in systems if "." not in name]
+    handles = figure.legends[0].get_patches()[: len(unmerged)]
+    assert len({(handle.get_facecolor(), handle.get_hatch()) for handle in handles}) == len(
+        unmerged
+    )
 
 
 def test_colours_differ_however_many_methods():
