@@ -113,7 +113,7 @@ def score_table(
     if is_main and significance is not None and significance.comparisons.get(task):
         header.append(f"vs. {significance.compared_with}")
         columns.append([Cell(significance.verdict(task, system)) for system in table.systems])
-        below.append(significance.note(task))
+        below.append(significance.note(table, task))
     if runs := _runs_column(table, [task]):
         header.append("runs")
         columns.append(runs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from lors.recipe.comparison import (
     Outputs,
     Resampled,
     compare,
+    mixed_units,
     read_outputs,
     signature,
     tests_of,
@@ -81,7 +83,11 @@ def compare_systems(
                 tables.append((metric, _table(outputs, names, metric, of_task, seed, pooled)))
     if out is not None:
         write_json(out, _content(names, outputs, examples, tables, split, seed))
-    sections = [comparison_section(metric, found, seed) for metric, found in tables]
+    sections = []
+    for metric, found in tables:
+        section = comparison_section(metric, found, seed)
+        below = [*section.below, *mixed_units(examples, found)]
+        sections.append(dataclasses.replace(section, below=below))
     title = f"Each system compared with {names[0]} on {split}"
     return render_text(sections, title, CAPTION).rstrip("\n")
 

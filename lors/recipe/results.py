@@ -193,7 +193,7 @@ def _task_section(table: ScoreTable, task: str, significance: Significance | Non
     if significance is not None and significance.comparisons.get(task):
         marks = (significance.verdict(task, system) for system in table.systems)
         _append(header, rows, f"vs. {significance.compared_with}", marks)
-        below = [*below, significance.note(task)]
+        below = [*below, significance.note(table, task)]
     if runs := runs_column(table, [task]):
         _append(header, rows, "runs", runs)
     better = "lower" if metric.lower_is_better else "higher"

@@ -19,6 +19,7 @@ from lors.recipe.comparison import (
     Comparison,
     Resampled,
     compare,
+    mixed_units,
     read_outputs,
 )
 from lors.recipe.expdir import MERGED_OVER, ExpDir, split_system, utterances_file
@@ -98,22 +99,24 @@ class Significance:
             content.get("family"),
         )
 
-    def note(self, task: str) -> str:
+    def note(self, table: ScoreTable, task: str) -> str:
         """Return the meaning of the verdicts."""
         found = self.comparisons[task]
         pooled = ", all languages pooled" if len(found[0].pairs) > 1 else ""
         has_test = any(comparison.matched_pairs for comparison in found)
         test = "matched-pairs test of NIST" if has_test else "paired bootstrap"
         others = [c.reference for c in found if split_system(c.system)[1] not in MERGED_OVER]
-        is_small = any(comparison.is_small for comparison in found)
+        cautions = mixed_units({pair: table.example(pair) for pair in found[0].pairs}, found)
+        if any(comparison.is_small for comparison in found):
+            cautions.append(f"Caution: fewer than {FEW} utterances or segments.")
         scopes = f"; rows that are no merges beside {others[0]}" if others else ""
         rows = f"{len(found)} row{'s' if len(found) > 1 else ''}"
         rows += f": {', '.join(self.family)}" if self.family else ""
-        return (
+        meaning = (
             f"vs. {self.compared_with}: better or worse if p < {LEVEL} ({test}{pooled}; two-sided, "
             f"after Holm's correction over {rows}), ~ if not{scopes}."
-            + (f" Caution: fewer than {FEW} utterances or segments." if is_small else "")
         )
+        return " ".join([meaning, *cautions])
 
 
 def kept_significance(
@@ -327,7 +330,7 @@ def compared_section(table: ScoreTable, found: Significance, task: str) -> Secti
     metric = task_called(task).metric
     part = comparison_section(metric, found.comparisons[task], SEED)
     title = f"{metric.name} compared with {found.compared_with}"
-    above = [f"{found.note(task)}{_of_runs(table)} {CAPTION}"]
+    above = [f"{found.note(table, task)}{_of_runs(table)} {CAPTION}"]
     return Section(title, part.header, part.rows, part.labels, above, part.below)
 
 
