@@ -51,13 +51,21 @@ def get_parser() -> argparse.ArgumentParser:
         help="report every setting that was tried on dev, and no test scores: after a run that "
         "ended with stage tune",
     )
+    parser.add_argument(
+        "--x_label",
+        metavar="TEXT",
+        help="with --sweeps_only and --plots: the quantity in which the experiments differ, in the "
+        "order of --expdirs; lines then join them",
+    )
     parser.add_argument("--command", help="command that made the results, shown with them")
     return parser
 
 
 def work(args: argparse.Namespace) -> None:
     if args.sweeps_only:
-        draw = functools.partial(write_sweep_plots, folder=args.plots) if args.plots else None
+        draw = None
+        if args.plots:
+            draw = functools.partial(write_sweep_plots, folder=args.plots, x_label=args.x_label)
         print(write_sweeps(args.expdirs, args.out, args.title, args.command, args.systems, draw))
         return
     draw = functools.partial(write_plots, folder=args.plots) if args.plots else None
@@ -75,6 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     for option in ("compare_to", "family"):
         if args.sweeps_only and getattr(args, option):
             parser.error(f"--{option} is about test scores, which --sweeps_only leaves out")
+    if args.x_label and not args.sweeps_only:
+        parser.error("--x_label is of the figure of --sweeps_only")
     return run_main(parser, work, argv)
 
 

@@ -111,6 +111,9 @@ def test_experiments_figure_has_the_best_settings_in_the_order_of_the_experiment
     assert [label.get_text() for label in axes.get_xticklabels()] == ["b", "a"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["average", "lors"]
     assert list(axes.lines[1].get_ydata()) == pytest.approx([0.57, 0.55])
+    assert axes.lines[1].get_linestyle() == "None" and not axes.get_xlabel()  # no order is known
+    axes = experiments_figure(read_sweeps(dirs), dirs, "hours").axes[0]
+    assert axes.lines[1].get_linestyle() == "-" and axes.get_xlabel() == "hours"
 
 
 # --- sweep
