@@ -148,6 +148,32 @@ def test_sweep_figure_has_a_line_for_each_rank_and_density(expdir, tmp_path):
     assert sorted(rings) == [0.4, 0.6]
 
 
+def test_a_setting_of_some_runs_is_in_no_line(expdir, tmp_path):
+    """The first run has left out the setting that the second has chosen, and another one."""
+    path = expdir / "tune/lors.asr/sweep.json"
+    grid = read_json(path)["grid"]
+    for entry in grid:
+        if (entry["params"]["rank"], entry["params"]["scaling_coef"]) in ((3, 0.6), (7, 0.2)):
+            entry["scores"] = {"de_asr": error_rates(30.0, utterances=80).to_json()}
+    change(path, grid=grid)
+    other = make_sweeps(make_scores(tmp_path / "exp/seed2"), 0.6)
+    table, sweeps = read_scores([expdir, other]), read_sweeps([expdir, other])
+    axes = sweep_figure(sweeps).axes[0]
+    curves = [list(box.lines[0].get_xdata()) for box in axes.containers]
+    assert curves == [[0.2, 0.4], [0.4, 0.6]]  # ranks 3 and 7
+    rings = [line.get_xydata()[0] for line in axes.lines if line.get_label() == "chosen on dev"]
+    assert sorted(map(tuple, rings)) == [(0.4, pytest.approx(0.55)), (0.6, pytest.approx(0.57))]
+    assert "a ring beside them is of some" in write_plots(table, sweeps, tmp_path)[-1][0]
+    (panel,) = [panel for panel in sweep_panels(sweeps) if panel.title == "lors"]
+    marks = [trial for trial in panel.trials if trial.kind == 0]
+    assert len(marks) == 5 and len(panel.lines[0][1].split()) == 3
+    assert [trial.title for trial in marks if trial.is_partial] == [
+        "ASR experts, rank=3 scaling_coef=0.6: 0.570, 1 of 2 runs, chosen"
+    ]
+    (ring,) = [trial for trial in marks if trial.is_partial]
+    assert f"{ring.x},{ring.y}" not in panel.lines[0][1].split()
+
+
 def trials(method, settings):
     coefficients = (0.1, 0.4, 0.8)
     return tuple(
