@@ -16,6 +16,7 @@ from lors.recipe.expdir import MERGED_OVER, split_system
 from lors.recipe.mask_overlap import overlap_sections
 from lors.recipe.parameters import parameter_section
 from lors.recipe.personal import size_sections
+from lors.recipe.repetitions import repetition_cautions
 from lors.recipe.report import MISSING, UNDEFINED, Section, write_report
 from lors.recipe.score_tree import ScoreTable, read_scores
 from lors.recipe.significance import Significance, kept_significance, significance_sections
@@ -125,14 +126,21 @@ def make_report(
 
 
 def describe_runs(table: ScoreTable) -> str:
-    """Return one line: the test set, the number of seeds, and the meaning of a cell."""
+    """Return one line: the test set, the number of seeds, and the meaning of a cell.
+
+    Runs that are no repetitions with different seeds are named there, and logged.
+    """
     runs = ", ".join(table.expdirs)
     if len(table.expdirs) == 1:
         return f"Scores on {table.split}; 1 run ({runs}), so no spread is known."
-    return (
+    cautions = repetition_cautions(table)
+    for line in cautions:
+        log.warning("%s", line)
+    about = (
         f"Scores on {table.split}; mean ± sample standard deviation over "
         f"{len(table.expdirs)} seeds ({runs})."
     )
+    return " ".join([about, *cautions])
 
 
 def cell(values: Sequence[float], digits: int) -> str:

@@ -103,6 +103,45 @@ def test_several_seeds_give_mean_and_sample_standard_deviation(tmp_path):
     assert "3 seeds" in describe_runs(table)
 
 
+def put_training(expdir, name="expert/de_asr", seed=2, data="a", **config):
+    config = {"seed": seed, "init_param": [f"{expdir}/base/model.pth"], **config}
+    data = {"train/wav.scp": str(expdir), "train/text": data}
+    put(expdir / name / ".done", {"inputs": {"config": config, "data": data}})
+
+
+def test_runs_that_are_no_repetitions_are_named(tmp_path, caplog):
+    one, two, three = dirs = [make_scores(tmp_path / name) for name in ("one", "two", "three")]
+    for seed, expdir in enumerate(dirs):
+        put_training(expdir, seed=seed, max_epoch=3)
+    table = read_scores(dirs)
+    assert "Caution" not in describe_runs(table) and not caplog.records
+    put_training(two, seed=0, max_epoch=4)
+    put_training(three, seed=2, max_epoch=3, data="b")
+    put(three / "joint/.done", {"inputs": "damaged"})
+    cautions = [
+        f"Caution: {one} and {two} have the same seed 0.",
+        f"Caution: {two} and {one} were trained with other settings of max_epoch.",
+        f"Caution: {three} and {one} were trained on other data: expert/de_asr.",
+    ]
+    assert describe_runs(table).endswith(f"({one}, {two}, {three}). {' '.join(cautions)}")
+    assert [record.getMessage() for record in caplog.records] == cautions
+    assert "Caution" not in describe_runs(read_scores([one]))
+
+
+def test_other_test_sets_of_another_run_are_named(tmp_path):
+    one, two = (make_scores(tmp_path / name) for name in ("one", "two"))
+    for path in two.glob("scores/test/*/de_asr.json"):
+        change(path, utterances=150)
+    line = f"Caution: {two} and {one} have other test sets: de_asr."
+    assert describe_runs(read_scores([one, two])).endswith(line)
+    rates = {"base": 0.5, "lors.langs": 0.2}
+    one, two = (make_texts(tmp_path / name, rates=rates) for name in ("three", "four"))
+    assert "Caution" not in describe_runs(read_scores([one, two]))
+    path = two / "scores/test/base/es_st.utterances.tsv"
+    path.write_text(path.read_text().replace("worda", "other"))
+    assert describe_runs(read_scores([one, two])).endswith("have other test sets: es_st.")
+
+
 def test_cell():
     assert cell([1.25], 1) == "1.2" and cell([1.0, 3.0], 2) == "2.00 ± 1.41"
 
