@@ -158,7 +158,7 @@ def _table(
 ) -> list[Comparison]:
     resampled = Resampled(outputs, metric, pairs, seed)
     groups = [[pair] for pair in pairs if not pooled or len(pairs) == 1]
-    groups += [pairs] if len(pairs) > 1 else []
+    groups += [[*pairs]] if len(pairs) > 1 else []
     requests = [(name, names[0], group) for group in groups for name in names[1:]]
     return compare(outputs, metric, requests, resampled)
 
