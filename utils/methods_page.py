@@ -33,8 +33,8 @@ singular value decomposition, and `|x|` the norm of `x`.
 A *sum* has one term for each expert. It can be calibrated (`--svc`) and added to a merged model
 (`--onto`); its default scaling_coef is 1/N. A *joint* method needs all task vectors of a tensor
 together. A method for *matrices* changes the tensors that the policy prunes; the task vectors of
-the other tensors are summed for a sum, and averaged for a joint method. Among these are embeddings and
-positions, which the authors of `tsv_m`, `iso_c`, `iso_cts` and `ace` treat as matrices too.
+the other tensors are summed for a sum, and averaged for a joint method. Among these are embeddings
+and positions, which the authors of `tsv_m`, `iso_c`, `iso_cts` and `ace` treat as matrices too.
 [Merging](merging.md) describes the command.
 """
 MORE_METHODS = "### More merge methods"

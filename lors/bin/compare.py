@@ -37,6 +37,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--langs", nargs="+", help="default: all languages of the first system")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), help="default: all tasks")
     parser.add_argument(
+        "--pooled",
+        action="store_true",
+        help="compare over all languages together alone: one row for each system, and Holm's "
+        "correction over these",
+    )
+    parser.add_argument(
         "--seed", type=int, default=SEED, help="of the bootstrap samples (default: %(default)s)"
     )
     parser.add_argument("--out", help="JSON file to write")
@@ -48,7 +54,8 @@ def work(args: argparse.Namespace) -> None:
     raise_problems([*dict.fromkeys(itertools.chain.from_iterable(problems))])
     print(
         compare_systems(
-            args.expdir, args.systems, args.split, args.langs, args.tasks, args.seed, args.out
+            *(args.expdir, args.systems, args.split, args.langs, args.tasks, args.seed),
+            *(args.out, args.pooled),
         )
     )
 

@@ -10,7 +10,7 @@ from lors.log import run_main
 from lors.plots.report import write_plots
 from lors.plots.searches import write_sweep_plots
 from lors.recipe.results import write_results
-from lors.recipe.significance import DEFAULT
+from lors.recipe.significance import DEFAULT, MERGES
 from lors.recipe.sweep_report import write_sweeps
 
 SYSTEMS_HELP = (
@@ -37,12 +37,25 @@ def get_parser() -> argparse.ArgumentParser:
         help="method or system that every other row is compared with, with tests of significance "
         f"(default: {DEFAULT})",
     )
+    parser.add_argument(
+        "--family",
+        nargs="+",
+        metavar="SYSTEM",
+        help="the rows that are compared, which Holm's correction is over: methods, systems, or "
+        f"{MERGES} for all that are merges (default: all rows)",
+    )
     parser.add_argument("--systems", nargs="+", metavar="SYSTEM", help=SYSTEMS_HELP)
     parser.add_argument(
         "--sweeps_only",
         action="store_true",
         help="report every setting that was tried on dev, and no test scores: after a run that "
         "ended with stage tune",
+    )
+    parser.add_argument(
+        "--x_label",
+        metavar="TEXT",
+        help="with --sweeps_only and --plots: the quantity in which the experiments differ, in the "
+        "order of --expdirs; lines then join them",
     )
     parser.add_argument(
         "--command", help="command to list beside those that the directories have on record"
@@ -52,12 +65,15 @@ def get_parser() -> argparse.ArgumentParser:
 
 def work(args: argparse.Namespace) -> None:
     if args.sweeps_only:
-        draw = functools.partial(write_sweep_plots, folder=args.plots) if args.plots else None
+        draw = None
+        if args.plots:
+            draw = functools.partial(write_sweep_plots, folder=args.plots, x_label=args.x_label)
         print(write_sweeps(args.expdirs, args.out, args.title, args.command, args.systems, draw))
         return
     draw = functools.partial(write_plots, folder=args.plots) if args.plots else None
     report = write_results(
-        *(args.expdirs, args.out, args.title, args.command, draw, args.compare_to, args.systems)
+        *(args.expdirs, args.out, args.title, args.command, draw),
+        *(args.compare_to, args.systems, args.family),
     )
     print(report)
 
@@ -66,8 +82,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run the program; return the exit code."""
     parser = get_parser()
     args = parser.parse_args(argv)
-    if args.sweeps_only and args.compare_to:
-        parser.error("--compare_to is about test scores, which --sweeps_only leaves out")
+    for option in ("compare_to", "family"):
+        if args.sweeps_only and getattr(args, option):
+            parser.error(f"--{option} is about test scores, which --sweeps_only leaves out")
+    if args.x_label and not args.sweeps_only:
+        parser.error("--x_label is of the figure of --sweeps_only")
     return run_main(parser, work, argv)
 
 

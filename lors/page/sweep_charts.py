@@ -21,6 +21,7 @@ class Trial:
         title: text on hover.
         kind: number of its scope.
         is_chosen: whether it was chosen.
+        is_partial: whether only some runs have it, in which case no line leads there.
     """
 
     x: float
@@ -28,6 +29,7 @@ class Trial:
     title: str
     kind: int
     is_chosen: bool
+    is_partial: bool
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class SweepPanel(Field):
 
     Attributes:
         lines: number of the scope and points of the line through the best settings.
-        trials: all settings.
+        trials: all settings; those of some runs only if they are chosen.
         levels: methods without scaling_coef.
     """
 
@@ -112,23 +114,26 @@ def _trials(
     found: dict[tuple[str, float | None], Trial | Level] = {}
     for setting, points in objectives_of(sweeps, names).items():
         for coefficient, values in points.items():
-            key = (setting, coefficient)
+            key, is_partial = (setting, coefficient), len(values) < len(sweeps)
+            if is_partial and key not in chosen:
+                continue
             part = [] if coefficient is None else [f"{SCALING}={coefficient:g}"]
             words = " ".join([*([setting] if setting else []), *part]) or "no parameters"
             text = f"{scope_title(sweeps[0].scope)}, {words}: {cell(values, 3)}"
+            text += f", {len(values)} of {len(sweeps)} runs" if is_partial else ""
             text += ", chosen" if key in chosen else ""
             place = y(statistics.fmean(values))
             if coefficient is None:
                 found[key] = Level(place, text, kind)
             else:
-                found[key] = Trial(x(coefficient), place, text, kind, key in chosen)
+                found[key] = Trial(x(coefficient), place, text, kind, key in chosen, is_partial)
     return found
 
 
 def _line(found: Mapping[tuple[str, float | None], Trial | Level]) -> str:
-    """Return the points of the line through the best setting at each scaling_coef."""
+    """Return the points of the line through the best setting of all runs at each scaling_coef."""
     best: dict[float, float] = {}
     for trial in found.values():
-        if isinstance(trial, Trial):
+        if isinstance(trial, Trial) and not trial.is_partial:
             best[trial.x] = min(best.get(trial.x, trial.y), trial.y)
     return " ".join(f"{x},{y}" for x, y in sorted(best.items())) if len(best) > 1 else ""

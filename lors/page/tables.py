@@ -110,10 +110,10 @@ def score_table(
         header.append("norm. perf.")
         columns.append(_normalised_column(table, [task]))
         below += [*unhelpful_notes(table, task), *undefined_notes(table, [task])]
-    if is_main and significance is not None and (verdicts := significance.verdicts(task)):
+    if is_main and significance is not None and significance.comparisons.get(task):
         header.append(f"vs. {significance.compared_with}")
-        columns.append([Cell(verdicts.get(system, "-")) for system in table.systems])
-        below.append(significance.note(task))
+        columns.append([Cell(significance.verdict(task, system)) for system in table.systems])
+        below.append(significance.note(table, task))
     elif is_main and significance is not None:
         below += without_comparisons(table, significance, task)
     if runs := _runs_column(table, [task]):

@@ -8,36 +8,45 @@ from collections.abc import Sequence
 from typing import Any
 
 from lors.plots.style import legend_beside, method_colours, new_figure
-from lors.recipe.expdir import MERGED_OVER, OVER_LANGS, split_system
+from lors.recipe.expdir import BASELINES, MERGED_OVER, OVER_LANGS, split_system
 from lors.recipe.score_tree import ScoreTable
 from lors.tasks import Pair, task_called
 
 BARS_IN_A_ROW = 110  # more would be too thin to read; further languages start another row
-GREYS = ("#C4C4C4", "#3C3C3C", "#8A8A8A", "#E3E3E3", "#636363")  # baselines
+GREYS = dict(zip(BASELINES, ("#C4C4C4", "#3C3C3C", "#8A8A8A", "#E3E3E3"), strict=True))
 KEY: dict[str, Any] = {"facecolor": "white", "edgecolor": "#444444", "linewidth": 0.6}
 HATCHED: dict[str, Any] = {"hatch": "////", "edgecolor": "white"}
+DOTTED: dict[str, Any] = {"hatch": "....", "edgecolor": "white"}
 
 
 def _bar_styles(systems: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return system -> style of its bars: grey for a baseline, else the colour of the method.
 
-    The bars of a merge over languages and tasks are hatched.
+    The bars of a merge over languages and tasks are hatched; those of systems that are neither
+    merges nor baselines have colours of their own, and dots beside merges.
     """
-    colours = method_colours(_methods(systems))
-    plain = _baselines(systems)
+    methods = _methods(systems)
+    colours = _colours(systems)
     styles: dict[str, dict[str, Any]] = {}
     for system in systems:
         method, merged_over = split_system(system)
-        if system in plain:
-            styles[system] = {"facecolor": GREYS[plain.index(system) % len(GREYS)]}
+        if system in GREYS:
+            styles[system] = {"facecolor": GREYS[system]}
+        elif merged_over:
+            hatch = HATCHED if merged_over != OVER_LANGS else {}
+            styles[system] = {"facecolor": colours[method], **hatch}
         else:
-            styles[system] = {"facecolor": colours[method]}
-            if merged_over != OVER_LANGS:
-                styles[system].update(HATCHED)
+            styles[system] = {"facecolor": colours[system], **(DOTTED if methods else {})}
     return styles
 
 
-def _baselines(systems: Sequence[str]) -> list[str]:
+def _colours(systems: Sequence[str]) -> dict[str, tuple[float, float, float]]:
+    """Return method, or system that is no merge and no baseline -> its colour."""
+    others = [system for system in _unmerged(systems) if system not in GREYS]
+    return method_colours(list(dict.fromkeys([*_methods(systems), *others])))
+
+
+def _unmerged(systems: Sequence[str]) -> list[str]:
     return [system for system in systems if not split_system(system)[1]]
 
 
@@ -93,11 +102,11 @@ def _draw_groups(axes: Any, table: ScoreTable, task: str, groups: Sequence[str])
 
 
 def _bar_legend(figure: Any, systems: Sequence[str]) -> None:
-    """Draw an entry for each baseline and method, and the meaning of plain and hatched bars."""
+    """Draw an entry for each other system and method, and the meaning of plain and hatched bars."""
     from matplotlib.patches import Patch
 
-    styles, colours = _bar_styles(systems), method_colours(_methods(systems))
-    handles = [Patch(**styles[system], label=system) for system in _baselines(systems)]
+    styles, colours = _bar_styles(systems), _colours(systems)
+    handles = [Patch(**styles[system], label=system) for system in _unmerged(systems)]
     handles += [Patch(facecolor=colours[m], label=m) for m in _methods(systems)]
     shown = {split_system(system)[1] for system in systems}
     for merged_over, words in MERGED_OVER.items():

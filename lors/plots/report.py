@@ -11,7 +11,7 @@ from typing import Any
 from lors.plots.bars import bar_figure
 from lors.plots.overlap import overlap_figure, overlap_points
 from lors.plots.style import LOOK, save_figures
-from lors.plots.sweep import all_objectives, lowest_shown, sweep_figure
+from lors.plots.sweep import all_objectives, is_partial, lowest_shown, sweep_figure
 from lors.recipe.expdir import ExpDir
 from lors.recipe.made_from import MadeFrom
 from lors.recipe.mask_overlap import Overlap, overlap_files, read_overlap
@@ -83,6 +83,10 @@ def _sweep(table: ScoreTable, sweeps: Sequence[Sweep], folder: Path) -> ReportFi
     caption = "Normalised performance on dev against scaling_coef"
     if len(table.expdirs) > 1:
         caption += ", mean and standard deviation over the seeds"
+        if is_partial(sweeps):
+            caption += (
+                "; lines join the settings that all seeds have, a ring beside them is of some"
+            )
     if any(sweep.evaluations < sweep.plain_evaluations for sweep in sweeps):
         caption += "; settings that successive halving left out are not shown"
     lowest = lowest_shown(sweeps)

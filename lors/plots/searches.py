@@ -13,12 +13,15 @@ from lors.plots.sweep import DASHES, MARKERS, lowest_shown, objectives_of, scope
 from lors.recipe.sweeps import SCALING, Sweep, scopes_in, varied_params
 
 
-def write_sweep_plots(sweeps: Sequence[Sweep], folder: str | os.PathLike) -> list[tuple[str, str]]:
+def write_sweep_plots(
+    sweeps: Sequence[Sweep], folder: str | os.PathLike, x_label: str | None = None
+) -> list[tuple[str, str]]:
     """Write ``settings.png`` for one experiment, ``experiments.png`` for several.
 
     Args:
         sweeps: the searches; those without a normalised performance are left out.
         folder: folder of the figure.
+        x_label: as of :func:`experiments_figure`.
 
     Returns:
         (caption, path) of the figure; nothing if no search has a normalised performance.
@@ -29,10 +32,13 @@ def write_sweep_plots(sweeps: Sequence[Sweep], folder: str | os.PathLike) -> lis
         return []
     if len(expdirs) == 1:
         caption = "Normalised performance on dev of every setting that has seen all of dev"
-        path, draw = Path(folder) / "settings.png", lambda: settings_figure(shown)
+        name, draw = "settings.png", lambda: settings_figure(shown)
     else:
-        caption = "Normalised performance on dev of the best settings, by experiment"
-        path, draw = Path(folder) / "experiments.png", lambda: experiments_figure(shown, expdirs)
+        caption = (
+            f"Normalised performance on dev of the best settings, by {x_label or 'experiment'}"
+        )
+        name, draw = "experiments.png", lambda: experiments_figure(shown, expdirs, x_label)
+    path = Path(folder) / name
     save_figures({path: draw})
     return [(caption, str(path))]
 
@@ -62,8 +68,17 @@ def settings_figure(sweeps: Sequence[Sweep]) -> Any:
     return figure
 
 
-def experiments_figure(sweeps: Sequence[Sweep], expdirs: Sequence[str]) -> Any:
-    """Draw a panel for each scope: a line for each method over the experiments."""
+def experiments_figure(
+    sweeps: Sequence[Sweep], expdirs: Sequence[str], x_label: str | None = None
+) -> Any:
+    """Draw a panel for each scope: marks of each method over the experiments.
+
+    Args:
+        sweeps: the searches.
+        expdirs: the experiments, in their order.
+        x_label: the quantity that the experiments have in this order. Only then lines join the
+            marks: experiments that differ in several ways are no curve.
+    """
     methods = list(dict.fromkeys(sweep.method for sweep in sweeps))
     colours, scopes = method_colours(methods), scopes_in(sweeps)
     figure = new_figure((0.5 * len(expdirs) + 1.5) * len(scopes) + 1, 3.8)
@@ -78,12 +93,17 @@ def experiments_figure(sweeps: Sequence[Sweep], expdirs: Sequence[str]) -> Any:
             }
             if found:
                 x, y = zip(*sorted(found.items()), strict=True)
-                marker = MARKERS[number % len(MARKERS)]
-                (line,) = axes.plot(x, y, color=colours[method], marker=marker, markersize=4)
+                look = {
+                    "color": colours[method],
+                    "marker": MARKERS[number % len(MARKERS)],
+                    "linestyle": "-" if x_label else "none",
+                }
+                (line,) = axes.plot(x, y, markersize=4, **look)
                 shown.setdefault(method, line)
         names = [Path(expdir).name for expdir in expdirs]
         axes.set_xticks(range(len(expdirs)), names, rotation=60, ha="right")
         axes.set_title(scope_title(scope))
+        axes.set_xlabel(x_label or "")
     _finish(figure, panels, shown)
     return figure
 

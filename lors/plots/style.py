@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, safe for every kind of colour vision; vermilion is for lors.
 LORS_COLOUR = "#D55E00"
 METHOD_COLOURS = ("#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442")
-LOOK = 2
+LOOK = 3
 """Increased with every change of the look: figures of the same scores are then drawn again."""
 LEGEND_ROWS = 40
 """Number of entries in a column of a legend."""

@@ -50,12 +50,36 @@ def objectives_of(
     return found
 
 
+def in_all_runs(
+    found: Mapping[str, Mapping[float | None, list[float]]], runs: int
+) -> dict[str, dict[float | None, list[float]]]:
+    """Return those of :func:`objectives_of` that every run has.
+
+    Successive halving leaves out other settings in each run: the mean of one that only the best run
+    has kept would stand above its neighbours.
+    """
+    return {
+        setting: {c: values for c, values in points.items() if len(values) == runs}
+        for setting, points in found.items()
+    }
+
+
+def is_partial(sweeps: Sequence[Sweep]) -> bool:
+    """Return whether some setting has seen all of dev in some runs only."""
+    for method, scope in {(sweep.method, sweep.scope) for sweep in sweeps}:
+        own = [sweep for sweep in sweeps if (sweep.method, sweep.scope) == (method, scope)]
+        found = objectives_of(own, varied_params(own))
+        if in_all_runs(found, len(own)) != found:
+            return True
+    return False
+
+
 def _lors_curves(
     sweeps: Sequence[Sweep], names: Sequence[str], styles: Mapping[str, dict[str, Any]]
 ) -> list[_Curve]:
     """Return one curve for each setting of the parameters other than scaling_coef."""
-    found = objectives_of(sweeps, names)
-    order = [setting for setting in styles if setting in found]
+    found = in_all_runs(objectives_of(sweeps, names), len(sweeps))
+    order = [setting for setting in styles if found.get(setting)]
     return [_Curve(f"lors {setting}".strip(), found[setting], styles[setting]) for setting in order]
 
 
@@ -64,7 +88,8 @@ def _other_curve(
 ) -> _Curve:
     """Return the curve of a method other than lors: one best point at each scaling_coef.
 
-    The best setting of the other parameters has the highest mean over the seeds.
+    The best setting of the other parameters has the highest mean over the seeds, among those that
+    all of them have.
 
     Args:
         method: its name, for the legend.
@@ -72,7 +97,7 @@ def _other_curve(
         names: the parameters of the method that vary, without scaling_coef.
         style: style of the curve for matplotlib.
     """
-    found = objectives_of(sweeps, names)
+    found = in_all_runs(objectives_of(sweeps, names), len(sweeps))
     best: dict[float | None, list[float]] = {}
     for points in found.values():
         for coefficient, values in points.items():
@@ -183,12 +208,15 @@ def _draw(axes: Any, curve: _Curve) -> None:
 
 
 def _mark_chosen(axes: Any, sweeps: Sequence[Sweep], names: Sequence[str]) -> None:
-    """Draw a ring around each chosen setting, at the mean over the seeds."""
+    """Draw a ring around each chosen setting, at the mean over the seeds that have it."""
     found = objectives_of(sweeps, names)
     chosen = [sweep.chosen.params for sweep in sweeps]
     for setting, coefficient in {(selected_params(p, names), p.get(SCALING)) for p in chosen}:
-        if coefficient is not None:
-            y = statistics.fmean(found[setting][coefficient])
+        values = found[setting][coefficient]
+        y = statistics.fmean(values)
+        if coefficient is None and len(values) < len(sweeps):  # else it is a level already
+            axes.axhline(y, color="black", linewidth=1.0, linestyle=":", label="chosen on dev")
+        elif coefficient is not None:
             axes.plot(
                 coefficient,
                 y,

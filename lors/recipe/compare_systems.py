@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from lors.recipe.comparison import (
     Outputs,
     Resampled,
     compare,
+    mixed_units,
     read_outputs,
     signature,
     tests_of,
@@ -43,6 +45,7 @@ def compare_systems(
     tasks: Sequence[str] | None,
     seed: int,
     out: str | os.PathLike | None = None,
+    pooled: bool = False,
 ) -> str:
     """Compare the first system of the first experiment with every other system.
 
@@ -54,6 +57,7 @@ def compare_systems(
         tasks: tasks; None for all of the first system.
         seed: seed of the bootstrap samples.
         out: JSON file to write.
+        pooled: compare over all languages together alone, not for each language.
 
     Returns:
         The tables as text.
@@ -75,12 +79,15 @@ def compare_systems(
     tables = []
     for task in TASKS:
         if of_task := [pair for pair in pairs if pair.task == task]:
-            tables += [
-                (metric, _table(outputs, names, metric, of_task, seed)) for metric in tests_of(task)
-            ]
+            for metric in tests_of(task):
+                tables.append((metric, _table(outputs, names, metric, of_task, seed, pooled)))
     if out is not None:
         write_json(out, _content(names, outputs, examples, tables, split, seed))
-    sections = [comparison_section(metric, found, seed) for metric, found in tables]
+    sections = []
+    for metric, found in tables:
+        section = comparison_section(metric, found, seed)
+        below = [*section.below, *mixed_units(examples, found)]
+        sections.append(dataclasses.replace(section, below=below))
     title = f"Each system compared with {names[0]} on {split}"
     return render_text(sections, title, CAPTION).rstrip("\n")
 
@@ -142,10 +149,16 @@ def _pairs(folder: Path, langs: Sequence[str] | None, tasks: Sequence[str] | Non
 
 
 def _table(
-    outputs: Outputs, names: Sequence[str], metric: Metric, pairs: Sequence[Pair], seed: int
+    outputs: Outputs,
+    names: Sequence[str],
+    metric: Metric,
+    pairs: Sequence[Pair],
+    seed: int,
+    pooled: bool,
 ) -> list[Comparison]:
     resampled = Resampled(outputs, metric, pairs, seed)
-    groups = [[pair] for pair in pairs] + ([pairs] if len(pairs) > 1 else [])
+    groups = [[pair] for pair in pairs if not pooled or len(pairs) == 1]
+    groups += [[*pairs]] if len(pairs) > 1 else []
     requests = [(name, names[0], group) for group in groups for name in names[1:]]
     return compare(outputs, metric, requests, resampled)
 

@@ -20,7 +20,7 @@ import lors
 from lors.errors import LorsError, shortened
 from lors.recipe.expdir import utterances_file
 from lors.recipe.score_tree import check_comparable, read_score_files
-from lors.score import Score
+from lors.score import ErrorRates, Score
 from lors.score.significance import (
     SEED,
     Difference,
@@ -342,6 +342,27 @@ def pooled_score(
     runs = zip(*(of_system[pair] for pair in pairs), strict=True)
     totals = np.array([sum(utterances.totals(metric) for utterances in run) for run in runs])
     return float(UTTERANCES[pairs[0].task].scores(metric, totals).mean())
+
+
+def mixed_units(scores: Mapping[Pair, Score], found: Sequence[Comparison]) -> list[str]:
+    """Return a caution if languages whose error rates have different units are pooled.
+
+    Args:
+        scores: a score of each pair.
+        found: comparisons of one metric.
+    """
+    pairs = max((comparison.pairs for comparison in found), key=len)
+    units: dict[str, list[str]] = {}
+    for pair in pairs:
+        if isinstance(score := scores[pair], ErrorRates):
+            units.setdefault(score.unit, []).append(pair.lang)
+    if len(units) < 2:
+        return []
+    parts = " and ".join(f"{unit}s ({', '.join(langs)})" for unit, langs in sorted(units.items()))
+    return [
+        f"Caution: {found[0].metric.name} of all languages pooled adds up {parts}; languages that "
+        "are scored by characters weigh more in it."
+    ]
 
 
 def signature(found: Sequence[Comparison], seed: int = SEED) -> str:

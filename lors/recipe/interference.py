@@ -97,7 +97,7 @@ def write_interference(
         UsageError: `rank` is less than 1.
     """
     out = expdir.root / "interference.json"
-    settings = {**inputs_of_losses(expdir, langs, tasks, options, limit), "rank": rank}
+    settings = {**inputs_of_losses(expdir, langs, tasks, dump, options, limit), "rank": rank}
     record = MadeFrom(out.with_name(".interference.json"), [], [out], settings)
     if record.is_current():
         return out

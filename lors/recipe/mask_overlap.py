@@ -138,7 +138,7 @@ def write_overlap(
     """
     out = expdir.root / "overlap.json"
     files = [expdir.latest_masks(system) for system in systems]
-    settings = inputs_of_losses(expdir, langs, tasks, options, limit)
+    settings = inputs_of_losses(expdir, langs, tasks, dump, options, limit)
     record = MadeFrom(out.with_name(".overlap.json"), files, [out], settings)
     if record.is_current():
         return

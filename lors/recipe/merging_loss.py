@@ -6,8 +6,10 @@ import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lors.recipe.eval_set import digests_of
 from lors.recipe.expdir import ExpDir, check_models, model_digest
 from lors.recipe.measured import Finite
 from lors.score import normalised_performance
@@ -37,10 +39,19 @@ def inputs_of_losses(
     expdir: ExpDir,
     langs: Sequence[str],
     tasks: Sequence[str],
+    dump: str | os.PathLike,
     options: InferenceOptions,
     limit: int | None,
 ) -> dict[str, Any]:
     """Return all that the losses depend on, for the record of a file that has them.
+
+    Args:
+        expdir: the experiment, with its base model and experts.
+        langs: the languages.
+        tasks: tasks of the experts.
+        dump: data directories ``<lang>/dev``.
+        options: settings of inference; the search is greedy.
+        limit: number of dev utterances of each language; None for all.
 
     Raises:
         LorsError: the base model or an expert is missing.
@@ -51,6 +62,7 @@ def inputs_of_losses(
         "options": options.greedy().settings(),
         "limit": limit,
         "langs": [*langs],
+        "data": {lang: digests_of(Path(dump) / lang / "dev") for lang in langs},
         "models": {str(directory): model_digest(directory) for directory in models},
         "tasks": [*tasks],
     }

@@ -17,6 +17,7 @@ from lors.recipe.expdir import MERGED_OVER, split_system
 from lors.recipe.mask_overlap import overlap_sections
 from lors.recipe.parameters import parameter_section
 from lors.recipe.personal import size_sections
+from lors.recipe.repetitions import repetition_cautions
 from lors.recipe.report import MISSING, UNDEFINED, Section, write_report
 from lors.recipe.score_tree import ScoreTable, read_scores
 from lors.recipe.significance import Significance, kept_significance, significance_sections
@@ -53,6 +54,7 @@ def write_results(
     draw: DrawFigures | None = None,
     compare_to: str | None = None,
     systems: Collection[str] | None = None,
+    family: Sequence[str] | None = None,
 ) -> str:
     """Write the report of some experiment directories as Markdown.
 
@@ -66,18 +68,20 @@ def write_results(
             (:func:`lors.recipe.significance.significance_of`). The intervals and comparisons are
             kept beside the report.
         systems: as of :func:`read_report`.
+        family: the rows that are compared (:func:`lors.recipe.significance.significance_of`).
 
     Returns:
         The same report as plain text, then a line for each file of it.
 
     Raises:
         LorsError: scores are missing or malformed.
-        UsageError: `compare_to` is not in the report, or one of `systems` has no scores.
+        UsageError: `compare_to` or a name of `family` is not in the report, or one of `systems`
+            has no scores.
     """
     table, sweeps = read_report(expdirs, systems)
     for line in table.missing():
         log.warning("%s", line)
-    significance = kept_significance(table, compare_to, out)
+    significance = kept_significance(table, compare_to, out, family)
     sections, runs = make_report(table, sweeps, significance), describe_runs(table)
     sections += overlap_sections(expdirs) + subnet_size_sections(expdirs)
     figures = draw(table, sweeps) if draw else []
@@ -124,14 +128,21 @@ def make_report(
 
 
 def describe_runs(table: ScoreTable) -> str:
-    """Return one line: the test set, the number of seeds, and the meaning of a cell."""
+    """Return one line: the test set, the number of seeds, and the meaning of a cell.
+
+    Runs that are no repetitions with different seeds are named there, and logged.
+    """
     runs = ", ".join(table.expdirs)
     if len(table.expdirs) == 1:
         return f"Scores on {table.split}; 1 run ({runs}), so no spread is known."
-    return (
+    cautions = repetition_cautions(table)
+    for line in cautions:
+        log.warning("%s", line)
+    about = (
         f"Scores on {table.split}; mean ± sample standard deviation over "
         f"{len(table.expdirs)} seeds ({runs})."
     )
+    return " ".join([about, *cautions])
 
 
 def cell(values: Sequence[float], digits: int) -> str:
@@ -189,10 +200,10 @@ def _task_section(table: ScoreTable, task: str, significance: Significance | Non
         below = [*unhelpful_notes(table, task), *undefined_notes(table, [task])]
     else:
         below = ["No normalised performance: it needs scores of both base and expert."]
-    if significance is not None and (verdicts := significance.verdicts(task)):
-        marks = (verdicts.get(system, "-") for system in table.systems)
+    if significance is not None and significance.comparisons.get(task):
+        marks = (significance.verdict(task, system) for system in table.systems)
         _append(header, rows, f"vs. {significance.compared_with}", marks)
-        below = [*below, significance.note(task)]
+        below = [*below, significance.note(table, task)]
     if runs := runs_column(table, [task]):
         _append(header, rows, "runs", runs)
     better = "lower" if metric.lower_is_better else "higher"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from lors.errors import LorsError, unknown_name
+from lors.errors import LorsError, UsageError, unknown_name
 from lors.fileio import read_json, write_json
 from lors.recipe.compare_systems import CAPTION, comparison_section
 from lors.recipe.comparison import (
@@ -19,6 +19,7 @@ from lors.recipe.comparison import (
     Comparison,
     Resampled,
     compare,
+    mixed_units,
     read_outputs,
 )
 from lors.recipe.expdir import MERGED_OVER, ExpDir, split_system, utterances_file
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT = "lors"
 """The method that the rows of a report are compared with."""
+MERGES = "merges"
+"""The family of all rows that are merges."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +45,31 @@ class Significance:
         compared_with: the method or system that rows are compared with; None without comparisons.
         intervals: (task, system) -> an interval for each language, then one of their average.
         comparisons: task -> comparisons of rows, all languages pooled.
+        family: methods and systems that Holm's correction is over; None for all rows.
         problem: why there are no intervals; empty if there are.
     """
 
     compared_with: str | None
     intervals: Mapping[tuple[str, str], Sequence[tuple[float, float]]]
     comparisons: Mapping[str, Sequence[Comparison]]
+    family: Sequence[str] | None = None
     problem: str = ""
 
-    def verdicts(self, task: str) -> dict[str, str]:
-        """Return system -> ``better``, ``worse`` or ``~``, for the rows that are compared."""
-        return {found.system: found.verdict for found in self.comparisons.get(task, ())}
+    def verdict(self, task: str, system: str) -> str:
+        """Return ``better``, ``worse`` or ``~``, or why a row of the report has none of them."""
+        for found in self.comparisons[task]:
+            if found.system == system:
+                return found.verdict
+        if self.compared_with in (system, split_system(system)[0]):
+            return "-"
+        is_scored = (task, system) in self.intervals
+        return "not compared" if is_scored else "not compared: incomplete"
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of a file."""
         return {
             "compared_with": self.compared_with,
+            "family": self.family,
             "samples": SAMPLES,
             "seed": SEED,
             "about": CAPTION,
@@ -84,26 +96,34 @@ class Significance:
                 task: [Comparison.from_json(comparison) for comparison in found]
                 for task, found in content["comparisons"].items()
             },
+            content.get("family"),
         )
 
-    def note(self, task: str) -> str:
+    def note(self, table: ScoreTable, task: str) -> str:
         """Return the meaning of the verdicts."""
         found = self.comparisons[task]
         pooled = ", all languages pooled" if len(found[0].pairs) > 1 else ""
         has_test = any(comparison.matched_pairs for comparison in found)
         test = "matched-pairs test of NIST" if has_test else "paired bootstrap"
         others = [c.reference for c in found if split_system(c.system)[1] not in MERGED_OVER]
-        is_small = any(comparison.is_small for comparison in found)
+        cautions = mixed_units({pair: table.example(pair) for pair in found[0].pairs}, found)
+        if any(comparison.is_small for comparison in found):
+            cautions.append(f"Caution: fewer than {FEW} utterances or segments.")
         scopes = f"; rows that are no merges beside {others[0]}" if others else ""
-        return (
+        rows = f"{len(found)} row{'s' if len(found) > 1 else ''}"
+        rows += f": {', '.join(self.family)}" if self.family else ""
+        meaning = (
             f"vs. {self.compared_with}: better or worse if p < {LEVEL} ({test}{pooled}; two-sided, "
-            f"after Holm's correction over {len(found)} rows), ~ if not{scopes}."
-            + (f" Caution: fewer than {FEW} utterances or segments." if is_small else "")
+            f"after Holm's correction over {rows}), ~ if not{scopes}."
         )
+        return " ".join([meaning, *cautions])
 
 
 def kept_significance(
-    table: ScoreTable, compare_to: str | None, report: str | os.PathLike
+    table: ScoreTable,
+    compare_to: str | None,
+    report: str | os.PathLike,
+    family: Sequence[str] | None = None,
 ) -> Significance:
     """Return :func:`significance_of` the table from a file beside the report, if it is current.
 
@@ -111,10 +131,10 @@ def kept_significance(
     is made again after any change of the scores or of the utterances.
     """
     path = significance_file(report)
-    record = _record(table, compare_to, path)
+    record = _record(table, compare_to, family, path)
     if record.is_current():
         return Significance.from_json(read_json(path))
-    found = significance_of(table, compare_to)
+    found = significance_of(table, compare_to, family)
     if not found.problem:
         write_json(path, found.to_json())
         record.record()
@@ -141,14 +161,18 @@ def read_significance(table: ScoreTable, path: Path) -> Significance | None:
             got=f"{type(error).__name__}: {error}",
             hint="remove it and call python -m lors.bin.results again",
         ) from None
-    records = (_record(table, name, path) for name in (None, found.compared_with))
+    names = (None, found.compared_with)
+    records = (_record(table, name, found.family, path) for name in names)
     return found if any(record.is_current() for record in records) else None
 
 
-def _record(table: ScoreTable, compare_to: str | None, path: Path) -> MadeFrom:
+def _record(
+    table: ScoreTable, compare_to: str | None, family: Sequence[str] | None, path: Path
+) -> MadeFrom:
     scores = [file for of in _files(table).values() for files in of.values() for file in files]
     settings = {
         "compare_to": compare_to,
+        "family": family and [*family],
         "systems": [*table.systems],
         "expdirs": [*table.expdirs],
         "samples": SAMPLES,
@@ -158,7 +182,9 @@ def _record(table: ScoreTable, compare_to: str | None, path: Path) -> MadeFrom:
     return MadeFrom(path.with_name(f".{path.stem}.made_from"), sources, [path], settings)
 
 
-def significance_of(table: ScoreTable, compare_to: str | None = None) -> Significance:
+def significance_of(
+    table: ScoreTable, compare_to: str | None = None, family: Sequence[str] | None = None
+) -> Significance:
     """Compute intervals and comparisons for the main metric of each task.
 
     A system without all scores of a task has none there.
@@ -167,18 +193,31 @@ def significance_of(table: ScoreTable, compare_to: str | None = None) -> Signifi
         table: the scores.
         compare_to: a method, or the name of a system; by default `DEFAULT`. A merge is compared
             with the method's merge over the same, other rows with its first merge in the report.
+        family: the rows that are compared, methods, systems or ``merges``; by default all.
 
     Raises:
-        UsageError: `compare_to` is given and not in the table.
+        UsageError: `compare_to` or a name of `family` is not in the table, or `family` has no row
+            besides those of `compare_to`.
     """
-    if compare_to and not _partners(table.systems, compare_to):
-        methods = {split_system(system)[0] for system in table.systems}
-        raise unknown_name("system", compare_to, methods | {*table.systems}, "--compare_to")
+    names = {split_system(system)[0] for system in table.systems} | {*table.systems}
+    all_partners = _partners(table.systems, compare_to or DEFAULT)
+    if compare_to and not all_partners:
+        raise unknown_name("system", compare_to, names, "--compare_to")
+    if unknown := [name for name in family or () if name not in names | {MERGES}]:
+        raise unknown_name("system", unknown, names | {MERGES}, "--family")
+    if family and all_partners and not any(_is_in(system, family) for system in all_partners):
+        raise UsageError(
+            "no row to compare",
+            where="--family",
+            expected=f"rows other than those of {compare_to or DEFAULT}",
+            got=[*family],
+        )
     try:
         outputs, _ = read_outputs(_files(table))
     except LorsError as error:
         log.warning("no intervals and no comparisons of systems in the report: %s", error)
-        return Significance(None, {}, {}, f"Without intervals and comparisons: {error.what}.")
+        problem = f"Without intervals and comparisons: {error.what}."
+        return Significance(None, {}, {}, problem=problem)
     intervals = {}
     comparisons: dict[str, list[Comparison]] = {}
     for task in table.tasks:
@@ -194,10 +233,17 @@ def significance_of(table: ScoreTable, compare_to: str | None = None) -> Signifi
             scores.append(resampled.averages(system, pairs))
             intervals[task, system] = [interval(samples) for samples in scores]
         partners = _partners([*complete], compare_to or DEFAULT)
-        requests = [(system, partner, pairs) for system, partner in partners.items()]
+        compared = [system for system in partners if family is None or _is_in(system, family)]
+        requests = [(system, partners[system], pairs) for system in compared]
         comparisons[task] = compare(complete, metric, requests, resampled)
     compared_with = compare_to or (DEFAULT if any(comparisons.values()) else None)
-    return Significance(compared_with, intervals, comparisons)
+    return Significance(compared_with, intervals, comparisons, family and [*family])
+
+
+def _is_in(system: str, family: Sequence[str]) -> bool:
+    method, merged_over = split_system(system)
+    is_merge = merged_over in MERGED_OVER
+    return system in family or method in family or (is_merge and MERGES in family)
 
 
 def _files(table: ScoreTable) -> dict[str, dict[Pair, list[Path]]]:
@@ -293,7 +339,7 @@ def compared_section(table: ScoreTable, found: Significance, task: str) -> Secti
     metric = task_called(task).metric
     part = comparison_section(metric, found.comparisons[task], SEED)
     title = f"{metric.name} compared with {found.compared_with}"
-    above = [f"{found.note(task)}{_of_runs(table)} {CAPTION}"]
+    above = [f"{found.note(table, task)}{_of_runs(table)} {CAPTION}"]
     return Section(title, part.header, part.rows, part.labels, above, part.below)
 
 

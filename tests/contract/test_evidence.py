@@ -281,14 +281,28 @@ def test_curves_are_of_the_first_seed(tmp_path):
 
 
 def test_searches_of_the_curves_are_reported(commands):
-    """The settings, whose run ends with the search, and all experiments side by side."""
-    settings, together = [r for r in commands.parsed("lors.bin.results") if r.sweeps_only]
+    """The settings, whose run ends with the search, and three curves, each in its order."""
+    settings, *together = [r for r in commands.parsed("lors.bin.results") if r.sweeps_only]
     assert list(map(str, settings.expdirs)) == ["exp/curves/settings"]
     runs = {options_of(words).get("--expdir", "") for words in commands.runs}
     curves = {expdir for expdir in runs if "/curves/" in expdir} - {"exp/curves/settings"}
     assert len(curves) == 3 + 2 + 2
-    assert set(map(str, together.expdirs)) == {"exp/seed1", *curves}
-    assert together.systems == ["task_arithmetic.langs", "lors.langs"]
+    for report, names, label in zip(
+        together,
+        (
+            ["2_languages", "3_languages", "4_languages", "seed1"],
+            ["0.05_hours", "0.1_hours", "seed1"],
+            ["rate_0.000005", "seed1", "rate_0.00002"],
+        ),
+        ("languages", "hours", "learning rate"),
+        strict=True,
+    ):
+        assert [Path(expdir).name for expdir in report.expdirs] == names
+        curves -= set(map(str, report.expdirs))
+        assert label in report.x_label and "seed1" in report.x_label
+        assert report.systems == ["task_arithmetic.langs", "lors.langs"]
+    assert not curves and len({report.out for report in together}) == 3
+    assert len({report.plots for report in together}) == 3
 
 
 def test_a_language_is_added_to_a_merge_that_was_tuned_without_it(tmp_path):

@@ -11,6 +11,8 @@ from lors.bin import compare as compare_main
 from lors.errors import UsageError
 from lors.recipe.compare_systems import compare_systems, p_text
 from lors.recipe.comparison import Resampled, pooled_score, read_outputs
+from lors.recipe.score_tree import read_scores
+from lors.recipe.significance import significance_of
 from lors.score.significance import interval
 from lors.tasks import ASR, ST, Pair, pairs_of
 from tests.refusal import refusal
@@ -145,6 +147,32 @@ def test_corrected_p_depends_on_the_number_of_comparisons(tmp_path):
     assert three["WER"][2]["system"] == "d" and three["WER"][2]["p"] == row["p"]
     p_values = sorted((r["p"], r["corrected_p"]) for r in three["WER"])
     assert p_values[0][1] == pytest.approx(min(1, 3 * p_values[0][0]))
+
+
+def test_pooled_languages_are_one_comparison(expdir, tmp_path, capsys):
+    _, tables = compared([expdir], ["lors.langs", "base"], tmp_path)
+    _, pooled = compared([expdir], ["lors.langs", "base"], tmp_path, pooled=True)
+    for metric, (row,) in pooled.items():
+        assert row["corrected_p"] == row["p"] == tables[metric][-1]["p"]
+        assert row["pairs"] == tables[metric][-1]["pairs"] and len(row["pairs"]) == 2
+    arguments = ["--expdir", str(expdir), "--systems", "lors.langs", "base", "--pooled"]
+    assert compare_main.main([*arguments, "--tasks", "asr"]) == 0
+    assert len(re.findall(r"^ *all +base", capsys.readouterr().out, re.MULTILINE)) == 1
+    assert compare_main.main([*arguments, "--tasks", "asr", "--langs", "es"]) == 0
+    assert len(re.findall(r"^ *es +base", capsys.readouterr().out, re.MULTILINE)) == 1
+
+
+def test_pooled_words_and_characters_are_pointed_out(tmp_path):
+    pairs = [Pair("de", "asr"), Pair("zh-CN", "asr")]
+    for system in ("a", "b"):
+        for pair in pairs:
+            refs = references(pair)
+            put_score(tmp_path, system, pair, refs, spoilt(refs, 0.3, system))
+    text, _ = compared([tmp_path], ["a", "b"], tmp_path)
+    assert "Caution: WER of all languages pooled adds up characters (zh-CN) and words (de)" in text
+    assert "adds up" not in compared([tmp_path], ["a", "b"], tmp_path, langs=["zh-CN"])[0]
+    table = read_scores([tmp_path])
+    assert "characters (zh-CN)" in significance_of(table, "a").note(table, "asr")
 
 
 def test_json_says_how_the_numbers_were_made(expdir, tmp_path):

@@ -75,6 +75,14 @@ def test_a_second_call_measures_nothing(words, tmp_path, calls):
     assert interference.main(words) == 0 and calls
 
 
+def test_other_dev_data_are_measured_again(words, tmp_path, calls):
+    assert interference.main(words) == 0
+    calls.clear()
+    text = tmp_path / "dump/es/dev/text"
+    text.write_text(text.read_text().replace("\n", " more\n", 1))
+    assert interference.main(words) == 0 and calls
+
+
 def test_rank_correlation_with_the_loss(tmp_path):
     pairs = [
         TwoExperts(("de", lang), "asr", k / 10, 0.5, 1 - k / 10, None, k * k / 100)

@@ -15,9 +15,10 @@ from lors.plots.report import write_plots
 from lors.plots.searches import experiments_figure, settings_figure
 from lors.plots.style import method_colours
 from lors.plots.sweep import scope_title, sweep_figure
+from lors.recipe.expdir import PERSONAL
 from lors.recipe.score_tree import read_scores
 from lors.recipe.sweeps import Sweep, Trial, read_sweeps
-from tests.unit.score_trees import SCORES, change, make_scores, make_sweeps, put
+from tests.unit.score_trees import SCORES, change, error_rates, make_scores, make_sweeps, put
 
 
 @pytest.fixture
@@ -110,6 +111,9 @@ def test_experiments_figure_has_the_best_settings_in_the_order_of_the_experiment
     assert [label.get_text() for label in axes.get_xticklabels()] == ["b", "a"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["average", "lors"]
     assert list(axes.lines[1].get_ydata()) == pytest.approx([0.57, 0.55])
+    assert axes.lines[1].get_linestyle() == "None" and not axes.get_xlabel()  # no order is known
+    axes = experiments_figure(read_sweeps(dirs), dirs, "hours").axes[0]
+    assert axes.lines[1].get_linestyle() == "-" and axes.get_xlabel() == "hours"
 
 
 # --- sweep
@@ -142,6 +146,32 @@ def test_sweep_figure_has_a_line_for_each_rank_and_density(expdir, tmp_path):
         line.get_xdata()[0] for line in figure.axes[0].lines if line.get_label() == "chosen on dev"
     ]
     assert sorted(rings) == [0.4, 0.6]
+
+
+def test_a_setting_of_some_runs_is_in_no_line(expdir, tmp_path):
+    """The first run has left out the setting that the second has chosen, and another one."""
+    path = expdir / "tune/lors.asr/sweep.json"
+    grid = read_json(path)["grid"]
+    for entry in grid:
+        if (entry["params"]["rank"], entry["params"]["scaling_coef"]) in ((3, 0.6), (7, 0.2)):
+            entry["scores"] = {"de_asr": error_rates(30.0, utterances=80).to_json()}
+    change(path, grid=grid)
+    other = make_sweeps(make_scores(tmp_path / "exp/seed2"), 0.6)
+    table, sweeps = read_scores([expdir, other]), read_sweeps([expdir, other])
+    axes = sweep_figure(sweeps).axes[0]
+    curves = [list(box.lines[0].get_xdata()) for box in axes.containers]
+    assert curves == [[0.2, 0.4], [0.4, 0.6]]  # ranks 3 and 7
+    rings = [line.get_xydata()[0] for line in axes.lines if line.get_label() == "chosen on dev"]
+    assert sorted(map(tuple, rings)) == [(0.4, pytest.approx(0.55)), (0.6, pytest.approx(0.57))]
+    assert "a ring beside them is of some" in write_plots(table, sweeps, tmp_path)[-1][0]
+    (panel,) = [panel for panel in sweep_panels(sweeps) if panel.title == "lors"]
+    marks = [trial for trial in panel.trials if trial.kind == 0]
+    assert len(marks) == 5 and len(panel.lines[0][1].split()) == 3
+    assert [trial.title for trial in marks if trial.is_partial] == [
+        "ASR experts, rank=3 scaling_coef=0.6: 0.570, 1 of 2 runs, chosen"
+    ]
+    (ring,) = [trial for trial in marks if trial.is_partial]
+    assert f"{ring.x},{ring.y}" not in panel.lines[0][1].split()
 
 
 def trials(method, settings):
@@ -293,6 +323,28 @@ def test_legend_of_the_bars(expdir):
     ]  # fmt: skip
     hatches = [patch.get_hatch() for patch in legend.get_patches()]
     assert [bool(hatch) for hatch in hatches] == [False] * 6 + [True]
+
+
+@pytest.mark.parametrize(
+    "systems",
+    [
+        ["base", "joint", *PERSONAL],
+        ["base", "expert", "joint", "s3net_magnitude_30", "s3net_taylor_30", "lora", "tsv_m.langs"],
+        ["base", "lors", "lors.langs", "lors.langs_tasks"],
+    ],
+)
+def test_every_system_of_a_figure_has_a_look_of_its_own(tmp_path, systems):
+    for system in systems:
+        rates = {"task": "asr", **error_rates(20.0).to_json()}
+        put(tmp_path / "scores/test" / system / "de_asr.json", rates)
+    figure = bar_figure(read_scores([tmp_path]), "asr")
+    bars = [group.patches[0] for group in figure.axes[0].containers]
+    assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in bars}) == len(systems)
+    unmerged = [name for name in systems if "." not in name]
+    handles = figure.legends[0].get_patches()[: len(unmerged)]
+    assert len({(handle.get_facecolor(), handle.get_hatch()) for handle in handles}) == len(
+        unmerged
+    )
 
 
 def test_colours_differ_however_many_methods():

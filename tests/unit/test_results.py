@@ -103,6 +103,45 @@ def test_several_seeds_give_mean_and_sample_standard_deviation(tmp_path):
     assert "3 seeds" in describe_runs(table)
 
 
+def put_training(expdir, name="expert/de_asr", seed=2, data="a", **config):
+    config = {"seed": seed, "init_param": [f"{expdir}/base/model.pth"], **config}
+    data = {"train/wav.scp": str(expdir), "train/text": data}
+    put(expdir / name / ".done", {"inputs": {"config": config, "data": data}})
+
+
+def test_runs_that_are_no_repetitions_are_named(tmp_path, caplog):
+    one, two, three = dirs = [make_scores(tmp_path / name) for name in ("one", "two", "three")]
+    for seed, expdir in enumerate(dirs):
+        put_training(expdir, seed=seed, max_epoch=3)
+    table = read_scores(dirs)
+    assert "Caution" not in describe_runs(table) and not caplog.records
+    put_training(two, seed=0, max_epoch=4)
+    put_training(three, seed=2, max_epoch=3, data="b")
+    put(three / "joint/.done", {"inputs": "damaged"})
+    cautions = [
+        f"Caution: {one} and {two} have the same seed 0.",
+        f"Caution: {two} and {one} were trained with other settings of max_epoch.",
+        f"Caution: {three} and {one} were trained on other data: expert/de_asr.",
+    ]
+    assert describe_runs(table).endswith(f"({one}, {two}, {three}). {' '.join(cautions)}")
+    assert [record.getMessage() for record in caplog.records] == cautions
+    assert "Caution" not in describe_runs(read_scores([one]))
+
+
+def test_other_test_sets_of_another_run_are_named(tmp_path):
+    one, two = (make_scores(tmp_path / name) for name in ("one", "two"))
+    for path in two.glob("scores/test/*/de_asr.json"):
+        change(path, utterances=150)
+    line = f"Caution: {two} and {one} have other test sets: de_asr."
+    assert describe_runs(read_scores([one, two])).endswith(line)
+    rates = {"base": 0.5, "lors.langs": 0.2}
+    one, two = (make_texts(tmp_path / name, rates=rates) for name in ("three", "four"))
+    assert "Caution" not in describe_runs(read_scores([one, two]))
+    path = two / "scores/test/base/es_st.utterances.tsv"
+    path.write_text(path.read_text().replace("worda", "other"))
+    assert describe_runs(read_scores([one, two])).endswith("have other test sets: es_st.")
+
+
 def test_cell():
     assert cell([1.25], 1) == "1.2" and cell([1.0, 3.0], 2) == "2.00 ± 1.41"
 
@@ -309,9 +348,9 @@ def texts(tmp_path):
     return make_texts(tmp_path / "texts")
 
 
-def report_of(*expdirs, compare_to=None):
+def report_of(*expdirs, compare_to=None, family=None):
     table = read_scores(expdirs)
-    return make_report(table, [], significance_of(table, compare_to))
+    return make_report(table, [], significance_of(table, compare_to, family))
 
 
 def test_rows_that_differ_from_lors_are_marked(texts):
@@ -402,9 +441,11 @@ def test_rows_without_all_scores_of_a_task_have_no_interval_there(partly_scored)
     asr = section(sections, "Speech recognition")
     first, ties, half = (row_of(asr, m, "languages") for m in ("average", "ties", "tsv_m"))
     assert ties == first and ties[-1] == "worse"
-    assert half == [first[0], "missing", "missing", "missing", "-"] and first[0] != "missing"
+    incomplete = "not compared: incomplete"
+    assert half == [first[0], "missing", "missing", "missing", incomplete]
+    assert first[0] != "missing" and row_of(asr, "lors", "languages")[-1] == "-"
     st = section(sections, "Speech translation")
-    assert row_of(st, "ties", "languages") == ["missing"] * 4 + ["-"]
+    assert row_of(st, "ties", "languages") == ["missing"] * 4 + [incomplete]
     intervals = section(sections, "95 % intervals of WER").rows
     assert [row[0] for row in intervals] == [s for s in table.systems if s != "tsv_m.langs"]
     rows = {m: [r[1] for r in section(sections, f"{m} compared").rows] for m in ("WER", "BLEU")}
@@ -462,7 +503,41 @@ def test_comparisons_are_kept_beside_the_report(texts, tmp_path, monkeypatch):
             file.write_text(file.read_text().replace("wrong", "false", 1))
         with pytest.raises(AttributeError):  # the stand-in returns None
             kept_significance(table, compare_to, out)
-    assert made == [(table, "expert"), (table, None)]
+    assert made == [(table, "expert", None), (table, None, None)]
+
+
+def test_rows_of_another_family_are_not_compared(texts):
+    sections = report_of(texts, family=["merges"])
+    part = section(sections, "Speech recognition")
+    assert {row[0] + row[1]: row[-1] for row in part.rows} == {
+        "base-": "not compared", "expert-": "not compared", "averagelanguages": "worse",
+        "lorslanguages": "-", "lorslanguages and tasks": "-",
+    }  # fmt: skip
+    assert "Holm's correction over 1 row: merges)" in part.below[-1]
+    (row,) = section(sections, "WER compared").rows
+    assert row[1] == "average.langs" and row[-2] == row[-4]  # MAPSSWE p is not multiplied
+    assert len(section(sections, "95 % intervals of WER").rows) == 5
+    part = section(report_of(texts, family=["average", "base"]), "Speech recognition")
+    assert "over 2 rows: average, base)" in part.below[-1]
+
+
+def test_a_family_without_a_row_to_compare_is_refused(texts):
+    with refusal("--family", "avrage", "did you mean average", kind=UsageError):
+        report_of(texts, family=["avrage"])
+    with refusal("--family", "lors", kind=UsageError):
+        report_of(texts, family=["lors"])
+
+
+def test_the_family_is_kept_with_the_comparisons(texts, tmp_path):
+    table, out = read_scores([texts]), tmp_path / "RESULTS.md"
+    command = ["--expdirs", str(texts), "--out", str(out)]
+    assert results_main.main(command) == 0
+    assert results_main.main([*command, "--family", "merges"]) == 0
+    assert "3 rows" not in out.read_text()
+    found = read_significance(table, significance_file(out))
+    assert found.family == ["merges"] and len(found.comparisons["asr"]) == 1
+    assert kept_significance(table, None, out, ["merges"]) == found
+    assert len(kept_significance(table, None, out).comparisons["asr"]) == 3
 
 
 def test_scores_without_utterances_are_reported_without_intervals(texts):

@@ -130,6 +130,17 @@ def test_an_option_about_test_scores(tmp_path, capsys):
     assert ended.value.code == 2 and option[0] in capsys.readouterr().err
 
 
+def test_the_label_of_an_axis_is_in_the_caption(tmp_path, capsys):
+    dirs = [str(make_sweeps(tmp_path / name)) for name in ("one", "two")]
+    words = ["--expdirs", *dirs, "--out", str(tmp_path / "SWEEPS.md"), "--x_label", "hours"]
+    plots = ["--plots", str(tmp_path / "plots")]
+    assert results_main.main(["--sweeps_only", *words, *plots]) == 0
+    assert "by hours" in (tmp_path / "SWEEPS.md").read_text()
+    with pytest.raises(SystemExit):
+        results_main.main(words)
+    assert "--x_label" in capsys.readouterr().err
+
+
 def test_the_figure_is_linked(tmp_path, capsys):
     one, two = (make_sweeps(tmp_path / name) for name in ("one", "two"))
     options = ["--plots", str(tmp_path / "plots")]

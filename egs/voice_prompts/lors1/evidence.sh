@@ -251,7 +251,7 @@ seconds_of_training() {
 }
 
 part_curves() {
-    local number hours rate config names=({2,3,4}_languages)
+    local number hours rate config all=${first##*/} curves=$expdir/curves
     for number in 2 3 4; do
         merges_of_languages "$number" "$leading"
     done
@@ -263,11 +263,9 @@ part_curves() {
     "$python" -m lors.bin.interference --expdir "$first" --dump dump --langs "${langs[@]}" \
         --tasks asr --inference_config "$inference" --out "$expdir/curves/INTERFERENCE.md"
     for hours in 0.05 0.1; do
-        names+=("${hours}_hours")
         curve "${hours}_hours" "$leading" --train_hours "$hours" --dumpdir "dump_${hours}_hours"
     done
     for rate in 0.000005 0.00002; do
-        names+=("rate_$rate")
         config=$expdir/curves/train_$rate.yaml
         mkdir -p "$expdir/curves"
         sed "s/lr: 0\.00001$/lr: $rate/" "$train_config" >"$config"
@@ -276,8 +274,17 @@ part_curves() {
         fi
         curve "rate_$rate" "$leading" --train_config "$config"
     done
-    report_searches "$expdir/curves" "$first" "${names[@]/#/$expdir/curves/}" \
-        --systems "${leading_a[@]/%/.langs}"
+    report_curve languages "number of languages ($all: ${#langs[@]})" \
+        "$curves"/{2,3,4}_languages "$first"
+    report_curve hours "hours of training data of each language ($all: all)" \
+        "$curves"/{0.05,0.1}_hours "$first"
+    report_curve rates "learning rate ($all: 0.00001)" \
+        "$curves/rate_0.000005" "$first" "$curves/rate_0.00002"
+}
+
+# Write tables and the figure of a curve to EXPDIR/curves/NAME: report_curve NAME X_LABEL EXPDIR ...
+report_curve() {
+    report_searches "$expdir/curves/$1" "${@:3}" --systems "${leading_a[@]/%/.langs}" --x_label "$2"
 }
 
 # Write tables of the searches of some experiments to OUT/SWEEPS.md: report_searches OUT EXPDIR ...
