@@ -34,7 +34,7 @@ STAGES = {
     "merge": ["lors.bin.merge_tuned"],
     "inference": ["s3net_magnitude_30 s3net_taylor_30 average.langs", "lors.bin.inference"],
     "overlap": ["lors.bin.mask_overlap"],
-    "score": ["lors.bin.score_expdir", "lors.bin.results"],
+    "score": ["lors.bin.score_expdir", "lors.bin.results", "--compare_to s3net_magnitude_30"],
     "pack": ["lors.bin.pack_subnets", "exp/s3net_magnitude_30", "exp/s3net_taylor_30"],
 }
 

@@ -86,6 +86,14 @@ def test_lists_of_s3net(recipe):
     assert found["systems"][:5] == ["base", "expert", "joint", "lora", SUBNETS[0]]
 
 
+def test_rows_are_compared_with_a_system_under_masks(recipe):
+    assert lists()["report_options"] == ["--compare_to", SUBNETS[0]]
+    found = lists(criteria="taylor", rates="50 30")
+    assert found["report_options"] == ["--compare_to", "s3net_taylor_50"]
+    for system in ("lors", SUBNETS[1]):
+        assert lists(compare_to=system)["report_options"] == ["--compare_to", system]
+
+
 def test_lists_after_a_pre_training(recipe):
     assert lists()["from_pretrained"] == []
     found = lists(pretrained="exp/pretrain", criteria="taylor", base_model="base")
