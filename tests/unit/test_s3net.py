@@ -41,6 +41,7 @@ from lors.subnet.find import pruned_matrices, write_scores
 from lors.tasks import pairs_of
 from tests.refusal import refusal
 from tests.unit.merge_models import PRUNED, model
+from tests.unit.score_trees import make_overlap
 from tests.unit.test_options import COMPARISON
 from tests.unit.test_status import HERE, RUN, write_log
 
@@ -535,12 +536,20 @@ def test_overlap_in_the_report(tmp_path):
     write_json(tmp_path / "overlap.json", {"masks": {"s3net_x_50": masks}, "merging": merging})
     [section] = overlap_sections([tmp_path])
     assert section.rows == [["es de", "0.60", "0.25", "-"], ["at random", "0.33", "-", "-"]]
-    assert section.header[1] == "s3net_x_50"
+    assert section.header[1] == "s3net_x_50" and len(section.above) == 1
     overlap = read_overlap(tmp_path / "overlap.json")
     assert overlap_points([overlap]) == {("s3net_x_50", "asr"): [(0.6, 0.25, "de es")]}
     pytest.importorskip("matplotlib")
     save_figures({tmp_path / "overlap.png": lambda: overlap_figure([overlap])})
     assert (tmp_path / "overlap.png").stat().st_size > 5000
+
+
+def test_the_report_after_a_pre_training_says_so(tmp_path):
+    exp = make_overlap(tmp_path / "exp/xlsr_adapted")
+    (tmp_path / "exp/xlsr_pretrain/masks").mkdir(parents=True)
+    (exp / "masks").symlink_to("../xlsr_pretrain/masks")
+    [section] = overlap_sections([exp])
+    assert f"{tmp_path}/exp/xlsr_pretrain." in section.above[1]
 
 
 @pytest.fixture
