@@ -19,7 +19,7 @@ from lors.checkpoint.reader import Checkpoint
 from lors.config import build, read_yaml
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError, UsageError
-from lors.fileio import write_json
+from lors.fileio import read_json, write_json
 from lors.merge import open_inputs
 from lors.models import FAMILIES
 from lors.plots.overlap import overlap_figure, overlap_points
@@ -542,6 +542,21 @@ def test_overlap_in_the_report(tmp_path):
     pytest.importorskip("matplotlib")
     save_figures({tmp_path / "overlap.png": lambda: overlap_figure([overlap])})
     assert (tmp_path / "overlap.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("least", "other", "note"),
+    [(0.99, 0.996, "0.990"), (0.98, 0.996, ""), (None, 0.996, "0.996"), (None, None, "")],
+)
+def test_masks_that_are_nearly_one_are_told(least, other, note, tmp_path):
+    file = make_overlap(tmp_path) / "overlap.json"
+    content = read_json(file)
+    jaccard = [[1.0, least, other], [least, 1.0, other], [other, other, 1.0]]
+    content["masks"]["s3net_magnitude_50"]["jaccard"] = jaccard
+    write_json(file, content)
+    [section] = overlap_sections([tmp_path])
+    assert len(section.below) == (1 if note else 0)
+    assert all("s3net_magnitude_50" in text and note in text for text in section.below)
 
 
 def test_the_report_after_a_pre_training_says_so(tmp_path):
