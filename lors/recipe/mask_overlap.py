@@ -17,6 +17,7 @@ from lors.recipe.made_from import MadeFrom
 from lors.recipe.measured import CountOrZero, Fraction, read_measured
 from lors.recipe.merging_loss import MergingLoss, inputs_of_losses, losses_of_two
 from lors.recipe.report import Section, two_digits
+from lors.recipe.subnetworks import OF_MASKS
 
 if TYPE_CHECKING:
     from lors.models.family import InferenceOptions
@@ -27,6 +28,16 @@ NOTE = (
     "normalised performance, on dev, of the average of the experts of the two languages; 0 is as "
     "good as the experts, 1 as the base model; a dash: not measured, or undefined, because these "
     "experts are not better than the base model."
+)
+NEARLY_ONE = 0.98
+"""Overlap of every two languages above which their masks are hardly different."""
+COMMON = (
+    "{}: every two masks have an overlap of {:.3f} or more, nearly one common mask. "
+    "This system tests a pruned joint model rather than sub-networks."
+)
+PRETRAINED = (
+    "The masks are those of {}. The joint model and the systems under masks begin with its models, "
+    "after that further pre-training; experts and merges begin with the base model."
 )
 
 
@@ -47,6 +58,13 @@ class MaskFindings:
         if one not in self.languages or other not in self.languages:
             return None
         return self.jaccard[self.languages.index(one)][self.languages.index(other)]
+
+    @property
+    def least_overlap(self) -> float | None:
+        """Return the smallest overlap of two languages; None without any."""
+        pairs = itertools.combinations(self.languages, 2)
+        found = [overlap for pair in pairs if (overlap := self.overlap(*pair)) is not None]
+        return min(found, default=None)
 
     @property
     def chance(self) -> float:
@@ -185,4 +203,18 @@ def _section(file: Path) -> Section:
     chance = [of.chance for of in masks.values()]
     rows.append(["at random", *map(two_digits, chance), *("-" for _ in tasks)])
     header = ["languages", *masks, *(f"loss of merging, {task}" for task in tasks)]
-    return Section(f"Overlap of masks in {file.parent}", header, rows, above=[NOTE])
+    above = [NOTE, *_after_pretraining(file.parent)]
+    below = [
+        COMMON.format(system, least)
+        for system, of in masks.items()
+        if (least := of.least_overlap) is not None and least > NEARLY_ONE
+    ]
+    return Section(f"Overlap of masks in {file.parent}", header, rows, above=above, below=below)
+
+
+def _after_pretraining(expdir: Path) -> list[str]:
+    """Return a note if the masks of an experiment are those of a pre-training."""
+    masks = expdir / OF_MASKS
+    if not masks.is_symlink():
+        return []
+    return [PRETRAINED.format(os.path.normpath(expdir / masks.readlink().parent))]

@@ -68,6 +68,8 @@ class S3netOptions(ComparisonOptions):
             "rates": self.rates,
             "subnets": subnets,
             "masked": masked,
+            # The claims are about sub-networks.
+            "report_options": ["--compare_to", self.compare_to or subnets[0]],
             "scored": masked if "taylor" in self.criteria and not self.pretrained else [],
             "from_pretrained": ["--pretrained", self.pretrained] if self.pretrained else [],
         }

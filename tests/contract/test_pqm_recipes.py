@@ -6,14 +6,19 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lors.checkpoint.expert import open_model
 from lors.config import load_config, read_yaml
+from lors.data.conversion import encode_flac
+from lors.data.datadir import read_data_dir
 from lors.data.speaker_split import read_partition
 from lors.models import FAMILIES
 from lors.recipe.units import SCRIPTS
+from lors.tasks import SPLITS
 from tests.integration.recipe import Recipe, run
+from tests.prompt_packages import small_prompts, write_packages, write_read_russian
 from tests.unit.test_speaker_split import write
 
 ROOT = Path(__file__).parents[2]
@@ -160,6 +165,52 @@ def test_some_of_the_ten_speakers_of_librispeech(tmp_path):
     done = run(recipe, "--dry_run", "--test_speakers", "115 829")
     assert done.returncode == 0, done.stdout
     assert "--partition conf/speakers.yaml --speakers 115 829" in done.stdout
+
+
+PREPARE = """\
+#!/bin/sh
+# The packages of this test in place of the pinned ones.
+exec "{script}" --packages "{packages}" --archive http://127.0.0.1:9/debian "$@"
+"""
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    """The recipe voice_prompts with small packages of its prompts and of the Russian sentences."""
+    recipe = Recipe(tmp_path / "voice_prompts", "voice_prompts", "pqm1")
+    folder = tmp_path / "lors1/downloads/voice_prompts"
+    write_packages(folder, small_prompts())
+    sound = encode_flac(np.full(8000, 0.1, np.float32))
+    names = [f"ru_{number:04}" for number in range(1, 41)]
+    lines = [f'( {name} "Сл+ово номер {name[-2:]}." )' for name in names]
+    packages = write_read_russian(folder, lines, dict.fromkeys(names, sound))
+    script = recipe / "local/prepare_voice_prompts.sh"
+    text = PREPARE.format(script=script.resolve(), packages=packages)
+    script.unlink()
+    script.write_text(text)
+    script.chmod(0o755)
+    return recipe
+
+
+def test_the_second_russian_speaker_is_beside_that_of_the_prompts(prompts):
+    words = ["--langs", "fr ru", "--test_speakers", "fr-June ru-nsh", "--least_test", "1"]
+    done = run(prompts, *words, "--stop_stage", "speakers")
+    assert done.returncode == 0, done.stdout
+    for split in SPLITS:
+        found = {lang: read_data_dir(prompts / f"data/{lang}/{split}") for lang in ("fr", "ru")}
+        assert {u.speaker for u in found["fr"]} == {"fr-June"}
+        assert {u.speaker for u in found["ru"]} == {"ru-IvrvoiceRU", "ru-nsh"}
+        read = [u for u in found["ru"] if u.speaker == "ru-nsh"]
+        own = read_data_dir(prompts / f"speakers/ru-x-nsh/{split}")
+        assert [u.id for u in own] == [u.id for u in read]
+    codes = (prompts / "speakers/speakers").read_text().split()
+    assert codes == ["fr-x-June", "ru-x-nsh"]
+    others = read_data_dir(prompts / "speakers/ru/train")
+    assert {u.speaker for u in others} == {"ru-IvrvoiceRU"}
+    only = ["--stop_stage", "data", "--datadir", "only"]
+    done = run(prompts, "--langs", "ru", *only, "--data_opts", "--second_russian false")
+    assert done.returncode == 0, done.stdout
+    assert {u.speaker for u in read_data_dir(prompts / "only/ru/train")} == {"ru-IvrvoiceRU"}
 
 
 def test_adapters_of_another_kind_for_all_speakers(tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import os
 import re
 import shutil
@@ -98,12 +99,19 @@ def problems_of(call: Call, tree: Path) -> Iterator[str]:
             return
     else:
         known = options_of_script(ROOT / call.folder, program)
+    elsewhere = any(word.startswith("../") for word in values_of("--datadir", words))
+    if elsewhere and not values_of("--stage", words):
+        yield f"{program}: stage data would overwrite the data of another recipe"
     if "--data_opts" in words:
         place = words.index("--data_opts") + 1
         given, words = words[place].split(), (*words[:place], *words[place + 1 :])
         unknown = options_in(given) - options_of_script(ROOT / call.folder, "local/data.sh")
         yield from (f"local/data.sh: no option {word}" for word in unknown)
     yield from (f"{program}: no option {word}" for word in options_in(words) - known)
+
+
+def values_of(option, words) -> list[str]:
+    return [value for name, value in itertools.pairwise(words) if name == option]
 
 
 def options_in(words) -> set[str]:
@@ -165,6 +173,7 @@ def test_commands_are_those_of_the_programs(page, tree):
         ("python utils/bench/merge.py --cases a --seed 1", "--seed"),
         ('merge=(lors merge)\nfor m in a; do "${merge[@]}" --method $m --bse b; done', "--bse"),
         ("time python -m pytest tests/unit/none.py", "tests/unit/none.py"),
+        ("./run.sh --datadir ../lors1/data --dumpdir ../lors1/dump", "overwrite"),
         ("ls", "no program"),
     ],
 )

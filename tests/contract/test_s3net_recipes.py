@@ -10,6 +10,7 @@ import pytest
 
 from lors.checkpoint.reader import Checkpoint
 from lors.config import read_yaml
+from lors.models.whisper.window import Window
 from lors.recipe.grid import read_grid
 from lors.recipe.units import SCRIPTS
 from lors.subnet.find import pruned_matrices
@@ -34,7 +35,7 @@ STAGES = {
     "merge": ["lors.bin.merge_tuned"],
     "inference": ["s3net_magnitude_30 s3net_taylor_30 average.langs", "lors.bin.inference"],
     "overlap": ["lors.bin.mask_overlap"],
-    "score": ["lors.bin.score_expdir", "lors.bin.results"],
+    "score": ["lors.bin.score_expdir", "lors.bin.results", "--compare_to s3net_magnitude_30"],
     "pack": ["lors.bin.pack_subnets", "exp/s3net_magnitude_30", "exp/s3net_taylor_30"],
 }
 
@@ -70,6 +71,21 @@ def test_all_systems_are_trained_on_equal_batches(name):
     ours = {"mini_covost": "train_expert", "voice_prompts": "train_quick"}[name]
     plain = read_yaml(RECIPES[name] / f"conf/{ours}.yaml")
     assert all(lora[key] == plain[key] for key in ("num_iters_per_epoch", "max_epoch"))
+
+
+@pytest.mark.parametrize(
+    ("window", "seconds", "clips"),
+    [
+        *(("auto", 3.0, 8), ("auto", 3.1, 4), ("auto", 7.0, 4), ("auto", 7.1, 2), ("auto", 10, 2)),
+        *((10.0, 1, 2), (10.0, 9, 2), (30.0, 1, 1)),
+    ],
+)
+def test_sizes_of_batches_of_voice_prompts(window, seconds, clips):
+    """Those that its README has, by the rule of ESPnet's folded batches."""
+    config = read_yaml(RECIPES["voice_prompts"] / "conf/train_quick.yaml")
+    samples = Window(window, 1500).samples(round(seconds * 16000))
+    folds = samples // config["fold_length"][0]
+    assert config["batch_size"] // (1 + folds) == clips
 
 
 @pytest.mark.parametrize("name", RECIPES)

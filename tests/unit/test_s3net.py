@@ -19,7 +19,7 @@ from lors.checkpoint.reader import Checkpoint
 from lors.config import build, read_yaml
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError, UsageError
-from lors.fileio import write_json
+from lors.fileio import read_json, write_json
 from lors.merge import open_inputs
 from lors.models import FAMILIES
 from lors.plots.overlap import overlap_figure, overlap_points
@@ -41,6 +41,7 @@ from lors.subnet.find import pruned_matrices, write_scores
 from lors.tasks import pairs_of
 from tests.refusal import refusal
 from tests.unit.merge_models import PRUNED, model
+from tests.unit.score_trees import make_overlap
 from tests.unit.test_options import COMPARISON
 from tests.unit.test_status import HERE, RUN, write_log
 
@@ -84,6 +85,14 @@ def test_lists_of_s3net(recipe):
     assert found["scored"] == []
     found = lists(lora_config="conf/train_expert.yaml")
     assert found["systems"][:5] == ["base", "expert", "joint", "lora", SUBNETS[0]]
+
+
+def test_rows_are_compared_with_a_system_under_masks(recipe):
+    assert lists()["report_options"] == ["--compare_to", SUBNETS[0]]
+    found = lists(criteria="taylor", rates="50 30")
+    assert found["report_options"] == ["--compare_to", "s3net_taylor_50"]
+    for system in ("lors", SUBNETS[1]):
+        assert lists(compare_to=system)["report_options"] == ["--compare_to", system]
 
 
 def test_lists_after_a_pre_training(recipe):
@@ -527,12 +536,35 @@ def test_overlap_in_the_report(tmp_path):
     write_json(tmp_path / "overlap.json", {"masks": {"s3net_x_50": masks}, "merging": merging})
     [section] = overlap_sections([tmp_path])
     assert section.rows == [["es de", "0.60", "0.25", "-"], ["at random", "0.33", "-", "-"]]
-    assert section.header[1] == "s3net_x_50"
+    assert section.header[1] == "s3net_x_50" and len(section.above) == 1
     overlap = read_overlap(tmp_path / "overlap.json")
     assert overlap_points([overlap]) == {("s3net_x_50", "asr"): [(0.6, 0.25, "de es")]}
     pytest.importorskip("matplotlib")
     save_figures({tmp_path / "overlap.png": lambda: overlap_figure([overlap])})
     assert (tmp_path / "overlap.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("least", "other", "note"),
+    [(0.99, 0.996, "0.990"), (0.98, 0.996, ""), (None, 0.996, "0.996"), (None, None, "")],
+)
+def test_masks_that_are_nearly_one_are_told(least, other, note, tmp_path):
+    file = make_overlap(tmp_path) / "overlap.json"
+    content = read_json(file)
+    jaccard = [[1.0, least, other], [least, 1.0, other], [other, other, 1.0]]
+    content["masks"]["s3net_magnitude_50"]["jaccard"] = jaccard
+    write_json(file, content)
+    [section] = overlap_sections([tmp_path])
+    assert len(section.below) == (1 if note else 0)
+    assert all("s3net_magnitude_50" in text and note in text for text in section.below)
+
+
+def test_the_report_after_a_pre_training_says_so(tmp_path):
+    exp = make_overlap(tmp_path / "exp/xlsr_adapted")
+    (tmp_path / "exp/xlsr_pretrain/masks").mkdir(parents=True)
+    (exp / "masks").symlink_to("../xlsr_pretrain/masks")
+    [section] = overlap_sections([exp])
+    assert f"{tmp_path}/exp/xlsr_pretrain." in section.above[1]
 
 
 @pytest.fixture

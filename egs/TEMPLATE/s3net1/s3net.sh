@@ -44,7 +44,7 @@ rates="30"   # pruning rates in percent, 10 to 90; a model is trained for each c
 mask_scope=matrix # whether the rate holds for each matrix (matrix) or for all together (global)
 mask_rounds=1 # how often masks are found: 1, on the base model; 2, again on the model after half of the training
 methods="average lors" # merge methods to compare
-compare_to="" # method or system that all rows of the report are compared with (default: lors)
+compare_to="" # method or system that all rows of the report are compared with (default: the first system under masks)
 baselines=joint # one model for all: joint (all data at once), sequential (pair by pair), or both
 train_hours="" # hours of training data: 5 (each language), "5 fr=0.5" (fr less), fr=0.5 (all of the others)
 train_subset="" # lists of training clips, in place of --train_hours: a folder like DUMPDIR/subset

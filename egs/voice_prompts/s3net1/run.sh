@@ -4,7 +4,7 @@
 #
 #   ./run.sh                                   # hours on two CPU cores
 #   ./run.sh --langs "es fr" --tasks asr --expdir exp/es_fr   # a part of it
-#   ./run.sh --datadir ../lors1/data --dumpdir ../lors1/dump  # with the data of the recipe lors1
+#   ./run.sh --stage base --datadir ../lors1/data --dumpdir ../lors1/dump # with the data of lors1
 #
 # db.sh has the place of the packages. All options are those of s3net.sh (./run.sh --help). The values
 # below are defaults of this recipe; options of the command line override them.
