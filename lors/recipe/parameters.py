@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 from lors.recipe.expdir import MERGED_OVER, OVER_LANGS, scope_of, split_system, tasks_of
 from lors.recipe.report import UNDEFINED, Section
@@ -65,8 +66,8 @@ def at_edges(sweeps: Sequence[Sweep]) -> list[str]:
     found = []
     for sweep in sweeps:
         for name, value in sweep.chosen.params.items():
-            tried = [trial.params.get(name) for trial in sweep.grid]
-            values = {value for value in tried if is_number(value)}
+            tried: list[Any] = [trial.params.get(name) for trial in sweep.grid]
+            values = {float(number) for number in tried if is_number(number)}
             if is_number(value) and len(values) > 2 and value in (min(values), max(values)):
                 end = "smallest" if value == min(values) else "largest"
                 found.append(
