@@ -158,11 +158,11 @@ def test_the_script_has_the_threads_and_the_directory_of_the_job(tmp_path, monke
     assert by_hand == f"{Path.cwd()} 3 2 ACTIVE 5\n" == (tmp_path / "train.1.log").read_text()
 
 
-STOPPABLE = """
+STOPPABLE = r"""
 import os, signal, sys, time
 def stop(*_):
     time.sleep(0.5)
-    print("cleaned up", flush=True)
+    os.write(1, b"cleaned up\n")  # print() of a signal handler fails inside another print()
     sys.exit(143)
 signal.signal(signal.SIGTERM, stop)
 print(os.getpid(), flush=True)
