@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lors.page.tables import is_merge
-from lors.recipe.expdir import MERGED_OVER, split_system
+from lors.recipe.expdir import MERGED_OVER, is_merge, split_system
 from lors.recipe.results import cell
 from lors.recipe.score_tree import ScoreTable
 from lors.recipe.significance import Significance

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from lors.recipe.expdir import MERGED_OVER, split_system
+from lors.recipe.expdir import is_merge
 from lors.recipe.report import Section
 from lors.recipe.results import (
     cell,
@@ -75,11 +75,6 @@ def of_section(section: Section) -> Table:
     rows = [[Cell(text) for text in row] for row in section.rows]
     labels, notes = section.labels, (section.above, section.below)
     return Table(section.title, section.header, rows, labels, *notes)
-
-
-def is_merge(system: str) -> bool:
-    """Return whether a system is a merge."""
-    return split_system(system)[1] in MERGED_OVER
 
 
 def score_table(

@@ -77,6 +77,11 @@ def split_system(system: str) -> tuple[str, str]:
     return (method, merged_over) if method else (merged_over, "")
 
 
+def is_merge(system: str) -> bool:
+    """Return whether a system is a merge."""
+    return split_system(system)[1] in MERGED_OVER
+
+
 def subnet_system(criterion: str, rate: int | str) -> str:
     """Return the name of the system trained under masks, e.g. ``s3net_taylor_30``."""
     return f"{SUBNETS}{criterion}_{rate}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +22,7 @@ from lors.recipe.comparison import (
     mixed_units,
     read_outputs,
 )
-from lors.recipe.expdir import MERGED_OVER, ExpDir, split_system, utterances_file
+from lors.recipe.expdir import MERGED_OVER, ExpDir, is_merge, split_system, utterances_file
 from lors.recipe.made_from import MadeFrom
 from lors.recipe.report import Section
 from lors.recipe.score_tree import ScoreTable
@@ -60,7 +60,7 @@ class Significance:
         for found in self.comparisons[task]:
             if found.system == system:
                 return found.verdict
-        if self.compared_with in (system, split_system(system)[0]):
+        if _is_named(system, [self.compared_with]):
             return "-"
         is_scored = (task, system) in self.intervals
         return "not compared" if is_scored else "not compared: incomplete"
@@ -105,7 +105,7 @@ class Significance:
         pooled = ", all languages pooled" if len(found[0].pairs) > 1 else ""
         has_test = any(comparison.matched_pairs for comparison in found)
         test = "matched-pairs test of NIST" if has_test else "paired bootstrap"
-        others = [c.reference for c in found if split_system(c.system)[1] not in MERGED_OVER]
+        others = [c.reference for c in found if not is_merge(c.system)]
         cautions = mixed_units({pair: table.example(pair) for pair in found[0].pairs}, found)
         if any(comparison.is_small for comparison in found):
             cautions.append(f"Caution: fewer than {FEW} utterances or segments.")
@@ -241,9 +241,12 @@ def significance_of(
 
 
 def _is_in(system: str, family: Sequence[str]) -> bool:
-    method, merged_over = split_system(system)
-    is_merge = merged_over in MERGED_OVER
-    return system in family or method in family or (is_merge and MERGES in family)
+    return _is_named(system, family) or (MERGES in family and is_merge(system))
+
+
+def _is_named(system: str, names: Collection[str | None]) -> bool:
+    """Return whether a system or its method is among some names."""
+    return system in names or split_system(system)[0] in names
 
 
 def _files(table: ScoreTable) -> dict[str, dict[Pair, list[Path]]]:
@@ -310,7 +313,7 @@ def without_comparisons(table: ScoreTable, found: Significance, task: str) -> li
     if name is None:
         why = f"{DEFAULT} is not among the systems; --compare_to names another one"
         return [f"No comparisons: {why}."]
-    rows = [system for system in table.systems if name in (system, split_system(system)[0])]
+    rows = [system for system in table.systems if _is_named(system, [name])]
     if any(table.is_complete(system, task) for system in rows):
         return ["No comparisons: no other row has all scores of this task."]
     return [

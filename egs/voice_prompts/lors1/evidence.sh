@@ -257,17 +257,17 @@ part_curves() {
     done
     curve_of_merges settings "task_arithmetic lors_paper lors_rank lors_density tsv_m actmat" \
         --tune_config conf/tune_curves.yaml --stop_stage tune
-    report_searches "$expdir/curves/settings" "$expdir/curves/settings"
-    "$python" -m lors.bin.replay_halving --expdirs "$expdir/curves/settings" --dump dump |
-        tee "$expdir/curves/settings/halving.txt"
+    report_searches "$curves/settings" "$curves/settings"
+    "$python" -m lors.bin.replay_halving --expdirs "$curves/settings" --dump dump |
+        tee "$curves/settings/halving.txt"
     "$python" -m lors.bin.interference --expdir "$first" --dump dump --langs "${langs[@]}" \
-        --tasks asr --inference_config "$inference" --out "$expdir/curves/INTERFERENCE.md"
+        --tasks asr --inference_config "$inference" --out "$curves/INTERFERENCE.md"
     for hours in 0.05 0.1; do
         curve "${hours}_hours" "$leading" --train_hours "$hours" --dumpdir "dump_${hours}_hours"
     done
     for rate in 0.000005 0.00002; do
-        config=$expdir/curves/train_$rate.yaml
-        mkdir -p "$expdir/curves"
+        config=$curves/train_$rate.yaml
+        mkdir -p "$curves"
         sed "s/lr: 0\.00001$/lr: $rate/" "$train_config" >"$config"
         if cmp -s "$config" "$train_config"; then
             die "no learning rate to replace" "where: $train_config" "expected: lr: 0.00001"
