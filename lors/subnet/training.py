@@ -2,10 +2,10 @@
 
 In the forward pass of a batch, all entries of the matrices outside the mask of its language are
 zero. The gradient there is zero too; a step of the optimiser changes neither these entries nor
-their state (the moments of Adam), bit for bit, whatever the optimiser does with a zero gradient
-(weight decay, momentum). All other tensors (biases, norms, embeddings, convolutions, output layers)
-belong to all languages and learn from every batch. The count of steps in Adam's correction of its
-moments is one number for a matrix: it counts the batches of all languages.
+their state (all that it keeps for each entry, as the moments of Adam), bit for bit, whatever it
+does with a zero gradient (weight decay, momentum). Adam and AdamW correct the moments of an entry by
+its own number of updates (:mod:`lors.subnet.adam`). All other tensors (biases, norms, embeddings,
+convolutions, output layers) belong to all languages and learn from every batch.
 
 Between the forward pass and the next one the outside entries are zero in the model. They are put
 back before anything reads the model's state dict, so that a checkpoint has all weights.
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from lors.checkpoint.masks import Masks
 from lors.errors import LorsError, shortened
+from lors.subnet.adam import count_own_updates
 
 
 class SubnetworkTraining:
@@ -111,9 +112,12 @@ class SubnetworkTraining:
     def _after_step(self, optimizer: torch.optim.Optimizer) -> None:
         # The weights outside are put back by leave().
         for name, before in self._state.items():
-            moments = _moments(optimizer, self._parameters[name])
+            parameter, outside = self._parameters[name], self._outside_now()[name]
+            moments = _moments(optimizer, parameter)
             for key, value in before.items():
-                _put_back(moments[key], self._outside_now()[name], value)
+                _put_back(moments[key], outside, value)
+            if parameter.grad is not None:
+                count_own_updates(optimizer, parameter, self._kept[name], ~outside)
         self._state = {}
 
     def _outside_now(self) -> Mapping[str, Tensor]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lors.checkpoint.masks import Masks
+from lors.checkpoint.masks import Masks, write_masks
 from lors.checkpoint.reader import Checkpoint
 from lors.errors import LorsError, UsageError
 from lors.subnet.find import (
@@ -286,6 +286,47 @@ def test_one_language_learns_as_its_subnetwork_alone(toy):
     for name, parameter in parameters.items():
         inside = masks.mask("de", name) if name in masks.shapes else slice(None)
         torch.testing.assert_close(found[name][inside], parameter.detach()[inside])
+
+
+class Row(nn.Module):
+    """A matrix whose entries learn without regard to each other."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(-1, 1, 12).reshape(3, 4))
+
+    def forward(self, target, utt_id):
+        return (self.weight - target).square().sum()
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_language_learns_as_if_the_others_had_no_batches(tmp_path, kind):
+    """Adam's correction is that of an entry's own updates, also where two languages share it."""
+    masks = tmp_path / "m.safetensors"
+    of_german, of_spanish = torch.zeros(2, 3, 4, dtype=torch.bool)
+    of_german[:2], of_spanish[1:] = True, True
+    torch.save(Row().state_dict(), tmp_path / "row.pth")
+    of = {"de": {"weight": of_german}, "es": {"weight": of_spanish}}
+    write_masks(masks, Checkpoint.open(tmp_path / "row.pth"), ["weight"], of, {})
+    order = ["es", "es", "de", "es", "es", "es", "de", "es", "de", "es", "es", "de"]
+    targets = torch.randn(len(order), 3, 4, generator=torch.Generator().manual_seed(1))
+
+    def train(langs, under_masks):
+        model = Row()
+        optimizer = OPTIMIZERS[kind](model.parameters())
+        if under_masks:
+            training = SubnetworkTraining(model, Masks(masks), {"de": "de", "es": "es"})
+            training.guard(optimizer)
+        for step, lang in enumerate(order):
+            if lang in langs:
+                model(targets[step], utt_id=[lang]).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+        return model.state_dict()["weight"]
+
+    found = train({"de", "es"}, under_masks=True)
+    for row, langs in enumerate(({"de"}, {"de", "es"}, {"es"})):
+        torch.testing.assert_close(found[row], train(langs, under_masks=False)[row])
 
 
 def test_a_step_that_is_left_out_changes_nothing(toy):
