@@ -4,4 +4,5 @@
 # shellcheck source-path=SCRIPTDIR/../egs/TEMPLATE/lors1
 set -euo pipefail
 . ./path.sh
+utils/install.sh --system_packages espeak-ng >/dev/null
 exec "$python" -m lors.bin.make_espeak_corpus "$@"

@@ -22,7 +22,7 @@ if [ "${1:-}" = -h ] || [ "${1:-}" = --help ]; then
     exit 0
 fi
 
-LORS_PYTHON=$(utils/install.sh --test_tools true)
+LORS_PYTHON=$(utils/install.sh --test_tools true --system_packages "espeak-ng")
 PATH=$(dirname "$LORS_PYTHON"):$PATH
 PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} # for an environment that the lors package is not in
 # Waiting threads sleep, as in the jobs of the recipes, because several tests share the processors.

@@ -19,8 +19,8 @@ set -euo pipefail
 root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/utils/log.sh"
 
-system_packages="espeak-ng" # system packages that are needed ("" for none)
-test_tools=false            # an environment of yours needs the packages of the tests too
+system_packages="" # system packages that are needed, in one word
+test_tools=false   # an environment of yours needs the packages of the tests too
 . "$root/utils/parse_options.sh"
 no_more_arguments "$@"
 

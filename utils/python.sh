@@ -7,6 +7,6 @@
 # shellcheck source-path=SCRIPTDIR
 set -euo pipefail
 root=$(cd -P "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
-python=$("$root/utils/install.sh" --system_packages "")
+python=$("$root/utils/install.sh")
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 exec "$python" "$@"

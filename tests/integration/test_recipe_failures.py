@@ -72,7 +72,8 @@ def test_no_espeak_and_no_apt(recipe, tmp_path):
     ended = recipe.run(environment={"PATH": str(programs)})
     assert ended.status == 1, ended.stderr
     assert "apt-get install -y espeak-ng" in ended.stderr
-    assert "command not found" not in ended.stderr and made(recipe) == []
+    assert "stage 1 (data) failed" in ended.stderr and "command not found" not in ended.stderr
+    assert made(recipe) == ["exp"] and [p.name for p in recipe.exp.iterdir()] == ["recipe.json"]
 
 
 def test_directory_that_is_no_base_model(corpus, tmp_path):

@@ -52,7 +52,6 @@ class Checkout:
         for tool in TOOLS:
             (self.bin / tool).symlink_to(shutil.which(tool))
         self.program("python3.11", PYTHON)
-        self.program("espeak-ng", "#!/bin/sh\n")
         self.environment = {
             "PATH": str(self.bin),
             "HOME": str(directory),
@@ -317,24 +316,39 @@ def test_no_suitable_python(checkout):
 
 
 def test_missing_system_package_without_apt(checkout):
-    (checkout.bin / "espeak-ng").unlink()
-    done = checkout.install()
+    done = checkout.install("--system_packages", "espeak-ng")
     assert (done.returncode, done.stdout) == (1, "")
     assert "sudo sh -c 'apt-get update && apt-get install -y espeak-ng'" in done.stderr
     assert checkout.calls("^-m") == [] and not checkout.venv.exists()
-    assert ready(checkout, checkout.install("--system_packages", ""))
+    assert ready(checkout, checkout.install())  # by default none is needed
+
+
+def test_the_synthetic_corpus_asks_for_espeak(checkout, tmp_path):
+    recipe = tmp_path / "recipe"
+    recipe.mkdir()
+    (recipe / "utils").symlink_to(checkout.root / "utils")
+    for name in ("egs/TEMPLATE/lors1/path.sh", "local/make_espeak_corpus.sh"):
+        shutil.copy(ROOT / name, recipe)
+    command = [checkout.command[0], "make_espeak_corpus.sh", "--langs", "de"]
+    kwargs = {"cwd": recipe, "env": checkout.environment, "capture_output": True, "text": True}
+    done = subprocess.run(command, **kwargs, timeout=200)
+    assert done.returncode == 1 and "apt-get install -y espeak-ng" in done.stderr
+    assert checkout.calls("make_espeak_corpus") == []
+    checkout.program("espeak-ng", "#!/bin/sh\n")
+    assert subprocess.run(command, **kwargs, timeout=200).returncode == 0
+    assert checkout.calls("^-m") == ["-m lors.bin.make_espeak_corpus --langs de "]
 
 
 @pytest.mark.parametrize("user", ["root", "sudoer", "other"])
 def test_missing_system_package_with_apt(checkout, user):
-    (checkout.bin / "espeak-ng").unlink()
     log = checkout.bin.parent / "apt"
     script = f'#!/bin/sh\necho "$DEBIAN_FRONTEND $*" >>{log}\ncase "$*" in *update) exit 100 ;; *) '
     checkout.program("apt-get", f"{script}cp {checkout.bin}/du {checkout.bin}/espeak-ng ;; esac\n")
     (checkout.bin / "id").unlink()
     checkout.program("id", f"#!/bin/sh\necho {0 if user == 'root' else 1000}\n")
     checkout.program("sudo", "#!/bin/sh\n" + ('shift; exec "$@"' if user == "sudoer" else "exit 1"))
-    done = checkout.install()
+    wanted = ("--system_packages", "espeak-ng")
+    done = checkout.install(*wanted)
     if user == "other":
         assert done.returncode == 1 and "sudo sh -c" in done.stderr and not log.exists()
         return
@@ -342,7 +356,7 @@ def test_missing_system_package_with_apt(checkout, user):
     update, install = log.read_text().splitlines()
     assert update == "noninteractive -qq -o DPkg::Lock::Timeout=300 update"
     assert install.endswith("install -y --no-install-recommends espeak-ng")
-    assert ready(checkout, checkout.install()) and len(log.read_text().splitlines()) == 2
+    assert ready(checkout, checkout.install(*wanted)) and len(log.read_text().splitlines()) == 2
 
 
 def test_too_little_disk_space(checkout):
