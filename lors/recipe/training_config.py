@@ -9,7 +9,7 @@ from typing import Any
 
 from lors.checkpoint.places import MASKS, RECIPE_MODEL, RECIPE_VECTOR, model_in
 from lors.config import read_yaml
-from lors.errors import LorsError, shortened
+from lors.errors import LorsError, UsageError, shortened
 from lors.fileio import file_digest
 from lors.models import family_from
 from lors.tasks import Pair
@@ -222,6 +222,41 @@ def training_config(config: Mapping[str, Any], pairs: int, seed: int) -> dict[st
     if "total_steps" in schedule:
         config["scheduler_conf"] = {**schedule, "total_steps": schedule["total_steps"] * pairs}
     return config
+
+
+def check_schedule(config: Mapping[str, Any], where: object) -> None:
+    """Check that the schedule onecyclelr is as long as the training.
+
+    ESPnet steps the optimiser and the scheduler once for ``accum_grad`` batches of an epoch; the
+    batches that remain make no step.
+
+    Args:
+        config: ESPnet's options, with the budget of one pair.
+        where: their file, for the error.
+
+    Raises:
+        UsageError: another number of steps than ``total_steps``, or batches that remain: the joint
+            model, with more batches in an epoch, would have more steps than its schedule.
+    """
+    schedule = config.get("scheduler_conf")
+    total = schedule.get("total_steps") if isinstance(schedule, Mapping) else None
+    batches, epochs = config.get("num_iters_per_epoch"), config.get("max_epoch")
+    together = config.get("accum_grad", 1)
+    if config.get("scheduler") != "onecyclelr" or not all(
+        type(number) is int and number > 0 for number in (total, batches, epochs, together)
+    ):
+        return  # nothing to compare; wrong values are refused by ESPnet
+    if batches % together or batches * epochs // together != total:
+        raise UsageError(
+            "the schedule and the training have different lengths",
+            where=f"scheduler_conf of {where}",
+            expected="total_steps = num_iters_per_epoch * max_epoch / accum_grad, and "
+            "num_iters_per_epoch a multiple of accum_grad",
+            got=f"total_steps: {total}, num_iters_per_epoch: {batches}, max_epoch: {epochs}, "
+            f"accum_grad: {together}",
+            hint="num_iters_per_epoch counts batches, total_steps counts updates of the model: "
+            "twice the accum_grad needs twice the num_iters_per_epoch",
+        )
 
 
 def check_masked_config(config: Mapping[str, Any], where: object) -> None:
