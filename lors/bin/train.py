@@ -16,6 +16,7 @@ from lors.recipe.expdir import ExpDir
 from lors.recipe.names import check_names
 from lors.recipe.train import check_sequence, collect_stats, train, train_sequence
 from lors.recipe.training_config import (
+    check_kept_models,
     check_schedule,
     continued_config,
     fine_tuning_config,
@@ -123,6 +124,7 @@ def complete_config(args: argparse.Namespace, pairs: Sequence[Pair]) -> dict[str
     """Return the training configuration, completed with the model to train."""
     config = read_yaml(args.config)
     check_schedule(config, args.config)
+    check_kept_models(config, args.config)
     if args.base:
         adapter = getattr(args, "adapter", None)
         return fine_tuning_config(args.base, config, pairs, adapter)

@@ -259,6 +259,27 @@ def check_schedule(config: Mapping[str, Any], where: object) -> None:
         )
 
 
+def check_kept_models(config: Mapping[str, Any], where: object) -> None:
+    """Check that a configuration does not ask for an average of epochs: the best one is taken.
+
+    Args:
+        config: ESPnet's options.
+        where: their file, for the error.
+
+    Raises:
+        UsageError: ``keep_nbest_models`` is larger than 1.
+    """
+    kept = config.get("keep_nbest_models", 1)
+    numbers = kept if isinstance(kept, list) else [kept]
+    if any(type(number) is int and number > 1 for number in numbers):
+        raise UsageError(
+            "ESPnet's average of the best epochs would not be used",
+            where=f"keep_nbest_models of {where}",
+            expected="1: a trained model is that of its best epoch",
+            got=str(kept),
+        )
+
+
 def check_masked_config(config: Mapping[str, Any], where: object) -> None:
     """Check that a model can be trained under masks with these options; no model is read.
 

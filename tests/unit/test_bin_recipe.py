@@ -241,11 +241,17 @@ def test_adapters_that_do_not_allow_a_chain(training, tmp_path, capsys, more):
     assert not (tmp_path / "out").exists()
 
 
-def test_schedule_of_another_length_is_refused_before_the_statistics(training, tmp_path, capsys):
-    wrong = "num_iters_per_epoch: 10\nmax_epoch: 2\nscheduler: onecyclelr\naccum_grad: 2\n"
-    (tmp_path / "train.yaml").write_text(f"{wrong}scheduler_conf: {{total_steps: 20}}\n")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_epoch": 2, "scheduler": "onecyclelr", "scheduler_conf": {"total_steps": 10}},
+        {"keep_nbest_models": 5},
+    ],
+)
+def test_settings_that_are_refused_before_the_statistics(training, tmp_path, capsys, wrong):
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump({"num_iters_per_epoch": 10, **wrong}))
     assert train.main([*training, "--out", str(tmp_path / "out"), "--collect_stats"]) == 2
-    assert "total_steps" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert list(wrong)[-1] in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from stand_ins import BASE_CONFIG, write_base
 from lors.config import read_yaml
 from lors.errors import UsageError
 from lors.recipe.training_config import (
+    check_kept_models,
     check_schedule,
     fine_tuning_config,
     from_scratch_config,
@@ -133,3 +134,11 @@ def test_schedules_of_the_recipes():
     assert len(files) > 20
     for file in files:
         check_schedule(read_yaml(file), file)
+
+
+@pytest.mark.parametrize("kept", [5, [1, 5]])
+def test_average_of_epochs_is_refused(kept):
+    with refusal("keep_nbest_models of train.yaml", kept, kind=UsageError):
+        check_kept_models({"keep_nbest_models": kept}, "train.yaml")
+    for fine in ({"keep_nbest_models": 1}, {"keep_nbest_models": [1]}, {}):
+        check_kept_models(fine, "train.yaml")
