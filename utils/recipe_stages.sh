@@ -42,7 +42,7 @@ stage_stats() {
 
 # One model for each pair: train_pairs NAME CONFIG, into EXPDIR/NAME
 train_pairs() {
-    run "${train_cmd[@]}" --gpu "$ngpu" --num_nodes "$num_nodes" --num_threads "$array_cores" \
+    run_train "$array_cores" \
         --max_jobs_run "$nj" JOB=1:${#pairs[@]} "$expdir/log/train_$1.JOB.log" \
         "$python" -m lors.bin.train --base "$expdir/base" --pairs "${pairs[@]}" --dump "$dumpdir" \
         --config "$2" --dev_utterances "$dev_utterances" --stats "$expdir/stats" \
@@ -55,7 +55,7 @@ stage_baselines() {
     if begin baselines "one model for all pairs: ${baselines[*]:-none}"; then
         if [ ${#baselines[@]} -eq 0 ]; then return; fi
         local threads=${job_cores:-$((nj > ${#baselines[@]} ? nj / ${#baselines[@]} : 1))}
-        run "${train_cmd[@]}" --gpu "$ngpu" --num_nodes "$num_nodes" --num_threads "$threads" \
+        run_train "$threads" \
             --max_jobs_run "$nj" JOB=1:${#baselines[@]} "$expdir/log/train_baseline.JOB.log" \
             "$python" -m lors.bin.train --base "$expdir/base" --pairs "${pairs[@]}" \
             --dump "$dumpdir" --config "$train_config" --dev_utterances "$dev_utterances" \

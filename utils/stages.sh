@@ -187,6 +187,17 @@ run() {
     if [ -n "$submission" ]; then printf '    %s\n' "$submission"; fi
 }
 
+# Run a training: run_train THREADS [WRAPPER OPTION ...] [JOB=1:N] LOGFILE COMMAND ... The job has on
+# each node a process for each GPU, and the cores and memory of one process for each of them.
+run_train() {
+    local processes=$((ngpu > 1 ? ngpu : 1)) memory=()
+    if [ "$processes" -gt 1 ] && [ -n "${train_mem:-}" ]; then
+        memory=(--mem "$((processes * train_mem))G")
+    fi
+    run "${train_cmd[@]}" "${memory[@]}" --gpu "$ngpu" --num_nodes "$num_nodes" \
+        --num_threads $((processes * $1)) "${@:2}"
+}
+
 # Run a job without a GPU: run_cpu THREADS LOGFILE COMMAND ...; on this machine the output is shown,
 # without a log.
 run_cpu() {

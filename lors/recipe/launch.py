@@ -23,7 +23,8 @@ TAIL_WIDTH = 1000
 """Most characters of a line in the message about a failed training."""
 PIECE = 1 << 16
 """Most characters that are read at once, of a line without end."""
-THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+THREAD_SETTINGS = (*THREAD_COUNTS, "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 """Environment variables that the job wrappers set; a training resumed by hand keeps them."""
 STOP_SECONDS = 15.0
 """How long a training program may take to end after TERM."""
@@ -41,7 +42,7 @@ fi
 """
 
 
-def run_training(command: Sequence[str], out: Path) -> None:
+def run_training(command: Sequence[str], out: Path, processes: int = 1) -> None:
     """Run a training program by the script ``out/run.sh``, which a user can also start by hand.
 
     The output goes to stdout and to ``out/train.log``. Ctrl-C and TERM end the program.
@@ -49,12 +50,13 @@ def run_training(command: Sequence[str], out: Path) -> None:
     Args:
         command: from :func:`training_command`.
         out: the training's directory.
+        processes: processes of the training on each node, which share the threads of the job.
 
     Raises:
         LorsError: the program failed.
     """
     script = out / "run.sh"
-    _write_script(command, script, out / LOG)
+    _write_script(command, script, out / LOG, processes)
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     # The script replaces itself by the program, which then gets the signals.
     process = subprocess.Popen(
@@ -87,11 +89,13 @@ def run_training(command: Sequence[str], out: Path) -> None:
         )
 
 
-def _write_script(command: Sequence[str], script: Path, log: Path) -> None:
+def _write_script(command: Sequence[str], script: Path, log: Path, processes: int) -> None:
     """Write the shell script that starts or resumes a training, with the threads of this job."""
-    threads = [
-        f"{name}={shlex.quote(os.environ[name])}" for name in THREAD_SETTINGS if name in os.environ
-    ]
+    settings = {name: os.environ[name] for name in THREAD_SETTINGS if name in os.environ}
+    for name in THREAD_COUNTS:
+        if settings.get(name, "").isdecimal():
+            settings[name] = str(max(1, int(settings[name]) // processes))
+    threads = [f"{name}={shlex.quote(value)}" for name, value in settings.items()]
     paths = {"directory": Path.cwd(), "log": log, "stem": log.with_suffix("")}
     text = RUN_SH.format(
         name=log.name,

@@ -294,4 +294,5 @@ def _run(
         yaml.safe_dump(dict(config), handle, sort_keys=True, allow_unicode=True)
     files = ["--config", str(out / "train.yaml"), "--output_dir", str(out)]
     options = [*files, *options, "--use_preprocessor", "true"]
-    run_training(training_command(family.train_module, options, ngpu, num_nodes), out)
+    command = training_command(family.train_module, options, ngpu, num_nodes)
+    run_training(command, out, processes=max(ngpu, 1))

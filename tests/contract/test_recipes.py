@@ -175,12 +175,15 @@ def test_dry_run_prints_every_submission(name, tmp_path):
     pairs = len(re.search(r" experts: (.*)", done.stderr)[1].split())
     expert = {
         f"--array=1-{pairs}%7",
-        "--cpus-per-task=4",
+        "--cpus-per-task=8",  # four for each process, one process for each GPU
+        "--mem=48G",
         "--gres=gpu:2",
         "--nodes=3",
         "--signal=B:USR1@120",
     }
     assert expert <= set(of["train_expert"])
+    assert expert - {f"--array=1-{pairs}%7"} <= set(of["train_baseline"])
+    assert {"--cpus-per-task=4", "--mem=24G"} <= set(of["stats"])
     assert {"--array=1-7%7", "--gres=gpu:1"} <= set(of["inference"])
     assert "--gres" not in " ".join(of["data"] + of["format"] + of["merge"])
     assert sorted(recipe.directory.rglob("*")) == before

@@ -40,7 +40,7 @@ def write_noise(root: Path, langs: Sequence[str], clips: int) -> None:
             write_data_dir(root / "dump" / lang / split, rows)
 
 
-def run_here(command: Sequence[str], out: Path) -> None:
+def run_here(command: Sequence[str], out: Path, processes: int) -> None:
     """Run the program of a training in this process, in place of ``lors.recipe.launch``."""
     importlib.import_module(command[2]).main(command[3:])
 

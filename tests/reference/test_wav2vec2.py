@@ -59,7 +59,7 @@ def packages():
         yield
 
 
-def run_here(command, out):
+def run_here(command, out, processes):
     from lors.models.wav2vec2.task import Wav2Vec2Task
 
     assert command[1:3] == ["-m", "lors.bin.wav2vec2_train"]

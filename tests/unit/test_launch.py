@@ -158,6 +158,15 @@ def test_the_script_has_the_threads_and_the_directory_of_the_job(tmp_path, monke
     assert by_hand == f"{Path.cwd()} 3 2 ACTIVE 5\n" == (tmp_path / "train.1.log").read_text()
 
 
+@pytest.mark.parametrize(("given", "each"), [("8", "4"), ("1", "1"), ("8,2", "8,2")])
+def test_the_processes_of_a_training_share_the_threads_of_the_job(
+    tmp_path, monkeypatch, given, each
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    run_training(program("import os; print(os.environ['OMP_NUM_THREADS'])"), tmp_path, processes=2)
+    assert (tmp_path / "train.log").read_text() == f"{each}\n"
+
+
 STOPPABLE = r"""
 import os, signal, sys, time
 def stop(*_):

@@ -113,8 +113,7 @@ if begin stats "shapes of the training data"; then
 fi
 
 if begin sat "an adapter for all speakers"; then
-    run "${train_cmd[@]}" --gpu "$ngpu" --num_nodes "$num_nodes" --num_threads "$cores" \
-        "$expdir/log/train_sat.log" \
+    run_train "$cores" "$expdir/log/train_sat.log" \
         "$python" -m lors.bin.train --base "$expdir/quantised" --pairs "${others[@]}" \
         --dump "$speakerdir" --config "$sat_config" --dev_utterances "$dev_utterances" \
         --stats "$expdir/stats" --seed "$seed" --ngpu "$ngpu" --num_nodes "$num_nodes" \
@@ -125,8 +124,7 @@ if begin adapt "adapters of the test speakers"; then
     for system in quantised_sat_speaker quantised_speaker; do
         from=()
         if [ "$system" = quantised_sat_speaker ]; then from=(--adapter "$expdir/quantised_sat"); fi
-        run "${train_cmd[@]}" --gpu "$ngpu" --num_nodes "$num_nodes" \
-            --num_threads "$array_cores" --max_jobs_run "$nj" JOB=1:${#personal[@]} \
+        run_train "$array_cores" --max_jobs_run "$nj" JOB=1:${#personal[@]} \
             "$expdir/log/train_$system.JOB.log" \
             "$python" -m lors.bin.train --base "$expdir/quantised" "${from[@]}" \
             --pairs "${personal[@]}" --dump "$speakerdir" --config "$train_config" \

@@ -128,7 +128,7 @@ if begin masks "masks of ${masked[*]}: ${subnets[*]}"; then
 fi
 
 if begin subnets "training under masks: ${subnets[*]}"; then
-    run "${train_cmd[@]}" --gpu "$ngpu" --num_nodes "$num_nodes" --num_threads "$array_cores" \
+    run_train "$array_cores" \
         --max_jobs_run "$nj" JOB=1:${#subnets[@]} "$expdir/log/train_subnet.JOB.log" \
         "$python" -m lors.bin.train_subnet --base "$expdir/base" --langs "${langs[@]}" \
         --tasks "${tasks[@]}" --systems "${subnets[@]}" --mask_rounds "$mask_rounds" \

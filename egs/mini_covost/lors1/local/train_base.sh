@@ -85,8 +85,7 @@ if begin stats "shapes and feature statistics of the training data"; then
 fi
 
 if begin train "base model in $expdir/base"; then
-    run "${train_cmd[@]}" --gpu "$ngpu" --num_nodes "$num_nodes" --num_threads "$cores" \
-        "$expdir/log/train.log" \
+    run_train "$cores" "$expdir/log/train.log" \
         "$python" -m lors.bin.train "${tokens[@]}" --pairs "${pairs[@]}" --dump "$dumpdir" \
         --config "$base_config" --dev_utterances "$dev_utterances" --stats "$expdir/stats" \
         --seed "$seed" --ngpu "$ngpu" --num_nodes "$num_nodes" --out "$expdir/base"
