@@ -49,8 +49,8 @@ def merged_delta(
         nj: number of threads; the result does not depend on it.
         cache: directory of decompositions to keep for further merges of the same experts.
         reuse: the deltas of a plan that differs only in the parameters of the method, svc and
-            boost. If the method is for matrices, the deltas of all other tensors do not depend on
-            these and are taken from `reuse`.
+            boost, or of those of its tensors that are merged whole. If the method is for matrices,
+            these do not depend on the difference and are taken from `reuse`.
 
     Raises:
         UsageError: `nj` is less than 1.

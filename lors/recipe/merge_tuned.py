@@ -38,13 +38,15 @@ def merge_tuned(
             marker = DoneMarker(out / ".done", {**inputs, **masks_used(expdir, [params])})
             if marker.is_done():
                 continue
-            from lors.merge import run_merge  # torch is slow to import: only if there is work
+            import torch  # slow to import: only if there is work
+
+            from lors.merge import run_merge
             from lors.recipe.tuner import plan_of
 
             with marker.work():
                 cost = Cost(out)
                 with cost.measured(MERGING):
                     plan = plan_of(expdir, pairs, sweep.merge_method, params)
-                    run_merge(plan, out / "model.pth")
+                    run_merge(plan, out / "model.pth", nj=torch.get_num_threads())
                 cost.write()
             log.info("%s: %s", out, dict(params))

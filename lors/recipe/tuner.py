@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import xxhash
 from torch import Tensor
 
@@ -169,8 +170,13 @@ class Tuner:
         before, plan = self._plan, plan_of(self.expdir, self.pairs, method, setting)
         delta = self._delta
         if delta is None or before is None or _delta_of(before) != _delta_of(plan):
-            shared = before is not None and _whole_of(before) == _whole_of(plan)
-            delta = merged_delta(plan, self.inputs, cache=cache, reuse=delta if shared else None)
+            kept = {}
+            if delta is not None and before is not None and _whole_of(before) == _whole_of(plan):
+                kept = {name: delta[name] for name in self.inputs.names("whole")}
+            # A delta is as large as the model: the old one goes before the new one is made.
+            self._delta = delta = None
+            threads = torch.get_num_threads()
+            delta = merged_delta(plan, self.inputs, threads, cache=cache, reuse=kept)
         self._plan, self._delta = plan, delta
         self._state = apply_delta(self.inputs.base, delta, plan.scaling_coef, out=self._state)
         return self._known_point(_digest(self._state[name] for name in delta))

@@ -1,8 +1,10 @@
 """The search for merge parameters, with a stand-in for the model."""
 
 import dataclasses
+import weakref
 
 import pytest
+import torch
 from score_trees import put_score, references
 from stand_ins import FakeS2TModel, use_fake_models, write_audio_dump, write_model
 
@@ -11,10 +13,12 @@ from lors.config import read_yaml
 from lors.data.datadir import Utterance, read_data_dir, write_data_dir
 from lors.errors import UsageError
 from lors.fileio import read_json, write_json
+from lors.merge import merged_delta
 from lors.models.espnet_s2t.prompts import S2TOptions
 from lors.page.summary import dev_performance
 from lors.page.write import write_page
 from lors.plots.report import write_plots
+from lors.recipe import tuner
 from lors.recipe.cost import cost_sections
 from lors.recipe.eval_set import read_eval_set
 from lors.recipe.expdir import ExpDir
@@ -402,6 +406,24 @@ def test_models_with_the_same_values_are_decoded_once(expdir, dump, calls):
     assert merges(calls) == 0
     again = read_sweeps([expdir.root])[0]
     assert again.method == "again" and again.grid == sweep.grid
+
+
+def test_a_delta_is_gone_before_the_next_is_made(expdir, dump, monkeypatch):
+    made, threads = [], []
+
+    def recorded(plan, inputs, nj, **options):
+        pruned = inputs.names("prune")
+        assert [ref for delta in made for ref in delta if ref() is not None] == []
+        threads.append(nj)
+        found = merged_delta(plan, inputs, nj, **options)
+        made.append([weakref.ref(found[name]) for name in pruned])
+        return found
+
+    monkeypatch.setattr(tuner, "merged_delta", recorded)
+    tune(expdir, PAIRS, dump, GRID, OPTIONS)
+    # lors has two ranks, whose deltas share the tensors that are merged whole.
+    assert len(made) == 4 and all(made)
+    assert threads == [torch.get_num_threads()] * 4
 
 
 def test_cost_of_a_search_and_of_a_merge(expdir, dump):
