@@ -6,12 +6,12 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from lors.data.clips import SAMPLE_RATE
 from lors.data.datadir import Utterance, read_data_dir
 from lors.errors import LorsError
-from lors.fileio import file_digest
+from lors.fileio import file_digest, hash_of
 from lors.models.family import InferenceOptions, Recogniser
 from lors.tasks import TASKS, Pair, SpeechTask
 
@@ -94,9 +94,26 @@ def read_audio(path: str | os.PathLike) -> np.ndarray:
     return waveform
 
 
+def chosen(utterances: Sequence[Utterance], limit: int | None) -> list[Utterance]:
+    """Return at most `limit` utterances, chosen by a hash of their ids, in their order.
+
+    Ids begin with the speaker: the first utterances would be those of a few speakers.
+    """
+    kept = {u.id for u in sorted(utterances, key=lambda u: hash_of(u.id))[:limit]}
+    return [u for u in utterances if u.id in kept]
+
+
+def recorded_limit(limit: int | None) -> dict[str, Any]:
+    """Return the entries of a done marker for the choice of utterances by :func:`chosen`.
+
+    Earlier versions took the first utterances and recorded the limit alone.
+    """
+    return {"limit": limit, **({} if limit is None else {"chosen_by": "a hash of the id"})}
+
+
 def read_eval_set(directory: str | os.PathLike, limit: int | None = None) -> EvalSet:
-    """Read a data directory's audio and texts; with `limit`, only its first utterances."""
-    utterances = read_data_dir(directory)[:limit]
+    """Read a data directory's audio and texts; with `limit`, only some (:func:`chosen`)."""
+    utterances = chosen(read_data_dir(directory), limit)
     return EvalSet(
         tuple(u.id for u in utterances),
         AudioFiles([u.wav for u in utterances]),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lors.recipe.eval_set import digests_of
+from lors.recipe.eval_set import digests_of, recorded_limit
 from lors.recipe.expdir import ExpDir, check_models, model_digest
 from lors.recipe.measured import Finite
 from lors.score import normalised_performance
@@ -60,7 +60,7 @@ def inputs_of_losses(
     check_models(models)
     return {
         "options": options.greedy().settings(),
-        "limit": limit,
+        **recorded_limit(limit),
         "langs": [*langs],
         "data": {lang: digests_of(Path(dump) / lang / "dev") for lang in langs},
         "models": {str(directory): model_digest(directory) for directory in models},

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from lors.data.datadir import Utterance, read_data_dir
 from lors.errors import LorsError, shortened
-from lors.fileio import file_digest, hash_of, write_text
+from lors.fileio import file_digest, write_text
 from lors.models.family import Family
+from lors.recipe.eval_set import chosen
 from lors.tasks import Pair
 
 SPLITS = {"train": "train", "dev": "valid"}
@@ -122,7 +123,7 @@ def _check_usable(unusable: Sequence[str], where: object) -> None:
 
 def _references(directory: Path, pair: Pair, limit: int | None) -> Iterator[tuple[Utterance, str]]:
     """Yield the utterances of a data directory with their reference texts for the pair's task."""
-    for utterance in _chosen(read_data_dir(directory), limit):
+    for utterance in chosen(read_data_dir(directory), limit):
         if utterance.text is None:
             raise LorsError("data without transcripts", where=directory / "text")
         text = pair.speech_task.reference(utterance.text, utterance.translations)
@@ -133,12 +134,6 @@ def _references(directory: Path, pair: Pair, limit: int | None) -> Iterator[tupl
                 got=f"utterance {utterance.id} is not in it",
             )
         yield utterance, text
-
-
-def _chosen(utterances: list[Utterance], limit: int | None) -> list[Utterance]:
-    if limit is None or len(utterances) <= limit:
-        return utterances
-    return sorted(utterances, key=lambda u: hash_of(u.id))[:limit]
 
 
 def _write_tables(

@@ -23,7 +23,7 @@ from lors.errors import UsageError
 from lors.fileio import remove_tree, scratch_directory
 from lors.log import show_progress
 from lors.models.family import InferenceOptions
-from lors.recipe.eval_set import digests_of
+from lors.recipe.eval_set import digests_of, recorded_limit
 from lors.recipe.expdir import ExpDir, check_data, check_models, scope_of
 from lors.recipe.grid import Grid
 from lors.recipe.subnetworks import masks_used
@@ -153,7 +153,7 @@ def _unfinished(
     common: dict[str, Any] = {
         "models": expdir.digests(models),
         "data": {lang: digests_of(directory) for lang, directory in dev.items()},
-        "limit": grid.limit,
+        **recorded_limit(grid.limit),
         "options": options.greedy().settings(),
     }
     if grid.halving is not None:

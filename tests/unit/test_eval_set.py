@@ -6,7 +6,7 @@ import soundfile
 from stand_ins import sentence, write_audio_dump
 
 from lors.data.datadir import Utterance, read_data_dir, write_data_dir
-from lors.recipe.eval_set import read_audio, read_eval_set
+from lors.recipe.eval_set import chosen, read_audio, read_eval_set
 from tests.refusal import refusal
 
 
@@ -47,9 +47,25 @@ def test_eval_set(dump):
     assert [round(float(w[0]) * 128) for w in eval_set.waveforms] == [1, 2, 3]
     assert eval_set.references["asr"] == {f"spk{k}-de-test": sentence(k, "de") for k in range(3)}
     assert eval_set.references["st"]["spk1-de-test"].startswith("translation of ")
-    first = read_eval_set(dump / "de" / "test", limit=2)
-    assert first.ids == eval_set.ids[:2] and len(first.waveforms) == 2
+    some = read_eval_set(dump / "de" / "test", limit=2)
+    assert len(some.ids) == len(some.waveforms) == len(some.references["asr"]) == 2
+    assert [name for name in eval_set.ids if name in some.ids] == list(some.ids)
     assert read_eval_set(dump / "de" / "test", limit=9).ids == eval_set.ids
+
+
+def test_limit_takes_utterances_of_all_speakers():
+    speakers = [f"spk{number:02}" for number in range(20)]
+    some = [
+        Utterance(f"{speaker}-{clip:02}", f"{clip}.flac", speaker, "de")
+        for speaker in speakers
+        for clip in range(20)
+    ]
+    found = chosen(some, 100)
+    assert len(found) == 100 and [u for u in some if u in found] == found
+    assert {u.speaker for u in found} == set(speakers)
+    assert chosen(some[::-1], 100) == found[::-1]
+    assert chosen(some, None) == chosen(some, 400) == some
+    assert set(map(id, chosen(some, 50))) <= set(map(id, found))
 
 
 def test_eval_set_without_texts(dump):

@@ -189,7 +189,7 @@ def test_sweeps_are_what_the_report_reads(expdir, dump):
     assert len(read_sweeps([expdir.root])) == 3
 
 
-def test_search_is_greedy_on_the_first_utterances(expdir, dump, calls):
+def test_search_is_greedy_on_some_of_the_utterances(expdir, dump, calls):
     tune(expdir, PAIRS, dump, Grid({"average": ({},)}, 2), OPTIONS, device="cuda:3")
     inferences = [call for call in calls if call[0] not in ("load", "load_state")]
     assert set(inferences) == {("greedy", 2, 5, 0.4)}
@@ -315,6 +315,18 @@ def test_search_with_other_settings_is_refused(expdir, dump, calls, change, show
         tune(expdir, PAIRS, dump, grid, OPTIONS)
     assert calls == []
     assert expdir.sweep("task_arithmetic", "asr").read_bytes() == before
+
+
+def test_a_search_on_the_first_utterances_is_not_continued(expdir, dump, calls):
+    """Earlier versions took the first utterances and recorded their number alone."""
+    grid = Grid({"task_arithmetic": POINTS}, 2)
+    tune(expdir, PAIRS, dump, grid, OPTIONS)
+    marker = expdir.sweep("task_arithmetic", "asr").with_name(".done")
+    old = read_json(marker)
+    del old["inputs"]["chosen_by"]
+    write_json(marker, old)
+    with refusal("chosen_by: ", marker.parent):
+        tune(expdir, PAIRS, dump, grid, OPTIONS)
 
 
 @pytest.mark.parametrize(
