@@ -168,7 +168,7 @@ class Family(ABC):
         """
 
     def why_unusable(self, utterance: Utterance, fields: Mapping[str, str]) -> str | None:
-        """Return why the model cannot be trained on an utterance; None if it can.
+        """Return why the model cannot be trained on an utterance, or validated; None if it can.
 
         Args:
             fields: the utterance's training data, from :meth:`training_fields`.

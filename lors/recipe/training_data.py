@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from lors.fileio import file_digest, write_text
 from lors.models.family import Family
 from lors.recipe.eval_set import chosen
 from lors.tasks import Pair
+
+log = logging.getLogger(__name__)
 
 SPLITS = {"train": "train", "dev": "valid"}
 """Splits of a training -> their names in ESPnet's options and directories."""
@@ -62,6 +65,8 @@ def write_split(
 ) -> list[str]:
     """Write one split of several language-task pairs as one ESPnet data directory.
 
+    Dev utterances that the model cannot use are left out, with a warning: dev only chooses the epoch.
+
     Args:
         family: the family of the model to be trained.
         pairs: language-task pairs.
@@ -77,8 +82,8 @@ def write_split(
 
     Raises:
         LorsError: a data directory is missing or invalid, or has no transcripts, or no translation
-            for an ST pair; an utterance id appears twice; or the model cannot be trained on some
-            utterances.
+            for an ST pair; an utterance id appears twice; the model cannot be trained on some
+            utterances of train; or no utterances are left.
     """
     rows: dict[str, dict[str, str]] = {}
     languages: dict[str, str] = {}
@@ -98,9 +103,17 @@ def write_split(
             reason = family.why_unusable(utterance, fields)
             if reason:
                 unusable.append(f"{directory}: {utterance.id}: {reason}")
+                if split == "dev":
+                    continue
             rows[key] = {"wav.scp": utterance.wav, **fields}
             languages[key] = pair.lang
-    _check_usable(unusable, family.where)
+    if unusable and split == "dev" and rows:
+        log.warning(
+            "%d of %d dev utterances are left out, because the model cannot use them: %s",
+            *(len(unusable), len(unusable) + len(rows), "; ".join(shortened(unusable))),
+        )
+    else:
+        _check_usable(unusable, family.where)
     if not rows:
         named = f"{split} of {', '.join(map(str, pairs))}"
         raise LorsError("no utterances", where=Path(dump), got=named)
@@ -117,7 +130,8 @@ def _check_usable(unusable: Sequence[str], where: object) -> None:
             "utterances that the model cannot be trained on",
             where=where,
             got=shortened(unusable),
-            hint="remove them from the data directories of stage 1, and format again (stage 2)",
+            hint="delete their lines of wav.scp in these directories, then call "
+            "utils/fix_data_dir.sh with each of them",
         )
 
 

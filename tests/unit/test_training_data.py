@@ -4,6 +4,7 @@ import pytest
 from stand_ins import sentence, translation, write_dump
 
 from lors.data.datadir import Utterance, read_data_dir, read_text, write_data_dir
+from lors.data.datadir_tools import fix_data_dir
 from lors.models.espnet_s2t.family import EspnetS2T
 from lors.models.whisper.family import Whisper
 from lors.recipe.training_data import select_shapes, write_split
@@ -150,6 +151,33 @@ def test_text_longer_than_the_decoder(tmp_path):
         else:
             with refusal("spk0-de-train", "450 tokens", "448"):
                 write_split(*work)
+
+
+def test_dev_utterances_that_the_model_cannot_use_are_left_out(tmp_path, caplog):
+    dump = write_dump(tmp_path / "dump", ["de"], utterances=9)  # 1, 2, ... 9 seconds
+    work = [Pair("de", "asr"), Pair("de", "st")], dump, "dev", tmp_path / "out"
+    ids = write_split(whisper(window=3.0), *work)
+    assert ids == [f"spk{k}-de-dev-{task}" for k in range(3) for task in ("asr", "st")]
+    assert list(read_text(tmp_path / "out/text")) == ids
+    assert "12 of 18 dev utterances" in caplog.text
+    assert "spk3-de-dev: 4 s of audio in a window of 3 s" in caplog.text
+    caplog.clear()
+    write_split(whisper(window=9.0), *work)
+    assert caplog.text == ""
+    with refusal("spk0-de-dev: 1 s of audio in a window of 0.5 s"):  # none is left
+        write_split(whisper(window=0.5), *work)
+
+
+def test_unusable_utterances_are_removed_as_the_message_says(tmp_path):
+    dump = write_dump(tmp_path / "dump", ["de"], utterances=9)
+    work = whisper(window=3.0), [Pair("de", "asr")], dump, "train", tmp_path / "out"
+    with refusal("wav.scp", "utils/fix_data_dir.sh"):
+        write_split(*work)
+    directory = dump / "de/train"
+    lines = (directory / "wav.scp").read_text().splitlines(keepends=True)
+    (directory / "wav.scp").write_text("".join(lines[:3]))
+    fix_data_dir(directory)
+    assert write_split(*work) == [f"spk{k}-de-train-asr" for k in range(3)]
 
 
 @pytest.fixture
