@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from espnet2.tasks.abs_task import AbsTask
 from espnet2.train.reporter import Reporter
-from espnet2.train.trainer import Trainer
+from espnet2.train.trainer import Trainer, autocast_args
 from torch import Tensor
 
 from lors.checkpoint.places import TRAINING_STATE
@@ -70,6 +70,8 @@ class ResumableTrainer(Trainer):
                 keep_freed_memory()
                 if options.use_amp:
                     stack.enter_context(cpu_autocast(arguments["model"]))
+            elif options.use_amp:
+                leave_emulated_bfloat16()
             writes = not distributed.distributed or distributed.dist_rank == 0
             if writes:
                 stack.enter_context(locked(out / ".training.lock", OTHER_TRAINING_SECONDS))
@@ -118,6 +120,15 @@ def cpu_autocast(model: torch.nn.Module) -> contextlib.AbstractContextManager:
     # end of the outermost context empties it: all steps would compute with the first weights.
     model.register_forward_pre_hook(lambda *_: torch.clear_autocast_cache())
     return torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+def leave_emulated_bfloat16() -> None:
+    """Let ESPnet train in float16 on a GPU that only emulates bfloat16, such as a V100 or T4.
+
+    torch calls an emulated dtype supported, and ESPnet would take it, without any gain in speed.
+    """
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        autocast_args.pop("dtype", None)
 
 
 def keep_freed_memory() -> None:

@@ -24,7 +24,7 @@ pytest.importorskip("espnet2")
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from espnet2.train.distributed_utils import DistributedOption
-from espnet2.train.trainer import Trainer
+from espnet2.train.trainer import Trainer, autocast_args
 
 from lors.models.espnet_trainer import (
     ResumableTask,
@@ -334,6 +334,22 @@ def test_mixed_precision_uses_the_weights_of_the_step(tmp_path, monkeypatch):
         assert used.dtype == torch.bfloat16
         assert torch.equal(used, weights.bfloat16())
     assert not torch.equal(Matrix.seen[0][1], Matrix.seen[-1][1])
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, None)])
+def test_mixed_precision_on_a_gpu_does_not_emulate_bfloat16(tmp_path, monkeypatch, native, dtype):
+    seen = []
+    monkeypatch.setattr(
+        Trainer, "run", classmethod(lambda cls, **_: seen.append({**autocast_args}))
+    )
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or native,
+    )
+    monkeypatch.setitem(autocast_args, "dtype", torch.bfloat16)
+    train(tmp_path / "out", use_amp=True, ngpu=1)
+    assert [found.get("dtype") for found in seen] == [dtype]
 
 
 STEPS_WITH_LARGE_BLOCKS = """
