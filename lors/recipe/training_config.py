@@ -239,13 +239,14 @@ def check_schedule(config: Mapping[str, Any], where: object) -> None:
             model, with more batches in an epoch, would have more steps than its schedule.
     """
     schedule = config.get("scheduler_conf")
-    total = schedule.get("total_steps") if isinstance(schedule, Mapping) else None
-    batches, epochs = config.get("num_iters_per_epoch"), config.get("max_epoch")
-    together = config.get("accum_grad", 1)
+    numbers: list[Any] = [config.get(key) for key in ("num_iters_per_epoch", "max_epoch")]
+    numbers += [config.get("accum_grad", 1)]
+    numbers += [schedule.get("total_steps") if isinstance(schedule, Mapping) else None]
     if config.get("scheduler") != "onecyclelr" or not all(
-        type(number) is int and number > 0 for number in (total, batches, epochs, together)
+        type(number) is int and number > 0 for number in numbers
     ):
         return  # nothing to compare; wrong values are refused by ESPnet
+    batches, epochs, together, total = numbers
     if batches % together or batches * epochs // together != total:
         raise UsageError(
             "the schedule and the training have different lengths",

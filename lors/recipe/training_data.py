@@ -65,7 +65,8 @@ def write_split(
 ) -> list[str]:
     """Write one split of several language-task pairs as one ESPnet data directory.
 
-    Dev utterances that the model cannot use are left out, with a warning: dev only chooses the epoch.
+    Dev utterances that the model cannot use are left out, with a warning: dev only chooses the
+    best epoch.
 
     Args:
         family: the family of the model to be trained.
