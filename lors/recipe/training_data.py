@@ -65,9 +65,6 @@ def write_split(
 ) -> list[str]:
     """Write one split of several language-task pairs as one ESPnet data directory.
 
-    Dev utterances that the model cannot use are left out, with a warning: dev only chooses the
-    best epoch.
-
     Args:
         family: the family of the model to be trained.
         pairs: language-task pairs.
@@ -83,12 +80,12 @@ def write_split(
 
     Raises:
         LorsError: a data directory is missing or invalid, or has no transcripts, or no translation
-            for an ST pair; an utterance id appears twice; the model cannot be trained on some
-            utterances of train; or no utterances are left.
+            for an ST pair; an utterance id appears twice; or the model cannot use some utterances.
+            Those of dev, which only chooses the best epoch, are left out if there are others.
     """
     rows: dict[str, dict[str, str]] = {}
     languages: dict[str, str] = {}
-    unusable = []
+    unusable: dict[str, str] = {}
     for pair in pairs:
         directory = Path(dump) / pair.lang / split
         for utterance, text in _references(directory, pair, limit):
@@ -103,18 +100,12 @@ def write_split(
             fields = family.training_fields(utterance, pair, text)
             reason = family.why_unusable(utterance, fields)
             if reason:
-                unusable.append(f"{directory}: {utterance.id}: {reason}")
-                if split == "dev":
-                    continue
+                unusable[key] = f"{directory}: {utterance.id}: {reason}"
             rows[key] = {"wav.scp": utterance.wav, **fields}
             languages[key] = pair.lang
-    if unusable and split == "dev" and rows:
-        log.warning(
-            "%d of %d dev utterances are left out, because the model cannot use them: %s",
-            *(len(unusable), len(unusable) + len(rows), "; ".join(shortened(unusable))),
-        )
-    else:
-        _check_usable(unusable, family.where)
+    if split == "dev" and len(unusable) < len(rows):
+        rows = _without(unusable, rows)
+    _check_usable([unusable[key] for key in rows if key in unusable], family.where)
     if not rows:
         named = f"{split} of {', '.join(map(str, pairs))}"
         raise LorsError("no utterances", where=Path(dump), got=named)
@@ -123,6 +114,18 @@ def write_split(
         lines = (f"{key} {languages[key]}\n" for key in sorted(rows))
         write_text(Path(out) / "utt2category", "".join(lines))
     return sorted(rows)
+
+
+def _without(
+    unusable: Mapping[str, str], rows: Mapping[str, dict[str, str]]
+) -> dict[str, dict[str, str]]:
+    """Return the rows that are not in `unusable`; warn of those that are."""
+    if unusable:
+        log.warning(
+            "%d of %d dev utterances are left out, because the model cannot use them: %s",
+            *(len(unusable), len(rows), "; ".join(shortened(unusable.values()))),
+        )
+    return {key: row for key, row in rows.items() if key not in unusable}
 
 
 def _check_usable(unusable: Sequence[str], where: object) -> None:
