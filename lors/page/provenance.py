@@ -13,16 +13,9 @@ from lors.done_marker import recorded_inputs
 from lors.errors import LorsError
 from lors.page.tables import Cell, Table
 from lors.recipe.commands import History, read_history
-from lors.recipe.expdir import LORA, ON_QUANTISED, SUBNETS
+from lors.recipe.expdir import TRAININGS
 from lors.recipe.sweeps import format_params
 
-TRAININGS = (
-    *("expert/*/.done", f"{LORA}/*/.done", "joint/.done", "sequential/*/.done"),
-    *("half/*/base/.done", "half/*/expert/*/.done", f"{SUBNETS}*/.done"),
-    *(f"{system}/.done" for system in ON_QUANTISED if not system.endswith("_speaker")),
-    *(f"{system}/*/.done" for system in ON_QUANTISED if system.endswith("_speaker")),
-)
-"""Done markers of trainings; systems that share the adapters of others have none."""
 VOCABULARY = "token_list"
 """Key of a training configuration that is left out: it is long, and lies in ``config.yaml``."""
 

@@ -66,6 +66,13 @@ PERSONAL = ("quantised", *ON_QUANTISED, *ON_FULL)
 """All systems of a recipe for speakers but the base model, in the order of reports."""
 BASELINES = ("base", "expert", "joint", "sequential")
 """Systems that are not merged, in the order of reports."""
+TRAININGS = (
+    *("expert/*/.done", f"{LORA}/*/.done", "joint/.done", "sequential/*/.done"),
+    *("half/*/base/.done", "half/*/expert/*/.done", f"{SUBNETS}*/.done"),
+    *(f"{system}/.done" for system in ON_QUANTISED if not system.endswith("_speaker")),
+    *(f"{system}/*/.done" for system in ON_QUANTISED if system.endswith("_speaker")),
+)
+"""Done markers of trainings; systems that share the adapters of others have none."""
 OVER_LANGS, OVER_LANGS_TASKS = "langs", "langs_tasks"
 MERGED_OVER = {OVER_LANGS: "languages", OVER_LANGS_TASKS: "languages and tasks"}
 """End of the name of a merged system -> the meaning in words."""

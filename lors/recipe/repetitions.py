@@ -9,15 +9,18 @@ from typing import Any
 
 from lors.done_marker import recorded_inputs
 from lors.errors import LorsError
-from lors.recipe.expdir import ExpDir, utterances_file
+from lors.recipe.expdir import TRAININGS, ExpDir, utterances_file
 from lors.recipe.score_tree import ScoreTable
 from lors.score.utterances import UTTERANCES
 from lors.tasks import Pair
 
-TRAININGS = ("expert/*/.done", "joint/.done")
-"""Places of the done markers that are compared."""
-OF_AN_EXPERIMENT = ("seed", "init_param", "quantised_base", "token_list", "bpemodel")
+OF_AN_EXPERIMENT = (
+    *("seed", "init_param", "quantised_base", "token_list", "bpemodel"),
+    "normalize_conf",  # the file of statistics beside the base model
+)
 """Options of a training that differ between repetitions: its seed, and files of its experiment."""
+QUANTISED = "quantised"
+"""Directory of the quantised base model: its double quantisation is compared like a setting."""
 AUDIO = "wav.scp"
 """File of training data that has paths, which differ between machines."""
 
@@ -39,13 +42,17 @@ def repetition_cautions(table: ScoreTable) -> list[str]:
 
 def _trainings(root: Path) -> Trainings:
     found = {}
-    for path in (path for pattern in TRAININGS for path in sorted(root.glob(pattern))):
+    patterns = (*TRAININGS, f"{QUANTISED}/.done")
+    for path in (path for pattern in patterns for path in sorted(root.glob(pattern))):
         try:
             inputs = recorded_inputs(path)
         except LorsError:  # the scores can be reported without it; the HTML page names it
             continue
+        name = str(path.parent.relative_to(root))
+        if name == QUANTISED:
+            inputs = {"config": {"double": inputs.get("double")}}
         if isinstance(inputs.get("config"), dict):
-            found[str(path.parent.relative_to(root))] = inputs
+            found[name] = inputs
     return found
 
 

@@ -128,6 +128,29 @@ def test_runs_that_are_no_repetitions_are_named(tmp_path, caplog):
     assert "Caution" not in describe_runs(read_scores([one]))
 
 
+def test_other_trainings_of_speakers_and_under_masks_are_named(tmp_path):
+    one, two = dirs = [make_scores(tmp_path / name) for name in ("one", "two")]
+    names = ("quantised_sat", "quantised_speaker/de-x-anna_asr", "s3net_taylor_30", "lora/de_asr")
+    for seed, expdir in enumerate(dirs):
+        for name in names:
+            files = {"normalize_conf": {"stats_file": f"{expdir}/base/feats_stats.npz"}}
+            put_training(expdir, name, seed, max_epoch=3, **files)
+        put(expdir / "quantised/.done", {"inputs": {"config": "digest", "double": False}})
+    table = read_scores(dirs)
+    assert "Caution" not in describe_runs(table)
+    put(two / "quantised/.done", {"inputs": {"config": "digest", "double": True}})
+    put_training(two, names[0], seed=1, max_epoch=3, optim="adam")
+    put_training(two, names[1], seed=0, max_epoch=3)
+    put_training(two, names[2], seed=1, max_epoch=4)
+    put_training(two, names[3], seed=1, max_epoch=3, data="b")
+    cautions = [
+        f"Caution: {one} and {two} have the same seed 0.",
+        f"Caution: {two} and {one} were trained with other settings of double, max_epoch, optim.",
+        f"Caution: {two} and {one} were trained on other data: lora/de_asr.",
+    ]
+    assert describe_runs(table).endswith(f"({one}, {two}). {' '.join(cautions)}")
+
+
 def test_other_test_sets_of_another_run_are_named(tmp_path):
     one, two = (make_scores(tmp_path / name) for name in ("one", "two"))
     for path in two.glob("scores/test/*/de_asr.json"):
