@@ -9,6 +9,7 @@ from lors.config import count
 from lors.data.speaker_split import SpeakerRule, read_partition, split_speakers
 from lors.log import run_main
 from lors.recipe.names import check_names
+from lors.tasks import TASKS
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -39,8 +40,15 @@ def get_parser() -> argparse.ArgumentParser:
         help="YAML file of test speakers, each with its first and last dev utterance: those before "
         "adapt, those behind test; in place of --number, --adapt and --dev",
     )
-    parser.add_argument("--adapt", type=count, default=rule.adapt, help="(%(default)s)")
-    parser.add_argument("--dev", type=count, default=rule.dev, help="(%(default)s)")
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        default=["asr"],
+        choices=list(TASKS),
+        help="tasks of the data: speakers without translations for them are named (asr)",
+    )
+    parser.add_argument("--adapt", type=count, help=f"({rule.adapt})")
+    parser.add_argument("--dev", type=count, help=f"({rule.dev})")
     parser.add_argument(
         "--least_test",
         type=count,
@@ -60,13 +68,13 @@ def work(args: argparse.Namespace) -> None:
     rule = SpeakerRule(
         number=args.number or SpeakerRule.number,
         speakers=tuple(args.speakers),
-        adapt=args.adapt,
-        dev=args.dev,
+        adapt=args.adapt or SpeakerRule.adapt,
+        dev=args.dev or SpeakerRule.dev,
         least_test=args.least_test,
         own_splits=args.own_splits,
         partition=read_partition(args.partition) if args.partition else {},
     )
-    for code in split_speakers(args.data, args.langs, args.out, rule):
+    for code in split_speakers(args.data, args.langs, args.out, rule, args.tasks):
         print(code)
 
 
@@ -75,6 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.number and args.partition:
         parser.error("--number is not for --partition, which names the speakers")
+    if (args.adapt or args.dev) and (args.own_splits or args.partition):
+        parser.error("--adapt and --dev are not for --own_splits or --partition")
     return run_main(parser, work, argv)
 
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lors.config import read_yaml
-from lors.data.datadir import Utterance, read_data_dir, write_data_dirs
+from lors.data.datadir import Utterance, data_files, read_data_dir, write_data_dirs
 from lors.done_marker import DoneMarker, recorded_inputs
 from lors.errors import LorsError, UsageError, shortened, unknown_name
 from lors.fileio import file_digest, name_problem, write_text
-from lors.tasks import SPEAKERS_FILE, SPLITS, of_speaker
+from lors.tasks import SPEAKERS_FILE, SPLITS, SpeechTask, of_speaker, spoken, task_called
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,11 @@ class _Spoken:
 
 
 def split_speakers(
-    source: str | os.PathLike, langs: Sequence[str], out: str | os.PathLike, rule: SpeakerRule
+    source: str | os.PathLike,
+    langs: Sequence[str],
+    out: str | os.PathLike,
+    rule: SpeakerRule,
+    tasks: Sequence[str] = ("asr",),
 ) -> list[str]:
     """Write the data directories of the test speakers and of all others.
 
@@ -106,25 +110,31 @@ def split_speakers(
         out: receives the data directories, and the files :data:`SPEAKERS_FILE` and
             :data:`PRETRAINING_FILE`.
         rule: choice of speakers and utterances.
+        tasks: tasks that the data is for; the data directories do not depend on them.
 
     Returns:
         The codes of the test speakers, sorted by language and name.
 
     Raises:
         UsageError: speakers that the corpus does not have.
-        LorsError: no data; speakers with too few utterances (all are listed); no speaker is left to
-            pre-train on; or `out` was made with another rule or from other data.
+        LorsError: no data; a language with fewer speakers than test speakers, speakers with too few
+            utterances, or without the translations of a task (all are listed); no speaker is left
+            to pre-train on; or `out` was made with another rule or from other data.
     """
     source, out = Path(source), Path(out)
     directories = [d for lang in langs for s in SPLITS if (d := source / lang / s).is_dir()]
     there = {directory.parent.name for directory in directories}
     if missing := [lang for lang in langs if lang not in there]:
         raise LorsError("no data directories", where=source, got=missing, hint="run stage format")
-    files = [d / name for d in directories for name in ("utt2spk", "wav.scp", "text")]
-    digests = {str(f.relative_to(source)): file_digest(f) for f in files if f.exists()}
+    # spk2utt is the inverse of utt2spk.
+    files = [d / name for d in directories for name in data_files(d) if name != "spk2utt"]
+    digests = {str(f.relative_to(source)): file_digest(f) for f in files}
     inputs = {"data": digests, "rule": dataclasses.asdict(rule)}
     marker = DoneMarker(out / MARKER, inputs, OPTION)
+    translated = [task for task in map(task_called, tasks) if task.target]
     if marker.is_done():
+        if translated:
+            _check_translations({d: read_data_dir(d) for d in out.glob("*/*/")}, translated)
         return (out / SPEAKERS_FILE).read_text(encoding="utf-8").split()
     found = [speaker for lang in langs for speaker in _speakers_of(source, lang)]
     chosen = _choose(found, langs, rule)
@@ -138,6 +148,7 @@ def split_speakers(
             hint="choose fewer test speakers, or more languages",
         )
     codes = [speaker.code for speaker in chosen]
+    _check_translations({**made, **pretraining}, translated)
     with marker.work():
         write_data_dirs({**made, **pretraining})
         write_text(out / SPEAKERS_FILE, "".join(f"{code}\n" for code in codes))
@@ -199,6 +210,32 @@ def read_partition(path: str | os.PathLike) -> dict[str, tuple[str, str]]:
     return {str(speaker): tuple(ends) for speaker, ends in content.items()}
 
 
+def _check_translations(
+    directories: Mapping[Path, Sequence[Utterance]], tasks: Sequence[SpeechTask]
+) -> None:
+    """Check that all utterances have the texts of tasks, but for speech in their target language.
+
+    Raises:
+        LorsError: speakers without them; all are listed.
+    """
+    missing: dict[str, int] = defaultdict(int)
+    for directory in sorted(directories):
+        lang = spoken(directory.parent.name)
+        for task in tasks:
+            for utterance in directories[directory] if task.target != lang else ():
+                if task.reference("", utterance.translations) is None:
+                    missing[f"{utterance.speaker} ({lang}): no {task.reference_file}"] += 1
+    if missing:
+        raise LorsError(
+            "speakers without translations",
+            where="--tasks",
+            expected="translations of all utterances, or --tasks asr",
+            got=[f"{line} for {count} utterances" for line, count in missing.items()],
+            hint="give --tasks asr, or data in which all have them (in voice_prompts: "
+            '--data_opts "--second_russian false" with other --test_speakers)',
+        )
+
+
 def _speakers_of(source: Path, lang: str) -> list[_Spoken]:
     """Return the speakers of a language, sorted by name."""
     split_of: dict[str, str] = {}
@@ -236,10 +273,21 @@ def _choose(found: Sequence[_Spoken], langs: Sequence[str], rule: SpeakerRule) -
         chosen = [speaker for speaker in found if speaker.speaker in named]
     else:
         chosen = []
+        too_few = []
         for lang in langs:
             of_lang = [speaker for speaker in found if speaker.lang == lang]
             most = sorted(of_lang, key=lambda s: (-len(s.utterances), s.speaker))[: rule.number]
             chosen += [speaker for speaker in of_lang if speaker in most]
+            if len(most) < rule.number:
+                too_few.append(f"{lang}: {len(most)}")
+        if too_few:
+            raise LorsError(
+                "languages with too few speakers",
+                where="the test speakers",
+                expected=f"{rule.number} or more of each language",
+                got=too_few,
+                hint="give a smaller --num_speakers, other --langs, or names by --test_speakers",
+            )
     codes = [speaker.code for speaker in chosen]
     bad = [f"{code}: {name_problem(code)}" for code in codes if name_problem(code)]
     bad += [f"{code}: two speakers" for code in dict.fromkeys(codes) if codes.count(code) > 1]

@@ -44,8 +44,8 @@ class PqmOptions(ScriptOptions):
     test_speakers: tuple[str, ...]
     partition: str
     own_splits: bool
-    adapt_utterances: Count
-    speaker_dev: Count
+    adapt_utterances: Count | None
+    speaker_dev: Count | None
     least_test: Count
     double: bool
     base_model: str
@@ -64,7 +64,7 @@ class PqmOptions(ScriptOptions):
             self._check_quantised,
         ]
         if {"speakers", *OF_SPEAKERS}.intersection(stages):
-            checks.append(self._check_choice)
+            checks += [self._check_numbers, self._check_choice]
         if {"stats", "sat"}.intersection(stages):
             checks.append(lambda: self._check_adapter("sat_config"))
         if "adapt" in stages:
@@ -122,8 +122,8 @@ class PqmOptions(ScriptOptions):
             )
         rule = SpeakerRule(
             speakers=self.test_speakers,
-            adapt=self.adapt_utterances,
-            dev=self.speaker_dev,
+            adapt=self.adapt_utterances or SpeakerRule.adapt,
+            dev=self.speaker_dev or SpeakerRule.dev,
             least_test=self.least_test,
             own_splits=self.own_splits,
             partition=read_partition(self.partition) if self.partition else {},
@@ -132,6 +132,23 @@ class PqmOptions(ScriptOptions):
             rule = replace(rule, number=self.num_speakers or TEST_SPEAKERS)
         if not self.dry_run:
             check_split(self.speakerdir, self.langs, rule)
+
+    def _check_numbers(self) -> None:
+        """Check that numbers of utterances are given only where they split the utterances."""
+        numbers = {
+            "--adapt_utterances": self.adapt_utterances,
+            "--speaker_dev": self.speaker_dev,
+        }
+        given = {name: number for name, number in numbers.items() if number}
+        if given and (self.own_splits or self.partition):
+            raise UsageError(
+                "numbers of utterances beside another way to split them",
+                where=" and ".join(given),
+                expected="neither beside --own_splits or --partition",
+                got=[*given.values()],
+                hint="leave them out; if the recipe has one of the other options, give "
+                '--own_splits false or --partition ""',
+            )
 
     def _check_adapter(self, option: str) -> None:
         config = getattr(self, option)
@@ -168,8 +185,11 @@ class PqmOptions(ScriptOptions):
 
     def _speaker_options(self) -> list[str]:
         """Words of ``lors.bin.split_speakers``."""
-        counts = {"adapt": self.adapt_utterances, "dev": self.speaker_dev}
-        counts["least_test"] = self.least_test
+        counts = {"least_test": self.least_test}
+        if not (self.own_splits or self.partition):
+            adapt = self.adapt_utterances or SpeakerRule.adapt
+            dev = self.speaker_dev or SpeakerRule.dev
+            counts = {"adapt": adapt, "dev": dev, **counts}
         words = [word for name, count in counts.items() for word in (f"--{name}", str(count))]
         words += ["--own_splits"] if self.own_splits else []
         words += ["--partition", self.partition] if self.partition else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,8 @@ def test_wrong_value_is_told_before_the_first_stage(option, value, tmp_path):
         ("librispeech", ["--num_speakers", "3"], ("--num_speakers", "--partition")),
         ("librispeech", ["--test_speakers", "84"], ("84", "115", "--partition")),
         ("librispeech", ["--own_splits"], ("--own_splits", "--partition")),
+        ("librispeech", ["--speaker_dev", "5"], ("--speaker_dev", "--partition")),
+        ("voice_prompts", ["--adapt_utterances", "5"], ("--adapt_utterances", "--own_splits")),
         ("voice_prompts", ["--num_speakers", "1"], ("--num_speakers", "--test_speakers")),
     ],
 )
@@ -211,6 +214,26 @@ def test_the_second_russian_speaker_is_beside_that_of_the_prompts(prompts):
     done = run(prompts, "--langs", "ru", *only, "--data_opts", "--second_russian false")
     assert done.returncode == 0, done.stdout
     assert {u.speaker for u in read_data_dir(prompts / "only/ru/train")} == {"ru-IvrvoiceRU"}
+
+
+def test_translation_of_the_voice_prompts(prompts):
+    """The read sentences have none: told before the base model; the command of the README works."""
+    both = ["--tasks", "asr st", "--least_test", "1", "--stop_stage", "quantise"]
+    done = run(prompts, "--langs", "fr ru", "--test_speakers", "fr-June", *both)
+    assert done.returncode == 1, done.stdout
+    facts = ("ru-nsh", "ru-IvrvoiceRU", "text.en", "--tasks asr", "--second_russian false")
+    assert all(fact in done.stdout for fact in facts), done.stdout
+    assert "fr-June (" not in done.stdout and not (prompts / "speakers").exists()
+    assert not (prompts / "exp/base").exists()
+    page = (prompts / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    [command] = [line for line in page.splitlines() if '--tasks "asr st"' in line]
+    words = shlex.split(command, comments=True)[1:]
+    done = run(prompts, *words, "--least_test", "1", "--stop_stage", "speakers")
+    assert done.returncode == 0, done.stdout
+    codes = (prompts / "speakers_st/speakers").read_text().split()
+    assert codes == ["fr-x-June", "it-x-Carlo"]
+    others = read_data_dir(prompts / "speakers_st/ru/train")
+    assert {u.speaker for u in others} == {"ru-IvrvoiceRU"} and others[0].translations["en"]
 
 
 def test_adapters_of_another_kind_for_all_speakers(tmp_path):

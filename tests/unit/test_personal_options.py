@@ -26,7 +26,7 @@ OPTIONS = {
     **{"stage": "1", "stop_stage": "10", "skip_train": "false", "dry_run": "false"},
     **{"submit": "false", "langs": "de en", "tasks": "asr st", "splits": "train dev test"},
     **{"num_speakers": "", "test_speakers": "", "partition": "", "own_splits": "false"},
-    **{"adapt_utterances": "60", "speaker_dev": "10", "least_test": "10", "seed": "1"},
+    **{"adapt_utterances": "", "speaker_dev": "", "least_test": "10", "seed": "1"},
     **{"dev_utterances": "1000", "datadir": "data", "dumpdir": "dump", "speakerdir": "speakers"},
     **{"expdir": "exp", "nj": "2", "ngpu": "0", "num_nodes": "1", "device": "cpu"},
     **{
@@ -123,12 +123,9 @@ def test_the_words_for_stage_speakers_make_the_choice_that_is_checked(options, c
     write(Path("dump"), {"de": {name: (9 - place, 1, 2) for place, name in enumerate(NAMES)}})
     ends = {name: [f"{name}-train02", f"{name}-train03"] for name in NAMES[:2]}
     Path("list.yaml").write_text(yaml.safe_dump(ends))
-    given = {
-        "langs": "de",
-        "adapt_utterances": "3",
-        "speaker_dev": "2",
-        "least_test": "1",
-    } | options
+    given = {"langs": "de", "least_test": "1"} | options
+    if not {"partition", "own_splits"} & {*options}:
+        given |= {"adapt_utterances": "3", "speaker_dev": "2"}
     words = lists(("speakers",), **given)["speaker_options"]
     assert split_speakers(["--data", "dump", "--langs", "de", "--out", "speakers", *words]) == 0
     assert lists(("sat",), **given)["speakers"] == codes
@@ -144,6 +141,16 @@ def test_two_ways_to_choose_or_to_split():
         lists(partition="list.yaml", own_splits="true")
     with refusal("--partition", "bert", "anna", kind=UsageError):
         lists(partition="list.yaml", test_speakers="bert")
+
+
+def test_numbers_of_utterances_beside_another_way_to_split_them():
+    Path("list.yaml").write_text("anna: [a-1, a-2]\n")
+    for other in ({"own_splits": "true"}, {"partition": "list.yaml"}):
+        for option in ("adapt_utterances", "speaker_dev"):
+            facts = (f"--{option}", "7", "--own_splits false", '--partition ""')
+            with refusal(*facts, kind=UsageError):
+                lists(("speakers",), **other, **{option: "7"}, dry_run="true")
+        assert "--adapt" not in lists(("speakers",), **other)["speaker_options"]
 
 
 @pytest.mark.parametrize(

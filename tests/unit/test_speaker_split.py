@@ -168,6 +168,56 @@ def test_a_choice_is_compared_with_the_one_that_was_made(source, tmp_path):
     assert chosen_speakers(out) is None
 
 
+def translate(directory):
+    """Add translations to a data directory."""
+    utterances = [
+        dataclasses.replace(u, translations={"en": u.text}) for u in read_data_dir(directory)
+    ]
+    write_data_dir(directory, utterances)
+
+
+def test_speakers_without_translations(source, tmp_path):
+    """Named before the data is written, and also when it is there; English needs none."""
+    write(source, {"en": {"bob": (9, 3, 3), "eve": (4, 2, 2)}})
+    out, rule = (
+        tmp_path / "speakers",
+        SpeakerRule(speakers=("anna",), own_splits=True, least_test=1),
+    )
+    for split in ("train", "dev", "test"):
+        translate(source / "de" / split)
+    write(source, {"fr": {"fr-june": (8, 2, 2), "fr-luc": (1, 1, 1)}})
+    langs = ["de", "en", "fr"]
+    with refusal("fr-june (fr)", "10", "fr-luc (fr)", "text.en", "--tasks asr") as caught:
+        split_speakers(source, langs, out, rule, ["asr", "st"])
+    assert len(caught.value.facts) == 2 and not out.exists()
+    split_speakers(source, langs, out, rule)
+    with refusal("fr-june (fr)", "fr-luc (fr)", "--second_russian false"):
+        split_speakers(source, langs, out, rule, ["st"])
+    codes = split_speakers(source, langs[:2], tmp_path / "both", rule, ["asr", "st"])
+    assert codes == split_speakers(source, langs[:2], tmp_path / "both", rule, ["st"])
+    assert read_data_dir(tmp_path / "both/de-x-anna/test")[0].translations["en"]
+
+
+@pytest.mark.parametrize("change", ["translations", "lang", "duration", "gender"])
+def test_other_files_of_the_data_are_compared_too(change, source, tmp_path):
+    out, rule = tmp_path / "speakers", SpeakerRule(adapt=8, dev=4, least_test=8)
+    split_speakers(source, ["de"], out, rule)
+    value = {"translations": {"en": "x"}, "lang": "nl", "duration": 2.0, "gender": "f"}[change]
+    directory = source / "de" / "dev"
+    utterances = read_data_dir(directory)
+    write_data_dir(directory, [dataclasses.replace(u, **{change: value}) for u in utterances])
+    with refusal("de/dev/", "--speakerdir"):
+        split_speakers(source, ["de"], out, rule)
+
+
+def test_fewer_speakers_than_test_speakers(source, tmp_path):
+    rule = SpeakerRule(number=3, adapt=4, dev=1, least_test=1)
+    write(source, {"en": {"bob": (9, 3, 3), "eve": (4, 2, 2)}})
+    with refusal("3 or more", "--num_speakers", "--test_speakers") as caught:
+        split_speakers(source, ["de", "en", "fr"], tmp_path / "o", rule)
+    assert caught.value.facts == ["en: 2", "fr: 1"]
+
+
 def test_an_utterance_in_two_splits(source, tmp_path):
     twice = [Utterance("anna-train00", "/x/0.flac", "anna", "de", "word")]
     write_data_dir(source / "de" / "test", twice)
@@ -231,6 +281,13 @@ def test_program(source, tmp_path, capsys):
     assert main([*named, "--speakers", "bert"]) == 0
     assert capsys.readouterr().out == "de-x-bert\n"
     assert main([*named, "--own_splits"]) == 2
+    assert main([*named, "--speakers", "bert", "--tasks", "asr", "st"]) == 1
+    assert "text.en" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main([*named, "--number", "1"])
     assert "--number" in capsys.readouterr().err
+    for other in (["--partition", str(list_)], ["--own_splits"]):
+        for name in ("--adapt", "--dev"):
+            with pytest.raises(SystemExit, match="2"):
+                main([*options, *other, name, "5"])
+            assert name in capsys.readouterr().err

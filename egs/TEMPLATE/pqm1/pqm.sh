@@ -36,8 +36,8 @@ num_speakers="" # test speakers of each language: those with the most utterances
 test_speakers="" # ids of the test speakers, in place of --num_speakers; with --partition: some of its speakers
 partition="" # test speakers and their dev utterances as a YAML file, in place of --num_speakers, --adapt_utterances and --speaker_dev
 own_splits=false # keep the train, dev and test of the corpus for every speaker, in place of --adapt_utterances and --speaker_dev
-adapt_utterances=60 # utterances of a test speaker to adapt
-speaker_dev=10 # utterances of a test speaker to choose the best epoch; the rest are for tests
+adapt_utterances="" # utterances of a test speaker to adapt (default: 60)
+speaker_dev="" # utterances of a test speaker to choose the best epoch (default: 10); the rest are for tests
 least_test=10 # fewest test utterances of a speaker
 seed=1       # seed of the training
 dev_utterances=1000 # dev utterances of each language or speaker, to choose the best epoch
@@ -93,7 +93,7 @@ stage_format "${splits[@]}"
 if begin speakers "data of each speaker in $speakerdir"; then
     run_cpu 1 "$expdir/log/speakers.log" \
         "$python" -m lors.bin.split_speakers --data "$dumpdir" --langs "${langs[@]}" \
-        --out "$speakerdir" "${speaker_options[@]}"
+        --tasks "${tasks[@]}" --out "$speakerdir" "${speaker_options[@]}"
     if [ "$dry_run" = false ]; then check_options pqm; fi # the lists of the speakers that are there now
 fi
 

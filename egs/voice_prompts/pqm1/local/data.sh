@@ -2,7 +2,7 @@
 # Usage: local/data.sh --langs "es fr it ru" --out data
 #
 # Get the packages of the voice prompts and prepare them; Russian has a second speaker, who reads
-# sentences aloud. Give options of this script to ./run.sh like this:
+# sentences aloud that have no translations. Give options of this script to ./run.sh like this:
 # ./run.sh --data_opts "--second_russian false".
 #
 # shellcheck source-path=SCRIPTDIR/..
