@@ -78,7 +78,8 @@ class DoneMarker:
         self.path = Path(path)
         self.started = self.path.with_name(self.path.name + ".started")
         self.option = option
-        self.inputs = json.loads(json.dumps(inputs, default=str))
+        # JSON has no infinities: they are recorded, and so compared, as texts.
+        self.inputs = json.loads(json.dumps(inputs, default=str), parse_constant=str)
 
     def is_done(self) -> bool:
         """Return whether the work is finished.

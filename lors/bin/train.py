@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,19 @@ def work(args: argparse.Namespace) -> None:
 
 
 def complete_config(args: argparse.Namespace, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Return the training configuration, completed with the model to train."""
+    """Return the training configuration, completed with the model to train.
+
+    Args:
+        args: values of the program's options.
+        pairs: language-task pairs that will be trained.
+
+    Raises:
+        LorsError: as :func:`fine_tuning_config`.
+        UsageError: an option is not a number (``.nan``), or there is nothing to start from.
+    """
     config = read_yaml(args.config)
+    if bad := [*_not_a_number(config)]:
+        raise UsageError("values that are not a number", where=args.config, got=bad)
     check_schedule(config, args.config)
     check_kept_models(config, args.config)
     if args.base:
@@ -138,6 +150,18 @@ def complete_config(args: argparse.Namespace, pairs: Sequence[Pair]) -> dict[str
             "wav2vec2_conf)",
         )
     return config
+
+
+def _not_a_number(value: Any, name: str = "") -> Iterator[str]:
+    """Yield the names of options that are NaN, e.g. ``optim_conf.lr``."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _not_a_number(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _not_a_number(inner, f"{name}[{index}]")
+    elif isinstance(value, float) and math.isnan(value):
+        yield name
 
 
 def main(argv: list[str] | None = None) -> int:

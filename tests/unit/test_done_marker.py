@@ -24,6 +24,18 @@ def test_done_marker(tmp_path):
     assert read_json(path)["hash"] == hash_of(read_json(path)["inputs"])
 
 
+def test_infinite_settings_are_recorded_and_compared(tmp_path):
+    def marker(value):
+        return DoneMarker(tmp_path / ".done", {"config": {"grad_clip": value}})
+
+    marker(float("inf")).start()
+    marker(float("inf")).mark()
+    assert marker(float("inf")).is_done()
+    for other in (float("-inf"), 5.0):
+        with refusal("config.grad_clip", "Infinity"):
+            marker(other).is_done()
+
+
 @pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize(
     ("inputs", "difference"),

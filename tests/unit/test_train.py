@@ -10,6 +10,7 @@ import torch
 import yaml
 from stand_ins import BASE_CONFIG, calls_of, fake_espnet, write_base, write_dump
 
+from lors.bin.train import main
 from lors.data.datadir import read_text
 from lors.fileio import file_digest, locked
 from lors.models import family_from
@@ -55,6 +56,21 @@ def test_speech_and_text_shapes_are_in_the_same_order(project, tmp_path):
         for kind in ("speech", "text")
     )
     assert speech == text and len(speech) == 6
+
+
+def test_infinity_is_a_setting_and_nan_is_none(project, base, tmp_path, capsys):
+    project["config"] |= {"grad_clip": float("inf")}
+    for _ in range(2):
+        train(PAIRS, out=tmp_path / "joint", **project)
+    assert len(calls_of(tmp_path / "joint")) == 1
+    assert written_config(tmp_path / "joint")["grad_clip"] == float("inf")
+    path = tmp_path / "nan.yaml"
+    path.write_text("optim_conf: {lr: .nan, betas: [0.9, .nan]}\ngrad_clip: .inf\n")
+    words = ["--dump", str(project["dump"]), "--config", str(path), "--out", str(tmp_path / "o")]
+    assert main(["--base", str(base), "--pairs", "de_asr", *words, "--collect_stats"]) == 2
+    shown = capsys.readouterr().err
+    assert all(fact in shown for fact in ("nan.yaml", "optim_conf.lr", "optim_conf.betas[1]"))
+    assert "grad_clip" not in shown and not (tmp_path / "o").exists()
 
 
 def test_statistics_of_a_fine_tuning(project, tmp_path):
