@@ -16,14 +16,37 @@ def check_alone(config: Mapping[str, Any], where: str) -> None:
     """Check that a training on a quantised model leaves an adapter and nothing else.
 
     Raises:
-        UsageError: it leaves no adapter, or more than an adapter.
+        UsageError: it leaves no adapter, or more than an adapter; or an option has no effect.
     """
-    if problems := not_alone(config):
+    problems = not_alone(config) + without_effect(config)
+    if frozen := config.get("freeze_param"):
+        problems.append(f"freeze_param: {frozen}, expected none: all but the adapters is frozen")
+    if problems:
         raise UsageError(
             "a quantised model can be trained by adapters only, which are saved alone",
             where=where,
             got=problems,
+            hint="target_modules in adapter_conf names the layers with adapters",
         )
+
+
+def check_effect(config: Mapping[str, Any], where: str) -> None:
+    """Check the options of adapters that ESPnet takes and does not use.
+
+    Raises:
+        UsageError: an option has no effect.
+    """
+    if problems := without_effect(config):
+        raise UsageError("an option without effect", where=where, got=problems)
+
+
+def without_effect(config: Mapping[str, Any]) -> list[str]:
+    """Return a line for each option of adapters that ESPnet takes and does not use."""
+    given = config.get("adapter_conf")
+    bias_type = given.get("bias_type") if isinstance(given, Mapping) else None
+    if not config.get("use_adapter") or bias_type in (None, "none"):
+        return []
+    return [f"adapter_conf.bias_type: {bias_type}, expected none: adapters have no biases"]
 
 
 def not_alone(config: Mapping[str, Any]) -> list[str]:

@@ -47,7 +47,6 @@ class QuantisedTask(AbsTask):
         convolutions_to_lora(model, **args.adapter_conf)
         create_adapter(model, args.adapter, args.adapter_conf)
         dropout_as_function(model)  # ESPnet calls create_adapter on this model again
-        args.freeze_param = []  # all but the adapters is frozen; this would freeze these
         load_quantised(model, open_quantised(path))
         _check_layers(model)
         return model

@@ -12,6 +12,7 @@ from lors.config import read_yaml
 from lors.errors import LorsError, UsageError, shortened
 from lors.fileio import file_digest
 from lors.models import family_from
+from lors.models.adapter_conf import check_effect
 from lors.tasks import Pair
 
 QUANTISED_BASE = "quantised_base"
@@ -46,19 +47,23 @@ def fine_tuning_config(
         adapter: directory of an adapter of the base model, to start from.
 
     Raises:
-        LorsError: `config` sets keys that belong to the base model, the base model does not know
-            a language or a task of `pairs`, or `adapter` is of another base model or another kind.
+        LorsError: `config` sets keys that belong to the base model, or names one itself; the base
+            model does not know a language or a task of `pairs`, or `adapter` is of another base
+            model or another kind.
+        UsageError: an option of adapters has no effect.
     """
+    check_effect(config, "the training configuration")
     source = Path(base) / "config.yaml"
     base_config = read_yaml(source)
     family = family_from(base_config, source)
     family.check_pairs(pairs)
     clash = [key for key in config if key in family.model_keys]
+    clash += [key for key in ("init_param", QUANTISED_BASE) if config.get(key)]
     if clash:
         raise LorsError(
             "a fine-tuning configuration sets keys of the base model",
             got=clash,
-            hint=f"remove them; they are taken from {source}",
+            hint=f"remove them: the base model is {base}, and they are taken from {source}",
         )
     keys = (key for key in family.model_keys if base_config.get(key) is not None)
     model = {key: base_config[key] for key in keys}

@@ -194,6 +194,21 @@ def test_a_training_that_leaves_no_adapter_alone(key, value):
         lists(("data", "quantise"), **{option: "conf/other.yaml"}, dry_run="true")
 
 
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        ({"freeze_param": ["encoder"]}, "freeze_param: ['encoder']"),
+        ({"adapter_conf": {"bias_type": "all"}}, "bias_type: all"),
+    ],
+)
+def test_options_of_adapters_without_effect(change, fact):
+    config = read_yaml("conf/train_sat.yaml")
+    adapter = config["adapter_conf"] | change.get("adapter_conf", {})
+    Path("conf/other.yaml").write_text(yaml.safe_dump({**config, **change, "adapter_conf": adapter}))
+    with refusal("conf/other.yaml", fact, "target_modules", kind=UsageError):
+        lists(("sat",), sat_config="conf/other.yaml", dry_run="true")
+
+
 def test_stages_after_the_choice_of_speakers_need_it():
     with refusal("speakers", "stage speakers"):
         lists(stages=("sat",))

@@ -45,6 +45,23 @@ def test_fine_tuning_cannot_change_the_model(base):
         fine_tuning_config(base, clash, PAIRS)
 
 
+@pytest.mark.parametrize("key", ["init_param", "quantised_base"])
+def test_fine_tuning_cannot_begin_with_another_model(base, key):
+    with refusal(key, base):
+        fine_tuning_config(base, {**CONFIG, key: ["other/model.pth"]}, PAIRS)
+    fine_tuning_config(base, {**CONFIG, key: []}, PAIRS)  # as in ESPnet's own config.yaml
+
+
+@pytest.mark.parametrize("bias_type", ["all", "lora_only"])
+def test_biases_of_adapters(base, bias_type):
+    """ESPnet takes the option, and neither trains nor saves the biases."""
+    config = {**CONFIG, "use_adapter": True, "adapter_conf": {"bias_type": bias_type}}
+    with refusal("adapter_conf.bias_type", bias_type, kind=UsageError):
+        fine_tuning_config(base, config, PAIRS)
+    for others in ({"use_adapter": False}, {"adapter_conf": {"bias_type": "none"}}):
+        fine_tuning_config(base, {**config, **others}, PAIRS)
+
+
 def test_fine_tuning_in_a_language_that_the_base_does_not_know(base):
     pairs = [*PAIRS, Pair("sv-SE", "asr"), Pair("fr", "st")]
     with refusal("<fra>", "<swe>", "de es", "local/train_base.sh", base / "config.yaml"):
