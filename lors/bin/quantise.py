@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
 from tqdm import tqdm
 
+from lors.checkpoint.adapter_base import hash_of_weights
 from lors.checkpoint.hub import local_path
 from lors.checkpoint.places import RECIPE_MODEL, SUBNETWORK
 from lors.checkpoint.quantised import open_quantised
+from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.writer import CheckpointWriter
-from lors.errors import UsageError
+from lors.errors import LorsError, UsageError
 from lors.log import run_main, show_progress
 from lors.models.quantise import quantise_directory
 
@@ -47,9 +50,30 @@ def work(args: argparse.Namespace) -> None:
     model = open_quantised(local_path(args.model))
     if Path(args.out).resolve() == model.path.resolve():
         raise UsageError("input and output are the same file", where="--out", got=args.out)
+    _check_restored(Path(args.out), model)
     with CheckpointWriter(args.out, model.spec()) as writer:
         for name in tqdm(model.names(), unit="tensor", disable=not show_progress()):
             writer.add(name, model.tensor(name))
+
+
+def _check_restored(out: Path, model: Checkpoint) -> None:
+    """Check that a file can be written, or holds the weights to write: the same command wrote it.
+
+    Raises:
+        UsageError: there is another file.
+    """
+    if not out.exists():
+        return
+    with contextlib.suppress(LorsError):  # no model, or a damaged one
+        there = Checkpoint.open(out)
+        if there.spec() == model.spec() and hash_of_weights(there) == hash_of_weights(model):
+            return
+    raise UsageError(
+        "there is another file of this name already",
+        where=out,
+        expected=f"no such file, or the weights of {model.path} in full precision",
+        hint="choose another name, or move it away",
+    )
 
 
 def _directory(model: str, out: str) -> Path:

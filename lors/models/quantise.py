@@ -31,7 +31,7 @@ def quantise_directory(
 
     Raises:
         LorsError: the model is missing or damaged, an adapter, has masks, or is of a family without
-            quantisation; or `out` holds another model, which would be used in its place.
+            quantisation; or `out` holds another model, or a file that would be overwritten.
     """
     from lors.checkpoint.expert import open_model  # torch is slow to import
     from lors.checkpoint.lora_files import is_adapter
@@ -51,6 +51,15 @@ def quantise_directory(
     marker = DoneMarker(out / ".done", inputs)
     if marker.is_done():
         return
+    written = [out / name for name in (RECIPE_VECTOR, *(file.name for file in copied))]
+    if not marker.started.exists() and (foreign := [file for file in written if file.exists()]):
+        raise LorsError(
+            "files that this command did not write would be overwritten",
+            where=out,
+            expected="a new or an empty directory, or one of lors quantise",
+            got=[file.name for file in foreign],
+            hint="choose another directory",
+        )
     with marker.work():
         model = open_model(source)
         names = [

@@ -300,6 +300,36 @@ def test_a_model_is_not_quantised_beside_another(exp, file, capsys):
     assert quantise_main(quantise) == 1
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "config.yaml"])
+def test_files_of_another_program_are_not_overwritten(exp, file, capsys):
+    out = exp.root / "taken"
+    out.mkdir()
+    (out / file).write_bytes(b"another model")
+    quantise = ["--model", str(exp.base), "--out", str(out)]
+    assert quantise_main(quantise) == 1
+    error = capsys.readouterr().err
+    assert str(out) in error and file in error
+    assert [path.name for path in out.iterdir()] == [file]
+    assert (out / file).read_bytes() == b"another model"
+    (out / file).unlink()
+    assert quantise_main(quantise) == 0
+    (out / ".done").rename(out / ".done.started")  # as a kill leaves it
+    assert quantise_main(quantise) == 0 and quantise_main(quantise) == 0
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_restored_weights_replace_no_other_file(exp, suffix, capsys):
+    out = exp.root / f"rounded{suffix}"
+    restore = ["--restore", "--model", str(exp.root / "quantised"), "--out", str(out)]
+    base = exp.base / "model.pth"
+    for content in (b"no model", base.read_bytes()):
+        out.write_bytes(content)
+        assert quantise_main(restore) == 2
+        assert str(out) in capsys.readouterr().err and out.read_bytes() == content
+    out.unlink()
+    assert quantise_main(restore) == 0 and quantise_main(restore) == 0  # the same command
+
+
 def test_other_weights_beside_a_base_model_are_not_quantised_ones(exp):
     """A full model stays the base, whatever lies beside it; a task vector is no model in 4 bits."""
     vector = {"x": torch.ones(2)}
