@@ -126,6 +126,10 @@ class AdaptedCheckpoint(BasedCheckpoint):
         is_convolution = len(expected) > 2 and product == (expected[0], math.prod(expected[1:]))
         return expected if is_convolution else product
 
+    def stored_whole(self) -> set[str]:
+        """Return the tensors that the adapter stores, by their names in the base model."""
+        return {*self._whole}
+
     def is_adapted(self, name: str) -> bool:
         if name not in self._factors or name not in self._whole or self._weights_are_base:
             return name in self._factors

@@ -97,9 +97,14 @@ def _factors(base: QuantisedCheckpoint, expert: Checkpoint) -> dict[str, tuple[T
     Raises:
         LorsError: the expert is no adapter, or changes weights without factors.
     """
+    from lors.checkpoint.adapter import AdaptedCheckpoint  # torch is slow to import
+
     found = ((name, expert.factors(name)) for name in expert.names())
     factors = {name: of for name, of in found if of is not None}
-    whole = {*expert.names()} - {*base.quantised_names(), *factors}
+    if isinstance(expert, AdaptedCheckpoint):  # its other tensors are those of the base model
+        whole = expert.stored_whole() - {*factors}
+    else:
+        whole = {*expert.names()} - {*base.quantised_names()}
     changed = [
         n for n in sorted(whole) if (expert.tensor(n).float() != base.tensor(n).float()).any()
     ]

@@ -117,6 +117,23 @@ def test_adapter_on_a_quantised_model(models, tmp_path, beam_size):
     assert texts != open_recogniser(models / "quantised").transcribe(WAVES, PAIR, chosen)
 
 
+def test_a_whole_weight_beside_factors(models, tmp_path):
+    """A tensor in 4 bits counts too: the model would be used without the change."""
+    quantised = open_quantised(models / "quantised")
+    adapter = make_adapter(models, tmp_path / "speaker", quantised)
+    state = torch.load(adapter / "model.pth", weights_only=True)
+    in_4_bits = {*quantised.quantised_names()}
+    adapted = {f"{name.removesuffix('lora_A')}weight" for name in state}
+    for names in (in_4_bits - adapted, {*quantised.names()} - in_4_bits):
+        name = min(names)
+        weight = quantised.tensor(name)
+        torch.save({**state, name: weight}, adapter / "model.pth")
+        open_recogniser(adapter)
+        torch.save({**state, name: weight + 1}, adapter / "model.pth")
+        with refusal(adapter / "model.pth", name, "without factors"):
+            open_recogniser(adapter)
+
+
 def test_adapter_of_a_group_on_a_quantised_model(models, tmp_path, monkeypatch):
     """Two adapters merged in full precision, extracted, and added to the model in 4 bits."""
     linear = [name for name in TARGETS[kind(models)] if not name.startswith("conv")]
