@@ -110,6 +110,8 @@ def check_base(base: Checkpoint, adapter: Path, trained_on: str | None = None) -
 def check_recorded(base: Checkpoint, expert: Path, record: BaseRecord, where: Path) -> None:
     """Check that `base` is the recorded base model of an expert.
 
+    Logs a warning if the same model was quantised in another way, e.g. with scales in 8 bits.
+
     Args:
         base: the base model.
         expert: the expert's file or directory.
@@ -127,6 +129,11 @@ def check_recorded(base: Checkpoint, expert: Path, record: BaseRecord, where: Pa
             expected=f"the base model with the weights of {record.model} (in {where})",
             got=base.path,
             hint="give that model with --base",
+        )
+    if record.full_precision and base.full_precision and record.fingerprint != found:
+        logging.warning(
+            "%s was trained on %s (in %s), which is quantised in another way than %s",
+            *(expert, record.model, where, base.path),
         )
 
 

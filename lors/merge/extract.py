@@ -180,6 +180,8 @@ class _Lora(_Form):
                 expected=f"a change of one or more of {len(self.inputs.names('prune'))} matrices",
                 hint="extract --as lors, which holds the changes of all tensors",
             )
+        if self.recorded is not self.inputs.base:
+            self._warn_of_convolutions(held)
         names = self.inputs.base.names()
         with atomic_directory(out, replace=True) as folder:
             rank = self.plan.params["rank"]
@@ -187,6 +189,17 @@ class _Lora(_Form):
             record_base(self.recorded, folder)
             shares = {name: held[name].share for name in held}
             write_json(folder / RECORD, {"made_from": made_from, "energy": shares})
+
+
+    def _warn_of_convolutions(self, held: Mapping[str, Held]) -> None:
+        """Warn of changed convolutions: adapters on quantised models may have had factors there."""
+        shapes = {name: self.inputs.base.shape(name) for name in held}
+        changed = [name for name, of in held.items() if len(shapes[name]) > 2 and of.lost]
+        if left_out := [name for name in changed if held[name].action != "prune"]:
+            logging.warning(
+                "left out, because the adapter has linear layers only: the changes of %s",
+                ", ".join(shortened(left_out)),
+            )
 
 
 class _Lors(_Form):

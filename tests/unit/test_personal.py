@@ -171,6 +171,20 @@ def group_of(exp, base, out):
     return [*words, "--quantised_base", str(exp.root / "quantised")]
 
 
+def test_an_adapter_of_another_quantisation_is_named(exp, caplog):
+    """Plain and double quantisation of one model: other weights, and adapters of both fit."""
+    double = exp.root / "double" / "model.safetensors"
+    write_quantised(open_model(exp.base / "model.pth"), [NAME, CONV], double, double=True)
+    adapter = exp.root / "quantised_sat"
+    for base in (open_quantised(exp.root / "quantised"), open_model(exp.base / "model.pth")):
+        open_expert(base, adapter / "model.pth")
+    assert not caplog.records
+    open_expert(open_quantised(double), adapter / "model.pth")
+    [record] = caplog.records
+    facts = (str(adapter), "quantised/model.safetensors", str(double))
+    assert record.levelname == "WARNING" and all(f in record.getMessage() for f in facts)
+
+
 def test_adapter_of_a_group_on_the_quantised_model(exp, capsys):
     """The rank of the sum is at most the sum of the ranks; the factors hold all of it."""
     quantised, rounded = open_quantised(exp.root / "quantised"), exp.root / "rounded.pth"
@@ -182,6 +196,8 @@ def test_adapter_of_a_group_on_the_quantised_model(exp, capsys):
         out = exp.root / f"group_on_{base.stem}"
         words = group_of(exp, base, out)
         assert extract_main(words) == 0 and extract_main(words) == 0  # the same command
+        lines = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+        assert len(lines) == 2 and all(CONV in line and NAME not in line for line in lines)
         assert recorded_base(out / "adapter_model.safetensors") == quantised.path
         group = open_expert(quantised, out)
         assert torch.allclose(group.tensor(NAME), quantised.tensor(NAME) + delta, atol=1e-5)
