@@ -321,4 +321,4 @@ def test_speakers_of_librispeech():
     options = load_config(
         FAMILIES["whisper"].inference_options, conf / "inference_whisper_pqm.yaml"
     )
-    assert options.beam_size == 3
+    assert options.beam_size == 3 and options.dtype == "float32"

@@ -7,7 +7,7 @@ import torch
 
 from lors.checkpoint.nf4 import dequantise_by_torch, quantise
 
-SHAPES = [(512, 512), (7, 13), (64, 80, 3), (1, 1), (33, 64)]
+SHAPES = [(512, 512), (7, 13), (6, 13), (64, 80, 3), (1, 1), (33, 64)]
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Adaptation of a quantised model to the speakers of one corpus, with the languages and the base model
-# of db.sh and the settings of PQM's authors for Whisper. All options are those of pqm.sh:
-# ./run.sh --help
+# of db.sh and the training of PQM's authors for Whisper; they decode by beam search, this recipe
+# greedily (--inference_config). All options are those of pqm.sh: ./run.sh --help
 #
 # shellcheck source-path=SCRIPTDIR/../../lors1/skeleton
 set -euo pipefail
