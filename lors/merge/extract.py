@@ -190,7 +190,6 @@ class _Lora(_Form):
             shares = {name: held[name].share for name in held}
             write_json(folder / RECORD, {"made_from": made_from, "energy": shares})
 
-
     def _warn_of_convolutions(self, held: Mapping[str, Held]) -> None:
         """Warn of changed convolutions: adapters on quantised models may have had factors there."""
         shapes = {name: self.inputs.base.shape(name) for name in held}

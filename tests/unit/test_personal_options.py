@@ -204,7 +204,9 @@ def test_a_training_that_leaves_no_adapter_alone(key, value):
 def test_options_of_adapters_without_effect(change, fact):
     config = read_yaml("conf/train_sat.yaml")
     adapter = config["adapter_conf"] | change.get("adapter_conf", {})
-    Path("conf/other.yaml").write_text(yaml.safe_dump({**config, **change, "adapter_conf": adapter}))
+    Path("conf/other.yaml").write_text(
+        yaml.safe_dump({**config, **change, "adapter_conf": adapter})
+    )
     with refusal("conf/other.yaml", fact, "target_modules", kind=UsageError):
         lists(("sat",), sat_config="conf/other.yaml", dry_run="true")
 
