@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -51,15 +52,8 @@ def quantise_directory(
     marker = DoneMarker(out / ".done", inputs)
     if marker.is_done():
         return
-    written = [out / name for name in (RECIPE_VECTOR, *(file.name for file in copied))]
-    if not marker.started.exists() and (foreign := [file for file in written if file.exists()]):
-        raise LorsError(
-            "files that this command did not write would be overwritten",
-            where=out,
-            expected="a new or an empty directory, or one of lors quantise",
-            got=[file.name for file in foreign],
-            hint="choose another directory",
-        )
+    if not marker.started.exists():
+        _check_overwritten(out, [RECIPE_VECTOR, *(file.name for file in copied)])
     with marker.work():
         model = open_model(source)
         names = [
@@ -93,5 +87,17 @@ def _check_files(source: Path, out: Path) -> None:
         raise LorsError(
             "a quantised model beside another model, which is used in its place",
             where=others,
+            hint="choose another directory",
+        )
+
+
+def _check_overwritten(out: Path, names: Sequence[str]) -> None:
+    """Check that no file of another program would be overwritten."""
+    if there := [name for name in names if (out / name).exists()]:
+        raise LorsError(
+            "files that this command did not write would be overwritten",
+            where=out,
+            expected="a new or an empty directory, or one of lors quantise",
+            got=there,
             hint="choose another directory",
         )
