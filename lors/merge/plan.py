@@ -11,6 +11,7 @@ import torch
 
 from lors.checkpoint.expert import open_expert, open_model
 from lors.checkpoint.hub import local_path
+from lors.checkpoint.masks import check_unmasked
 from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.vocabulary import check_same_vocabulary
 from lors.config import FLOAT32, Range, check, keys_of
@@ -194,9 +195,10 @@ def open_inputs(plan: MergePlan, opened: MergeInputs | None = None) -> MergeInpu
 
     Raises:
         UsageError: a language of the plan without a mask.
-        LorsError: a file cannot be read; the masks belong to another base model; an expert has
-            another vocabulary or structure than the base model; no policy fits; two models hold the
-            same weights; or the method, svc or boost is for matrices and the policy prunes none.
+        LorsError: a file cannot be read; the masks belong to another base model; a model has
+            masks of its own, which would be lost; an expert has another vocabulary or structure
+            than the base model; no policy fits; two models hold the same weights; or the method,
+            svc or boost is for matrices and the policy prunes none.
     """
     inputs = opened or _open_models(plan)
     users = [option for option in ("svc", "boost") if getattr(plan, option) is not None]
@@ -236,6 +238,9 @@ def _open_models(plan: MergePlan) -> MergeInputs:
     if plan.onto is not None:
         onto = TaskVector(base, open_expert(base, plan.onto)).finetuned
     inputs = MergeInputs(base, vectors, policy, policy.actions(base.spec()), onto)
+    for model in (base, onto, *inputs.experts):
+        for file in model.files():
+            check_unmasked(file)
     _check_distinct(inputs)
     return inputs
 

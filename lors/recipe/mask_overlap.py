@@ -29,11 +29,11 @@ NOTE = (
     "good as the experts, 1 as the base model; a dash: not measured, or undefined, because these "
     "experts are not better than the base model."
 )
-NEARLY_ONE = 0.98
-"""Overlap of every two languages above which their masks are hardly different."""
+NEARLY_ONE = 0.85
+"""Way from the overlap of random masks to 1 above which masks of languages are hardly different."""
 COMMON = (
-    "{}: every two masks have an overlap of {:.3f} or more, nearly one common mask. "
-    "This system tests a pruned joint model rather than sub-networks."
+    "{}: every two masks have an overlap of {:.3f} or more, nearly one common mask. This system "
+    "tests a pruned joint model rather than sub-networks; the criterion common is the control."
 )
 PRETRAINED = (
     "The masks are those of {}. The joint model and the systems under masks begin with its models, "
@@ -65,6 +65,12 @@ class MaskFindings:
         pairs = itertools.combinations(self.languages, 2)
         found = [overlap for pair in pairs if (overlap := self.overlap(*pair)) is not None]
         return min(found, default=None)
+
+    @property
+    def nearly_one(self) -> bool:
+        """Whether the masks of every two languages are hardly different."""
+        least, chance = self.least_overlap, self.chance
+        return least is not None and least - chance > NEARLY_ONE * (1 - chance)
 
     @property
     def chance(self) -> float:
@@ -205,9 +211,7 @@ def _section(file: Path) -> Section:
     header = ["languages", *masks, *(f"loss of merging, {task}" for task in tasks)]
     above = [NOTE, *_after_pretraining(file.parent)]
     below = [
-        COMMON.format(system, least)
-        for system, of in masks.items()
-        if (least := of.least_overlap) is not None and least > NEARLY_ONE
+        COMMON.format(system, of.least_overlap) for system, of in masks.items() if of.nearly_one
     ]
     return Section(f"Overlap of masks in {file.parent}", header, rows, above=above, below=below)
 

@@ -26,7 +26,7 @@ RATES = frozenset(str(rate) for rate in range(10, 91))
 class S3netOptions(ComparisonOptions):
     """Options of ``s3net.sh``."""
 
-    criteria: tuple[Literal["magnitude", "taylor"], ...]
+    criteria: tuple[Literal["magnitude", "taylor", "common"], ...]
     rates: tuple[str, ...]
     mask_scope: Literal["matrix", "global"]
     mask_rounds: Annotated[int, Range(1, 2)]

@@ -38,7 +38,7 @@ def find_masks_of(
     """Find the masks of the languages by one criterion and rate; finished masks are kept.
 
     Args:
-        expdir: holds the base model, and the experts (``magnitude``) or the scores of
+        expdir: holds the base model, and the experts (``magnitude``, ``common``) or the scores of
             :mod:`lors.bin.importance` (``taylor``).
         langs, tasks: languages, and tasks of their experts.
         criterion, rate, scope: as for :func:`lors.subnet.find.find_masks`.
@@ -50,16 +50,16 @@ def find_masks_of(
     """
     check_own(expdir.root / OF_MASKS)
     out = expdir.masks(subnet_system(criterion, rate)).parent
-    if criterion == "magnitude":
-        sources = {
-            lang: [expdir.expert(pair) for pair in pairs_of([lang], tasks)] for lang in langs
-        }
-        check_models([expdir.base, *(expert for of in sources.values() for expert in of)])
-    else:
+    if criterion == "taylor":
         sources = {lang: [expdir.importance(lang) / IMPORTANCE] for lang in langs}
         check_models([expdir.base])
         _check_scores([file for of in sources.values() for file in of])
-    digest = model_digest if criterion == "magnitude" else file_digest
+    else:
+        sources = {
+            lang: [expdir.expert(pair) for pair in pairs_of([lang], tasks)] for lang in langs
+        }
+        check_models([expdir.base, *_all_of(sources)])
+    digest = file_digest if criterion == "taylor" else model_digest
     inputs = {
         "base": model_digest(expdir.base),
         "sources": {lang: [digest(source) for source in of] for lang, of in sources.items()},
@@ -74,16 +74,22 @@ def find_masks_of(
 
     with marker.work():
         base = open_model(expdir.base / "model.pth")
+        if criterion == "common":
+            sources = dict.fromkeys(langs, _all_of(sources))
         scores = {
-            lang: magnitude_scores(base, [model_in(expert) for expert in of])
-            if criterion == "magnitude"
-            else taylor_scores(base, of[0])
+            lang: taylor_scores(base, of[0])
+            if criterion == "taylor"
+            else magnitude_scores(base, [model_in(expert) for expert in of])
             for lang, of in sources.items()
         }
         # The policy of merges, whose masks these may be.
         policy = family_of(expdir.base).policy
         find_masks(out / MASKS, base, scores, criterion, rate, scope, policy)
     log.info("%s", out / MASKS)
+
+
+def _all_of(sources: Mapping[str, Sequence[Path]]) -> list[Path]:
+    return [source for of in sources.values() for source in of]
 
 
 def _check_scores(files: Sequence[Path]) -> None:

@@ -26,6 +26,10 @@ UNDER_MASKS = {
     "valid_batch_type": ("folded", None),
     "iterator_type": ("sequence",),
     "valid_iterator_type": ("sequence", None),
+    # Batches shuffled into each other would mix languages.
+    "shuffle_within_batch": (False,),
+    # The last batch of a language may be its only one.
+    "drop_last_iter": (False,),
     "accum_grad": (1,),
     "use_adapter": (False,),
 }

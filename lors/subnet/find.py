@@ -7,8 +7,11 @@ Two criteria give every entry a score; the smallest scores are pruned:
   of a language, one for each task, the score is the mean of their magnitudes.
 - ``taylor``: |w dL/dw| summed over all batches of the language's data, which is to first order the
   change of the loss if the entry becomes zero.
+- ``common``, a control: the mean magnitude in the experts of all languages, so one mask for all.
+  Its difference from ``magnitude`` is what a mask for each language adds to pruning.
 
-Both are the criteria of S3Net (arXiv 2203.04583) as we know them; see the README of the recipe.
+The first two are the criteria of S3Net (arXiv 2203.04583) as we know them; see the README of the
+recipe.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from lors.linalg.combine import mean_of
 from lors.linalg.sparsify import GlobalThreshold, top_k_of_each
 from lors.merge.policy import find_policy, load_policy
 
-Criterion = Literal["magnitude", "taylor"]
+Criterion = Literal["magnitude", "taylor", "common"]
 Scope = Literal["matrix", "global"]
 """Whether the rate holds for each matrix, or for all matrices together."""
 Scores = Callable[[str], Tensor]

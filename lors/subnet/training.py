@@ -3,9 +3,9 @@
 In the forward pass of a batch, all entries of the matrices outside the mask of its language are
 zero. The gradient there is zero too; a step of the optimiser changes neither these entries nor
 their state (all that it keeps for each entry, as the moments of Adam), bit for bit, whatever it
-does with a zero gradient (weight decay, momentum). Adam and AdamW correct the moments of an entry by
-its own number of updates (:mod:`lors.subnet.adam`). All other tensors (biases, norms, embeddings,
-convolutions, output layers) belong to all languages and learn from every batch.
+does with a zero gradient (weight decay, momentum). Adam and AdamW correct the moments of an
+entry by its own number of updates (:mod:`lors.subnet.adam`). All other tensors (biases, norms,
+embeddings, convolutions, output layers) belong to all languages and learn from every batch.
 
 Between the forward pass and the next one the outside entries are zero in the model. They are put
 back before anything reads the model's state dict, so that a checkpoint has all weights.

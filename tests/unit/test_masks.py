@@ -14,6 +14,7 @@ from lors.checkpoint.safetensors_file import HEADER
 from lors.errors import UsageError
 from lors.export.espnet import pack_espnet
 from lors.export.whisper import export_whisper
+from lors.merge import MergePlan, open_inputs
 from lors.models.quantise import quantise_directory
 from lors.models.whisper.import_base import import_whisper
 from lors.subnet.find import find_masks
@@ -180,6 +181,10 @@ def test_a_model_whose_masks_would_be_lost(masked, tmp_path, name):
         export_whisper(file, tmp_path / "out.pt")
     with refusal(*facts):
         import_whisper(str(file), tmp_path / "base", window=2.0)
+    for plan in ({"base": str(file)}, {"experts": (str(file),)}, {"onto": str(file)}):
+        given = {"base": str(tmp_path / "tiny.pt"), "experts": (str(tmp_path / "tiny.pt"),)}
+        with refusal(*facts):
+            open_inputs(MergePlan(**{**given, **plan}, method="task_arithmetic"))
     with refusal(*facts):
         quantise_directory(file.parent, tmp_path / "quantised")
     if name == "model.pth":

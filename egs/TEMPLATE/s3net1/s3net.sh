@@ -9,7 +9,7 @@
 #    2 format     16 kHz mono FLAC, one copy for recognition and translation
 #    3 base       the base model
 #    4 stats      the shapes of the training data that ESPnet needs
-#    5 experts    fine-tuning: languages x tasks; the criterion magnitude takes their weights
+#    5 experts    fine-tuning: languages x tasks; the criteria magnitude and common take their weights
 #    6 baselines  one model for all, with the experts' budget together: joint, sequential
 #    7 importance |w dL/dw| of the base model on each language, for the criterion taylor
 #    8 masks      a mask for each language, by each criterion and pruning rate
@@ -39,7 +39,7 @@ langs="de es fr" # languages (Common Voice codes)
 group=""     # one of --groups: its languages in place of --langs
 groups=""    # groups of languages of the recipe, as 'name: de es; name: fr'
 tasks="asr st" # asr (recognition), st (translation into English), or both
-criteria="magnitude taylor" # how masks are found: magnitude (lottery ticket), taylor (|w dL/dw|), or both
+criteria="magnitude taylor" # how masks are found: magnitude (lottery ticket), taylor (|w dL/dw|), common (one mask for all, a control)
 rates="30"   # pruning rates in percent, 10 to 90; a model is trained for each criterion and rate
 mask_scope=matrix # whether the rate holds for each matrix (matrix) or for all together (global)
 mask_rounds=1 # how often masks are found: 1, on the base model; 2, again on the model after half of the training

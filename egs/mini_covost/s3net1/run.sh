@@ -8,5 +8,5 @@
 #   ./run.sh --rates "10 30 50 70 90" --stop_stage score   # a sweep of the pruning rate
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-exec ./s3net.sh --tasks asr --methods "average lors masked_magnitude masked_taylor" \
+exec ./s3net.sh --tasks asr --methods "average lors task_arithmetic masked_magnitude masked_taylor" \
     --lora_config conf/train_lora.yaml "$@"

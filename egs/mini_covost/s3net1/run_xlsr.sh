@@ -36,7 +36,7 @@ while [ $# -gt 0 ]; do
             expdir=${1#*=}
         fi
         ;;
-    model_family | train_config | s3net_config | lora_config | pretrained | stop_stage | submit)
+    model_family | train_config | s3net_config | lora_config | pretrained | mask_rounds | stop_stage | submit)
         die -2 "an option that cannot be given here" "where: $1" \
             "expected: --expdir, or an option of run.sh that all three runs can have" \
             "what to do: call ./run.sh as the last lines of run_xlsr.sh do"

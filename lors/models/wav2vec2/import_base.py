@@ -16,6 +16,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
 from xxhash import xxh3_128
 
 from lors.checkpoint.hub import local_path, origin_of
+from lors.checkpoint.masks import check_unmasked
 from lors.checkpoint.places import RECIPE_MODEL
 from lors.checkpoint.reader import Checkpoint, bytes_of
 from lors.checkpoint.writer import write_tensors
@@ -115,6 +116,7 @@ def _opened(base_model: Path) -> tuple[Wav2Vec2Conf, Mapping[str, Tensor]]:
         if "wav2vec2_conf" not in described:
             raise LorsError("a model of another family", where=own, expected="wav2vec2_conf")
         conf = build(Wav2Vec2Conf, described["wav2vec2_conf"], f"{own}: wav2vec2_conf")
+        check_unmasked(weights)
         checkpoint = Checkpoint.open(weights)
         return conf, {name: checkpoint.tensor(name) for name in checkpoint.names()}
     model, found = _loaded(base_model)
