@@ -18,8 +18,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lors.bin.find_masks",
         description="Write EXPDIR/masks/<criterion>_<rate>/masks.safetensors: of each matrix that "
-        "the policy prunes, the entries that matter most for each language. magnitude needs the "
-        "experts, taylor the scores of lors.bin.importance.",
+        "the policy prunes, the entries that matter most for each language. magnitude and "
+        "common need the experts, taylor the scores of lors.bin.importance.",
     )
     parser.add_argument("--expdir", required=True, help="experiment directory")
     parser.add_argument("--langs", nargs="+", required=True, help="Common Voice codes")

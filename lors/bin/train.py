@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lors.config import MOST_PROCESSES, SEED, Range, count, option_number, read_yaml
+from lors.config import MOST_PROCESSES, SEED, Range, count, option_number
 from lors.errors import UsageError
 from lors.log import run_main
 from lors.models import FAMILIES
@@ -17,12 +16,11 @@ from lors.recipe.expdir import ExpDir
 from lors.recipe.names import check_names
 from lors.recipe.train import check_sequence, collect_stats, train, train_sequence
 from lors.recipe.training_config import (
-    check_kept_models,
-    check_schedule,
     continued_config,
     fine_tuning_config,
     from_scratch_config,
 )
+from lors.recipe.training_options import read_training_options
 from lors.tasks import Pair
 
 BASELINES = ("joint", "sequential")
@@ -130,13 +128,9 @@ def complete_config(args: argparse.Namespace, pairs: Sequence[Pair]) -> dict[str
 
     Raises:
         LorsError: as :func:`fine_tuning_config`.
-        UsageError: an option is not a number (``.nan``), or there is nothing to start from.
+        UsageError: as :func:`read_training_options`, or there is nothing to start from.
     """
-    config = read_yaml(args.config)
-    if bad := [*_not_a_number(config)]:
-        raise UsageError("values that are not a number", where=args.config, got=bad)
-    check_schedule(config, args.config)
-    check_kept_models(config, args.config)
+    config = read_training_options(args.config)
     if args.base:
         adapter = getattr(args, "adapter", None)
         return fine_tuning_config(args.base, config, pairs, adapter)
@@ -150,18 +144,6 @@ def complete_config(args: argparse.Namespace, pairs: Sequence[Pair]) -> dict[str
             "wav2vec2_conf)",
         )
     return config
-
-
-def _not_a_number(value: Any, name: str = "") -> Iterator[str]:
-    """Yield the names of options that are NaN, e.g. ``optim_conf.lr``."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _not_a_number(inner, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _not_a_number(inner, f"{name}[{index}]")
-    elif isinstance(value, float) and math.isnan(value):
-        yield name
 
 
 def main(argv: list[str] | None = None) -> int:

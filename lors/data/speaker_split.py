@@ -284,7 +284,7 @@ def _choose(found: Sequence[_Spoken], langs: Sequence[str], rule: SpeakerRule) -
             raise LorsError(
                 "languages with too few speakers",
                 where="the test speakers",
-                expected=f"{rule.number} or more of each language",
+                expected=f"{rule.number} or more of each language (--num_speakers, by default two)",
                 got=too_few,
                 hint="give a smaller --num_speakers, other --langs, or names by --test_speakers",
             )

@@ -48,9 +48,9 @@ def merged_delta(
         inputs: the open files, if another plan with the same models and policy has opened them.
         nj: number of threads; the result does not depend on it.
         cache: directory of decompositions to keep for further merges of the same experts.
-        reuse: the deltas of a plan that differs only in the parameters of the method, svc and
-            boost, or of those of its tensors that are merged whole. If the method is for matrices,
-            these do not depend on the difference and are taken from `reuse`.
+        reuse: the deltas of a plan with the same models, weights, policy and method. If the method
+            is for matrices, those of the tensors that are merged whole are taken from it; others
+            are not needed.
 
     Raises:
         UsageError: `nj` is less than 1.

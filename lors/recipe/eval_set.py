@@ -99,6 +99,8 @@ def chosen(utterances: Sequence[Utterance], limit: int | None) -> list[Utterance
 
     Ids begin with the speaker: the first utterances would be those of a few speakers.
     """
+    if limit is None or len(utterances) <= limit:
+        return [*utterances]
     kept = {u.id for u in sorted(utterances, key=lambda u: hash_of(u.id))[:limit]}
     return [u for u in utterances if u.id in kept]
 

@@ -211,7 +211,9 @@ def _section(file: Path) -> Section:
     header = ["languages", *masks, *(f"loss of merging, {task}" for task in tasks)]
     above = [NOTE, *_after_pretraining(file.parent)]
     below = [
-        COMMON.format(system, of.least_overlap) for system, of in masks.items() if of.nearly_one
+        COMMON.format(system, of.least_overlap)
+        for system, of in masks.items()
+        if of.nearly_one and of.settings.get("criterion") != "common"
     ]
     return Section(f"Overlap of masks in {file.parent}", header, rows, above=above, below=below)
 

@@ -3,10 +3,10 @@
 After Dynamic ASR Pathways (arXiv 2309.13018): masks that are found before the training are a
 decision before the model knows its languages. The second masks are found as the first were, by the
 same criterion, rate and scope, with the half-trained model in place of the base model: by its
-Taylor scores on each language; or (magnitude) by the weights after fine-tuning it on each language
-for half of an expert's training, which are rewound to the half-trained model. An entry that the
-first mask of a language leaves out can so come back. When and how often that paper does it is not
-known to us.
+Taylor scores on each language; or (magnitude, common) by the weights after fine-tuning it on each
+language for half of an expert's training, which are rewound to the half-trained model. An entry
+that the first mask of a language leaves out can so come back. When and how often that paper does it
+is not known to us.
 """
 
 from __future__ import annotations

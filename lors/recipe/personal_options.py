@@ -22,6 +22,7 @@ from lors.recipe.script_options import (
     words_of,
 )
 from lors.recipe.training_config import adapter_differences
+from lors.recipe.training_options import read_training_options
 from lors.tasks import pairs_of
 
 SPEAKERS = "SPEAKERS"
@@ -152,7 +153,7 @@ class PqmOptions(ScriptOptions):
 
     def _check_adapter(self, option: str) -> None:
         config = getattr(self, option)
-        check_alone(read_yaml(config), f"--{option} {config}")
+        check_alone(read_training_options(config), f"--{option} {config}")
 
     def _check_same_adapters(self) -> None:
         """Check that the training on a speaker can begin with the adapter of all speakers."""

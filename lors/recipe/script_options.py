@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from lors.config import LARGEST_COUNT, MOST_PROCESSES, SEED, Range, load_config, read_yaml
+from lors.config import LARGEST_COUNT, MOST_PROCESSES, SEED, Range, load_config
 from lors.data.subset import hours_of
 from lors.errors import LorsError, UsageError, unknown_name
 from lors.export.upload import repo_called
@@ -15,6 +15,7 @@ from lors.models.family import Family
 from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, scopes_of, searches_of
 from lors.recipe.grid import read_grid
 from lors.recipe.option_text import group_languages
+from lors.recipe.training_options import read_training_options
 from lors.tasks import SPLITS, TASKS, pairs_of
 
 Count = Annotated[int, Range(1, LARGEST_COUNT)]
@@ -118,7 +119,7 @@ class ComparisonOptions(ScriptOptions):
             lambda: hours_of(self.train_hours, langs),
         ]
         if {"stats", "experts", "baselines"}.intersection(stages):
-            checks.append(lambda: read_yaml(self.completed("train_config")))
+            checks.append(lambda: read_training_options(self.completed("train_config")))
         if "tune" in stages:
             checks.append(lambda: read_grid(self.tune_config, self.methods))
         if {"tune", "merge"}.intersection(stages):
@@ -235,7 +236,8 @@ class BaseOptions(ScriptOptions):
 
     def lists(self, stages: Collection[str]) -> Lists:
         langs, config = {"langs": " ".join(self.langs)}, self.completed("base_config")
-        check_all([lambda: self.family.check_options(langs), lambda: read_yaml(config)])
+        checks = [lambda: self.family.check_options(langs), lambda: read_training_options(config)]
+        check_all(checks)
         return {
             "langs": self.langs,
             "data_opts": self.data_opts,

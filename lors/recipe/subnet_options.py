@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from lors.config import Range, read_yaml
+from lors.config import Range
 from lors.errors import UsageError
 from lors.recipe.expdir import LORA, SUBNETS, ExpDir, subnet_system
 from lors.recipe.grid import read_grid
@@ -16,6 +16,7 @@ from lors.recipe.mask_rounds import halves
 from lors.recipe.script_options import ComparisonOptions, Lists, check_all
 from lors.recipe.subnetworks import OF_MASKS, OF_SCORES, check_own
 from lors.recipe.training_config import check_masked_config
+from lors.recipe.training_options import read_training_options
 from lors.tasks import pairs_of
 
 RATES = frozenset(str(rate) for rate in range(10, 91))
@@ -51,7 +52,7 @@ class S3netOptions(ComparisonOptions):
         if {"importance", "subnets"}.intersection(stages):
             checks.append(self._check_training)
         if "experts" in stages and self.lora_config:
-            checks.append(lambda: read_yaml(self.lora_config))
+            checks.append(lambda: read_training_options(self.lora_config))
         if "tune" in stages:
             checks.append(self._check_masks_of_merges)
         if {"importance", "masks", "subnets"}.intersection(stages) and not self.pretrained:
@@ -77,7 +78,7 @@ class S3netOptions(ComparisonOptions):
     def _check_training(self) -> None:
         """Check the options of the training under masks, before the hours of other models."""
         path = self.completed("s3net_config")
-        config = read_yaml(path)
+        config = read_training_options(path)
         check_masked_config(config, path)
         if self.mask_rounds == 2:
             halves(config)

@@ -33,9 +33,13 @@ from lors.recipe.training_config import (
     training_config,
 )
 from lors.recipe.training_data import SPLITS, data_digests, data_options, shape_options, write_data
+from lors.recipe.training_options import KEPT_MODELS
 from lors.tasks import Pair
 
 log = logging.getLogger(__name__)
+
+MOMENTS = "corrected by an entry's own updates"
+"""How Adam treats entries of sub-networks; earlier versions counted the steps of all languages."""
 
 
 def collect_stats(
@@ -189,7 +193,7 @@ def _inputs(
         "config": config,
         "data": data_digests(family, out / "data"),
         "base": [file_digest(path) for path in base_models(config)],
-        **({} if masks is None else {"masks": file_digest(masks)}),
+        **({} if masks is None else {"masks": file_digest(masks), "moments": MOMENTS}),
     }
 
 
@@ -290,8 +294,9 @@ def _run(
     num_nodes: int = 1,
 ) -> None:
     """Run the family's training program with `config` and `options` in the directory `out`."""
+    options_of_espnet = {"keep_nbest_models": KEPT_MODELS, **config}
     with atomic_write(out / "train.yaml") as handle:
-        yaml.safe_dump(dict(config), handle, sort_keys=True, allow_unicode=True)
+        yaml.safe_dump(options_of_espnet, handle, sort_keys=True, allow_unicode=True)
     files = ["--config", str(out / "train.yaml"), "--output_dir", str(out)]
     options = [*files, *options, "--use_preprocessor", "true"]
     command = training_command(family.train_module, options, ngpu, num_nodes)

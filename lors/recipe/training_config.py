@@ -9,10 +9,9 @@ from typing import Any
 
 from lors.checkpoint.places import MASKS, RECIPE_MODEL, RECIPE_VECTOR, model_in
 from lors.config import read_yaml
-from lors.errors import LorsError, UsageError, shortened
+from lors.errors import LorsError, shortened
 from lors.fileio import file_digest
 from lors.models import family_from
-from lors.models.adapter_conf import check_effect
 from lors.tasks import Pair
 
 QUANTISED_BASE = "quantised_base"
@@ -31,6 +30,8 @@ UNDER_MASKS = {
     # The last batch of a language may be its only one.
     "drop_last_iter": (False,),
     "accum_grad": (1,),
+    # The number of updates of an entry is kept in this dtype.
+    "train_dtype": ("float32", "float64"),
     "use_adapter": (False,),
 }
 """Option of ESPnet -> its values for a training under masks, the default first."""
@@ -54,9 +55,7 @@ def fine_tuning_config(
         LorsError: `config` sets keys that belong to the base model, or names one itself; the base
             model does not know a language or a task of `pairs`, or `adapter` is of another base
             model or another kind.
-        UsageError: an option of adapters has no effect.
     """
-    check_effect(config, "the training configuration")
     source = Path(base) / "config.yaml"
     base_config = read_yaml(source)
     family = family_from(base_config, source)
@@ -231,63 +230,6 @@ def training_config(config: Mapping[str, Any], pairs: int, seed: int) -> dict[st
     if "total_steps" in schedule:
         config["scheduler_conf"] = {**schedule, "total_steps": schedule["total_steps"] * pairs}
     return config
-
-
-def check_schedule(config: Mapping[str, Any], where: object) -> None:
-    """Check that the schedule onecyclelr is as long as the training.
-
-    ESPnet steps the optimiser and the scheduler once for ``accum_grad`` batches of an epoch; the
-    batches that remain make no step.
-
-    Args:
-        config: ESPnet's options, with the budget of one pair.
-        where: their file, for the error.
-
-    Raises:
-        UsageError: another number of steps than ``total_steps``, or batches that remain: the joint
-            model, with more batches in an epoch, would have more steps than its schedule.
-    """
-    schedule = config.get("scheduler_conf")
-    numbers: list[Any] = [config.get(key) for key in ("num_iters_per_epoch", "max_epoch")]
-    numbers += [config.get("accum_grad", 1)]
-    numbers += [schedule.get("total_steps") if isinstance(schedule, Mapping) else None]
-    if config.get("scheduler") != "onecyclelr" or not all(
-        type(number) is int and number > 0 for number in numbers
-    ):
-        return  # nothing to compare; wrong values are refused by ESPnet
-    batches, epochs, together, total = numbers
-    if batches % together or batches * epochs // together != total:
-        raise UsageError(
-            "the schedule and the training have different lengths",
-            where=f"scheduler_conf of {where}",
-            expected="total_steps = num_iters_per_epoch * max_epoch / accum_grad, and "
-            "num_iters_per_epoch a multiple of accum_grad",
-            got=f"total_steps: {total}, num_iters_per_epoch: {batches}, max_epoch: {epochs}, "
-            f"accum_grad: {together}",
-            hint="num_iters_per_epoch counts batches, total_steps counts updates of the model: "
-            "twice the accum_grad needs twice the num_iters_per_epoch",
-        )
-
-
-def check_kept_models(config: Mapping[str, Any], where: object) -> None:
-    """Check that a configuration does not ask for an average of epochs: the best one is taken.
-
-    Args:
-        config: ESPnet's options.
-        where: their file, for the error.
-
-    Raises:
-        UsageError: ``keep_nbest_models`` is larger than 1.
-    """
-    kept = config.get("keep_nbest_models", 1)
-    numbers = kept if isinstance(kept, list) else [kept]
-    if any(type(number) is int and number > 1 for number in numbers):
-        raise UsageError(
-            "ESPnet's average of the best epochs would not be used",
-            where=f"keep_nbest_models of {where}",
-            expected="1: a trained model is that of its best epoch",
-            got=str(kept),
-        )
 
 
 def check_masked_config(config: Mapping[str, Any], where: object) -> None:

@@ -81,10 +81,10 @@ def write_split(
     Raises:
         LorsError: a data directory is missing or invalid, or has no transcripts, or no translation
             for an ST pair; an utterance id appears twice; or the model cannot use some utterances.
-            Those of dev, which only chooses the best epoch, are left out if there are others.
+            Those of dev, which only chooses the best epoch, are left out if their pair has others.
     """
     rows: dict[str, dict[str, str]] = {}
-    languages: dict[str, str] = {}
+    pair_of: dict[str, Pair] = {}
     unusable: dict[str, str] = {}
     for pair in pairs:
         directory = Path(dump) / pair.lang / split
@@ -102,30 +102,32 @@ def write_split(
             if reason:
                 unusable[key] = f"{directory}: {utterance.id}: {reason}"
             rows[key] = {"wav.scp": utterance.wav, **fields}
-            languages[key] = pair.lang
-    if split == "dev" and len(unusable) < len(rows):
-        rows = _without(unusable, rows)
+            pair_of[key] = pair
+    if split == "dev":
+        rows = _usable(rows, pair_of, unusable)
     _check_usable([unusable[key] for key in rows if key in unusable], family.where)
     if not rows:
         named = f"{split} of {', '.join(map(str, pairs))}"
         raise LorsError("no utterances", where=Path(dump), got=named)
     _write_tables(rows, family.data_files, Path(out))
     if by_language:
-        lines = (f"{key} {languages[key]}\n" for key in sorted(rows))
+        lines = (f"{key} {pair_of[key].lang}\n" for key in sorted(rows))
         write_text(Path(out) / "utt2category", "".join(lines))
     return sorted(rows)
 
 
-def _without(
-    unusable: Mapping[str, str], rows: Mapping[str, dict[str, str]]
+def _usable(
+    rows: Mapping[str, dict[str, str]], pair_of: Mapping[str, Pair], unusable: Mapping[str, str]
 ) -> dict[str, dict[str, str]]:
-    """Return the rows that are not in `unusable`; warn of those that are."""
-    if unusable:
+    """Return the rows without the unusable ones of pairs that have others; warn of them."""
+    left = {pair for key, pair in pair_of.items() if key not in unusable}
+    out = dict.fromkeys(key for key in unusable if pair_of[key] in left)
+    if out:
         log.warning(
             "%d of %d dev utterances are left out, because the model cannot use them: %s",
-            *(len(unusable), len(rows), "; ".join(shortened(unusable.values()))),
+            *(len(out), len(rows), "; ".join(shortened(unusable[key] for key in out))),
         )
-    return {key: row for key, row in rows.items() if key not in unusable}
+    return {key: row for key, row in rows.items() if key not in out}
 
 
 def _check_usable(unusable: Sequence[str], where: object) -> None:

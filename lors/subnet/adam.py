@@ -10,7 +10,6 @@ not been there.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ def count_own_updates(
 ) -> None:
     """Replace the t of a step that Adam or AdamW has just made by the k of each entry.
 
-    Other optimisers, and a step that left this parameter out, are not changed.
+    Other optimisers, and a parameter without a gradient, are not changed.
 
     Args:
         optimizer: the optimiser.
@@ -38,23 +37,23 @@ def count_own_updates(
     if UPDATES not in state:  # the first step, or a training begun without this count
         state[UPDATES] = torch.zeros_like(parameter) + (step - 1)
     state[UPDATES] += inside
-    group = _group(optimizer, parameter)
+    groups = optimizer.param_groups
+    group = next(g for g in groups if any(p is parameter for p in g["params"]))
+    root = (state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]).sqrt()
+
+    def length(updates: Tensor) -> Tensor:
+        """Return the length of the step after so many updates, over rate and first moment."""
+        first, second = (_correction(beta, updates) for beta in group["betas"])
+        return 1 / (first * (root / second.sqrt() + group["eps"]))
+
     # Where nothing has been updated yet, any k will do.
-    own = _length(group, state, state[UPDATES].clamp(min=1))
+    ratio = length(state[UPDATES].clamp(min=1)) / length(step)
     if group["decoupled_weight_decay"]:
         earlier = earlier * (1 - group["lr"] * group["weight_decay"])
-    corrected = torch.lerp(earlier, parameter.data, own / _length(group, state, step))
+    corrected = torch.lerp(earlier, parameter.data, ratio)
     torch.where(inside, corrected, parameter.data, out=parameter.data)
 
 
-def _length(group: dict[str, Any], state: dict[str, Any], updates: Tensor) -> Tensor:
-    """Return the length of a step after so many updates, over learning rate and first moment."""
-    # 1 - beta^k, without cancellation for small k
-    first, second = (-torch.expm1(updates * math.log(beta)) for beta in group["betas"])
-    squares = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
-    return 1 / (first * (squares.sqrt() / second.sqrt() + group["eps"]))
-
-
-def _group(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Any]:
-    groups = optimizer.param_groups
-    return next(g for g in groups if any(p is parameter for p in g["params"]))
+def _correction(beta: float, updates: Tensor) -> Tensor:
+    """Return 1 - beta^k, without cancellation for small k."""
+    return -torch.expm1(updates * math.log(beta)) if beta else torch.ones_like(updates)

@@ -110,6 +110,11 @@ class SubnetworkTraining:
         }
 
     def _after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        found_inf = getattr(optimizer, "found_inf", None)
+        if found_inf is not None and found_inf.item():
+            # A fused optimiser leaves out a step that overflows in float16, and comes here too.
+            self._state = {}
+            return
         # The weights outside are put back by leave().
         for name, before in self._state.items():
             parameter, outside = self._parameters[name], self._outside_now()[name]

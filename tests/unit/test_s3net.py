@@ -140,8 +140,12 @@ def test_training_under_masks_is_like_that_of_the_joint_model(recipe):
         ({"iterator_type": "chunk"}, ("iterator_type: chunk",)),
         ({"valid_iterator_type": "chunk"}, ("valid_iterator_type: chunk",)),
         ({"shuffle_within_batch": True}, ("shuffle_within_batch: True",)),
+        ({"train_dtype": "float16"}, ("train_dtype: float16",)),
         ({"drop_last_iter": True}, ("drop_last_iter: True",)),
-        ({"accum_grad": 2, "use_adapter": True}, ("accum_grad: 2", "use_adapter: True")),
+        (
+            {"accum_grad": 2, "use_adapter": True, "num_iters_per_epoch": 120},
+            ("accum_grad: 2", "use_adapter: True"),
+        ),
     ],
 )
 def test_training_under_masks_is_checked_before_any_stage(recipe, changes, facts):
@@ -160,7 +164,9 @@ def test_training_under_masks_is_checked_before_any_stage(recipe, changes, facts
 
 def test_a_training_without_halves_is_told_before_any_stage(recipe):
     known = read_yaml("conf/train_expert.yaml")
-    Path("conf/own.yaml").write_text(yaml.safe_dump({**known, "max_epoch": 1}))
+    Path("conf/own.yaml").write_text(
+        yaml.safe_dump({**known, "max_epoch": 1, "num_iters_per_epoch": 240})
+    )
     lists(s3net_config="conf/own.yaml")
     with refusal("max_epoch", 1, "--mask_rounds 1"):
         lists(s3net_config="conf/own.yaml", mask_rounds="2")

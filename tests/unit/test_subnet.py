@@ -1,5 +1,7 @@
 """Finding masks, training under them, and their overlap, against plain formulas."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -327,6 +329,72 @@ def test_a_language_learns_as_if_the_others_had_no_batches(tmp_path, kind):
     found = train({"de", "es"}, under_masks=True)
     for row, langs in enumerate(({"de"}, {"de", "es"}, {"es"})):
         torch.testing.assert_close(found[row], train(langs, under_masks=False)[row])
+
+
+def trained_rows(tmp_path, make, order, between=lambda optimizer: optimizer):
+    """Train a Row under two overlapping masks; `between` is called before each step."""
+    masks = tmp_path / "m.safetensors"
+    inside = torch.ones(2, 3, 4, dtype=torch.bool)
+    inside[0, 2], inside[1, 0] = False, False
+    model = Row()
+    torch.save(model.state_dict(), tmp_path / "row.pth")
+    of = {lang: {"weight": mask} for lang, mask in zip(("de", "es"), inside, strict=True)}
+    write_masks(masks, Checkpoint.open(tmp_path / "row.pth"), ["weight"], of, {})
+    optimizer = make(model.parameters())
+    training = SubnetworkTraining(model, Masks(masks), {"de": "de", "es": "es"})
+    training.guard(optimizer)
+    for lang in order:
+        model(torch.ones(3, 4), utt_id=[lang]).backward()
+        between(optimizer)
+        optimizer.step()
+        optimizer.zero_grad()
+    return model, optimizer
+
+
+def test_updates_are_saved_with_the_optimiser(tmp_path):
+    """A training that goes on from its state is that of a training without a stop."""
+    order = ["de", "es", "es", "de", "es", "es"]
+    whole, optimizer = trained_rows(tmp_path, OPTIMIZERS["adamw"], order)
+    counts = next(iter(optimizer.state.values()))["updates"]
+    assert counts.tolist() == [[2.0] * 4, [6.0] * 4, [4.0] * 4]
+
+    def again(optimizer):
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+
+    assert torch.equal(
+        trained_rows(tmp_path, OPTIMIZERS["adamw"], order, again)[0].weight, whole.weight
+    )
+
+
+def test_a_training_begun_without_the_count(tmp_path):
+    """All entries have had all steps, as far as is known."""
+
+    def forget(optimizer):
+        for state in optimizer.state.values():
+            state.pop("updates", None)
+
+    _, optimizer = trained_rows(tmp_path, OPTIMIZERS["adamw"], ["de", "es", "es"], forget)
+    counts = next(iter(optimizer.state.values()))["updates"]
+    assert counts.tolist() == [[2.0] * 4, [3.0] * 4, [3.0] * 4]
+
+
+def test_adam_without_momentum(tmp_path):
+    def make(parameters):
+        return torch.optim.Adam(parameters, lr=0.1, betas=(0.0, 0.999))
+
+    model, _ = trained_rows(tmp_path, make, ["de", "es", "de"])
+    assert model.weight.isfinite().all()
+
+
+def test_a_fused_step_that_overflows_changes_nothing(tmp_path):
+    """torch.amp.GradScaler calls a fused optimiser, which leaves the step out by itself."""
+
+    def overflow(optimizer):
+        optimizer.grad_scale = optimizer.found_inf = torch.ones(())
+
+    model, optimizer = trained_rows(tmp_path, OPTIMIZERS["fused"], ["de", "es"], overflow)
+    assert torch.equal(model.state_dict()["weight"], Row().weight)
+    assert "updates" not in next(iter(optimizer.state.values()))
 
 
 def test_a_step_that_is_left_out_changes_nothing(toy):

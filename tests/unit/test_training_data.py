@@ -168,6 +168,17 @@ def test_dev_utterances_that_the_model_cannot_use_are_left_out(tmp_path, caplog)
         write_split(whisper(window=0.5), *work)
 
 
+def test_dev_utterances_of_a_pair_are_not_all_left_out(tmp_path):
+    dump = write_dump(tmp_path / "dump", ["de", "fr"], utterances=4)
+    wav_scp = dump / "fr/dev/wav.scp"
+    wav_scp.write_text("".join(wav_scp.read_text().splitlines(keepends=True)[3:]))
+    fix_data_dir(wav_scp.parent)
+    pairs = [Pair("de", "asr"), Pair("fr", "asr")]
+    with refusal("spk3-fr-dev: 4 s of audio in a window of 3 s") as error:
+        write_split(whisper(window=3.0), pairs, dump, "dev", tmp_path / "out")
+    assert "spk3-de-dev" not in str(error.value)
+
+
 def test_unusable_utterances_are_removed_as_the_message_says(tmp_path):
     dump = write_dump(tmp_path / "dump", ["de"], utterances=9)
     work = whisper(window=3.0), [Pair("de", "asr")], dump, "train", tmp_path / "out"
