@@ -192,6 +192,10 @@ run() {
 run_train() {
     local processes=$((ngpu > 1 ? ngpu : 1)) memory=()
     if [ "$processes" -gt 1 ] && [ -n "${train_mem:-}" ]; then
+        if [[ ! $train_mem =~ ^[1-9][0-9]*$ ]]; then
+            die -2 "the memory of a training process is no number" "where: train_mem in cmd.sh" \
+                "expected: GB, without a unit" "got: $train_mem"
+        fi
         memory=(--mem "$((processes * train_mem))G")
     fi
     run "${train_cmd[@]}" "${memory[@]}" --gpu "$ngpu" --num_nodes "$num_nodes" \

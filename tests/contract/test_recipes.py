@@ -189,6 +189,16 @@ def test_dry_run_prints_every_submission(name, tmp_path):
     assert sorted(recipe.directory.rglob("*")) == before
 
 
+def test_memory_of_a_training_is_a_number(tmp_path):
+    recipe = Recipe(tmp_path / "mini_covost")
+    cmd = recipe / "cmd.sh"
+    text = cmd.read_text()
+    cmd.unlink()  # a link to that of the template
+    cmd.write_text(text.replace("train_mem=24", "train_mem=24G"))
+    done = on_slurm(recipe, "--dry_run", "true", "--ngpu", "2")
+    assert done.returncode == 2 and "train_mem in cmd.sh" in done.stderr and "24G" in done.stderr
+
+
 def test_submit_needs_a_cluster(tmp_path):
     recipe = Recipe(tmp_path / "mini_covost")
     done = run(recipe, "--submit")
