@@ -66,6 +66,13 @@ def test_shipped_configs_run(files, tmp_path, name):
     assert record(tmp_path)["method"] == name
 
 
+def test_the_default_is_lors_with_subspace_boosting(files, tmp_path):
+    assert main(arguments(files, tmp_path, "--config", str(CONF / "merge_default.yaml"))) == 0
+    plan = record(tmp_path)
+    assert (plan["method"], plan["boost"]) == ("lors", 0.01)
+    assert plan["params"]["rank"] == {"ratio": 0.01} and plan["params"]["density"] == 0.2
+
+
 def test_dry_run_writes_nothing(files, tmp_path, capsys):
     before = sorted(tmp_path.rglob("*"))
     more = ["--method", "lors", "--dry_run"]
