@@ -193,7 +193,7 @@ def test_the_state_of_the_optimiser_outside_the_mask_stays(project, batches):
     kept = 0
     for utterances, before, after in steps:
         [lang] = {name.split("-")[1] for name in utterances}
-        assert len(after) == 2 * len(masks.shapes)  # Adam's two moments
+        assert len(after) == 3 * len(masks.shapes)  # two moments, and the number of updates
         for (name, key), found in after.items():
             old = before.get((name, key), torch.zeros_like(found))
             inside = masks.mask(lang, name)
