@@ -32,8 +32,8 @@ NOTE = (
 NEARLY_ONE = 0.85
 """Way from the overlap of random masks to 1 above which masks of languages are hardly different."""
 COMMON = (
-    "{}: every two masks have an overlap of {:.3f} or more, nearly one common mask. This system "
-    "tests a pruned joint model rather than sub-networks; the criterion common is the control."
+    "{}: every two masks have an overlap of {:.3f} or more, nearly one common mask. A training "
+    "with one mask for all languages (--criteria common) shows whether their differences matter."
 )
 PRETRAINED = (
     "The masks are those of {}. The joint model and the systems under masks begin with its models, "
