@@ -57,6 +57,7 @@ def finished(tmp_path_factory, options):
         "tiny_tune.yaml",
         utterances_per_language=4,
         lors={"rank": [2], "density": [0.2], "scaling_coef": [0.4, 0.7]},
+        task_arithmetic={"scaling_coef": [0.3, 0.5]},
         **{
             f"masked_{kind}": {
                 "method": "task_arithmetic",
