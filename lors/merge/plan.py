@@ -239,7 +239,7 @@ def _open_models(plan: MergePlan) -> MergeInputs:
         onto = TaskVector(base, open_expert(base, plan.onto)).finetuned
     inputs = MergeInputs(base, vectors, policy, policy.actions(base.spec()), onto)
     for model in (base, onto, *inputs.experts):
-        for file in model.files():
+        for file in model.files():  # not inputs.files(): masks lie beside a link, not its target
             check_unmasked(file)
     _check_distinct(inputs)
     return inputs

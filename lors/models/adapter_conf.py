@@ -18,7 +18,8 @@ def check_alone(config: Mapping[str, Any], where: str) -> None:
     Raises:
         UsageError: it leaves no adapter, or more than an adapter; or an option has no effect.
     """
-    problems = not_alone(config) + without_effect(config)
+    check_effect(config, where)
+    problems = not_alone(config)
     if frozen := config.get("freeze_param"):
         problems.append(f"freeze_param: {frozen}, expected none: all but the adapters is frozen")
     if problems:
@@ -31,22 +32,19 @@ def check_alone(config: Mapping[str, Any], where: str) -> None:
 
 
 def check_effect(config: Mapping[str, Any], where: str) -> None:
-    """Check the options of adapters that ESPnet takes and does not use.
+    """Check the option of adapters that ESPnet takes and does not use: their biases.
 
     Raises:
-        UsageError: an option has no effect.
+        UsageError: it is set, and has no effect.
     """
-    if problems := without_effect(config):
-        raise UsageError("an option without effect", where=where, got=problems)
-
-
-def without_effect(config: Mapping[str, Any]) -> list[str]:
-    """Return a line for each option of adapters that ESPnet takes and does not use."""
     given = config.get("adapter_conf")
     bias_type = given.get("bias_type") if isinstance(given, Mapping) else None
-    if not config.get("use_adapter") or bias_type in (None, "none"):
-        return []
-    return [f"adapter_conf.bias_type: {bias_type}, expected none: adapters have no biases"]
+    if config.get("use_adapter") and bias_type not in (None, "none"):
+        raise UsageError(
+            "an option without effect",
+            where=where,
+            got=f"adapter_conf.bias_type: {bias_type}, expected none: adapters have no biases",
+        )
 
 
 def not_alone(config: Mapping[str, Any]) -> list[str]:

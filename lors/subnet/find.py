@@ -1,6 +1,6 @@
 """Find the mask of each language: prune the entries of its matrices that matter least.
 
-Two criteria give every entry a score; the smallest scores are pruned:
+A criterion gives every entry a score; the smallest scores are pruned:
 
 - ``magnitude``, the lottery ticket: the magnitude of the weight after fine-tuning on the language.
   The weights themselves are rewound: training begins at the base model again. With several experts
