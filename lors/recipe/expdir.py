@@ -133,6 +133,18 @@ def searches_of(
     return [(scope, methods[part::parts]) for scope in scopes for part in range(parts)]
 
 
+def packed_merges(tasks: Iterable[str], methods: Sequence[str]) -> list[str]:
+    """Return the merges that become models for other programs: one method's, of every scope.
+
+    The method is LoRS with subspace boosting (``lors+boost``, as in conf/merge_default.yaml); where
+    it is not among `methods`, LoRS as published (``lors``); without either the list is empty.
+    """
+    for method in ("lors+boost", "lors"):
+        if method in methods:
+            return [f"{method}.{scope}" for scope in scopes_of(tasks)]
+    return []
+
+
 def inference_units(
     systems: Iterable[str], pairs: Sequence[Pair], job: int = 1, num_jobs: int = 1
 ) -> list[tuple[str, Pair]]:

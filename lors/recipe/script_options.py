@@ -12,7 +12,13 @@ from lors.errors import LorsError, UsageError, unknown_name
 from lors.export.upload import repo_called
 from lors.models import FAMILIES
 from lors.models.family import Family
-from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, scopes_of, searches_of
+from lors.recipe.expdir import (
+    OVER_LANGS,
+    OVER_LANGS_TASKS,
+    packed_merges,
+    scopes_of,
+    searches_of,
+)
 from lors.recipe.grid import read_grid
 from lors.recipe.option_text import group_languages
 from lors.recipe.training_options import read_training_options
@@ -146,7 +152,7 @@ class ComparisonOptions(ScriptOptions):
             "scopes": scopes,
             "searches": [scope for scope, _ in searches_of(self.tasks, self.methods, self.nj)],
             "systems": self._systems(),
-            "packed": [f"lors.{scope}" for scope in scopes if "lors" in self.methods],
+            "packed": packed_merges(self.tasks, self.methods),
         }
 
     def _check_methods(self) -> None:
@@ -218,11 +224,11 @@ class LorsOptions(ComparisonOptions):
 
     def _nothing_to_upload(self) -> UsageError:
         return UsageError(
-            "no model to upload: stage upload takes those of the method lors alone",
+            "no model to upload: stage upload takes those of LoRS alone",
             where="--upload_repo and --methods",
-            expected="lors among the methods",
+            expected="lors+boost or lors among the methods",
             got=" ".join(self.methods) or "no method",
-            hint="add lors to --methods; or leave --upload_repo out, and upload the model of "
+            hint="add one to --methods; or leave --upload_repo out, and upload the model of "
             "another method by hand: lors upload ... --merged (docs/export.md)",
         )
 

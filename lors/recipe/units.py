@@ -18,6 +18,7 @@ from lors.recipe.expdir import (
     ExpDir,
     hypothesis_marker,
     inference_units,
+    packed_merges,
     scopes_of,
     sequential_steps,
     utterances_file,
@@ -79,9 +80,9 @@ def units_of(run: RunRecord, expdir: str | os.PathLike) -> Iterator[Unit]:
     yield from _subnet_units(run, exp, list(dict.fromkeys(pair.lang for pair in pairs)))
     yield from _merge_units(run, exp, scopes)
     yield from _test_units(run, exp, pairs)
-    for scope in scopes if "lors" in run.methods and run.script == "lors" else ():
-        packed = exp.root / "packed" / f"lors.{scope}.zip"
-        progress = _by_age([packed], [exp.merged("lors", scope) / "model.pth"])
+    for name in packed_merges(run.tasks, run.methods) if run.script == "lors" else ():
+        packed = exp.root / "packed" / f"{name}.zip"
+        progress = _by_age([packed], [exp.merged(*name.split(".")) / "model.pth"])
         yield Unit("pack", packed.name, _key(packed, exp), progress)
 
 

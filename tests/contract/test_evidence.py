@@ -227,7 +227,7 @@ def test_the_quick_experiment_is_one_run(tmp_path):
     commands = Commands(tmp_path, "--experiment", "quick")
     (words,) = commands.runs
     assert "conf/tune_quick.yaml" in words
-    assert words[words.index("--methods") + 1] == "average task_arithmetic lors"
+    assert words[words.index("--methods") + 1] == "average task_arithmetic lors lors+boost"
 
 
 def test_rows_are_compared_with_one_of_them(tmp_path):

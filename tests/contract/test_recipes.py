@@ -43,7 +43,7 @@ STAGES = {
     "merge": ["lors.bin.merge_tuned"],
     "inference": ["utils/run.py", "lors.bin.inference", "--split test"],
     "score": ["lors.bin.score_expdir", "lors.bin.results"],
-    "pack": ["lors.bin.pack --model exp/merged/lors.asr_st", "--out exp/packed/lors.asr_st.zip"],
+    "pack": ["lors.bin.pack --model exp/merged/lors+boost.asr_st", "packed/lors+boost.asr_st.zip"],
     "upload": [],
 }
 OPTIONS = """
@@ -120,13 +120,14 @@ def test_dry_run_prints_the_uploads(tmp_path):
     assert done.returncode == 0, done.stdout
     calls = [shlex.split(line) for line in done.stdout.splitlines() if "lors.bin.upload" in line]
     made = {call[3]: call[4] for call in calls}
-    assert made == {f"exp/packed/lors.{s}.zip": f"org/speech-{s}" for s in ("asr_st", "asr", "st")}
+    scopes = ("asr_st", "asr", "st")
+    assert made == {f"exp/packed/lors+boost.{s}.zip": f"org/speech-{s}" for s in scopes}
     for call in calls:
         assert call[-3:] == ["--private", "--license", "mit"] and "--merged" in call
         assert "--upload_repo org/speech" in call[call.index("--command") + 1]
     done = run(recipe, *words, *more, "--model_family", "whisper", "--base_model", "small")
     assert re.findall(r"export_whisper .* --out (\S+)", done.stdout) == [
-        f"exp/packed/lors.{scope}.hf" for scope in ("asr_st", "asr", "st")
+        f"exp/packed/lors+boost.{scope}.hf" for scope in scopes
     ]
 
 
@@ -134,18 +135,20 @@ def test_an_old_export_is_made_again_before_an_upload(tmp_path):
     """A merge that was made again is newer; a card beside the old export is kept."""
     recipe = Recipe(tmp_path / "mini_covost")
     for number, scope in enumerate(("asr_st", "asr", "st")):
-        for file in (f"merged/lors.{scope}/model.pth", f"packed/lors.{scope}.hf/config.json"):
+        name = f"lors+boost.{scope}"
+        for file in (f"merged/{name}/model.pth", f"packed/{name}.hf/config.json"):
             (recipe.exp / file).parent.mkdir(parents=True)
             (recipe.exp / file).touch()
             os.utime(recipe.exp / file, (1000 + number, 1000 + number))
-    card = recipe.exp / "packed/lors.asr.hf/README.md"  # an upload has made the directory newer
+    # An upload has made the directory newer.
+    card = recipe.exp / "packed/lors+boost.asr.hf/README.md"
     card.touch()
-    os.utime(recipe.exp / "packed/lors.asr_st.hf/config.json", (2000, 2000))
-    os.utime(recipe.exp / "merged/lors.st/model.pth", (900, 900))
+    os.utime(recipe.exp / "packed/lors+boost.asr_st.hf/config.json", (2000, 2000))
+    os.utime(recipe.exp / "merged/lors+boost.st/model.pth", (900, 900))
     words = ["--dry_run", "--langs", "de es", "--stage", "upload", "--upload_repo", "org/speech"]
     done = run(recipe, *words, "--model_family", "whisper", "--base_model", "small")
     assert done.returncode == 0, done.stdout
-    old = "exp/packed/lors.asr.hf"
+    old = "exp/packed/lors+boost.asr.hf"
     calls = [line.split() for line in done.stdout.splitlines() if old in line]
     moves = [["mv", f"{old}/README.md", f"{old}.README.md"], ["rm", "-rf", old]]
     assert calls[:2] == moves and calls[2][2] == "lors.bin.export_whisper"

@@ -267,5 +267,9 @@ def write_configs(recipe: Recipe) -> None:
         "average": {"scaling_coef": [1.0]},
         "task_arithmetic": {"scaling_coef": [0.4, 0.7]},
         "lors": {"rank": [2], "density": [0.2], "scaling_coef": [0.4, 0.7]},
+        "lors+boost": {
+            **{"method": "lors", "rank": [2], "density": [0.2]},
+            **{"boost": [0.05], "scaling_coef": [0.2, 0.4]},
+        },
     }
     (recipe / "conf/tiny_tune.yaml").write_text(yaml.safe_dump(tune))

@@ -32,14 +32,14 @@ from tests.integration.recipe import (
     told_to_go_on,
     write_configs,
 )
-from tests.reference.test_merge_reference import float64, lors_float64
+from tests.reference.test_merge_reference import boosted_float64, float64, lors_float64
 
 pytestmark = [pytest.mark.espnet, pytest.mark.slow]
 
 SPLITS = {"train": 12, "dev": 6, "test": 6}
 TASKS = ["asr", "st"]
 PAIRS = [f"{lang}_{task}" for lang in LANGS for task in TASKS]
-METHODS = ["average", "task_arithmetic", "lors"]
+METHODS = ["average", "task_arithmetic", "lors", "lors+boost"]
 SCOPES = {"asr": ["asr"], "st": ["st"], "asr_st": ["asr", "st"]}
 MERGES = [(method, scope) for method in METHODS for scope in SCOPES]
 STEPS = [f"{number:02d}_{pair}" for number, pair in enumerate(PAIRS, 1)]
@@ -158,7 +158,10 @@ def test_merged_model_equals_the_formula_in_float64(reference, method, scope):
     sweep = read_json(exp / "tune" / f"{method}.{scope}" / "sweep.json")
     params = sweep["grid"][sweep["best"]]["params"]
     merged = exp / "merged" / f"{method}.{scope}"
-    assert yaml.safe_load((merged / "merge.yaml").read_text())["plan"]["params"] == params
+    plan = yaml.safe_load((merged / "merge.yaml").read_text())["plan"]
+    boost = params.pop("boost", None)
+    assert (plan["params"], plan["boost"]) == (params, boost)
+    assert (boost is not None) == (method == "lors+boost")
     base = float64(exp / "base" / "model.pth")
     experts = [
         float64(exp / "expert" / f"{lang}_{task}" / "model.pth")
@@ -169,9 +172,12 @@ def test_merged_model_equals_the_formula_in_float64(reference, method, scope):
     assert list(result) == list(base)
     for name, value in base.items():
         taus = [expert[name] - value for expert in experts]
-        if method == "lors" and is_pruned(name, value):
+        pruned = is_pruned(name, value)
+        if method.startswith("lors") and pruned:
             taus = [lors_float64(tau, params["rank"], params["density"]) for tau in taus]
         delta = np.mean(taus, axis=0) if method == "average" else np.sum(taus, axis=0)
+        if boost is not None and pruned:
+            delta = boosted_float64(delta, boost)
         expected = value + params["scaling_coef"] * delta
         error = np.linalg.norm(result[name] - expected)
         assert error <= 1e-5 * np.linalg.norm(expected), name
@@ -212,16 +218,16 @@ def test_packed_model_opens_anywhere(reference, tmp_path, monkeypatch, scope):
     from espnet2.main_funcs.pack_funcs import unpack
 
     packed = reference.recipe.exp / "packed"
-    assert sorted(p.name for p in packed.iterdir()) == sorted(f"lors.{s}.zip" for s in SCOPES)
+    assert sorted(p.name for p in packed.iterdir()) == sorted(f"lors+boost.{s}.zip" for s in SCOPES)
     monkeypatch.chdir(tmp_path)
-    files = unpack(packed / f"lors.{scope}.zip", tmp_path / "unpacked")
-    merged = reference.recipe.exp / "merged" / f"lors.{scope}"
+    files = unpack(packed / f"lors+boost.{scope}.zip", tmp_path / "unpacked")
+    merged = reference.recipe.exp / "merged" / f"lors+boost.{scope}"
     config, model = (Path(files[key]) for key in ("s2t_train_config", "s2t_model_file"))
     assert same(torch.load(model, weights_only=True), state(merged))
     if scope == "asr_st":
         search = espnet(config, model, ctc_weight=0.0)
         some = read_data_dir(reference.recipe / "dump/de/test")[:1]
-        ours = read_text(reference.recipe.exp / "inference/test/lors.langs_tasks/de_asr")
+        ours = read_text(reference.recipe.exp / "inference/test/lors+boost.langs_tasks/de_asr")
         assert hypotheses(search, some) == {u.id: ours[u.id] for u in some}
 
 
@@ -284,8 +290,10 @@ def test_results_are_those_of_the_hypotheses(reference):
 
 def test_report_says_how_it_was_made(reference):
     report = (reference.recipe.exp / "RESULTS.md").read_text(encoding="utf-8")
-    command = report.split("```bash\n")[1].split("\n")[0]
-    assert shlex.split(command) == ["./run.sh", *OPTIONS]
+    block = report.split("```bash\n")[1].split("```")[0]
+    calls = [words for line in block.splitlines() if (words := shlex.split(line, comments=True))]
+    run = ["./run.sh", *OPTIONS]
+    assert [c for c in calls if c[0] == run[0]] == [[*run, "--stop_stage", "format"], run]
     plots = re.findall(r"!\[[^]]*\]\(([^)]*)\)", report)
     assert plots and all((reference.recipe.exp / plot).stat().st_size > 1000 for plot in plots)
 

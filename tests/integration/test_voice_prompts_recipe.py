@@ -89,7 +89,8 @@ def test_results(results):
     recipe, ended = results
     assert stages_of(ended.stderr) == ["tune", "merge", "inference", "score", "pack", "upload"]
     text = (recipe.exp / "RESULTS.md").read_text(encoding="utf-8").replace("\\", "")
-    for row in ("base | -", "expert | -", "joint | -", "sequential | -", "lors | languages"):
+    merges = ("lors | languages", "lors+boost | languages")
+    for row in ("base | -", "expert | -", "joint | -", "sequential | -", *merges):
         assert f"| {row} |" in text
     assert (recipe.exp / "report.html").exists() and (recipe.exp / "plots/sweep.png").exists()
 
@@ -109,7 +110,7 @@ def test_upload(results, hub, tmp_path):
     recipe, _ = results
     options = [*OPTIONS, "--tasks", "asr", "--stage", "upload", "--upload_repo", "org/prompts"]
     options += ["--upload_opts", "--license cc-by-sa-3.0"]
-    exported = recipe.exp / "packed/lors.asr.hf"
+    exported = recipe.exp / "packed/lors+boost.asr.hf"
     times = []
     for _ in range(2):  # the second call exports nothing again
         ended = recipe.run(*options, environment=hub.environment(tmp_path / "home"))
@@ -120,12 +121,12 @@ def test_upload(results, hub, tmp_path):
 
     files = hub.repos["org/prompts-asr"].files
     model = load(files["model.safetensors"])
-    merged = state(recipe.exp / "merged/lors.asr")["encoder.blocks.0.attn.query.weight"]
+    merged = state(recipe.exp / "merged/lors+boost.asr")["encoder.blocks.0.attn.query.weight"]
     assert torch.equal(model["model.encoder.layers.0.self_attn.q_proj.weight"], merged)
     card = files["README.md"].decode()
     assert "license: cc-by-sa-3.0\n" in card and "--upload_repo org/prompts" in card
-    scores = read_scores([recipe.exp], systems=["base", "lors.langs"])
-    for system, row in (("base", "base"), ("lors.langs", "this model")):
+    scores = read_scores([recipe.exp], systems=["base", "lors+boost.langs"])
+    for system, row in (("base", "base"), ("lors+boost.langs", "this model")):
         wers = [scores.values(system, pair, ASR.metric)[0] for pair in map(Pair.parse, PAIRS[:2])]
         cells = "".join(rf" {value:.1f} \([^|]*\) +\|" for value in wers)
         assert re.search(rf"\| {row} +\|{cells}", card.replace("\\", "")), card

@@ -119,7 +119,7 @@ def test_official_form(run):
 
 def test_the_very_same_stages(run):
     assert stages_of(run.full.stderr)[-len(STAGES) :] == STAGES
-    for name in ("base", "expert", "joint", "average", "task_arithmetic", "lors"):
+    for name in ("base", "expert", "joint", "average", "task_arithmetic", "lors", "lors+boost"):
         assert any(line.startswith(name) for line in run.full.stdout.splitlines()), name
 
 
@@ -156,7 +156,7 @@ def test_merged_model_is_a_whisper(run, tmp_path):
 def test_packed_model_loads_into_the_task(run, tmp_path):
     from lors.models.whisper.task import WhisperTask
 
-    packed = run.recipe.exp / "packed" / "lors.asr_st.zip"
+    packed = run.recipe.exp / "packed" / "lors+boost.asr_st.zip"
     with zipfile.ZipFile(packed) as archive:
         archive.extractall(tmp_path)
     meta = yaml.safe_load((tmp_path / "meta.yaml").read_text())
@@ -165,7 +165,7 @@ def test_packed_model_loads_into_the_task(run, tmp_path):
         tmp_path / meta["files"]["s2t_model_file"],
         "cpu",
     )
-    assert same(model.state_dict(), state(run.recipe.exp / "merged" / "lors.asr_st"))
+    assert same(model.state_dict(), state(run.recipe.exp / "merged" / "lors+boost.asr_st"))
 
 
 def test_rerun_changes_nothing(run):

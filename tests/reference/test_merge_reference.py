@@ -104,6 +104,14 @@ def lors_float64(tau, rank, density):
     return (low_rank + sparse.reshape(residual.shape)).reshape(tau.shape)
 
 
+def boosted_float64(delta, beta):
+    flat = delta.reshape(delta.shape[0], -1)
+    left, values, right = np.linalg.svd(flat, full_matrices=False)
+    sums = np.cumsum(values)
+    lowest = values[np.argmax(sums >= beta * sums[-1])]
+    return (left @ np.diag(np.maximum(values, lowest)) @ right).reshape(delta.shape)
+
+
 def reference(method, taus, pruned, params):
     if method == "lors" and pruned:
         return sum(lors_float64(tau, params["rank"], params["density"]) for tau in taus)

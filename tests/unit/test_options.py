@@ -84,6 +84,12 @@ def test_lists_of_lors():
     }
 
 
+def test_the_models_that_are_packed_are_those_of_one_method():
+    boosted = ["lors+boost.asr_st", "lors+boost.asr", "lors+boost.st"]
+    assert lists(methods="average lors+boost lors")["packed"] == boosted
+    assert lists(methods="lors average", tasks="asr")["packed"] == ["lors.asr"]
+
+
 def test_jobs_of_the_search():
     assert lists(nj="6")["searches"] == ["asr_st", "asr_st", "asr", "asr", "st", "st"]
     for nj, jobs in (("1", 1), ("2", 2), ("40", 2)):  # two methods

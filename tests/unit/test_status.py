@@ -216,6 +216,13 @@ def test_results_that_are_older_than_their_sources(exp):
     assert states("pack")["lors.st.zip"] == "pending"
 
 
+def test_packed_models_are_those_of_boosted_lors_if_it_was_run(exp):
+    make_everything(exp)
+    record(methods=("average", "lors", "lors+boost"))
+    scopes = scopes_of(RUN.tasks)
+    assert states("pack") == {f"lors+boost.{scope}.zip": "pending" for scope in scopes}
+
+
 def test_finished_hypothesis_that_was_removed(exp):
     make_everything(exp)
     exp.hypothesis("test", "base", PAIRS[0]).unlink()

@@ -14,7 +14,7 @@
 #    8 merge      over languages for each task, and over languages and tasks
 #    9 inference  hypotheses of the test sets
 #   10 score      WER and BLEU, normalised performance, RESULTS.md, plots and report.html
-#   11 pack       the LoRS models as ESPnet zip files
+#   11 pack       the models of lors+boost (without it: of lors) as ESPnet zip files
 #   12 upload     the same models on the Hugging Face Hub, with --upload_repo
 #
 # A finished stage is not done again: after an interruption (Ctrl-C, kill -9) call the same command
@@ -35,7 +35,7 @@ langs="de es fr" # languages (Common Voice codes)
 group=""     # one of --groups: its languages in place of --langs
 groups=""    # groups of languages of the recipe, as 'name: de es; name: fr'
 tasks="asr st" # asr (recognition), st (translation into English), or both
-methods="average task_arithmetic lors" # merge methods to compare
+methods="average task_arithmetic lors lors+boost" # merge methods to compare
 compare_to="" # method or system that all rows of the report are compared with (default: lors)
 baselines=joint # one model for all: joint (all data at once), sequential (pair by pair), or both
 train_hours="" # hours of training data: 5 (each language), "5 fr=0.5" (fr less), fr=0.5 (all of the others)
@@ -103,7 +103,7 @@ stage_inference
 stage_score
 
 if begin pack "ESPnet zip files in $expdir/packed"; then
-    for name in "${packed[@]}"; do # lors.asr ...
+    for name in "${packed[@]}"; do # lors+boost.asr ...
         if [ "$expdir/packed/$name.zip" -nt "$expdir/merged/$name/model.pth" ]; then continue; fi
         run_cpu 1 "$expdir/log/pack.$name.log" "$python" -m lors.bin.pack \
             --model "$expdir/merged/$name" --base "$expdir/base" --out "$expdir/packed/$name.zip"

@@ -24,7 +24,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-experiment=full # full, or quick: one seed, three methods, five settings of each, part seeds
+experiment=full # full, or quick: one seed, four methods, five settings of each, part seeds
 parts=""     # parts to run (full: all)
 seeds=""     # seeds of the training (full: 1 2 3)
 methods=""   # methods of the first seed, over languages (full: all of conf/tune_full.yaml)
@@ -43,7 +43,7 @@ langs=(en es fr it ru)
 case $experiment in
 quick)
     tune=conf/tune_quick.yaml
-    : "${compare_to:=lors}" "${parts:=seeds}" "${seeds:=1}" "${leading:=average task_arithmetic lors}"
+    : "${compare_to:=lors}" "${parts:=seeds}" "${seeds:=1}" "${leading:=average task_arithmetic lors lors+boost}"
     : "${methods:=$leading}"
     ;;
 full)

@@ -12,5 +12,5 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 exec ./s3net.sh --model_family whisper --base_model base --window auto --base_window 10 \
     --langs "en es fr it ru" --tasks "asr st" \
-    --methods "average lors task_arithmetic masked_magnitude masked_taylor" \
+    --methods "average task_arithmetic lors lors+boost masked_magnitude masked_taylor" \
     --train_config conf/train_quick.yaml --lora_config conf/train_lora.yaml --nj 2 "$@"
