@@ -9,5 +9,5 @@
 # below are defaults of this recipe; options of the command line override them.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-exec ./pqm.sh --model_family whisper --base_model base --window auto --base_window 10 \
+exec ./pqm.sh --model_family whisper --base_model base --window auto \
     --langs "en es fr it ru" --test_speakers "fr-June it-Carlo ru-nsh" --own_splits true --nj 2 "$@"
