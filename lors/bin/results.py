@@ -12,6 +12,7 @@ from lors.plots.searches import write_sweep_plots
 from lors.recipe.results import write_results
 from lors.recipe.significance import DEFAULT, MERGES
 from lors.recipe.sweep_report import write_sweeps
+from lors.tasks import TASKS
 
 SYSTEMS_HELP = (
     "the rows, all of whose scores must be there, e.g. base expert lors.langs (default: all that "
@@ -52,6 +53,12 @@ def get_parser() -> argparse.ArgumentParser:
         "ended with stage tune",
     )
     parser.add_argument(
+        "--tasks",
+        nargs="+",
+        choices=list(TASKS),
+        help="with --sweeps_only: the searches of merges of these tasks alone (default: all)",
+    )
+    parser.add_argument(
         "--x_label",
         metavar="TEXT",
         help="with --sweeps_only and --plots: the quantity in which the experiments differ, in the "
@@ -68,7 +75,12 @@ def work(args: argparse.Namespace) -> None:
         draw = None
         if args.plots:
             draw = functools.partial(write_sweep_plots, folder=args.plots, x_label=args.x_label)
-        print(write_sweeps(args.expdirs, args.out, args.title, args.command, args.systems, draw))
+        print(
+            write_sweeps(
+                *(args.expdirs, args.out, args.title, args.command),
+                *(args.systems, draw, args.tasks),
+            )
+        )
         return
     draw = functools.partial(write_plots, folder=args.plots) if args.plots else None
     report = write_results(
@@ -85,8 +97,9 @@ def main(argv: list[str] | None = None) -> int:
     for option in ("compare_to", "family"):
         if args.sweeps_only and getattr(args, option):
             parser.error(f"--{option} is about test scores, which --sweeps_only leaves out")
-    if args.x_label and not args.sweeps_only:
-        parser.error("--x_label is of the figure of --sweeps_only")
+    for option in ("x_label", "tasks"):
+        if getattr(args, option) and not args.sweeps_only:
+            parser.error(f"--{option} is of the report of --sweeps_only")
     return run_main(parser, work, argv)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from lors.errors import LorsError, unknown_name
 from lors.recipe.commands import noted_commands
 from lors.recipe.expdir import OVER_LANGS, OVER_LANGS_TASKS, tasks_of
-from lors.recipe.parameters import shown_params, undefined_searches
+from lors.recipe.parameters import at_edges, shown_params, undefined_searches
 from lors.recipe.report import MISSING, UNDEFINED, Section, write_report
 from lors.recipe.results import DEFINITION, with_unit
 from lors.recipe.sweeps import Sweep, Trial, read_sweeps, varied_params
@@ -27,6 +27,7 @@ def write_sweeps(
     command: str | None = None,
     systems: Collection[str] | None = None,
     draw: Callable[[Sequence[Sweep]], list[tuple[str, str]]] | None = None,
+    tasks: Collection[str] | None = None,
 ) -> str:
     """Write the report of the searches in some experiment directories as Markdown.
 
@@ -37,6 +38,7 @@ def write_sweeps(
         command: the command that makes the report, listed with those on record.
         systems: the merges to report, e.g. ``lors.langs``; by default all with a search.
         draw: writes figures and returns the caption and path of each; None for none.
+        tasks: report the merges of these tasks alone; by default all.
 
     Returns:
         The same report as plain text, then a line for each file of it.
@@ -45,7 +47,10 @@ def write_sweeps(
         LorsError: a directory has no search, or a malformed one.
         UsageError: one of `systems` has no search.
     """
-    sweeps = _of_systems(read_sweeps(expdirs), systems)
+    found = read_sweeps(expdirs)
+    if tasks is not None:
+        found = [sweep for sweep in found if {*tasks_of(sweep.scope)} <= {*tasks}]
+    sweeps = _of_systems(found, systems)
     if without := [str(e) for e in expdirs if str(e) not in {sweep.expdir for sweep in sweeps}]:
         raise LorsError(
             "no search to report",
@@ -106,7 +111,8 @@ def _settings(sweeps: Sequence[Sweep]) -> Section:
         "cannot be compared; a setting is chosen among those that have seen all of it. Parameters "
         "not shown have their defaults.",
     ]
-    return Section("Settings tried on dev", header, rows, 5, above, undefined_searches(sweeps))
+    below = [*undefined_searches(sweeps), *at_edges(sweeps)]
+    return Section("Settings tried on dev", header, rows, 5, above, below)
 
 
 def _ends(sweeps: Iterable[Sweep], tasks: Sequence[str]) -> Iterator[list[str]]:

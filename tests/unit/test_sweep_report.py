@@ -122,6 +122,26 @@ def test_some_of_the_merges(tmp_path):
         write_sweeps([exp], tmp_path / "x.md", "Results", systems=["lors.lang"])
 
 
+def test_merges_of_one_task(tmp_path):
+    one, two = (make_sweeps(tmp_path / name) for name in ("one", "two"))
+    for scope in ("st", "asr_st"):  # one of two experiments has recognition alone
+        for method in ("lors", "average"):
+            (two / f"tune/{method}.{scope}/sweep.json").unlink()
+    tables = report_of(tmp_path, one, two, options=["--tasks", "asr", "--systems", "lors.langs"])
+    assert {tuple(row[:2]) for _, *rows in tables.values() for row in rows} == {("lors", "asr")}
+    assert "missing" not in (tmp_path / "SWEEPS.md").read_text(encoding="utf-8")
+    with refusal("--expdirs", str(two), kind=LorsError):
+        write_sweeps([one, two], tmp_path / "x.md", "Results", tasks=["st"])
+
+
+@pytest.mark.parametrize("coefficient, edge", [(0.2, "smallest"), (0.4, ""), (0.6, "largest")])
+def test_choices_at_the_edge_of_a_grid_are_named(tmp_path, coefficient, edge):
+    report_of(tmp_path, make_sweeps(tmp_path / "exp", coefficient))
+    text = (tmp_path / "SWEEPS.md").read_text(encoding="utf-8").replace("\\", "")
+    assert (f"(scaling_coef={coefficient:g}, the {edge})" in text) == bool(edge)
+    assert ("At the edge" in text) == bool(edge)
+
+
 def test_an_option_about_test_scores(tmp_path, capsys):
     exp, option = make_sweeps(tmp_path / "exp"), ["--compare_to", "lors"]
     words = ["--sweeps_only", "--expdirs", str(exp), "--out", str(tmp_path / "x.md"), *option]
@@ -136,9 +156,10 @@ def test_the_label_of_an_axis_is_in_the_caption(tmp_path, capsys):
     plots = ["--plots", str(tmp_path / "plots")]
     assert results_main.main(["--sweeps_only", *words, *plots]) == 0
     assert "by hours" in (tmp_path / "SWEEPS.md").read_text()
-    with pytest.raises(SystemExit):
-        results_main.main(words)
-    assert "--x_label" in capsys.readouterr().err
+    for option in (["--x_label", "hours"], ["--tasks", "asr"]):
+        with pytest.raises(SystemExit):
+            results_main.main([*words[:-2], *option])
+        assert option[0] in capsys.readouterr().err
 
 
 def test_the_figure_is_linked(tmp_path, capsys):
