@@ -31,8 +31,9 @@ def get_parser() -> argparse.ArgumentParser:
         "OUT/inference and OUT/scores like a recipe, for lors.bin.results and lors.bin.compare. "
         "Finished files are skipped.",
         epilog="example: python -m lors.bin.evaluate --models base=exp/base "
-        "'expert=exp/expert/{lang}_asr' lors=exp/merged/lors.asr --langs es fr --tasks st "
-        "--dump dump --inference_config conf/inference_whisper.yaml --out exp/other_task",
+        "'recognition_expert=exp/expert/{lang}_asr' lors=exp/merged/lors.asr --langs es fr "
+        "--tasks st --dump dump --inference_config conf/inference_whisper.yaml "
+        "--out exp/other_task",
     )
     parser.add_argument(
         "--models",

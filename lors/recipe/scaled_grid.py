@@ -1,7 +1,8 @@
 """The grid of a search for another number of experts.
 
-The best factor of a sum falls with the number of experts: a mean, whose factor hardly depends on it,
-is a sum with the factor 1/N. So a grid that was laid out for five experts ends too early for two.
+The best factor of a sum falls with the number of experts: a mean, whose factor hardly depends on
+it, is a sum with the factor 1/N. So a grid that was laid out for five experts ends too early for
+two.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from lors.score.result import is_number
 GROWTH = {"iso_c": 0.5, "iso_cts": 0.5}
 """Joint methods whose delta grows with the number N of experts -> the power of N.
 
-Their matrices have the mean singular value of the sum, which grows as N for equal task vectors and as
-sqrt(N) for orthogonal ones; their other tensors are means. One factor is for both, and with a power
-between 0 and 1 a grid of several values reaches the best factor of either.
+Their matrices have the mean singular value of the sum, which grows as N for equal task vectors, and
+as sqrt(N) for those in different directions; their other tensors are means. One factor is for both.
+With a power between 0 and 1, a grid of several values reaches the best factor of either.
 """
 
 

@@ -21,11 +21,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from lors.bin.evaluate import read_models
 from lors.config import read_yaml
 from lors.merge import MergePlan, run_merge
 from lors.merge.methods import METHODS as MERGE_METHODS
+from lors.recipe.expdir import packed_merges, scopes_of
 from lors.recipe.grid import read_grid
+from lors.recipe.scaled_grid import scale_grid
 from lors.recipe.significance import significance_file
+from lors.tasks import pairs_of
 from tests.blocks import ROOT
 from tests.integration.recipe import Recipe, run
 from tests.unit.merge_models import model
@@ -201,17 +205,67 @@ def test_reports_are_of_all_seeds(commands):
     first, *others = commands.parsed("lors.bin.results")
     assert list(map(str, first.expdirs)) == ["exp/seed1", "exp/seed2"]
     assert "lors.langs_tasks" in first.systems
-    assert [report.sweeps_only for report in others] == [False] * 5 + [True] * 4
+    assert [report.sweeps_only for report in others] == [False] * (5 + len(METHODS)) + [True] * 4
     page, *of_parts = commands.parsed("lors.bin.report")
     assert list(map(str, page.expdirs)) == ["exp/seed1", "exp/seed2"]
     assert page.systems == first.systems
     assert Path(page.significance) == significance_file(first.out)
     assert len(of_parts) == 5
+    assert [report.compare_to for report in others[:-4]] == ["base"] * 5 + [*METHODS]
     for part, report in zip(of_parts, others, strict=False):
-        assert part.expdirs == report.expdirs and report.compare_to == "base"
+        assert part.expdirs == report.expdirs and part.systems == report.systems
         assert Path(part.significance) == significance_file(report.out)
     written = [name for name, _ in commands.programs]
     assert written.index("lors.bin.results") < written.index("lors.bin.report")
+
+
+def test_reports_have_the_models_that_were_evaluated(commands):
+    """An earlier call with other methods leaves scores that are no rows of these reports."""
+    reports = [report for report in commands.parsed("lors.bin.results") if not report.sweeps_only]
+    evaluations = commands.parsed("lors.bin.evaluate")
+    for evaluation, report in zip(evaluations, reports[1:], strict=False):
+        assert report.expdirs == [evaluation.out]
+        assert report.systems == list(read_models(evaluation.models))
+
+
+def test_an_expert_of_something_else_is_no_end_of_normalised_performance(commands):
+    """Only the names base and expert are ends (`ScoreTable.can_normalise`)."""
+    evaluations = commands.parsed("lors.bin.evaluate")
+    names = {Path(of.out).name: [*read_models(of.models)] for of in evaluations}
+    experts = {
+        name: [model for model in models if "expert" in model] for name, models in names.items()
+    }
+    assert experts == {
+        "recognition_models_translate": ["recognition_expert"],
+        "translation_models_recognise": [],
+        "read_russian": ["prompt_expert"],
+        "language_left_out": ["expert"],
+        "extend": ["expert"],
+    }
+
+
+def test_the_download_comes_first(tmp_path):
+    commands = Commands(tmp_path, "--parts", "reach", "--leading", "lors")
+    complete, prepare = map(options_of, commands.runs)
+    assert complete["--stop_stage"] == "merge" and "read_russian" in prepare["--data_opts"]
+    words = [json.loads(line) for line in commands.record.read_text().splitlines()]
+    assert [name for name, *_ in words][:3] == ["run.sh", "run.sh", "lors.bin.evaluate"]
+
+
+@pytest.mark.parametrize("parts", ["reach extend", "curves"])
+def test_models_of_the_first_seed_are_finished_or_refused(tmp_path, parts):
+    """The done markers compare them with the configurations; once is enough."""
+    commands = Commands(tmp_path, "--parts", parts, "--leading", "lors")
+    of_first = [of for of in map(options_of, commands.runs) if of["--expdir"] == "exp/seed1"]
+    assert of_first == [options_of(commands.runs[0])]
+    assert of_first == [
+        {
+            **{"--nj": "2", "--train_config": "conf/train_quick.yaml", "--seed": "1"},
+            **{"--tune_config": "conf/tune_full.yaml", "--compare_to": "lors"},
+            **{"--methods": "lors", "--expdir": "exp/seed1"},
+            **{"--stage": "experts", "--stop_stage": "merge"},
+        }
+    ]
 
 
 def test_every_method_is_searched_and_scored(tmp_path):
@@ -275,7 +329,7 @@ def test_curves_are_of_the_first_seed(tmp_path):
     options = ("--parts", "curves", "--seeds", "2 3", "--leading", "tsv_m")
     commands = Commands(tmp_path, *options)
     assert {words[words.index("--seed") + 1] for words in commands.runs} == {"2"}
-    assert len(commands.runs) == 3 + 1 + 2 + 2
+    assert len(commands.runs) == 1 + 3 + 1 + 2 + 2
     expert = commands.recipe.exp / "curves/2_languages/expert"
     assert expert.resolve() == (commands.recipe.exp / "seed2/expert").resolve()
 
@@ -301,6 +355,7 @@ def test_searches_of_the_curves_are_reported(commands):
         curves -= set(map(str, report.expdirs))
         assert label in report.x_label and "seed1" in report.x_label
         assert report.systems == ["task_arithmetic.langs", "lors.langs"]
+        assert report.tasks == settings.tasks == ["asr"]
     assert not curves and len({report.out for report in together}) == 3
     assert len({report.plots for report in together}) == 3
 
@@ -308,8 +363,7 @@ def test_searches_of_the_curves_are_reported(commands):
 def test_a_language_is_added_to_a_merge_that_was_tuned_without_it(tmp_path):
     """Nothing but the models of the first seed is there before."""
     commands = Commands(tmp_path, "--parts", "extend", "--leading", "tsv_m lors")
-    (words,) = commands.runs
-    options = options_of(words)
+    _, options = map(options_of, commands.runs)
     assert options["--langs"] == "en es fr it" and options["--methods"] == "lors"
     assert options["--stage"] == "tune" and options["--stop_stage"] == "merge"
     assert options["--expdir"] == "exp/curves/4_languages"
@@ -322,6 +376,27 @@ def test_a_language_is_added_to_a_merge_that_was_tuned_without_it(tmp_path):
     assert commands.merged() == ["lors.added_ru", "lors.removed_it"]
     (evaluation,) = commands.parsed("lors.bin.evaluate")
     assert len(evaluation.models) == 3 + 4 and f"lors_before_ru={four}" in evaluation.models
+    _, compared = commands.parsed("lors.bin.results")
+    changed = ["lors_before_ru", "lors_added_ru", "lors_removed_it"]
+    assert compared.compare_to == "lors" and compared.family == changed
+    assert compared.systems == ["base", "expert", "joint", "lors", *changed]
+    assert set(compared.systems) == {*read_models(evaluation.models)}
+
+
+def test_fewer_languages_have_grids_of_their_own(commands):
+    """The best factor of a sum falls with the number of experts, that of a mean does not."""
+    runs = [of for of in map(options_of, commands.runs) if "_languages" in of["--expdir"]]
+    grids = {(of["--langs"].count(" ") + 1, of["--tune_config"]) for of in runs}
+    assert len(runs) == 4 and len(grids) == 3  # four languages in two parts
+    for number, file in grids:
+        expected = commands.recipe / f"{number}.yaml"
+        scale_grid(ROOT / "egs/voice_prompts/lors1/conf/tune_full.yaml", 5, number, expected)
+        grid = read_grid(commands.recipe / file)
+        assert grid == read_grid(expected)
+        assert grid.points["task_arithmetic"][0]["scaling_coef"] == pytest.approx(
+            *(0.5 / number, 1e-3)  # rounded
+        )
+        assert grid.points["tsv_m"][0]["scaling_coef"] == 0.6
 
 
 def test_costs_of_added_languages(tmp_path):
@@ -329,29 +404,34 @@ def test_costs_of_added_languages(tmp_path):
     with (commands.recipe.exp / "extend/cost.tsv").open(encoding="utf-8") as file:
         rows = {row["work"]: row for row in csv.DictReader(file, delimiter="\t")}
     assert list(rows) == [
-        *("training expert/ru_asr", "training joint"),
+        *("training expert/ru_asr", "training joint, 5 pairs"),
         *("merging lors.added_ru", "merging lors.removed_it"),
     ]
     # one line in the first log, 100 seconds in the second one, two threads
-    for name in ("training expert/ru_asr", "training joint"):
+    for name in ("training expert/ru_asr", "training joint, 5 pairs"):
         assert (rows[name]["wall_s"], rows[name]["cpu_s"]) == ("100", "200")
     for name in ("merging lors.added_ru", "merging lors.removed_it"):
         assert 0.1 <= float(rows[name]["wall_s"]) < 60 and float(rows[name]["cpu_s"]) >= 0
     for log in (commands.recipe.exp / "seed1/joint").glob("train*.log"):
         log.unlink()
+    (commands.recipe.exp / "seed1/expert/ru_st").mkdir()
     commands.again()
-    assert "training joint\tn/a\tn/a\n" in (commands.recipe.exp / "extend/cost.tsv").read_text()
+    costs = (commands.recipe.exp / "extend/cost.tsv").read_text()
+    assert "training joint, 6 pairs\tn/a\tn/a\n" in costs
 
 
 def test_weights_of_the_experts_are_kept(tmp_path):
-    leading = ("--leading", "lors lors_weights")
+    """Sums of four experts have 5/4 of the weights, so that the whole keeps its factor."""
+    leading = ("--leading", "lors lors_weights tsv_m iso_c")
     commands = Commands(tmp_path, "--parts", "reach extend", *leading)
     weights = {Path(m.out).parent.name: m.weights for m in commands.parsed("lors.bin.merge")}
-    assert weights["lors.without_es"] == [1.0] * 4
-    assert weights["lors_weights.without_en"] == [0.5, 1.5, 2.0, 0.25]
-    assert weights["lors_weights.without_fr"] == [1.0, 0.5, 2.0, 0.25]
-    assert weights["lors_weights.without_ru"] == [1.0, 0.5, 1.5, 2.0]
+    assert weights["lors.without_es"] == [1.25] * 4
+    assert weights["lors_weights.without_en"] == [0.625, 1.875, 2.5, 0.3125]
+    assert weights["lors_weights.without_fr"] == [1.25, 0.625, 2.5, 0.3125]
+    assert weights["lors_weights.without_ru"] == [1.25, 0.625, 1.875, 2.5]
     assert weights["lors_weights.removed_it"] == [-2.0]
+    assert weights["tsv_m.without_es"] == [1.0] * 4
+    assert weights["iso_c.without_es"] == pytest.approx([1.25**0.5] * 4, rel=1e-5)
 
 
 def test_merges_are_made_again_if_their_models_are_newer(tmp_path):
@@ -375,6 +455,35 @@ def test_merges_are_made_again_if_their_models_are_newer(tmp_path):
     finished = exp / "reach/models/lors.without_fr/seconds"
     assert finished.with_name("model.pth").exists()
     assert made_after(finished.unlink) == {"lors.without_fr"}
+    other = finished.with_name("options")
+    assert made_after(lambda: other.write_text("--weights 1")) == {"lors.without_fr"}
+
+
+def test_numbers_of_models_in_the_help(tmp_path):
+    """Trainings, saved merges and zip files of all parts."""
+    commands = Commands(tmp_path)
+    trained: set[tuple[str, ...]] = set()
+    merged: set[tuple[str, ...]] = set()
+    packed: set[tuple[str, ...]] = set()
+    for of in map(options_of, commands.runs):
+        expdir, tasks = of["--expdir"], of.get("--tasks", "asr st").split()
+        langs = of.get("--langs", "en es fr it ru").split()
+        last = of.get("--stop_stage", "upload")
+        if last in ("format", "tune"):
+            continue
+        methods, scopes = of["--methods"].split(), scopes_of(tasks)
+        merged |= {(expdir, method, scope) for method in methods for scope in scopes}
+        if last == "upload" and of.get("--stage") != "score":
+            packed |= {(expdir, name) for name in packed_merges(tasks, methods)}
+        if "--stage" not in of:
+            pairs = list(map(str, pairs_of(langs, tasks)))
+            steps = [f"sequential/{pair}" for pair in pairs]
+            baselines = ["joint", *steps] if "--baselines" not in of else []
+            trained |= {(expdir, name) for name in pairs + baselines}
+    merges = len(merged) + len(commands.merged())
+    text = commands.recipe.run("--help", program="evidence.sh").stdout
+    numbers = (f"{len(trained)} trainings", f"{merges} merges", f"{len(packed)} zip files")
+    assert all(number in " ".join(text.split()) for number in numbers), numbers
 
 
 def test_merges_that_can_be_extended():

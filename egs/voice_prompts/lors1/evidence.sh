@@ -5,7 +5,8 @@
 # is finished is not done again. The section voice_prompts of RESULTS.md has the commands of its
 # figures, which are some of these.
 #
-# Parts (all but seeds need the models of the first seed):
+# Parts (all but seeds need the models of the first seed, finish them, and refuse those of other
+# configurations):
 #   seeds   for each seed: experts, joint and sequential model, search on dev, test, significance
 #   reach   test scores of what was not merged: the other task, read Russian, a language left out
 #   extend  Russian added to a merge that was tuned without it, Italian taken from a merge of all,
@@ -17,8 +18,9 @@
 # as long: all parts together train for a hundred experts' time (joint and sequential model, three
 # seeds, curves), under two hours on two cores, which would become about five.
 #
-# All parts need 100 GB of disk: 0.6 GB for each of 77 trainings, 0.3 GB for each of 190 merges. The times
-# of a run are in EXPDIR/parts.tsv (when a part ended, its name, seconds) and EXPDIR/*/stages.tsv.
+# All parts need 130 GB of disk: 0.6 GB for each of 77 trainings, 0.3 GB for each of 257 merges and 16
+# zip files. The times of a run are in EXPDIR/parts.tsv (when a part ended, its name, seconds) and
+# EXPDIR/*/stages.tsv.
 #
 # shellcheck source-path=SCRIPTDIR disable=SC2034,SC2154 # options and what cmd.sh sets
 set -euo pipefail
@@ -86,22 +88,32 @@ recipe() {
         --compare_to "$(reference_among "$1")" --methods "$1" "${@:2}"
 }
 
+# Finish the models of the first seed, up to the merges of the leading methods: other parts take them
+# for granted. What was made with other configurations is refused; the rest takes seconds.
+complete_first() {
+    recipe "$leading" --seed "${seeds_a[0]}" --expdir "$first" --stage experts --stop_stage merge
+}
+
 # Print the method of a list that rows are compared with: reference_among METHODS
 reference_among() {
     if [[ " $1 " == *" $compare_to "* ]]; then echo "$compare_to"; else echo "${1%% *}"; fi
 }
 
-# Run inference with models NAME=DIR ... of a part, score it, and write reports, in which all rows are
-# compared with the model --compare_to, or the base model if that is not among them: evaluate OUT ...
+# Run inference with models NAME=DIR ... of a part, score it, and write reports of these, in which all
+# rows are compared with the model --compare_to, or the base model if that is not among them:
+# evaluate OUT [option ...] --models NAME=DIR ...
 evaluate() {
-    local out=$1 reference=base significance=$1/RESULTS.significance.json
+    local out=$1 reference=base significance=$1/RESULTS.significance.json word systems=()
     shift
+    for word; do
+        if [[ $word == *=* ]]; then systems+=("${word%%=*}"); fi
+    done
     if [[ " $* " == *" $compare_to="* ]]; then reference=$compare_to; fi
     "$python" -m lors.bin.evaluate --inference_config "$inference" --out "$out" "$@"
     "$python" -m lors.bin.results --expdirs "$out" --out "$out/RESULTS.md" --title "${out##*/}" \
-        --compare_to "$reference"
-    "$python" -m lors.bin.report --expdirs "$out" --significance "$significance" \
-        --out "$out/report.html"
+        --systems "${systems[@]}" --compare_to "$reference"
+    "$python" -m lors.bin.report --expdirs "$out" --systems "${systems[@]}" \
+        --significance "$significance" --out "$out/report.html"
 }
 
 # Print NAME=DIR of the merges of a scope, one for each leading method.
@@ -135,31 +147,38 @@ part_seeds() {
 
 part_reach() {
     local asr st
-    mapfile -t asr < <(merges asr)
-    mapfile -t st < <(merges st)
-    evaluate "$expdir/reach/recognition_models_translate" --dump dump --tasks st \
-        --langs "${langs[@]:1}" --models base="$first/base" "expert=$first/expert/{lang}_asr" "${asr[@]}"
-    evaluate "$expdir/reach/translation_models_recognise" --dump dump --tasks asr \
-        --langs "${langs[@]}" --models base="$first/base" "${st[@]}"
+    # First, because it downloads.
     ./run.sh --langs ru --tasks asr --datadir data_read --dumpdir dump_read --stop_stage format \
         --expdir "$expdir/reach/data_read" --data_opts "--read_russian true"
+    mapfile -t asr < <(merges asr)
+    mapfile -t st < <(merges st)
+    # An expert of something else is no end of normalised performance, hence its name.
+    evaluate "$expdir/reach/recognition_models_translate" --dump dump --tasks st \
+        --langs "${langs[@]:1}" --models base="$first/base" \
+        "recognition_expert=$first/expert/{lang}_asr" "${asr[@]}"
+    evaluate "$expdir/reach/translation_models_recognise" --dump dump --tasks asr \
+        --langs "${langs[@]}" --models base="$first/base" "${st[@]}"
     evaluate "$expdir/reach/read_russian" --dump dump_read --tasks asr --langs ru \
-        --models base="$first/base" expert="$first/expert/ru_asr" joint="$first/joint" "${asr[@]}"
+        --models base="$first/base" prompt_expert="$first/expert/ru_asr" joint="$first/joint" \
+        "${asr[@]}"
     part_left_out
 }
 
-# Every language recognised by the merge of the others, with the settings of the whole merge.
+# Every language recognised by the merge of the others, with the settings of the whole merge. The
+# weights carry the larger factor of a sum of fewer experts; a mean has it without them.
 part_left_out() {
-    local left lang method out all experts weights
+    local left lang method out all experts weights factors factor
     local models=(base="$first/base" "expert=$first/expert/{lang}_asr")
+    factors=$(scale_grid $((${#langs[@]} - 1)))
     for method in "${leading_a[@]}"; do
         all=$first/merged/$method.asr
+        factor=$(awk -F '\t' -v name="$method" '$1 == name {print $2}' <<<"$factors")
         for left in "${langs[@]}"; do
             experts=() weights=()
             for lang in "${langs[@]}"; do
                 if [ "$lang" = "$left" ]; then continue; fi
                 experts+=("$first/expert/${lang}_asr/model.pth")
-                weights+=("$(weight_of "$lang" "$all")")
+                weights+=("$(weight_of "$lang" "$all" "$factor")")
             done
             out=$expdir/reach/models/$method.without_$left
             merge "$all" "$out" --experts "${experts[@]}" --weights "${weights[@]}"
@@ -170,21 +189,32 @@ part_left_out() {
         --models "${models[@]}"
 }
 
-# Print the weight of a language in a recognition merge of all languages: weight_of LANG MERGE
+# Print the weight of a language in a recognition merge of all languages, times a factor:
+# weight_of LANG MERGE FACTOR
 weight_of() {
     local index weights
     mapfile -t weights < <(sed -n '/^  weights:$/,/^  [a-z]/s/^  - //p' "$2/merge.yaml")
     for index in "${!langs[@]}"; do
-        if [ "${langs[index]}" = "$1" ]; then echo "${weights[index]}"; fi
+        if [ "${langs[index]}" = "$1" ]; then
+            awk -v weight="${weights[index]}" -v factor="$3" 'BEGIN {printf "%.9g\n", weight * factor}'
+        fi
     done
 }
 
-# Merge like MERGE, with other options, unless the merge is finished and newer than all that it is made
-# from: merge MERGE OUT [option ...]. OUT/seconds has the wall time, and the CPU time of user and system.
+# Print what the factor of each method is multiplied by in a merge of NUMBER languages, and write the
+# grid for them: scale_grid NUMBER [GRID]
+scale_grid() {
+    "$python" -m lors.bin.scale_grid --grid "$tune" --experts "${#langs[@]}" "$1" ${2:+--out "$2"}
+}
+
+# Merge like MERGE, with other options, unless the merge is finished, has these options (OUT/options),
+# and is newer than all that it is made from: merge MERGE OUT [option ...]. OUT/seconds has the wall
+# time, and the CPU time of user and system.
 merge() {
     local record=$1/merge.yaml out=$2 file is_current=true TIMEFORMAT='%R %U %S'
     shift 2
     if [ ! -e "$out/seconds" ]; then is_current=false; fi
+    if [[ ! -e $out/options || $(<"$out/options") != "$*" ]]; then is_current=false; fi
     for file in "$record" "$@"; do # options and numbers are no files
         if [[ -e $file && ! $out/seconds -nt $file ]]; then is_current=false; fi
     done
@@ -194,20 +224,21 @@ merge() {
     {
         time "$python" -m lors.bin.merge --config "$record" --out "$out/model.pth" "$@" 2>&3
     } 3>&2 2>"$out/seconds.part"
+    echo "$*" >"$out/options"
     mv "$out/seconds.part" "$out/seconds"
 }
 
 # A merge of four languages with the settings that are best for these, then the fifth: its expert is
 # added, and neither the search nor the other experts are needed again.
 part_extend() {
-    local method four=$expdir/curves/4_languages out=$expdir/extend/models
+    local method changed four=$expdir/curves/4_languages out=$expdir/extend/models
     local models=(base="$first/base" "expert=$first/expert/{lang}_asr" joint="$first/joint")
     merges_of_languages 4 "${extended[*]}" --stop_stage merge
     for method in "${extended[@]}"; do
         merge "$four/merged/$method.asr" "$out/$method.added_ru" --weights 1 \
             --experts "$first/expert/ru_asr/model.pth" --onto "$four/merged/$method.asr/model.pth"
         merge "$first/merged/$method.asr" "$out/$method.removed_it" \
-            --weights "-$(weight_of it "$first/merged/$method.asr")" \
+            --weights "$(weight_of it "$first/merged/$method.asr" -1)" \
             --experts "$first/expert/it_asr/model.pth" --onto "$first/merged/$method.asr/model.pth"
         models+=("$method=$first/merged/$method.asr"
             "${method}_before_ru=$four/merged/$method.asr"
@@ -217,15 +248,21 @@ part_extend() {
     write_costs >"$expdir/extend/cost.tsv"
     log "seconds of merging and of training: $expdir/extend/cost.tsv"
     evaluate "$expdir/extend" --dump dump --tasks asr --langs "${langs[@]}" --models "${models[@]}"
+    for method in "${extended[@]}"; do # beside the merge that was tuned with all languages
+        changed=("${method}_before_ru" "${method}_added_ru" "${method}_removed_it")
+        "$python" -m lors.bin.results --expdirs "$expdir/extend" --out "$expdir/extend/$method.md" \
+            --title "$method" --systems base expert joint "$method" "${changed[@]}" \
+            --compare_to "$method" --family "${changed[@]}"
+    done
 }
 
-# Print a table of what the merges of part extend cost, and the trainings that they stand beside.
+# Print a table of what the merges of part extend cost, and the trainings that they stand beside: the
+# joint model learns recognition and translation, the pairs of all experts.
 write_costs() {
-    local name
+    local name pairs=("$first"/expert/*/)
     printf 'work\twall_s\tcpu_s\n'
-    for name in expert/ru_asr joint; do
-        printf 'training %s\t%s\n' "$name" "$(seconds_of_training "$first/$name")"
-    done
+    printf 'training %s\t%s\n' expert/ru_asr "$(seconds_of_training "$first/expert/ru_asr")" \
+        "joint, ${#pairs[@]} pairs" "$(seconds_of_training "$first/joint")"
     for name in "${extended[@]/%/.added_ru}" "${extended[@]/%/.removed_it}"; do
         awk -v name="$name" '{printf "merging %s\t%.1f\t%.1f\n", name, $1, $2 + $3}' \
             "$expdir/extend/models/$name/seconds"
@@ -288,14 +325,18 @@ report_curve() {
 }
 
 # Write tables of the searches of some experiments to OUT/SWEEPS.md: report_searches OUT EXPDIR ...
+# The first seed has searches for translation too, which no other experiment has.
 report_searches() {
-    "$python" -m lors.bin.results --sweeps_only --out "$1/SWEEPS.md" --plots "$1/plots" \
-        --title "Searches on dev" --expdirs "${@:2}"
+    "$python" -m lors.bin.results --sweeps_only --tasks asr --out "$1/SWEEPS.md" \
+        --plots "$1/plots" --title "Searches on dev" --expdirs "${@:2}"
 }
 
-# Tune and merge the experts of the first languages: merges_of_languages NUMBER METHODS [option ...]
+# Tune and merge the experts of the first languages, with the grid for their number:
+# merges_of_languages NUMBER METHODS [option ...]
 merges_of_languages() {
-    curve_of_merges "${1}_languages" "$2" --langs "${langs[*]:0:$1}" "${@:3}"
+    local grid=$expdir/curves/tune_${1}_languages.yaml
+    scale_grid "$1" "$grid" >/dev/null
+    curve_of_merges "${1}_languages" "$2" --langs "${langs[*]:0:$1}" --tune_config "$grid" "${@:3}"
 }
 
 # Run the recipe for recognition in EXPDIR/curves/NAME, with the first seed, whose experts it is
@@ -312,9 +353,12 @@ curve_of_merges() {
     curve "$@" --skip_train true --stage tune
 }
 
+is_complete=false
 for part in $parts; do
     log "part $part"
     began=$SECONDS
+    if [[ $part != seeds && $is_complete == false ]]; then complete_first; fi
+    is_complete=true
     "part_$part"
     printf '%(%FT%T)T\t%s\t%s\n' -1 "$part" $((SECONDS - began)) >>"$expdir/parts.tsv"
     log "part $part took $((SECONDS - began)) s"
