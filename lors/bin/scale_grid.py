@@ -34,7 +34,8 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def work(args: argparse.Namespace) -> None:
-    for name, factor in scale_grid(args.grid, *args.experts, args.out).items():
+    tuned, number = args.experts
+    for name, factor in scale_grid(args.grid, tuned, number, args.out).items():
         print(f"{name}\t{factor:.6g}")
 
 

@@ -266,6 +266,9 @@ def test_models_of_the_first_seed_are_finished_or_refused(tmp_path, parts):
             **{"--stage": "experts", "--stop_stage": "merge"},
         }
     ]
+    recipe = Recipe(tmp_path / "recipe", "voice_prompts")
+    done = run(recipe, *commands.runs[0], "--dry_run", "true")
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_every_method_is_searched_and_scored(tmp_path):

@@ -89,7 +89,7 @@ recipe() {
 }
 
 # Finish the models of the first seed, up to the merges of the leading methods: other parts take them
-# for granted. What was made with other configurations is refused; the rest takes seconds.
+# for granted. Models of other configurations are refused, and finished ones take seconds.
 complete_first() {
     recipe "$leading" --seed "${seeds_a[0]}" --expdir "$first" --stage experts --stop_stage merge
 }
