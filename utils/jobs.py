@@ -17,7 +17,7 @@ tests/contract/test_job_logs.py compares the three::
 |---|---|
 | first | the command on one line, in the syntax of bash |
 | Running on | machine and process of the wrapper; the Slurm job only with utils/slurm.py |
-| Ended by | the signal that ended the command, or ``Slurm`` with its reason; else absent |
+| Ended by | the signal that ended the command or asked for it, or ``Slurm``; else absent |
 | Accounting | wall time in seconds, threads of the job |
 | Finished at | the exit status, 128 + signal after a signal |
 
@@ -189,13 +189,21 @@ class Job:
         except (ProcessLookupError, PermissionError):
             return False
 
-    def finish(self) -> int:
-        """Kill the processes that the command left, complete its log, return its exit status."""
+    def finish(self, stopped: bool = False) -> int:
+        """Kill the processes that the command left, complete its log, return its exit status.
+
+        Args:
+            stopped: the command was asked to end (:func:`stop_jobs`). Then its log says so, however
+                it ended: a library may turn the request into an error, and a command that does not
+                listen is killed. Neither is a failure of the job.
+        """
         status = self._failure
         if self.process is not None:
             if self.process.returncode is None:
                 self.signal_group(signal.SIGKILL)
             code = self.process.wait()
+            if stopped and code != 0:
+                code = -signal.SIGTERM
             status = 128 - code if code < 0 else code
             if code < 0:
                 out_of_memory = " (out of memory?)" if -code == signal.SIGKILL else ""

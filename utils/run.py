@@ -108,7 +108,7 @@ class Runner:
             self.progress.close()
             stop_jobs(list(self.running.values()), self.signals, GRACE_SECONDS)
             for job in self.running.values():
-                job.finish()
+                job.finish(stopped=True)
 
     def _start_jobs(self) -> None:
         while self.waiting and len(self.running) < self.max_jobs_run:
