@@ -106,9 +106,10 @@ class Runner:
             return 0
         finally:
             self.progress.close()
-            stop_jobs(list(self.running.values()), self.signals, GRACE_SECONDS)
+            stopped = [job for job in self.running.values() if not job.has_ended()]
+            stop_jobs(stopped, self.signals, GRACE_SECONDS)
             for job in self.running.values():
-                job.finish(stopped=True)
+                job.finish(stopped=job in stopped)
 
     def _start_jobs(self) -> None:
         while self.waiting and len(self.running) < self.max_jobs_run:

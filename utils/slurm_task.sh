@@ -130,7 +130,10 @@ if [ "$_status" -gt 128 ] && [ "$_status" -lt 160 ]; then
     _killed=$(kill -l "$_status")
     if [ "$_killed" = KILL ]; then _killed+=' (out of memory?)'; fi
     _say "Ended by SIG$_killed"
-    # Slurm signals the processes of a job one after the other, the command perhaps first.
+fi
+# Slurm signals the processes of a job one after the other, the command perhaps first; and the command
+# may end with any status, because a library may make an error of its own of the signal.
+if [ -z "$_ended_by" ] && [ "$_status" -ne 0 ] && [ "$_status" -ne "$_go_on_later" ]; then
     if _within "$_settle" _is_asked; then _ended_by=$_asked; fi
 fi
 _say "Accounting: time=$SECONDS threads=$_num_threads"

@@ -75,12 +75,8 @@ def work(args: argparse.Namespace) -> None:
         draw = None
         if args.plots:
             draw = functools.partial(write_sweep_plots, folder=args.plots, x_label=args.x_label)
-        print(
-            write_sweeps(
-                *(args.expdirs, args.out, args.title, args.command),
-                *(args.systems, draw, args.tasks),
-            )
-        )
+        where = (args.expdirs, args.out, args.title, args.command)
+        print(write_sweeps(*where, systems=args.systems, draw=draw, tasks=args.tasks))
         return
     draw = functools.partial(write_plots, folder=args.plots) if args.plots else None
     report = write_results(

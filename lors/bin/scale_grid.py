@@ -13,10 +13,9 @@ def get_parser() -> argparse.ArgumentParser:
     """Return the command line of ``python -m lors.bin.scale_grid``."""
     parser = argparse.ArgumentParser(
         prog="python -m lors.bin.scale_grid",
-        description="Multiply the scaling_coef of each method of a grid by what it grows by if "
-        "fewer experts are merged: the best factor of a sum falls with their number N as 1/N, that "
-        "of a mean does not, and iso_c and iso_cts lie between (1/sqrt(N)). Prints the names of "
-        "the grid, each with its factor.",
+        description="Multiply the scaling_coef of each method of a grid for another NUMBER of "
+        "experts: that of a sum by TUNED / NUMBER, that of iso_c and iso_cts by the root of it, "
+        "that of a mean by 1. Prints the names of the grid, each with its multiplier.",
         epilog="example: python -m lors.bin.scale_grid --grid conf/tune_full.yaml --experts 5 2 "
         "--out exp/tune_2.yaml",
     )

@@ -168,9 +168,13 @@ def test_processes_that_a_command_leaves_are_ended(start, tmp_path):
 
 
 @pytest.mark.parametrize("first", ["the task", "the command"])
-def test_no_status_of_a_job_that_slurm_ends(start, tmp_path, first):
-    """The job may be in the queue again. Slurm signals one process after the other."""
-    process = start("sh", "-c", "echo $$ > pid.part; mv pid.part pid; exec sleep 60")
+@pytest.mark.parametrize("does", ["exec sleep 60", "trap 'exit 1' TERM; sleep 60 & wait"])
+def test_no_status_of_a_job_that_slurm_ends(start, tmp_path, first, does):
+    """The job may be in the queue again. Slurm signals one process after the other.
+
+    The command ends by the signal, or with an error that a library has made of it.
+    """
+    process = start("sh", "-c", f"echo $$ > pid.part; mv pid.part pid; {does}")
     pid = begun(tmp_path)
     if first == "the command":
         os.kill(pid, signal.SIGTERM)

@@ -390,6 +390,27 @@ def test_signals_end_every_process_of_every_job(tmp_path, signums, script, statu
     assert name in stderr and "x.*.log" in stderr
 
 
+def test_a_job_that_failed_before_the_stop_keeps_its_status(tmp_path):
+    """The wrapper learns of the failure and of the signal at once."""
+    script = "echo $$ > pid.part; mv pid.part pid; until [ -e fail ]; do sleep 0.05; done; exit 7"
+    wrapper = subprocess.Popen(
+        [WRAPPER, "x.log", "sh", "-c", script],
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until((tmp_path / "pid").exists)
+    wrapper.send_signal(signal.SIGSTOP)
+    (tmp_path / "fail").touch()
+    job = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
+    wait_until(lambda: job.read_text().rpartition(")")[2].split()[0] == "Z")  # ended, not collected
+    wrapper.send_signal(signal.SIGINT)
+    wrapper.send_signal(signal.SIGCONT)
+    assert wrapper.wait(timeout=120) == 130
+    log = (tmp_path / "x.log").read_text()
+    assert "Ended by" not in log and log.endswith("with status 7\n")
+
+
 def test_hangup_stays_ignored_where_nohup_said_so(tmp_path):
     script = "echo $PPID > pid; sleep 1"
     command = ["nohup", WRAPPER, "x.log", "sh", "-c", script]

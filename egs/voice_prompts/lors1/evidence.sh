@@ -18,7 +18,7 @@
 # as long: all parts together train for a hundred experts' time (joint and sequential model, three
 # seeds, curves), under two hours on two cores, which would become about five.
 #
-# All parts need 130 GB of disk: 0.6 GB for each of 77 trainings, 0.3 GB for each of 257 merges and 16
+# All parts need 135 GB of disk: 0.6 GB for each of 77 trainings, 0.3 GB for each of 276 merges and 16
 # zip files. The times of a run are in EXPDIR/parts.tsv (when a part ended, its name, seconds) and
 # EXPDIR/*/stages.tsv.
 #
@@ -51,7 +51,7 @@ quick)
 full)
     tune=conf/tune_full.yaml
     : "${compare_to:=lors_paper}" "${parts:=seeds reach extend curves}" "${seeds:=1 2 3}"
-    : "${leading:=average task_arithmetic tsv_m boosted_tsv_m iso_c iso_cts actmat lors_paper lors}"
+    : "${leading:=average task_arithmetic tsv_m boosted_tsv_m iso_c iso_cts actmat lors_paper lors lors+boost}"
     : "${methods:=$(sed -n 's/^\([a-z][a-z0-9_+]*\):.*/\1/p' "$tune" | grep -v '^halving$' | xargs)}"
     ;;
 *) die -2 "no such experiment" "where: --experiment $experiment" "expected: quick or full" ;;

@@ -2,7 +2,7 @@
 # Adaptation of a quantised Whisper-base to professional speakers: a French, an Italian and the second
 # Russian one, after those of English, Spanish and Russian.
 #
-#   ./run.sh                                   # hours on two CPU cores
+#   ./run.sh                                   # an hour on two CPU cores
 #   ./run.sh --test_speakers "en-Allison es-Allison" --speakerdir speakers_en_es --expdir exp/en_es
 #
 # db.sh has the place of the packages. All options are those of pqm.sh (./run.sh --help). The values
