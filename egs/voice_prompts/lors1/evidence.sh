@@ -45,8 +45,8 @@ langs=(en es fr it ru)
 case $experiment in
 quick)
     tune=conf/tune_quick.yaml
-    : "${compare_to:=lors}" "${parts:=seeds}" "${seeds:=1}" "${leading:=average task_arithmetic lors lors+boost}"
-    : "${methods:=$leading}"
+    : "${compare_to:=lors}" "${parts:=seeds}" "${seeds:=1}"
+    : "${leading:=average task_arithmetic lors lors+boost}" "${methods:=$leading}"
     ;;
 full)
     tune=conf/tune_full.yaml

@@ -10,6 +10,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 exec ./lors.sh --model_family whisper --base_model base --window auto --base_window 10 \
-    --langs "en es fr it ru" --tasks "asr st" --methods "average task_arithmetic lors lors+boost" \
-    --baselines "joint sequential" \
+    --langs "en es fr it ru" --tasks "asr st" --baselines "joint sequential" \
     --train_config conf/train_quick.yaml --tune_config conf/tune_quick.yaml --nj 2 "$@"
