@@ -9,7 +9,7 @@
 # configurations):
 #   seeds   for each seed: experts, joint and sequential model, search on dev, test, significance
 #   reach   test scores of what was not merged: the other task, read Russian, a language left out
-#   extend  Russian added to a merge that was tuned without it, Italian taken from a merge of all,
+#   extend  Russian added to merges that were tuned without it, Italian taken from merges of all,
 #           and the cost beside that of joint training
 #   curves  by the number of languages, the settings of a merge, training hours, and learning rate;
 #           interference of two experts and the loss of merging them; what successive halving saves
@@ -18,7 +18,7 @@
 # as long: all parts together train for a hundred experts' time (joint and sequential model, three
 # seeds, curves), under two hours on two cores, which would become about five.
 #
-# All parts need 135 GB of disk: 0.6 GB for each of 77 trainings, 0.3 GB for each of 276 merges and 16
+# All parts need 140 GB of disk: 0.6 GB for each of 77 trainings, 0.3 GB for each of 290 merges and 16
 # zip files. The times of a run are in EXPDIR/parts.tsv (when a part ended, its name, seconds) and
 # EXPDIR/*/stages.tsv.
 #
@@ -33,6 +33,7 @@ methods=""   # methods of the first seed, over languages (full: all of conf/tune
 leading=""   # methods of all seeds, over languages, and over languages and tasks
 expdir=exp   # experiment directories: EXPDIR/seed1, EXPDIR/reach, ...
 train_config=conf/train_quick.yaml # fine-tuning
+baselines="joint sequential" # of all seeds (run.sh --help); reach and extend need joint
 compare_to="" # method that rows are compared with; where it is not, the first (full: lors_paper, quick: lors)
 nj=2         # jobs at the same time
 
@@ -65,17 +66,9 @@ read -ra seeds_a <<<"$seeds"
 read -ra leading_a <<<"$leading"
 read -ra methods_a <<<"$methods"
 # The searches of conf/tune_full.yaml whose merges have a term for each expert, and no other: a sum that
-# is not calibrated or boosted, without random numbers.
+# is not calibrated or boosted, without random numbers. An expert can be added to these or taken away.
 sums=(breadcrumbs lors lors_global lors_independent lors_keep_norm lors_paper lors_sparse_first
     lors_weights lors+lines mp star svp task_arithmetic task_arithmetic_weights task_arithmetic+lines)
-extended=() # leading methods whose merges part extend changes
-for method in "${leading_a[@]}"; do
-    if [[ " ${sums[*]} " == *" $method "* ]]; then extended+=("$method"); fi
-done
-if [[ " $parts " == *" extend "* ]] && [ "${#extended[@]}" -eq 0 ]; then
-    die -2 "no leading method whose merges part extend can change" "where: --leading $leading" \
-        "expected: one of ${sums[*]}" "what to do: leave extend out of --parts"
-fi
 first=$expdir/seed${seeds_a[0]}
 if [[ " $parts " != *" seeds "* && ! -e $first/expert ]]; then
     die "no models of the first seed" "where: $first" "what to do: run the part seeds first"
@@ -85,7 +78,7 @@ inference=conf/inference_whisper.yaml
 # Run ./run.sh with the configurations of the experiment: recipe METHODS [option ...]
 recipe() {
     ./run.sh --nj "$nj" --train_config "$train_config" --tune_config "$tune" \
-        --compare_to "$(reference_among "$1")" --methods "$1" "${@:2}"
+        --baselines "$baselines" --compare_to "$(reference_among "$1")" --methods "$1" "${@:2}"
 }
 
 # Finish the models of the first seed, up to the merges of the leading methods: other parts take them
@@ -164,24 +157,15 @@ part_reach() {
     part_left_out
 }
 
-# Every language recognised by the merge of the others, with the settings of the whole merge. The
-# weights carry the larger factor of a sum of fewer experts; a mean has it without them.
+# Every language recognised by the merge of the others, with the settings of the whole merge.
 part_left_out() {
-    local left lang method out all experts weights factors factor
+    local lang method factors factor
     local models=(base="$first/base" "expert=$first/expert/{lang}_asr")
-    factors=$(scale_grid $((${#langs[@]} - 1)))
+    factors=$(scale_grid 5 4)
     for method in "${leading_a[@]}"; do
-        all=$first/merged/$method.asr
-        factor=$(awk -F '\t' -v name="$method" '$1 == name {print $2}' <<<"$factors")
-        for left in "${langs[@]}"; do
-            experts=() weights=()
-            for lang in "${langs[@]}"; do
-                if [ "$lang" = "$left" ]; then continue; fi
-                experts+=("$first/expert/${lang}_asr/model.pth")
-                weights+=("$(weight_of "$lang" "$all" "$factor")")
-            done
-            out=$expdir/reach/models/$method.without_$left
-            merge "$all" "$out" --experts "${experts[@]}" --weights "${weights[@]}"
+        factor=$(factor_of "$method" "$factors")
+        for lang in "${langs[@]}"; do
+            merge_without "$lang" "$method" "$factor" "$expdir/reach/models/$method.without_$lang"
         done
         models+=("$method=$expdir/reach/models/$method.without_{lang}")
     done
@@ -189,22 +173,50 @@ part_left_out() {
         --models "${models[@]}"
 }
 
-# Print the weight of a language in a recognition merge of all languages, times a factor:
-# weight_of LANG MERGE FACTOR
+# Merge the recognition experts of all languages but one, with the weights of the merge of all times a
+# factor: merge_without LANG METHOD FACTOR OUT
+merge_without() {
+    local lang others=()
+    for lang in "${langs[@]}"; do
+        if [ "$lang" != "$1" ]; then others+=("$lang"); fi
+    done
+    merge_again "$first/merged/$2.asr" "$4" "$3" "${others[@]}"
+}
+
+# Merge the recognition experts of some languages with the settings of another merge, and with its
+# weights times a factor: merge_again MERGE OUT FACTOR LANG ...
+merge_again() {
+    local lang experts=() weights=()
+    for lang in "${@:4}"; do
+        experts+=("$first/expert/${lang}_asr/model.pth")
+        weights+=("$(weight_of "$lang" "$1" "$3")")
+    done
+    merge "$1" "$2" --experts "${experts[@]}" --weights "${weights[@]}"
+}
+
+# Print the weight of a language in a merge of the first languages, 1 for one that it lacks, times a
+# factor: weight_of LANG MERGE FACTOR
 weight_of() {
     local index weights
     mapfile -t weights < <(sed -n '/^  weights:$/,/^  [a-z]/s/^  - //p' "$2/merge.yaml")
     for index in "${!langs[@]}"; do
         if [ "${langs[index]}" = "$1" ]; then
-            awk -v weight="${weights[index]}" -v factor="$3" 'BEGIN {printf "%.9g\n", weight * factor}'
+            awk -v weight="${weights[index]:-1}" -v factor="$3" \
+                'BEGIN {printf "%.9g\n", weight * factor}'
         fi
     done
 }
 
-# Print what the factor of each method is multiplied by in a merge of NUMBER languages, and write the
-# grid for them: scale_grid NUMBER [GRID]
+# Print what scaling_coef of each method is multiplied by for another number of experts, and write the
+# grid for it: scale_grid TUNED NUMBER [GRID]
 scale_grid() {
-    "$python" -m lors.bin.scale_grid --grid "$tune" --experts "${#langs[@]}" "$1" ${2:+--out "$2"}
+    "$python" -m lors.bin.scale_grid --grid "$tune" --experts "$1" "$2" ${3:+--out "$3"}
+}
+
+# Print the factor of a method in what scale_grid printed; the weights of a merge carry it:
+# factor_of METHOD FACTORS
+factor_of() {
+    awk -F '\t' -v name="$1" '$1 == name {print $2}' <<<"$2"
 }
 
 # Merge like MERGE, with other options, unless the merge is finished, has these options (OUT/options),
@@ -228,27 +240,30 @@ merge() {
     mv "$out/seconds.part" "$out/seconds"
 }
 
-# A merge of four languages with the settings that are best for these, then the fifth: its expert is
-# added, and neither the search nor the other experts are needed again.
+# A merge of four languages with the settings that are best for these, then the fifth, without another
+# search: its expert is added to a sum, and all five are merged again by other methods.
 part_extend() {
-    local method changed four=$expdir/curves/4_languages out=$expdir/extend/models
+    local method changed start more fewer four=$expdir/curves/4_languages out=$expdir/extend/models
     local models=(base="$first/base" "expert=$first/expert/{lang}_asr" joint="$first/joint")
-    merges_of_languages 4 "${extended[*]}" --stop_stage merge
-    for method in "${extended[@]}"; do
-        merge "$four/merged/$method.asr" "$out/$method.added_ru" --weights 1 \
-            --experts "$first/expert/ru_asr/model.pth" --onto "$four/merged/$method.asr/model.pth"
-        merge "$first/merged/$method.asr" "$out/$method.removed_it" \
-            --weights "$(weight_of it "$first/merged/$method.asr" -1)" \
-            --experts "$first/expert/it_asr/model.pth" --onto "$first/merged/$method.asr/model.pth"
-        models+=("$method=$first/merged/$method.asr"
-            "${method}_before_ru=$four/merged/$method.asr"
+    merges_of_languages 4 "$leading" --stop_stage merge
+    more=$(scale_grid 4 5) fewer=$(scale_grid 5 4)
+    for method in "${leading_a[@]}"; do
+        start=$four/merged/$method.asr
+        if is_sum "$method"; then
+            add_expert ru 1 "$start" "$out/$method.added_ru"
+            add_expert it -1 "$first/merged/$method.asr" "$out/$method.removed_it"
+        else
+            merge_again "$start" "$out/$method.added_ru" "$(factor_of "$method" "$more")" "${langs[@]}"
+            merge_without it "$method" "$(factor_of "$method" "$fewer")" "$out/$method.removed_it"
+        fi
+        models+=("$method=$first/merged/$method.asr" "${method}_before_ru=$start"
             "${method}_added_ru=$out/$method.added_ru"
             "${method}_removed_it=$out/$method.removed_it")
     done
     write_costs >"$expdir/extend/cost.tsv"
     log "seconds of merging and of training: $expdir/extend/cost.tsv"
     evaluate "$expdir/extend" --dump dump --tasks asr --langs "${langs[@]}" --models "${models[@]}"
-    for method in "${extended[@]}"; do # beside the merge that was tuned with all languages
+    for method in "${leading_a[@]}"; do # beside the merge that was tuned with all languages
         changed=("${method}_before_ru" "${method}_added_ru" "${method}_removed_it")
         "$python" -m lors.bin.results --expdirs "$expdir/extend" --out "$expdir/extend/$method.md" \
             --title "$method" --systems base expert joint "$method" "${changed[@]}" \
@@ -256,16 +271,30 @@ part_extend() {
     done
 }
 
+# Whether merges by a method have a term for each expert.
+is_sum() { [[ " ${sums[*]} " == *" $1 "* ]]; }
+
+# Add a recognition expert to a sum, or take it away, with its weight times a factor:
+# add_expert LANG FACTOR MERGE OUT
+add_expert() {
+    merge "$3" "$4" --weights "$(weight_of "$1" "$3" "$2")" \
+        --experts "$first/expert/${1}_asr/model.pth" --onto "$3/model.pth"
+}
+
 # Print a table of what the merges of part extend cost, and the trainings that they stand beside: the
 # joint model learns recognition and translation, the pairs of all experts.
 write_costs() {
-    local name pairs=("$first"/expert/*/)
-    printf 'work\twall_s\tcpu_s\n'
-    printf 'training %s\t%s\n' expert/ru_asr "$(seconds_of_training "$first/expert/ru_asr")" \
+    local name method folder pairs=("$first"/expert/*/)
+    printf 'work\tmerged_experts\twall_s\tcpu_s\n'
+    printf 'training %s\tn/a\t%s\n' expert/ru_asr "$(seconds_of_training "$first/expert/ru_asr")" \
         "joint, ${#pairs[@]} pairs" "$(seconds_of_training "$first/joint")"
-    for name in "${extended[@]/%/.added_ru}" "${extended[@]/%/.removed_it}"; do
-        awk -v name="$name" '{printf "merging %s\t%.1f\t%.1f\n", name, $1, $2 + $3}' \
-            "$expdir/extend/models/$name/seconds"
+    for name in added_ru removed_it; do
+        for method in "${leading_a[@]}"; do
+            folder=$expdir/extend/models/$method.$name
+            printf 'merging %s\t%s\t' "$method.$name" \
+                "$(grep -o '[^ ]*model\.pth' <<<"$(sed 's/--onto.*//' "$folder/options")" | wc -l)"
+            awk '{printf "%.1f\t%.1f\n", $1, $2 + $3}' "$folder/seconds"
+        done
     done
 }
 
@@ -335,7 +364,7 @@ report_searches() {
 # merges_of_languages NUMBER METHODS [option ...]
 merges_of_languages() {
     local grid=$expdir/curves/tune_${1}_languages.yaml
-    scale_grid "$1" "$grid" >/dev/null
+    scale_grid "${#langs[@]}" "$1" "$grid" >/dev/null
     curve_of_merges "${1}_languages" "$2" --langs "${langs[*]:0:$1}" --tune_config "$grid" "${@:3}"
 }
 
