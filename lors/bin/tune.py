@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from lors.config import Range, check_number, load_config
+from lors.config import Range, check_number
 from lors.errors import UsageError
 from lors.log import run_main
 from lors.models import family_of
@@ -47,10 +47,10 @@ def get_parser() -> argparse.ArgumentParser:
 def work(args: argparse.Namespace) -> None:
     check_names(vars(args))
     expdir = ExpDir(args.expdir)
-    options = load_config(family_of(expdir.base).inference_options, args.inference_config)
     check_number(args.jobs, Range(1), "--jobs")
-    methods = args.methods or list(read_grid(args.grid).points)
-    read_grid(args.grid, methods)  # all together: they have one budget
+    grid = read_grid(args.grid, args.methods)  # all together: they have one budget
+    options = grid.options_from(args.inference_config, family_of(expdir.base).inference_options)
+    methods = list(grid.points)
     searches = searches_of(args.tasks, methods, args.jobs)
     if args.only is not None:
         if not 1 <= args.only <= len(searches):

@@ -31,6 +31,7 @@ from lors.checkpoint.torch_file import load_torch
 from lors.errors import LorsError
 from lors.fileio import atomic_write, locked, replace_link
 from lors.models import subnetworks
+from lors.models.precision import cpu_multiplies_bfloat16
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +112,7 @@ def cpu_autocast(model: torch.nn.Module) -> contextlib.AbstractContextManager:
     Args:
         model: the model that is trained. Each of its forward passes converts the weights anew.
     """
-    supported = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    if not any(getattr(torch.cpu, name, bool)() for name in supported):
+    if not cpu_multiplies_bfloat16():
         log.info("use_amp: this CPU has no bfloat16; training in float32")
         return contextlib.nullcontext()
     log.info("use_amp: training in bfloat16 and float32")

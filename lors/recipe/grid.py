@@ -8,13 +8,16 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from lors.config import build, read_yaml
+from lors.config import build, load_config, read_yaml
 from lors.errors import BRIEF, UsageError, unknown_name
 from lors.fileio import path_component
+from lors.models.family import InferenceOptions
 from lors.recipe.expdir import BASELINES
 from lors.recipe.halving import Halving, room_for
+
+Options = TypeVar("Options", bound=InferenceOptions)
 
 MOST_POINTS = 10_000
 """Largest number of points of a method: each is a merge and an inference over the dev set."""
@@ -38,6 +41,7 @@ class Grid:
         halving: the rule that leaves out points early; by default every point sees all of dev.
         each_expert: name -> number of further settings, with a weight for each expert
             (:mod:`lors.recipe.weights`).
+        inference: options of inference on dev, in place of those of ``conf/inference_*.yaml``.
     """
 
     points: Mapping[str, tuple[dict[str, Any], ...]]
@@ -45,6 +49,22 @@ class Grid:
     variants: Mapping[str, str] = dataclasses.field(default_factory=dict)
     halving: Halving | None = None
     each_expert: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    inference: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def options_from(self, config: str | os.PathLike, cls: type[Options]) -> Options:
+        """Return the options of inference on dev.
+
+        Args:
+            config: ``conf/inference_*.yaml``.
+            cls: the options of the models' family.
+
+        Raises:
+            UsageError: options that the family does not have, or values that they cannot have.
+        """
+        if not self.inference:
+            return load_config(cls, config)
+        where = f"{config} with inference: {dict(self.inference)} of the grid"
+        return build(cls, {**read_yaml(config), **self.inference}, where)
 
     def method(self, name: str) -> str:
         """Return the merge method of a name in `points`."""
@@ -62,8 +82,9 @@ def read_grid(path: str | os.PathLike, methods: Sequence[str] | None = None) -> 
     the search (:mod:`lors.recipe.weights`). All methods and variants with more than one point have
     the same number of points, these included.
 
-    Two keys are not grids: ``utterances_per_language``, the number of dev utterances (left out or
-    null: all of them), and ``halving`` (:class:`lors.recipe.halving.Halving`).
+    Three keys are not grids: ``utterances_per_language``, the number of dev utterances (left out or
+    null: all of them), ``halving`` (:class:`lors.recipe.halving.Halving`), and ``inference``,
+    options that the search has in place of those of ``conf/inference_*.yaml``.
 
     Args:
         path: the file.
@@ -82,6 +103,10 @@ def read_grid(path: str | os.PathLike, methods: Sequence[str] | None = None) -> 
     halving = content.pop("halving", None)
     if halving is not None:
         halving = build(Halving, halving, f"{path}: halving")
+    inference = content.pop("inference", {})
+    if not isinstance(inference, dict):
+        where = f"{path}: inference"
+        raise UsageError("no options", where=where, expected="name: value ...", got=inference)
     points, variants, each_expert = {}, {}, {}
     for name, grid in content.items():
         path_component(name, path, UsageError)  # of tune/<name>.<scope>
@@ -110,6 +135,7 @@ def read_grid(path: str | os.PathLike, methods: Sequence[str] | None = None) -> 
         {name: variants[name] for name in kept if name in variants},
         halving,
         {name: each_expert[name] for name in kept if name in each_expert},
+        inference,
     )
 
 

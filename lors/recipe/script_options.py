@@ -126,12 +126,14 @@ class ComparisonOptions(ScriptOptions):
         ]
         if {"stats", "experts", "baselines"}.intersection(stages):
             checks.append(lambda: read_training_options(self.completed("train_config")))
-        if "tune" in stages:
-            checks.append(lambda: read_grid(self.tune_config, self.methods))
         if {"tune", "merge"}.intersection(stages):
             checks += [self._check_methods, lambda: self._check_scopes(langs)]
-        if {"tune", "inference"}.intersection(stages):
-            options, config = self.family.inference_options, self.completed("inference_config")
+        options, config = self.family.inference_options, self.completed("inference_config")
+        if "tune" in stages:
+            checks.append(
+                lambda: read_grid(self.tune_config, self.methods).options_from(config, options)
+            )
+        if "inference" in stages:
             checks.append(lambda: load_config(options, config))
         if "score" in stages:
             checks.append(self._check_comparison)

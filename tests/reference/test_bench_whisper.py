@@ -138,10 +138,11 @@ def test_windows(project):
 @needs_packages
 def test_inference(project):
     same, other = ["openai-whisper", "transformers"], ["faster-whisper", "faster-whisper-batched"]
-    asked = ("--systems", "lors-30s", *same, *other, "--batch_size", "2", "--utterances", "2")
+    ours = ["lors-fast", "lors-30s"]
+    asked = ("--systems", *ours, *same, *other, "--batch_size", "2", "--utterances", "2")
     done, content = bench("inference", project, *asked, "--repeats", "1", "--max_tokens", "6")
     rows = {row["system"]: row for row in content["rows"]}
-    assert set(rows) == {"lors", "lors-30s", *same, *other}
+    assert set(rows) == {"lors", *ours, *same, *other}
     for name in (*same, other[1]):
         # The silence of faster-whisper is another one.
         expected = rows["lors-30s" if name in same else other[0]]

@@ -121,16 +121,17 @@ def test_shorter_window_uses_the_first_positions(files, tmp_path, waveforms):
     assert ours.transcribe(waveforms, PAIRS[0], WhisperOptions(max_tokens=8)) == expected
 
 
-def test_float16_keeps_norms_in_float32(files, tmp_path, waveforms):
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_keeps_norms_in_float32(files, tmp_path, waveforms, dtype):
     import_whisper(str(files / "v2.pt"), tmp_path / "base", window=2.0)
     options = WhisperOptions(max_tokens=4)
     single = open_recogniser(tmp_path / "base").transcribe(waveforms, PAIRS[0], options)
     model = open_recogniser(tmp_path / "base")
-    rounded = dataclasses.replace(options, dtype="float16")
+    rounded = dataclasses.replace(options, dtype=dtype)
     half = model.transcribe(waveforms, PAIRS[0], rounded)
     kinds = {m.weight.dtype for m in model.model.modules() if isinstance(m, torch.nn.LayerNorm)}
     assert kinds == {torch.float32}
-    assert model.model.encoder.conv1.weight.dtype == torch.float16
+    assert model.model.encoder.conv1.weight.dtype == getattr(torch, dtype)
     # Rounding can turn a few close decisions.
     assert sum(a == b for a, b in zip(half, single, strict=True)) > len(half) / 2
     with pytest.raises(ValueError, match="rounded"):

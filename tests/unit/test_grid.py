@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from lors.errors import UsageError
+from lors.models.whisper.conf import WhisperOptions
 from lors.recipe.grid import read_grid
 from lors.recipe.halving import Halving
 from tests.refusal import refusal
@@ -147,6 +148,35 @@ def test_all_dev_utterances(tmp_path):
 def test_halving(tmp_path):
     content = {"halving": {"first": 0.25, "keep": 0.5}, "lors": {"rank": [1]}}
     assert read_grid(grid_file(tmp_path, content)).halving == Halving(0.25, 0.5)
+
+
+def test_options_of_inference_on_dev(tmp_path):
+    config = tmp_path / "inference.yaml"
+    config.write_text("batch_size: 7\ndtype: float32\n")
+    content = {"inference": {"dtype": "fast"}, "lors": {"rank": [1]}}
+    grid = read_grid(grid_file(tmp_path, content))
+    assert [*grid.points] == ["lors"]
+    assert grid.options_from(config, WhisperOptions) == WhisperOptions(batch_size=7, dtype="fast")
+    plain = read_grid(grid_file(tmp_path, {"lors": {"rank": [1]}}))
+    assert plain.options_from(config, WhisperOptions) == WhisperOptions(
+        batch_size=7, dtype="float32"
+    )
+
+
+@pytest.mark.parametrize("option", [{"dtype": "int8"}, {"width": 3}])
+def test_wrong_options_of_inference_on_dev(tmp_path, option):
+    """The error names the file and what the grid has in place of it."""
+    config = tmp_path / "inference.yaml"
+    config.write_text("batch_size: 7\n")
+    grid = read_grid(grid_file(tmp_path, {"inference": option, "lors": {"rank": [1]}}))
+    with refusal(config, str(option), *option, kind=UsageError):
+        grid.options_from(config, WhisperOptions)
+
+
+@pytest.mark.parametrize("inference", [True, "fast", ["dtype"], None])
+def test_malformed_options_of_inference_on_dev(tmp_path, inference):
+    with refusal("tune.yaml: inference", kind=UsageError):
+        read_grid(grid_file(tmp_path, {"inference": inference, "lors": {"rank": [1]}}))
 
 
 @pytest.mark.parametrize(

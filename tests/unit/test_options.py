@@ -338,6 +338,15 @@ def test_several_nodes_on_a_cluster():
     assert lists(cmd_backend="slurm", num_nodes="2")
 
 
+def test_options_of_inference_on_dev_are_those_of_the_family(recipe):
+    grid = (recipe / "conf/tune.yaml").read_text(encoding="utf-8")
+    (recipe / "fast.yaml").write_text(grid + "inference: {dtype: fast}\n", encoding="utf-8")
+    with refusal("dtype", "conf/inference_greedy.yaml", kind=UsageError):
+        lists(tune_config="fast.yaml")
+    whisper = {"model_family": "whisper", "base_model": "base"}
+    assert lists(tune_config="fast.yaml", **whisper)["tasks"] == ["asr", "st"]
+
+
 @pytest.mark.parametrize(
     ("option", "needed_by"),
     [

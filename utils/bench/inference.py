@@ -5,17 +5,17 @@
         --common_voice_lengths --threads 2 --out inference.json
 
 All systems decode the same clips with the same weights by greedy search, in one process, on the
-same number of threads, in float32 except where the name says int8 (on a GPU: float16). Each is
+same number of threads, in float32 but for int8 and lors-fast (on a GPU: float16). Each is
 warmed up with a batch; then they take turns, and the fastest of --repeats passes counts. A pass
 begins with the waveforms in memory and ends with the texts. The error rate of each system on these
 clips stands beside its speed: the mean over the data directories. LoRS is compared with:
 
 - for an ESPnet S2T model: ESPnet's Speech2Text (called by espnet2.bin.s2t_inference), beam 1
-- for a Whisper, whose window LoRS takes from the model's directory: LoRS with 30 s (lors-30s);
-  openai-whisper's decode, one clip at a time; the generate of transformers, in batches;
-  faster-whisper without VAD, one clip at a time and (batched) by BatchedInferencePipeline. All of
-  them pad to 30 s; faster-whisper pads the features with zeros, which is not the silence of the
-  others (its texts differ).
+- for a Whisper, whose window LoRS takes from the model's directory: LoRS in bfloat16, if the CPU
+  has instructions for it (lors-fast); LoRS with 30 s (lors-30s); openai-whisper's decode, one clip
+  at a time; the generate of transformers, in batches; faster-whisper without VAD, one clip at a
+  time and (batched) by BatchedInferencePipeline. All of the others pad to 30 s; faster-whisper pads
+  the features with zeros, which is not the silence of the others (its texts differ).
 
 Transformers, ctranslate2 and faster-whisper are looked for in --packages, where tests/run.sh
 installs them, and in the environment. A system whose package is missing is left out.

@@ -53,7 +53,7 @@ full)
     tune=conf/tune_full.yaml
     : "${compare_to:=lors_paper}" "${parts:=seeds reach extend curves}" "${seeds:=1 2 3}"
     : "${leading:=average task_arithmetic tsv_m boosted_tsv_m iso_c iso_cts actmat lors_paper lors lors+boost}"
-    : "${methods:=$(sed -n 's/^\([a-z][a-z0-9_+]*\):.*/\1/p' "$tune" | grep -v '^halving$' | xargs)}"
+    : "${methods:=$(sed -n 's/^\([a-z][a-z0-9_+]*\):.*/\1/p' "$tune" | grep -vx 'halving\|inference' | xargs)}"
     ;;
 *) die -2 "no such experiment" "where: --experiment $experiment" "expected: quick or full" ;;
 esac

@@ -100,7 +100,8 @@ class WhisperOptions(InferenceOptions):
             log probability of a token.
         suppress_symbols: never write brackets, quotes and other signs that are not spoken, as in
             OpenAI's program.
-        dtype: type of weights and activations; auto means float16 on a GPU, else float32.
+        dtype: type of weights and activations: auto, fast or its name
+            (:func:`lors.models.precision.dtype_of`).
     """
 
     batch_size: Annotated[int, Range(1)] = 32
@@ -109,7 +110,7 @@ class WhisperOptions(InferenceOptions):
     patience: Annotated[float, Range(0.1, 10)] = 1.0
     length_penalty: Annotated[float, Range(0, 1)] | None = None
     suppress_symbols: bool = True
-    dtype: Literal["auto", "float32", "float16"] = "auto"
+    dtype: Literal["auto", "fast", "float32", "float16", "bfloat16"] = "auto"
 
     def most_tokens(self, seconds: float) -> float:
         """Return the maximum number of tokens for speech of this length, without `max_tokens`."""

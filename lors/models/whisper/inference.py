@@ -19,6 +19,7 @@ from lors.checkpoint.places import model_in
 from lors.checkpoint.quantised import is_quantised, open_quantised
 from lors.export.whisper_audio import SAMPLING_RATE
 from lors.models.nf4_layers import Nf4Weight, adapt, load_quantised
+from lors.models.precision import dtype_of
 from lors.models.recogniser import LoadedModel
 from lors.models.whisper.conf import OwnInference, WhisperOptions
 from lors.models.whisper.encoder import features, new_whisper, pad
@@ -145,7 +146,7 @@ class WhisperModel(LoadedModel):
         self.model_file = self.where = model_in(Path(directory))
         self.prompts = prompts
         self.device = torch.device(device)
-        self._half = False
+        self._dtype = torch.float32
         self.model = new_whisper(prompts.conf).eval()
         if quantised:
             load_quantised(self.model, open_quantised(self.model_file))
@@ -180,10 +181,7 @@ class WhisperModel(LoadedModel):
         the positions that make the rows of a batch equally long: a text never depends on the other
         utterances.
         """
-        half = options.dtype == "float16" or (
-            options.dtype == "auto" and self.device.type == "cuda"
-        )
-        self._set_half(half)
+        self._set_dtype(dtype_of(options.dtype, self.device))
         lengths = [len(waveform) for waveform in waveforms]
         longest = self.window(max(lengths, default=0)).longest
         longer = sum(length > longest * SAMPLING_RATE for length in lengths)
@@ -202,7 +200,6 @@ class WhisperModel(LoadedModel):
             sample_len=options.max_tokens or None,
             suppress_tokens="-1" if options.suppress_symbols else "",
             without_timestamps=True,
-            fp16=half,
         )
         texts: dict[int, str] = {}
         for batch in self._batches(lengths, options.batch_size):
@@ -235,7 +232,7 @@ class WhisperModel(LoadedModel):
         for _, group in groupby(waveforms, lambda waveform: window.samples(len(waveform))):
             speech, samples = pad(list(group), window)
             mel = features(speech.to(self.device), window, self.model.dims.n_mels)
-            encoded.extend(self.model.encoder(mel.half() if self._half else mel, samples))
+            encoded.extend(self.model.encoder(mel.to(self._dtype), samples))
             if self.model.encoder.key_bias.value is not None:
                 bias.extend(self.model.encoder.key_bias.value)
         if bias:
@@ -244,16 +241,16 @@ class WhisperModel(LoadedModel):
             )
         return pad_sequence(encoded, batch_first=True)
 
-    def _set_half(self, half: bool) -> None:
-        """Convert matrices and convolutions to float16; norms stay in float32.
+    def _set_dtype(self, dtype: torch.dtype) -> None:
+        """Convert matrices and convolutions; norms stay in float32.
 
         Otherwise OpenAI's layers would convert the float32 weights at every use.
         """
-        if self._half and not half:
-            raise ValueError("the weights have been rounded to float16")
-        self._half = half
+        if self._dtype not in (torch.float32, dtype):
+            raise ValueError(f"the weights have been rounded to {self._dtype}")
+        self._dtype = dtype
         for module in self.model.modules():
             if isinstance(module, Nf4Weight):
                 continue  # OpenAI's layers convert what they dequantise
             if isinstance(module, (nn.Linear, nn.Conv1d, nn.Embedding)):
-                module.to(torch.float16 if half else torch.float32)
+                module.to(dtype)
