@@ -128,12 +128,10 @@ class ComparisonOptions(ScriptOptions):
             checks.append(lambda: read_training_options(self.completed("train_config")))
         if {"tune", "merge"}.intersection(stages):
             checks += [self._check_methods, lambda: self._check_scopes(langs)]
-        options, config = self.family.inference_options, self.completed("inference_config")
         if "tune" in stages:
-            checks.append(
-                lambda: read_grid(self.tune_config, self.methods).options_from(config, options)
-            )
-        if "inference" in stages:
+            checks.append(self._check_search)
+        if {"tune", "inference"}.intersection(stages):
+            options, config = self.family.inference_options, self.completed("inference_config")
             checks.append(lambda: load_config(options, config))
         if "score" in stages:
             checks.append(self._check_comparison)
@@ -156,6 +154,12 @@ class ComparisonOptions(ScriptOptions):
             "systems": self._systems(),
             "packed": packed_merges(self.tasks, self.methods),
         }
+
+    def _check_search(self) -> None:
+        grid = read_grid(self.tune_config, self.methods)
+        if grid.inference:
+            options = self.family.inference_options
+            grid.options_from(self.completed("inference_config"), options)
 
     def _check_methods(self) -> None:
         if not self.methods:
