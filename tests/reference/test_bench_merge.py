@@ -64,6 +64,18 @@ def test_plain_code_computes_the_same(models, tmp_path, case):
         assert error <= tolerance * change, f"{name}: {error / change}"
 
 
+def test_every_method_and_option_has_a_case():
+    assert {method for method, _ in bench.METHODS.values()} == set(METHODS)
+    assert {options[0] for options in bench.OPTIONS.values()} == {"--svc", "--boost", "--lines"}
+
+
+@pytest.mark.parametrize("case", ["mp", "lines"])
+def test_cases_without_plain_code_run(models, tmp_path, case):
+    out = tmp_path / "model.safetensors"
+    command, _ = bench.command_of(case, models, out, 1, tmp_path)
+    assert main(command[3:]) == 0 and out.exists()
+
+
 def test_every_method_that_decomposes_is_measured():
     decomposing = {n for n, m in METHODS.items() if m.applies_to == "matrices"} - SELECT_OR_SUM
     measured = {bench.METHODS[case][0] for case in bench.PLAIN.values()}

@@ -213,3 +213,50 @@ def test_average_is_task_arithmetic_by_one_over_n(models):
     mean = sum(state.tensor(name).double() for state in states) / 3
     merged = Checkpoint.open(base).tensor(name) + average[name]
     assert torch.allclose(merged.double(), mean, rtol=0, atol=1e-6)
+
+
+# Tensor -> number of its layer, and of all layers of its stack; None outside the stacks.
+LAYERS_OF_ESPNET = {
+    "encoder.encoders.0.self_attn.linear_q.weight": (0, 4),
+    "encoder.encoders.1.feed_forward.w_1.weight": (1, 4),
+    "encoder.encoders.2.self_attn.linear_q.bias": (2, 4),
+    "encoder.encoders.3.self_attn.linear_q.weight": (3, 4),
+    "decoder.decoders.0.self_attn.linear_q.weight": (0, 2),
+    "decoder.decoders.1.feed_forward.w_2.weight": (1, 2),
+    "encoder.embed.conv.0.weight": None,
+    "decoder.output_layer.weight": None,
+}
+LAYERS_OF_WHISPER = {
+    "encoder.blocks.0.attn.query.weight": (0, 3),
+    "encoder.blocks.1.mlp.0.weight": (1, 3),
+    "encoder.blocks.2.attn.out.weight": (2, 3),
+    "decoder.blocks.0.cross_attn.query.weight": (0, 1),
+    "decoder.token_embedding.weight": None,
+}
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.5, 0.5), (0.3, 1.7), (1.0, 0.0)])
+@pytest.mark.parametrize("method", ["average", "task_arithmetic", "lors"])
+@pytest.mark.parametrize("layers", [LAYERS_OF_ESPNET, LAYERS_OF_WHISPER], ids=["espnet", "whisper"])
+def test_lines_equals_the_formula(tmp_path, layers, method, alpha, beta):
+    """The delta of layer l of the L of its stack times alpha + beta l / (L - 1)."""
+    random = np.random.default_rng(7)
+    shapes = {name: (12,) if name.endswith("bias") else (12, 10) for name in layers}
+    paths = [tmp_path / f"{number}.pth" for number in range(4)]
+    for path in paths:
+        values = {name: mixed if len(shape) > 1 else dense for name, shape in shapes.items()}
+        values = {name: make(shapes[name], random) for name, make in values.items()}
+        torch.save({name: torch.from_numpy(value).float() for name, value in values.items()}, path)
+    params = {"rank": 2, "density": 0.1} if method == "lors" else {}
+    params["scaling_coef"] = 0.4
+    plan = MergePlan(str(paths[0]), tuple(map(str, paths[1:])), method, params, lines=(alpha, beta))
+    run_merge(plan, tmp_path / "out" / "merged.pth")
+    merged = float64(tmp_path / "out" / "merged.pth")
+    base, *experts = map(float64, paths)
+    for name, place in layers.items():
+        taus = [expert[name] - base[name] for expert in experts]
+        pruned = place is not None and len(shapes[name]) > 1
+        depth = 0 if place is None or place[1] == 1 else place[0] / (place[1] - 1)
+        change = (alpha + beta * depth) * 0.4 * reference(method, taus, pruned, params)
+        error = np.linalg.norm(merged[name] - base[name] - change)
+        assert error <= 1e-5 * np.linalg.norm(change), name

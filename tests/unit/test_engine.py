@@ -110,7 +110,7 @@ def test_masks_depend_on_seed_tensor_and_expert(files):
 
 
 @pytest.mark.parametrize("options", [{}, {"boost": 0.1, "lines": (0.5, 1)}])
-@pytest.mark.parametrize("method", ["lors", "dare_ties", "tsv_m", "karcher", "actmat", "pcb"])
+@pytest.mark.parametrize("method", sorted(METHODS))
 def test_the_same_for_any_number_of_threads(files, method, options):
     plan = MergePlan(files[0], tuple(files[1:]), method, **options)
     alone = dict(iter_merged(plan))

@@ -52,6 +52,7 @@ METHODS = {
     "ace": ("ace", {}),
     "cart": ("cart", {"rank": "{ratio: 0.08}"}),
     "svp": ("svp", {"rank": 7}),
+    "mp": ("mp", {"density": 0.2}),
     "centred_lors": ("centred_lors", {"rank": "{ratio: 0.08}", "density": 0.1}),
     "star": ("star", {"eta": 0.4}),
     "tsv_m": ("tsv_m", {}),
@@ -61,8 +62,9 @@ METHODS = {
     "wudi": ("wudi", {}),
     "svc": ("task_arithmetic", {}),
     "boost": ("task_arithmetic", {}),
+    "lines": ("task_arithmetic", {}),
 }
-OPTIONS = {"svc": ["--svc", "1"], "boost": ["--boost", "0.01"]}
+OPTIONS = {"svc": ["--svc", "1"], "boost": ["--boost", "0.01"], "lines": ["--lines", "0.5", "1"]}
 """Further options of a case."""
 # The grid is searched on 33 M pruned parameters. A plain merge takes the same time for any density
 # and scaling_coef, so one plain merge for each rank is measured and counts 25 times.
