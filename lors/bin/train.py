@@ -12,7 +12,7 @@ from lors.config import MOST_PROCESSES, SEED, Range, count, option_number
 from lors.errors import UsageError
 from lors.log import run_main
 from lors.models import FAMILIES
-from lors.recipe.expdir import ExpDir
+from lors.recipe.expdir import ONE_FOR_ALL, ORDERS, ExpDir, order_of
 from lors.recipe.names import check_names
 from lors.recipe.train import check_sequence, collect_stats, train, train_sequence
 from lors.recipe.training_config import (
@@ -22,8 +22,6 @@ from lors.recipe.training_config import (
 )
 from lors.recipe.training_options import read_training_options
 from lors.tasks import Pair
-
-BASELINES = ("joint", "sequential")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -46,9 +44,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--baselines",
         nargs="+",
-        choices=BASELINES,
+        choices=ONE_FOR_ALL,
         help="models of all pairs: joint, on all data at once; sequential, on one pair after the "
-        "other, each from the model of the pair before, into OUT/sequential/<number>_<pair>. With "
+        "other, each from the model of the pair before, into OUT/sequential/<number>_<pair>; "
+        "sequential_reversed, the same with the pairs in the opposite order. With "
         "--collect_stats: only check that the configuration allows them",
     )
     parser.add_argument(
@@ -92,7 +91,7 @@ def work(args: argparse.Namespace) -> None:
     baselines = args.baselines or ()
     if args.pretrained:
         config = continued_config(config, ExpDir(args.pretrained).joint)
-    if "sequential" in baselines:
+    if any(name in ORDERS for name in baselines):
         check_sequence(config)
     if args.collect_stats:
         collect_stats(pairs, args.dump, config, args.out, args.dev_utterances)
@@ -105,8 +104,11 @@ def work(args: argparse.Namespace) -> None:
             raise UsageError(f"no such {kind}", where="--only", expected=expected, got=args.only)
         chosen = choices[args.only - 1]
         out = out / str(chosen)
-        pairs = pairs if baselines else [chosen]
-    (train_sequence if chosen == "sequential" else train)(
+        if not baselines:
+            pairs = [chosen]
+        elif chosen in ORDERS:
+            pairs = order_of(chosen, pairs)
+    (train_sequence if chosen in ORDERS else train)(
         pairs,
         args.dump,
         config,

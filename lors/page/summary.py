@@ -19,6 +19,7 @@ WORDS = {
     "expert": "the experts",
     "joint": "joint training",
     "sequential": "sequential training",
+    "sequential_reversed": "sequential training in the opposite order",
 }
 """Baseline -> its name in a sentence."""
 

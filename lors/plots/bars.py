@@ -13,7 +13,7 @@ from lors.recipe.score_tree import ScoreTable
 from lors.tasks import Pair, task_called
 
 BARS_IN_A_ROW = 110  # more would be too thin to read; further languages start another row
-GREYS = dict(zip(BASELINES, ("#C4C4C4", "#3C3C3C", "#8A8A8A", "#E3E3E3"), strict=True))
+GREYS = dict(zip(BASELINES, ("#C4C4C4", "#3C3C3C", "#8A8A8A", "#E3E3E3", "#636363"), strict=True))
 KEY: dict[str, Any] = {"facecolor": "white", "edgecolor": "#444444", "linewidth": 0.6}
 HATCHED: dict[str, Any] = {"hatch": "////", "edgecolor": "white"}
 DOTTED: dict[str, Any] = {"hatch": "....", "edgecolor": "white"}

@@ -13,6 +13,7 @@
 | ``joint/`` | the joint multi-lingual multi-task model |
 | ``sequential/`` | the model trained on one pair after the other: links to its last step |
 | ``sequential/<number>_<lang>_<task>/`` | the model after each step |
+| ``sequential_reversed/`` | the same with the pairs in the opposite order |
 | ``importance/<lang>/`` | Taylor scores of the base model on a language |
 | ``masks/<criterion>_<rate>/`` | masks of all languages |
 | ``s3net_<criterion>_<rate>/`` | a model trained under these masks, and a copy of them |
@@ -35,8 +36,9 @@ A model directory holds ``model.pth`` and ``config.yaml``; that of an expert may
 PEFT or a ``model.safetensors`` with a task vector instead (``lors extract``). A *scope* is the set
 of tasks whose experts are merged: ``asr``, ``st`` or ``asr_st``. A *system* is a row of the
 results: ``base``, ``expert`` and ``lora`` (each pair by its own expert), ``joint``, ``sequential``,
-``s3net_<criterion>_<rate>`` (each pair by the sub-network of its language), ``<method>.langs`` (for
-each task, a merge over languages) or ``<method>.langs_tasks`` (one merge over languages and tasks).
+``sequential_reversed``, ``s3net_<criterion>_<rate>`` (each pair by the sub-network of its
+language), ``<method>.langs`` (for each task, a merge over languages) or ``<method>.langs_tasks``
+(one merge over languages and tasks).
 A *method* is a merge method, or a variant of one that ``conf/tune.yaml`` names.
 """
 
@@ -64,10 +66,15 @@ ON_FULL = {f"full_{system.removeprefix('quantised_')}": system for system in ON_
 """The same adapters on the base model in full precision -> the system whose adapters they are."""
 PERSONAL = ("quantised", *ON_QUANTISED, *ON_FULL)
 """All systems of a recipe for speakers but the base model, in the order of reports."""
-BASELINES = ("base", "expert", "joint", "sequential")
+ORDERS = {"sequential": 1, "sequential_reversed": -1}
+"""Baseline that is trained pair by pair -> the stride through the pairs, which gives its order."""
+ONE_FOR_ALL = ("joint", *ORDERS)
+"""Baselines that are one model for all pairs, with the experts' budget together."""
+BASELINES = ("base", "expert", *ONE_FOR_ALL)
 """Systems that are not merged, in the order of reports."""
 TRAININGS = (
-    *("expert/*/.done", f"{LORA}/*/.done", "joint/.done", "sequential/*/.done"),
+    *("expert/*/.done", f"{LORA}/*/.done", "joint/.done"),
+    *(f"{baseline}/*/.done" for baseline in ORDERS),
     *("half/*/base/.done", "half/*/expert/*/.done", f"{SUBNETS}*/.done"),
     *(f"{system}/.done" for system in ON_QUANTISED if not system.endswith("_speaker")),
     *(f"{system}/*/.done" for system in ON_QUANTISED if system.endswith("_speaker")),
@@ -166,8 +173,13 @@ def utterances_file(score: str | os.PathLike) -> Path:
     return Path(score).with_suffix(".utterances.tsv")
 
 
+def order_of(baseline: str, pairs: Sequence[Pair]) -> list[Pair]:
+    """Return all pairs in the order in which a baseline of `ORDERS` is trained on them."""
+    return list(pairs[:: ORDERS[baseline]])
+
+
 def sequential_steps(pairs: Iterable[Pair]) -> list[str]:
-    """Return the names of the sequential baseline's steps, one for each pair."""
+    """Return the names of a sequential baseline's steps, one for each pair in its order."""
     return [f"{number:02d}_{pair}" for number, pair in enumerate(pairs, 1)]
 
 
@@ -210,10 +222,6 @@ class ExpDir:
     @property
     def joint(self) -> Path:
         return self.root / "joint"
-
-    @property
-    def sequential(self) -> Path:
-        return self.root / "sequential"
 
     def expert(self, pair: Pair) -> Path:
         return self.root / "expert" / str(pair)

@@ -13,6 +13,7 @@ from lors.export.upload import repo_called
 from lors.models import FAMILIES
 from lors.models.family import Family
 from lors.recipe.expdir import (
+    ONE_FOR_ALL,
     OVER_LANGS,
     OVER_LANGS_TASKS,
     packed_merges,
@@ -31,10 +32,12 @@ Lists = Mapping[str, Sequence[str]]
 """Name of a variable of the script -> its words."""
 if TYPE_CHECKING:
     FamilyName = str
+    BaselineName = str
     TaskName = str
     SplitName = str
 else:  # known only when the program runs
     FamilyName = Literal[tuple(FAMILIES)]
+    BaselineName = Literal[ONE_FOR_ALL]
     TaskName = Literal[tuple(TASKS)]
     SplitName = Literal[tuple(SPLITS)]
 
@@ -105,7 +108,7 @@ class ComparisonOptions(ScriptOptions):
     tasks: tuple[TaskName, ...]
     methods: tuple[str, ...]
     compare_to: str
-    baselines: tuple[Literal["joint", "sequential"], ...]
+    baselines: tuple[BaselineName, ...]
     train_hours: tuple[str, ...]
     train_subset: str
     device: Literal["cpu", "cuda"]

@@ -23,7 +23,7 @@ from lors.fileio import atomic_write, copy_file, file_digest, replace_link, writ
 from lors.models import family_from
 from lors.models.adapter_conf import not_alone
 from lors.models.family import Family
-from lors.recipe.expdir import IMPORTANCE, sequential_steps
+from lors.recipe.expdir import IMPORTANCE, ORDERS, sequential_steps
 from lors.recipe.launch import LOG, run_training, training_command
 from lors.recipe.training_config import (
     base_models,
@@ -207,10 +207,11 @@ def check_sequence(config: Mapping[str, Any]) -> None:
     # loads weights and adapter: the adapter would count twice.
     if config.get("use_adapter") and (problems := not_alone(config)):
         raise LorsError(
-            "the sequential baseline needs adapters that are saved without other weights",
+            "a sequential baseline needs adapters that are saved without other weights",
             where="the training configuration",
             got=problems,
-            hint="write save_strategy: adapter_only, or leave 'sequential' out of --baselines",
+            hint="write save_strategy: adapter_only, or leave "
+            f"{' and '.join(ORDERS)} out of --baselines",
         )
 
 
@@ -244,8 +245,8 @@ def train_sequence(
     # train() also checks the settings of finished steps.
     with contextlib.nullcontext() if finished else marker.work():
         start = base
-        # The first step repeats the training of the first expert (a tenth of the time for ten
-        # pairs): the baseline waits for no other stage and has all its files in one place.
+        # The first step repeats the training of an expert (a tenth of the time for ten pairs): the
+        # baseline waits for no other stage and has all its files in one place.
         for pair, name in zip(pairs, sequential_steps(pairs), strict=True):
             step = out / name
             train([pair], dump, {**config, "init_param": start}, step, **options)

@@ -15,7 +15,14 @@ from typing import TypeVar
 
 from lors.checkpoint.places import SUBNETWORK
 from lors.errors import LorsError
-from lors.recipe.expdir import ExpDir, inference_units, searches_of, sequential_steps
+from lors.recipe.expdir import (
+    ORDERS,
+    ExpDir,
+    inference_units,
+    order_of,
+    searches_of,
+    sequential_steps,
+)
 from lors.recipe.job_log import JobLog, read_job_log
 from lors.tasks import Pair, pairs_of
 
@@ -117,9 +124,10 @@ def _trained(log: JobLog) -> list[Path]:
     if not (baselines := log.option("baselines")):
         return [out / str(Pair.parse(_only(log.option("pairs"), log)))]
     out = out / _only(baselines, log)
-    if out.name != "sequential":
+    if out.name not in ORDERS:
         return [out]
-    return [out / step for step in sequential_steps(map(Pair.parse, log.option("pairs")))]
+    pairs = order_of(out.name, [Pair.parse(name) for name in log.option("pairs")])
+    return [out / step for step in sequential_steps(pairs)]
 
 
 def _only(values: Sequence[Value], log: JobLog) -> Value:

@@ -14,10 +14,12 @@ from lors.done_marker import DoneMarker
 from lors.recipe.expdir import (
     LORA,
     ON_QUANTISED,
+    ORDERS,
     SUBNETS,
     ExpDir,
     hypothesis_marker,
     inference_units,
+    order_of,
     packed_merges,
     scopes_of,
     sequential_steps,
@@ -107,8 +109,9 @@ def _training_units(run: RunRecord, exp: ExpDir, pairs: Sequence[Pair]) -> Itera
         yield _model("experts", f"{LORA}/{pair}", exp.model(LORA, pair, run.tasks), exp)
     if "joint" in run.systems:
         yield _model("baselines", "joint", exp.joint, exp)
-    for step in sequential_steps(pairs) if "sequential" in run.systems else ():
-        yield _model("baselines", f"sequential/{step}", exp.sequential / step, exp)
+    for baseline in [name for name in ORDERS if name in run.systems]:
+        for step in sequential_steps(order_of(baseline, pairs)):
+            yield _model("baselines", f"{baseline}/{step}", exp.root / baseline / step, exp)
 
 
 def _subnet_units(run: RunRecord, exp: ExpDir, langs: Sequence[str]) -> Iterator[Unit]:

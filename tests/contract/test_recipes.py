@@ -230,7 +230,10 @@ def test_unknown_backend_and_device(tmp_path):
     assert all(fact in done.stderr for fact in ("cmd.sh", "pbs", "slurm"))
 
 
-@pytest.mark.parametrize("baselines", ["joint", "sequential", "joint sequential", "", None])
+@pytest.mark.parametrize(
+    "baselines",
+    ["joint", "sequential_reversed", "joint sequential sequential_reversed", "", None],
+)
 def test_dry_run_of_baselines(baselines, tmp_path):
     recipe = Recipe(tmp_path / "mini_covost")
     option = [] if baselines is None else ["--baselines", baselines]

@@ -46,7 +46,10 @@ def made(recipe: Recipe) -> list[str]:
         (["--skip_train", "maybe"], ["--skip_train", "true", "false", "'maybe'"]),
         (["--stage", "trian"], ["trian"]),
         (["--tasks", "asr mt"], ["tasks", "asr, st", "'mt'"]),
-        (["--baselines", "joint chain"], ["baselines", "joint, sequential", "'chain'"]),
+        (
+            ["--baselines", "joint chain"],
+            ["baselines", "joint, sequential, sequential_reversed", "'chain'"],
+        ),
         (["--langs", "de tlh"], ["'tlh'"]),
         (["stray"], ["stray"]),
     ],

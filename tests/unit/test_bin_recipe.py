@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 import subprocess
 import sys
 import types
@@ -210,15 +211,31 @@ def test_train_one_of_the_pairs_and_all(training, tmp_path):
         assert (place / "model.pth").exists() and len(calls_of(place)) == 1
 
 
-def test_train_one_pair_after_the_other(training, tmp_path):
-    out = tmp_path / "sequential"
-    options = [*training, "--out", str(tmp_path), "--baselines", "joint", "sequential"]
-    assert train.main([*options, "--only", "2"]) == 0 and not (tmp_path / "joint").exists()
-    for place, start in (("01_de_asr", "base"), ("02_es_st", "sequential/01_de_asr")):
+@pytest.mark.parametrize(
+    ("number", "baseline", "steps"),
+    [
+        ("2", "sequential", ["01_de_asr", "02_es_st"]),
+        ("3", "sequential_reversed", ["01_es_st", "02_de_asr"]),
+    ],
+)
+def test_train_one_pair_after_the_other(training, tmp_path, number, baseline, steps):
+    exp, (first, last) = tmp_path / "exp", steps
+    options = [*training, "--out", str(exp), "--only", number, "--seed", "7"]
+    options += ["--baselines", "joint", "sequential", "sequential_reversed"]
+    assert train.main(options) == 0
+    assert [path.name for path in exp.iterdir()] == [baseline]
+    out = exp / baseline
+    for place, start in ((first, tmp_path / "base"), (last, out / first)):
         config = yaml.safe_load((out / place / "train.yaml").read_text())
-        assert config["init_param"] == [str(tmp_path / start / "model.pth")]
-        assert config["num_iters_per_epoch"] == 10
-    assert (out / "model.pth").exists() and (out / "config.yaml").exists()
+        assert config["init_param"] == [str(start / "model.pth")]
+        assert (config["num_iters_per_epoch"], config["seed"]) == (10, 7)
+    assert (out / "config.yaml").exists()
+    assert (out / "model.pth").resolve() == (out / last / "model.pth").resolve()
+    # After an interruption in the last step, the first one is not trained again.
+    shutil.rmtree(out / last)
+    (out / ".done").rename(out / ".done.started")
+    assert train.main(options) == 0
+    assert [len(calls_of(out / step)) for step in steps] == [1, 1] and (out / ".done").exists()
 
 
 def test_joint_model_by_its_number(training, tmp_path):
@@ -229,13 +246,12 @@ def test_joint_model_by_its_number(training, tmp_path):
     assert config["num_iters_per_epoch"] == 20
 
 
+@pytest.mark.parametrize("baseline", ["sequential", "sequential_reversed"])
 @pytest.mark.parametrize("more", [["--collect_stats"], ["--only", "1"]])
-def test_adapters_that_do_not_allow_a_chain(training, tmp_path, capsys, more):
+def test_adapters_that_do_not_allow_a_chain(training, tmp_path, capsys, more, baseline):
     (tmp_path / "train.yaml").write_text("num_iters_per_epoch: 10\nuse_adapter: true\n")
-    assert (
-        train.main([*training, "--out", str(tmp_path / "out"), "--baselines", "sequential", *more])
-        == 1
-    )
+    options = [*training, "--out", str(tmp_path / "out"), "--baselines", baseline, *more]
+    assert train.main(options) == 1
     error = capsys.readouterr().err
     assert "save_strategy: all, expected adapter_only" in error
     assert not (tmp_path / "out").exists()

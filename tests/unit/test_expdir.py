@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from lors.errors import UsageError
-from lors.recipe.expdir import ExpDir, scope_of, scopes_of, split_system, tasks_of
+from lors.recipe.expdir import (
+    ExpDir,
+    order_of,
+    scope_of,
+    scopes_of,
+    sequential_steps,
+    split_system,
+    tasks_of,
+)
 from lors.tasks import Pair
 from tests.refusal import refusal
 
@@ -27,7 +35,6 @@ def test_what_is_not_a_pair(name):
 def test_places():
     expdir, pair = ExpDir("exp"), Pair("de", "st")
     assert expdir.base == Path("exp/base") and expdir.joint == Path("exp/joint")
-    assert expdir.sequential == Path("exp/sequential")
     assert expdir.expert(pair) == Path("exp/expert/de_st")
     assert expdir.merged("lors", "asr_st") == Path("exp/merged/lors.asr_st")
     assert expdir.sweep("lors", "st") == Path("exp/tune/lors.st/sweep.json")
@@ -41,6 +48,7 @@ def test_places():
         ("base", "base"),
         ("joint", "joint"),
         ("sequential", "sequential"),
+        ("sequential_reversed", "sequential_reversed"),
         ("expert", "expert/de_st"),
         ("lors.langs", "merged/lors.st"),
         ("lors.langs_tasks", "merged/lors.asr_st"),
@@ -71,6 +79,18 @@ def test_method_of_a_system_and_what_it_is_merged_over():
     assert split_system("base") == ("base", "")
     assert split_system("task_arithmetic.langs") == ("task_arithmetic", "langs")
     assert split_system("my.method.langs_tasks") == ("my.method", "langs_tasks")
+
+
+@pytest.mark.parametrize(
+    ("baseline", "steps"),
+    [
+        ("sequential", ["01_de_asr", "02_de_st", "03_es_asr"]),
+        ("sequential_reversed", ["01_es_asr", "02_de_st", "03_de_asr"]),
+    ],
+)
+def test_steps_of_the_sequential_baselines(baseline, steps):
+    pairs = tuple(map(Pair.parse, ("de_asr", "de_st", "es_asr")))
+    assert sequential_steps(order_of(baseline, pairs)) == steps
 
 
 def test_scopes_are_in_one_order_for_all_jobs():

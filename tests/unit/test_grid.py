@@ -5,6 +5,7 @@ import yaml
 
 from lors.errors import UsageError
 from lors.models.whisper.conf import WhisperOptions
+from lors.recipe.expdir import BASELINES
 from lors.recipe.grid import read_grid
 from lors.recipe.halving import Halving
 from tests.refusal import refusal
@@ -134,7 +135,7 @@ def test_malformed_variant(tmp_path, grid, fact):
         read_grid(grid_file(tmp_path, {"mine": grid}))
 
 
-@pytest.mark.parametrize("name", ["base", "expert", "joint", "sequential"])
+@pytest.mark.parametrize("name", BASELINES)
 def test_method_with_the_name_of_another_row(tmp_path, name):
     with refusal(f"tune.yaml: {name}", kind=UsageError):
         read_grid(grid_file(tmp_path, {name: {"method": "lors", "rank": [1]}}))

@@ -211,6 +211,10 @@ def test_the_best_merge_is_chosen_on_dev(expdir, tmp_path):
     lead = next(write(tmp_path / "r.html", expdir).all("p")).text
     assert "average over languages" in lead and "0.900 on dev" in lead
     assert "WER 40.0 %" in lead and "experts have 20.0 %" in lead and "joint training" in lead
+    scores = expdir / "scores/test"
+    shutil.copytree(scores / "joint", scores / "sequential_reversed")
+    lead = next(write(tmp_path / "r2.html", expdir).all("p")).text
+    assert "sequential training in the opposite order" in lead
 
 
 def test_the_summary_without_base_and_experts_and_that_of_experts_without_a_gain(expdir, tmp_path):
@@ -744,6 +748,7 @@ def test_trainings_of_all_recipes(expdir, tmp_path):
     masked = ["half/s3net_taylor_30/base", "s3net_taylor_30"]
     places = ["expert/de_asr", "lora/de_asr", "joint", "sequential/01_de_asr", masked[0]]
     places += ["half/s3net_taylor_30/expert/de_asr", masked[1], "quantised_sat"]
+    places += ["sequential_reversed/01_de_st"]
     places += [f"quantised_speaker/{speaker}", f"quantised_sat_speaker/{speaker}"]
     inputs = {"pairs": ["de_asr"], "config": {"seed": 7}, "base": ["ab" * 32]}
     for place in places:

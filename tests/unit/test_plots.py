@@ -15,7 +15,7 @@ from lors.plots.report import write_plots
 from lors.plots.searches import experiments_figure, settings_figure
 from lors.plots.style import method_colours
 from lors.plots.sweep import scope_title, sweep_figure
-from lors.recipe.expdir import PERSONAL
+from lors.recipe.expdir import BASELINES, PERSONAL
 from lors.recipe.score_tree import read_scores
 from lors.recipe.sweeps import Sweep, Trial, read_sweeps
 from tests.unit.score_trees import SCORES, change, error_rates, make_scores, make_sweeps, put
@@ -328,7 +328,7 @@ def test_legend_of_the_bars(expdir):
 @pytest.mark.parametrize(
     "systems",
     [
-        ["base", "joint", *PERSONAL],
+        [*BASELINES, *PERSONAL],
         ["base", "expert", "joint", "s3net_magnitude_30", "s3net_taylor_30", "lora", "tsv_m.langs"],
         ["base", "lors", "lors.langs", "lors.langs_tasks"],
     ],

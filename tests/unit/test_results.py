@@ -56,6 +56,8 @@ def row_of(part, *labels):
 
 
 def test_table_by_hand_for_one_run(expdir):
+    scores = expdir / "scores/test"
+    shutil.copytree(scores / "joint", scores / "sequential_reversed")
     table = read_scores([expdir])
     sections = make_report(table, read_sweeps([expdir]))
     asr = section(sections, "Speech recognition: WER in %")
@@ -65,6 +67,7 @@ def test_table_by_hand_for_one_run(expdir):
     assert row_of(asr, "average", "languages and tasks") == ["35.0", "50.0", "42.5", "0.25"]
     assert row_of(asr, "base", "-") == ["40.0", "60.0", "50.0", "0.00"]
     assert row_of(asr, "expert", "-")[-1] == "1.00"
+    assert row_of(asr, "sequential_reversed", "-") == ["24.0", "28.0", "26.0", "0.80"]
     st = section(sections, "Speech translation: BLEU (higher")
     assert row_of(st, "average", "languages") == ["15.0", "22.5", "18.8", "0.25"]
     both = section(sections, "Normalised performance")

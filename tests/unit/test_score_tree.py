@@ -19,10 +19,11 @@ def expdir(tmp_path):
 def test_systems_are_ordered_whatever_methods_there_are():
     names = [
         "lors.langs_tasks", "ties.langs", "joint", "lors.langs", "average.langs_tasks",
-        "another", "sequential", "base", "average.langs", "expert", "ties.langs_tasks",
+        "another", "sequential_reversed", "sequential", "base", "average.langs", "expert",
+        "ties.langs_tasks",
     ]  # fmt: skip
     assert sorted(names, key=system_order) == [
-        "base", "expert", "joint", "sequential", "another",
+        "base", "expert", "joint", "sequential", "sequential_reversed", "another",
         "average.langs", "average.langs_tasks", "ties.langs", "ties.langs_tasks",
         "lors.langs", "lors.langs_tasks",
     ]  # fmt: skip

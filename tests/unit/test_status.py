@@ -314,8 +314,9 @@ def test_log_of_other_languages_is_not_taken(exp):
     assert set(states("experts").values()) == {"pending"}
 
 
-BASELINES = ["python", "-m", "lors.bin.train", "--pairs", "de_asr", "de_st", "--out", "exp"]
-BASELINES += ["--baselines", "joint", "sequential"]
+BASELINES = ["python", "-m", "lors.bin.train", "--out", "exp"]
+BASELINES += ["--pairs", "de_asr", "de_st", "es_asr", "es_st"]
+BASELINES += ["--baselines", "joint", "sequential", "sequential_reversed"]
 
 
 def test_quantised_model(exp):
@@ -333,14 +334,22 @@ def test_joint_model(exp):
     assert states("baselines") == {"joint": "running"}
 
 
-def test_sequential_model(exp):
-    record(systems=(*SYSTEMS, "sequential"))
-    finish(exp.root / "sequential/01_de_asr/.done")
-    begin(exp.root / "sequential/02_de_st/.done")
-    write_log("log/train_baseline.2.log", [*BASELINES, "--only", "2"], on=alive())
+@pytest.mark.parametrize(
+    ("number", "steps"),
+    [
+        (2, ["sequential/01_de_asr", "sequential/02_de_st", "sequential/03_es_asr"]),
+        (3, [f"sequential_reversed/{step}" for step in ("01_es_st", "02_es_asr", "03_de_st")]),
+    ],
+)
+def test_sequential_models(exp, number, steps):
+    record(systems=(*SYSTEMS, "sequential", "sequential_reversed"))
+    finish(exp.root / steps[0] / ".done")
+    begin(exp.root / steps[1] / ".done")
+    command = [*BASELINES, "--only", str(number)]
+    write_log(f"log/train_baseline.{number}.log", command, on=alive())
     found = states("baselines")
-    assert found["sequential/01_de_asr"] == "done"
-    assert found["sequential/02_de_st"] == "running"
+    assert len(found) == 1 + 4 + 4 and found["joint"] == "pending"
+    assert [found[step] for step in steps] == ["done", "running", "pending"]
 
 
 def test_search_on_dev_takes_the_widest_scope_first(exp):

@@ -9,7 +9,8 @@
 #    3 base       the base model
 #    4 stats      the shapes of the training data that ESPnet needs
 #    5 experts    fine-tuning: languages x tasks
-#    6 baselines  one model for all, with the experts' budget together: joint, sequential
+#    6 baselines  one model for all, with the experts' budget together: joint, and
+#                 pair by pair in either order: sequential, sequential_reversed
 #    7 tune       parameters of every merge method, on dev, with one budget for all
 #    8 merge      over languages for each task, and over languages and tasks
 #    9 inference  hypotheses of the test sets
@@ -37,7 +38,7 @@ groups=""    # groups of languages of the recipe, as 'name: de es; name: fr'
 tasks="asr st" # asr (recognition), st (translation into English), or both
 methods="average task_arithmetic lors lors+boost" # merge methods to compare
 compare_to="" # method or system that all rows of the report are compared with (default: lors)
-baselines=joint # one model for all: joint (all data at once), sequential (pair by pair), or both
+baselines=joint # one model for all: joint (all data at once), sequential (pair by pair), sequential_reversed (the last pair first), or several
 train_hours="" # hours of training data: 5 (each language), "5 fr=0.5" (fr less), fr=0.5 (all of the others)
 train_subset="" # lists of training clips, in place of --train_hours: a folder like DUMPDIR/subset
 seed=1       # seed of the training

@@ -10,7 +10,8 @@
 #    3 base       the base model
 #    4 stats      the shapes of the training data that ESPnet needs
 #    5 experts    fine-tuning: languages x tasks; the criteria magnitude and common take their weights
-#    6 baselines  one model for all, with the experts' budget together: joint, sequential
+#    6 baselines  one model for all, with the experts' budget together: joint, and
+#                 pair by pair in either order: sequential, sequential_reversed
 #    7 importance |w dL/dw| of the base model on each language, for the criterion taylor
 #    8 masks      a mask for each language, by each criterion and pruning rate
 #    9 subnets    one model for each set of masks, every batch under the mask of its language
@@ -45,7 +46,7 @@ mask_scope=matrix # whether the rate holds for each matrix (matrix) or for all t
 mask_rounds=1 # how often masks are found: 1, on the base model; 2, again on the model after half of the training
 methods="average lors" # merge methods to compare
 compare_to="" # method or system that all rows of the report are compared with (default: the first system under masks)
-baselines=joint # one model for all: joint (all data at once), sequential (pair by pair), or both
+baselines=joint # one model for all: joint (all data at once), sequential (pair by pair), sequential_reversed (the last pair first), or several
 train_hours="" # hours of training data: 5 (each language), "5 fr=0.5" (fr less), fr=0.5 (all of the others)
 train_subset="" # lists of training clips, in place of --train_hours: a folder like DUMPDIR/subset
 seed=1       # seed of the training
