@@ -25,7 +25,7 @@ from lors.bin.evaluate import read_models
 from lors.config import read_yaml
 from lors.merge import MergePlan, run_merge
 from lors.merge.methods import METHODS as MERGE_METHODS
-from lors.recipe.expdir import packed_merges, scopes_of
+from lors.recipe.expdir import ONE_FOR_ALL, ORDERS, packed_merges, scopes_of
 from lors.recipe.grid import read_grid
 from lors.recipe.scaled_grid import scale_grid
 from lors.recipe.significance import significance_file
@@ -204,6 +204,9 @@ def test_every_model_is_made_before_it_is_read(commands):
 def test_reports_are_of_all_seeds(commands):
     first, *others = commands.parsed("lors.bin.results")
     assert list(map(str, first.expdirs)) == ["exp/seed1", "exp/seed2"]
+    runs = [of for of in map(options_of, commands.runs) if of["--expdir"].startswith("exp/seed")]
+    assert {of["--baselines"] for of in runs} == {" ".join(ONE_FOR_ALL)}
+    assert first.systems[:5] == ["base", "expert", *ONE_FOR_ALL]
     assert "lors.langs_tasks" in first.systems
     assert [report.sweeps_only for report in others] == [False] * (5 + len(METHODS)) + [True] * 4
     page, *of_parts = commands.parsed("lors.bin.report")
@@ -285,16 +288,19 @@ def test_the_quick_experiment_is_one_run(tmp_path):
     (words,) = commands.runs
     assert "conf/tune_quick.yaml" in words
     assert words[words.index("--methods") + 1] == "average task_arithmetic lors lors+boost"
+    assert words[words.index("--baselines") + 1] == "joint sequential"
 
 
 def test_rows_are_compared_with_one_of_them(tmp_path):
     """The reports have comparisons whichever methods lead."""
     options = ("--parts", "seeds reach", "--seeds", "1", "--leading", "tsv_m lors_paper")
+    options += ("--baselines", "joint")
     commands = Commands(tmp_path, *options, "--methods", "tsv_m lors_paper")
     of_seed = [of for of in map(options_of, commands.runs) if of["--expdir"] == "exp/seed1"]
     assert of_seed and {of["--compare_to"] for of in of_seed} == {"lors_paper"}
     whole, *parts = commands.parsed("lors.bin.results")
-    assert whole.compare_to == "lors_paper"
+    assert whole.compare_to == "lors_paper" and whole.systems[:3] == ["base", "expert", "joint"]
+    assert not any("sequential" in system for system in whole.systems)
     assert [report.compare_to for report in parts] == ["lors_paper"] * len(parts)
 
 
@@ -500,8 +506,8 @@ def test_numbers_of_models_in_the_help(tmp_path):
             packed |= {(expdir, name) for name in packed_merges(tasks, methods)}
         if "--stage" not in of:
             pairs = list(map(str, pairs_of(langs, tasks)))
-            steps = [f"sequential/{pair}" for pair in pairs]
-            given = {"joint": ["joint"], "sequential": steps}
+            steps = {name: [f"{name}/{pair}" for pair in pairs] for name in ORDERS}
+            given = {"joint": ["joint"], **steps}
             baselines = [name for each in of["--baselines"].split() for name in given[each]]
             trained |= {(expdir, name) for name in pairs + baselines}
     merges = len(merged) + len(commands.merged())

@@ -7,7 +7,8 @@
 #
 # Parts (all but seeds need the models of the first seed, finish them, and refuse those of other
 # configurations):
-#   seeds   for each seed: experts, joint and sequential model, search on dev, test, significance
+#   seeds   for each seed: experts, a joint model, sequential models in two orders, search on dev,
+#           test, significance
 #   reach   test scores of what was not merged: the other task, read Russian, a language left out
 #   extend  Russian added to merges that were tuned without it, Italian taken from merges of all,
 #           and the cost beside that of joint training
@@ -15,10 +16,11 @@
 #           interference of two experts and the loss of merging them; what successive halving saves
 #
 # conf/train_quick.yaml has trained the models of RESULTS.md. conf/train_full.yaml takes almost three times
-# as long: all parts together train for a hundred experts' time (joint and sequential model, three
-# seeds, curves), under two hours on two cores, which would become about five.
+# as long: all parts together train for 128 experts' time (joint model, two sequential models, three
+# seeds, curves), about two and a half hours on two cores, which would become about seven (estimates by the
+# minutes of one seed in RESULTS.md).
 #
-# All parts need 140 GB of disk: 0.6 GB for each of 77 trainings, 0.3 GB for each of 290 merges and 16
+# All parts need 155 GB of disk: 0.6 GB for each of 104 trainings, 0.3 GB for each of 290 merges and 16
 # zip files. The times of a run are in EXPDIR/parts.tsv (when a part ended, its name, seconds) and
 # EXPDIR/*/stages.tsv.
 #
@@ -33,7 +35,7 @@ methods=""   # methods of the first seed, over languages (full: all of conf/tune
 leading=""   # methods of all seeds, over languages, and over languages and tasks
 expdir=exp   # experiment directories: EXPDIR/seed1, EXPDIR/reach, ...
 train_config=conf/train_quick.yaml # fine-tuning
-baselines="joint sequential" # of all seeds (run.sh --help); reach and extend need joint
+baselines="" # baselines of all seeds (full: joint sequential sequential_reversed, quick: joint sequential); reach and extend need joint
 compare_to="" # method that rows are compared with; where it is not, the first (full: lors_paper, quick: lors)
 nj=2         # jobs at the same time
 
@@ -48,10 +50,12 @@ quick)
     tune=conf/tune_quick.yaml
     : "${compare_to:=lors}" "${parts:=seeds}" "${seeds:=1}"
     : "${leading:=average task_arithmetic lors lors+boost}" "${methods:=$leading}"
+    : "${baselines:=joint sequential}"
     ;;
 full)
     tune=conf/tune_full.yaml
     : "${compare_to:=lors_paper}" "${parts:=seeds reach extend curves}" "${seeds:=1 2 3}"
+    : "${baselines:=joint sequential sequential_reversed}"
     : "${leading:=average task_arithmetic tsv_m boosted_tsv_m iso_c iso_cts actmat lors_paper lors lors+boost}"
     : "${methods:=$(sed -n 's/^\([a-z][a-z0-9_+]*\):.*/\1/p' "$tune" | grep -vx 'halving\|inference' | xargs)}"
     ;;
@@ -65,6 +69,7 @@ done
 read -ra seeds_a <<<"$seeds"
 read -ra leading_a <<<"$leading"
 read -ra methods_a <<<"$methods"
+read -ra baselines_a <<<"$baselines"
 # The searches of conf/tune_full.yaml whose merges have a term for each expert, and no other: a sum that
 # is not calibrated or boosted, without random numbers. An expert can be added to these or taken away.
 sums=(breadcrumbs lors lors_global lors_independent lors_keep_norm lors_paper lors_sparse_first
@@ -129,7 +134,7 @@ part_seeds() {
             recipe "$leading" --seed "$seed" --expdir "$first" --stage score
         fi
     done
-    local systems=(base expert joint sequential) method
+    local systems=(base expert "${baselines_a[@]}") method
     for method in "${leading_a[@]}"; do systems+=("$method.langs" "$method.langs_tasks"); done
     local dirs=("${seeds_a[@]/#/$expdir/seed}")
     "$python" -m lors.bin.results --expdirs "${dirs[@]}" --systems "${systems[@]}" \
