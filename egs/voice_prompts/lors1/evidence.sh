@@ -35,7 +35,7 @@ methods=""   # methods of the first seed, over languages (full: all of conf/tune
 leading=""   # methods of all seeds, over languages, and over languages and tasks
 expdir=exp   # experiment directories: EXPDIR/seed1, EXPDIR/reach, ...
 train_config=conf/train_quick.yaml # fine-tuning
-baselines="" # baselines of all seeds (full: joint sequential sequential_reversed, quick: joint sequential); reach and extend need joint
+baselines="" # one model for all (full: joint sequential sequential_reversed, quick: joint sequential); reach, extend: joint
 compare_to="" # method that rows are compared with; where it is not, the first (full: lors_paper, quick: lors)
 nj=2         # jobs at the same time
 
