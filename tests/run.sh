@@ -41,9 +41,9 @@ if ! PATH=$PATH:/usr/lib/sctk/bin type -P sclite sc_stats >/dev/null; then
         log "sctk cannot be installed; its tests will be skipped"
 fi
 
-# A browser for the tests of the page and of the site, all of them slow; with its libraries 300 MB.
+# A browser for the tests of the page and of the site; with its libraries 300 MB.
 browsers=(chromium chromium-browser google-chrome chrome chromium-headless-shell)
-if [[ "$*" != *"not slow"* ]] && [ -z "$(type -P "${browsers[@]}")" ]; then
+if [ -z "$(type -P "${browsers[@]}")" ]; then
     utils/install.sh --system_packages chromium-headless-shell >/dev/null ||
         log "Chromium cannot be installed; its tests will be skipped"
 fi

@@ -8,8 +8,6 @@ from lors.recipe.significance import significance_file
 from tests.chromium import NAMES, Chromium, find_chromium
 from tests.unit.score_trees import few_samples, make_sweeps, make_texts, put
 
-pytestmark = pytest.mark.slow
-
 WIDE = 'document.querySelectorAll(".wide, pre")'
 OVERFLOWING = f"""(() => {{
   const scrolled = [...{WIDE}];
