@@ -1,13 +1,18 @@
 """lors.export.whisper and its command line, with tiny models."""
 
 import json
+import re
+import shlex
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from whisper_files import DIMS, espnet_state, hugging_face_state, openai_state, write_hugging_face
 
+from lors.bin import quantise
 from lors.bin.export_whisper import main
+from lors.checkpoint.expert import open_model
+from lors.checkpoint.quantised import open_quantised, write_quantised
 
 VOCABULARY = 51865
 
@@ -186,6 +191,25 @@ def test_models_that_are_no_whisper_are_refused(tmp_path, capsys):
     torch.save(part, tmp_path / "part.pth")
     assert export(tmp_path / "part.pth", tmp_path / "hf") == 1
     assert "decoder.token_embedding.weight" in capsys.readouterr().err
+
+
+def test_a_model_in_4_bits_is_refused_with_the_command_for_full_precision(
+    exported, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    names = [name for name in state_of() if name.endswith("query.weight")]
+    file = tmp_path / "quantised/model.safetensors"
+    write_quantised(open_model(exported[0]), names, file)
+    for out in ("hf", "out.pt"):
+        for words in ([file], [file.parent], [exported[0], "--base", file.parent]):
+            assert export(words[0], out, *map(str, words[1:])) == 1
+            error = capsys.readouterr().err
+            assert str(file) in error and "4 bits" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["quantised"]
+    [command] = re.findall(r"lors quantise (.*)", error)
+    assert quantise.main(shlex.split(command)) == 0
+    expected, found = open_quantised(file), open_model("copy.pth")
+    assert all(torch.equal(found.tensor(name), expected.tensor(name)) for name in expected.names())
 
 
 @pytest.mark.parametrize("vocabulary", [51864, 100])
