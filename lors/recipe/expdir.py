@@ -17,7 +17,8 @@
 | ``importance/<lang>/`` | Taylor scores of the base model on a language |
 | ``masks/<criterion>_<rate>/`` | masks of all languages |
 | ``s3net_<criterion>_<rate>/`` | a model trained under these masks, and a copy of them |
-| ``half/<system>/`` | the model after half of the training as ``base/``, and masks found on it |
+| ``half/<system>/`` | the model after half of the training as ``base/``, and masks found on it, |
+| | with ``importance/`` or ``expert/`` |
 | ``overlap.json`` | overlap of the masks of two languages, and the loss of merging their experts |
 | ``parameters.json`` | parameters and bytes of systems with and without sub-networks |
 | ``packed/<system>/<lang>/`` | a language's sub-network as a model of its own; ``all``: of all |
@@ -181,6 +182,18 @@ def order_of(baseline: str, pairs: Sequence[Pair]) -> list[Pair]:
 def sequential_steps(pairs: Iterable[Pair]) -> list[str]:
     """Return the names of a sequential baseline's steps, one for each pair in its order."""
     return [f"{number:02d}_{pair}" for number, pair in enumerate(pairs, 1)]
+
+
+def steps_of_half(expdir: ExpDir, system: str, pairs: Sequence[Pair]) -> list[Path]:
+    """Return the directories that a training makes before the masks are found again, in order.
+
+    The half-trained model, and its Taylor scores on each language or (magnitude, common) its
+    fine-tuning on each pair.
+    """
+    half = expdir.half(system)
+    if "_taylor_" in system:
+        return [half.base, *map(half.importance, dict.fromkeys(pair.lang for pair in pairs))]
+    return [half.base, *map(half.expert, pairs)]
 
 
 def check_models(directories: Iterable[Path]) -> None:

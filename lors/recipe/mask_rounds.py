@@ -24,6 +24,10 @@ from lors.recipe.train import estimate_importance, train
 from lors.recipe.training_config import training_config
 from lors.tasks import Pair
 
+OTHER_SEED = 10_000
+"""Distance between the seeds of the halves. ESPnet shuffles each pass over the data by the seed and
+the number of the pass, added up: after a small distance some orders would come again."""
+
 
 def train_in_two_rounds(
     system: str,
@@ -40,7 +44,9 @@ def train_in_two_rounds(
 
     ``half/<system>`` of the experiment receives the half-trained model as its base model, and its
     scores or experts and masks. Each half has a learning rate schedule of its own, of half the
-    length; the second begins with the best epoch of the first.
+    length; the second begins with the best epoch of the first. Both count their epochs from 1, so
+    the second has another seed (:func:`second_seed`): with the first one's it would see the same
+    batches in the same order again.
 
     Args:
         system: the system.
@@ -63,7 +69,8 @@ def train_in_two_rounds(
     training = {**options, "num_nodes": num_nodes}
     found = Masks(masks).settings
     start = {"init_param": [str(half.base / "model.pth")]}
-    _check_second_half(pairs, {**second, **start}, expdir.subnet(system), options["seed"])
+    of_second = {**training, "seed": second_seed(options["seed"])}
+    _check_second_half(pairs, {**second, **start}, expdir.subnet(system), of_second["seed"])
     train(pairs, dump, first, half.base, masks=masks, **training)
     langs = list(dict.fromkeys(pair.lang for pair in pairs))
     if found["criterion"] == "taylor":
@@ -76,7 +83,12 @@ def train_in_two_rounds(
     tasks = list(dict.fromkeys(pair.task for pair in pairs))
     find_masks_of(half, langs, tasks, found["criterion"], found["rate"], found["scope"])
     again = half.masks(system)
-    train(pairs, dump, {**second, **start}, expdir.subnet(system), masks=again, **training)
+    train(pairs, dump, {**second, **start}, expdir.subnet(system), masks=again, **of_second)
+
+
+def second_seed(seed: int) -> int:
+    """Return the seed of the second half of a training whose first half has this seed."""
+    return (seed + OTHER_SEED) % 2**32  # within lors.config.SEED
 
 
 def _check_second_half(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lors.checkpoint.places import RECIPE_MODEL
-from lors.fileio import write_json
+from lors.fileio import file_digest, write_json
 from lors.recipe.expdir import LORA, ExpDir
 from lors.recipe.measured import Count, CountOrZero, read_measured
 from lors.recipe.report import Section
@@ -23,6 +23,10 @@ FILE = "parameters.json"
 NOTE = (
     "Used: parameters that compute for a language and task. A further language: its mask, "
     "adapters or experts. MB of files as they are trained; packed sub-networks are smaller."
+)
+FOUND_AGAIN = (
+    "Masks found twice (--mask_rounds 2): {}. Sizes and overlap are those of the second masks, "
+    "found on the model after half of the training; the merges masked_* have the first ones."
 )
 
 
@@ -50,10 +54,12 @@ class SubnetSizes:
     Attributes:
         langs: the languages.
         systems: system -> its sizes.
+        found_again: the systems whose masks were found again after half of the training.
     """
 
     langs: tuple[str, ...]
     systems: dict[str, SystemSizes]
+    found_again: tuple[str, ...] = ()
 
 
 def write_subnet_sizes(expdir: ExpDir, systems: Sequence[str], pairs: Sequence[Pair]) -> None:
@@ -91,7 +97,14 @@ def write_subnet_sizes(expdir: ExpDir, systems: Sequence[str], pairs: Sequence[P
         files = [expdir.model(system, pair, ()) / RECIPE_MODEL for pair in pairs]
         if all(file.exists() for file in files):
             found[system] = _sizes_of(files, model, base_bytes, langs)
-    write_json(expdir.root / FILE, dataclasses.asdict(SubnetSizes(tuple(langs), found)))
+    again = tuple(system for system in systems if _found_again(expdir, system))
+    write_json(expdir.root / FILE, dataclasses.asdict(SubnetSizes(tuple(langs), found, again)))
+
+
+def _found_again(expdir: ExpDir, system: str) -> bool:
+    """Return whether a model has the masks of its first half, and not those of a run without."""
+    second = expdir.half(system).masks(system)
+    return second.exists() and file_digest(second) == file_digest(expdir.latest_masks(system))
 
 
 def _sizes_of(
@@ -135,7 +148,8 @@ def _section(file: Path) -> Section:
     sizes = read_measured(SubnetSizes, file, "overlap")
     header = ["system", "parameters, million", "used", "% used", "MB", "MB of a further language"]
     rows = [_row(system, of) for system, of in sizes.systems.items()]
-    return Section("Sizes of the systems", header, rows, above=[NOTE])
+    below = [FOUND_AGAIN.format(", ".join(sizes.found_again))] if sizes.found_again else []
+    return Section("Sizes of the systems", header, rows, above=[NOTE], below=below)
 
 
 def _row(system: str, sizes: SystemSizes) -> list[str]:

@@ -22,6 +22,7 @@ from lors.recipe.expdir import (
     order_of,
     searches_of,
     sequential_steps,
+    steps_of_half,
 )
 from lors.recipe.job_log import JobLog, read_job_log
 from lors.tasks import Pair, pairs_of
@@ -97,9 +98,12 @@ def _masks(log: JobLog, _: str) -> tuple[str, ...]:
 
 
 def _trained_under_masks(log: JobLog, _: str) -> tuple[str, ...]:
-    """Return a system, and before it the first half of its training if masks are found again."""
+    """Return a system, and before it what its training makes first if masks are found again."""
     system = _only(log.option("systems"), log)
-    return (f"half/{system}/base", system) if log.option("mask_rounds") == ["2"] else (system,)
+    langs, tasks = log.option("langs"), log.option("tasks")
+    if log.option("mask_rounds") != ["2"] or len(langs) * len(tasks) > MOST_UNITS:
+        return (system,)
+    return (*map(str, steps_of_half(ExpDir(""), system, pairs_of(langs, tasks))), system)
 
 
 def _packed(log: JobLog, expdir: str) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from lors.recipe.expdir import (
     packed_merges,
     scopes_of,
     sequential_steps,
+    steps_of_half,
     utterances_file,
 )
 from lors.recipe.run_record import RunRecord
@@ -79,7 +80,7 @@ def units_of(run: RunRecord, expdir: str | os.PathLike) -> Iterator[Unit]:
     scopes = scopes_of(run.tasks)
     yield from _data_units(run, _recipe_directory(run, exp.root))
     yield from _training_units(run, exp, pairs)
-    yield from _subnet_units(run, exp, list(dict.fromkeys(pair.lang for pair in pairs)))
+    yield from _subnet_units(run, exp, pairs)
     yield from _merge_units(run, exp, scopes)
     yield from _test_units(run, exp, pairs)
     for name in packed_merges(run.tasks, run.methods) if run.script == "lors" else ():
@@ -114,8 +115,9 @@ def _training_units(run: RunRecord, exp: ExpDir, pairs: Sequence[Pair]) -> Itera
             yield _model("baselines", f"{baseline}/{step}", exp.root / baseline / step, exp)
 
 
-def _subnet_units(run: RunRecord, exp: ExpDir, langs: Sequence[str]) -> Iterator[Unit]:
+def _subnet_units(run: RunRecord, exp: ExpDir, pairs: Sequence[Pair]) -> Iterator[Unit]:
     """Yield Taylor scores, masks, trainings under masks, their overlap and packed sub-networks."""
+    langs = list(dict.fromkeys(pair.lang for pair in pairs))
     subnets = [system for system in run.systems if system.startswith(SUBNETS)]
     for lang in langs if any("_taylor_" in system for system in subnets) else ():
         yield _model("importance", lang, exp.importance(lang), exp)
@@ -124,7 +126,9 @@ def _subnet_units(run: RunRecord, exp: ExpDir, langs: Sequence[str]) -> Iterator
         yield _model("masks", directory.name, directory, exp)
     for system in subnets:
         if exp.half(system).root.exists():  # with --mask_rounds 2
-            yield _model("subnets", f"half/{system}", exp.half(system).base, exp)
+            for step in steps_of_half(exp, system, pairs):
+                name = _key(step, exp).removesuffix("/base")
+                yield _model("subnets", name, step, exp)
         yield _model("subnets", system, exp.subnet(system), exp)
     if subnets:
         products = [exp.root / "overlap.json"]

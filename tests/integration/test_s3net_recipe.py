@@ -198,5 +198,11 @@ def test_masks_are_found_twice(finished, options, tmp_path):
     packed = Checkpoint.open(recipe.exp / f"packed/{system}/de/subnetwork.safetensors")
     expected = second.restricted(whole, "de")
     assert all(torch.equal(packed.tensor(name), value) for name, value in expected.items())
+    seeds = [read_yaml(model / "train.yaml")["seed"] for model in models[1:]]
+    assert seeds[1] == seeds[0] + 10_000
+    assert f"(--mask_rounds 2): {system}." in (recipe.exp / "RESULTS.md").read_text(
+        encoding="utf-8"
+    ).replace("\\", "")
     code, stages = recipe.status()
-    assert code == 0 and set(stages["subnets"]) == {system, f"half/{system}"}
+    steps = [f"half/{system}", *(f"half/{system}/importance/{lang}" for lang in LANGS)]
+    assert code == 0 and list(stages["subnets"]) == [*steps, system]

@@ -16,7 +16,7 @@ import yaml
 from lors.bin import find_masks, importance, inspect, mask_overlap
 from lors.checkpoint.masks import Masks
 from lors.checkpoint.reader import Checkpoint
-from lors.config import build, read_yaml
+from lors.config import SEED, build, read_yaml
 from lors.done_marker import DoneMarker
 from lors.errors import LorsError, UsageError
 from lors.fileio import read_json, write_json
@@ -25,9 +25,9 @@ from lors.models import FAMILIES
 from lors.plots.overlap import overlap_figure, overlap_points
 from lors.plots.style import save_figures
 from lors.recipe import mask_rounds
-from lors.recipe.expdir import ExpDir
+from lors.recipe.expdir import ExpDir, steps_of_half
 from lors.recipe.mask_overlap import overlap_sections, read_overlap
-from lors.recipe.mask_rounds import halves, train_in_two_rounds
+from lors.recipe.mask_rounds import halves, second_seed, train_in_two_rounds
 from lors.recipe.options import resolve
 from lors.recipe.run_record import begin_stage
 from lors.recipe.status import read_status
@@ -228,10 +228,39 @@ def test_two_rounds_where_one_has_been_trained(exp, monkeypatch, marker):
         two_rounds()
     assert not trained
     start = [str(exp.half(system).base / "model.pth")]
-    record({**halves(config)[1], "init_param": start, "seed": 1})
+    record(training_config({**halves(config)[1], "init_param": start}, len(pairs), seed=1))
+    with refusal(exp.subnet(system), "config.seed: 1 -> 10001"):
+        two_rounds()
+    record(training_config({**halves(config)[1], "init_param": start}, len(pairs), seed=10001))
     with refusal("stopped"):
         two_rounds()
     assert trained == [(exp.half(system).base, {**halves(config)[0], "seed": 1})]
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "taylor", "common"])
+def test_the_steps_of_two_rounds(exp, monkeypatch, criterion):
+    """Those that status shows; the second half has another seed, so other batches."""
+    system, pairs = f"s3net_{criterion}_30", pairs_of(LANGS, TASKS)
+    find_masks_of(exp, LANGS, TASKS, criterion, 30, "matrix")
+    seeds = {}
+
+    def step(pairs, dump, config, out, *base, seed, **options):
+        seeds[out] = seed
+
+    for name in ("train", "estimate_importance"):
+        monkeypatch.setattr(mask_rounds, name, step)
+    monkeypatch.setattr(mask_rounds, "find_masks_of", lambda *words: seeds.update(found=words[3:]))
+    config, masks = {"max_epoch": 4, "init_param": []}, exp.masks(system)
+    train_in_two_rounds(system, pairs, "dump", config, exp, masks, stats="stats", seed=3)
+    first = dict.fromkeys(steps_of_half(exp, system, pairs), 3)
+    assert seeds == {**first, "found": (criterion, 30, "matrix"), exp.subnet(system): 10003}
+    assert list(seeds) == [*first, "found", exp.subnet(system)]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
+def test_seeds_of_two_rounds_are_far_apart(seed):
+    other = second_seed(seed)
+    assert other in SEED and abs(other - seed) >= 10_000
 
 
 # --- status -------------------------------------------------------------------------------------
@@ -304,28 +333,34 @@ def test_status_names_the_log_of_a_job(running, stage, job):
     assert {unit.error for unit in again} == {"OSError: full"}
 
 
-def test_status_of_a_training_in_two_rounds(running):
-    """The half-trained model and its system are units of one job, one after the other."""
-    exp, names = ExpDir("exp"), [f"half/{SUBNETS[0]}", SUBNETS[0]]
-    words = [*JOBS["train_subnet.1"], "--mask_rounds", "2"]
-    write_log("log/train_subnet.1.log", words, on=f"{HERE}, process {os.getpid()}")
+@pytest.mark.parametrize(
+    ("number", "sources"),
+    [
+        (1, ["expert/de_asr", "expert/de_st", "expert/es_asr", "expert/es_st"]),
+        (2, ["importance/de", "importance/es"]),
+    ],
+)
+def test_status_of_a_training_in_two_rounds(running, number, sources):
+    """Half-trained model, what masks are found again by, and system: one job, in this order."""
+    exp, system = ExpDir("exp"), SUBNETS[number - 1]
+    half = f"half/{system}"
+    names = [half, *(f"{half}/{source}" for source in sources), system]
+    words = [*RUNS, "lors.bin.train_subnet", "--systems", *SUBNETS, "--only", str(number)]
+    words += ["--langs", *LANGS, "--tasks", *TASKS, "--mask_rounds", "2"]
+    write_log(f"log/train_subnet.{number}.log", words, on=f"{HERE}, process {os.getpid()}")
 
     def states():
         found = running("subnets")
         return [found[name].state for name in names if name in found]
 
     assert states() == ["running"]
-    half, system = (
-        DoneMarker(d / ".done", {}) for d in (exp.half(names[1]).base, exp.root / names[1])
-    )
-    half.start()
-    assert states() == ["running", "pending"]
-    half.mark()  # now masks are found again
-    assert states() == ["done", "running"]
-    system.start()
-    assert states() == ["done", "running"]
-    system.mark()
-    assert states() == ["done", "done"]
+    places = [exp.half(system).base, *(exp.root / name for name in names[1:])]
+    for step, place in enumerate(places):
+        marker, to_come = DoneMarker(place / ".done", {}), len(places) - step - 1
+        marker.start()
+        assert states() == [*["done"] * step, "running", *["pending"] * to_come]
+        marker.mark()
+        assert states() == [*["done"] * (step + 1), *["running", *["pending"] * to_come][:to_come]]
 
 
 def test_status_follows_the_masks_that_were_found_again(tmp_path, monkeypatch):
@@ -347,9 +382,10 @@ def test_status_follows_the_masks_that_were_found_again(tmp_path, monkeypatch):
     assert exp.latest_masks(system) == files[-1]
     # The first half of a training in two rounds.
     exp.half(system).base.mkdir(parents=True)
-    assert progress("subnets") == {f"half/{system}/base": "", system: ""}
+    found_by = {f"half/{system}/importance/{lang}": "" for lang in LANGS}
+    assert progress("subnets") == {f"half/{system}/base": "", **found_by, system: ""}
     DoneMarker(exp.half(system).base / ".done", {}).mark()
-    assert progress("subnets") == {f"half/{system}/base": "done", system: ""}
+    assert progress("subnets") == {f"half/{system}/base": "done", **found_by, system: ""}
 
 
 # --- masks of an experiment ---------------------------------------------------------------------
@@ -437,6 +473,27 @@ def test_sizes_of_the_systems(exp):
     assert found[system]["bytes_of_a_further_language"] == round(on_disk / 2)
     experts = sum(exp.expert(pair).joinpath("model.pth").stat().st_size for pair in pairs)
     assert found["expert"]["bytes_of_a_further_language"] == round(experts / 2)
+
+
+def test_masks_that_were_found_twice_are_told_below_the_sizes(exp):
+    systems, pairs = [f"s3net_{kind}_30" for kind in CRITERIA], pairs_of(LANGS, TASKS)
+    for criterion in CRITERIA:
+        find_masks_of(exp, LANGS, TASKS, criterion, 30, "matrix")
+    again = exp.half(systems[1])
+    shutil.copytree(exp.masks(systems[1]).parent, again.masks(systems[1]).parent)
+    other = exp.half(systems[0])  # of a training that was begun, and not ended, in two rounds
+    shutil.copytree(exp.masks(systems[1]).parent, other.masks(systems[0]).parent)
+    write_subnet_sizes(exp, systems, pairs)
+    [section] = subnet_size_sections([exp.root])
+    [note] = section.below
+    assert systems[1] in note and systems[0] not in note and "--mask_rounds 2" in note
+    again.masks(systems[1]).unlink()
+    write_subnet_sizes(exp, systems, pairs)
+    assert not subnet_size_sections([exp.root])[0].below
+    # A file of an earlier version.
+    file = exp.root / "parameters.json"
+    write_json(file, {k: value for k, value in read_json(file).items() if k != "found_again"})
+    assert not subnet_size_sections([exp.root])[0].below
 
 
 def adapter_of(number):
