@@ -67,10 +67,11 @@ def test_all_systems_are_trained_on_equal_batches(name):
     batches = [{key: config.get(key) for key in keys} for config in configs]
     assert len(batches) > 1 and all(of == batches[0] for of in batches)
     assert batches[0]["batch_type"] == "folded" and batches[0]["batch_bins"] is None
-    [lora] = [config for config in configs if config.get("use_adapter")]
+    adapters = [config for config in configs if config.get("use_adapter")]
     ours = {"mini_covost": "train_expert", "voice_prompts": "train_quick"}[name]
     plain = read_yaml(RECIPES[name] / f"conf/{ours}.yaml")
-    assert all(lora[key] == plain[key] for key in ("num_iters_per_epoch", "max_epoch"))
+    lengths = ("num_iters_per_epoch", "max_epoch")
+    assert adapters and all(lora[key] == plain[key] for lora in adapters for key in lengths)
 
 
 @pytest.mark.parametrize(
@@ -147,17 +148,21 @@ def test_help_has_every_stage_and_option(tmp_path):
         assert re.search(rf"^ +{number} +{stage} +\S", done.stdout, re.MULTILINE), stage
 
 
+# Whisper-base, width 512, 6 + 6 layers: attention, cross-attention and MLP.
+OF_WHISPER = [(512, 512)] * 4 * 18 + [(512, 2048)] * 2 * 12
+
+
 @pytest.mark.parametrize(
-    ("name", "matrices", "adapters"),
+    ("name", "file", "matrices", "adapters"),
     [
         # The matrices of its base model; tasks asr.
-        ("mini_covost", None, 1),
-        # Whisper-base, width 512, 6 + 6 layers: attention, cross-attention and MLP; tasks asr st.
-        ("voice_prompts", [(512, 512)] * 4 * 18 + [(512, 2048)] * 2 * 12, 2),
+        ("mini_covost", "train_lora.yaml", None, 1),
+        ("voice_prompts", "train_lora.yaml", OF_WHISPER, 2),  # tasks asr st
+        ("voice_prompts", "train_lora_asr.yaml", OF_WHISPER, 1),
     ],
 )
-def test_adapters_of_a_language_have_the_bytes_of_its_mask(name, matrices, adapters):
-    config = read_yaml(RECIPES[name] / "conf/train_lora.yaml")
+def test_adapters_of_a_language_have_the_bytes_of_its_mask(name, file, matrices, adapters):
+    config = read_yaml(RECIPES[name] / "conf" / file)
     if matrices is None:
         base = Checkpoint.open(RECIPES[name] / "base/model.pth")
         matrices = [base.shape(matrix) for matrix in pruned_matrices(base)]
@@ -166,8 +171,18 @@ def test_adapters_of_a_language_have_the_bytes_of_its_mask(name, matrices, adapt
     mask = sum(rows * columns for rows, columns in matrices) / 8
     assert 0.85 < 4 * adapters * numbers / mask < 1.05
     shown = f"{4 * numbers / 1e6:.1f} MB" if numbers > 1e5 else f"{4 * numbers / 1e3:.0f} kB"
-    assert shown in (RECIPES[name] / "conf/train_lora.yaml").read_text()
+    assert shown in (RECIPES[name] / "conf" / file).read_text()
     assert shown in (RECIPES[name] / "README.md").read_text()
+
+
+def test_adapters_of_one_task_differ_from_those_of_two_in_their_size_alone():
+    of_two, of_one = (
+        read_yaml(RECIPES["voice_prompts"] / f"conf/train_lora{end}.yaml") for end in ("", "_asr")
+    )
+    sizes = [config.pop("adapter_conf") for config in (of_two, of_one)]
+    assert of_two == of_one
+    assert sizes[1] == {**sizes[0], "rank": 10, "alpha": 20}
+    assert all(size["alpha"] == 2 * size["rank"] for size in sizes)
 
 
 # --- a self-supervised encoder ------------------------------------------------------------------

@@ -3,7 +3,8 @@
 # for each, recognition, and translation of four of them into English.
 #
 #   ./run.sh                                   # hours on two CPU cores
-#   ./run.sh --langs "es fr" --tasks asr --expdir exp/es_fr   # a part of it
+#   ./run.sh --langs "es fr" --tasks asr --lora_config conf/train_lora_asr.yaml \
+#       --expdir exp/es_fr                     # a part of it
 #   ./run.sh --stage base --datadir ../lors1/data --dumpdir ../lors1/dump # with the data of lors1
 #
 # db.sh has the place of the packages. All options are those of s3net.sh (./run.sh --help). The values
