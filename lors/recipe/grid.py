@@ -96,17 +96,7 @@ def read_grid(path: str | os.PathLike, methods: Sequence[str] | None = None) -> 
             grid.
     """
     content = read_yaml(path)
-    limit = content.pop("utterances_per_language", None)
-    if limit is not None and not (type(limit) is int and limit > 0):
-        where = f"{path}: utterances_per_language"
-        raise UsageError("not a number of utterances", where=where, expected="1 or more", got=limit)
-    halving = content.pop("halving", None)
-    if halving is not None:
-        halving = build(Halving, halving, f"{path}: halving")
-    inference = content.pop("inference", {})
-    if not isinstance(inference, dict):
-        where = f"{path}: inference"
-        raise UsageError("no options", where=where, expected="name: value ...", got=inference)
+    limit, halving, inference = _taken_out(content, path)
     points, variants, each_expert = {}, {}, {}
     for name, grid in content.items():
         path_component(name, path, UsageError)  # of tune/<name>.<scope>
@@ -137,6 +127,28 @@ def read_grid(path: str | os.PathLike, methods: Sequence[str] | None = None) -> 
         {name: each_expert[name] for name in kept if name in each_expert},
         inference,
     )
+
+
+def _taken_out(
+    content: dict[str, Any], path: str | os.PathLike
+) -> tuple[int | None, Halving | None, dict[str, Any]]:
+    """Remove the keys that are not grids, and return their values.
+
+    Returns:
+        The number of dev utterances, the rule of successive halving, the options of inference.
+    """
+    limit = content.pop("utterances_per_language", None)
+    if limit is not None and not (type(limit) is int and limit > 0):
+        where = f"{path}: utterances_per_language"
+        raise UsageError("not a number of utterances", where=where, expected="1 or more", got=limit)
+    halving = content.pop("halving", None)
+    if halving is not None:
+        halving = build(Halving, halving, f"{path}: halving")
+    inference = content.pop("inference", {})
+    if not isinstance(inference, dict):
+        where = f"{path}: inference"
+        raise UsageError("no options", where=where, expected="name: value ...", got=inference)
+    return limit, halving, inference
 
 
 def _further(number: Any, where: str) -> int:
