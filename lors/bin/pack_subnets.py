@@ -17,7 +17,6 @@ from lors.log import run_main
 from lors.recipe.names import check_names
 from lors.recipe.report import aligned
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 ALL = "all"
 
 
@@ -31,7 +30,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", required=True, help="model directory of a training under masks")
     parser.add_argument("--langs", nargs="+", help="languages to write (default: all)")
     parser.add_argument(
-        "--dtype", choices=list(DTYPES), help="of all files (default: that of the model)"
+        "--dtype",
+        choices=["float32", "float16", "bfloat16"],
+        help="of all files (default: that of the model)",
     )
     parser.add_argument("--out", required=True, help="directory to write")
     return parser
@@ -43,7 +44,7 @@ def work(args: argparse.Namespace) -> None:
     masks, model = Masks(source / MASKS), open_model(source / RECIPE_MODEL)
     langs = args.langs or masks.languages
     masks.check_languages(langs)
-    dtype = DTYPES.get(args.dtype)
+    dtype = getattr(torch, args.dtype) if args.dtype else None
     rows, sizes = [["file", "MB", "of the model"]], {}
     whole = (source / RECIPE_MODEL).stat().st_size
     for name in (*langs, ALL):

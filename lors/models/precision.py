@@ -15,14 +15,14 @@ def dtype_of(name: str, device: torch.device) -> torch.dtype:
     """Return the type for weights and activations in inference.
 
     Args:
-        name: ``float32``, ``float16``, ``bfloat16``; ``auto``: float16 on a GPU, float32 elsewhere;
-            ``fast``: float16 on a GPU, bfloat16 on a CPU that has instructions for it, float32
-            elsewhere.
+        name: that of a type of torch; ``auto``: float16 on a GPU, float32 elsewhere; ``fast``:
+            float16 on a GPU, bfloat16 on a CPU that has instructions for it, float32 elsewhere.
         device: the device of the model.
     """
-    if name in ("auto", "fast"):
-        if device.type == "cuda":
-            return torch.float16
-        is_bfloat16 = name == "fast" and device.type == "cpu" and cpu_multiplies_bfloat16()
-        return torch.bfloat16 if is_bfloat16 else torch.float32
-    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]
+    if name not in ("auto", "fast"):
+        return getattr(torch, name)
+    if device.type == "cuda":
+        return torch.float16
+    if name == "fast" and device.type == "cpu" and cpu_multiplies_bfloat16():
+        return torch.bfloat16
+    return torch.float32

@@ -166,7 +166,7 @@ part_reach() {
 part_left_out() {
     local lang method factors factor
     local models=(base="$first/base" "expert=$first/expert/{lang}_asr")
-    factors=$(scale_grid 5 4)
+    factors=$(scale_grid "${#langs[@]}" $((${#langs[@]} - 1)))
     for method in "${leading_a[@]}"; do
         factor=$(factor_of "$method" "$factors")
         for lang in "${langs[@]}"; do
