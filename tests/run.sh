@@ -28,6 +28,7 @@ PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} # for an environment that the lors p
 # Waiting threads sleep, as in the jobs of the recipes, because several tests share the processors.
 OMP_WAIT_POLICY=${OMP_WAIT_POLICY-PASSIVE} GOMP_SPINCOUNT=${GOMP_SPINCOUNT-0}
 export LORS_PYTHON PATH PYTHONPATH OMP_WAIT_POLICY GOMP_SPINCOUNT
+unset PYTHONDONTWRITEBYTECODE # as in path.sh
 
 # Slurm for the tests of utils/slurm.py, which start a cluster of their own; no service is started.
 if ! PATH=$PATH:/usr/sbin type -P slurmctld slurmd munged sbatch >/dev/null; then

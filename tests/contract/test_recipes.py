@@ -77,6 +77,17 @@ def test_files_of_a_recipe(name):
 
 
 @pytest.mark.parametrize("name", RECIPES)
+def test_programs_keep_their_byte_code(name):
+    environment = {"PATH": os.environ["PATH"], "LORS_PYTHON": sys.executable}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    command = ["bash", "-c", '. ./path.sh; "$python" -c "import sys; print(sys.flags)"']
+    done = subprocess.run(
+        command, cwd=RECIPES[name], env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0 and "dont_write_bytecode=0" in done.stdout
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_help_has_every_option_and_stage(name, tmp_path):
     recipe = Recipe(tmp_path / name, name)
     done = run(recipe, "--help")

@@ -137,6 +137,23 @@ def test_a_package_opens_elsewhere(made, recipe, tmp_path, monkeypatch, place):
         assert imported.read_bytes() == (made / name).read_bytes()
 
 
+def test_a_merge_is_a_base_model(made, exp):
+    """Its configuration names the files of the experiment's base model."""
+    import_espnet_s2t(exp / f"merged/{NAME}", "second/base")
+    for name in ("bpe.model", "feats_stats.npz", "model.pth"):
+        assert Path("second/base", name).read_bytes() == (made / name).read_bytes()
+    config = yaml.safe_load(Path("second/base/config.yaml").read_text())
+    assert config["bpemodel"] == "second/base/bpe.model"
+
+
+def test_a_model_of_the_hub_names_no_file_of_this_disk(made, exp, tmp_path):
+    snapshot = tmp_path / "models--org--base/snapshots" / ("0" * 40)
+    shutil.copytree(exp / f"merged/{NAME}", snapshot)
+    with refusal("missing", snapshot / "bpe.model", snapshot / "feats_stats.npz"):
+        import_espnet_s2t(snapshot, "second/base")
+    assert not Path("second").exists()
+
+
 def test_the_record_and_the_configuration_have_relative_paths(exp):
     before = (exp / f"merged/{NAME}/config.yaml").read_bytes()
     assert packed(str(exp))[0] == 0

@@ -54,7 +54,8 @@ def import_espnet_s2t(base_model: str | os.PathLike, out: str | os.PathLike) -> 
 
     Args:
         base_model: directory of ``config.yaml``, ``model.pth`` and the files that ``config.yaml``
-            names (``bpe.model``, ``feats_stats.npz``); an unpacked model of ESPnet
+            names (``bpe.model``, ``feats_stats.npz``); an expert or a merge of an experiment, whose
+            ``config.yaml`` names those of its base model; an unpacked model of ESPnet
             (``meta.yaml``); or the name of one of these on the Hugging Face Hub
             (:mod:`lors.checkpoint.hub`).
         out: the model directory to make.
@@ -79,7 +80,9 @@ def import_espnet_s2t(base_model: str | os.PathLike, out: str | os.PathLike) -> 
             where = f"{described}: {key}"
             name = path_component(Path(str(section[key])).name, where)
             # A package has its files at the paths of its configuration.
-            files[name] = source / str(section[key]) if packed else folder / name
+            files[name] = (
+                source / str(section[key]) if packed else _file_named(Path(section[key]), folder)
+            )
             section[key] = str(out / name)
     _check_there(source, files.values())
     digests = {name: file_digest(path) for name, path in files.items()}
@@ -104,6 +107,17 @@ def import_espnet_s2t(base_model: str | os.PathLike, out: str | os.PathLike) -> 
             record = {"base_model": os.fspath(base_model), "source": origin}
             write_text(out / "source.yaml", yaml.safe_dump(record, sort_keys=False))
     log.info("base model %s copied to %s", source, out)
+
+
+def _file_named(named: Path, folder: Path) -> Path:
+    """Return a file that the configuration of the model in `folder` names.
+
+    It lies beside the model. An expert or a merge of an experiment has none: its configuration has
+    the path of the file of the experiment's base model. A model from the Hub names no local file.
+    """
+    beside = folder / named.name
+    is_elsewhere = not beside.exists() and named.is_file() and origin_of(folder) is None
+    return named if is_elsewhere else beside
 
 
 def _check_there(source: Path, files: Iterable[Path]) -> None:
