@@ -584,6 +584,25 @@ def test_training_configuration_has_only_options_of_espnet(name, training_option
         assert choices is None or value in choices, (key, value)
 
 
+@pytest.mark.parametrize("name", [n for n in CONFIGS if "train_wav2vec2" in n])
+def test_epochs_and_momentum_of_wav2vec2(name):
+    """A collapsed codebook has a small contrastive loss; the schedule leaves given betas alone."""
+    import torch
+
+    config = read_yaml(CONFIGS[name])
+    choice = {"contrastive": "error", "ctc": "cer"}[config["model_conf"]["objective"]]
+    assert config["best_model_criterion"] == [["valid", choice, "min"]]
+    betas = config["optim_conf"].get("betas")
+    if betas is None:
+        return
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], **config["optim_conf"])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, **config["scheduler_conf"])
+    for _ in range(3):
+        assert list(optimizer.param_groups[0]["betas"]) == betas
+        optimizer.step()
+        schedule.step()
+
+
 def test_every_configuration_is_of_a_known_kind():
     """One of the tests above checks each kind."""
     kinds = {"train", "inference", "tune", "merge", "slurm"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sys
@@ -34,7 +35,7 @@ from lors.subnet.find import find_masks as find
 from lors.tasks import pairs_of
 from tests.full_disk import largest_file
 from tests.integration.recipe import ROOT
-from tests.integration.tiny_wav2vec2 import PACKAGES, environment, make_wav2vec2
+from tests.integration.tiny_wav2vec2 import CONFIG, PACKAGES, environment, make_wav2vec2
 from tests.reference.small_trainings import two_processes
 from tests.refusal import refusal
 
@@ -245,13 +246,15 @@ def test_a_text_does_not_depend_on_the_batch_with_a_group_norm(project, tmp_path
     assert recogniser.transcribe(speech, PAIRS[0], OPTIONS) == alone
 
 
-def espnet_model(project, **model_conf):
-    import argparse
-
+def built(described, **model_conf):
+    """Return ESPnet's model of a model configuration."""
     from lors.models.wav2vec2.task import Wav2Vec2Task
 
-    args = argparse.Namespace(**read_yaml(project / "base/config.yaml"), model_conf=model_conf)
-    model = Wav2Vec2Task.build_model(args)
+    return Wav2Vec2Task.build_model(argparse.Namespace(**described, model_conf=model_conf))
+
+
+def espnet_model(project, **model_conf):
+    model = built(read_yaml(project / "base/config.yaml"), **model_conf)
     model.load_state_dict(state(project / "base"))
     return model.eval()
 
@@ -281,49 +284,135 @@ def test_ctc_loss_of_transformers(project):
     assert number == 3 and 0 < stats["cer"] < 10
 
 
+def contrastive(model, given):
+    """Return the model's loss and statistics, and its masked frames.
+
+    A masked frame is its projection, its positive and its negatives, (negatives, dimensions).
+    """
+    from transformers import Wav2Vec2ForPreTraining
+
+    seen, forward = {}, Wav2Vec2ForPreTraining.forward
+
+    def spy(self, *args, **kwargs):
+        output = forward(self, *args, **kwargs)
+        seen.update(kwargs, output=output)
+        return output
+
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(Wav2Vec2ForPreTraining, "forward", spy)
+        loss, stats, _ = model(**given)
+    states = seen["output"].projected_states.double()
+    targets = seen["output"].projected_quantized_states.double()
+    flat = targets.reshape(-1, targets.shape[-1])
+    frames, masked = [], seen["mask_time_indices"].nonzero().tolist()
+    lengths = model._get_feat_extract_output_lengths(given["speech_lengths"])
+    assert all(column < lengths[row] for row, column in masked)  # no padding is masked
+    for row, column in masked:
+        negatives = flat[seen["sampled_negative_indices"][row, column]]
+        frames.append((states[row, column], targets[row, column], negatives))
+    return loss, stats, frames
+
+
+def cosines(state, others):
+    return torch.cosine_similarity(state[None], others)
+
+
 def test_contrastive_loss_by_its_formula(project):
     """Equation 3 of wav2vec 2.0 (2006.11477), with the same masks and negatives."""
     model = espnet_model(project, objective="contrastive")
     given = batch(family_of(project / "base").conf)
-    seen = {}
-
-    def keep(module, args, kwargs, output):
-        seen.update(kwargs, output=output)
-
-    from transformers import Wav2Vec2ForPreTraining
-
-    forward = Wav2Vec2ForPreTraining.forward
-    with pytest.MonkeyPatch.context() as patch:
-
-        def spy(self, *args, **kwargs):
-            output = forward(self, *args, **kwargs)
-            keep(self, args, kwargs, output)
-            return output
-
-        patch.setattr(Wav2Vec2ForPreTraining, "forward", spy)
-        with torch.no_grad():
-            loss, stats, _ = model(**given)
-            again = model(**given)[0]
-    assert torch.equal(loss, again)  # dev utterances have the same masks in every epoch
-    states = seen["output"].projected_states.double()
-    targets = seen["output"].projected_quantized_states.double()
-    flat = targets.reshape(-1, targets.shape[-1])
+    loss, stats, frames = contrastive(model, given)
     losses = []
-    frames = family_of(project / "base").conf.frames
-    for row, column in seen["mask_time_indices"].nonzero().tolist():
-        assert column < frames(int(given["speech_lengths"][row]))  # no padding is masked
-        others = flat[seen["sampled_negative_indices"][row, column]]
-        positive = targets[row, column]
-        distinct = others[(others != positive).any(dim=-1)]
-        similar = torch.cosine_similarity(
-            states[row, column][None], torch.cat([positive[None], distinct])
-        )
+    for state_of, positive, negatives in frames:
+        distinct = negatives[(negatives != positive).any(dim=-1)]
+        similar = cosines(state_of, torch.cat([positive[None], distinct]))
         losses.append(torch.logsumexp(similar / 0.1, 0) - similar[0] / 0.1)
     expected = torch.stack(losses).mean().float()
     torch.testing.assert_close(stats["contrastive"].float().squeeze(), expected, rtol=1e-4, atol=0)
+    again, other, _ = contrastive(model, given)
+    # Dev utterances have the same masks and negatives in every epoch.
+    assert torch.equal(loss, again) and torch.equal(stats["error"], other["error"])
+
+
+def test_error_of_masked_frames(project):
+    """The share of frames whose projection is as near to some negative as to the positive."""
+    model = espnet_model(project, objective="contrastive")
+    given = batch(family_of(project / "base").conf)
+    _, stats, frames = contrastive(model, given)
+    wrong = [
+        any(
+            torch.equal(negative, positive)
+            or cosines(state_of, negative[None]) >= cosines(state_of, positive[None])
+            for negative in negatives
+        )
+        for state_of, positive, negatives in frames
+    ]
+    assert 0 < sum(wrong) < len(wrong)
+    assert float(stats["error"]) == pytest.approx(sum(wrong) / len(wrong))
+    assert "error" not in model.train()(**given)[1]
+
+
+def test_error_by_hand():
+    from lors.models.wav2vec2.task import error_rate
+
+    targets = torch.tensor([[[1.0, 0], [0, 1], [-1, 0], [1, 0]]])
+    states = torch.tensor([[[1.0, 0.1], [0.2, 1], [1, 0], [1, 0]]])
+    masked = torch.tensor([[True, True, True, False]])
+    negatives = torch.tensor([[[1, 2], [0, 2], [0, 1], [0, 0]]])  # only the third frame is wrong
+    assert float(error_rate(states, targets, masked, negatives)) == pytest.approx(1 / 3)
+    tied = torch.tensor([[[1, 3], [0, 2], [1, 1], [0, 0]]])  # the first has its positive, too
+    assert float(error_rate(states, targets, masked, tied)) == pytest.approx(2 / 3)
+
+
+def test_a_collapsed_codebook_has_a_smaller_loss_and_the_greatest_error(project):
+    model = espnet_model(project, objective="contrastive")
+    given = batch(family_of(project / "base").conf)
+    _, healthy, _ = contrastive(model, given)
+    torch.nn.init.zeros_(model.quantizer.weight_proj.weight)
+    torch.nn.init.zeros_(model.quantizer.weight_proj.bias)
+    _, collapsed, _ = contrastive(model, given)
+    assert collapsed["contrastive"] < healthy["contrastive"]
+    assert float(collapsed["error"]) == 1.0 > float(healthy["error"])
+    # One codevector in each group.
+    assert float(collapsed["perplexity"]) == pytest.approx(model.config.num_codevector_groups)
+
+
+def test_frames_are_masked_though_a_published_model_says_otherwise(project):
+    described = read_yaml(project / "base/config.yaml")
+    described["wav2vec2_conf"]["config"]["apply_spec_augment"] = False
+    given = batch(family_of(project / "base").conf)
+    models = {kind: built(described, objective=kind).eval() for kind in ("contrastive", "ctc")}
+    with torch.no_grad():
+        before = models["contrastive"](**given)[0]
+        models["contrastive"].wav2vec2.masked_spec_embed += 1.0
+        assert not torch.equal(models["contrastive"](**given)[0], before)
+    assert models["ctc"].config.apply_spec_augment is False
+
+
+def test_projections_begin_as_those_of_transformers():
+    from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
+
+    from lors.models.wav2vec2.model import SpeechModel
+
+    config = Wav2Vec2Config(
+        **{**CONFIG, "hidden_size": 96, "codevector_dim": 64, "proj_codevector_dim": 64}
+    )
+    torch.manual_seed(0)
+    theirs, ours = Wav2Vec2ForPreTraining(config), SpeechModel(config, 20)
+    for part in ("project_hid", "project_q"):
+        for name in ("weight", "bias"):
+            expected, found = (
+                getattr(getattr(model, part), name).detach() for model in (theirs, ours)
+            )
+            assert float(found.std()) == pytest.approx(float(expected.std()), rel=0.3), (part, name)
+            assert found.abs().max() < 1.1 * expected.abs().max()
 
 
 # --- training -----------------------------------------------------------------------------------
+
+
+CHOICE = {"ctc": "loss", "contrastive": "error"}
+"""Objective -> the statistic that epochs are chosen by."""
 
 
 def config(project, objective, **changes):
@@ -331,7 +420,7 @@ def config(project, objective, **changes):
         **{"model_conf": {"objective": objective}, "batch_type": "folded", "batch_size": 3},
         **{"fold_length": [1000000, 10000], "num_iters_per_epoch": 2, "max_epoch": 2},
         **{"optim": "adamw", "optim_conf": {"lr": 0.01}, "num_workers": 0},
-        **{"best_model_criterion": [["valid", "loss", "min"]], "keep_nbest_models": 1},
+        **{"best_model_criterion": [["valid", CHOICE[objective], "min"]], "keep_nbest_models": 1},
         **{"use_tensorboard": False, "use_matplotlib": False},
     }
     return fine_tuning_config(project / "base", settings | changes, PAIRS)
@@ -347,6 +436,20 @@ def run(project, pairs, objective, out, **options):
     options = {"stats": project / "stats", "seed": 1, **options}
     training.train(pairs, project / "dump", config(project, objective), out, **options)
     return out
+
+
+def test_base_model_from_scratch(project, tmp_path):
+    """By the shipped configuration, on the audio of all languages."""
+    shipped = read_yaml(ROOT / "egs/mini_covost/lors1/conf/train_wav2vec2_base.yaml")
+    small = {"batch_size": 3, "num_iters_per_epoch": 1, "max_epoch": 1, "num_workers": 0}
+    given, out = {**shipped, **small}, tmp_path / "base"
+    training.collect_stats(PAIRS, project / "dump", given, tmp_path / "stats")
+    training.train(PAIRS, project / "dump", given, out, stats=tmp_path / "stats", seed=1)
+    assert (out / "model.pth").resolve() == (out / "valid.error.best.pth").resolve()
+    convolutions = [f"wav2vec2.feature_extractor.conv_layers.{n}.conv.weight" for n in range(7)]
+    found = state(out)
+    assert [len(found[name]) for name in convolutions] == [16, 32, 64, 64, 64, 64, 64]
+    assert "lm_head.weight" not in found and family_of(out).conf.tokens == ()
 
 
 def test_experts_and_their_merge(project, stats):
@@ -399,6 +502,8 @@ def assert_only_subnetworks_changed(masks, before, after):
 def test_language_adaptive_pre_training(project, pretrained):
     out, masks = pretrained.subnet(SYSTEM), Masks(pretrained.masks(SYSTEM))
     base, found = state(project / "base"), state(out)
+    for trained in (out, pretrained.joint):
+        assert (trained / "model.pth").resolve() == (trained / "valid.error.best.pth").resolve()
     assert len(masks.shapes) == 12 and torch.equal(found["lm_head.weight"], base["lm_head.weight"])
     assert_only_subnetworks_changed(masks, base, found)
     assert not torch.equal(found["project_q.weight"], base["project_q.weight"])

@@ -28,6 +28,10 @@ class SpeechModel(Wav2Vec2ForPreTraining):
 
     def __init__(self, config: Wav2Vec2Config, vocabulary: int):
         super().__init__(config)
+        # transformers leaves this out for classes outside of it without tensors of their own: the
+        # projections of the contrastive loss would begin like layers of the transformer.
+        self.project_hid.reset_parameters()
+        self.project_q.reset_parameters()
         self.dropout = nn.Dropout(config.final_dropout)
         if vocabulary:
             self.lm_head = nn.Linear(config.hidden_size, vocabulary)

@@ -107,7 +107,11 @@ class Wav2Vec2ESPnetModel(SpeechModel, AbsESPnetModel):
         return loss, {"cer": rate}
 
     def _contrastive(self, speech: Tensor, lengths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a masked frame: contrastive loss and weighted diversity loss."""
+        """Return the loss of a masked frame: contrastive loss and weighted diversity loss.
+
+        Out of training also the error (:func:`error_rate`), by which epochs are chosen: the loss
+        leaves out negatives that equal the positive, and is least if all codevectors are one.
+        """
         config = self.config
         frames = self._get_feat_extract_output_lengths(lengths)
         shape = (len(speech), int(self._get_feat_extract_output_lengths(speech.shape[1])))
@@ -123,14 +127,14 @@ class Wav2Vec2ESPnetModel(SpeechModel, AbsESPnetModel):
             )
             # A dummy span of a shorter row may lie in its padding.
             masked &= present.bool().numpy()
-            negatives = _sample_negative_indices(shape, config.num_negatives, masked)
-        chosen = torch.from_numpy(masked).to(speech.device)
+            drawn = _sample_negative_indices(shape, config.num_negatives, masked)
+        chosen, negatives = (torch.from_numpy(of).to(speech.device) for of in (masked, drawn))
         found = Wav2Vec2ForPreTraining.forward(
             self,
             speech,
             attention_mask=self.attention_mask(speech, lengths),
             mask_time_indices=chosen,
-            sampled_negative_indices=torch.from_numpy(negatives).to(speech.device),
+            sampled_negative_indices=negatives,
         )
         number = chosen.sum()
         stats = {
@@ -138,11 +142,37 @@ class Wav2Vec2ESPnetModel(SpeechModel, AbsESPnetModel):
             "diversity": found.diversity_loss.detach() / number,
             "perplexity": found.codevector_perplexity.detach(),
         }
+        if not self.training:
+            states, targets = found.projected_states, found.projected_quantized_states
+            stats["error"] = error_rate(states.detach(), targets.detach(), chosen, negatives)
         return found.loss / number, stats
 
     def collect_feats(self, speech: Tensor, speech_lengths: Tensor, **_: Any) -> dict[str, Tensor]:
         """Return the waveforms as features: the model has no other statistics."""
         return {"feats": speech, "feats_lengths": speech_lengths}
+
+
+def error_rate(states: Tensor, targets: Tensor, masked: Tensor, negatives: Tensor) -> Tensor:
+    """Return the share of masked frames that are not told from their negatives, from 0 to 1.
+
+    A frame is an error if the cosine of its projection with some negative is at least that with
+    the positive. A negative that equals the positive is an error too, so that a model with one
+    codevector for all frames has 1.0; the contrastive loss (equation 3 of wav2vec 2.0, 2006.11477,
+    in transformers) leaves such negatives out.
+
+    Args:
+        states: projections of the transformer's output, (batch, frames, dimensions).
+        targets: projected codevectors, of the same shape.
+        masked: which frames are masked, (batch, frames).
+        negatives: their places in all frames of the batch, (batch, frames, negatives).
+    """
+    state, positive = states[masked].float()[:, None], targets[masked].float()[:, None]
+    negative = targets.flatten(0, 1)[negatives[masked].long()].float()
+    found = torch.cosine_similarity(state, negative, dim=-1)
+    nearer = found >= torch.cosine_similarity(state, positive, dim=-1)
+    # Equal vectors, whose cosines rounding may tell apart.
+    same = (negative == positive).all(dim=-1)
+    return (nearer | same).any(dim=-1).float().mean()
 
 
 @contextlib.contextmanager
@@ -176,6 +206,10 @@ class Wav2Vec2Task(SpeechTextTask):
         assert isinstance(model, Wav2Vec2ESPnetModel)
         model.training_conf, model.tokens = training, _conf(args).tokens
         model.set_gumbel_temperature(training.gumbel_temperature)
+        if training.objective == "contrastive":
+            # A published model may say that its fine-tuning masks nothing; transformers then leaves
+            # the frames as they are that the contrastive loss is to predict.
+            model.config.apply_spec_augment = True
         if training.freeze_feature_encoder:
             model.freeze_feature_encoder()
         return model
