@@ -97,7 +97,7 @@ def write_importance(model: nn.Module, batches: Iterable[Any], options: Options)
         options: options of the trainer; ``init_param`` is the base model, in its directory.
 
     Raises:
-        LorsError: the base model is damaged, or of no family.
+        LorsError: the base model is damaged, or of no family; or all scores are zero.
     """
     assert options.importance is not None
     path = Path(options.init_param[0])
@@ -115,6 +115,15 @@ def write_importance(model: nn.Module, batches: Iterable[Any], options: Options)
         for (name, matrix), gradient in zip(matrices.items(), gradients, strict=True):
             scores[name] += (matrix.detach() * gradient).abs()
         number += 1
+    if not any(bool(score.any()) for score in scores.values()):
+        raise LorsError(
+            "all Taylor scores are zero: masks would not depend on the language",
+            where=options.importance,
+            expected=f"a loss that depends on the matrices of {path}",
+            got=f"no gradient in {len(scores)} matrices on {number} batches",
+            hint="a contrastive loss is 0 if the codebook has collapsed: see error (1.0) and "
+            "perplexity of the epochs of this base model, and pre-train another one",
+        )
     log.info("importance of %d matrices on %d batches", len(scores), number)
     write_scores(options.importance, base, {name: _plain(score) for name, score in scores.items()})
 
