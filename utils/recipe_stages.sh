@@ -50,12 +50,14 @@ train_pairs() {
         --only JOB --out "$expdir/$1"
 }
 
+# Print the threads of each of $1 models of all pairs: they divide the cores among them.
+threads_of() { echo "${job_cores:-$((nj > $1 ? nj / $1 : 1))}"; }
+
 # stage_baselines [OPTION ...]: further options of lors.bin.train
 stage_baselines() {
     if begin baselines "one model for all pairs: ${baselines[*]:-none}"; then
         if [ ${#baselines[@]} -eq 0 ]; then return; fi
-        local threads=${job_cores:-$((nj > ${#baselines[@]} ? nj / ${#baselines[@]} : 1))}
-        run_train "$threads" \
+        run_train "$(threads_of ${#baselines[@]})" \
             --max_jobs_run "$nj" JOB=1:${#baselines[@]} "$expdir/log/train_baseline.JOB.log" \
             "$python" -m lors.bin.train --base "$expdir/base" --pairs "${pairs[@]}" \
             --dump "$dumpdir" --config "$train_config" --dev_utterances "$dev_utterances" \

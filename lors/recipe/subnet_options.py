@@ -21,6 +21,8 @@ from lors.tasks import pairs_of
 
 RATES = frozenset(str(rate) for rate in range(10, 91))
 """Pruning rates of masks in percent, as they are typed."""
+OF_EXPERTS = frozenset({"tune", "merge", "inference", "overlap", "score"})
+"""Stages after the training under masks that read experts."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,22 @@ class S3netOptions(ComparisonOptions):
             "criteria": self.criteria,
             "rates": self.rates,
             "subnets": subnets,
+            "experts": found["pairs"] if self._needs_experts(stages) else [],
             "masked": masked,
             # The claims are about sub-networks.
             "report_options": ["--compare_to", self.compare_to or subnets[0]],
             "scored": masked if "taylor" in self.criteria and not self.pretrained else [],
             "from_pretrained": ["--pretrained", self.pretrained] if self.pretrained else [],
         }
+
+    def _needs_experts(self, stages: Collection[str]) -> bool:
+        """Return whether stage experts is to train any.
+
+        A run that ends with the training under masks by Taylor scores reads none. One that ends
+        before it may go on to stages that do.
+        """
+        by_weights = any(criterion != "taylor" for criterion in self.criteria)
+        return by_weights or "subnets" not in stages or bool(OF_EXPERTS.intersection(stages))
 
     def _check_training(self) -> None:
         """Check the options of the training under masks, before the hours of other models."""

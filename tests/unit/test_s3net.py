@@ -87,6 +87,24 @@ def test_lists_of_s3net(recipe):
     assert found["systems"][:5] == ["base", "expert", "joint", "lora", SUBNETS[0]]
 
 
+def test_experts_that_no_stage_reads(recipe):
+    pairs, every = ["de_asr", "es_asr"], SCRIPTS["s3net"]
+
+    def experts(criteria, last):
+        stages = every[: every.index(last) + 1]
+        found = lists(stages, criteria=criteria, tasks="asr")
+        assert found["pairs"] == pairs  # of the baselines and of the statistics
+        return found["experts"]
+
+    assert experts("taylor", "subnets") == []
+    for criteria in ("magnitude taylor", "common"):
+        assert experts(criteria, "subnets") == pairs
+    for last in ("experts", "masks", "tune", "pack"):  # a later run may need them; this one does
+        assert experts("taylor", last) == pairs
+    for stages in (("experts", "subnets", "inference"), ("experts", "subnets", "overlap")):
+        assert lists(stages, criteria="taylor", tasks="asr")["experts"] == pairs
+
+
 def test_rows_are_compared_with_a_system_under_masks(recipe):
     assert lists()["report_options"] == ["--compare_to", SUBNETS[0]]
     found = lists(criteria="taylor", rates="50 30")
@@ -705,3 +723,8 @@ def test_scores_are_the_first_order_changes_of_the_loss(tmp_path, own_policy):
     (tmp_path / "config.yaml").write_text(own_policy)
     write_importance(Model(state), batches, options)
     assert Checkpoint.open(out).names() == [PRUNED]
+    out.unlink()
+    for nothing in ([(["u"], {"x": torch.tensor(0.0)})], []):
+        with refusal(out, tmp_path / "base.pth", f"{len(nothing)} batches", "perplexity"):
+            write_importance(Model(state), nothing, options)
+    assert not out.exists()

@@ -9,7 +9,8 @@
 #    2 format     16 kHz mono FLAC, one copy for recognition and translation
 #    3 base       the base model
 #    4 stats      the shapes of the training data that ESPnet needs
-#    5 experts    fine-tuning: languages x tasks; the criteria magnitude and common take their weights
+#    5 experts    fine-tuning: languages x tasks; the criteria magnitude and common take their weights;
+#                 none with taylor alone and --stop_stage subnets: no stage reads them
 #    6 baselines  one model for all, with the experts' budget together: joint, and
 #                 pair by pair in either order: sequential, sequential_reversed
 #    7 importance |w dL/dw| of the base model on each language, for the criterion taylor
@@ -88,7 +89,7 @@ stages=(data format base stats experts baselines importance masks subnets
     tune merge inference overlap score pack)
 training=(base stats experts baselines importance masks subnets)
 # Makes arrays of the options that are lists, completes base_model and the configurations, and sets:
-declare -a pairs scopes searches systems subnets masked scored from_pretrained
+declare -a pairs experts scopes searches systems subnets masked scored from_pretrained
 declare -a import_options training_clips report_options
 check_options s3net
 inference_gpu=() # what a job of inference asks for
@@ -102,9 +103,11 @@ stage_format train dev test
 stage_base
 stage_stats
 
-if begin experts "${#pairs[@]} experts: ${pairs[*]}"; then
-    train_pairs expert "$train_config"
-    if [ -n "$lora_config" ]; then train_pairs lora "$lora_config"; fi
+if begin experts "${#experts[@]} experts: ${experts[*]:-no stage of this run reads any}"; then
+    if [ ${#experts[@]} -gt 0 ]; then
+        train_pairs expert "$train_config"
+        if [ -n "$lora_config" ]; then train_pairs lora "$lora_config"; fi
+    fi
 fi
 
 stage_baselines "${from_pretrained[@]}"
@@ -129,7 +132,7 @@ if begin masks "masks of ${masked[*]}: ${subnets[*]}"; then
 fi
 
 if begin subnets "training under masks: ${subnets[*]}"; then
-    run_train "$array_cores" \
+    run_train "$(threads_of ${#subnets[@]})" \
         --max_jobs_run "$nj" JOB=1:${#subnets[@]} "$expdir/log/train_subnet.JOB.log" \
         "$python" -m lors.bin.train_subnet --base "$expdir/base" --langs "${langs[@]}" \
         --tasks "${tasks[@]}" --systems "${subnets[@]}" --mask_rounds "$mask_rounds" \
