@@ -62,11 +62,16 @@ def test_files_of_a_recipe(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_all_systems_are_trained_on_equal_batches(name):
     """Experts, joint model, adapters and S3Net; else their comparison is one of the batches."""
-    configs = [read_yaml(file) for file in (RECIPES[name] / "conf").glob("train_*.yaml")]
+    files = sorted((RECIPES[name] / "conf").glob("train_*.yaml"))
+    configs = [read_yaml(file) for file in files]
     keys = ("batch_type", "batch_size", "fold_length", "batch_bins")
-    batches = [{key: config.get(key) for key in keys} for config in configs]
-    assert len(batches) > 1 and all(of == batches[0] for of in batches)
-    assert batches[0]["batch_type"] == "folded" and batches[0]["batch_bins"] is None
+    # An experiment has one model family.
+    groups = [[file for file in files if ("wav2vec2" in file.name) == own] for own in (False, True)]
+    assert len(groups[0]) > 1 and len(groups[1]) == (2 if name == "mini_covost" else 0)
+    for group in groups:
+        batches = [{key: read_yaml(file).get(key) for key in keys} for file in group]
+        assert all(of == batches[0] for of in batches)
+        assert all(of["batch_type"] == "folded" and of["batch_bins"] is None for of in batches)
     adapters = [config for config in configs if config.get("use_adapter")]
     ours = {"mini_covost": "train_expert", "voice_prompts": "train_quick"}[name]
     plain = read_yaml(RECIPES[name] / f"conf/{ours}.yaml")
@@ -135,6 +140,40 @@ def test_scores_of_a_language_ask_for_the_gpu_that_they_use(ngpu, asked, tmp_pat
     }
     found = {name: re.search(r" --gpu (\S+) ", line)[1] for name, line in commands.items()}
     assert found == {"train_baseline": ngpu, "importance": asked, "train_subnet": ngpu}
+
+
+def test_experts_that_no_stage_reads_are_not_trained(tmp_path):
+    recipe = Recipe(tmp_path / "mini", "mini_covost", "s3net1")
+    asked = ("--dry_run", "--criteria", "taylor", "--methods", "average", "--stage", "experts")
+    asked += ("--stop_stage",)
+    done = run(recipe, *asked, "subnets")
+    assert done.returncode == 0, done.stdout
+    assert "log/train_expert" not in done.stdout and "log/train_lora" not in done.stdout
+    assert "0 experts: no stage" in done.stdout
+    assert "--pairs de_asr es_asr fr_asr" in done.stdout and "log/train_subnet" in done.stdout
+    done = run(recipe, *asked, "tune")
+    assert done.returncode == 0, done.stdout
+    assert "log/train_expert" in done.stdout and "log/train_lora" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "threads"),
+    [
+        *((["--nj", "2"], ("2", "1")), (["--nj", "5", "--criteria", "taylor"], ("5", "5"))),
+        (["--nj", "5", "--baselines", "joint sequential"], ("2", "2")),
+        (["--nj", "1"], ("1", "1")),
+    ],
+)
+def test_models_of_all_pairs_divide_the_cores(options, threads, tmp_path):
+    recipe = Recipe(tmp_path / "mini", "mini_covost", "s3net1")
+    asked = ("--dry_run", "--stage", "baselines", "--stop_stage", "subnets")
+    done = run(recipe, *asked, *options)
+    assert done.returncode == 0, done.stdout
+    found = tuple(
+        re.search(rf"--num_threads (\d+) .*log/{name}\.JOB\.log", done.stdout)[1]
+        for name in ("train_baseline", "train_subnet")
+    )
+    assert found == threads
 
 
 def test_help_has_every_stage_and_option(tmp_path):
@@ -207,7 +246,12 @@ def test_dry_run_of_a_self_supervised_encoder(xlsr):
     first, second, third = done.stdout.split("local/data.sh")[1:]
     assert "--config conf/train_lora.yaml" not in done.stdout
     assert "lors.bin.inference" not in first
-    assert first.count("conf/train_wav2vec2_pretrain.yaml") == 5 and "train_subnet" in first
+    assert first.count("conf/train_wav2vec2_pretrain.yaml") == 4 and "train_subnet" in first
+    experts = ["log/train_expert" in part for part in (first, second, third)]
+    assert experts == [False, True, True]
+    for part in (first, second, third):
+        assert "lors.bin.find_masks" in part and "--criteria taylor --rates" in part
+    assert all("--methods average --grid" in part for part in (second, third))
     for part, number in ((first, 0), (second, 3), (third, 0)):
         assert part.count("--pretrained exp/xlsr_pretrain") == number
     assert "lors.bin.importance" not in second and "lors.bin.importance" in third
@@ -233,33 +277,59 @@ def test_options_for_all_three_runs_and_experiments_of_another_name(xlsr, expdir
     assert "--base_model exp/seed2_pretrain/base" in third and "--out exp/seed2/" in third
 
 
+@needs_transformers
+def test_configurations_of_pre_training_and_fine_tuning(xlsr):
+    """Each in its own calls, here exchanged; options of the user replace the defaults."""
+    pretrain, finetune = "conf/train_wav2vec2.yaml", "conf/train_wav2vec2_pretrain.yaml"
+    options = ["--pretrain_config", pretrain, f"--finetune-config={finetune}"]
+    options += ["--criteria", "magnitude", "--methods", "average lors"]
+    done = xlsr("--dry_run", "--langs", "de", *options, "--baselines", "sequential joint")
+    assert done.status == 0, done.stderr
+    first, *others = done.stdout.split("local/data.sh")[1:]
+    configs = [set(re.findall(r"--config (\S+)", part)) for part in (first, *others)]
+    assert configs == [{pretrain}, {finetune}, {finetune}]
+    assert "log/train_expert" in first and "--criteria magnitude --rates" in first
+    assert all("--methods average lors --grid" in part for part in others)
+    assert all("--baselines sequential joint" in part for part in (first, *others))
+
+
+@needs_transformers
+def test_sub_networks_alone_after_the_pre_training(xlsr):
+    done = xlsr("--dry_run", "--langs", "de", "--baselines=")
+    assert done.status == 0, done.stderr
+    assert "train_baseline" not in done.stdout and done.stdout.count("train_subnet.JOB") == 3
+
+
 @pytest.mark.parametrize(
     "words",
     [
         *(["--stop_stage", "base"], ["--train_config=conf/x.yaml"], ["--pretrained", "x"]),
         *(["--s3net-config", "x"], ["--lora_config", "x"], ["--model_family", "whisper"]),
-        *(["--submit"], ["--expdir"], ["--expdir="]),
+        *(["--submit"], ["--expdir"], ["--expdir="], ["--stage", "tune"], ["--stage=1"]),
+        *(["--baselines", "sequential"], ["--baselines=sequential_reversed"], ["--baselines"]),
+        *(["--pretrain_config", "--langs"], ["--finetune_config="]),
     ],
 )
 def test_options_that_the_three_runs_set_are_refused(xlsr, words):
     done = xlsr("--dry_run", "--seed", "2", *words)
     assert (done.status, done.stdout) == (2, "")
-    assert words[0].rstrip("=") in done.stderr
+    assert words[0].partition("=")[0] in done.stderr
 
 
 @needs_transformers
 @pytest.mark.parametrize(
-    ("options", "fact"),
+    ("options", "fact", "status"),
     [
         # Wrong in the second and third call only: the first has no stage tune, inference or score.
-        (["--rates", "50"], "taylor_30"),
-        (["--compare_to", "nobody"], "nobody"),
-        (["--inference_config", "conf/none.yaml"], "conf/none.yaml"),
+        (["--rates", "50", "--methods", "masked_taylor"], "taylor_30", 2),
+        (["--compare_to", "nobody"], "nobody", 2),
+        (["--inference_config", "conf/none.yaml"], "conf/none.yaml", 1),
+        (["--finetune_config", "conf/none.yaml"], "conf/none.yaml", 2),
     ],
 )
-def test_slips_in_options_of_a_later_run_are_told_before_the_first(xlsr, options, fact):
+def test_slips_in_options_of_a_later_run_are_told_before_the_first(xlsr, options, fact, status):
     done = xlsr("--langs", "de es", *options)
-    assert done.status == (1 if "none.yaml" in fact else 2), done.stderr
+    assert done.status == status, done.stderr
     assert fact in done.stderr and done.stdout == ""
     assert stages_of(done.stderr) == []
 
@@ -268,6 +338,7 @@ def test_help_of_the_three_runs(xlsr):
     for word in ("--help", "-h"):
         done = xlsr(word)
         assert done.status == 0 and "--expdir exp/xlsr" in done.stdout
+        assert "--pretrain_config conf/" in done.stdout and "--finetune_config conf/" in done.stdout
         assert done.stdout.count("--s3net_config") == 1 and "shellcheck" not in done.stdout
 
 
