@@ -78,11 +78,10 @@ def import_espnet_s2t(base_model: str | os.PathLike, out: str | os.PathLike) -> 
     for section, key in ((config, "bpemodel"), (normalize, "stats_file")):
         if isinstance(section, dict) and section.get(key):
             where = f"{described}: {key}"
-            name = path_component(Path(str(section[key])).name, where)
+            named = Path(str(section[key]))
+            name = path_component(named.name, where)
             # A package has its files at the paths of its configuration.
-            files[name] = (
-                source / str(section[key]) if packed else _file_named(Path(section[key]), folder)
-            )
+            files[name] = source / named if packed else _file_named(named, folder)
             section[key] = str(out / name)
     _check_there(source, files.values())
     digests = {name: file_digest(path) for name, path in files.items()}
