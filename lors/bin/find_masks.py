@@ -10,7 +10,8 @@ from lors.log import run_main
 from lors.recipe.expdir import ExpDir, subnet_system
 from lors.recipe.names import check_names
 from lors.recipe.subnetworks import find_masks_of, take_masks
-from lors.subnet.find import HIGHEST_RATE, LOWEST_RATE, Criterion, Scope
+from lors.subnet.criteria import Criterion
+from lors.subnet.find import HIGHEST_RATE, LOWEST_RATE, Scope
 from lors.tasks import TASKS
 
 
@@ -18,8 +19,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lors.bin.find_masks",
         description="Write EXPDIR/masks/<criterion>_<rate>/masks.safetensors: of each matrix that "
-        "the policy prunes, the entries that matter most for each language. magnitude and "
-        "common need the experts, taylor the scores of lors.bin.importance.",
+        "the policy prunes, the entries that matter most for each language. magnitude and common "
+        "need the experts, taylor and common_taylor the scores of lors.bin.importance.",
     )
     parser.add_argument("--expdir", required=True, help="experiment directory")
     parser.add_argument("--langs", nargs="+", required=True, help="Common Voice codes")

@@ -187,7 +187,7 @@ def sequential_steps(pairs: Iterable[Pair]) -> list[str]:
 def steps_of_half(expdir: ExpDir, system: str, pairs: Sequence[Pair]) -> list[Path]:
     """Return the directories that a training makes before the masks are found again, in order.
 
-    The half-trained model, and its Taylor scores on each language or (magnitude, common) its
+    The half-trained model, and by the criterion its Taylor scores on each language or its
     fine-tuning on each pair.
     """
     half = expdir.half(system)

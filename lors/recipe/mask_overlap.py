@@ -18,6 +18,7 @@ from lors.recipe.measured import CountOrZero, Fraction, read_measured
 from lors.recipe.merging_loss import MergingLoss, inputs_of_losses, losses_of_two
 from lors.recipe.report import Section, two_digits
 from lors.recipe.subnetworks import OF_MASKS
+from lors.subnet.criteria import BY_TAYLOR, ONE_FOR_ALL
 
 if TYPE_CHECKING:
     from lors.models.family import InferenceOptions
@@ -33,7 +34,7 @@ NEARLY_ONE = 0.85
 """Way from the overlap of random masks to 1 above which masks of languages are hardly different."""
 COMMON = (
     "{}: every two masks have an overlap of {:.3f} or more, nearly one common mask. A training "
-    "with one mask for all languages (--criteria common) shows whether their differences matter."
+    "with one mask for all languages (--criteria {}) shows whether their differences matter."
 )
 PRETRAINED = (
     "The masks are those of {}. The joint model and the systems under masks begin with its models, "
@@ -211,11 +212,15 @@ def _section(file: Path) -> Section:
     header = ["languages", *masks, *(f"loss of merging, {task}" for task in tasks)]
     above = [NOTE, *_after_pretraining(file.parent)]
     below = [
-        COMMON.format(system, of.least_overlap)
+        COMMON.format(system, of.least_overlap, _control(of.settings.get("criterion")))
         for system, of in masks.items()
-        if of.nearly_one and of.settings.get("criterion") != "common"
+        if of.nearly_one and of.settings.get("criterion") not in ONE_FOR_ALL
     ]
     return Section(f"Overlap of masks in {file.parent}", header, rows, above=above, below=below)
+
+
+def _control(criterion: Any) -> str:
+    return "common_taylor" if criterion in BY_TAYLOR else "common"
 
 
 def _after_pretraining(expdir: Path) -> list[str]:

@@ -22,6 +22,7 @@ from lors.recipe.expdir import ExpDir
 from lors.recipe.subnetworks import find_masks_of
 from lors.recipe.train import estimate_importance, train
 from lors.recipe.training_config import training_config
+from lors.subnet.criteria import BY_TAYLOR
 from lors.tasks import Pair
 
 OTHER_SEED = 10_000
@@ -73,7 +74,7 @@ def train_in_two_rounds(
     _check_second_half(pairs, {**second, **start}, expdir.subnet(system), of_second["seed"])
     train(pairs, dump, first, half.base, masks=masks, **training)
     langs = list(dict.fromkeys(pair.lang for pair in pairs))
-    if found["criterion"] == "taylor":
+    if found["criterion"] in BY_TAYLOR:
         for lang in langs:
             own = [pair for pair in pairs if pair.lang == lang]
             estimate_importance(own, dump, {**first, **start}, half.importance(lang), **options)

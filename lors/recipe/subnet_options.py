@@ -17,6 +17,7 @@ from lors.recipe.script_options import ComparisonOptions, Lists, check_all
 from lors.recipe.subnetworks import OF_MASKS, OF_SCORES, check_own
 from lors.recipe.training_config import check_masked_config
 from lors.recipe.training_options import read_training_options
+from lors.subnet.criteria import BY_TAYLOR, Criterion
 from lors.tasks import pairs_of
 
 RATES = frozenset(str(rate) for rate in range(10, 91))
@@ -29,7 +30,7 @@ OF_EXPERTS = frozenset({"tune", "merge", "inference", "overlap", "score"})
 class S3netOptions(ComparisonOptions):
     """Options of ``s3net.sh``."""
 
-    criteria: tuple[Literal["magnitude", "taylor", "common"], ...]
+    criteria: tuple[Criterion, ...]
     rates: tuple[str, ...]
     mask_scope: Literal["matrix", "global"]
     mask_rounds: Annotated[int, Range(1, 2)]
@@ -74,7 +75,7 @@ class S3netOptions(ComparisonOptions):
             "masked": masked,
             # The claims are about sub-networks.
             "report_options": ["--compare_to", self.compare_to or subnets[0]],
-            "scored": masked if "taylor" in self.criteria and not self.pretrained else [],
+            "scored": [] if self.pretrained or BY_TAYLOR.isdisjoint(self.criteria) else masked,
             "from_pretrained": ["--pretrained", self.pretrained] if self.pretrained else [],
         }
 
@@ -84,7 +85,7 @@ class S3netOptions(ComparisonOptions):
         A run that ends with the training under masks by Taylor scores reads none. One that ends
         before it may go on to stages that do.
         """
-        by_weights = any(criterion != "taylor" for criterion in self.criteria)
+        by_weights = not BY_TAYLOR.issuperset(self.criteria)
         return by_weights or "subnets" not in stages or bool(OF_EXPERTS.intersection(stages))
 
     def _check_training(self) -> None:

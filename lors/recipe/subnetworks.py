@@ -13,13 +13,15 @@ from lors.done_marker import DoneMarker
 from lors.errors import LorsError, UsageError
 from lors.fileio import file_digest, path_component, replace_link
 from lors.recipe.expdir import IMPORTANCE, ExpDir, check_models, model_digest, subnet_system
+from lors.subnet.criteria import BY_TAYLOR, ONE_FOR_ALL
 from lors.tasks import pairs_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lors.models.family import Recogniser
-    from lors.subnet.find import Criterion, Scope
+    from lors.subnet.criteria import Criterion
+    from lors.subnet.find import Scope
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ def find_masks_of(
 
     Args:
         expdir: holds the base model, and the experts (``magnitude``, ``common``) or the scores of
-            :mod:`lors.bin.importance` (``taylor``).
+            :mod:`lors.bin.importance` (``taylor``, ``common_taylor``).
         langs, tasks: languages, and tasks of their experts.
         criterion, rate, scope: as for :func:`lors.subnet.find.find_masks`.
 
@@ -50,7 +52,8 @@ def find_masks_of(
     """
     check_own(expdir.root / OF_MASKS)
     out = expdir.masks(subnet_system(criterion, rate)).parent
-    if criterion == "taylor":
+    by_taylor = criterion in BY_TAYLOR
+    if by_taylor:
         sources = {lang: [expdir.importance(lang) / IMPORTANCE] for lang in langs}
         check_models([expdir.base])
         _check_scores([file for of in sources.values() for file in of])
@@ -59,7 +62,7 @@ def find_masks_of(
             lang: [expdir.expert(pair) for pair in pairs_of([lang], tasks)] for lang in langs
         }
         check_models([expdir.base, *_all_of(sources)])
-    digest = file_digest if criterion == "taylor" else model_digest
+    digest = file_digest if by_taylor else model_digest
     inputs = {
         "base": model_digest(expdir.base),
         "sources": {lang: [digest(source) for source in of] for lang, of in sources.items()},
@@ -74,11 +77,11 @@ def find_masks_of(
 
     with marker.work():
         base = open_model(expdir.base / "model.pth")
-        if criterion == "common":
+        if criterion in ONE_FOR_ALL:
             sources = dict.fromkeys(langs, _all_of(sources))
         scores = {
-            lang: taylor_scores(base, of[0])
-            if criterion == "taylor"
+            lang: taylor_scores(base, of)
+            if by_taylor
             else magnitude_scores(base, [model_in(expert) for expert in of])
             for lang, of in sources.items()
         }

@@ -7,8 +7,9 @@ A criterion gives every entry a score; the smallest scores are pruned:
   of a language, one for each task, the score is the mean of their magnitudes.
 - ``taylor``: |w dL/dw| summed over all batches of the language's data, which is to first order the
   change of the loss if the entry becomes zero.
-- ``common``, a control: the mean magnitude in the experts of all languages, so one mask for all.
-  Its difference from ``magnitude`` is what a mask for each language adds to pruning.
+- ``common`` and ``common_taylor``, controls: the mean of these scores over all languages, so one
+  mask for all. The difference of ``magnitude`` from ``common``, and of ``taylor`` from
+  ``common_taylor``, is what a mask for each language adds to pruning.
 
 The first two are the criteria of S3Net (arXiv 2203.04583) as we know them; see the README of the
 recipe.
@@ -34,8 +35,8 @@ from lors.errors import LorsError, UsageError
 from lors.linalg.combine import mean_of
 from lors.linalg.sparsify import GlobalThreshold, top_k_of_each
 from lors.merge.policy import find_policy, load_policy
+from lors.subnet.criteria import Criterion
 
-Criterion = Literal["magnitude", "taylor", "common"]
 Scope = Literal["matrix", "global"]
 """Whether the rate holds for each matrix, or for all matrices together."""
 Scores = Callable[[str], Tensor]
@@ -74,13 +75,18 @@ def magnitude_scores(base: Checkpoint, experts: Sequence[str | os.PathLike]) -> 
     return lambda name: mean_of([model.tensor(name).float().abs() for model in models])
 
 
-def taylor_scores(base: Checkpoint, path: str | os.PathLike) -> Scores:
-    """Return the scores in a file of :func:`write_scores`.
+def taylor_scores(base: Checkpoint, paths: Sequence[str | os.PathLike]) -> Scores:
+    """Return the mean of the scores in some files of :func:`write_scores`.
 
     Raises:
-        LorsError: the scores belong to another base model, or the file is none of scores.
+        LorsError: scores belong to another base model, or a file is none of scores.
     """
-    file = SafetensorsFile(Path(path))
+    files = [_scores_of(base, Path(path)) for path in paths]
+    return lambda name: mean_of([file.tensor(name) for file in files])
+
+
+def _scores_of(base: Checkpoint, path: Path) -> SafetensorsFile:
+    file = SafetensorsFile(path)
     if file.metadata.get(BASE_KEY) != base.fingerprint():
         raise LorsError(
             "these scores belong to another base model",
@@ -89,7 +95,7 @@ def taylor_scores(base: Checkpoint, path: str | os.PathLike) -> Scores:
             got=f"fingerprint {file.metadata.get(BASE_KEY)}",
             hint="compute them on this base model: python -m lors.bin.importance",
         )
-    return file.tensor
+    return file
 
 
 def write_scores(path: str | os.PathLike, base: Checkpoint, scores: Mapping[str, Tensor]) -> None:

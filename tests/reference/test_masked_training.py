@@ -236,7 +236,7 @@ def test_taylor_scores_are_summed_over_all_data(project):
 def test_taylor_scores_of_every_matrix_and_language(project):
     base = open_model(project / "base/model.pth")
     found = {
-        lang: taylor_scores(base, project / f"importance/{lang}/importance.safetensors")
+        lang: taylor_scores(base, [project / f"importance/{lang}/importance.safetensors"])
         for lang in LANGS
     }
     for name in pruned_matrices(base):

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -37,6 +38,7 @@ from lors.recipe.training_config import training_config
 from lors.recipe.tuner import plan_of
 from lors.recipe.unit_jobs import latest_jobs
 from lors.recipe.units import SCRIPTS, TRAINING, stages_of, units_of
+from lors.subnet.criteria import ONE_FOR_ALL, Criterion
 from lors.subnet.find import pruned_matrices, write_scores
 from lors.tasks import pairs_of
 from tests.refusal import refusal
@@ -96,8 +98,8 @@ def test_experts_that_no_stage_reads(recipe):
         assert found["pairs"] == pairs  # of the baselines and of the statistics
         return found["experts"]
 
-    assert experts("taylor", "subnets") == []
-    for criteria in ("magnitude taylor", "common"):
+    assert experts("taylor", "subnets") == [] == experts("taylor common_taylor", "subnets")
+    for criteria in ("magnitude taylor", "common", "common_taylor magnitude"):
         assert experts(criteria, "subnets") == pairs
     for last in ("experts", "masks", "tune", "pack"):  # a later run may need them; this one does
         assert experts("taylor", last) == pairs
@@ -118,6 +120,9 @@ def test_lists_after_a_pre_training(recipe):
     found = lists(pretrained="exp/pretrain", criteria="taylor", base_model="base")
     assert found["from_pretrained"] == ["--pretrained", "exp/pretrain"]
     assert found["scored"] == [] and found["base_model"] == ["base"]
+    assert lists(criteria="magnitude common")["scored"] == []
+    for criteria in ("magnitude taylor", "common_taylor"):
+        assert lists(criteria=criteria)["scored"] == ["de", "es"]
     Path("exp/pretrain/base").mkdir(parents=True)
     assert lists(pretrained="exp/pretrain")["base_model"] == ["exp/pretrain/base"]
     with refusal("JOB", kind=UsageError):
@@ -255,7 +260,7 @@ def test_two_rounds_where_one_has_been_trained(exp, monkeypatch, marker):
     assert trained == [(exp.half(system).base, {**halves(config)[0], "seed": 1})]
 
 
-@pytest.mark.parametrize("criterion", ["magnitude", "taylor", "common"])
+@pytest.mark.parametrize("criterion", get_args(Criterion))
 def test_the_steps_of_two_rounds(exp, monkeypatch, criterion):
     """Those that status shows; the second half has another seed, so other batches."""
     system, pairs = f"s3net_{criterion}_30", pairs_of(LANGS, TASKS)
@@ -427,9 +432,9 @@ def exp(tmp_path) -> ExpDir:
 
 def test_masks_of_an_experiment(exp, tmp_path, capsys):
     words = ["--expdir", str(exp.root), "--langs", *LANGS, "--tasks", *TASKS]
-    words += ["--criteria", "magnitude", "taylor", "common", "--rates", "30", "50"]
+    words += ["--criteria", *get_args(Criterion), "--rates", "30", "50"]
     assert find_masks.main(words) == 0
-    for criterion in ("magnitude", "taylor", "common"):
+    for criterion in get_args(Criterion):
         for rate in (30, 50):
             masks = Masks(exp.masks(f"s3net_{criterion}_{rate}"))
             assert masks.languages == LANGS
@@ -440,11 +445,12 @@ def test_masks_of_an_experiment(exp, tmp_path, capsys):
     mean = (model(1)[name].abs() + model(2)[name].abs()) / 2
     mask = Masks(exp.masks("s3net_magnitude_50")).mask("de", name)
     assert mean[mask].min() >= mean[~mask].max()
-    # The control has one mask: the mean magnitude of all experts.
-    mean = sum(model(seed)[name].abs() for seed in (1, 2, 3, 4)) / 4
-    common = Masks(exp.masks("s3net_common_50"))
-    masks = [common.mask(lang, name) for lang in LANGS]
-    assert torch.equal(*masks) and mean[masks[0]].min() >= mean[~masks[0]].max()
+    # A control has one mask: by the mean magnitude of all experts, or all Taylor scores.
+    for criterion, seeds in (("common", (1, 2, 3, 4)), ("common_taylor", (9, 10))):
+        mean = sum(model(seed)[name].abs() for seed in seeds) / len(seeds)
+        common = Masks(exp.masks(f"s3net_{criterion}_50"))
+        masks = [common.mask(lang, name) for lang in LANGS]
+        assert torch.equal(*masks) and mean[masks[0]].min() >= mean[~masks[0]].max()
     files = list(exp.root.rglob("masks.safetensors"))
     before = {path: path.stat().st_mtime_ns for path in files}
     assert find_masks.main(words) == 0
@@ -646,6 +652,28 @@ def test_masks_that_are_nearly_one_are_told(least, other, note, tmp_path):
     [section] = overlap_sections([tmp_path])
     assert len(section.below) == (1 if note else 0)
     assert all("s3net_magnitude_50" in text and note in text for text in section.below)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "control"),
+    [
+        ("magnitude", "common"),
+        ("taylor", "common_taylor"),
+        *((c, None) for c in sorted(ONE_FOR_ALL)),
+    ],
+)
+def test_the_control_for_masks_that_are_nearly_one(criterion, control, tmp_path):
+    """A control, whose masks are one, needs none."""
+    file = make_overlap(tmp_path) / "overlap.json"
+    content = read_json(file)
+    found = content["masks"]["s3net_magnitude_50"]
+    found["jaccard"] = [[1.0] * 3] * 3
+    found["settings"] = {**found["settings"], "criterion": criterion}
+    write_json(file, content)
+    [section] = overlap_sections([tmp_path])
+    told = [text for text in section.below if "s3net_magnitude_50" in text]
+    assert len(told) == (control is not None)
+    assert all(f"(--criteria {control})" in text for text in told)
 
 
 def test_the_report_after_a_pre_training_says_so(tmp_path):

@@ -94,9 +94,9 @@ def test_scores_belong_to_a_base(files, base, tmp_path):
     scores = {name: base.tensor(name).abs() for name in pruned_matrices(base)}
     write_scores(tmp_path / "s.safetensors", base, scores)
     for name, score in scores.items():
-        assert torch.equal(taylor_scores(base, tmp_path / "s.safetensors")(name), score)
+        assert torch.equal(taylor_scores(base, [tmp_path / "s.safetensors"])(name), score)
     with refusal("s.safetensors", base.fingerprint(), "e1.pth"):
-        taylor_scores(Checkpoint.open(files[1]), tmp_path / "s.safetensors")
+        taylor_scores(Checkpoint.open(files[1]), [tmp_path / "s.safetensors"])
 
 
 @pytest.mark.parametrize("rate", [0, 9, 91, 100, 0.3, True])

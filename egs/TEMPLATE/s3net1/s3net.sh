@@ -13,7 +13,7 @@
 #                 none with taylor alone and --stop_stage subnets: no stage reads them
 #    6 baselines  one model for all, with the experts' budget together: joint, and
 #                 pair by pair in either order: sequential, sequential_reversed
-#    7 importance |w dL/dw| of the base model on each language, for the criterion taylor
+#    7 importance |w dL/dw| of the base model on each language, for the criteria by Taylor scores
 #    8 masks      a mask for each language, by each criterion and pruning rate
 #    9 subnets    one model for each set of masks, every batch under the mask of its language
 #   10 tune       parameters of every merge method, on dev, with one budget for all
@@ -41,7 +41,7 @@ langs="de es fr" # languages (Common Voice codes)
 group=""     # one of --groups: its languages in place of --langs
 groups=""    # groups of languages of the recipe, as 'name: de es; name: fr'
 tasks="asr st" # asr (recognition), st (translation into English), or both
-criteria="magnitude taylor" # how masks are found: magnitude (lottery ticket), taylor (|w dL/dw|), common (one mask for all, a control)
+criteria="magnitude taylor" # how masks are found: magnitude (lottery ticket), taylor (|w dL/dw|); controls with one mask for all: common, common_taylor
 rates="30"   # pruning rates in percent, 10 to 90; a model is trained for each criterion and rate
 mask_scope=matrix # whether the rate holds for each matrix (matrix) or for all together (global)
 mask_rounds=1 # how often masks are found: 1, on the base model; 2, again on the model after half of the training
