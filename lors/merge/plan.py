@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +22,9 @@ from lors.merge.methods import METHODS, MergeMethod, method_called
 from lors.merge.policy import Action, Policy, find_policy, load_policy
 from lors.merge.shares import Shares
 from lors.merge.task_vector import TaskVector
+
+SAMPLED = 8
+"""Matrices that tell an expert of this base model from one of another."""
 
 
 @dataclass(frozen=True)
@@ -180,10 +185,14 @@ class MergeInputs:
         """Return the names of the tensors with this action, in the order of the base model."""
         return [name for name, chosen in self.actions.items() if chosen == action]
 
+    def models(self) -> list[Checkpoint]:
+        """Return the base model, the experts, and `onto` if it is another model than the base."""
+        onto = [] if self.onto is self.base else [self.onto]
+        return [self.base, *self.experts, *onto]
+
     def files(self) -> set[Path]:
         """Return all files of the models, with symbolic links resolved."""
-        models = [self.base, self.onto, *self.experts]
-        return {file.resolve() for model in models for file in model.files()}
+        return {file.resolve() for model in self.models() for file in model.files()}
 
 
 def open_inputs(plan: MergePlan, opened: MergeInputs | None = None) -> MergeInputs:
@@ -242,6 +251,7 @@ def _open_models(plan: MergePlan) -> MergeInputs:
         for file in model.files():  # not inputs.files(): masks lie beside a link, not its target
             check_unmasked(file)
     _check_distinct(inputs)
+    _warn_of_strangers(inputs)
     return inputs
 
 
@@ -271,6 +281,25 @@ def _check_distinct(inputs: MergeInputs) -> None:
             got=problems,
             hint="give the base model and each expert once; --onto is a merge of other experts",
         )
+
+
+def _warn_of_strangers(inputs: MergeInputs) -> None:
+    """Warn of experts whose task vector is larger than the base model itself.
+
+    Independent models of one structure differ by about 1.4 times their norm; fine-tuning changes
+    a small part. A sample of the matrices is enough, because a stranger differs in all of them.
+    """
+    names = inputs.names("prune") or inputs.names("whole")
+    names = names[:: -(-len(names) // SAMPLED)] if names else []
+    whole = math.hypot(*(float(inputs.base.tensor(name).float().norm()) for name in names))
+    for vector in inputs.vectors:
+        change = math.hypot(*(float(vector.delta(name).norm()) for name in names))
+        if change > whole > 0:
+            logging.warning(
+                "%s is further from the base model than the base model is from zero (%.2f times): "
+                "was it fine-tuned from %s, or from another model of the same structure?",
+                *(vector.finetuned.path, change / whole, inputs.base.path),
+            )
 
 
 def _same_weights(one: Checkpoint, other: Checkpoint) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from lors.checkpoint.hub import recorded
 from lors.checkpoint.reader import Checkpoint
 from lors.config import read_yaml
 from lors.errors import LorsError
+from lors.fileio import file_digest
 from lors.merge.methods import METHODS
 from lors.merge.plan import MergeInputs, MergePlan
 
 RECORD_NAME = "merge.yaml"
 SMALLEST_SHARE = 1e-6
 """Smallest share of an expert in a merged model; a smaller one is a rounding error."""
+FINGERPRINTED = ("base", "experts", "onto", "masks")
+"""Inputs whose content is recorded."""
 
 
 def record_of(plan: MergePlan, inputs: MergeInputs, out: Path, history: dict | None) -> str:
@@ -47,36 +51,60 @@ def record_of(plan: MergePlan, inputs: MergeInputs, out: Path, history: dict | N
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
-def check_fingerprints(inputs: MergeInputs, fingerprints: Mapping[str, Any]) -> None:
-    """Check that the models of a merge are those of a record.
+def check_fingerprints(
+    plan: MergePlan, inputs: MergeInputs, fingerprints: Mapping[str, Any]
+) -> None:
+    """Check that the models and masks of a merge are those of a record.
 
     Args:
-        inputs: the open files of the plan in the record.
-        fingerprints: entries ``base`` and ``experts`` of the record's fingerprints; a missing one
-            is not compared.
+        plan: the plan in the record.
+        inputs: its open files.
+        fingerprints: entries ``base``, ``experts``, ``onto`` and ``masks`` of the record's
+            fingerprints; a missing one is not compared.
 
     Raises:
-        LorsError: a model has other values than in the merge that was recorded.
+        LorsError: a model has other values than in the merge that was recorded, or the masks are
+            another file.
     """
-    models = {"base": [inputs.base], "experts": inputs.experts}
+    paths: dict[str, list[Any]] = {
+        "base": [inputs.base.path],
+        "experts": [model.path for model in inputs.experts],
+        "onto": [inputs.onto.path],
+        "masks": [plan.masks],
+    }
     changed = []
-    for name in models.keys() & fingerprints.keys():
-        expected = fingerprints[name] if name == "experts" else [fingerprints[name]]
-        found = [model.fingerprint() for model in models[name]]
-        if not isinstance(expected, list) or len(expected) != len(found):
-            changed.append(f"{name}: {len(found)}, and not as many fingerprints")
+    for name, found in _fingerprints(plan, inputs, fingerprints.keys()).items():
+        own, expected = ([x] if name != "experts" else x for x in (found, fingerprints[name]))
+        if not isinstance(expected, list) or len(expected) != len(own):
+            changed.append(f"{name}: {len(own)}, and not as many fingerprints")
             continue
         changed += [
-            f"{model.path}: fingerprint {own}, recorded {other}"
-            for model, own, other in zip(models[name], found, expected, strict=True)
-            if own != other
+            f"{path}: fingerprint {now}, recorded {before}"
+            for path, now, before in zip(paths[name], own, expected, strict=True)
+            if now != before
         ]
     if changed:
         raise LorsError(
-            "these are not the models of the recorded merge",
+            "these are not the inputs of the recorded merge",
             got=changed,
-            hint="put those models back; or, to merge these, give them by --base and --experts",
+            hint="put those models back; or, to merge these, give them by the options "
+            + " and ".join(f"--{name}" for name in paths if name in fingerprints),
         )
+
+
+def _fingerprints(
+    plan: MergePlan, inputs: MergeInputs, wanted: Collection[str]
+) -> dict[str, str | list[str]]:
+    """Return the fingerprints of the inputs of a plan; `onto` and masks if it has any."""
+    found: dict[str, Callable[[], str | list[str]]] = {
+        "base": inputs.base.fingerprint,
+        "experts": lambda: [expert.fingerprint() for expert in inputs.experts],
+    }
+    if plan.onto is not None:
+        found["onto"] = inputs.onto.fingerprint
+    if plan.masks is not None:
+        found["masks"] = partial(file_digest, plan.masks)
+    return {name: fingerprint() for name, fingerprint in found.items() if name in wanted}
 
 
 def unfinished_record(out: Path) -> str:
@@ -107,10 +135,7 @@ def _own_entries(plan: MergePlan, inputs: MergeInputs) -> dict[str, Any]:
             "langs": list(plan.langs),
             "policy": plan.policy or inputs.policy.name,
         },
-        "fingerprints": {
-            "base": inputs.base.fingerprint(),
-            "experts": [expert.fingerprint() for expert in inputs.experts],
-        },
+        "fingerprints": _fingerprints(plan, inputs, FINGERPRINTED),
     }
 
 
@@ -123,12 +148,14 @@ class _Step:
         path: file of the base model.
         shares: fingerprint of an expert -> its weight * scaling_coef.
         settings: fingerprint of an expert -> all other settings that its part depends on.
+        joint: why the delta is no sum of a part for each expert; empty if it is one.
     """
 
     base: str
     path: str
     shares: Mapping[str, float]
     settings: Mapping[str, Mapping[str, Any]]
+    joint: str
 
 
 def _step(plan: Mapping[str, Any], fingerprints: Mapping[str, Any]) -> _Step:
@@ -145,7 +172,16 @@ def _step(plan: Mapping[str, Any], fingerprints: Mapping[str, Any]) -> _Step:
         expert: {**common, "place": place if draws else None}
         for place, expert in enumerate(experts, start=1)
     }
-    return _Step(str(fingerprints["base"]), str(plan["base"]), shares, settings)
+    base = str(fingerprints["base"])
+    return _Step(base, str(plan["base"]), shares, settings, _joint(plan))
+
+
+def _joint(plan: Mapping[str, Any]) -> str:
+    """Return what makes the delta of a plan no sum of a part for each expert, or nothing."""
+    method = str(plan["method"])
+    found = [] if method in METHODS and METHODS[method].is_sum else [f"method={method}"]
+    found += [f"{k}={plan[k]}" for k in ("svc", "boost", "masks") if plan.get(k) is not None]
+    return " ".join(found)
 
 
 def _read_steps(record: dict[str, Any] | None, path: Path) -> list[_Step]:
@@ -175,8 +211,9 @@ def _read_steps(record: dict[str, Any] | None, path: Path) -> list[_Step]:
 def read_history(plan: MergePlan, inputs: MergeInputs) -> dict[str, Any] | None:
     """Return the record of the plan's `onto`; None without `onto`.
 
-    Logs a warning if there is no record, or if an expert is removed with other settings than it was
-    added with.
+    Logs a warning if there is no record, if the merged model or the delta of the plan is no sum, or
+    if an expert is added with another factor than those in the model, or removed with other
+    settings than it was added with.
 
     Raises:
         LorsError: the record is damaged, or the model was made from another base model or has one
@@ -200,6 +237,12 @@ def read_history(plan: MergePlan, inputs: MergeInputs) -> dict[str, Any] | None:
                 expected=f"fingerprint {current.base}, of {plan.base}",
                 got=f"fingerprint {step.base}, of {step.path}",
             )
+    if joint := [step.joint for step in (current, *steps) if step.joint]:
+        logging.warning(
+            "a merge with %s is no sum of its experts: with experts added to it or removed, it is "
+            "not the merge of those that remain; to have that, merge all of them again",
+            " and ".join(dict.fromkeys(joint)),
+        )
     for expert in inputs.experts:
         _check_share(expert, current, steps)
     return record
@@ -218,6 +261,8 @@ def _check_share(expert: Checkpoint, current: _Step, steps: Sequence[_Step]) -> 
             where=expert.path,
             hint="leave it out, or give it a negative weight to remove it",
         )
+    if added > 0:
+        _check_factor(expert, added, steps)
     if added >= 0:
         return
     if there <= 0:
@@ -236,6 +281,17 @@ def _check_share(expert: Checkpoint, current: _Step, steps: Sequence[_Step]) -> 
         logging.warning(
             "%s is removed with %s, but was added with %s",
             *(expert.path, _text(current.settings[key]), " and ".join(map(_text, recorded))),
+        )
+
+
+def _check_factor(expert: Checkpoint, added: float, steps: Sequence[_Step]) -> None:
+    """Warn if an expert is added with another factor than every expert of the merged model."""
+    others = {share for step in steps for share in step.shares.values() if share > SMALLEST_SHARE}
+    if others and all(abs(added - share) >= SMALLEST_SHARE for share in others):
+        logging.warning(
+            "%s is added with weight * scaling_coef = %g, but the experts in the merged model have "
+            "%s; give --params scaling_coef=...",
+            *(expert.path, added, " and ".join(f"{share:g}" for share in sorted(others))),
         )
 
 

@@ -157,7 +157,7 @@ def run_merge(
 
     def merged(name: str) -> Tensor:
         tensor = merger.merged(name)
-        for model in (inputs.base, *inputs.experts):
+        for model in inputs.models():
             model.note(name)  # for the fingerprints in the record, while the values are in memory
         return tensor
 
@@ -180,7 +180,7 @@ def run_merge(
 
 def _opened(plan: MergePlan, fingerprints: Mapping[str, Any] | None) -> MergeInputs:
     inputs = open_inputs(plan)
-    check_fingerprints(inputs, fingerprints or {})
+    check_fingerprints(plan, inputs, fingerprints or {})
     return inputs
 
 

@@ -131,6 +131,23 @@ def test_a_record_of_models_that_have_changed(files, tmp_path, capsys, changed):
     assert main([*replay, *given]) == 0
 
 
+def test_a_record_of_a_merged_model_that_has_changed(files, tmp_path, capsys):
+    """The model of --onto is an input like the others."""
+    base, one, two = files
+    start, out = tmp_path / "one" / "m.pth", tmp_path / "two" / "m.pth"
+    method = ["--method", "lors", "--params", "scaling_coef=0.5", "--base", base]
+    assert main([*method, "--experts", one, "--out", str(start)]) == 0
+    assert main([*method, "--experts", two, "--onto", str(start), "--out", str(out)]) == 0
+    replay = ["--config", str(out.with_name("merge.yaml")), "--out", str(tmp_path / "n" / "n.pth")]
+    assert main(replay) == 0
+    changed = ["--method", "average", "--base", base, "--experts", one, "--out", str(start)]
+    assert main([*changed, "--params", "scaling_coef=0.3"]) == 0
+    assert main([*replay, "--dry_run"]) == 1
+    error = capsys.readouterr().err
+    assert f"{start}: fingerprint" in error and "--onto" in error
+    assert main([*replay, "--onto", str(start)]) == 0  # it is meant
+
+
 def test_a_record_with_too_few_fingerprints(files, tmp_path, capsys):
     assert main(arguments(files, tmp_path, "--method", "average")) == 0
     place = tmp_path / "m" / "merge.yaml"

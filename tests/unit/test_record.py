@@ -16,6 +16,7 @@ from lors.merge.run import iter_merged, run_merge
 from tests.refusal import refusal
 from tests.unit.merge_models import (
     PARAMS,
+    PRUNED,
     merged_by,
     model,
     names_in,
@@ -154,6 +155,53 @@ def test_taking_away_with_other_settings(files, onto, caplog, options, warning):
     history_of(files, onto, **{"expert": 1, "weights": (-1.0,), **options})
     found = warnings_in(caplog)
     assert re.search(warning, " ".join(found)) if warning else not found
+
+
+@pytest.mark.parametrize(
+    ("of_model", "of_plan", "told"),
+    [
+        ({}, {}, ""),
+        ({"boost": 0.01}, {}, "boost=0.01 is no sum"),
+        ({"svc": 0.5}, {"lines": (0.5, 1.0)}, "svc=0.5 is no sum"),
+        ({"method": "iso_c"}, {}, "method=iso_c is no sum"),
+        ({"method": "average"}, {"boost": 0.01}, "boost=0.01 and method=average is no sum"),
+    ],
+)
+@pytest.mark.parametrize("weight", [1.0, -1.0])
+def test_onto_a_merge_that_is_no_sum(files, tmp_path, caplog, of_model, of_plan, told, weight):
+    """Another expert is no part of it that could be added or taken away."""
+    out = str(tmp_path / "two" / "model.pth")
+    settings = {"method": "lors", "params": {"scaling_coef": 0.5}}
+    run_merge(MergePlan(files[0], tuple(files[1:]), **{**settings, **of_model}), out)
+    torch.save(model(3), tmp_path / "e3.pth")
+    expert = str(tmp_path / "e3.pth") if weight > 0 else files[1]
+    plan = MergePlan(files[0], (expert,), **{**settings, **of_plan}, weights=(weight,), onto=out)
+    read_history(plan, open_inputs(plan))
+    found = [text for text in warnings_in(caplog) if "merge all of them again" in text]
+    assert len(found) == bool(told) and told in "".join(found)
+
+
+def test_adding_with_another_factor(files, onto, caplog):
+    """A single new expert has a default of 1, whatever the others have."""
+    history_of(files, onto, weights=(0.5,), params={"scaling_coef": 1.0})
+    assert not warnings_in(caplog)
+    history_of(files, onto, params={"scaling_coef": 1.0})
+    [text] = warnings_in(caplog)
+    assert files[2] in text and "= 1," in text and "have 0.5" in text
+
+
+def test_an_expert_of_another_base_model(files, tmp_path, caplog):
+    """Independent weights of the same structure: nothing but their distance tells."""
+    state = model(2)
+    for name in (PRUNED, "decoder.decoders.0.self_attn.linear_q.weight"):
+        state[name] = (
+            torch.randn(state[name].shape, generator=torch.Generator().manual_seed(7))
+            * state[name].std()
+        )
+    torch.save(state, files[2])
+    open_inputs(plan_of(files))
+    [text] = warnings_in(caplog)
+    assert files[2] in text and files[0] in text and "same structure" in text
 
 
 def test_a_record_of_a_version_without_post_processing(files, onto, caplog):

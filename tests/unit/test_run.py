@@ -89,9 +89,9 @@ def test_the_result_has_the_dtype_of_onto(files, tmp_path, dtype):
 
 def test_nan_leaves_no_output(plan, tmp_path):
     state = torch.load(plan.experts[1])
-    state["decoder.decoders.0.self_attn.linear_q.weight"][0, 0] = float("nan")
+    state[BIAS][0] = float("nan")  # a NaN in a matrix may be found before the merge begins
     torch.save(state, plan.experts[1])
-    with refusal(plan.experts[1], "decoder.decoders.0.self_attn.linear_q.weight", "NaN"):
+    with refusal(plan.experts[1], BIAS, "NaN"):
         run_merge(plan, tmp_path / "out" / "m.pth")
     assert names_in(tmp_path / "out") == []
 

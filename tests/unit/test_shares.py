@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from lors.bin import merge
 from lors.checkpoint.masks import write_masks
 from lors.checkpoint.reader import Checkpoint
 from lors.config import read_yaml
@@ -87,6 +88,19 @@ def test_record_makes_the_merge_again(files, masks, tmp_path):
     assert recorded["masks"] == masks[0] and recorded["langs"] == list(LANGS)
     again = MergePlan(**{k: tuple(v) if isinstance(v, list) else v for k, v in recorded.items()})
     assert again == plan_of(files, masks, policy="espnet_s2t")
+
+
+def test_a_record_of_masks_that_have_changed(files, masks, tmp_path, capsys):
+    run_merge(plan_of(files, masks), tmp_path / "merged/model.pth")
+    replay = ["--config", str(tmp_path / "merged/merge.yaml"), "--out", str(tmp_path / "n/n.pth")]
+    assert merge.main(replay) == 0
+    base, found = Checkpoint.open(files[0]), masks[1]
+    other = {"de": found["es"], "es": found["de"]}
+    write_masks(masks[0], base, [PRUNED, OTHER], other, {})
+    assert merge.main([*replay, "--dry_run"]) == 1
+    error = capsys.readouterr().err
+    assert f"{masks[0]}: fingerprint" in error and "--masks" in error
+    assert merge.main([*replay, "--masks", masks[0]]) == 0  # they are meant
 
 
 def test_what_masks_refuse(files, masks, tmp_path):
