@@ -27,10 +27,15 @@ def is_number(value: Any) -> bool:
     return abs(value) <= sys.float_info.max  # math.isfinite() fails for an integer beyond that
 
 
+def is_count(value: Any) -> bool:
+    """Check whether a value read from JSON is an integer that percentages can be made of."""
+    return type(value) is int and abs(value) <= sys.maxsize
+
+
 _VALID: Mapping[Any, tuple[Callable[[Any], bool], str]] = {
     float: (is_number, "is not a number"),
-    int: (lambda value: type(value) is int, "is not an integer"),
-    int | None: (lambda value: value is None or type(value) is int, "is not an integer"),
+    int: (is_count, "is not an integer of 64 bits"),
+    int | None: (lambda value: value is None or is_count(value), "is not an integer of 64 bits"),
     str: (lambda value: isinstance(value, str) and value != "", "is missing"),
 }
 

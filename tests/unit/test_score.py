@@ -228,6 +228,7 @@ def test_description_names_all_settings_and_characters():
         ({"cer": float("nan")}, ["'cer'"]),
         ({"wer": True}, ["'wer'"]),
         ({"utterances": 1.5}, ["'utterances'"]),
+        ({"insertions": 10**400, "sentence_errors": -(10**19)}, ["'insertions'", "'sentence_e"]),
         ({"utterances": 0, "ref_words": -1}, ["'ref_words'", "'utterances'"]),
         ({"normaliser": "", "unit": None}, ["'normaliser'", "'unit'"]),
         ({"task": "st"}, ["'st'"]),
