@@ -311,18 +311,24 @@ def test_help_of_training_a_base_model(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"),
+    ("option", "value", "fact"),
     [
-        *(("--vocab_size", "0"), ("--base_config", "nope.yaml"), ("--langs", "")),
-        *(("--stage", "experts"), ("--model_family", "wisper"), ("--expdir", "JOB/exp")),
-        *(("--datadir", ""), ("--langs", "../../de"), ("--dumpdir", "data/pool")),
+        ("--vocab_size", "0", "--vocab_size: "),
+        ("--base_config", "nope.yaml", "where: nope.yaml"),
+        ("--langs", "", "--langs: "),
+        ("--langs", "../../de", "--langs: '../../de'"),
+        ("--stage", "experts", "stage: experts"),
+        ("--model_family", "wisper", "--model_family: "),
+        ("--expdir", "JOB/exp", "--expdir: 'JOB/exp'"),
+        ("--datadir", "", "--datadir: ''"),
+        ("--dumpdir", "data/pool", "--datadir and --dumpdir: "),
     ],
 )
-def test_wrong_value_is_told_before_a_base_model_is_trained(option, value, tmp_path):
+def test_wrong_value_is_told_before_a_base_model_is_trained(option, value, fact, tmp_path):
     recipe = Recipe(tmp_path / "mini_covost")
     done = train_base(recipe, option, value)
     assert done.returncode == (1 if value == "nope.yaml" else 2), done.stderr
-    assert option.lstrip("-") in done.stderr or value in done.stderr
+    assert fact in done.stderr
     assert not (recipe / "downloads").exists() and not (recipe / "exp").exists()
 
 
@@ -422,28 +428,34 @@ def test_corpora_that_are_not_there_are_told(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"),
+    ("option", "value", "fact"),
     [
-        *(("--ngpu", "abc"), ("--nj", "0"), ("--num_nodes", "2"), ("--seed", "-1")),
-        *(("--train_hours", "five"), ("--dev_utterances", "0")),
-        *(("--methods", "lros"), ("--base_model", "nowhere")),
-        *(("--train_config", "nope.yaml"), ("--inference_config", "nope.yaml")),
-        *(("--tune_config", "nope.yaml"), ("--langs", ""), ("--expdir", "exp/my_JOB")),
-        *(
-            ("--expdir", ""),
-            ("--langs", "de de"),
-            ("--methods", "../lors"),
-            ("--train_hours", "nan"),
-            ("--train_hours", "fr=1 fr=2"),
-        ),
+        ("--ngpu", "abc", "--ngpu: "),
+        ("--nj", "0", "--nj: "),
+        ("--num_nodes", "2", "--num_nodes: '2'"),
+        ("--seed", "-1", "--seed: "),
+        ("--dev_utterances", "0", "--dev_utterances: "),
+        ("--train_hours", "five", "--train_hours: 'five'"),
+        ("--train_hours", "nan", "--train_hours: 'nan'"),
+        ("--train_hours", "fr=1 fr=2", "--train_hours: 'fr=1 fr=2'"),
+        ("--methods", "lros", "'lros'"),
+        ("--methods", "../lors", "--methods: '../lors'"),
+        ("--base_model", "nowhere", "where: --base_model"),
+        ("--train_config", "nope.yaml", "where: nope.yaml"),
+        ("--inference_config", "nope.yaml", "where: nope.yaml"),
+        ("--tune_config", "nope.yaml", "where: nope.yaml"),
+        ("--langs", "", "--langs: "),
+        ("--langs", "de de", "--langs: 'de'"),
+        ("--expdir", "exp/my_JOB", "--expdir: 'exp/my_JOB'"),
+        ("--expdir", "", "--expdir: ''"),
     ],
 )
-def test_wrong_value_is_told_before_the_first_stage(option, value, tmp_path):
+def test_wrong_value_is_told_before_the_first_stage(option, value, fact, tmp_path):
     recipe = Recipe(tmp_path / "mini", "mini_covost")
     done = run(recipe, option, value)
     assert done.returncode == (1 if value == "nope.yaml" else 2), done.stdout
     assert "stage" not in done.stdout
-    assert option.lstrip("-") in done.stdout or value in done.stdout
+    assert fact in done.stdout
 
 
 @pytest.mark.parametrize(
