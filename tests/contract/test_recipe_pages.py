@@ -26,8 +26,10 @@ RECORD = """#!/bin/bash
 printf '%s\\0' "$#" "$PWD" "$0" "$@" >>"$CALLS"
 """
 PROGRAMS = ("python", "pip", "lors")
-FAULT = re.compile(r"^(?:bash: line \d+|sed): .*", re.MULTILINE)
-"""A line of bash or sed about a file or a command that is not there."""
+FAULT = re.compile(
+    r"^(?:(?:bash: line \d+|sed): .*|tar(?: \(child\))?: .+: Cannot open: .*)", re.MULTILINE
+)
+"""A line of bash, sed or tar about a file or a command that is not there."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,13 @@ class Call:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Path:
-    """The recipes with their configurations, and stand-ins for their scripts."""
+    """The recipes with their configurations and results, and stand-ins for their scripts."""
     root = tmp_path_factory.mktemp("tree")
     stand_ins = [root / "bin" / name for name in PROGRAMS]
     for recipe in ROOT.glob("egs/*/*1"):
         place = root / recipe.relative_to(ROOT)
-        if (recipe / "conf").is_dir():
-            shutil.copytree(recipe / "conf", place / "conf")
+        for part in filter(Path.is_dir, (recipe / "conf", recipe / "results")):
+            shutil.copytree(part, place / part.name)
         scripts = [*recipe.glob("*.sh"), *recipe.glob("local/*.sh"), recipe / "utils/status"]
         stand_ins += [place / script.relative_to(recipe) for script in scripts if script.exists()]
     for path in stand_ins:
@@ -168,6 +170,8 @@ def test_commands_are_those_of_the_programs(page, tree):
         ('./run.sh --data_opts "--num_trian 5"', "--num_trian"),
         ("./run.sh --train_config conf/none.yaml", "conf/none.yaml"),
         ("sed s/a/b/ conf/none.yaml >conf/x.yaml; ./run.sh", "conf/none.yaml"),
+        ("tar xzf results/none.tar.gz; ./run.sh", "results/none.tar.gz"),
+        ("for n in 9; do tar xzf results/seed$n.tar.gz; done; ./run.sh", "seed9.tar.gz"),
         ("python -m lors.bin.results --expdir exp", "--expdir"),
         ("lors merge --expert a.pth", "--expert"),
         ("python utils/bench/merge.py --cases a --seed 1", "--seed"),
