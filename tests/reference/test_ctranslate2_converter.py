@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import whisper
 
 from lors.bin.export_whisper import main
 from lors.checkpoint.ctranslate2_file import CTranslate2File
@@ -20,8 +21,6 @@ from lors.checkpoint.vocabulary import special_tokens_of, tokens_of
 from lors.export.whisper import open_whisper
 from tests.integration.tiny_whisper import make_whisper
 from tests.unit.ctranslate2_files import write_ctranslate2
-
-whisper = pytest.importorskip("whisper", reason="openai-whisper is not installed")
 
 PACKAGES = Path(__file__).parents[2] / ".test_packages"
 """Packages that tests/run.sh installs apart, so that ESPnet does not import them."""

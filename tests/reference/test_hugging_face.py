@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import whisper
 
 from lors.bin.export_whisper import main
 from lors.checkpoint.whisper_dims import whisper_shapes
 from lors.export.whisper_tokenizer import byte_letters
-
-whisper = pytest.importorskip("whisper", reason="openai-whisper is not installed")
 
 PACKAGES = Path(__file__).parents[2] / ".test_packages"
 """Packages that tests/run.sh installs apart, so that ESPnet does not import them."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import whisper
 
 from lors.bin import prepare_voice_prompts
 from lors.data.datadir import read_data_dir
@@ -23,7 +24,6 @@ from lors.models.whisper.import_base import import_whisper
 from lors.score.asr import score_asr
 from lors.tasks import Pair
 
-whisper = pytest.importorskip("whisper")
 pytestmark = pytest.mark.slow
 
 SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"

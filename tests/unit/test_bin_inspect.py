@@ -23,7 +23,6 @@ def files(tmp_path):
 
 
 def test_tables_json_and_plots(files, tmp_path, capsys):
-    pytest.importorskip("matplotlib")
     out, plots = tmp_path / "inspect.json", tmp_path / "plots"
     options = ["--rank", "3", "--out", str(out), "--plots", str(plots)]
     assert main(["--base", files[0], "--experts", *files[1:], *options]) == 0
@@ -47,7 +46,6 @@ def test_tables_json_and_plots(files, tmp_path, capsys):
 
 def test_matrices_without_a_measure(files, tmp_path, capsys):
     """An expert has changed only one matrix: the other matrix is left out of the means."""
-    pytest.importorskip("matplotlib")
     base, de = torch.load(files[0]), torch.load(files[1])
     torch.save({**base, NAMES[1]: de[NAMES[1]]}, files[2])
     run = ["--base", files[0], "--experts", *files[1:], "--plots", str(tmp_path / "plots")]

@@ -61,7 +61,6 @@ def test_help_is_there_without_torch():
 
 
 def test_completion_knows_commands_and_options(capsys):
-    pytest.importorskip("shtab")
     with pytest.raises(SystemExit) as ended:
         main(["--completion", "bash"])
     assert ended.value.code == 0

@@ -7,6 +7,7 @@ import pickle
 import struct
 from pathlib import Path
 
+import kaldiio
 import numpy as np
 import pytest
 import soundfile
@@ -310,7 +311,6 @@ def test_bad_segments_are_refused_with_the_way_to_mend_them(tmp_path, capsys, wo
 
 def write_ark(path, kind):
     """Two utterances in an ark file; return the sources."""
-    kaldiio = pytest.importorskip("kaldiio")
     options = {"write_function": "soundfile", "write_kwargs": {"format": "flac"}}
     clips = {f"u-{k}": (RATE, np.full(RATE, 0.1 * k * 32768).astype(np.int16)) for k in (1, 2)}
     scp = path.parent / f"{path.name}.scp"

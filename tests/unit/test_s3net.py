@@ -638,7 +638,6 @@ def test_overlap_in_the_report(tmp_path):
     assert section.header[1] == "s3net_x_50" and len(section.above) == 1
     overlap = read_overlap(tmp_path / "overlap.json")
     assert overlap_points([overlap]) == {("s3net_x_50", "asr"): [(0.6, 0.25, "de es")]}
-    pytest.importorskip("matplotlib")
     save_figures({tmp_path / "overlap.png": lambda: overlap_figure([overlap])})
     assert (tmp_path / "overlap.png").stat().st_size > 5000
 
@@ -735,7 +734,6 @@ class Model(torch.nn.Module):
 
 @pytest.mark.espnet
 def test_scores_are_the_first_order_changes_of_the_loss(tmp_path, own_policy):
-    pytest.importorskip("espnet2")
     from lors.models.subnetworks import write_importance
 
     torch.save(model(0), tmp_path / "base.pth")

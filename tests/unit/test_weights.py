@@ -202,7 +202,6 @@ def test_the_contribution_of_each_expert(expdir, dump):
 
 
 def test_figures_of_a_search_of_weights(expdir, dump):
-    pytest.importorskip("matplotlib")
     tune(expdir, PAIRS, dump, GRID, OPTIONS)
     sweeps = read_sweeps([expdir.root])
     [panel] = sweep_panels(sweeps)

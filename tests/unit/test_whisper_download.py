@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import whisper
 import yaml
 
 from lors.errors import LorsError
@@ -30,7 +31,6 @@ from tests.integration.tiny_whisper import make_whisper
 from tests.refusal import refusal
 from tests.unit.ctranslate2_files import write_ctranslate2
 
-whisper = pytest.importorskip("whisper")
 OPENAIS_DOWNLOAD = whisper._download
 
 NAMES = ("some-weights-part1", "some-weights-part2")
