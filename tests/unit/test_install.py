@@ -398,8 +398,9 @@ def canonical(requirement):
     return re.sub(r"[-_.]+", "-", re.split(r"[=<>!~[]", requirement)[0]).lower()
 
 
-def test_locks_have_one_exact_version_of_everything_that_is_required():
-    lines, for_tests = lock_lines(), lock_lines("requirements-test.lock")
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-py312.lock"])
+def test_locks_have_one_exact_version_of_everything_that_is_required(lock):
+    lines, for_tests = lock_lines(lock), lock_lines("requirements-test.lock")
     both = lines + for_tests
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9.]+", line) for line in both)
     names = [canonical(line) for line in both]
