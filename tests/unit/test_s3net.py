@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from lors.bin import find_masks, importance, inspect, mask_overlap
+from lors.bin import find_masks, importance, inspect, mask_overlap, train_subnet
 from lors.checkpoint.masks import Masks
 from lors.checkpoint.reader import Checkpoint
 from lors.config import SEED, build, read_yaml
@@ -707,6 +707,39 @@ def test_masks_have_the_matrices_that_merges_prune(exp, own_policy, criterion):
     assert list(Masks(exp.masks(f"s3net_{criterion}_30")).shapes) == [PRUNED]
     actions = open_inputs(plan_of(exp, pairs_of(LANGS, TASKS), "average", {})).actions
     assert [name for name, action in actions.items() if action == "prune"] == [PRUNED]
+
+
+PROGRAMS = {
+    importance: ["--only", "1"],
+    train_subnet: ["--only", "1", "--systems", "s3net_taylor_30", "s3net_magnitude_30"],
+}
+
+
+def run(program, out, *more):
+    """Run a program whose files are not there; the check of its options comes before them."""
+    words = ["--base", "base", "--langs", "de", "es", "--tasks", "asr", "--dump", "dump"]
+    words += ["--config", "train.yaml", "--out", str(out), *PROGRAMS[program]]
+    return program.main([*words, *more])
+
+
+@pytest.mark.parametrize(
+    ("program", "more", "facts"),
+    [
+        *((program, ["--only", n], ("--only", "1 to 2", n)) for program in PROGRAMS for n in "03"),
+        (train_subnet, ["--systems", "joint", "s3net_taylor_30"], ("--systems", "joint")),
+    ],
+)
+def test_wrong_unit_of_a_program(program, more, facts, tmp_path, capsys):
+    assert run(program, tmp_path / "out", "--stats", "stats", *more) == 2
+    error = capsys.readouterr().err
+    assert all(fact in error for fact in facts) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_statistics_are_needed(program, tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run(program, tmp_path / "out")
+    assert caught.value.code == 2 and "--stats" in capsys.readouterr().err.splitlines()[-1]
 
 
 # --- Taylor scores ------------------------------------------------------------------------------
