@@ -69,6 +69,16 @@ def test_order_is_that_of_sort_in_the_c_locale(tmp_path):
     assert ours == theirs and len(ours.splitlines()) == len(ids)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [*((key, "x") for key in ("", "a b", "a\t", "a\n", "a\u00a0b")), ("a", "x\ny"), ("a", "x\r")],
+)
+def test_lines_that_could_not_be_read_back_are_not_written(tmp_path, key, value):
+    with refusal(tmp_path / "text", repr(key)) as caught:
+        write_kaldi_text(tmp_path / "text", {"good": "x", key: value})
+    assert "good" not in str(caught.value) and not (tmp_path / "text").exists()
+
+
 def test_a_hypothesis_may_be_empty_but_a_path_may_not(tmp_path):
     (tmp_path / "hyp").write_text("u2 some  words \nu1\n")
     assert read_text(tmp_path / "hyp") == {"u2": "some  words", "u1": ""}
