@@ -6,7 +6,7 @@ import pytest
 from lors.models import open_recogniser
 from lors.models.espnet_s2t.prompts import S2TOptions, language_symbol, task_symbol
 from lors.tasks import Pair
-from tests.integration.tiny_s2t import make_model
+from tests.integration.tiny_s2t import CONFIG, make_model
 from tests.refusal import refusal
 
 pytestmark = pytest.mark.espnet
@@ -59,6 +59,13 @@ def test_beam_search_is_espnets(tmp_path, waveforms):
     options = S2TOptions(beam_size=3)
     ours = open_recogniser(directory)
     assert ours.transcribe(waveforms[:3], Pair("es", "asr"), options) == expected
+
+
+@pytest.mark.parametrize("change", [{"normalize_before": False}, {"concat_after": True}])
+def test_decoders_that_the_batched_search_does_not_know(tmp_path, change):
+    directory = make_model(tmp_path / "model", decoder_conf={**CONFIG["decoder_conf"], **change})
+    with refusal(directory / "config.yaml", "TransformerDecoder", "espnet2.bin.s2t_inference"):
+        open_recogniser(directory)
 
 
 def test_unknown_language_and_weights_of_another_model(tmp_path, waveforms):
