@@ -518,3 +518,10 @@ def test_calibration_of_parts_that_share_nothing(alpha):
     parts = [part.astype(np.float32) for part in parts]
     result = calibrate_singular_values([torch.from_numpy(part) for part in parts], alpha).numpy()
     assert np.allclose(result, sum(parts), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0, -0.5])
+def test_calibration_without_a_least_coefficient(alpha):
+    """Division by it would make singular values infinite."""
+    with pytest.raises(ValueError, match=f"alpha .*{alpha}"):
+        calibrate_singular_values([torch.eye(2)], alpha)
