@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Usage: tests/run.sh [pytest arguments]
 #  e.g.: tests/run.sh                       all tests except those that need a GPU
-#        tests/run.sh -m "not slow"         the tests that end within a few minutes
+#        tests/run.sh -m "not slow and not gpu"
+#                                           without the longest ones; 20 to 30 minutes
 #        tests/run.sh tests/unit -k merge   some of the unit tests
 #        tests/run.sh -m gpu                the tests that need a GPU
 #        tests/run.sh -n 0 --pdb tests/unit one after the other, for a debugger
 #        tests/run.sh tests/integration/test_kills.py --full
 #                                           30 kills of the mini recipe instead of a few
+# An -m of yours takes the place of the default, -m "not gpu".
 #
 # Install what is missing (utils/install.sh), check the sources (tests/check.sh), and run the tests with
 # pytest, whose closing line is the last line of output.
