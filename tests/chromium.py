@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import select
@@ -137,12 +136,3 @@ class Chromium:
         """Return the addresses that the page asked for."""
         sent = [e for e in self.events if e["method"] == "Network.requestWillBeSent"]
         return [event["params"]["request"]["url"] for event in sent]
-
-    def screenshot(self, path: Path, height: int | None = None, top: int = 0) -> None:
-        """Write a picture (PNG) of the page, of the whole height by default."""
-        size = self.send("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": top, "width": size["width"], "height": height or size["height"]}
-        found = self.send(
-            "Page.captureScreenshot", clip={**clip, "scale": 1}, captureBeyondViewport=True
-        )
-        path.write_bytes(base64.b64decode(found["data"]))

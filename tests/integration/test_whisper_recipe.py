@@ -142,7 +142,7 @@ def test_every_system_answers_every_test_utterance(run):
     assert any(better)
 
 
-def test_merged_model_is_a_whisper(run, tmp_path):
+def test_merged_model_is_a_whisper(run):
     merged = run.recipe.exp / "merged" / "lors.asr_st"
     base = state(run.recipe.exp / "base")
     assert list(state(merged)) == list(base) and not same(state(merged), base)

@@ -175,7 +175,7 @@ def test_adapter_fits_the_full_model_and_no_other(models, tmp_path):
             open_adapter(open_model(tmp_path / "other.pth"), trained)
 
 
-def test_gradients_are_those_of_the_rounded_weights(models, tmp_path):
+def test_gradients_are_those_of_the_rounded_weights(models):
     """Forward and backward pass of adapters on weights in 4 bits and on the same weights in 32."""
     found = {}
     for name in ("rounded", "quantised"):

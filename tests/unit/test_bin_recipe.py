@@ -352,7 +352,7 @@ def test_train_needs_its_options(training, tmp_path, lacking):
     assert caught.value.code == 2
 
 
-def test_train_on_fewer_dev_utterances(training, tmp_path, capsys):
+def test_train_on_fewer_dev_utterances(training, tmp_path):
     few = [*training, "--out", str(tmp_path / "joint"), "--dev_utterances"]
     assert train.main([*few, "2"]) == 0
     data = tmp_path / "joint" / "data"

@@ -72,7 +72,7 @@ def test_a_damaged_record_of_evaluations(tmp_path, content):
 
 
 @pytest.mark.parametrize("more", [[], ["--sweeps_only"]])
-def test_reports_have_the_commands_of_each_directory(tmp_path, more, capsys):
+def test_reports_have_the_commands_of_each_directory(tmp_path, more):
     """A command that the report is given is listed if it is another one."""
     dirs = [make_sweeps(make_scores(tmp_path / name)) for name in ("seed_1", "seed2")]
     put_stages(dirs[0], DATA, TUNE)

@@ -303,7 +303,7 @@ def test_value_that_is_accepted(option, value):
     assert lists(["data"], **{option: value})
 
 
-def test_all_wrong_names_are_told_at_once(capsys):
+def test_all_wrong_names_are_told_at_once():
     wrong = {"langs": "../de es es", "expdir": "", "methods": "a/b", "train_hours": "nan"}
     wrong |= {"datadir": "-x", "num_nodes": "2", "tasks": ""}
     with refusal(*(f"--{name}: " for name in wrong), "'es'", kind=UsageError):

@@ -103,7 +103,7 @@ def test_a_record_of_masks_that_have_changed(files, masks, tmp_path, capsys):
     assert merge.main([*replay, "--masks", masks[0]]) == 0  # they are meant
 
 
-def test_what_masks_refuse(files, masks, tmp_path):
+def test_what_masks_refuse(files, masks):
     with refusal("langs", "3", "de es", kind=UsageError):
         plan_of(files, masks, langs=("de", "es"))
     with refusal("langs", "none", kind=UsageError):

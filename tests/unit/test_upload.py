@@ -567,6 +567,6 @@ def test_local_paths_are_not_taken_for_models_of_the_hub(owner, tmp_path, monkey
     assert not owner.requests
 
 
-def test_records_without_a_plan(owner, tmp_path):
+def test_records_without_a_plan(owner):
     with refusal("plan"):
         model_card({"model": "model.pth"}, REPO, "transformers")

@@ -267,7 +267,7 @@ def test_a_prompt_has_one_split_and_one_english_text_in_all_languages(tmp_path):
     assert set(splits.values()) == set(SPLITS)
 
 
-def test_utterances_have_speaker_gender_length_and_language(tmp_path, capsys):
+def test_utterances_have_speaker_gender_length_and_language(tmp_path):
     write_packages(tmp_path / "in", small_prompts())
     out = tmp_path / "data"
     assert prepare(tmp_path / "in", out, langs=["it"]) == 0

@@ -564,7 +564,7 @@ def test_read_sentences(tmp_path):
     assert malformed == {3: "( broken )"}
 
 
-def test_read_russian_is_a_corpus_of_its_own(mirror, tmp_path, capsys):
+def test_read_russian_is_a_corpus_of_its_own(mirror, tmp_path):
     sound = encode_flac(tone(16_000, 0.5))  # libsndfile knows it by its content
     sounds = {f"ru_{number:04}": sound for number in range(1, 20)}  # one is missing
     sounds["extra"] = sound
