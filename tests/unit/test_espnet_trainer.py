@@ -72,6 +72,15 @@ class Model(AbsESPnetModel):
         return {}
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Also for the forked processes: several threads of the parent would not be in them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class Batches(AbsIterFactory):
     def build_iter(self, epoch, shuffle=None):
         numbers = torch.Generator().manual_seed(epoch)
@@ -79,7 +88,6 @@ class Batches(AbsIterFactory):
 
 
 def train(out: Path, trainer=ResumableTrainer, **options) -> None:
-    torch.set_num_threads(1)
     model = Model()
     args = {"optim": "adam", "optim_conf": {"lr": 0.01}, "use_adapter": False, **OPTIONS, **options}
     args |= {"sharded_ddp": False, "exclude_weight_decay": False}
