@@ -15,7 +15,10 @@ def files(tmp_path):
     paths = [tmp_path / "base.pth"]
     torch.save(base, paths[0])
     for pair in ("de_asr", "fr_asr"):
-        change = {name: value + 0.1 * torch.randn(12, 12) for name, value in base.items()}
+        change = {
+            name: value + 0.1 * torch.randn(12, 12, generator=generator)
+            for name, value in base.items()
+        }
         paths.append(tmp_path / "expert" / pair / "model.pth")
         paths[-1].parent.mkdir(parents=True)
         torch.save(change, paths[-1])

@@ -197,9 +197,7 @@ def test_long_sentences_give_way_to_shorter_ones(monkeypatch, tmp_path):
 def test_rerun_does_nothing_and_needs_no_espeak(made, monkeypatch, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
     monkeypatch.setenv("PATH", str(tmp_path))
-    began = time.monotonic()
     corpus.make_corpus(settings(made, "de", "sv-SE"), nj=2)
-    assert time.monotonic() - began < 1
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
 
 

@@ -150,11 +150,12 @@ def test_window_of_the_base_model_alone(official, tmp_path):
     import_whisper(str(official), tmp_path / "short", window=10.0)
     base, short = open_recogniser(out), open_recogniser(tmp_path / "short")
     assert base.window(8000) == short.window(8000) == Window(10.0, DIMS["n_audio_ctx"])
-    waveforms = [torch.randn(samples).numpy() for samples in (8000, 20000)]
+    generator = torch.Generator().manual_seed(0)
+    waveforms = [torch.randn(size, generator=generator).numpy() for size in (8000, 20000)]
     pair, options = Pair("de", "asr"), WhisperOptions(max_tokens=8)
     assert base.transcribe(waveforms, pair, options) == short.transcribe(waveforms, pair, options)
     # Longer speech has the window of config.yaml: nothing is cut off.
-    long = torch.randn(12 * 16000).numpy()
+    long = torch.randn(12 * 16000, generator=generator).numpy()
     import_whisper(str(official), tmp_path / "auto", "auto")
     whole = open_recogniser(tmp_path / "auto").transcribe([long], pair, options)
     mixed = [waveforms[0], long, waveforms[1]]
