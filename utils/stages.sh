@@ -33,12 +33,21 @@
 # shellcheck disable=SC2154,SC2034 # variables of the script that sources this file
 . utils/log.sh
 
-# The command line, as words and as text that can be typed again.
+# Print a word as it can be typed in a command.
+typed() {
+    local word=$1
+    if [[ -z $word || $word == *[!A-Za-z0-9_./:=,+-]* ]]; then word=${word@Q}; fi
+    printf '%s\n' "$word"
+}
+
+# The command line, as words and as text that can be typed again, and what stands before it: the
+# variables that decide where and with which Python it runs, if the user has set them.
 words=("$@")
 command_line=$program
-for word in "$@"; do
-    if [[ -z $word || $word == *[!A-Za-z0-9_./:=,+-]* ]]; then word=${word@Q}; fi
-    command_line+=" $word"
+for word in "$@"; do command_line+=" $(typed "$word")"; done
+environment=
+for name in LORS_PYTHON LORS_CMD_BACKEND; do
+    if [ -n "${!name:-}" ]; then environment+="$name=$(typed "${!name}") "; fi
 done
 export LORS_DRIVER=$$ # lors/processes.py, utils/jobs.py
 training=()
@@ -94,8 +103,9 @@ check_options() {
 submit_driver() {
     local job
     if [ ${#driver_cmd[@]} -eq 0 ]; then
+        local before=${environment%LORS_CMD_BACKEND=*} # what else stands before the command
         die -2 "--submit needs a cluster" "where: cmd_backend=$cmd_backend in cmd.sh" \
-            "what to do: set it to slurm, or: LORS_CMD_BACKEND=slurm $command_line"
+            "what to do: set it to slurm, or: ${before}LORS_CMD_BACKEND=slurm $command_line"
     fi
     local driver=("${driver_cmd[@]}" --detach true "$expdir/log/driver.log"
         env LORS_SUBMITTED=true "$program" "${words[@]}")
@@ -160,7 +170,7 @@ on_exit() {
     if [ "$1" -eq 0 ] && [ "$finished" = false ]; then set -- 143; fi
     if [ "$1" -ne 0 ] && [ -n "$current" ]; then
         log "stage $current failed; after mending the cause, go on with:"
-        log "cd ${PWD@Q} && $command_line"
+        log "cd ${PWD@Q} && $environment$command_line"
     fi
     record --status "$1" || true # the exit code of the run stays
 }
@@ -168,8 +178,9 @@ on_exit() {
 # Write EXPDIR/recipe.json for utils/status: --stage NAME at its begin, --status CODE at the end.
 record() {
     if [ "$dry_run" = true ] || [ ${#recorded[@]} -eq 0 ]; then return; fi
-    "$python" -m lors.bin.record_run "$@" --pid $$ --command "$command_line" --script "$script" \
-        --skip_train "$skip_train" --stop_stage "$stop_stage" "${recorded[@]}"
+    "$python" -m lors.bin.record_run "$@" --pid $$ --command "$command_line" \
+        --environment "$environment" --script "$script" --skip_train "$skip_train" \
+        --stop_stage "$stop_stage" "${recorded[@]}"
 }
 
 # --- commands -----------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ def get_parser() -> argparse.ArgumentParser:
     event.add_argument("--status", type=int, help="exit code of a run that has ended")
     parser.add_argument("--pid", type=int, required=True, help="process of the run")
     parser.add_argument("--command", required=True, help="command line of the run")
+    parser.add_argument("--environment", default="", help="assignments before the command line")
     parser.add_argument("--script", default="lors", help="recipe script; default: %(default)s")
     parser.add_argument("--speakers", default="", help="data directories of speakers (pqm)")
     parser.add_argument("--stop_stage", type=int, required=True, help="number of the last stage")

@@ -38,6 +38,8 @@ class RunRecord:
         langs, tasks, methods, systems: languages, tasks, merge methods, systems of the results.
         script: the recipe script (``lors``, ``s3net``, ``pqm``), which decides the stages.
         speakers: of ``pqm``: data directories of the speakers.
+        environment: the variables that were set for the command, as a text to be typed before it:
+            ``LORS_CMD_BACKEND=slurm `` with a space at its end, or empty.
     """
 
     command: str
@@ -59,6 +61,12 @@ class RunRecord:
     systems: tuple[str, ...]
     script: str = "lors"
     speakers: str = ""
+    environment: str = ""
+
+    @property
+    def typed(self) -> str:
+        """The command with its environment, which goes on with the run in `directory`."""
+        return self.environment + self.command
 
     def process(self, last_write: float) -> RecordedProcess:
         """Return the run's process; `last_write` is when the record was written."""
@@ -105,7 +113,8 @@ def _parse(content: Any) -> RunRecord:
     """Return the record in a JSON value; raise LorsError with all wrong fields."""
     if not isinstance(content, dict):
         raise LorsError("not a record", got=type(content).__name__)
-    content = {"script": "lors", "speakers": "", **content}  # earlier versions have none
+    # Earlier versions have none of these.
+    content = {"script": "lors", "speakers": "", "environment": "", **content}
     wrong = []
     for field in dataclasses.fields(RunRecord):
         if field.name not in content:

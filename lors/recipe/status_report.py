@@ -37,7 +37,7 @@ def as_json(status: Status) -> dict[str, Any]:
             "pid": run.pid,
             "slurm_job": run.slurm_job or None,
             "directory": run.directory,
-            "command": run.command,
+            "command": run.typed,
         },
         "stages": [
             {
@@ -81,7 +81,7 @@ def as_table(status: Status, show_all: bool) -> str:
         lines += [f"     {_unit_line(unit, width)}" for unit in shown]
     # A run with status 0 has done all its stages: the same command would do nothing.
     if not status.alive and status.run.status != 0 and status.state in (FAILED, INTERRUPTED):
-        lines.append(f"go on with: cd {shlex.quote(status.run.directory)} && {status.run.command}")
+        lines.append(f"go on with: cd {shlex.quote(status.run.directory)} && {status.run.typed}")
     return "\n".join(lines)
 
 

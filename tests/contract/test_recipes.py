@@ -19,6 +19,7 @@ from lors.merge.run import MergePlan
 from lors.models import FAMILIES
 from lors.recipe import status
 from lors.recipe.grid import METHOD, PLAN_OPTIONS, read_grid
+from lors.recipe.run_record import read_run
 from lors.recipe.units import SCRIPTS
 from tests.integration.recipe import Recipe, run, told_to_go_on
 from tests.integration.tiny_wav2vec2 import PACKAGES, environment
@@ -425,6 +426,35 @@ def test_corpora_that_are_not_there_are_told(name, tmp_path):
     assert again[-2:] == ["--langs", "de"]
     done = run(recipe, "--langs", "de", "--data_opts", "--min_jion 1")
     assert done.returncode == 2 and "--min_jion" in done.stdout
+
+
+def test_environment_of_a_failed_run_is_kept(tmp_path):
+    """The command to go on, and the record, have the variables that were set for the run."""
+    recipe = Recipe(tmp_path / "covost2", "covost2")
+    python = tmp_path / "my env" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    variables = {"LORS_PYTHON": str(python), "LORS_CMD_BACKEND": "local"}
+    done = subprocess.run(
+        [recipe / "run.sh", "--langs", "de"],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    typed = f"LORS_PYTHON='{python}' LORS_CMD_BACKEND=local ./run.sh "
+    assert f" cd '{recipe.directory}' && {typed}" in done.stderr
+    assert read_run(recipe.exp).typed.startswith(typed)
+    done = subprocess.run(
+        [recipe / "run.sh", "--submit"],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert f"LORS_PYTHON='{python}' LORS_CMD_BACKEND=slurm ./run.sh " in done.stderr
 
 
 @pytest.mark.parametrize(

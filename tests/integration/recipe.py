@@ -223,8 +223,10 @@ def stages_of(log: str) -> list[str]:
 
 
 def told_to_go_on(log: str) -> list[str]:
-    """Return the words of the command that resumes a failed run."""
-    return shlex.split(re.search(r"go on with:\n\S+ \S+ (cd .*)\n", log)[1])
+    """Return the words of the command that resumes a failed run, without the interpreter."""
+    words = shlex.split(re.search(r"go on with:\n\S+ \S+ (cd .*)\n", log)[1])
+    words.remove(f"LORS_PYTHON={sys.executable}")
+    return words
 
 
 def derive_config(recipe: Recipe, source: str, target: str, **changes) -> None:

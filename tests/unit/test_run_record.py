@@ -46,6 +46,17 @@ def test_run_is_recorded_stage_by_stage(tmp_path, monkeypatch):
     assert read_run("exp").status is None
 
 
+def test_record_of_an_earlier_version_has_no_environment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call_record("--stage", "data", "--environment", "LORS_CMD_BACKEND=slurm ")
+    assert read_run("exp").typed == "LORS_CMD_BACKEND=slurm ./run.sh"
+    path = Path("exp/recipe.json")
+    content = json.loads(path.read_text())
+    del content["environment"]
+    path.write_text(json.dumps(content))
+    assert read_run("exp").typed == "./run.sh"
+
+
 def test_refused_first_run_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     call_record("--stage", "data")
@@ -79,6 +90,7 @@ def test_corrupt_record(tmp_path, content):
         ("methods", ["a/b"]),
         ("host", "\ud800"),
         ("command", 1),
+        ("environment", None),
     ],
 )
 def test_field_of_another_shape(tmp_path, monkeypatch, name, value):

@@ -185,6 +185,15 @@ def test_nothing_is_done(exp, capsys):
     assert "ended in stage experts with status 130" in out
 
 
+def test_environment_of_the_run_is_part_of_how_to_go_on(exp, capsys):
+    record(environment="LORS_CMD_BACKEND=slurm ")
+    assert main([]) == 4
+    command = "LORS_CMD_BACKEND=slurm ./run.sh --langs 'de es'"
+    assert capsys.readouterr().out.endswith(f"go on with: cd /nowhere && {command}\n")
+    assert main(["--json"]) == 4
+    assert json.loads(capsys.readouterr().out)["run"]["command"] == command
+
+
 @pytest.mark.parametrize("stage", STAGES[:-1])  # an upload leaves nothing here
 def test_each_stage_reads_what_its_work_leaves(exp, stage):
     make_everything(exp)
