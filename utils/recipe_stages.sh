@@ -12,7 +12,7 @@ stage_data() {
     fi
 }
 
-# stage_format SPLIT ...
+# stage_format SPLIT ... [OPTION ...]: further options of lors.bin.format_audio
 stage_format() {
     if begin format "16 kHz mono FLAC in $dumpdir"; then
         run_cpu "$cores" "$dumpdir/log/format.log" \

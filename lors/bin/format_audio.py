@@ -12,8 +12,9 @@ from lors.config import finite_number, fraction, process_count
 from lors.data.formatting import FormatOptions, format_corpus
 from lors.data.language_report import format_language_reports
 from lors.data.subset import hours_of
+from lors.data.translations import check_translations
 from lors.log import run_main
-from lors.tasks import SPLITS
+from lors.tasks import SPLITS, TASKS
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -27,6 +28,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dump", type=Path, required=True, help="where to write (dumpdir)")
     parser.add_argument("--langs", nargs="+", required=True, help="language codes")
     parser.add_argument("--splits", nargs="+", default=SPLITS, help=f"splits ({' '.join(SPLITS)})")
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        choices=list(TASKS),
+        default=[],
+        help="tasks of the recipe: data without translations is refused for st (default: none)",
+    )
     parser.add_argument(
         "--nj",
         type=process_count,
@@ -75,6 +83,7 @@ def work(args: argparse.Namespace) -> None:
     limits = {} if args.keep_all else {"min_dur": args.min_dur, "max_dur": args.max_dur}
     options = FormatOptions(args.nj, args.max_bad_audio, **limits)
     hours = hours_of(args.train_hours, args.langs)
+    check_translations(args.data, args.langs, args.splits, args.tasks)
     reports = format_corpus(
         args.data, args.dump, args.langs, args.splits, options, args.train_subset, hours
     )

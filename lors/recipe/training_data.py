@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lors.data.datadir import Utterance, read_data_dir
+from lors.data.translations import MISSING_HINT
 from lors.errors import LorsError, shortened
 from lors.fileio import file_digest, write_text
 from lors.models.family import Family
@@ -152,6 +153,7 @@ def _references(directory: Path, pair: Pair, limit: int | None) -> Iterator[tupl
                 "no translation for a translation task",
                 where=directory / pair.speech_task.reference_file,
                 got=f"utterance {utterance.id} is not in it",
+                hint=MISSING_HINT,
             )
         yield utterance, text
 

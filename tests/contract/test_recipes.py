@@ -35,7 +35,7 @@ CONFIGS = {
 # Words of the commands of each stage.
 STAGES = {
     "data": ["local/data.sh"],
-    "format": ["lors.bin.format_audio"],
+    "format": ["lors.bin.format_audio", "--splits train dev test --tasks asr st"],
     "base": ["lors.bin.import_base"],
     "stats": ["lors.bin.train --base", "--collect_stats"],
     "experts": ["utils/run.py", "JOB=1:6", "lors.bin.train --base", "--only JOB"],

@@ -23,7 +23,7 @@ RECIPES.pop("TEMPLATE")
 # Words of the commands of each stage.
 STAGES = {
     "data": ["local/data.sh"],
-    "format": ["lors.bin.format_audio"],
+    "format": ["lors.bin.format_audio", "--splits train dev test --tasks asr "],
     "base": ["lors.bin.import_base"],
     "stats": ["lors.bin.train --base", "--collect_stats"],
     "experts": ["utils/run.py", "JOB=1:2", "lors.bin.train --base", "conf/train_lora.yaml"],

@@ -57,6 +57,24 @@ def test_missing_data_directories_are_named_at_once(tmp_path, capsys):
     assert not (tmp_path / "dump").exists()
 
 
+def test_translation_needs_translations(tmp_path, capsys):
+    """They are asked for before any sound is read, and of the languages that are translated."""
+    for lang in ("de", "en", "fr"):
+        for split in ("train", "dev"):
+            make_data(tmp_path, lang, split, [0.5])
+    untranslated = [("de", "dev"), ("en", "train"), ("fr", "train")]
+    for lang, split in untranslated:
+        (tmp_path / "data" / lang / split / "text.en").unlink()
+    args = arguments(tmp_path, "--langs", "de", "en", "fr", "--splits", "train", "dev")
+    assert format_audio.main([*args, "--tasks", "asr", "st"]) == 1
+    error = capsys.readouterr().err
+    files = [str(tmp_path / "data" / name) for name in ("de/dev/text.en", "fr/train/text.en")]
+    assert all(fact in error for fact in (*files, "--tasks asr", "`translation`"))
+    assert "en/train" not in error and not (tmp_path / "dump").exists()
+    assert format_audio.main([*args, "--tasks", "asr"]) == 0
+    assert format_audio.main([*args[:4], "--langs", "en", "--tasks", "st", "--splits", "dev"]) == 0
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_and_run_again_gives_the_same_result(tmp_path, stop):
     wav = write_mp3(tmp_path / "x.mp3", tone(48000, 10.0), 48000)

@@ -82,7 +82,7 @@ def test_missing_translation(tmp_path):
     dump = write_dump(tmp_path / "dump", ["de"])
     rewrite(dump / "de" / "train", translations={})
     write_split(S2T, [Pair("de", "asr")], dump, "train", tmp_path / "out")
-    with refusal("de/train/text.en", "spk0-de-train"):
+    with refusal("de/train/text.en", "spk0-de-train", "--tasks asr"):
         write_split(S2T, [Pair("de", "st")], dump, "train", tmp_path / "st")
     assert not (tmp_path / "st").exists()
 

@@ -88,7 +88,7 @@ recorded=(--expdir "$expdir" --data "$datadir" --dump "$dumpdir" --langs "${lang
 start_run
 
 stage_data
-stage_format train dev test
+stage_format train dev test --tasks "${tasks[@]}"
 stage_base
 stage_stats
 
