@@ -14,7 +14,7 @@ case $cmd_backend in
         driver_cmd=()            # ./run.sh itself, with --submit; empty: not possible
         job_cores=""             # cores of a job; empty: 1 in an array, --nj in a single job
         ;;
-    slurm) # utils/slurm.py: Slurm jobs; partitions, accounts and the like are in conf/slurm.conf
+    slurm) # utils/slurm.py: Slurm jobs, here with time and memory; partitions: conf/slurm.conf
         # A training on several GPUs has a process for each: train_mem and job_cores count for one.
         train_mem=24
         train_cmd=(utils/slurm.py --mem "${train_mem}G" --time 12:00:00 --requeue 20)
