@@ -46,7 +46,7 @@ from job_options import NO_LOG, Call, UsageError
 from job_report import Progress, report_end, say, say_os_error
 from jobs import Log, Signals, command_line
 from slurm_arrays import Arrays
-from slurm_client import SlurmError, Stopped
+from slurm_client import SlurmError, SlurmMissing, Stopped
 from slurm_conf import SWITCHES, sbatch_words
 from slurm_files import CallDirectory
 
@@ -255,6 +255,12 @@ def main(argv: list[str]) -> int:
         stop = stopped.signum
     except SlurmError as error:
         say(f"error: the jobs cannot be submitted: {error}")
+        if isinstance(error, SlurmMissing):
+            say(
+                "what to do: call this where Slurm is installed, such as a login node; on this "
+                "machine alone, write LORS_CMD_BACKEND=local before the command of a recipe, or "
+                "call utils/run.py"
+            )
         return 1
     except OSError as error:
         say_os_error(error, runner.arrays.logs.parent)

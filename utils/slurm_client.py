@@ -34,6 +34,10 @@ class SlurmAway(SlurmError):
     """The controller did not answer; it may answer later."""
 
 
+class SlurmMissing(SlurmError):
+    """A command of Slurm is not on this machine."""
+
+
 class Stopped(Exception):
     """A signal came while the controller did not answer."""
 
@@ -85,7 +89,8 @@ def ask(*command: str) -> str:
 
     Raises:
         SlurmAway: the controller did not answer.
-        SlurmError: it failed for another reason, or is not installed.
+        SlurmMissing: it is not installed.
+        SlurmError: it failed for another reason.
     """
     try:
         done = subprocess.run(
@@ -98,7 +103,8 @@ def ask(*command: str) -> str:
             start_new_session=True,  # Ctrl-C must not end a submission
         )
     except OSError as error:
-        raise SlurmError(f"{command[0]}: {error.strerror}") from None
+        kind = SlurmMissing if isinstance(error, FileNotFoundError) else SlurmError
+        raise kind(f"{command[0]}: {error.strerror}") from None
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip()
         raise (SlurmAway if _AWAY.search(said) else SlurmError)(f"{command[0]}: {said}")

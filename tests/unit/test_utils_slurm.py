@@ -113,6 +113,7 @@ def test_machine_without_slurm(tmp_path):
         (programs / name).symlink_to(shutil.which(name, path="/usr/bin:/bin"))
     done = run("x.log", "true", cwd=place, path=programs)
     assert done.returncode == 1 and "squeue: No such file or directory" in done.stderr
+    assert "what to do" in done.stderr and "LORS_CMD_BACKEND=local" in done.stderr
     assert list(place.iterdir()) == []
 
 
