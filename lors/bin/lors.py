@@ -86,7 +86,8 @@ class _PrintCompletion(argparse.Action):
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if words[0] not in COMMANDS:
-        return run_main(get_parser(), _refuse, words)
+        # The options after an unknown command are not those of this parser.
+        return run_main(get_parser(), _refuse, words if words[0].startswith("-") else words[:1])
     program, given, _ = COMMANDS[words[0]]
     module = importlib.import_module(f"lors.bin.{program}")
     parser = module.get_parser()

@@ -34,9 +34,10 @@ def test_an_error_names_the_command(capsys):
 
 
 def test_an_unknown_command_is_refused(capsys):
-    assert main(["marge"]) == 2
-    error = capsys.readouterr().err
-    assert "marge" in error and "did you mean merge?" in error
+    for options in ([], ["--base", "base.pth", "--dry_run"], ["base.pth"]):
+        assert main(["marge", *options]) == 2
+        error = capsys.readouterr().err
+        assert "unknown command 'marge'" in error and "did you mean merge?" in error
 
 
 @pytest.mark.parametrize("words", [[], ["--help"]])
