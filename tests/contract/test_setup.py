@@ -202,6 +202,20 @@ def test_what_is_there_already_is_refused(tmp_path, kind):
     assert [path.name for path in tmp_path.iterdir()] == ["lors1"]
 
 
+@pytest.mark.parametrize("name", ["s3net1", "my_corpus/s3net2/"])
+def test_there_is_no_template_for_sub_networks(tmp_path, name):
+    done = setup(ROOT, name, cwd=tmp_path)
+    assert done.returncode == 2 and not list(tmp_path.iterdir())
+    assert all(fact in done.stderr for fact in (name, "lors1", "pqm1", "voice_prompts/s3net1"))
+
+
+def test_another_number_is_of_the_same_kind(tmp_path):
+    assert setup(ROOT, tmp_path / "my_corpus/pqm2").returncode == 0
+    assert (tmp_path / "my_corpus/pqm2/pqm.sh").exists()
+    assert setup(ROOT, tmp_path / "my_corpus/lors2").returncode == 0
+    assert (tmp_path / "my_corpus/lors2/lors.sh").exists()
+
+
 @pytest.mark.parametrize("words", [[], ["a", "b"], ["--force"]])
 def test_wrong_arguments(tmp_path, words):
     done = setup(ROOT, *words, cwd=tmp_path)

@@ -5,9 +5,10 @@
 #        egs/TEMPLATE/lors1/setup.sh egs/my_corpus/lors1 --from dump/raw/{train,dev,test}_de
 #        egs/TEMPLATE/lors1/setup.sh egs/my_corpus/lors1 --from de/train=tr de/dev=cv de/test=tt
 #
-# Write a new recipe: pqm1 adapts a quantised model to speakers; any other name merges. Its db.sh names the corpus: with --from, data directories of Kaldi or ESPnet,
-# cut manifests of lhotse or tables (local/prepare_manifest.sh --help); else it needs an edit. The
-# files that recipes share are links: relative ones inside the checkout, absolute ones to this
+# Write a new recipe: pqm1 (pqm2 ...) adapts a quantised model to speakers; any other name merges, but
+# for s3net1 there is no template. Its db.sh names the corpus: with --from, data directories of Kaldi or
+# ESPnet, cut manifests of lhotse or tables (local/prepare_manifest.sh --help); else it needs an edit.
+# The files that recipes share are links: relative ones inside the checkout, absolute ones to this
 # checkout elsewhere.
 # shellcheck source-path=SCRIPTDIR/../../..
 set -euo pipefail
@@ -32,6 +33,11 @@ if [[ -z $1 || /$1 == */. || /$1 == */.. || $1 == *[[:cntrl:]]* ]] ||
     ! iconv -f UTF-8 -t UTF-8 >/dev/null 2>&1 <<<"$1"; then
     die -2 "this cannot be the directory of a recipe: ${1@Q}" "e.g.: $0 egs/my_corpus/lors1"
 fi
+if [[ $(basename "$1") == s3net* ]]; then
+    die -2 "there is no template of a recipe for sub-networks" "where: $1" \
+        "expected: a name such as lors1 (merging) or pqm1 (speakers)" \
+        "what to do: choose one of these, or begin with a copy of egs/voice_prompts/s3net1"
+fi
 if [ -e "$1" ] || [ -L "$1" ]; then
     die "this path exists already" "where: $1" "what to do: choose another name"
 fi
@@ -54,7 +60,7 @@ if [[ $target == "$root"/* ]]; then link_options=(-s -r); fi
 script=lors
 configs=("$root"/conf/* "$root"/egs/{covost2,mini_covost}/lors1/conf/*.yaml)
 cp -R "$template/skeleton/." "$new"
-if [ "$(basename "$target")" = pqm1 ]; then
+if [[ $(basename "$target") == pqm[0-9]* ]]; then
     script=pqm
     configs=("$root"/conf/{slurm.conf,inference_whisper*,train_whisper_pqm*}
         "$root"/egs/mini_covost/pqm1/conf/*.yaml)
