@@ -118,6 +118,17 @@ _OS_HINTS: dict[int | None, str] = {
 """Error number of the operating system -> the next step for the user."""
 
 
+def pip_install(words: str) -> str:
+    """Return the command that installs packages into the environment of the recipes.
+
+    It is for packages of programs that recipes run. Their interpreter is not on the user's PATH.
+
+    Args:
+        words: packages and options of pip, quoted for the shell.
+    """
+    return f'"$(utils/install.sh)" -m pip install {words}'
+
+
 def unknown_name(
     kind: str, name: str | Sequence[str], valid: Iterable[str], where: object = None
 ) -> UsageError:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lors.errors import LorsError
+from lors.errors import LorsError, pip_install
 
 EXTENSION = ".g722"
 RATE = 16_000  # Hz
@@ -31,7 +31,7 @@ def decode(path: Path) -> np.ndarray:
         raise LorsError(
             "G.722 cannot be decoded: the Python package av is not installed",
             where=path,
-            hint="install it: pip install av",
+            hint=pip_install("av"),
         ) from None
     try:
         decoder = av.CodecContext.create("g722", "r")

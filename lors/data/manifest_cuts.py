@@ -21,7 +21,7 @@ from lors.data.datadir import TRANSLATION
 from lors.data.manifest_pieces import Problems
 from lors.data.manifest_records import Record, Source, decoded_lines, is_utf8, open_manifest
 from lors.data.pieces import agree, seconds_text
-from lors.errors import LorsError, shortened
+from lors.errors import LorsError, pip_install, shortened
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
@@ -63,7 +63,7 @@ def cut_records(source: Source) -> Iterator[Record]:
         raise LorsError(
             "a cut manifest is read by lhotse, which is not installed",
             where=source.path,
-            hint="pip install lhotse (as pip install .[lhotse] does)",
+            hint=pip_install("lhotse"),
         ) from None
     cuts = []
     for place, line in decoded_lines(source):

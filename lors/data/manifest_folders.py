@@ -17,7 +17,7 @@ from typing import Any, TypeGuard
 
 from lors.data.languages import from_fleurs
 from lors.data.manifest_records import Record, Source, as_text, decoded_lines
-from lors.errors import LorsError
+from lors.errors import LorsError, pip_install
 from lors.fileio import BRIEF, atomic_write, name_problem, path_component, read_json_object
 from lors.tasks import TARGET
 
@@ -95,7 +95,7 @@ def _arrow_rows(folder: Path) -> Iterator[dict[str, Any]]:
         raise LorsError(
             "a datasets folder consists of Arrow files, which need pyarrow",
             where=folder,
-            hint="pip install pyarrow; or write a manifest: "
+            hint=f"{pip_install('pyarrow')}; or write a manifest: "
             "for split, part in dataset.items(): part.to_json(...) with paths of audio files",
         ) from None
     for name in _arrow_files(folder):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lors.errors import LorsError
+from lors.errors import LorsError, pip_install
 from lors.score.pairing import OTHERS, match_utterances
 from lors.score.result import TranslationScores
 from lors.score.text import base_language
@@ -90,7 +90,7 @@ def _metrics(tgt_lang: str) -> tuple[BLEU, CHRF]:
         raise LorsError(
             f"sacreBLEU cannot tokenize target language '{tgt_lang}' with '{tokenizer}'",
             got=" ".join(str(error).split()),
-            hint=f"pip install 'sacrebleu[{base_language(tgt_lang)}]'",
+            hint=pip_install(f"'sacrebleu[{base_language(tgt_lang)}]'"),
         ) from error
 
 

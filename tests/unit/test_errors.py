@@ -4,7 +4,14 @@ import time
 
 import pytest
 
-from lors.errors import LorsError, UsageError, near_matches, shortened, unknown_name
+from lors.errors import (
+    LorsError,
+    UsageError,
+    near_matches,
+    pip_install,
+    shortened,
+    unknown_name,
+)
 
 
 def test_message_has_every_part_that_was_given():
@@ -19,6 +26,10 @@ def test_message_has_every_part_that_was_given():
 def test_exit_codes():
     assert LorsError.exit_code == 1 and UsageError.exit_code == 2
     assert issubclass(UsageError, LorsError)
+
+
+def test_packages_are_installed_for_the_interpreter_of_the_recipes():
+    assert pip_install("lhotse") == '"$(utils/install.sh)" -m pip install lhotse'
 
 
 def test_unknown_name_has_similar_names_and_all_valid_ones():

@@ -12,6 +12,7 @@ from lors.data.datadir import Utterance, read_data_dir, validate_data_dir, write
 from lors.data.formatting import format_data_dir
 from lors.data.pieces import Piece
 from lors.data.sound import LONGEST, SoundError, read_clip, seconds_of
+from lors.errors import pip_install
 from tests.prompt_packages import encode_g722
 from tests.refusal import refusal
 
@@ -60,7 +61,7 @@ def test_a_file_of_hours_is_refused_before_it_is_decoded(tmp_path):
 
 def test_a_missing_decoder_is_named_with_the_command_that_installs_it(clip, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    with refusal(clip, "pip install av"):
+    with refusal(clip, pip_install("av")):
         read_clip(clip)
 
 

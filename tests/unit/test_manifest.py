@@ -17,7 +17,7 @@ from lors.bin import prepare_manifest as command
 from lors.data.datadir import read_data_dir, read_scp, validate_data_dir
 from lors.data.manifest import format_manifest_reports, prepare_manifest
 from lors.data.manifest_names import Manifest
-from lors.errors import UsageError
+from lors.errors import UsageError, pip_install
 from tests.refusal import refusal
 
 PACKAGES = Path(__file__).parents[2] / ".test_packages"  # of tests/run.sh
@@ -618,7 +618,7 @@ def test_datasets_without_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "set").mkdir()
     (tmp_path / "set/dataset_dict.json").write_text('{"splits": ["train"]}')
-    with refusal(tmp_path / "set", "pip install pyarrow"):
+    with refusal(tmp_path / "set", pip_install("pyarrow")):
         prepare_manifest(tmp_path / "set", tmp_path / "data")
 
 

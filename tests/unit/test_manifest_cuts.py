@@ -16,6 +16,7 @@ from lors.data.datadir import read_data_dir, validate_data_dir
 from lors.data.manifest import prepare_manifest
 from lors.data.manifest_names import parse_manifests
 from lors.data.sound import read_clip
+from lors.errors import pip_install
 from tests.refusal import refusal
 from tests.unit.kaldi_dirs import RATE, SPLITS
 from tests.unit.test_manifest import PACKAGES
@@ -286,5 +287,5 @@ def test_without_lhotse(tmp_path, monkeypatch):
     with gzip.open(path, "wt") as file:
         json.dump({"type": "MonoCut"}, file)
     monkeypatch.setitem(sys.modules, "lhotse.serialization", None)
-    with refusal(path, "lhotse", "pip install"):
+    with refusal(path, pip_install("lhotse")):
         run(tmp_path, path)

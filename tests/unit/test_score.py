@@ -6,7 +6,7 @@ import json
 import pytest
 
 from lors.bin import score as score_main
-from lors.errors import LorsError, UsageError
+from lors.errors import LorsError, UsageError, pip_install
 from lors.score import (
     SCORERS,
     ErrorRates,
@@ -163,7 +163,7 @@ def test_japanese_target_uses_mecab_or_says_what_to_install():
     if importlib.util.find_spec("MeCab"):
         assert "tok:ja-mecab" in score_st({"a": "はい"}, {"a": "はい"}, "ja").bleu_signature
     else:
-        with refusal("'ja'", "ja-mecab", "sacrebleu[ja]"):
+        with refusal("'ja'", "ja-mecab", pip_install("'sacrebleu[ja]'")):
             score_st({"a": "はい"}, {"a": "はい"}, "ja")
 
 

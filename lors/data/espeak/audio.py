@@ -13,7 +13,7 @@ import soxr
 
 from lors.data.espeak.grammar import stable_hash
 from lors.data.espeak.voices import NOISE_COLOURS, Condition, Speaker
-from lors.errors import LorsError
+from lors.errors import LorsError, pip_install
 
 PROGRAM = "espeak-ng"
 INSTALL_HINT = "apt-get install espeak-ng"
@@ -58,7 +58,7 @@ def check_programs(voices: Collection[str], variants: Collection[str]) -> None:
         raise LorsError(
             "the libsndfile that soundfile uses cannot write MP3",
             expected="libsndfile 1.1 or newer",
-            hint="pip install --upgrade soundfile",
+            hint=pip_install("--upgrade soundfile"),
         )
 
 

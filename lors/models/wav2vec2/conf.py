@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from lors.config import Range
-from lors.errors import LorsError
+from lors.errors import LorsError, pip_install
 from lors.models.family import InferenceOptions
 
 SAMPLING_RATE = 16000
@@ -126,5 +126,5 @@ def check_transformers() -> None:
             "wav2vec 2.0 needs the Python package transformers",
             where="--model_family wav2vec2",
             hint="install it into the environment of the recipes (the extra wav2vec2 of lors): "
-            "$(utils/install.sh) -m pip install 'transformers>=5'",
+            + pip_install("'transformers>=5'"),
         )
