@@ -156,7 +156,7 @@ def work(args: argparse.Namespace) -> None:
         inputs = check_merge(plan, args.out, args.nj, args.names, args.device, fingerprints)
         print(describe_plan(plan, inputs))
         return
-    if args.out is None:
+    if not args.out:
         raise UsageError("no place for the merged model", where="--out", expected="a file name")
     cache = decompositions_for(plan.merge_method, args.cache)
     run_merge(plan, args.out, args.nj, cache, args.names, args.device, fingerprints)

@@ -19,6 +19,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from lors.checkpoint.places import exists
 from lors.checkpoint.reader import Spec, bytes_of
 from lors.checkpoint.safetensors_file import SAFETENSORS_DTYPES
 from lors.errors import LorsError, UsageError, shortened
@@ -28,6 +29,24 @@ from lors.fileio import atomic_write
 def size_of(spec: Spec) -> int:
     """Return the size in bytes of all tensors in `spec`."""
     return sum(math.prod(shape) * dtype.itemsize for shape, dtype in spec.values())
+
+
+def check_no_directory(path: Path) -> None:
+    """Check that the path of a model file to write is not that of a directory.
+
+    Raises:
+        UsageError: it is.
+        LorsError: the operating system refuses to look for it.
+    """
+    suffixes = CheckpointWriter.SUFFIXES
+    if exists(path) and path.is_dir():
+        suffix = path.suffix if path.suffix in suffixes else suffixes[0]
+        raise UsageError(
+            "this is a directory; a model is written to a file",
+            where=path,
+            expected=f"a name that ends in {', '.join(suffixes)}",
+            hint=f"give a file in it: {path / f'model{suffix}'}",
+        )
 
 
 def write_tensors(
@@ -56,7 +75,8 @@ class CheckpointWriter:
 
     Use it as a context manager and call :meth:`add` for every tensor, in the order of `spec`. Each
     tensor is written at once, so that only one is in memory. After an exception in the ``with``
-    block the target file is unchanged.
+    block the target file is unchanged, and directories that were made for it are removed if they
+    are empty.
 
     Args:
         path: the target file. ``.pth`` is a plain state dict as ESPnet reads it, ``.pt`` a file of
@@ -66,7 +86,7 @@ class CheckpointWriter:
         metadata: texts for the header of a ``.safetensors`` file.
 
     Raises:
-        UsageError: `path` has another suffix.
+        UsageError: `path` has another suffix, or is a directory.
         LorsError: a ``.safetensors`` file cannot hold a dtype of `spec`, the disk space is too
             small (checked on entry), or writing fails.
     """
@@ -86,6 +106,8 @@ class CheckpointWriter:
         self._missing = list(self.spec)[::-1]
         self._stack = contextlib.ExitStack()
         self._layout: _SafetensorsLayout | _TorchLayout | None = None
+        self._made: list[Path] = []  # directories, the innermost first
+        check_no_directory(self.path)
         if self.path.suffix not in self.SUFFIXES:
             raise UsageError(
                 "cannot tell the kind of model file to write",
@@ -111,10 +133,13 @@ class CheckpointWriter:
         # Names and alignment take less than 1 KB for each tensor.
         needed = size_of(self.spec) + 1024 * len(self.spec)
         needed += sum(map(len, self._metadata.values()))
+        folder = self.path.parent
         with self._os_errors():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(self.path.parent).free
+            self._made = [path for path in (folder, *folder.parents) if not path.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(folder).free
         if free < needed:
+            self._remove_directories()
             raise LorsError(
                 "not enough disk space for the model",
                 where=self.path,
@@ -158,10 +183,16 @@ class CheckpointWriter:
             self._stack.close()
 
     def _abandon(self, error: BaseException) -> None:
-        """Remove the unfinished file."""
+        """Remove the unfinished file, and the directories that were made for it."""
         if self._layout is not None:
             self._layout.abandon()
         self._stack.__exit__(type(error), error, error.__traceback__)
+        self._remove_directories()
+
+    def _remove_directories(self) -> None:
+        for path in self._made:
+            with contextlib.suppress(OSError):  # others have written into it
+                path.rmdir()
 
     @contextlib.contextmanager
     def _os_errors(self) -> Iterator[None]:

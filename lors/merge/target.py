@@ -13,7 +13,7 @@ from lors.checkpoint.naming import names_in
 from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.vocabulary import ESPNET_CONFIG
 from lors.checkpoint.whisper_dims import whisper_dims
-from lors.checkpoint.writer import CheckpointWriter
+from lors.checkpoint.writer import CheckpointWriter, check_no_directory
 from lors.config import read_yaml
 from lors.errors import UsageError, shortened
 from lors.merge.plan import MergeInputs, MergePlan
@@ -49,6 +49,7 @@ def check_target(plan: MergePlan, inputs: MergeInputs, out: Path, scheme: str | 
     Raises:
         LorsError: as :func:`lors.merge.run.run_merge`.
     """
+    check_no_directory(out)
     config = _check_directory(inputs, out)
     names, dims = _names_in_file(inputs.base, out, scheme)
     spec = merged_spec(plan, inputs)

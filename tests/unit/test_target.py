@@ -105,6 +105,17 @@ def test_a_file_that_no_merge_wrote_is_not_replaced(plan, tmp_path):
     assert (tmp_path / "out" / "m.pth").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("record", [False, True])
+def test_a_directory_is_named_as_one(plan, tmp_path, record):
+    place = tmp_path / "models.pth"
+    place.mkdir()
+    if record:
+        (tmp_path / "merge.yaml").write_text("model: another.pth\n")
+    with refusal(place, "directory", place / "model.pth", kind=UsageError):
+        run_merge(plan, place)
+    assert names_in(place) == []
+
+
 def test_another_config_is_not_overwritten(plan, tmp_path):
     (tmp_path / "base" / "config.yaml").write_text("a: 1\n")
     (tmp_path / "out").mkdir()

@@ -130,6 +130,37 @@ def test_writer_checks_against_the_announcement(tmp_path):
     assert file_names(tmp_path) == []
 
 
+def test_directories_of_an_interrupted_write_are_removed(tmp_path, state, monkeypatch):
+    """Only those that were made for it, and that are empty."""
+    (tmp_path / "old").mkdir()
+    for folder in ("old", "old/new", "a/b"):
+        spec = {name: (tuple(t.shape), t.dtype) for name, t in state.items()}
+        with pytest.raises(KeyboardInterrupt), CheckpointWriter(tmp_path / folder / "m.pth", spec):
+            raise KeyboardInterrupt
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["old"]
+    with (
+        pytest.raises(KeyboardInterrupt),
+        CheckpointWriter(tmp_path / "a/b/m.pth", {"x": ((1,), torch.float32)}),
+    ):
+        (tmp_path / "a/mine").write_text("")
+        raise KeyboardInterrupt
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["mine"]
+    usage = argparse.Namespace(free=1)
+    monkeypatch.setattr(writer_module.shutil, "disk_usage", lambda path: usage)
+    with refusal("MB free"):
+        write(tmp_path / "full/m.pth", state)
+    assert not (tmp_path / "full").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("m.pt", "m.pt/model.pt"), ("models", "models/model.pth")]
+)
+def test_a_directory_is_no_model_file(tmp_path, name, file):
+    (tmp_path / name).mkdir()
+    with refusal(tmp_path / name, "directory", tmp_path / file, kind=UsageError):
+        CheckpointWriter(tmp_path / name, {})
+
+
 def test_writer_needs_a_known_suffix(tmp_path):
     with refusal(tmp_path / "model.bin", ".pth, .safetensors, .pt", kind=UsageError):
         CheckpointWriter(tmp_path / "model.bin", {})
