@@ -27,7 +27,13 @@ from lors.checkpoint.places import (
 )
 from lors.checkpoint.safetensors_file import SafetensorsFile
 from lors.checkpoint.torch_archive import checksum
-from lors.checkpoint.torch_file import is_torch_file, load_torch, records_in, state_dict_in
+from lors.checkpoint.torch_file import (
+    is_torch_file,
+    load_torch,
+    open_to_read,
+    records_in,
+    state_dict_in,
+)
 from lors.errors import LorsError, shortened
 from lors.fileio import read_json_object
 
@@ -74,6 +80,8 @@ class Checkpoint(abc.ABC):
             raise not_found(path)
         if path.is_dir():
             path = file_of(path)
+        if path.is_file():
+            open_to_read(path).close()  # before its name or its content decides how it is read
         if path.name.endswith(INDEX_SUFFIX):
             return _ShardedCheckpoint(path)
         opener = OPENERS.get(path.suffix)

@@ -6,6 +6,7 @@ import datetime
 import math
 import pickle
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,8 @@ DTYPES = frozenset(
     )
 )
 """Dtypes of the tensors that LoRS reads. torch cannot compute with the others, such as float8."""
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""Start of the small file that git leaves in place of a file of Git LFS that was not fetched."""
 _LEGACY_PICKLE_BYTES = 2**20
 """Size of the start of a file of PyTorch 1.5 or earlier that is searched for a bytearray."""
 
@@ -239,9 +242,11 @@ def open_to_read(path: Path) -> IO[bytes]:
     """Open a checkpoint file in binary mode.
 
     Raises:
-        LorsError: the operating system refuses it, e.g. for missing permission.
+        LorsError: the operating system refuses it, e.g. for missing permission; or the file is a
+            pointer of Git LFS.
     """
     try:
+        check_no_pointer(path)
         return path.open("rb")
     except OSError as error:
         raise LorsError(
@@ -250,6 +255,23 @@ def open_to_read(path: Path) -> IO[bytes]:
             got=error.strerror,
             hint="check the permissions of the file",
         ) from None
+
+
+def check_no_pointer(path: Path) -> None:
+    """Raise LorsError if a file is a pointer of Git LFS in place of a model file.
+
+    Raises:
+        LorsError: it is.
+        OSError: the file cannot be opened.
+    """
+    with path.open("rb") as handle:
+        if handle.read(len(_LFS_POINTER)) != _LFS_POINTER:
+            return
+    raise LorsError(
+        "this is a pointer of Git LFS, not the model file itself",
+        where=path,
+        hint=f"fetch it: cd {shlex.quote(str(path.parent))} && git lfs pull; or download the file",
+    )
 
 
 def corrupt_file(path: Path, error: Exception) -> LorsError:

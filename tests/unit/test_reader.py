@@ -12,9 +12,12 @@ import pytest
 import safetensors.torch
 import torch
 
+from lors.checkpoint.lora_files import read_peft
+from lors.checkpoint.masks import Masks
 from lors.checkpoint.reader import Checkpoint
 from tests.refusal import refusal
 from tests.unit.checkpoint_files import assert_holds, some_state, torch_save, write
+from tests.unit.whisper_files import write_peft
 
 
 @pytest.fixture
@@ -52,6 +55,35 @@ def test_espnet_training_checkpoint(tmp_path, state):
 def test_whisper_file(tmp_path, state):
     content = {"dims": {"n_mels": 80}, "model_state_dict": state}
     assert_holds(Checkpoint.open(torch_save(tmp_path / "small.pt", content)), state)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "opened"),
+    [
+        *((name, name) for name in ("m.pth", "m.pt", "m.safetensors", "m.bin", "m/model.bin")),
+        *((f"m/{name}", "m") for name in ("model.safetensors", "model.bin", "pytorch_model.bin")),
+        ("m/model.safetensors.index.json", "m"),
+    ],
+)
+def test_pointer_of_git_lfs(tmp_path, name, opened):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(POINTER)
+    with refusal(path, "Git LFS", f"cd {path.parent} && git lfs pull"):
+        Checkpoint.open(tmp_path / opened)
+
+
+def test_pointer_of_git_lfs_in_place_of_masks_and_adapters(tmp_path):
+    (tmp_path / "masks.safetensors").write_text(POINTER)
+    with refusal(tmp_path / "masks.safetensors", "git lfs pull"):
+        Masks(tmp_path / "masks.safetensors")
+    write_peft(tmp_path / "lora", {"x": (torch.ones(2, 2), torch.ones(2, 2))})
+    (tmp_path / "lora/adapter_model.safetensors").write_text(POINTER)
+    with refusal(tmp_path / "lora/adapter_model.safetensors", "git lfs pull"):
+        read_peft(tmp_path / "lora")
 
 
 def test_safetensors(tmp_path, state):
