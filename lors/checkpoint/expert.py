@@ -19,7 +19,7 @@ from lors.checkpoint.adapter_base import recorded_base
 from lors.checkpoint.hub import local_path
 from lors.checkpoint.lora_files import is_adapter, is_peft_file
 from lors.checkpoint.naming import counterparts, tied_names
-from lors.checkpoint.places import PEFT_CONFIG, PEFT_MODEL
+from lors.checkpoint.places import DIRECTORY_FILES, PEFT_CONFIG, PEFT_MODEL
 from lors.checkpoint.reader import Checkpoint
 from lors.checkpoint.vector_file import VectorCheckpoint, is_vector, recorded_base_of
 from lors.errors import LorsError
@@ -73,7 +73,7 @@ def open_model(path: str | os.PathLike) -> Checkpoint:
         raise LorsError(
             "this file holds a task vector, not a full model",
             where=path,
-            hint="give its base model with --base, and this file as an expert",
+            hint="this file is an expert: give it beside its base model, not in its place",
         )
     return _without_ties(checkpoint)
 
@@ -137,6 +137,19 @@ def open_expert(base: Checkpoint, path: str | os.PathLike) -> Checkpoint:
     # Tensors without a counterpart keep their names: the task vector lists them as errors.
     others = set(expert.names()) - set(name_of.values())
     return RenamedCheckpoint(expert, name_of | {name: name for name in others})
+
+
+def is_change(path: str | os.PathLike) -> bool:
+    """Return whether a file or directory holds only the change of a base model, such as an adapter.
+
+    Raises:
+        LorsError: as in :meth:`Checkpoint.open`.
+    """
+    path = local_path(path)
+    if (path / PEFT_CONFIG).is_file():
+        return not any((path / name).is_file() for name in DIRECTORY_FILES)
+    checkpoint = Checkpoint.open(path)
+    return is_vector(checkpoint) or is_adapter(checkpoint)
 
 
 def base_of(path: str | os.PathLike) -> Path | None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lors.checkpoint.expert import RenamedCheckpoint, open_expert, open_model
+from lors.checkpoint.expert import RenamedCheckpoint, is_change, open_expert, open_model
 from lors.checkpoint.finite import all_finite
 from lors.checkpoint.hub import local_path
 from lors.checkpoint.masks import check_unmasked
@@ -65,7 +65,8 @@ def export_whisper(
     Raises:
         UsageError: `out` is the model itself, exists already, or has the suffix of another file.
         LorsError: the model cannot be read, is not a complete Whisper or (for Hugging Face) not a
-            multi-lingual one, has masks, a weight is too large for `dtype`, or writing fails.
+            multi-lingual one, has masks, is an adapter or a task vector without `base`, a weight is
+            too large for `dtype`, or writing fails.
     """
     out = Path(out)
     if out.suffix != ".pt" and out.suffix.lower() in MODEL_FILES:
@@ -76,6 +77,12 @@ def export_whisper(
         )
     if Path(model).resolve() == out.resolve():
         raise UsageError("the exported model would overwrite the model itself", where=out)
+    if base is None and is_change(model):
+        raise LorsError(
+            "this holds only the change of a base model, not a full model",
+            where=model,
+            hint="give its base model too, with --base",
+        )
     checkpoint, dims = open_whisper(model, base)
     if out.suffix == ".pt":
         write_weights(checkpoint, dims, "openai", out, dtype)

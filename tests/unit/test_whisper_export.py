@@ -13,6 +13,7 @@ from lors.bin import quantise
 from lors.bin.export_whisper import main
 from lors.checkpoint.expert import open_model
 from lors.checkpoint.quantised import open_quantised, write_quantised
+from tests.unit.small_experts import write_lora, write_vector
 
 VOCABULARY = 51865
 
@@ -210,6 +211,23 @@ def test_a_model_in_4_bits_is_refused_with_the_command_for_full_precision(
     assert quantise.main(shlex.split(command)) == 0
     expected, found = open_quantised(file), open_model("copy.pth")
     assert all(torch.equal(found.tensor(name), expected.tensor(name)) for name in expected.names())
+
+
+def test_a_small_expert_without_its_base_model(exported, tmp_path, capsys):
+    base = str(exported[0])
+    state = state_of()
+    name = "encoder.blocks.1.mlp.0.weight"
+    tuned = str(write_pt(tmp_path / "tuned.pt", state | {name: state[name] + 1}))
+    vector = write_vector(base, tuned, tmp_path / "v.safetensors")
+    adapter = write_lora(base, tuned, tmp_path / "lora", 1)
+    stem = "encoder.encoders.blocks.1.mlp.0"
+    factors = {f"{stem}.lora_A": torch.ones(1, 8), f"{stem}.lora_B": torch.ones(32, 1)}
+    torch.save(factors, tmp_path / "lora.pth")
+    for model in (vector, adapter, tmp_path / "lora.pth"):
+        assert export(model, tmp_path / "out.pt") == 1
+        error = capsys.readouterr().err
+        assert str(model) in error and "--base" in error and "an expert" not in error
+    assert export(vector, tmp_path / "out.pt", "--base", base) == 0
 
 
 @pytest.mark.parametrize("vocabulary", [51864, 100])
