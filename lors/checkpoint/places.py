@@ -77,7 +77,10 @@ def exists(path: Path) -> bool:
 
 def not_found(path: Path) -> LorsError:
     """Return the error for a model that is not there."""
-    hint = "correct the path; for a file on the Hugging Face Hub, write hf:// before it"
+    hint = "correct the path"
+    if not path.is_absolute():
+        hint += f", which begins in the current directory, {Path.cwd()}"
+    hint += "; for a file on the Hugging Face Hub, write hf:// before it"
     return LorsError("checkpoint not found", where=path, hint=hint)
 
 

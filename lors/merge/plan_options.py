@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lors.checkpoint.hub import source_in_record
+from lors.checkpoint.hub import hub_name, source_in_record
+from lors.checkpoint.places import exists
 from lors.config import REQUIRED, build, keys_of, parse_assignments, read_yaml
-from lors.errors import UsageError
+from lors.errors import LorsError, UsageError
+from lors.merge.methods import METHODS
 from lors.merge.plan import MergePlan
 from lors.merge.record import is_name_only
 
@@ -25,12 +27,15 @@ def plan_from(config: str | None, options: Mapping[str, Any]) -> MergePlan:
             for a missing option. ``params`` is a list of ``name=value``.
 
     Raises:
-        LorsError: the file is missing.
+        LorsError: the file is missing, or a model in it is.
         UsageError: a key or value that is not part of a plan, or a missing one; all are listed.
     """
-    values = _read_plan(Path(config)) if config else {}
-    keys = keys_of(MergePlan)
+    in_file = _read_plan(Path(config)) if config else {}
+    values, keys = dict(in_file), keys_of(MergePlan)
     _refuse_other_options(config, [name for name in options if name not in keys and name in values])
+    if config:
+        _check_method(config, in_file, options)
+        _check_numbers(config, in_file, options)
     for name in keys.keys() - {"params"}:
         if options.get(name) is not None:
             values[name] = options[name]
@@ -38,7 +43,7 @@ def plan_from(config: str | None, options: Mapping[str, Any]) -> MergePlan:
         values["params"] = {}
     # The plan refuses params of another type.
     if options.get("params") and isinstance(values["params"], dict):
-        values["params"] |= parse_assignments(options["params"], "--params")
+        values["params"] = values["params"] | parse_assignments(options["params"], "--params")
     where = f"{config} and the command line" if config else "the command line"
     missing = [name for name, key in keys.items() if key.default is REQUIRED and name not in values]
     if missing:
@@ -47,7 +52,69 @@ def plan_from(config: str | None, options: Mapping[str, Any]) -> MergePlan:
             where=where,
             hint="give them as options or as keys of the file of --config",
         )
-    return build(MergePlan, values, where)
+    plan = build(MergePlan, values, where)
+    if config:
+        _check_places(config, plan, [name for name in MODELS if options.get(name) is None])
+    return plan
+
+
+def _check_method(config: str, in_file: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Check that the parameters in a file fit the method of the command line."""
+    method, params = options.get("method"), in_file.get("params")
+    if method not in METHODS or not isinstance(params, dict):
+        return  # the plan refuses other values
+    known = [*METHODS[method].parameters, "scaling_coef"]
+    unknown = [str(name) for name in params if name not in known]
+    if unknown and in_file.get("method") != method:
+        others = "leave --config out"
+        if in_file.keys() & MODELS:
+            others += " and give the models as options"
+        own = Path(config).with_name(f"merge_{method}.yaml")
+        raise UsageError(
+            f"this file has parameters of another method than {method}",
+            where=config,
+            expected=f"parameters among: {', '.join(known)}",
+            got=", ".join(unknown),
+            hint=f"--config {own}; or {others}" if own.is_file() else others,
+        )
+
+
+def _check_numbers(config: str, in_file: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Check that what a file has for each expert fits the experts of the command line."""
+    experts = options.get("experts")
+    for name in ("weights", "langs"):
+        found = in_file.get(name)
+        if experts is None or options.get(name) is not None or not isinstance(found, list):
+            continue
+        if found and len(found) != len(experts):
+            raise UsageError(
+                f"the {name} in this file are those of other experts",
+                where=config,
+                expected=f"{len(experts)}, one for each of --experts",
+                got=" ".join(map(str, found)),
+                hint=f"give --{name} too, one for each expert",
+            )
+
+
+def _check_places(config: str, plan: MergePlan, names: Sequence[str]) -> None:
+    """Check that local models in a file are there: their paths depend on where the user is."""
+    for name in sorted(names):
+        value = getattr(plan, name)
+        for source in value if isinstance(value, tuple) else [value]:
+            if source is None or hub_name(source) is not None or exists(Path(source)):
+                continue
+            hint = "correct it in the file"
+            if not Path(source).is_absolute():
+                hint = (
+                    "a relative path in this file begins in the current directory, "
+                    f"{Path.cwd()}: call the command where the file was made"
+                )
+            raise LorsError(
+                "a model of this file is not there",
+                where=config,
+                got=f"{name}: {source}",
+                hint=f"{hint}, or give --{name}",
+            )
 
 
 def _read_plan(path: Path) -> dict[str, Any]:

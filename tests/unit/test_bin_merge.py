@@ -238,11 +238,57 @@ def test_usage_errors_exit_2(files, tmp_path, capsys, more, facts):
 
 
 def test_missing_out_base_and_experts(files, capsys):
-    assert main(["--method", "lors", "--base", files[0], "--experts", files[1]]) == 2
-    assert "--out" in capsys.readouterr().err
+    for out in ([], ["--out", ""]):
+        assert main(["--method", "lors", "--base", files[0], "--experts", files[1], *out]) == 2
+        assert "--out" in capsys.readouterr().err
     assert main(["--method", "lors", "--out", "x.pth"]) == 2
     error = capsys.readouterr().err
     assert "--base, --experts" in error
+
+
+def test_paths_in_a_file_begin_in_the_current_directory(files, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    base, *experts = [Path(file).name for file in files]
+    assert main(arguments([base, *experts], tmp_path, "--method", "average")) == 0
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    again = ["--config", "../m/merge.yaml", "--out", "m/m.pth"]
+    for options, missing in (
+        ([], "base: base.pth"),
+        (["--base", "../base.pth"], "experts: e1.pth"),
+    ):
+        capsys.readouterr()
+        assert main([*again, *options]) == 1
+        error = capsys.readouterr().err
+        assert all(fact in error for fact in ("../m/merge.yaml", missing, str(Path.cwd())))
+    assert main([*again, "--base", "../base.pth", "--experts", "../e1.pth", "../e2.pth"]) == 0
+    assert main(["--method", "average", "--base", "base.pth", "--experts", "e", "--dry_run"]) == 1
+    assert str(Path.cwd()) in capsys.readouterr().err
+
+
+def test_another_method_than_that_of_the_file(files, tmp_path, capsys):
+    config = str(CONF / "merge_lors.yaml")
+    assert main(arguments(files, tmp_path, "--config", config, "--method", "average")) == 2
+    error = capsys.readouterr().err
+    facts = (config, "rank, density", str(CONF / "merge_average.yaml"), "leave --config out")
+    assert all(fact in error for fact in facts)
+    assert main(arguments(files, tmp_path, "--config", config)) == 0
+    again = ["--config", str(tmp_path / "m" / "merge.yaml"), "--out", str(tmp_path / "m2/m.pth")]
+    assert main([*again, "--method", "average"]) == 2
+    assert "models as options" in capsys.readouterr().err
+    # The other way round, all parameters of the file are known.
+    assert main(arguments(files, tmp_path, "--config", str(CONF / "merge_average.yaml"))) == 0
+    assert main([*again, "--method", "lors", "--dry_run"]) == 0
+
+
+def test_weights_of_other_experts_than_those_of_the_command_line(files, tmp_path, capsys):
+    assert main(arguments(files, tmp_path, "--method", "average", "--weights", "2", "1")) == 0
+    again = ["--config", str(tmp_path / "m" / "merge.yaml"), "--experts", files[1]]
+    again += ["--out", str(tmp_path / "m2/m.pth")]
+    assert main(again) == 2
+    error = capsys.readouterr().err
+    assert all(fact in error for fact in (str(tmp_path / "m/merge.yaml"), "2.0 1.0", "--weights"))
+    assert main([*again, "--weights", "1"]) == 0
 
 
 def test_data_errors_exit_1(files, tmp_path, capsys):
