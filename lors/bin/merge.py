@@ -14,7 +14,7 @@ from lors.log import run_main
 from lors.merge.decompositions import decompositions_for
 from lors.merge.describe import describe_methods, describe_plan
 from lors.merge.plan import MergePlan
-from lors.merge.plan_options import fingerprints_from, plan_from
+from lors.merge.plan_options import check_places, fingerprints_from, plan_from
 from lors.merge.record import RECORD_NAME
 from lors.merge.run import check_merge, run_merge
 
@@ -151,6 +151,8 @@ def work(args: argparse.Namespace) -> None:
         print(describe_methods())
         return
     plan = plan_from(args.config, vars(args))
+    if args.config:
+        check_places(args.config, vars(args), plan)
     fingerprints = fingerprints_from(args.config, vars(args))
     if args.dry_run:
         inputs = check_merge(plan, args.out, args.nj, args.names, args.device, fingerprints)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def plan_from(config: str | None, options: Mapping[str, Any]) -> MergePlan:
             for a missing option. ``params`` is a list of ``name=value``.
 
     Raises:
-        LorsError: the file is missing, or a model in it is.
+        LorsError: the file is missing.
         UsageError: a key or value that is not part of a plan, or a missing one; all are listed.
     """
     in_file = _read_plan(Path(config)) if config else {}
@@ -52,10 +52,7 @@ def plan_from(config: str | None, options: Mapping[str, Any]) -> MergePlan:
             where=where,
             hint="give them as options or as keys of the file of --config",
         )
-    plan = build(MergePlan, values, where)
-    if config:
-        _check_places(config, plan, [name for name in MODELS if options.get(name) is None])
-    return plan
+    return build(MergePlan, values, where)
 
 
 def _check_method(config: str, in_file: Mapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -96,9 +93,17 @@ def _check_numbers(config: str, in_file: Mapping[str, Any], options: Mapping[str
             )
 
 
-def _check_places(config: str, plan: MergePlan, names: Sequence[str]) -> None:
-    """Check that local models in a file are there: their paths depend on where the user is."""
-    for name in sorted(names):
+def check_places(config: str, options: Mapping[str, Any], plan: MergePlan) -> None:
+    """Check that the local models in a file are there: their paths depend on where the user is.
+
+    Args:
+        config, options: as for :func:`plan_from`.
+        plan: the plan of these.
+
+    Raises:
+        LorsError: a model is not there.
+    """
+    for name in sorted(name for name in MODELS if options.get(name) is None):
         value = getattr(plan, name)
         for source in value if isinstance(value, tuple) else [value]:
             if source is None or hub_name(source) is not None or exists(Path(source)):
