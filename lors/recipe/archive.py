@@ -13,7 +13,7 @@ from lors.errors import LorsError
 from lors.fileio import atomic_write, json_text, read_json_object
 from lors.recipe.run_record import record_path
 
-LOCAL = {"directory": "", "host": "", "pid": 0}
+LOCAL = {"directory": "", "environment": "", "host": "", "pid": 0}
 """Values of the run's record that tell of this machine -> those in the archive."""
 LEFT_OUT_DIRS = frozenset({"data", "stats", "log", "images", "packed", "importance", "plots"})
 """Directories of an experiment with training data, logs, further models and figures."""
@@ -56,15 +56,15 @@ def archive_results(expdir: str | os.PathLike, out: str | os.PathLike) -> int:
         The number of files in the archive.
 
     Raises:
-        LorsError: there are no scores in the directory, or the run's record is damaged.
+        LorsError: the directory has neither scores nor searches, or the run's record is damaged.
     """
     root = Path(expdir).resolve()
-    if not (root / "scores").is_dir():
+    if not any((root / name).is_dir() for name in ("scores", "tune")):
         raise LorsError(
-            "no scores in the experiment",
+            "no scores in the experiment, and no searches",
             where=expdir,
-            expected="a directory scores",
-            hint="run the recipe up to stage score first",
+            expected="a directory scores or tune",
+            hint="run the recipe up to stage score, or up to stage tune, first",
         )
     files = [*results_in(root)]
     with (

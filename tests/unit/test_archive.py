@@ -1,6 +1,7 @@
 """Results without models: what is in the archive, and what a report reads from it."""
 
 import json
+import shutil
 import tarfile
 
 import pytest
@@ -32,6 +33,7 @@ def expdir(tmp_path):
     (made / "sequential").symlink_to("expert/de_asr")
     (made / "stages.tsv").write_text(STAGE)
     record = {"command": "./run.sh", "directory": "/home/me/egs", "host": "mine", "pid": 7}
+    record["environment"] = "LORS_PYTHON=/home/me/python "
     (made / "recipe.json").write_text(json.dumps(record))
     return made
 
@@ -51,7 +53,8 @@ def test_the_archive_has_all_records_and_no_model(expdir, tmp_path, capsys):
     with tarfile.open(out) as made:
         names = {name.removeprefix("seed1/") for name in made.getnames()}
         record = json.load(made.extractfile("seed1/recipe.json"))
-    assert record == {"command": "./run.sh", "directory": "", "host": "", "pid": 0}
+    local = {"directory": "", "environment": "", "host": "", "pid": 0}
+    assert record == {"command": "./run.sh", **local}
     written = {str(path.relative_to(expdir)) for path in expdir.rglob("*") if path.is_file()}
     linked = {name for name in written if name.startswith("sequential/")}
     assert names == written - linked - {*MODELS, *BULKY}
@@ -82,7 +85,19 @@ def test_the_same_results_give_the_same_bytes(expdir, tmp_path):
     assert outs[0].read_bytes() == outs[1].read_bytes()
 
 
-def test_an_experiment_without_scores_is_refused(tmp_path, capsys):
+def test_searches_alone_are_archived(expdir, tmp_path):
+    """Those of a curve have no test set."""
+    shutil.rmtree(expdir / "scores")
+    assert archive(expdir, tmp_path / "seed1.tar.gz") == 0
+    with tarfile.open(tmp_path / "seed1.tar.gz") as made:
+        made.extractall(tmp_path / "elsewhere")
+    found = tmp_path / "elsewhere" / "SWEEPS.md"
+    words = ["--sweeps_only", "--expdirs", str(tmp_path / "elsewhere/seed1"), "--out", str(found)]
+    assert results.main(words) == 0
+    assert "lors" in found.read_text()
+
+
+def test_an_experiment_without_scores_and_searches_is_refused(tmp_path, capsys):
     (tmp_path / "exp" / "log").mkdir(parents=True)
     assert archive(tmp_path / "exp", tmp_path / "out.tar.gz") == 1
     assert "no scores in the experiment" in capsys.readouterr().err
