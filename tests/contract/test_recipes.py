@@ -401,7 +401,7 @@ def test_recipes_of_the_paper(name, tasks, tmp_path):
         assert done.returncode == 0, done.stdout
         pairs = [f"{lang}_{task}" for lang in langs.split() for task in tasks.split()]
         for words in (
-            f"--langs {langs} --splits train dev test --nj 2 --train_hours 5",
+            f"--langs {langs} --splits train dev test --tasks {tasks} --nj 2 --train_hours 5",
             "--model_family whisper --base_model small",
             f"--pairs {' '.join(pairs)} --dump",
         ):

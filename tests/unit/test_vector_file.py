@@ -110,7 +110,7 @@ def test_another_base_model_is_refused(files, tmp_path):
 
 
 def test_it_is_no_full_model(files):
-    with refusal(files[1], "--base"):
+    with refusal(files[1], "task vector", "beside its base model"):
         open_model(files[1])
 
 
