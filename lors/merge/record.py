@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,6 @@ from lors.merge.plan import MergeInputs, MergePlan
 RECORD_NAME = "merge.yaml"
 SMALLEST_SHARE = 1e-6
 """Smallest share of an expert in a merged model; a smaller one is a rounding error."""
-FINGERPRINTED = ("base", "experts", "onto", "masks")
-"""Inputs whose content is recorded."""
 
 
 def record_of(plan: MergePlan, inputs: MergeInputs, out: Path, history: dict | None) -> str:
@@ -38,13 +35,12 @@ def record_of(plan: MergePlan, inputs: MergeInputs, out: Path, history: dict | N
         history: the result of :func:`read_history`.
     """
     actions = list(inputs.actions.values())
-    own = _own_entries(plan, inputs)
     content = {
         "lors_version": lors.__version__,
         "model": out.name,
-        "plan": own["plan"],
+        "plan": _plan_entry(plan, inputs),
         "tensors": {action: actions.count(action) for action in ("prune", "whole", "copy")},
-        "fingerprints": own["fingerprints"],
+        "fingerprints": _fingerprints(plan, inputs, _kinds_of(plan)),
     }
     if history is not None:
         content["onto"] = history
@@ -66,45 +62,49 @@ def check_fingerprints(
         LorsError: a model has other values than in the merge that was recorded, or the masks are
             another file.
     """
-    paths: dict[str, list[Any]] = {
-        "base": [inputs.base.path],
-        "experts": [model.path for model in inputs.experts],
-        "onto": [inputs.onto.path],
-        "masks": [plan.masks],
-    }
+    names = [name for name in _kinds_of(plan) if name in fingerprints]
     changed = []
-    for name, found in _fingerprints(plan, inputs, fingerprints.keys()).items():
-        own, expected = ([x] if name != "experts" else x for x in (found, fingerprints[name]))
-        if not isinstance(expected, list) or len(expected) != len(own):
-            changed.append(f"{name}: {len(own)}, and not as many fingerprints")
+    for name in names:
+        expected = fingerprints[name] if name == "experts" else [fingerprints[name]]
+        found = _fingerprints_of(name, plan, inputs)
+        if not isinstance(expected, list) or len(expected) != len(found):
+            changed.append(f"{name}: {len(found)}, and not as many fingerprints")
             continue
         changed += [
-            f"{path}: fingerprint {now}, recorded {before}"
-            for path, now, before in zip(paths[name], own, expected, strict=True)
-            if now != before
+            f"{path}: fingerprint {own}, recorded {other}"
+            for (path, own), other in zip(found, expected, strict=True)
+            if own != other
         ]
     if changed:
         raise LorsError(
             "these are not the inputs of the recorded merge",
             got=changed,
             hint="put those models back; or, to merge these, give them by the options "
-            + " and ".join(f"--{name}" for name in paths if name in fingerprints),
+            + " and ".join(f"--{name}" for name in names),
         )
 
 
-def _fingerprints(
-    plan: MergePlan, inputs: MergeInputs, wanted: Collection[str]
-) -> dict[str, str | list[str]]:
-    """Return the fingerprints of the inputs of a plan; `onto` and masks if it has any."""
-    found: dict[str, Callable[[], str | list[str]]] = {
-        "base": inputs.base.fingerprint,
-        "experts": lambda: [expert.fingerprint() for expert in inputs.experts],
-    }
-    if plan.onto is not None:
-        found["onto"] = inputs.onto.fingerprint
-    if plan.masks is not None:
-        found["masks"] = partial(file_digest, plan.masks)
-    return {name: fingerprint() for name, fingerprint in found.items() if name in wanted}
+def _kinds_of(plan: MergePlan) -> list[str]:
+    """Return the kinds of inputs that a plan has and a record has the fingerprints of."""
+    optional = {"onto": plan.onto, "masks": plan.masks}
+    return ["base", "experts", *(kind for kind, path in optional.items() if path is not None)]
+
+
+def _fingerprints_of(kind: str, plan: MergePlan, inputs: MergeInputs) -> list[tuple[Any, str]]:
+    """Return the path and the fingerprint of each input of a kind."""
+    if kind == "masks":
+        return [(plan.masks, file_digest(str(plan.masks)))]
+    models = {"base": [inputs.base], "experts": inputs.experts, "onto": [inputs.onto]}
+    return [(model.path, model.fingerprint()) for model in models[kind]]
+
+
+def _fingerprints(plan: MergePlan, inputs: MergeInputs, kinds: Iterable[str]) -> dict[str, Any]:
+    """Return the fingerprints of inputs as a record has them: a list for the experts alone."""
+    entries = {}
+    for kind in kinds:
+        found = [fingerprint for _, fingerprint in _fingerprints_of(kind, plan, inputs)]
+        entries[kind] = found if kind == "experts" else found[0]
+    return entries
 
 
 def unfinished_record(out: Path) -> str:
@@ -121,21 +121,18 @@ def is_name_only(record: Mapping[str, Any]) -> bool:
     return record.keys() == {"model"}
 
 
-def _own_entries(plan: MergePlan, inputs: MergeInputs) -> dict[str, Any]:
-    """Return the entries of a record that describe the plan itself."""
+def _plan_entry(plan: MergePlan, inputs: MergeInputs) -> dict[str, Any]:
+    """Return the entry of a record that is the plan."""
     return {
-        "plan": {
-            **dataclasses.asdict(plan),
-            # With the commit of a model on the Hub: the record makes the same model again.
-            "base": recorded(plan.base),
-            "experts": [recorded(expert) for expert in plan.experts],
-            "onto": None if plan.onto is None else recorded(plan.onto),
-            "weights": list(plan.weights),
-            "lines": None if plan.lines is None else list(plan.lines),
-            "langs": list(plan.langs),
-            "policy": plan.policy or inputs.policy.name,
-        },
-        "fingerprints": _fingerprints(plan, inputs, FINGERPRINTED),
+        **dataclasses.asdict(plan),
+        # With the commit of a model on the Hub: the record makes the same model again.
+        "base": recorded(plan.base),
+        "experts": [recorded(expert) for expert in plan.experts],
+        "onto": None if plan.onto is None else recorded(plan.onto),
+        "weights": list(plan.weights),
+        "lines": None if plan.lines is None else list(plan.lines),
+        "langs": list(plan.langs),
+        "policy": plan.policy or inputs.policy.name,
     }
 
 
@@ -228,7 +225,8 @@ def read_history(plan: MergePlan, inputs: MergeInputs) -> dict[str, Any] | None:
     if not steps:
         logging.warning("there is no %s of %s: its experts are not known", RECORD_NAME, model)
         return {"model": recorded(plan.onto)}
-    current = _step(*_own_entries(plan, inputs).values())
+    own = _fingerprints(plan, inputs, ("base", "experts"))
+    current = _step(_plan_entry(plan, inputs), own)
     for step in steps:
         if step.base != current.base:
             raise LorsError(

@@ -13,14 +13,13 @@ from lors.done_marker import DoneMarker
 from lors.errors import LorsError, UsageError
 from lors.fileio import file_digest, path_component, replace_link
 from lors.recipe.expdir import IMPORTANCE, ExpDir, check_models, model_digest, subnet_system
-from lors.subnet.criteria import BY_TAYLOR, ONE_FOR_ALL
+from lors.subnet.criteria import BY_TAYLOR, ONE_FOR_ALL, Criterion
 from lors.tasks import pairs_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lors.models.family import Recogniser
-    from lors.subnet.criteria import Criterion
     from lors.subnet.find import Scope
 
 log = logging.getLogger(__name__)

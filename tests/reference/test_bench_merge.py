@@ -9,6 +9,7 @@ import torch
 from lors.bin.merge import main
 from lors.checkpoint.reader import Checkpoint
 from lors.merge.methods import METHODS
+from tests.threads import one_thread
 
 ROOT = Path(__file__).parents[2]
 BENCH = ROOT / "utils" / "bench"
@@ -37,12 +38,10 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def _one_thread():
     """Small matrices: on a busy machine the threads of BLAS would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield
 
 
 def merged(path):

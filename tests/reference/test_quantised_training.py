@@ -21,6 +21,7 @@ from tests.reference.small_trainings import (
     run_here,
     write_noise,
 )
+from tests.threads import one_thread
 
 pytestmark = pytest.mark.espnet
 
@@ -37,20 +38,17 @@ STARTS = {"train_speaker": "sat", "train_whisper_pqm_conv": None}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
+def _one_thread():
     """Let this process and those that it starts add up numbers in one order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
+    with one_thread(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setattr(training, "run_training", run_here)
         keep_checkpoints(patch)
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
-def project(one_thread, tmp_path_factory):
+def project(_one_thread, tmp_path_factory):
     """A quantised base model, data of a speaker and of others, and the adapter of the others."""
     root = tmp_path_factory.mktemp("quantised")
     import_whisper(str(make_whisper(root / "tiny.pt", scale=3)), root / "base", window=2.0)

@@ -34,6 +34,7 @@ from lors.models.espnet_trainer import (
 from lors.models.subnetworks import Options
 from tests.full_disk import largest_file
 from tests.refusal import refusal
+from tests.threads import one_thread
 
 pytestmark = pytest.mark.espnet
 
@@ -73,12 +74,10 @@ class Model(AbsESPnetModel):
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def _one_thread():
     """Also for the forked processes: several threads of the parent would not be in them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield
 
 
 class Batches(AbsIterFactory):

@@ -10,16 +10,14 @@ from lors.linalg.sparsify import low_rank_plus_sparse, top_k_of_each
 from lors.merge.plan import MergePlan, open_inputs
 from lors.merge.run import iter_merged, merged_delta
 from tests.devices import DEVICES
+from tests.threads import one_thread
 
 
 @pytest.fixture(autouse=True)
 def _one_thread():
     """Small matrices: on a busy machine the threads of BLAS would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
+    with one_thread(), threadpool_limits(1):
         yield
-    torch.set_num_threads(threads)
 
 
 def random_stack(count, rows, columns, seed=0):
