@@ -61,9 +61,10 @@ def pages() -> list[str]:
 
 def recipe_pages() -> list[str]:
     """Return the paths of the other pages of the site: results, contributing, and all recipes."""
-    recipes = sorted(ROOT.glob("egs/*/*1/README.md"))
+    recipes = sorted([*ROOT.glob("egs/*/*1/README.md"), *ROOT.glob("egs/*/*1/RESULTS.md")])
     found = [path.relative_to(ROOT).as_posix() for path in recipes]
-    return ["RESULTS.md", "CONTRIBUTING.md", "lors/data/espeak/grammar/README.md", *found]
+    others = ["RESULTS.md", "utils/bench/RESULTS.md", "CONTRIBUTING.md"]
+    return [*others, "lors/data/espeak/grammar/README.md", *found]
 
 
 def to_run(page: str) -> list[Block]:

@@ -18,17 +18,26 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = {
-    "_".join(path.parts[-3:-1]).removesuffix("_lors1"): path.relative_to(ROOT).as_posix()
-    for path in sorted(ROOT.glob("egs/*/*1/README.md"))
-}
-"""Name of a recipe -> its README: that of the corpus, and of the system unless that is lors1."""
+
+
+def _of_recipes(file: str) -> dict[str, str]:
+    """Return the name of a recipe -> its page: that of the corpus, and of the system if not lors1."""
+    return {
+        "_".join(path.parts[-3:-1]).removesuffix("_lors1"): path.relative_to(ROOT).as_posix()
+        for path in sorted(ROOT.glob(f"egs/*/*1/{file}"))
+    }
+
+
+RECIPES = _of_recipes("README.md")
+RESULTS = _of_recipes("RESULTS.md")
 OUTSIDE = {
     "index.md": "README.md",
     "results.md": "RESULTS.md",
+    "results/bench.md": "utils/bench/RESULTS.md",
     "contributing.md": "CONTRIBUTING.md",
     "recipes/grammar.md": "lors/data/espeak/grammar/README.md",
     **{f"recipes/{name}.md": path for name, path in RECIPES.items()},
+    **{f"results/{name}.md": path for name, path in RESULTS.items()},
 }
 """Page of the site -> its file in the repository, for those outside docs/."""
 PAGES = {file: page for page, file in OUTSIDE.items()}
@@ -43,9 +52,10 @@ log = logging.getLogger("mkdocs.hooks.docs_site")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Add the recipes to the navigation."""
-    chapter = next(entry["Recipes"] for entry in config["nav"] if "Recipes" in entry)
-    chapter[1:1] = [{name: f"recipes/{name}.md"} for name in RECIPES]
+    """Add the recipes and their results to the navigation."""
+    for title, pages in ("Recipes", RECIPES), ("Results", RESULTS):
+        chapter = next(entry[title] for entry in config["nav"] if title in entry)
+        chapter[1:1] = [{name: f"{title.lower()}/{name}.md"} for name in pages]
     return config
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write docs/methods.md: every merge method by its docstring, with the figures of RESULTS.md.
+"""Write docs/methods.md: every merge method by its docstring, with the figures of the recipes.
 
 utils/methods_page.py            print the page
 utils/methods_page.py --write    write docs/methods.md
@@ -19,11 +19,11 @@ from lors.merge.describe import value_text
 from lors.merge.methods import METHODS, MergeMethod
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE, RESULTS = ROOT / "docs/methods.md", ROOT / "RESULTS.md"
+PAGE = ROOT / "docs/methods.md"
 INTRODUCTION = """\
 # Merge methods
 
-<!-- written from the docstrings and RESULTS.md: utils/methods_page.py --write -->
+<!-- written from the docstrings and egs/*/lors1/RESULTS.md: utils/methods_page.py --write -->
 
 All methods of `lors list-methods`. The merged model is `base + scaling_coef * delta`; each section
 gives the formula of `delta` for one tensor, and the paper that it comes from. `tau_t` is the task
@@ -37,13 +37,16 @@ the other tensors are summed for a sum, and averaged for a joint method. Among t
 and positions, which the authors of `tsv_m`, `iso_c`, `iso_cts` and `ace` treat as matrices too.
 [Merging](merging.md) describes the command.
 """
-MORE_METHODS = "### More merge methods"
-"""Beginning of the headings in RESULTS.md of tables of further methods, by one task."""
+MORE_METHODS = "More merge methods"
+"""Beginning of the headings of tables of further methods, with one task or both."""
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+TITLE = "Results: "
+"""Beginning of the first heading of a page of results; the experiment follows."""
 FIGURES = """\
 ## Figures
 
 Normalised performance over all pairs of language and task (0 is the base model, 1 the experts),
-from the tables of [RESULTS.md](../RESULTS.md), which say how much each experiment can tell. Methods
+from the tables of the [results](../RESULTS.md), which say how much each experiment can tell. Methods
 that are not here have no figure there. [Which one?](merging.md#which-one) says which to take.
 In the tables "mini_covost" and "mini_covost with a tiny Whisper" it has an older definition, the
 mean over pairs: compare methods within one table.
@@ -57,50 +60,70 @@ JOINS = r"[-+*/]|[\dN][\dN./e-]*|[B-Z]'?|[a-z]|(?:exp|log|max|mean)(?:\(\w+)?|co
 
 @dataclass(frozen=True)
 class Figure:
-    """Normalised performance of one method in one table of RESULTS.md.
+    """Normalised performance of one method in one table of a page of results.
 
     Args:
+        page: path of the page in the repository.
         experiment: the heading above the table.
         scope: over what the experts were merged.
         value: mean, and spread if there is one.
     """
 
+    page: str
     experiment: str
     scope: str
     value: str
 
     @property
     def link(self) -> str:
-        """The experiment as a link."""
+        """The experiment as a link, to the page if its first heading has this name."""
+        if self.experiment.startswith(TITLE):
+            return f"[{self.name}](../{self.page})"
         anchor = re.sub(r"[^\w -]", "", self.experiment.lower()).replace(" ", "-")
-        return f"[{self.experiment}](../RESULTS.md#{anchor})"
+        return f"[{self.name}](../{self.page}#{anchor})"
+
+    @property
+    def name(self) -> str:
+        """The experiment in a sentence."""
+        return self.experiment.removeprefix(TITLE)
 
 
-def figures_of(results: str) -> dict[str, list[Figure]]:
+def results_pages() -> dict[str, str]:
+    """Return the path in the repository -> the content of the pages with results of merges."""
+    pages = sorted(ROOT.glob("egs/*/lors1/RESULTS.md"))
+    return {page.relative_to(ROOT).as_posix(): page.read_text("utf-8") for page in pages}
+
+
+def figures_of(results: Mapping[str, str]) -> dict[str, list[Figure]]:
     """Return system -> its figures.
 
-    They are in the tables with a column for all pairs, and in those below a heading `MORE_METHODS`.
+    They are in the tables with a column for all pairs, which stand in a section of the experiment, and
+    in those below a heading `MORE_METHODS`, which is that of the experiment itself.
+
+    Args:
+        results: path of a page in the repository -> its content.
     """
     found: dict[str, list[Figure]] = {}
-    chapter, experiment, columns, value = "", "", [], ""
-    for line in results.splitlines():
-        if line.startswith("## "):
-            chapter = line[3:]
-        if line.startswith(("## ", "### ")):
-            is_more = line.startswith(MORE_METHODS)
-            experiment, value = (line[4:], "norm. perf.") if is_more else (chapter, "all pairs")
-        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
-        if not line.startswith("|"):
-            columns = []
-        elif not line.strip("|:- "):
-            continue
-        elif not columns:
-            columns = cells
-        elif {"system", "merged over", value} <= set(columns) and len(cells) == len(columns):
-            row = dict(zip(columns, cells, strict=True))
-            system = row["system"].replace("\\_", "_")
-            figure = Figure(experiment, row["merged over"], row[value])
-            found.setdefault(system, []).append(figure)
+    for page, text in results.items():
+        headings, columns = [""], []
+        for line in FENCE.sub("", text).splitlines():
+            if heading := re.match(r"(#+) (.*)", line):
+                headings = [*headings[: len(heading[1])], heading[2]]
+            is_more = headings[-1].startswith(MORE_METHODS)
+            value = "norm. perf." if is_more else "all pairs"
+            cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+            if not line.startswith("|"):
+                columns = []
+            elif not line.strip("|:- "):
+                continue
+            elif not columns:
+                columns = cells
+            elif {"system", "merged over", value} <= set(columns) and len(cells) == len(columns):
+                row = dict(zip(columns, cells, strict=True))
+                system = row["system"].replace("\\_", "_")
+                experiment = headings[-1 if is_more else -2]
+                figure = Figure(page, experiment, row["merged over"], row[value])
+                found.setdefault(system, []).append(figure)
     return found
 
 
@@ -174,7 +197,7 @@ def section_of(method: MergeMethod, known: Mapping[str, Sequence[Figure]]) -> st
     if method.parameters:
         lines.append("")
     values = [
-        f"{f.experiment}, {f.scope}{'' if system == method.name else f' ({system})'}: {f.value}"
+        f"{f.name}, {f.scope}{'' if system == method.name else f' ({system})'}: {f.value}"
         for system, figures in known.items()
         if method_of(system) == method.name
         for f in figures
@@ -184,11 +207,11 @@ def section_of(method: MergeMethod, known: Mapping[str, Sequence[Figure]]) -> st
     return "\n".join(lines)
 
 
-def page_of(results: str) -> str:
+def page_of(results: Mapping[str, str]) -> str:
     """Return the page.
 
     Args:
-        results: the content of RESULTS.md.
+        results: path of a page of results in the repository -> its content.
     """
     known = figures_of(results)
     lines = [INTRODUCTION, "| method | merged delta | kind |", "|---|---|---|"]
@@ -223,7 +246,7 @@ def _tables(known: Mapping[str, Sequence[Figure]]) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--write", action="store_true", help="write docs/methods.md")
-    page = page_of(RESULTS.read_text("utf-8"))
+    page = page_of(results_pages())
     if parser.parse_args().write:
         PAGE.write_text(page, "utf-8")
     else:

@@ -144,7 +144,7 @@ def checksum(storage: torch.UntypedStorage) -> int:
     """Return the CRC-32 of a storage's bytes.
 
     zlib-ng needs 0.04 CPU s for each GB, as much as the fingerprint: 3 % of a merge by a sum
-    (RESULTS.md). zlib itself needs 0.24 s.
+    (utils/bench/RESULTS.md). zlib itself needs 0.24 s.
     """
     return zlib_ng.crc32(torch.empty(0, dtype=torch.uint8).set_(storage).numpy())
 

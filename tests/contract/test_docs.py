@@ -89,7 +89,7 @@ def test_no_experiment_lies_in_the_place_of_a_product():
 
 def test_the_page_of_methods_is_that_of_the_code():
     program = runpy.run_path(str(ROOT / "utils/methods_page.py"))
-    page = program["page_of"](program["RESULTS"].read_text("utf-8"))
+    page = program["page_of"](program["results_pages"]())
     assert program["PAGE"].read_text("utf-8") == page, "to mend it: utils/methods_page.py --write"
 
 

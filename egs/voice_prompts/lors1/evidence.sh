@@ -2,8 +2,7 @@
 # Usage: ./evidence.sh [options]
 #
 # Compare merge methods on the voice prompts. After an interruption call the same command again; what
-# is finished is not done again. The section voice_prompts of RESULTS.md has the commands of its
-# figures, which are some of these.
+# is finished is not done again. RESULTS.md has the commands of its figures, which are some of these.
 #
 # Parts (all but seeds need the models of the first seed, finish them, and refuse those of other
 # configurations):

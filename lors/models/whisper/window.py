@@ -11,7 +11,7 @@ silence after the speech. With the window ``auto`` the encoder sees 30 s at a fr
   values; they differ in the positional embedding alone.
 
 The head and the blocks of an utterance depend on its length alone. Idea and constants are of LoRS;
-the section "Window of Whisper" in RESULTS.md has the measurements behind the constants.
+egs/voice_prompts/lors1/RESULTS.md, "Window of Whisper", has the measurements behind the constants.
 """
 
 from __future__ import annotations
