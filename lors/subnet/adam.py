@@ -9,11 +9,13 @@ not been there.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
 from torch import Tensor
 
+BLOCK = 1 << 16  # entries at a time: on a CPU, so many stay in the cache through all operations
 UPDATES = "updates"  # state of an entry: its own steps; saved and loaded with the moments
 
 
@@ -26,34 +28,52 @@ def count_own_updates(
 
     Args:
         optimizer: the optimiser.
-        parameter: a parameter after the step. Its entries inside the mask change.
+        parameter: a parameter after the step. Its entries outside the mask become meaningless.
         earlier: its values before the step.
-        inside: its mask: True for the entries that this step belongs to.
+        inside: its mask, int8: -1 for the entries that this step belongs to, else 0.
     """
     state = optimizer.state.get(parameter, {})
     if not isinstance(optimizer, torch.optim.Adam) or "exp_avg_sq" not in state:
         return
-    step = torch.as_tensor(state["step"], device=parameter.device)
+    steps = int(state["step"])
     if UPDATES not in state:  # the first step, or a training begun without this count
-        state[UPDATES] = torch.zeros_like(parameter) + (step - 1)
-    state[UPDATES] += inside
+        state[UPDATES] = torch.full_like(parameter, steps - 1)
+    state[UPDATES] -= inside
     groups = optimizer.param_groups
     group = next(g for g in groups if any(p is parameter for p in g["params"]))
-    root = (state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]).sqrt()
-
-    def length(updates: Tensor) -> Tensor:
-        """Return the length of the step after so many updates, over rate and first moment."""
-        first, second = (_correction(beta, updates) for beta in group["betas"])
-        return 1 / (first * (root / second.sqrt() + group["eps"]))
-
-    # Where nothing has been updated yet, any k will do.
-    ratio = length(state[UPDATES].clamp(min=1)) / length(step)
-    if group["decoupled_weight_decay"]:
-        earlier = earlier * (1 - group["lr"] * group["weight_decay"])
-    corrected = torch.lerp(earlier, parameter.data, ratio)
-    torch.where(inside, corrected, parameter.data, out=parameter.data)
+    moment = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
+    decay = group["lr"] * group["weight_decay"] if group["decoupled_weight_decay"] else 0.0
+    slopes, offsets = _divisors(tuple(map(float, group["betas"])), group["eps"], steps)
+    rows = len(parameter) if parameter.is_cuda else max(1, BLOCK // parameter[0].numel())
+    tensors = (parameter.data, earlier, moment, state[UPDATES])
+    for values, before, square, updates in zip(*(x.split(rows) for x in tensors), strict=True):
+        root, own = square.sqrt(), updates.to(torch.int32)
+        divisor = torch.addcmul(_at(offsets, own), root, _at(slopes, own))
+        ratio = root.mul_(float(slopes[steps])).add_(float(offsets[steps])).div_(divisor)
+        torch.lerp(before * (1 - decay), values, ratio, out=values)
 
 
-def _correction(beta: float, updates: Tensor) -> Tensor:
-    """Return 1 - beta^k, without cancellation for small k."""
-    return -torch.expm1(updates * math.log(beta)) if beta else torch.ones_like(updates)
+@functools.lru_cache(maxsize=4)
+def _divisors(betas: tuple[float, float], eps: float, steps: int) -> tuple[Tensor, Tensor]:
+    """Return what a step divides by, as a line of root, the square root of the second moment.
+
+    After k updates a step is rate * moment / (slopes[k] * root + offsets[k]). Where nothing has
+    been updated yet, the values are those of one update; any would do.
+
+    Args:
+        betas: those of Adam.
+        eps: that of Adam.
+        steps: the largest k.
+    """
+    updates = torch.arange(steps + 1, dtype=torch.float64).clamp(min=1)
+    # 1 - beta^k, without cancellation for small k
+    first, second = (
+        -torch.expm1(updates * math.log(beta)) if beta else torch.ones_like(updates)
+        for beta in betas
+    )
+    return (first / second.sqrt()).float(), (first * eps).float()
+
+
+def _at(table: Tensor, updates: Tensor) -> Tensor:
+    """Return the value of a table for the updates of each entry; much faster than a power each."""
+    return table.to(updates.device).index_select(0, updates.flatten()).view(updates.shape)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from lors.checkpoint.masks import Masks
 from lors.errors import LorsError, shortened
-from lors.subnet.adam import count_own_updates
+from lors.subnet.adam import UPDATES, count_own_updates
 
 
 class SubnetworkTraining:
@@ -43,16 +43,18 @@ class SubnetworkTraining:
         _check_fit(parameters, masks)
         masks.check_languages(language_of.values())
         self._parameters = {name: parameters[name] for name in masks.shapes}
-        self._outside = {
+        self._masks = {
             lang: {
-                name: ~masks.mask(lang, name).to(parameter.device)
+                name: -masks.mask(lang, name).to(parameter.device, torch.int8)
                 for name, parameter in self._parameters.items()
             }
             for lang in sorted(set(language_of.values()))
         }
         self.language: str | None = None
+        # Copies of what has to be put back. They keep their memory: to ask the system for it again
+        # in every step takes as long as the copy.
         self._kept: dict[str, Tensor] = {}
-        self._state: dict[str, dict[str, Tensor]] = {}
+        self._state: dict[tuple[str, str], Tensor] = {}
         for name, parameter in self._parameters.items():
             if parameter.requires_grad:
                 parameter.register_hook(lambda grad, name=name: self._inside(name, grad))
@@ -69,16 +71,15 @@ class SubnetworkTraining:
         self.leave()
         self.language = lang
         for name, parameter in self._parameters.items():
-            self._kept[name] = parameter.data.clone()
-            parameter.data.masked_fill_(self._outside[lang][name], 0)
+            _copy(self._kept, name, parameter.data)
+            _clear_outside(parameter.data, self._masks[lang][name])
 
     def leave(self) -> None:
         """Put the entries outside the mask back; those inside keep what they have learnt."""
         if self.language is None:
             return
-        for name, kept in self._kept.items():
-            _put_back(self._parameters[name].data, self._outside[self.language][name], kept)
-        self._kept.clear()
+        for name, parameter in self._parameters.items():
+            _put_back(parameter.data, self._masks[self.language][name], self._kept[name])
         self.language = None
 
     def _before_forward(self, _: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -96,40 +97,36 @@ class SubnetworkTraining:
         return langs[0]
 
     def _inside(self, name: str, grad: Tensor) -> Tensor:
-        # Not a product with the mask: infinity times zero is NaN.
-        return grad.masked_fill(self._outside_now()[name], 0)
+        return _clear_outside(grad.clone(), self._mask_now(name))
 
     def _before_step(self, optimizer: torch.optim.Optimizer) -> None:
         for name, parameter in self._parameters.items():
             if parameter.grad is not None:
                 # Zero since the backward pass, unless noise was added (ESPnet's grad_noise).
-                parameter.grad.masked_fill_(self._outside_now()[name], 0)
-        self._state = {
-            name: {key: value.clone() for key, value in _moments(optimizer, parameter).items()}
-            for name, parameter in self._parameters.items()
-        }
+                _clear_outside(parameter.grad, self._mask_now(name))
+            for key, value in _moments(optimizer, parameter).items():
+                _copy(self._state, (name, key), value)
 
     def _after_step(self, optimizer: torch.optim.Optimizer) -> None:
         found_inf = getattr(optimizer, "found_inf", None)
         if found_inf is not None and found_inf.item():
             # A fused optimiser leaves out a step that overflows in float16, and comes here too.
-            self._state = {}
             return
         # The weights outside are put back by leave().
-        for name, before in self._state.items():
-            parameter, outside = self._parameters[name], self._outside_now()[name]
-            moments = _moments(optimizer, parameter)
-            for key, value in before.items():
-                _put_back(moments[key], outside, value)
+        for name, parameter in self._parameters.items():
+            inside = self._mask_now(name)
+            for key, value in _moments(optimizer, parameter).items():
+                # State that this step has made is that of zero gradients outside.
+                if (name, key) in self._state:
+                    _put_back(value, inside, self._state[name, key])
             if parameter.grad is not None:
-                count_own_updates(optimizer, parameter, self._kept[name], ~outside)
-        self._state = {}
+                count_own_updates(optimizer, parameter, self._kept[name], inside)
 
-    def _outside_now(self) -> Mapping[str, Tensor]:
-        """Return the entries outside the mask of the current batch's language."""
+    def _mask_now(self, name: str) -> Tensor:
+        """Return the mask of a matrix for the language of the current batch."""
         if self.language is None:
             raise RuntimeError("no forward pass before this step")
-        return self._outside[self.language]
+        return self._masks[self.language][name]
 
 
 def _moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
@@ -138,12 +135,36 @@ def _moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, T
     return {
         key: value
         for key, value in state.items()
-        if isinstance(value, Tensor) and value.shape == parameter.shape
+        if isinstance(value, Tensor) and value.shape == parameter.shape and key != UPDATES
     }
 
 
-def _put_back(values: Tensor, outside: Tensor, earlier: Tensor) -> None:
-    torch.where(outside, earlier, values, out=values)
+def _copy(copies: dict[Any, Tensor], key: Any, values: Tensor) -> None:
+    """Copy a tensor to where an earlier copy of it is."""
+    if key in copies:
+        copies[key].copy_(values)
+    else:
+        copies[key] = values.clone()
+
+
+def _bits(values: Tensor) -> Tensor:
+    """Return the same memory as integers: their bits are masked several times as fast as numbers.
+
+    A product with the mask would not do: infinity times zero is NaN.
+    """
+    return values.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()])
+
+
+def _clear_outside(values: Tensor, inside: Tensor) -> Tensor:
+    """Set all entries outside a mask (int8: -1 inside, 0 outside) to zero, in place."""
+    _bits(values).bitwise_and_(inside)
+    return values
+
+
+def _put_back(values: Tensor, inside: Tensor, earlier: Tensor) -> None:
+    """Give all entries outside a mask the bits that they had in a copy, in place."""
+    bits, before = _bits(values), _bits(earlier)
+    bits.bitwise_xor_(before).bitwise_and_(inside).bitwise_xor_(before)
 
 
 def _check_fit(parameters: Mapping[str, Tensor], masks: Masks) -> None:
