@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def _of_recipes(file: str) -> dict[str, str]:
-    """Return the name of a recipe -> its page: that of the corpus, and of the system if not lors1."""
+    """Return the name of a recipe (corpus, and system unless that is lors1) -> its page."""
     return {
         "_".join(path.parts[-3:-1]).removesuffix("_lors1"): path.relative_to(ROOT).as_posix()
         for path in sorted(ROOT.glob(f"egs/*/*1/{file}"))

@@ -46,8 +46,8 @@ FIGURES = """\
 ## Figures
 
 Normalised performance over all pairs of language and task (0 is the base model, 1 the experts),
-from the tables of the [results](../RESULTS.md), which say how much each experiment can tell. Methods
-that are not here have no figure there. [Which one?](merging.md#which-one) says which to take.
+from the tables of the [results](../RESULTS.md), which say how much each experiment can tell.
+Methods that are not here have no figure there. [Which one?](merging.md#which-one) says which to take.
 In the tables "mini_covost" and "mini_covost with a tiny Whisper" it has an older definition, the
 mean over pairs: compare methods within one table.
 """
@@ -97,8 +97,8 @@ def results_pages() -> dict[str, str]:
 def figures_of(results: Mapping[str, str]) -> dict[str, list[Figure]]:
     """Return system -> its figures.
 
-    They are in the tables with a column for all pairs, which stand in a section of the experiment, and
-    in those below a heading `MORE_METHODS`, which is that of the experiment itself.
+    They are in the tables with a column for all pairs, which stand in a section of the
+    experiment, and in those below a heading `MORE_METHODS`, which is that of the experiment itself.
 
     Args:
         results: path of a page in the repository -> its content.
