@@ -47,9 +47,9 @@ FIGURES = """\
 
 Normalised performance over all pairs of language and task (0 is the base model, 1 the experts),
 from the tables of the [results](../RESULTS.md), which say how much each experiment can tell.
-Methods that are not here have no figure there. [Which one?](merging.md#which-one) says which to take.
-In the tables "mini_covost" and "mini_covost with a tiny Whisper" it has an older definition, the
-mean over pairs: compare methods within one table.
+Methods that are not here have no figure there. [Which one?](merging.md#which-one) says which to
+take. In the tables "mini_covost" and "mini_covost with a tiny Whisper" it has an older definition,
+the mean over pairs: compare methods within one table.
 """
 WORDS = re.compile(r"\S*`[^`]*`\S*|\S+")
 MATHS = re.compile(r"\w_[\w{]|\^|\||^delta$|^[=<>]+$")
