@@ -46,7 +46,7 @@ FIGURES = """\
 ## Figures
 
 Normalised performance over all pairs of language and task (0 is the base model, 1 the experts),
-from the tables of the [results](../RESULTS.md), which say how much each experiment can tell.
+from the pages of [results](../RESULTS.md), which say how much each experiment can tell.
 Methods that are not here have no figure there. [Which one?](merging.md#which-one) says which to
 take. In the tables "mini_covost" and "mini_covost with a tiny Whisper" it has an older definition,
 the mean over pairs: compare methods within one table.

@@ -1,4 +1,4 @@
-"""The real packages of the voice prompts: downloaded, and prepared as RESULTS.md assumes."""
+"""The real packages of the voice prompts: downloaded, and prepared as its RESULTS.md assumes."""
 
 from __future__ import annotations
 
