@@ -54,7 +54,7 @@ class SubnetworkTraining:
         # Copies of what has to be put back. They keep their memory: to ask the system for it again
         # in every step takes as long as the copy.
         self._kept: dict[str, Tensor] = {}
-        self._state: dict[tuple[str, str], Tensor] = {}
+        self._state: dict[str, dict[str, Tensor]] = {name: {} for name in self._parameters}
         for name, parameter in self._parameters.items():
             if parameter.requires_grad:
                 parameter.register_hook(lambda grad, name=name: self._inside(name, grad))
@@ -104,8 +104,11 @@ class SubnetworkTraining:
             if parameter.grad is not None:
                 # Zero since the backward pass, unless noise was added (ESPnet's grad_noise).
                 _clear_outside(parameter.grad, self._mask_now(name))
-            for key, value in _moments(optimizer, parameter).items():
-                _copy(self._state, (name, key), value)
+            moments = _moments(optimizer, parameter)
+            if not moments:  # the first step of an optimiser
+                self._state[name].clear()
+            for key, value in moments.items():
+                _copy(self._state[name], key, value)
 
     def _after_step(self, optimizer: torch.optim.Optimizer) -> None:
         found_inf = getattr(optimizer, "found_inf", None)
@@ -117,8 +120,8 @@ class SubnetworkTraining:
             inside = self._mask_now(name)
             for key, value in _moments(optimizer, parameter).items():
                 # State that this step has made is that of zero gradients outside.
-                if (name, key) in self._state:
-                    _put_back(value, inside, self._state[name, key])
+                if key in self._state[name]:
+                    _put_back(value, inside, self._state[name][key])
             if parameter.grad is not None:
                 count_own_updates(optimizer, parameter, self._kept[name], inside)
 
@@ -139,7 +142,7 @@ def _moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, T
     }
 
 
-def _copy(copies: dict[Any, Tensor], key: Any, values: Tensor) -> None:
+def _copy(copies: dict[str, Tensor], key: str, values: Tensor) -> None:
     """Copy a tensor to where an earlier copy of it is."""
     if key in copies:
         copies[key].copy_(values)

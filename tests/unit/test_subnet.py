@@ -242,6 +242,21 @@ def test_entries_outside_keep_value_and_state_bit_by_bit(toy, kind, noise, devic
         assert not torch.equal(after[bias], before[bias])
 
 
+def test_another_optimiser_begins_with_a_state_of_its_own(toy):
+    model, masks = toy
+    training = SubnetworkTraining(model, masks, UTTERANCES)
+    for utterance in ("u3", "u1"):
+        optimizer = OPTIMIZERS["adamw"](model.parameters())
+        training.guard(optimizer)
+        for step in range(2):
+            train_step(model, optimizer, utterance, step)
+    parameters = dict(model.named_parameters())
+    for name in masks.shapes:
+        outside = ~masks.mask("de", name)
+        assert not optimizer.state[parameters[name]]["exp_avg"][outside].any()
+        assert optimizer.state[parameters[name]]["exp_avg"].any()
+
+
 def test_forward_and_gradient_are_those_of_the_subnetwork(toy):
     model, masks = toy
     plain = Toy()
