@@ -43,18 +43,21 @@ def count_own_updates(
     group = next(g for g in groups if any(p is parameter for p in g["params"]))
     moment = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
     decay = group["lr"] * group["weight_decay"] if group["decoupled_weight_decay"] else 0.0
-    slopes, offsets = _divisors(tuple(map(float, group["betas"])), group["eps"], steps)
+    betas = tuple(map(float, group["betas"]))
+    slopes, offsets = _divisors(betas, group["eps"], steps, parameter.device)
     rows = len(parameter) if parameter.is_cuda else max(1, BLOCK // parameter[0].numel())
     tensors = (parameter.data, earlier, moment, state[UPDATES])
     for values, before, square, updates in zip(*(x.split(rows) for x in tensors), strict=True):
         root, own = square.sqrt(), updates.to(torch.int32)
         divisor = torch.addcmul(_at(offsets, own), root, _at(slopes, own))
-        ratio = root.mul_(float(slopes[steps])).add_(float(offsets[steps])).div_(divisor)
+        ratio = root.mul_(slopes[steps]).add_(offsets[steps]).div_(divisor)
         torch.lerp(before * (1 - decay), values, ratio, out=values)
 
 
 @functools.lru_cache(maxsize=4)
-def _divisors(betas: tuple[float, float], eps: float, steps: int) -> tuple[Tensor, Tensor]:
+def _divisors(
+    betas: tuple[float, ...], eps: float, steps: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Return what a step divides by, as a line of root, the square root of the second moment.
 
     After k updates a step is rate * moment / (slopes[k] * root + offsets[k]). Where nothing has
@@ -64,6 +67,7 @@ def _divisors(betas: tuple[float, float], eps: float, steps: int) -> tuple[Tenso
         betas: those of Adam.
         eps: that of Adam.
         steps: the largest k.
+        device: that of the tables, which serve all parameters of a step there.
     """
     updates = torch.arange(steps + 1, dtype=torch.float64).clamp(min=1)
     # 1 - beta^k, without cancellation for small k
@@ -71,9 +75,10 @@ def _divisors(betas: tuple[float, float], eps: float, steps: int) -> tuple[Tenso
         -torch.expm1(updates * math.log(beta)) if beta else torch.ones_like(updates)
         for beta in betas
     )
-    return (first / second.sqrt()).float(), (first * eps).float()
+    slopes, offsets = first / second.sqrt(), first * eps
+    return slopes.to(device, torch.float32), offsets.to(device, torch.float32)
 
 
 def _at(table: Tensor, updates: Tensor) -> Tensor:
     """Return the value of a table for the updates of each entry; much faster than a power each."""
-    return table.to(updates.device).index_select(0, updates.flatten()).view(updates.shape)
+    return table.index_select(0, updates.flatten()).view(updates.shape)

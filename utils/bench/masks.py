@@ -41,6 +41,7 @@ from lors.subnet.training import SubnetworkTraining
 LANGS = ("de", "es")
 PARTS = ("forward", "backward", "optimiser")
 KEPT = 0.7
+WARM_UP = 2
 
 
 class Weights(nn.Module):
@@ -117,7 +118,7 @@ def measure(kind: str, args: argparse.Namespace, masks: Masks) -> tuple[list[lis
         by_name = {lang: {n: masks.mask(lang, n) for n in masks.shapes} for lang in LANGS}
         plain = PlainTraining(model, by_name)
     found = []
-    for step in range(args.steps):
+    for step in range(WARM_UP + args.steps):
         lang = LANGS[step % 2]
         times = [time.process_time()]
         if kind == "plain":
@@ -130,7 +131,7 @@ def measure(kind: str, args: argparse.Namespace, masks: Masks) -> tuple[list[lis
         times.append(time.process_time())
         optimizer.zero_grad()
         found.append([after - before for before, after in itertools.pairwise(times)])
-    return found[2:], torch.cat([value.flatten() for value in model.state_dict().values()])
+    return found[WARM_UP:], torch.cat([value.flatten() for value in model.state_dict().values()])
 
 
 def main() -> int:
@@ -139,7 +140,7 @@ def main() -> int:
     )
     parser.add_argument("--width", type=int, default=512, help="of the model")
     parser.add_argument("--layers", type=int, default=12, help="half of them of the decoder")
-    parser.add_argument("--steps", type=int, default=6, help="of a kind in a round; two warm up")
+    parser.add_argument("--steps", type=int, default=4, help="of a kind in a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write the seconds of all steps to this file")
     args = parser.parse_args()
